@@ -1,0 +1,132 @@
+# deltazoo. `make` builds build/deltazoo and build/libdeltazoo.so; `make demo` and `make check` install what is missing first.
+#
+#   make MPICC=mpicc HDF5_PREFIX=/opt/hdf5          on a cluster, after `module load`
+#   make FLAVOUR=asan                                 address and undefined behaviour sanitizers, in build/asan
+#   make CC=clang WERROR=1                            warnings as errors (CI)
+
+FLAVOUR ?= release
+CC = gcc
+MPICC ?= $(if $(shell command -v mpicc.openmpi),mpicc.openmpi,mpicc)
+PKG ?= pkg-config
+PREFIX ?= /usr/local
+PYTHON ?= /usr/bin/python3
+
+B := build/$(FLAVOUR)
+WARN := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wvla $(if $(WERROR),-Werror)
+CSTD := -std=c11 -D_GNU_SOURCE -fPIC -ffp-contract=off -fno-math-errno -fvisibility=hidden
+OPT_release := -O3 -g
+OPT_asan := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+LD_asan := -fsanitize=address,undefined
+
+# Open MPI's and HDF5's own words for their paths; a cluster gives HDF5_PREFIX or has pkg-config files.
+MPI_CFLAGS := $(shell $(MPICC) -showme:compile 2>/dev/null || $(MPICC) -compile_info 2>/dev/null | cut -d' ' -f2-)
+MPI_LIBS := $(shell $(MPICC) -showme:link 2>/dev/null || $(MPICC) -link_info 2>/dev/null | cut -d' ' -f2-)
+ifdef HDF5_PREFIX
+HDF5_CFLAGS := -I$(HDF5_PREFIX)/include
+HDF5_LIBS := -L$(HDF5_PREFIX)/lib -Wl,-rpath,$(HDF5_PREFIX)/lib -lhdf5
+else
+HDF5_CFLAGS := $(shell $(PKG) --cflags hdf5-openmpi 2>/dev/null || $(PKG) --cflags hdf5 2>/dev/null)
+HDF5_LIBS := $(shell $(PKG) --libs hdf5-openmpi 2>/dev/null || echo -lhdf5)
+endif
+BLAS_LIBS ?= -llapacke -lopenblas
+
+CPPFLAGS_ALL := -Isrc -Iinclude $(CPPFLAGS) $(patsubst -I%,-isystem %,$(MPI_CFLAGS) $(HDF5_CFLAGS))
+CFLAGS_ALL := $(CSTD) $(WARN) $(OPT_$(FLAVOUR)) $(CFLAGS)
+LIBS := $(MPI_LIBS) $(HDF5_LIBS) -lcyaml -ljansson -lxxhash -lzstd -lhtscodecs $(BLAS_LIBS) -lm $(LDLIBS)
+
+SRC := $(filter-out src/cli/%,$(wildcard src/*/*.c))
+CLI := $(wildcard src/cli/*.c)
+OBJ := $(SRC:src/%.c=$(B)/%.o) $(B)/model/builtin_table.o
+# Kernels once more for each instruction set: see below.
+X86 := $(filter x86_64,$(shell uname -m))
+ifdef X86
+OBJ += $(B)/numeric/kernels_avx2.o $(B)/numeric/kernels_avx512.o
+endif
+CLIOBJ := $(CLI:src/%.c=$(B)/%.o)
+UNIT := $(patsubst tests/unit/%.c,$(B)/unit/%,$(wildcard tests/unit/test_*.c))
+BENCH := $(patsubst tests/bench/%.c,$(B)/bench/%,$(wildcard tests/bench/bench_*.c))
+RECIPES := $(sort $(wildcard config/recipes/*.yaml))
+
+.PHONY: all deps demo check check-unit check-asan bench install format lint clean units
+.SECONDARY:
+all: build/deltazoo build/libdeltazoo.so
+
+build/deltazoo: $(B)/deltazoo
+	@cp -f $< $@.tmp && mv -f $@.tmp $@
+build/libdeltazoo.so: $(B)/libdeltazoo.so
+	@cp -f $< $@.tmp && mv -f $@.tmp $@
+
+$(B)/deltazoo: $(CLIOBJ) $(OBJ)
+	$(CC) $(LD_$(FLAVOUR)) $(LDFLAGS) -o $@ $^ $(LIBS)
+$(B)/libdeltazoo.so: $(OBJ)
+	$(CC) -shared $(LD_$(FLAVOUR)) $(LDFLAGS) -o $@ $^ $(LIBS)
+
+$(B)/%.o: src/%.c Makefile
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -MMD -MP -c $< -o $@
+
+# Kernels are compiled once for each instruction set; the program picks at run time (numeric/kernels.h).
+$(B)/numeric/kernels_avx2.o: src/numeric/kernels.c Makefile
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -march=haswell -DDZ_KERNELS=dz_kernels_avx2 -MMD -MP -c $< -o $@
+$(B)/numeric/kernels_avx512.o: src/numeric/kernels.c Makefile
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -march=skylake-avx512 -mprefer-vector-width=512 -DDZ_KERNELS=dz_kernels_avx512 -MMD -MP -c $< -o $@
+
+# Built-in recipes: the text of config/recipes/NN-NAME.yaml as C strings.
+$(B)/model/builtin_table.c: $(RECIPES) Makefile
+	@mkdir -p $(@D)
+	@{ echo '#include "model/builtin.h"'; echo 'const dz_builtin DZ_BUILTINS[] = {'; \
+	  for f in $(RECIPES); do n=$$(basename $$f .yaml); echo "{\"$${n#[0-9][0-9]-}\","; \
+	    sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/^/"/' -e 's/$$/\\n"/' $$f; echo '},'; done; \
+	  echo '{0, 0}};'; } > $@
+$(B)/model/builtin_table.o: $(B)/model/builtin_table.c
+	$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -c $< -o $@
+
+$(B)/unit/%: tests/unit/%.c $(OBJ)
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -Itests $(LD_$(FLAVOUR)) -MMD -MP -o $@ $< $(OBJ) $(LIBS) -lcmocka
+$(B)/bench/%: tests/bench/%.c $(OBJ)
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) $(LD_$(FLAVOUR)) -o $@ $< $(OBJ) $(LIBS)
+units: $(UNIT)
+
+deps:
+	@tests/deps.sh
+
+demo: deps
+	@$(MAKE) --no-print-directory all
+	@tests/demo.sh
+
+check: deps
+	@$(MAKE) --no-print-directory all units
+	@tests/check.sh
+
+check-unit: units
+	@tests/check.sh unit
+
+check-asan: deps
+	@$(MAKE) --no-print-directory FLAVOUR=asan build/asan/deltazoo units
+	@FLAVOUR=asan tests/check.sh
+
+bench: deps
+	@$(MAKE) --no-print-directory all
+	@tests/bench/run.sh
+
+install: all
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/share/deltazoo/jobs
+	install -m 755 build/deltazoo $(DESTDIR)$(PREFIX)/bin/
+	install -m 755 build/libdeltazoo.so $(DESTDIR)$(PREFIX)/lib/
+	install -m 644 include/deltazoo.h $(DESTDIR)$(PREFIX)/include/
+	cp -r config $(DESTDIR)$(PREFIX)/share/deltazoo/
+
+format:
+	clang-format -i $$(git ls-files -co --exclude-standard '*.[ch]')
+lint:
+	clang-format --dry-run -Werror $$(git ls-files -co --exclude-standard '*.[ch]')
+	tests/layers.sh
+
+clean:
+	rm -rf build
+
+-include $(shell find $(B) -name '*.d' 2>/dev/null)

@@ -1,0 +1,140 @@
+#include "archive/catalog.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <zstd.h>
+
+#define BLOB_LEVEL 19
+#define BLOB_MAX ((uint64_t)1 << 30)
+
+void dz_catalog_free(dz_catalog *c) {
+    if (!c) return;
+    for (size_t i = 0; i < c->ntensors; i++) free(c->tensors[i].name);
+    free(c->tensors);
+    free(c->base);
+    free(c->base_tiles);
+    free(c->blobs);
+    dz_buf_free(&c->blob_data);
+    for (size_t t = 0; t < c->ntasks; t++) {
+        dz_task_entry *e = &c->tasks[t];
+        for (size_t i = 0; i < e->nfiles; i++) free(e->files[i].path);
+        free(e->files);
+        free(e->rows);
+        free(e->name);
+        free(e->recipe);
+        free(e->recipe_text);
+    }
+    free(c->tasks);
+    free(c);
+}
+
+dz_rc dz_catalog_add_blob(dz_catalog *c, const void *bytes, size_t len, uint32_t *number, dz_error *err) {
+    dz_digest digest = dz_digest_of(bytes, len);
+    for (size_t i = 0; i < c->nblobs; i++) {
+        if (c->blobs[i].digest.hi == digest.hi && c->blobs[i].digest.lo == digest.lo && c->blobs[i].raw_size == len) {
+            *number = (uint32_t)i;
+            return DZ_OK;
+        }
+    }
+    size_t bound = ZSTD_compressBound(len);
+    if (dz_grow((void **)&c->blobs, &c->blobs_cap, c->nblobs + 1, sizeof *c->blobs, err) != DZ_OK) return err->rc;
+    if (dz_buf_reserve(&c->blob_data, bound, err) != DZ_OK) return err->rc;
+    size_t coded = ZSTD_compress(c->blob_data.data + c->blob_data.len, bound, bytes, len, BLOB_LEVEL);
+    if (ZSTD_isError(coded)) return dz_fail(err, DZ_EFAIL, "zstd: %s", ZSTD_getErrorName(coded));
+    c->blobs[c->nblobs] = (dz_blob_row){.digest = digest, .raw_size = len, .offset = c->blob_data.len, .length = coded};
+    c->blob_data.len += coded;
+    *number = (uint32_t)c->nblobs++;
+    return DZ_OK;
+}
+
+dz_rc dz_catalog_blob(const dz_catalog *c, uint32_t number, char **out, size_t *len, dz_error *err) {
+    if (number >= c->nblobs) return dz_fail(err, DZ_EDAMAGE, "blob %u is not in the archive", number);
+    const dz_blob_row *b = &c->blobs[number];
+    if (b->raw_size > BLOB_MAX || b->length > c->blob_data.len || b->offset > c->blob_data.len - b->length)
+        return dz_fail(err, DZ_EDAMAGE, "blob %u: its sizes are not sound", number);
+    const uint8_t *coded = c->blob_data.data + b->offset;
+    if (ZSTD_getFrameContentSize(coded, (size_t)b->length) != b->raw_size) return dz_fail(err, DZ_EDAMAGE, "blob %u: not the frame its index tells of", number);
+    char *raw = dz_alloc_raw((size_t)b->raw_size + 1, 1, err);
+    if (!raw) return err->rc;
+    size_t got = ZSTD_decompress(raw, (size_t)b->raw_size, coded, (size_t)b->length);
+    dz_digest digest = dz_digest_of(raw, (size_t)b->raw_size);
+    if (ZSTD_isError(got) || got != b->raw_size || digest.hi != b->digest.hi || digest.lo != b->digest.lo) {
+        free(raw);
+        return dz_fail(err, DZ_EDAMAGE, "blob %u: its checksum does not match", number);
+    }
+    raw[b->raw_size] = '\0';
+    *out = raw;
+    *len = (size_t)b->raw_size;
+    return DZ_OK;
+}
+
+static int same_row(const dz_tensor_row *row, const dz_tensor *t) {
+    return row->ndim == t->ndim && strcmp(row->name, t->name) == 0 && strcmp(row->dtype, t->dtype_name) == 0 && row->nbytes == t->nbytes &&
+           memcmp(row->shape, t->shape, t->ndim * sizeof t->shape[0]) == 0;
+}
+
+dz_rc dz_catalog_tensor(dz_catalog *c, const dz_tensor *t, size_t *hint, uint32_t *number, dz_error *err) {
+    for (size_t walked = 0; walked < c->ntensors; walked++) {
+        size_t i = (*hint + walked) % c->ntensors;
+        if (!same_row(&c->tensors[i], t)) continue;
+        *hint = i + 1;
+        *number = (uint32_t)i;
+        return DZ_OK;
+    }
+    dz_tensor_row *grown = realloc(c->tensors, (c->ntensors + 1) * sizeof *grown);
+    if (!grown) return dz_fail(err, DZ_ENOMEM, "out of memory for %zu tensors", c->ntensors + 1);
+    c->tensors = grown;
+    dz_tensor_row *row = &grown[c->ntensors];
+    *row = (dz_tensor_row){.name = dz_strdup(t->name, err), .ndim = t->ndim, .nbytes = t->nbytes};
+    if (!row->name) return err->rc;
+    memcpy(row->dtype, t->dtype_name, sizeof row->dtype);
+    memcpy(row->shape, t->shape, sizeof row->shape);
+    *hint = c->ntensors + 1;
+    *number = (uint32_t)c->ntensors++;
+    return DZ_OK;
+}
+
+dz_tensor dz_tensor_of_row(const dz_tensor_row *row) {
+    dz_tensor t = {.name = row->name, .ndim = row->ndim, .dtype = dz_dtype_of(row->dtype), .nbytes = row->nbytes};
+    memcpy(t.dtype_name, row->dtype, sizeof t.dtype_name);
+    memcpy(t.shape, row->shape, sizeof t.shape);
+    t.count = row->nbytes / dz_dtype_size(t.dtype);
+    return t;
+}
+
+static int by_base_name(const void *x, const void *y, void *arg) {
+    const dz_catalog *c = arg;
+    uint32_t a = *(const uint32_t *)x, b = *(const uint32_t *)y;
+    return strcmp(c->tensors[c->base[a].tensor].name, c->tensors[c->base[b].tensor].name);
+}
+
+dz_rc dz_catalog_fingerprint(const dz_catalog *c, dz_digest *out, dz_error *err) {
+    dz_buf b = {0};
+    uint32_t *order = dz_alloc(c->nbase, sizeof *order, err);
+    for (size_t i = 0; order && i < c->nbase; i++) order[i] = (uint32_t)i;
+    if (order) qsort_r(order, c->nbase, sizeof *order, by_base_name, (void *)(uintptr_t)c);
+    for (size_t n = 0; order && n < c->nbase; n++) {
+        uint32_t i = order[n];
+        const dz_tensor_row *row = &c->tensors[c->base[i].tensor];
+        dz_buf_put(&b, row->name, strlen(row->name) + 1, err);
+        dz_buf_put(&b, row->dtype, strlen(row->dtype) + 1, err);
+        dz_buf_put_u32(&b, row->ndim, err);
+        for (uint32_t d = 0; d < row->ndim; d++) dz_buf_put_u64(&b, row->shape[d], err);
+        size_t end = i + 1 < c->nbase ? c->base[i + 1].first_tile : c->nbase_tiles;
+        for (size_t tile = c->base[i].first_tile; tile < end; tile++) {
+            dz_buf_put_u64(&b, c->base_tiles[tile].hi, err);
+            dz_buf_put_u64(&b, c->base_tiles[tile].lo, err);
+        }
+    }
+    if (err->rc == DZ_OK) *out = dz_digest_of(b.data, b.len);
+    dz_buf_free(&b);
+    free(order);
+    return err->rc;
+}
+
+int64_t dz_catalog_find(const dz_catalog *c, const char *task) {
+    for (size_t t = 0; t < c->ntasks; t++) {
+        if (strcmp(c->tasks[t].name, task) == 0) return (int64_t)t;
+    }
+    return -1;
+}

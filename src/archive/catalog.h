@@ -1,0 +1,110 @@
+/* Everything an archive holds but the payloads: what the writer puts into HDF5 and the reader takes out of it. FORMAT.md is its description. */
+#ifndef DZ_ARCHIVE_CATALOG_H
+#define DZ_ARCHIVE_CATALOG_H
+
+#include "base/hash.h"
+#include "model/manifest.h"
+#include "model/recipe.h"
+
+#define DZ_FORMAT_VERSION 1
+#define DZ_NO_BASE UINT32_MAX
+#define DZ_POLICY_ABSENT 4 /* on disk: the base has this tensor, the task has not */
+
+/* /tensors: names, types and shapes, each distinct one once. */
+typedef struct dz_tensor_row {
+    char *name;
+    char dtype[DZ_DTYPE_NAME];
+    uint32_t ndim;
+    uint64_t shape[DZ_MAX_NDIM];
+    uint64_t nbytes; /* in the file */
+} dz_tensor_row;
+
+/* /base/tensors: the base's tensors in its order; the digest of tile k is base_tiles[first_tile + k]. */
+typedef struct dz_base_row {
+    uint32_t tensor, first_tile;
+} dz_base_row;
+
+/* /blobs/index: small files and headers, zstd-compressed, identical ones once. */
+typedef struct dz_blob_row {
+    dz_digest digest; /* of the raw bytes */
+    uint64_t raw_size, offset, length;
+} dz_blob_row;
+
+/* /tasks/NAME/index: a tensor of the task. */
+typedef struct dz_index_row {
+    uint32_t tensor, base; /* rows of /tensors and /base/tensors */
+    uint8_t policy, bits;
+    uint64_t offset, length; /* its region of the payload */
+    uint64_t kept;           /* lossy: elements kept */
+    float lo, step;          /* lossy: decoded value of level q is lo + q * step */
+    float scale;             /* lossy: factor / (1 - s) of section 5; a restored delta is gamma * scale * value */
+    float sparsity;          /* lossy: share of the elements to be dropped */
+} dz_index_row;
+
+/* /tasks/NAME/files: what the task's directory held. */
+enum { DZ_FILE_SIDE = 0, DZ_FILE_SAFETENSORS = 1 /* blob: its header, length prefix included */ };
+typedef struct dz_file_row {
+    char *path;
+    uint32_t kind, blob;
+    uint64_t size; /* of the whole file */
+} dz_file_row;
+
+typedef struct dz_task_entry {
+    char *name;
+    char *recipe, *recipe_text;
+    uint32_t recipe_blob;
+    double sparsity;
+    uint32_t bits;
+    uint64_t seed, key;
+    float gamma;
+    double trace_norm, trace_error, trace_reference; /* error: standard error, same unit */
+    uint64_t source_bytes, lossy_source_bytes, lossy_parameters, lossy_kept;
+    double value_bits, entropy_bytes; /* kept values times their bits; times the entropy of their levels */
+    dz_index_row *rows;
+    size_t nrows;
+    dz_file_row *files;
+    size_t nfiles;
+    uint64_t payload_len, payload_offset; /* offset in the archive file */
+    uint64_t index_bytes, meta_bytes;     /* reader: stored size of index and files; of the group's HDF5 structures */
+} dz_task_entry;
+
+typedef struct dz_catalog {
+    dz_tensor_row *tensors;
+    size_t ntensors;
+    dz_base_row *base;
+    size_t nbase;
+    dz_digest *base_tiles;
+    size_t nbase_tiles;
+    dz_digest fingerprint;
+    dz_blob_row *blobs;
+    size_t nblobs, blobs_cap;
+    dz_buf blob_data;
+    dz_task_entry *tasks;
+    size_t ntasks;
+    double trace_reference; /* T of section 5: smallest trace norm of the tasks compressed together first; 0: none */
+    uint64_t file_size, shared_bytes;
+    uint32_t format_version;
+    char generator[64];
+} dz_catalog;
+
+void dz_catalog_free(dz_catalog *catalog); /* accepts NULL */
+
+/* Adds bytes as a blob (or finds an identical one); `*number` is its row. */
+dz_rc dz_catalog_add_blob(dz_catalog *catalog, const void *bytes, size_t len, uint32_t *number, dz_error *err);
+
+/* The raw bytes of a blob; the caller frees. Checked against size and digest (DZ_EDAMAGE). A NUL follows the bytes. */
+dz_rc dz_catalog_blob(const dz_catalog *catalog, uint32_t number, char **out, size_t *len, dz_error *err);
+
+/* Finds or adds a row of /tensors by linear walk from `hint`, which is advanced: rows come in nearly the same order again and again. */
+dz_rc dz_catalog_tensor(dz_catalog *catalog, const dz_tensor *tensor, size_t *hint, uint32_t *number, dz_error *err);
+
+/* A row of /tensors as a tensor (name borrowed): dtype, count and nbytes as safetensors.h has them. */
+dz_tensor dz_tensor_of_row(const dz_tensor_row *row);
+
+/* XXH3-128 over the digests of all base tiles and the names, dtypes and shapes of their tensors: independent of how the base is sharded. */
+dz_rc dz_catalog_fingerprint(const dz_catalog *catalog, dz_digest *out, dz_error *err);
+
+/* The task's number, or -1. */
+int64_t dz_catalog_find(const dz_catalog *catalog, const char *task);
+
+#endif

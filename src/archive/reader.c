@@ -1,0 +1,480 @@
+#include "archive/reader.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "archive/schema.h"
+#include "base/file.h"
+
+#define TABLE_MAX ((uint64_t)1 << 32) /* bytes of one table: far above any real archive, far below what would exhaust a node */
+
+void dz_archive_close(dz_archive *a) {
+    if (!a) return;
+    if (a->fd >= 0) close(a->fd);
+    dz_catalog_free(a->catalog);
+    free(a->path);
+    free(a);
+}
+
+static dz_rc damaged(const dz_archive *a, const char *what, dz_error *err) { return dz_fail(err, DZ_EDAMAGE, "%s: %s", a->path, what); }
+
+/* The width of a table's open text field: what the file's type has beyond the others. */
+static size_t open_width(const dz_field *fields, hid_t type) {
+    size_t fixed = dz_schema_size(fields, 0), size = H5Tget_size(type);
+    return size > fixed ? size - fixed : 0;
+}
+
+/* Reads a whole table whose type is exactly the schema's. `width` NULL: the table has no open text field. `stored` adds its size in the file. */
+static dz_rc read_table(const dz_archive *a, hid_t at, const char *name, const dz_field *fields, size_t *width, dz_buf *rows, size_t *n, uint64_t *stored,
+                        dz_error *err) {
+    hid_t set = H5Dopen2(at, name, H5P_DEFAULT), type = -1, want = -1, space = -1;
+    hsize_t count = 0;
+    rows->len = 0;
+    if (set < 0) return dz_hdf5_fail(err, DZ_EDAMAGE, a->path, name);
+    type = H5Dget_type(set);
+    space = H5Dget_space(set);
+    size_t w = width && type >= 0 ? open_width(fields, type) : 0;
+    want = w < 65536 ? dz_schema_type(fields, w) : -1;
+    if (type < 0 || space < 0 || want < 0 || H5Tequal(type, want) <= 0 || H5Sget_simple_extent_ndims(space) != 1 ||
+        H5Sget_simple_extent_dims(space, &count, NULL) != 1) {
+        dz_fail(err, DZ_EDAMAGE, "%s: table '%s' has not the fields of this format", a->path, name);
+        goto out;
+    }
+    size_t row = dz_schema_size(fields, w);
+    if (count > TABLE_MAX / row) {
+        dz_fail(err, DZ_EDAMAGE, "%s: table '%s' claims %llu rows", a->path, name, (unsigned long long)count);
+        goto out;
+    }
+    if (dz_buf_reserve(rows, (size_t)count * row, err) != DZ_OK) goto out;
+    if (count && H5Dread(set, want, H5S_ALL, H5S_ALL, H5P_DEFAULT, rows->data) < 0) {
+        dz_hdf5_fail(err, DZ_EDAMAGE, a->path, name);
+        goto out;
+    }
+    rows->len = (size_t)count * row;
+    *n = (size_t)count;
+    if (width) *width = w;
+    if (stored) *stored += H5Dget_storage_size(set);
+out:
+    if (want >= 0) H5Tclose(want);
+    if (space >= 0) H5Sclose(space);
+    if (type >= 0) H5Tclose(type);
+    H5Dclose(set);
+    return err->rc;
+}
+
+static char *take_text(dz_view *v, size_t width, dz_error *err) {
+    const char *bytes = (const char *)dz_view_bytes(v, width);
+    return bytes ? dz_strndup(bytes, strnlen(bytes, width), err) : NULL;
+}
+
+static float take_f32(dz_view *v) { return dz_bits_to_float(dz_view_u32(v)); }
+
+static dz_rc attribute(const dz_archive *a, hid_t at, const char *name, hid_t type, void *value, dz_error *err) {
+    hid_t attr = H5Aopen(at, name, H5P_DEFAULT);
+    hid_t space = attr >= 0 ? H5Aget_space(attr) : -1;
+    int bad = space < 0 || H5Sget_simple_extent_npoints(space) != 1 || H5Aread(attr, type, value) < 0;
+    if (space >= 0) H5Sclose(space);
+    if (attr >= 0) H5Aclose(attr);
+    return bad ? dz_fail(err, DZ_EDAMAGE, "%s: attribute '%s' is missing or not sound", a->path, name) : DZ_OK;
+}
+
+static dz_rc text_attribute(const dz_archive *a, hid_t at, const char *name, char **out, dz_error *err) {
+    hid_t attr = H5Aopen(at, name, H5P_DEFAULT), type = attr >= 0 ? H5Aget_type(attr) : -1;
+    size_t size = type >= 0 && H5Tget_class(type) == H5T_STRING && H5Tis_variable_str(type) == 0 ? H5Tget_size(type) : 0;
+    char *text = size > 0 && size < 65536 ? dz_alloc(size + 1, 1, err) : NULL;
+    if (!text || H5Aread(attr, type, text) < 0) {
+        free(text);
+        text = NULL;
+        dz_fail(err, DZ_EDAMAGE, "%s: attribute '%s' is missing or not sound", a->path, name);
+    }
+    if (type >= 0) H5Tclose(type);
+    if (attr >= 0) H5Aclose(attr);
+    *out = text;
+    return err->rc;
+}
+
+static dz_rc check_tensor_row(const dz_archive *a, const dz_tensor_row *row, dz_error *err) {
+    uint64_t count = 1, nbytes;
+    int bad = row->ndim > DZ_MAX_NDIM || row->name[0] == '\0' || row->dtype[0] == '\0';
+    for (uint32_t d = 0; !bad && d < row->ndim; d++) bad = __builtin_mul_overflow(count, row->shape[d], &count);
+    dz_dtype dtype = dz_dtype_of(row->dtype);
+    if (!bad && dtype != DZ_OPAQUE) bad = __builtin_mul_overflow(count, (uint64_t)dz_dtype_size(dtype), &nbytes) || nbytes != row->nbytes;
+    bad = bad || row->nbytes > (uint64_t)1 << 50;
+    return bad ? dz_fail(err, DZ_EDAMAGE, "%s: tensor '%s': its shape and size do not agree", a->path, row->name) : DZ_OK;
+}
+
+static dz_rc read_tensors(dz_archive *a, hid_t file, dz_buf *b, dz_error *err) {
+    dz_catalog *c = a->catalog;
+    size_t width = 0, n = 0;
+    if (read_table(a, file, "tensors", DZ_TENSOR_FIELDS, &width, b, &n, &c->shared_bytes, err) != DZ_OK) return err->rc;
+    if (!(c->tensors = dz_alloc(n, sizeof *c->tensors, err))) return err->rc;
+    dz_view v = {.data = b->data, .len = b->len};
+    for (size_t i = 0; i < n; i++) {
+        dz_tensor_row *row = &c->tensors[i];
+        if (!(row->name = take_text(&v, width, err))) return err->rc;
+        c->ntensors++;
+        memcpy(row->dtype, dz_view_bytes(&v, DZ_DTYPE_NAME), DZ_DTYPE_NAME);
+        if (row->dtype[DZ_DTYPE_NAME - 1] != '\0') return damaged(a, "a dtype is not a text", err);
+        row->ndim = dz_view_u32(&v);
+        for (int d = 0; d < DZ_MAX_NDIM; d++) row->shape[d] = dz_view_u64(&v);
+        row->nbytes = dz_view_u64(&v);
+        if (check_tensor_row(a, row, err) != DZ_OK) return err->rc;
+    }
+    return DZ_OK;
+}
+
+static dz_rc read_base(dz_archive *a, hid_t file, dz_buf *b, dz_error *err) {
+    dz_catalog *c = a->catalog;
+    hid_t base = H5Gopen2(file, "base", H5P_DEFAULT);
+    char *hex = NULL, computed[33];
+    if (base < 0) return dz_hdf5_fail(err, DZ_EDAMAGE, a->path, "base");
+    size_t n = 0;
+    if (read_table(a, base, "tensors", DZ_BASE_FIELDS, NULL, b, &n, &c->shared_bytes, err) != DZ_OK) goto out;
+    if (!(c->base = dz_alloc(n, sizeof *c->base, err))) goto out;
+    c->nbase = n;
+    dz_view v = {.data = b->data, .len = b->len};
+    uint64_t tiles = 0;
+    for (size_t i = 0; i < n; i++) {
+        c->base[i].tensor = dz_view_u32(&v);
+        c->base[i].first_tile = dz_view_u32(&v);
+        if (c->base[i].tensor >= c->ntensors || c->base[i].first_tile != tiles) {
+            damaged(a, "the base's table is not sound", err);
+            goto out;
+        }
+        tiles += dz_tiling_of(dz_tensor_of_row(&c->tensors[c->base[i].tensor]).count).ntiles;
+    }
+    if (read_table(a, base, "tiles", DZ_TILE_FIELDS, NULL, b, &n, &c->shared_bytes, err) != DZ_OK) goto out;
+    if (n != tiles) {
+        damaged(a, "the base's tiles do not match its tensors", err);
+        goto out;
+    }
+    if (!(c->base_tiles = dz_alloc(n, sizeof *c->base_tiles, err))) goto out;
+    c->nbase_tiles = n;
+    v = (dz_view){.data = b->data, .len = b->len};
+    for (size_t i = 0; i < n; i++) {
+        c->base_tiles[i].hi = dz_view_u64(&v);
+        c->base_tiles[i].lo = dz_view_u64(&v);
+    }
+    if (text_attribute(a, base, "fingerprint", &hex, err) != DZ_OK || dz_catalog_fingerprint(c, &c->fingerprint, err) != DZ_OK) goto out;
+    dz_digest_hex(c->fingerprint, computed);
+    if (strcmp(hex, computed) != 0) damaged(a, "the base's fingerprint does not match its digests", err);
+out:
+    free(hex);
+    H5Gclose(base);
+    return err->rc;
+}
+
+static dz_rc read_blobs(dz_archive *a, hid_t file, dz_buf *b, dz_error *err) {
+    dz_catalog *c = a->catalog;
+    hid_t group = H5Gopen2(file, "blobs", H5P_DEFAULT), set = -1, space = -1;
+    size_t n = 0;
+    if (group < 0) return dz_hdf5_fail(err, DZ_EDAMAGE, a->path, "blobs");
+    if (read_table(a, group, "index", DZ_BLOB_FIELDS, NULL, b, &n, &c->shared_bytes, err) != DZ_OK) goto out;
+    if (!(c->blobs = dz_alloc(n, sizeof *c->blobs, err))) goto out;
+    c->nblobs = c->blobs_cap = n;
+    dz_view v = {.data = b->data, .len = b->len};
+    for (size_t i = 0; i < n; i++) {
+        dz_blob_row *row = &c->blobs[i];
+        row->digest.hi = dz_view_u64(&v);
+        row->digest.lo = dz_view_u64(&v);
+        row->raw_size = dz_view_u64(&v);
+        row->offset = dz_view_u64(&v);
+        row->length = dz_view_u64(&v);
+    }
+    set = H5Dopen2(group, "data", H5P_DEFAULT);
+    space = set >= 0 ? H5Dget_space(set) : -1;
+    hssize_t len = space >= 0 ? H5Sget_simple_extent_npoints(space) : -1;
+    if (len < 0 || (uint64_t)len > c->file_size) {
+        damaged(a, "the blobs' data is not sound", err);
+        goto out;
+    }
+    if (dz_buf_reserve(&c->blob_data, (size_t)len, err) != DZ_OK) goto out;
+    if (len && H5Dread(set, H5T_STD_U8LE, H5S_ALL, H5S_ALL, H5P_DEFAULT, c->blob_data.data) < 0) dz_hdf5_fail(err, DZ_EDAMAGE, a->path, "blobs/data");
+    c->blob_data.len = (size_t)len;
+    c->shared_bytes += (uint64_t)len;
+out:
+    if (space >= 0) H5Sclose(space);
+    if (set >= 0) H5Dclose(set);
+    H5Gclose(group);
+    return err->rc;
+}
+
+static dz_rc read_task_attributes(dz_archive *a, hid_t g, dz_task_entry *t, dz_error *err) {
+    const struct {
+        const char *name;
+        hid_t type;
+        void *value;
+    } list[] = {{"recipe_blob", H5T_NATIVE_UINT32, &t->recipe_blob},
+                {"sparsity", H5T_NATIVE_DOUBLE, &t->sparsity},
+                {"bits", H5T_NATIVE_UINT32, &t->bits},
+                {"seed", H5T_NATIVE_UINT64, &t->seed},
+                {"key", H5T_NATIVE_UINT64, &t->key},
+                {"gamma", H5T_NATIVE_FLOAT, &t->gamma},
+                {"trace_norm", H5T_NATIVE_DOUBLE, &t->trace_norm},
+                {"trace_norm_error", H5T_NATIVE_DOUBLE, &t->trace_error},
+                {"reference_trace_norm", H5T_NATIVE_DOUBLE, &t->trace_reference},
+                {"source_bytes", H5T_NATIVE_UINT64, &t->source_bytes},
+                {"lossy_source_bytes", H5T_NATIVE_UINT64, &t->lossy_source_bytes},
+                {"lossy_parameters", H5T_NATIVE_UINT64, &t->lossy_parameters},
+                {"lossy_kept", H5T_NATIVE_UINT64, &t->lossy_kept},
+                {"lossy_value_bits", H5T_NATIVE_DOUBLE, &t->value_bits},
+                {"lossy_entropy_bytes", H5T_NATIVE_DOUBLE, &t->entropy_bytes}};
+    if (text_attribute(a, g, "recipe", &t->recipe, err) != DZ_OK) return err->rc;
+    for (size_t i = 0; i < sizeof list / sizeof *list; i++) {
+        if (attribute(a, g, list[i].name, list[i].type, list[i].value, err) != DZ_OK) return err->rc;
+    }
+    size_t len = 0;
+    return dz_catalog_blob(a->catalog, t->recipe_blob, &t->recipe_text, &len, err);
+}
+
+dz_pair_tiles dz_row_tiles(const dz_catalog *c, const dz_index_row *row) {
+    if (row->policy != DZ_POLICY_LOSSLESS && row->policy != DZ_POLICY_ULTRADELTA) return (dz_pair_tiles){0};
+    uint64_t count = dz_tensor_of_row(&c->tensors[row->tensor]).count, base = 0;
+    if (row->base != DZ_NO_BASE) base = dz_tensor_of_row(&c->tensors[c->base[row->base].tensor]).count;
+    return dz_pair_tiles_of(base, base < count ? base : count, count);
+}
+
+static dz_rc read_index(dz_archive *a, hid_t g, dz_task_entry *t, dz_buf *b, dz_error *err) {
+    const dz_catalog *c = a->catalog;
+    size_t n = 0;
+    if (read_table(a, g, "index", DZ_INDEX_FIELDS, NULL, b, &n, &t->index_bytes, err) != DZ_OK) return err->rc;
+    if (!(t->rows = dz_alloc(n, sizeof *t->rows, err))) return err->rc;
+    t->nrows = n;
+    dz_view v = {.data = b->data, .len = b->len};
+    uint64_t end = 0;
+    for (size_t i = 0; i < n; i++) {
+        dz_index_row *r = &t->rows[i];
+        r->tensor = dz_view_u32(&v);
+        r->base = dz_view_u32(&v);
+        r->policy = dz_view_u8(&v);
+        r->bits = dz_view_u8(&v);
+        r->offset = dz_view_u64(&v);
+        r->length = dz_view_u64(&v);
+        r->kept = dz_view_u64(&v);
+        r->lo = take_f32(&v);
+        r->step = take_f32(&v);
+        r->scale = take_f32(&v);
+        r->sparsity = take_f32(&v);
+        int bad = r->tensor >= c->ntensors || (r->base != DZ_NO_BASE && r->base >= c->nbase) || r->policy > DZ_POLICY_ABSENT || r->offset != end ||
+                  r->length > t->payload_len - end;
+        bad = bad || (r->policy == DZ_POLICY_ULTRADELTA && (r->bits < 1 || r->bits > 8 || r->base == DZ_NO_BASE || !isfinite(r->lo) || !isfinite(r->step) ||
+                                                            !isfinite(r->scale)));
+        bad = bad || ((r->policy == DZ_POLICY_EQUAL || r->policy == DZ_POLICY_DROP) && r->base == DZ_NO_BASE);
+        if (bad) return dz_fail(err, DZ_EDAMAGE, "%s: task '%s': row %zu of its index is not sound", a->path, t->name, i);
+        end += r->length;
+    }
+    return end == t->payload_len ? DZ_OK : dz_fail(err, DZ_EDAMAGE, "%s: task '%s': its payload is longer than its index", a->path, t->name);
+}
+
+static dz_rc read_files(dz_archive *a, hid_t g, dz_task_entry *t, dz_buf *b, dz_error *err) {
+    size_t width = 0, n = 0;
+    if (read_table(a, g, "files", DZ_FILE_FIELDS, &width, b, &n, &t->index_bytes, err) != DZ_OK) return err->rc;
+    if (!(t->files = dz_alloc(n, sizeof *t->files, err))) return err->rc;
+    dz_view v = {.data = b->data, .len = b->len};
+    for (size_t i = 0; i < n; i++) {
+        dz_file_row *f = &t->files[i];
+        if (!(f->path = take_text(&v, width, err))) return err->rc;
+        t->nfiles++;
+        f->kind = dz_view_u32(&v);
+        f->blob = dz_view_u32(&v);
+        f->size = dz_view_u64(&v);
+        if (!dz_path_is_inside(f->path) || f->kind > DZ_FILE_SAFETENSORS || f->blob >= a->catalog->nblobs)
+            return dz_fail(err, DZ_EDAMAGE, "%s: task '%s': file '%s' of its table is not sound", a->path, t->name, f->path);
+    }
+    return DZ_OK;
+}
+
+/* The payload must be one contiguous run of bytes inside the file. */
+static dz_rc find_payload(dz_archive *a, hid_t g, dz_task_entry *t, dz_error *err) {
+    hid_t set = H5Dopen2(g, "payload", H5P_DEFAULT), space = set >= 0 ? H5Dget_space(set) : -1, type = set >= 0 ? H5Dget_type(set) : -1;
+    hssize_t len = space >= 0 ? H5Sget_simple_extent_npoints(space) : -1;
+    int bad = len < 0 || type < 0 || H5Tequal(type, H5T_STD_U8LE) <= 0;
+    haddr_t offset = !bad && len ? H5Dget_offset(set) : 0;
+    bad = bad || offset == HADDR_UNDEF || (uint64_t)len > a->catalog->file_size || offset > a->catalog->file_size - (uint64_t)len;
+    if (type >= 0) H5Tclose(type);
+    if (space >= 0) H5Sclose(space);
+    if (set >= 0) H5Dclose(set);
+    if (bad) return dz_fail(err, DZ_EDAMAGE, "%s: task '%s': its payload is not sound (a truncated file?)", a->path, t->name);
+    t->payload_len = (uint64_t)len;
+    t->payload_offset = offset;
+    return DZ_OK;
+}
+
+static dz_rc read_task(dz_archive *a, hid_t tasks, dz_task_entry *t, dz_buf *b, dz_error *err) {
+    hid_t g = H5Gopen2(tasks, t->name, H5P_DEFAULT);
+    if (g < 0) return dz_hdf5_fail(err, DZ_EDAMAGE, a->path, t->name);
+    if (find_payload(a, g, t, err) == DZ_OK && read_task_attributes(a, g, t, err) == DZ_OK && read_index(a, g, t, b, err) == DZ_OK) read_files(a, g, t, b, err);
+    H5Gclose(g);
+    return err->rc;
+}
+
+static int by_payload(const void *x, const void *y) {
+    const dz_task_entry *a = x, *b = y;
+    return a->payload_offset < b->payload_offset ? -1 : a->payload_offset > b->payload_offset;
+}
+
+static dz_rc read_tasks(dz_archive *a, hid_t file, dz_buf *b, dz_error *err) {
+    dz_catalog *c = a->catalog;
+    hid_t tasks = H5Gopen2(file, "tasks", H5P_DEFAULT);
+    H5G_info_t info;
+    if (tasks < 0 || H5Gget_info(tasks, &info) < 0) {
+        dz_hdf5_fail(err, DZ_EDAMAGE, a->path, "tasks");
+        goto out;
+    }
+    if (info.nlinks > 1000000) {
+        damaged(a, "too many tasks", err);
+        goto out;
+    }
+    if (!(c->tasks = dz_alloc((size_t)info.nlinks, sizeof *c->tasks, err))) goto out;
+    for (hsize_t i = 0; i < info.nlinks && err->rc == DZ_OK; i++) {
+        char name[256];
+        ssize_t len = H5Lget_name_by_idx(tasks, ".", H5_INDEX_NAME, H5_ITER_INC, i, name, sizeof name, H5P_DEFAULT);
+        if (len <= 0 || len >= (ssize_t)sizeof name || !dz_task_name_ok(name)) {
+            damaged(a, "a task's name is not sound", err);
+            break;
+        }
+        dz_task_entry *t = &c->tasks[c->ntasks++];
+        if ((t->name = dz_strdup(name, err))) read_task(a, tasks, t, b, err);
+    }
+    if (err->rc != DZ_OK) goto out;
+    qsort(c->tasks, c->ntasks, sizeof *c->tasks, by_payload); /* the order of the manifest */
+    uint64_t named = c->shared_bytes;
+    for (size_t i = 0; i < c->ntasks; i++) named += c->tasks[i].payload_len + c->tasks[i].index_bytes;
+    for (size_t i = 0; i < c->ntasks; i++) c->tasks[i].meta_bytes = named < c->file_size ? (c->file_size - named) / c->ntasks : 0;
+out:
+    if (tasks >= 0) H5Gclose(tasks);
+    return err->rc;
+}
+
+static dz_rc read_all(dz_archive *a, hid_t file, dz_error *err) {
+    dz_catalog *c = a->catalog;
+    dz_buf b = {0};
+    char *format = NULL, *generator = NULL;
+    dz_error none = {0};
+    if (text_attribute(a, file, "format", &format, &none) != DZ_OK || strcmp(format, "deltazoo") != 0) {
+        dz_fail(err, DZ_EFAIL, "%s: an HDF5 file, but not a deltazoo archive", a->path);
+        goto out;
+    }
+    if (attribute(a, file, "format_version", H5T_NATIVE_UINT32, &c->format_version, err) != DZ_OK) goto out;
+    if (c->format_version != DZ_FORMAT_VERSION) {
+        dz_fail(err, DZ_EFAIL, "%s: format version %u; this program reads version %d", a->path, c->format_version, DZ_FORMAT_VERSION);
+        goto out;
+    }
+    if (text_attribute(a, file, "generator", &generator, err) != DZ_OK) goto out;
+    strncpy(c->generator, generator, sizeof c->generator - 1);
+    if (attribute(a, file, "reference_trace_norm", H5T_NATIVE_DOUBLE, &c->trace_reference, err) != DZ_OK) goto out;
+    if (read_tensors(a, file, &b, err) == DZ_OK && read_base(a, file, &b, err) == DZ_OK && read_blobs(a, file, &b, err) == DZ_OK) read_tasks(a, file, &b, err);
+out:
+    free(format);
+    free(generator);
+    dz_buf_free(&b);
+    return err->rc;
+}
+
+dz_rc dz_archive_open(const char *path, dz_archive **out, dz_error *err) {
+    dz_hdf5_quiet();
+    hid_t access = -1, file = -1;
+    struct stat st;
+    dz_archive *a = dz_alloc(1, sizeof *a, err);
+    if (!a) return err->rc;
+    a->fd = -1;
+    if (!(a->path = dz_strdup(path, err)) || !(a->catalog = dz_alloc(1, sizeof *a->catalog, err))) goto out;
+    a->fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (a->fd < 0 || fstat(a->fd, &st) != 0) {
+        dz_fail(err, DZ_EFAIL, "%s: cannot open: %s", path, strerror(errno));
+        goto out;
+    }
+    a->catalog->file_size = (uint64_t)st.st_size;
+    access = H5Pcreate(H5P_FILE_ACCESS);
+#if H5_VERSION_GE(1, 10, 7)
+    H5Pset_file_locking(access, 0, 1); /* archives are never changed in place: a lock protects nothing, and parallel file systems refuse it */
+#endif
+    file = H5Fopen(path, H5F_ACC_RDONLY, access);
+    if (file < 0) dz_hdf5_fail(err, H5Fis_hdf5(path) > 0 ? DZ_EDAMAGE : DZ_EFAIL, path, "not an archive that can be opened");
+    else read_all(a, file, err);
+    if (err->rc != DZ_OK) goto out;
+    *out = a;
+    a = NULL;
+out:
+    if (file >= 0) H5Fclose(file);
+    if (access >= 0) H5Pclose(access);
+    dz_archive_close(a);
+    return err->rc;
+}
+
+static const char *row_name(const dz_archive *a, const dz_index_row *row) { return a->catalog->tensors[row->tensor].name; }
+
+dz_rc dz_region_read(const dz_archive *a, const dz_task_entry *task, const dz_index_row *row, dz_region *region, dz_error *err) {
+    dz_pair_tiles tiles = dz_row_tiles(a->catalog, row);
+    size_t table = tiles.ntiles > 1 ? 4 * (size_t)tiles.ntiles + 4 : 0;
+    *region = (dz_region){.ntiles = tiles.ntiles, .first = row->offset + table};
+    if (tiles.ntiles == 0) return row->length == 0 ? DZ_OK : dz_fail(err, DZ_EDAMAGE, "%s: task '%s': tensor '%s' has bytes but no tile", a->path, task->name, row_name(a, row));
+    if (row->length < table || (tiles.ntiles == 1 && (row->length < 5 || row->length > UINT32_MAX))) {
+        return dz_fail(err, DZ_EDAMAGE, "%s: task '%s': tensor '%s': its %llu bytes do not hold %u tiles", a->path, task->name, row_name(a, row),
+                       (unsigned long long)row->length, tiles.ntiles);
+    }
+    if (!(region->lengths = dz_alloc(tiles.ntiles, sizeof *region->lengths, err))) return err->rc;
+    region->lengths[0] = (uint32_t)row->length;
+    if (tiles.ntiles == 1) return DZ_OK;
+    uint8_t *bytes = dz_alloc_raw(table, 1, err);
+    if (!bytes || dz_pread_all(a->fd, a->path, bytes, table, task->payload_offset + row->offset, err) != DZ_OK) goto out;
+    dz_view v = {.data = bytes, .len = table};
+    uint64_t sum = table;
+    for (uint32_t i = 0; i < tiles.ntiles; i++) {
+        region->lengths[i] = dz_view_u32(&v);
+        sum += region->lengths[i];
+        if (region->lengths[i] < 5) v.bad = 1;
+    }
+    if (dz_view_u32(&v) != dz_checksum(bytes, table - 4) || v.bad || sum != row->length)
+        dz_fail(err, DZ_EDAMAGE, "%s: task '%s': tensor '%s': its table of tiles is damaged", a->path, task->name, row_name(a, row));
+out:
+    free(bytes);
+    if (err->rc != DZ_OK) {
+        free(region->lengths);
+        region->lengths = NULL;
+    }
+    return err->rc;
+}
+
+dz_rc dz_block_read(const dz_archive *a, const dz_task_entry *task, const dz_index_row *row, const dz_region *region, uint32_t tile, dz_buf *block,
+                    dz_error *err) {
+    uint64_t at = region->first;
+    for (uint32_t i = 0; i < tile; i++) at += region->lengths[i];
+    size_t len = region->lengths[tile];
+    block->len = 0;
+    if (dz_buf_reserve(block, len, err) != DZ_OK) return err->rc;
+    if (dz_pread_all(a->fd, a->path, block->data, len, task->payload_offset + at, err) != DZ_OK) return err->rc;
+    dz_view v = {.data = block->data, .len = len, .pos = len - 4};
+    if (dz_view_u32(&v) != dz_checksum(block->data, len - 4))
+        return dz_fail(err, DZ_EDAMAGE, "%s: task '%s': tensor '%s': block %u is damaged (checksum)", a->path, task->name, row_name(a, row), tile);
+    block->len = len - 4;
+    return DZ_OK;
+}
+
+static double entropy_of_share(double p) { return p <= 0 || p >= 1 ? 0 : -p * log2(p) - (1 - p) * log2(1 - p); }
+
+dz_sizes dz_task_sizes(const dz_task_entry *t) {
+    dz_sizes s = {.source = (double)t->source_bytes, .lossy_source = (double)t->lossy_source_bytes};
+    uint64_t lossy_rows = 0, lossy_payload = 0;
+    for (size_t i = 0; i < t->nrows; i++) {
+        if (t->rows[i].policy != DZ_POLICY_ULTRADELTA) continue;
+        lossy_rows++;
+        lossy_payload += t->rows[i].length;
+    }
+    s.stored = (double)(t->payload_len + t->index_bytes + t->meta_bytes);
+    double share = t->nrows ? (double)lossy_rows / (double)t->nrows : 0;
+    s.lossy_stored = lossy_rows ? (double)lossy_payload + share * (double)t->index_bytes + (double)t->meta_bytes : 0;
+    s.ratio = s.stored > 0 ? s.source / s.stored : 0;
+    s.lossy_ratio = s.lossy_stored > 0 ? s.lossy_source / s.lossy_stored : 0;
+    double n = (double)t->lossy_parameters, p = n > 0 ? (double)t->lossy_kept / n : 0;
+    if (p > 0) {
+        s.value_bits = 16 * n / t->value_bits;
+        s.positions_coded = 16 * n / (n * entropy_of_share(p) + t->value_bits);
+    }
+    return s;
+}

@@ -1,0 +1,44 @@
+/* Reading an archive: every table checked against the schema, every number against the others, before anything is allocated from it. The
+ * payload bytes are read by pread at the offset HDF5 tells. */
+#ifndef DZ_ARCHIVE_READER_H
+#define DZ_ARCHIVE_READER_H
+
+#include "archive/catalog.h"
+#include "plan/tiles.h"
+
+typedef struct dz_archive {
+    char *path;
+    int fd;
+    dz_catalog *catalog;
+} dz_archive;
+
+/* DZ_EFAIL when it is no archive or of another version, DZ_EDAMAGE when it is one and not sound. */
+dz_rc dz_archive_open(const char *path, dz_archive **out, dz_error *err);
+void dz_archive_close(dz_archive *archive); /* accepts NULL */
+
+/* Tiles of a row of a task's index (see plan/tiles.h); no tile for equal, dropped and absent tensors. */
+dz_pair_tiles dz_row_tiles(const dz_catalog *catalog, const dz_index_row *row);
+
+/* The blocks of one tensor: where each tile's block lies. `lengths` (checksum included) has ntiles entries. */
+typedef struct dz_region {
+    uint64_t first; /* offset of the first block within the payload */
+    uint32_t *lengths;
+    uint32_t ntiles;
+} dz_region;
+
+/* Reads and checks a tensor's region table. The caller frees region->lengths. */
+dz_rc dz_region_read(const dz_archive *archive, const dz_task_entry *task, const dz_index_row *row, dz_region *region, dz_error *err);
+
+/* Reads block `tile` and checks its checksum; `block` then holds the body (without checksum). The error names task, tensor and block. */
+dz_rc dz_block_read(const dz_archive *archive, const dz_task_entry *task, const dz_index_row *row, const dz_region *region, uint32_t tile,
+                    dz_buf *block, dz_error *err);
+
+/* Sizes as section 6 of ALGORITHM wants them. All in bytes, of one task. */
+typedef struct dz_sizes {
+    double source, stored;             /* tensors in their files; payload, index and this task's HDF5 structures */
+    double lossy_source, lossy_stored; /* of the lossy tensors; the task's HDF5 structures all counted here */
+    double ratio, lossy_ratio, value_bits, positions_coded;
+} dz_sizes;
+dz_sizes dz_task_sizes(const dz_task_entry *task);
+
+#endif

@@ -1,0 +1,303 @@
+#include "archive/writer.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "archive/schema.h"
+#include "base/file.h"
+
+#define PENDING_MAX ((size_t)8 << 20)
+
+static void put_u8(dz_buf *b, uint8_t v, dz_error *err) { dz_buf_put(b, &v, 1, err); }
+static void put_f32(dz_buf *b, float v, dz_error *err) { dz_buf_put_u32(b, dz_float_bits(v), err); }
+
+static void put_text(dz_buf *b, const char *text, size_t width, dz_error *err) { /* NUL-padded */
+    size_t len = strlen(text);
+    dz_buf_put(b, text, len, err);
+    for (; len < width; len++) put_u8(b, 0, err);
+}
+
+/* A table: one chunk, shuffled, deflated, checksummed. Types and bytes do not depend on the machine. */
+static dz_rc write_table(hid_t at, const char *path, const char *name, const dz_field *fields, size_t width, const dz_buf *rows, dz_error *err) {
+    hsize_t n = rows->len / dz_schema_size(fields, width), chunk = n ? n : 1;
+    hid_t type = dz_schema_type(fields, width), space = H5Screate_simple(1, &n, NULL), props = H5Pcreate(H5P_DATASET_CREATE), set = -1;
+    int bad = type < 0 || space < 0 || props < 0 || H5Pset_chunk(props, 1, &chunk) < 0 || H5Pset_shuffle(props) < 0 || H5Pset_deflate(props, 9) < 0 ||
+              H5Pset_fletcher32(props) < 0 || H5Pset_obj_track_times(props, 0) < 0;
+    if (!bad) set = H5Dcreate2(at, name, type, space, H5P_DEFAULT, props, H5P_DEFAULT);
+    bad = bad || set < 0 || (n && H5Dwrite(set, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, rows->data) < 0);
+    if (bad) dz_hdf5_fail(err, DZ_EFAIL, path, name);
+    if (set >= 0 && H5Dclose(set) < 0 && !bad) dz_hdf5_fail(err, DZ_EFAIL, path, name);
+    if (props >= 0) H5Pclose(props);
+    if (space >= 0) H5Sclose(space);
+    if (type >= 0) H5Tclose(type);
+    return err->rc;
+}
+
+/* A contiguous byte dataset; `bytes` NULL: space only, its offset in the file through `offset`. */
+static dz_rc write_bytes(hid_t at, const char *path, const char *name, const uint8_t *bytes, uint64_t len, uint64_t *offset, dz_error *err) {
+    hsize_t n = len;
+    hid_t space = H5Screate_simple(1, &n, NULL), props = H5Pcreate(H5P_DATASET_CREATE), set = -1;
+    int bad = space < 0 || props < 0 || H5Pset_layout(props, H5D_CONTIGUOUS) < 0 || H5Pset_alloc_time(props, H5D_ALLOC_TIME_EARLY) < 0 ||
+              H5Pset_fill_time(props, H5D_FILL_TIME_NEVER) < 0 || H5Pset_obj_track_times(props, 0) < 0;
+    if (!bad) set = H5Dcreate2(at, name, H5T_STD_U8LE, space, H5P_DEFAULT, props, H5P_DEFAULT);
+    bad = bad || set < 0 || (bytes && len && H5Dwrite(set, H5T_STD_U8LE, H5S_ALL, H5S_ALL, H5P_DEFAULT, bytes) < 0);
+    if (!bad && offset) {
+        haddr_t found = len ? H5Dget_offset(set) : 0;
+        bad = found == HADDR_UNDEF;
+        *offset = found;
+    }
+    if (bad) dz_hdf5_fail(err, DZ_EFAIL, path, name);
+    if (set >= 0 && H5Dclose(set) < 0 && !bad) dz_hdf5_fail(err, DZ_EFAIL, path, name);
+    if (props >= 0) H5Pclose(props);
+    if (space >= 0) H5Sclose(space);
+    return err->rc;
+}
+
+static void attribute(hid_t at, const char *path, const char *name, hid_t type, const void *value, dz_error *err) {
+    hid_t space = H5Screate(H5S_SCALAR), attr = H5Acreate2(at, name, type, space, H5P_DEFAULT, H5P_DEFAULT);
+    if (attr < 0 || H5Awrite(attr, type, value) < 0) dz_hdf5_fail(err, DZ_EFAIL, path, name);
+    if (attr >= 0) H5Aclose(attr);
+    if (space >= 0) H5Sclose(space);
+}
+
+static void text_attribute(hid_t at, const char *path, const char *name, const char *text, dz_error *err) {
+    hid_t type = H5Tcopy(H5T_C_S1);
+    size_t len = strlen(text);
+    H5Tset_size(type, len ? len : 1);
+    H5Tset_strpad(type, H5T_STR_NULLPAD);
+    H5Tset_cset(type, H5T_CSET_UTF8);
+    attribute(at, path, name, type, text, err);
+    H5Tclose(type);
+}
+
+static void f64_attribute(hid_t at, const char *path, const char *name, double v, dz_error *err) { attribute(at, path, name, H5T_IEEE_F64LE, &v, err); }
+static void u64_attribute(hid_t at, const char *path, const char *name, uint64_t v, dz_error *err) { attribute(at, path, name, H5T_STD_U64LE, &v, err); }
+static void u32_attribute(hid_t at, const char *path, const char *name, uint32_t v, dz_error *err) { attribute(at, path, name, H5T_STD_U32LE, &v, err); }
+
+/* A group whose attributes and links stay in its own object header, which HDF5 guards by a checksum. */
+static hid_t make_group(hid_t at, const char *name, unsigned links) {
+    hid_t props = H5Pcreate(H5P_GROUP_CREATE);
+    H5Pset_attr_phase_change(props, 64, 0);
+    H5Pset_link_phase_change(props, links, links ? links / 2 : 0);
+    H5Pset_est_link_info(props, 3, 8);
+    hid_t group = H5Gcreate2(at, name, H5P_DEFAULT, props, H5P_DEFAULT);
+    H5Pclose(props);
+    return group;
+}
+
+static size_t widest_tensor(const dz_catalog *c) {
+    size_t width = 1;
+    for (size_t i = 0; i < c->ntensors; i++) width = strlen(c->tensors[i].name) > width ? strlen(c->tensors[i].name) : width;
+    return width;
+}
+
+static dz_rc write_shared(hid_t file, const char *path, const dz_catalog *c, dz_error *err) {
+    dz_buf b = {0};
+    size_t width = widest_tensor(c);
+    for (size_t i = 0; i < c->ntensors; i++) {
+        const dz_tensor_row *row = &c->tensors[i];
+        put_text(&b, row->name, width, err);
+        put_text(&b, row->dtype, DZ_DTYPE_NAME, err);
+        dz_buf_put_u32(&b, row->ndim, err);
+        for (int d = 0; d < DZ_MAX_NDIM; d++) dz_buf_put_u64(&b, row->shape[d], err);
+        dz_buf_put_u64(&b, row->nbytes, err);
+    }
+    if (err->rc == DZ_OK) write_table(file, path, "tensors", DZ_TENSOR_FIELDS, width, &b, err);
+
+    hid_t base = err->rc == DZ_OK ? make_group(file, "base", 8) : -1;
+    char hex[33];
+    dz_digest_hex(c->fingerprint, hex);
+    if (base >= 0) text_attribute(base, path, "fingerprint", hex, err);
+    b.len = 0;
+    for (size_t i = 0; i < c->nbase; i++) {
+        dz_buf_put_u32(&b, c->base[i].tensor, err);
+        dz_buf_put_u32(&b, c->base[i].first_tile, err);
+    }
+    if (err->rc == DZ_OK) write_table(base, path, "tensors", DZ_BASE_FIELDS, 0, &b, err);
+    b.len = 0;
+    for (size_t i = 0; i < c->nbase_tiles; i++) {
+        dz_buf_put_u64(&b, c->base_tiles[i].hi, err);
+        dz_buf_put_u64(&b, c->base_tiles[i].lo, err);
+    }
+    if (err->rc == DZ_OK) write_table(base, path, "tiles", DZ_TILE_FIELDS, 0, &b, err);
+    if (base >= 0) H5Gclose(base);
+
+    hid_t blobs = err->rc == DZ_OK ? make_group(file, "blobs", 8) : -1;
+    b.len = 0;
+    for (size_t i = 0; i < c->nblobs; i++) {
+        dz_buf_put_u64(&b, c->blobs[i].digest.hi, err);
+        dz_buf_put_u64(&b, c->blobs[i].digest.lo, err);
+        dz_buf_put_u64(&b, c->blobs[i].raw_size, err);
+        dz_buf_put_u64(&b, c->blobs[i].offset, err);
+        dz_buf_put_u64(&b, c->blobs[i].length, err);
+    }
+    if (err->rc == DZ_OK) write_table(blobs, path, "index", DZ_BLOB_FIELDS, 0, &b, err);
+    if (err->rc == DZ_OK) write_bytes(blobs, path, "data", c->blob_data.data, c->blob_data.len, NULL, err);
+    if (blobs >= 0) H5Gclose(blobs);
+    dz_buf_free(&b);
+    return err->rc;
+}
+
+static void write_task_attributes(hid_t at, const char *path, const dz_task_entry *t, dz_error *err) {
+    text_attribute(at, path, "recipe", t->recipe, err);
+    u32_attribute(at, path, "recipe_blob", t->recipe_blob, err);
+    f64_attribute(at, path, "sparsity", t->sparsity, err);
+    u32_attribute(at, path, "bits", t->bits, err);
+    u64_attribute(at, path, "seed", t->seed, err);
+    u64_attribute(at, path, "key", t->key, err);
+    attribute(at, path, "gamma", H5T_IEEE_F32LE, &t->gamma, err);
+    f64_attribute(at, path, "trace_norm", t->trace_norm, err);
+    f64_attribute(at, path, "trace_norm_error", t->trace_error, err);
+    f64_attribute(at, path, "reference_trace_norm", t->trace_reference, err);
+    u64_attribute(at, path, "source_bytes", t->source_bytes, err);
+    u64_attribute(at, path, "lossy_source_bytes", t->lossy_source_bytes, err);
+    u64_attribute(at, path, "lossy_parameters", t->lossy_parameters, err);
+    u64_attribute(at, path, "lossy_kept", t->lossy_kept, err);
+    f64_attribute(at, path, "lossy_value_bits", t->value_bits, err);
+    f64_attribute(at, path, "lossy_entropy_bytes", t->entropy_bytes, err);
+}
+
+static dz_rc write_task(hid_t tasks, const char *path, dz_task_entry *t, dz_error *err) {
+    hid_t group = make_group(tasks, t->name, 8);
+    dz_buf b = {0};
+    size_t width = 1;
+    if (group < 0) return dz_hdf5_fail(err, DZ_EFAIL, path, t->name);
+    write_task_attributes(group, path, t, err);
+    for (size_t i = 0; i < t->nrows; i++) {
+        const dz_index_row *r = &t->rows[i];
+        dz_buf_put_u32(&b, r->tensor, err);
+        dz_buf_put_u32(&b, r->base, err);
+        put_u8(&b, r->policy, err);
+        put_u8(&b, r->bits, err);
+        dz_buf_put_u64(&b, r->offset, err);
+        dz_buf_put_u64(&b, r->length, err);
+        dz_buf_put_u64(&b, r->kept, err);
+        put_f32(&b, r->lo, err);
+        put_f32(&b, r->step, err);
+        put_f32(&b, r->scale, err);
+        put_f32(&b, r->sparsity, err);
+    }
+    if (err->rc == DZ_OK) write_table(group, path, "index", DZ_INDEX_FIELDS, 0, &b, err);
+    b.len = 0;
+    for (size_t i = 0; i < t->nfiles; i++) width = strlen(t->files[i].path) > width ? strlen(t->files[i].path) : width;
+    for (size_t i = 0; i < t->nfiles; i++) {
+        put_text(&b, t->files[i].path, width, err);
+        dz_buf_put_u32(&b, t->files[i].kind, err);
+        dz_buf_put_u32(&b, t->files[i].blob, err);
+        dz_buf_put_u64(&b, t->files[i].size, err);
+    }
+    if (err->rc == DZ_OK) write_table(group, path, "files", DZ_FILE_FIELDS, width, &b, err);
+    if (err->rc == DZ_OK) write_bytes(group, path, "payload", NULL, t->payload_len, &t->payload_offset, err);
+    dz_buf_free(&b);
+    H5Gclose(group);
+    return err->rc;
+}
+
+static hid_t create_file(const char *path) {
+    hid_t access = H5Pcreate(H5P_FILE_ACCESS), create = H5Pcreate(H5P_FILE_CREATE);
+    H5Pset_libver_bounds(access, H5F_LIBVER_V110, H5F_LIBVER_V110); /* the same bytes from any later library */
+    H5Pset_meta_block_size(access, 512);
+    H5Pset_small_data_block_size(access, 512);
+    H5Pset_attr_phase_change(create, 64, 0);
+    H5Pset_obj_track_times(create, 0);
+    hid_t file = H5Fcreate(path, H5F_ACC_TRUNC, create, access);
+    H5Pclose(access);
+    H5Pclose(create);
+    return file;
+}
+
+/* Reserves the disk space now: a full disk is then one clear error before any payload is written. */
+static dz_rc reserve(const char *path, dz_catalog *c, dz_error *err) {
+    struct stat st;
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+    if (fd < 0 || fstat(fd, &st) != 0) {
+        dz_fail(err, DZ_EFAIL, "%s: cannot open: %s", path, strerror(errno));
+    } else {
+        c->file_size = (uint64_t)st.st_size;
+        int rc = posix_fallocate(fd, 0, st.st_size);
+        if (rc != 0 && rc != EOPNOTSUPP && rc != EINVAL)
+            dz_fail(err, DZ_EFAIL, "%s: no room for %llu bytes: %s", path, (unsigned long long)c->file_size, strerror(rc));
+    }
+    if (fd >= 0) close(fd);
+    return err->rc;
+}
+
+dz_rc dz_archive_layout(const char *path, dz_catalog *c, dz_error *err) {
+    dz_hdf5_quiet();
+    hid_t file = create_file(path);
+    if (file < 0) return dz_hdf5_fail(err, DZ_EFAIL, path, "cannot create");
+    text_attribute(file, path, "format", "deltazoo", err);
+    u32_attribute(file, path, "format_version", DZ_FORMAT_VERSION, err);
+    text_attribute(file, path, "generator", c->generator, err);
+    f64_attribute(file, path, "reference_trace_norm", c->trace_reference, err);
+    if (err->rc == DZ_OK) write_shared(file, path, c, err);
+    hid_t tasks = err->rc == DZ_OK ? make_group(file, "tasks", 16) : -1;
+    if (err->rc == DZ_OK && tasks < 0) dz_hdf5_fail(err, DZ_EFAIL, path, "tasks");
+    for (size_t t = 0; t < c->ntasks && err->rc == DZ_OK; t++) write_task(tasks, path, &c->tasks[t], err);
+    if (tasks >= 0) H5Gclose(tasks);
+    if (H5Fclose(file) < 0 && err->rc == DZ_OK) dz_hdf5_fail(err, DZ_EFAIL, path, "cannot close");
+    if (err->rc == DZ_OK) reserve(path, c, err);
+    return err->rc;
+}
+
+dz_rc dz_extent_open(dz_extent_writer *w, const char *path, dz_error *err) {
+    *w = (dz_extent_writer){.path = dz_strdup(path, err), .fd = -1};
+    if (!w->path) return err->rc;
+    w->fd = open(path, O_RDWR | O_CLOEXEC);
+    if (w->fd < 0) return dz_fail(err, DZ_EFAIL, "%s: cannot open: %s", path, strerror(errno));
+    return DZ_OK;
+}
+
+static dz_rc flush(dz_extent_writer *w, dz_error *err) {
+    if (w->pending.len == 0) return DZ_OK;
+    if (dz_grow((void **)&w->extents, &w->cap, w->n + 1, sizeof *w->extents, err) != DZ_OK) return err->rc;
+    w->extents[w->n++] = (dz_extent){.offset = w->pending_offset, .len = w->pending.len, .checksum = dz_checksum(w->pending.data, w->pending.len)};
+    if (dz_pwrite_all(w->fd, w->path, w->pending.data, w->pending.len, w->pending_offset, err) != DZ_OK) return err->rc;
+    w->pending.len = 0;
+    return DZ_OK;
+}
+
+dz_rc dz_extent_put(dz_extent_writer *w, uint64_t offset, const void *bytes, size_t len, dz_error *err) {
+    int follows = w->pending.len && offset == w->pending_offset + w->pending.len && w->pending.len + len <= PENDING_MAX;
+    if (!follows) {
+        if (flush(w, err) != DZ_OK) return err->rc;
+        w->pending_offset = offset;
+    }
+    return dz_buf_put(&w->pending, bytes, len, err);
+}
+
+dz_rc dz_extent_finish(dz_extent_writer *w, dz_error *err) {
+    if (flush(w, err) != DZ_OK) return err->rc;
+    if (fsync(w->fd) != 0) return dz_fail(err, DZ_EFAIL, "%s: cannot sync: %s", w->path, strerror(errno));
+    for (size_t i = 0; i < w->n; i++) {
+        const dz_extent *e = &w->extents[i];
+        w->pending.len = 0;
+        if (dz_buf_reserve(&w->pending, e->len, err) != DZ_OK) return err->rc;
+        if (dz_pread_all(w->fd, w->path, w->pending.data, e->len, e->offset, err) != DZ_OK) return err->rc;
+        if (dz_checksum(w->pending.data, e->len) != e->checksum)
+            return dz_fail(err, DZ_EFAIL, "%s: %zu bytes at %llu read back differently from what was written", w->path, e->len, (unsigned long long)e->offset);
+    }
+    w->n = 0;
+    return DZ_OK;
+}
+
+void dz_extent_close(dz_extent_writer *w) {
+    if (w->path && w->fd >= 0) close(w->fd);
+    free(w->path);
+    free(w->extents);
+    dz_buf_free(&w->pending);
+    *w = (dz_extent_writer){.fd = -1};
+}
+
+dz_rc dz_archive_publish(const char *partial, const char *path, dz_error *err) {
+    int fd = open(partial, O_RDWR | O_CLOEXEC);
+    if (fd < 0 || fsync(fd) != 0) dz_fail(err, DZ_EFAIL, "%s: cannot sync: %s", partial, strerror(errno));
+    if (fd >= 0) close(fd);
+    if (err->rc == DZ_OK && rename(partial, path) != 0) dz_fail(err, DZ_EFAIL, "%s: cannot rename to %s: %s", partial, path, strerror(errno));
+    return err->rc == DZ_OK ? dz_fsync_parent(path, err) : err->rc;
+}

@@ -1,0 +1,37 @@
+/* Writing an archive, by the only pattern that lost nothing when disks filled and ranks died (results/): the whole layout first, into
+ * NAME.partial; then every rank writes its byte ranges with its own pwrite, syncs, and reads them back; then a rename. */
+#ifndef DZ_ARCHIVE_WRITER_H
+#define DZ_ARCHIVE_WRITER_H
+
+#include "archive/catalog.h"
+
+/* Lays the file out: all tables and attributes written, one contiguous `payload` dataset of payload_len bytes a task, space allocated. Fills
+ * payload_offset of each task and file_size. One process calls it (rank 0). */
+dz_rc dz_archive_layout(const char *path, dz_catalog *catalog, dz_error *err);
+
+/* A byte range of the file that one rank writes. */
+typedef struct dz_extent {
+    uint64_t offset; /* in the file */
+    size_t len;
+    uint32_t checksum; /* filled by dz_extents_write, compared by dz_extents_check */
+} dz_extent;
+
+typedef struct dz_extent_writer {
+    char *path;
+    int fd;
+    dz_extent *extents;
+    size_t n, cap;
+    dz_buf pending; /* ranges that follow each other are written together */
+    uint64_t pending_offset;
+} dz_extent_writer;
+
+/* Opens the laid-out file; put ranges; finish syncs and reads everything back (its checksums must match). Free accepts a zeroed struct. */
+dz_rc dz_extent_open(dz_extent_writer *w, const char *path, dz_error *err);
+dz_rc dz_extent_put(dz_extent_writer *w, uint64_t offset, const void *bytes, size_t len, dz_error *err);
+dz_rc dz_extent_finish(dz_extent_writer *w, dz_error *err);
+void dz_extent_close(dz_extent_writer *w);
+
+/* Syncs `partial`, renames it to `path`, syncs the directory. One process calls it. */
+dz_rc dz_archive_publish(const char *partial, const char *path, dz_error *err);
+
+#endif

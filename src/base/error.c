@@ -1,0 +1,49 @@
+#include "base/error.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static void append_line(dz_error *err, const char *fmt, va_list args) {
+    size_t used = strlen(err->text);
+    if (used != 0 && used + 1 < sizeof err->text) err->text[used++] = '\n';
+    int n = vsnprintf(err->text + used, sizeof err->text - used, fmt, args);
+    if (n < 0 || (size_t)n >= sizeof err->text - used) {
+        static const char more[] = "...";
+        memcpy(err->text + sizeof err->text - sizeof more, more, sizeof more);
+    }
+}
+
+dz_rc dz_fail(dz_error *err, dz_rc rc, const char *fmt, ...) {
+    if (err->rc != DZ_OK) return err->rc;
+    va_list args;
+    va_start(args, fmt);
+    err->text[0] = '\0';
+    append_line(err, fmt, args);
+    va_end(args);
+    err->rc = rc;
+    err->problems = 1;
+    return rc;
+}
+
+dz_rc dz_fail_more(dz_error *err, dz_rc rc, const char *fmt, ...) {
+    va_list args;
+    va_start(args, fmt);
+    if (err->rc == DZ_OK) err->text[0] = '\0';
+    append_line(err, fmt, args);
+    va_end(args);
+    if (err->rc == DZ_OK) err->rc = rc;
+    err->problems++;
+    return err->rc;
+}
+
+int dz_exit_code(dz_rc rc) {
+    switch (rc) {
+        case DZ_OK: return 0;
+        case DZ_EUSAGE: return 2;
+        case DZ_EDAMAGE: return 3;
+        case DZ_EINTERRUPT: return 75;
+        case DZ_EFAIL:
+        case DZ_ENOMEM: break;
+    }
+    return 1;
+}

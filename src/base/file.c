@@ -1,0 +1,149 @@
+#include "base/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/mem.h"
+
+#define IO_PIECE ((size_t)1 << 30) /* the kernel moves at most 2^31 - 4096 bytes in a call */
+
+dz_rc dz_pread_all(int fd, const char *path, void *dst, size_t len, uint64_t offset, dz_error *err) {
+    uint8_t *at = dst;
+    while (len > 0) {
+        ssize_t got = pread(fd, at, len < IO_PIECE ? len : IO_PIECE, (off_t)offset);
+        if (got < 0 && errno == EINTR) continue;
+        if (got < 0) return dz_fail(err, DZ_EFAIL, "%s: cannot read at byte %llu: %s", path, (unsigned long long)offset, strerror(errno));
+        if (got == 0) return dz_fail(err, DZ_EFAIL, "%s: ends at byte %llu, %zu bytes too early", path, (unsigned long long)offset, len);
+        at += got;
+        len -= (size_t)got;
+        offset += (uint64_t)got;
+    }
+    return DZ_OK;
+}
+
+dz_rc dz_pwrite_all(int fd, const char *path, const void *src, size_t len, uint64_t offset, dz_error *err) {
+    const uint8_t *at = src;
+    while (len > 0) {
+        ssize_t put = pwrite(fd, at, len < IO_PIECE ? len : IO_PIECE, (off_t)offset);
+        if (put < 0 && errno == EINTR) continue;
+        if (put <= 0)
+            return dz_fail(err, DZ_EFAIL, "%s: cannot write at byte %llu: %s", path, (unsigned long long)offset, strerror(put < 0 ? errno : ENOSPC));
+        at += put;
+        len -= (size_t)put;
+        offset += (uint64_t)put;
+    }
+    return DZ_OK;
+}
+
+dz_rc dz_fsync_parent(const char *path, dz_error *err) {
+    char *dir = dz_path_beside(path, ".", err);
+    if (!dir) return err->rc;
+    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    dz_rc rc = DZ_OK;
+    if (fd < 0 || (fsync(fd) != 0 && errno != EINVAL)) rc = dz_fail(err, DZ_EFAIL, "%s: cannot sync the directory: %s", dir, strerror(errno));
+    if (fd >= 0) close(fd);
+    free(dir);
+    return rc;
+}
+
+dz_rc dz_read_file(const char *path, size_t max, char **out, size_t *len, dz_error *err) {
+    char *text = NULL;
+    struct stat st;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || fstat(fd, &st) != 0) {
+        dz_fail(err, DZ_EFAIL, "%s: cannot open: %s", path, strerror(errno));
+        goto out;
+    }
+    if (!S_ISREG(st.st_mode)) {
+        dz_fail(err, DZ_EFAIL, "%s: not a regular file", path);
+        goto out;
+    }
+    if ((uint64_t)st.st_size > max) {
+        dz_fail(err, DZ_EFAIL, "%s: %lld bytes are more than the %zu allowed", path, (long long)st.st_size, max);
+        goto out;
+    }
+    text = dz_alloc_raw((size_t)st.st_size + 1, 1, err);
+    if (!text || dz_pread_all(fd, path, text, (size_t)st.st_size, 0, err) != DZ_OK) goto out;
+    text[st.st_size] = '\0';
+    *out = text;
+    if (len) *len = (size_t)st.st_size;
+    text = NULL;
+out:
+    free(text);
+    if (fd >= 0) close(fd);
+    return err->rc;
+}
+
+dz_rc dz_make_dirs(const char *path, dz_error *err) {
+    char *copy = dz_strdup(path, err);
+    if (!copy) return err->rc;
+    dz_rc rc = DZ_OK;
+    for (char *at = copy + 1; rc == DZ_OK; at++) {
+        if (*at != '/' && *at != '\0') continue;
+        char was = *at;
+        *at = '\0';
+        if (mkdir(copy, 0777) != 0 && errno != EEXIST) rc = dz_fail(err, DZ_EFAIL, "%s: cannot make the directory: %s", copy, strerror(errno));
+        *at = was;
+        if (was == '\0') break;
+    }
+    struct stat st;
+    if (rc == DZ_OK && (stat(path, &st) != 0 || !S_ISDIR(st.st_mode))) rc = dz_fail(err, DZ_EFAIL, "%s: exists and is not a directory", path);
+    free(copy);
+    return rc;
+}
+
+char *dz_path_beside(const char *file, const char *name, dz_error *err) {
+    const char *slash = strrchr(file, '/');
+    if (name[0] == '/') return dz_strdup(name, err);
+    if (!slash) return dz_strdup(name, err);
+    return dz_format(err, "%.*s%s", (int)(slash - file) + 1, file, name);
+}
+
+int dz_path_is_inside(const char *name) {
+    if (name[0] == '\0' || name[0] == '/') return 0;
+    for (const char *part = name; part;) {
+        const char *slash = strchr(part, '/');
+        size_t len = slash ? (size_t)(slash - part) : strlen(part);
+        if (len == 0 || (len == 1 && part[0] == '.') || (len == 2 && part[0] == '.' && part[1] == '.')) return 0;
+        for (size_t i = 0; i < len; i++) {
+            if ((unsigned char)part[i] < 0x20 || part[i] == 0x7f) return 0;
+        }
+        part = slash ? slash + 1 : NULL;
+    }
+    return 1;
+}
+
+dz_rc dz_parse_size(const char *text, uint64_t *nbytes, dz_error *err) {
+    char *end = NULL;
+    errno = 0;
+    double value = strtod(text, &end);
+    double unit = 1;
+    static const char units[] = "KMGT";
+    const char *u = end && *end ? strchr(units, *end) : NULL;
+    if (u) {
+        for (const char *step = units; step <= u; step++) unit *= 1024;
+        end++;
+    }
+    if (u && *end == 'i') end++;
+    if (*end == 'B') end++;
+    if (end == text || *end != '\0' || errno != 0 || !(value >= 0) || value * unit > 9e18)
+        return dz_fail(err, DZ_EUSAGE, "'%s' is not a size (try 512M or 2G)", text);
+    *nbytes = (uint64_t)(value * unit);
+    return DZ_OK;
+}
+
+char *dz_format_size(double nbytes, char text[32]) {
+    static const char *const units[] = {"B", "KB", "MB", "GB", "TB", "PB"};
+    int u = 0;
+    while (nbytes >= 999.5 && u < 5) {
+        nbytes /= 1000;
+        u++;
+    }
+    snprintf(text, 32, u == 0 ? "%.0f %s" : "%.3g %s", nbytes, units[u]);
+    return text;
+}

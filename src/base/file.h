@@ -1,0 +1,36 @@
+/* Files: whole reads and writes at an offset, with the path and errno in the error; sizes as people write them. */
+#ifndef DZ_BASE_FILE_H
+#define DZ_BASE_FILE_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/error.h"
+
+/* Reads exactly `len` bytes at `offset`; a shorter file is an error. `path` is for the message. */
+dz_rc dz_pread_all(int fd, const char *path, void *dst, size_t len, uint64_t offset, dz_error *err);
+dz_rc dz_pwrite_all(int fd, const char *path, const void *src, size_t len, uint64_t offset, dz_error *err);
+
+/* fsync of the directory that holds `path`, so that a create, rename or unlink in it is durable. */
+dz_rc dz_fsync_parent(const char *path, dz_error *err);
+
+/* A whole small file, NUL-terminated. Refused above `max` bytes. The caller frees `*out`. */
+dz_rc dz_read_file(const char *path, size_t max, char **out, size_t *len, dz_error *err);
+
+/* Makes a directory and its parents. One that exists is fine. */
+dz_rc dz_make_dirs(const char *path, dz_error *err);
+
+/* `name` against the directory that holds `file` ("a/zoo.yaml", "base" -> "a/base"); absolute names stay. The caller frees. */
+char *dz_path_beside(const char *file, const char *name, dz_error *err);
+
+/* A relative path that stays inside its directory: no leading '/', no "..", no empty or hidden-control part. For names read from files. */
+int dz_path_is_inside(const char *name);
+
+/* "512M", "2G", "1.5K", "4096": powers of 1024. DZ_EUSAGE when it is not a size. */
+dz_rc dz_parse_size(const char *text, uint64_t *nbytes, dz_error *err);
+
+/* "1.23 GB" style, decimal units as disks are sold. Returns `text`. */
+char *dz_format_size(double nbytes, char text[32]);
+
+#endif

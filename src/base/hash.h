@@ -1,0 +1,41 @@
+/* Hashes that stand in files, and the counter-based random numbers drawn from them. The formulas are part of the archive format. */
+#ifndef DZ_BASE_HASH_H
+#define DZ_BASE_HASH_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct dz_digest {
+    uint64_t hi, lo; /* XXH3, 128 bits */
+} dz_digest;
+
+dz_digest dz_digest_of(const void *bytes, size_t len);
+uint64_t dz_hash64(const void *bytes, size_t len, uint64_t seed); /* XXH64 */
+uint32_t dz_checksum(const void *bytes, size_t len);              /* low 32 bits of XXH3-64: guards blocks */
+void dz_digest_hex(dz_digest digest, char text[33]);
+
+/* Uniform 32-bit number of element `index` under a 64-bit key: a keyed bijection of 32-bit integers, so no two elements of one block
+ * share a number. Stateless: u(i) needs no u(i-1). */
+static inline uint32_t dz_u32_at(uint64_t key, uint32_t index) {
+    uint32_t x = index + (uint32_t)key;
+    x ^= x >> 16;
+    x *= 0x7feb352dU;
+    x ^= x >> 15;
+    x ^= (uint32_t)(key >> 32);
+    x *= 0x846ca68bU;
+    x ^= x >> 16;
+    return x;
+}
+
+/* The key under which index 0 has the number that index `first` has under `key`. */
+static inline uint64_t dz_key_at(uint64_t key, uint32_t first) { return (key & 0xffffffff00000000ULL) | (uint32_t)((uint32_t)key + first); }
+
+/* 64-bit mixing of a key and a counter, for streams that are not part of the format (splitmix64 finaliser). */
+static inline uint64_t dz_u64_at(uint64_t key, uint64_t counter) {
+    uint64_t x = key + counter * 0x9e3779b97f4a7c15ULL;
+    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ULL;
+    x = (x ^ (x >> 27)) * 0x94d049bb133111ebULL;
+    return x ^ (x >> 31);
+}
+
+#endif

@@ -1,0 +1,116 @@
+#include "cli/cli.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/file.h"
+
+#define MOST_OPTIONS 32
+
+static void print_help(const dz_command *command, const dz_option *options) {
+    printf("usage: deltazoo %s %s\n\n%s\n\noptions:\n", command->name, command->arguments, command->summary);
+    for (const dz_option *o = options; o->name; o++) {
+        char left[64];
+        snprintf(left, sizeof left, "%s%c%s--%s%s%s", o->letter ? "-" : "  ", o->letter ? o->letter : ' ', o->letter ? ", " : " ", o->name, o->value ? " " : "",
+                 o->value ? o->value : "");
+        printf("  %-30s %s\n", left, o->help);
+    }
+    printf("  %-30s %s\n", "    --help", "this text");
+}
+
+static dz_rc take_whole(const dz_option *o, const char *text, uint64_t most, uint64_t *out, dz_error *err) {
+    char *end = NULL;
+    errno = 0;
+    unsigned long long x = strtoull(text, &end, 10);
+    if (end == text || *end || errno || text[0] == '-' || x > most) return dz_fail(err, DZ_EUSAGE, "--%s: '%s' is not a whole number up to %llu", o->name, text, (unsigned long long)most);
+    *out = x;
+    return DZ_OK;
+}
+
+static dz_rc take(const dz_option *o, const char *text, dz_error *err) {
+    uint64_t x = 0;
+    switch (o->kind) {
+        case DZ_OPTION_FLAG: *(int *)o->target = 1; break;
+        case DZ_OPTION_TEXT: *(const char **)o->target = text; break;
+        case DZ_OPTION_INT:
+            if (take_whole(o, text, 1 << 30, &x, err) == DZ_OK) *(int *)o->target = (int)x;
+            break;
+        case DZ_OPTION_U64: take_whole(o, text, UINT64_MAX, o->target, err); break;
+        case DZ_OPTION_SIZE:
+            if (dz_parse_size(text, o->target, err) != DZ_OK) return err->rc;
+            break;
+        case DZ_OPTION_LIST: {
+            dz_option_list *list = o->target;
+            const char **grown = realloc(list->values, (list->n + 1) * sizeof *grown);
+            if (!grown) return dz_fail(err, DZ_ENOMEM, "out of memory");
+            list->values = grown;
+            grown[list->n++] = text;
+            break;
+        }
+    }
+    return err->rc;
+}
+
+void dz_option_list_free(dz_option_list *list) {
+    free(list->values);
+    *list = (dz_option_list){0};
+}
+
+dz_rc dz_parse_options(const dz_world *world, const dz_command *command, int argc, char **argv, const dz_option *options, const char **args, int nargs,
+                       int *helped, dz_error *err) {
+    struct option longs[MOST_OPTIONS + 2] = {{0}};
+    char shorts[2 * MOST_OPTIONS + 2] = ":";
+    int n = 0;
+    for (const dz_option *o = options; o->name; o++, n++) {
+        int has = o->kind == DZ_OPTION_FLAG ? no_argument : required_argument;
+        longs[n] = (struct option){.name = o->name, .has_arg = has, .val = 256 + n};
+        if (o->letter) {
+            size_t at = strlen(shorts);
+            shorts[at] = o->letter;
+            shorts[at + 1] = has == required_argument ? ':' : '\0';
+        }
+    }
+    longs[n] = (struct option){.name = "help", .has_arg = no_argument, .val = 255};
+    opterr = 0;
+    optind = 0;
+    for (int c; (c = getopt_long(argc, argv, shorts, longs, NULL)) != -1;) {
+        if (c == 255) {
+            if (world->rank == 0) print_help(command, options);
+            *helped = 1;
+            return DZ_OK;
+        }
+        int which = c >= 256 ? c - 256 : -1;
+        for (int i = 0; c < 256 && i < n; i++) which = options[i].letter == c ? i : which;
+        if (c == ':') return dz_fail(err, DZ_EUSAGE, "%s: option '%s' needs a value", command->name, argv[optind - 1]);
+        if (c == '?' || which < 0) return dz_fail(err, DZ_EUSAGE, "%s: unknown option '%s' (deltazoo %s --help)", command->name, argv[optind - 1], command->name);
+        if (take(&options[which], optarg, err) != DZ_OK) return err->rc;
+    }
+    if (argc - optind != nargs)
+        return dz_fail(err, DZ_EUSAGE, "%s: %d argument%s wanted, %d given: deltazoo %s %s", command->name, nargs, nargs == 1 ? "" : "s", argc - optind,
+                       command->name, command->arguments);
+    for (int i = 0; i < nargs; i++) args[i] = argv[optind + i];
+    return DZ_OK;
+}
+
+dz_rc dz_print_json(json_t *root, const char *path, dz_error *err) {
+    size_t flags = JSON_INDENT(2) | JSON_REAL_PRECISION(10);
+    if (!root) return dz_fail(err, DZ_ENOMEM, "out of memory for a JSON text");
+    if (path ? json_dump_file(root, path, flags) != 0 : json_dumpf(root, stdout, flags) != 0)
+        dz_fail(err, DZ_EFAIL, "%s: cannot write: %s", path ? path : "stdout", strerror(errno));
+    if (!path) putchar('\n');
+    json_decref(root);
+    return err->rc;
+}
+
+void dz_print_notes(const dz_buf *notes) {
+    for (size_t at = 0; at < notes->len;) {
+        const char *line = (const char *)notes->data + at, *end = memchr(line, '\n', notes->len - at);
+        size_t len = end ? (size_t)(end - line) : notes->len - at;
+        fprintf(stderr, "deltazoo: note: %.*s\n", (int)len, line);
+        at += len + 1;
+    }
+}

@@ -1,0 +1,44 @@
+/* The command line: a table of subcommands, each with a declarative table of options. */
+#ifndef DZ_CLI_CLI_H
+#define DZ_CLI_CLI_H
+
+#include <jansson.h>
+
+#include "parallel/world.h"
+
+typedef enum dz_option_kind { DZ_OPTION_FLAG, DZ_OPTION_TEXT, DZ_OPTION_LIST, DZ_OPTION_INT, DZ_OPTION_U64, DZ_OPTION_SIZE } dz_option_kind;
+
+typedef struct dz_option_list {
+    const char **values;
+    size_t n;
+} dz_option_list;
+
+typedef struct dz_option {
+    const char *name; /* long; NULL ends the table */
+    char letter;      /* 0: none */
+    dz_option_kind kind;
+    void *target;     /* int *, const char **, dz_option_list *, int *, uint64_t *, uint64_t * */
+    const char *value; /* its name in the help */
+    const char *help;
+} dz_option;
+
+typedef struct dz_command {
+    const char *name, *arguments, *summary;
+    dz_rc (*run)(const dz_world *world, int argc, char **argv, dz_error *err);
+} dz_command;
+
+/* Parses options anywhere among exactly `nargs` positional arguments. `--help` prints the command's help on rank 0 and returns 1 in
+ * `*helped`. Every rank parses alike. DZ_EUSAGE otherwise. */
+dz_rc dz_parse_options(const dz_world *world, const dz_command *command, int argc, char **argv, const dz_option *options, const char **args, int nargs,
+                       int *helped, dz_error *err);
+void dz_option_list_free(dz_option_list *list);
+
+extern const dz_command DZ_CMD_SYNTH, DZ_CMD_COMPRESS, DZ_CMD_RESTORE, DZ_CMD_INFO, DZ_CMD_VERIFY, DZ_CMD_COMPARE, DZ_CMD_PLAN;
+
+/* Rank 0: prints a JSON value on stdout (or into a file) and releases it. */
+dz_rc dz_print_json(json_t *root, const char *path, dz_error *err);
+
+/* Rank 0: notes, a "deltazoo: note: " line each on stderr. */
+void dz_print_notes(const dz_buf *notes);
+
+#endif

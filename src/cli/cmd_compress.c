@@ -1,0 +1,65 @@
+#include <stdio.h>
+
+#include "archive/reader.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "cli/cli.h"
+#include "cli/report.h"
+#include "pipeline/compress.h"
+
+static void print_phases(const dz_compress_result *r) {
+    char memory[32];
+    printf("\n%d rank%s, %.2f s:", r->nranks, r->nranks == 1 ? "" : "s", r->total_secs);
+    for (int p = 0; p < DZ_PHASES; p++) printf("%s %s %.2f", p ? "," : "", DZ_PHASE_NAMES[p], r->secs[p]);
+    printf("; peak memory %s per rank\n", dz_format_size(r->peak_memory, memory));
+}
+
+/* Rank 0: tells the result as the archive has it, not as the job remembers it. */
+static dz_rc tell(const dz_compress_options *opt, const dz_compress_result *r, const char *report, dz_error *err) {
+    dz_archive *archive = NULL;
+    if (dz_archive_open(opt->archive, &archive, err) != DZ_OK) return err->rc;
+    dz_print_notes(&r->notes);
+    const dz_task_entry *first = &archive->catalog->tasks[0];
+    printf("%s: %zu task%s, recipe %s, sparsity %g, %u bits, seed %llu\n\n", opt->archive, archive->catalog->ntasks, archive->catalog->ntasks == 1 ? "" : "s",
+           r->recipe_name, first->sparsity, first->bits, (unsigned long long)first->seed);
+    dz_print_tasks(archive->catalog);
+    print_phases(r);
+    if (report) dz_print_json(dz_job_json(r, archive->catalog, opt), report, err);
+    dz_archive_close(archive);
+    return err->rc;
+}
+
+static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
+    dz_compress_options opt = {.mem_per_rank = (uint64_t)2 << 30};
+    dz_option_list sets = {0};
+    dz_compress_result result = {0};
+    const char *report = NULL, *args[1];
+    int helped = 0;
+    const dz_option options[] = {
+        {"output", 'o', DZ_OPTION_TEXT, &opt.archive, "ARCHIVE", "the HDF5 file to write"},
+        {"recipe", 0, DZ_OPTION_TEXT, &opt.recipe.recipe, "FILE|NAME", "what is done to which tensor (by default: by architecture)"},
+        {"set", 0, DZ_OPTION_LIST, &sets, "KEY=VALUE", "overrides one key of the recipe; may be repeated"},
+        {"force", 0, DZ_OPTION_FLAG, &opt.force, NULL, "replace an existing archive"},
+        {"mem-per-rank", 0, DZ_OPTION_SIZE, &opt.mem_per_rank, "SIZE", "memory each rank may use (2G)"},
+        {"report", 0, DZ_OPTION_TEXT, &report, "FILE.json", "what was done, for programs"},
+        {"quiet", 'q', DZ_OPTION_FLAG, &opt.quiet, NULL, "no progress"},
+        {NULL, 0, DZ_OPTION_FLAG, NULL, NULL, NULL}};
+    dz_rc rc = dz_parse_options(world, &DZ_CMD_COMPRESS, argc, argv, options, args, 1, &helped, err);
+    if (rc != DZ_OK || helped) goto out;
+    if (!opt.archive) {
+        rc = dz_fail(err, DZ_EUSAGE, "compress: -o ARCHIVE is needed");
+        goto out;
+    }
+    opt.manifest = args[0];
+    opt.recipe.sets = sets.values;
+    opt.recipe.nsets = sets.n;
+    rc = dz_compress(world, &opt, &result, err);
+    if (rc == DZ_OK) rc = dz_agree(world, world->rank == 0 ? tell(&opt, &result, report, err) : DZ_OK, err);
+out:
+    dz_compress_result_free(&result);
+    dz_option_list_free(&sets);
+    return rc;
+}
+
+const dz_command DZ_CMD_COMPRESS = {"compress", "ZOO.yaml -o ARCHIVE [--recipe FILE|NAME] [--set KEY=VALUE]... [--mem-per-rank SIZE] [--report FILE.json]",
+                                    "Compresses the fine-tuned models of a zoo against their base into one archive.", run};

@@ -1,0 +1,40 @@
+#include <stdio.h>
+
+#include "archive/reader.h"
+#include "cli/cli.h"
+#include "cli/report.h"
+#include "pipeline/restore.h"
+
+static dz_rc print_info(const char *path, const char *name, int json, dz_error *err) {
+    dz_archive *a = NULL;
+    const dz_task_entry *task = NULL;
+    if (dz_archive_open(path, &a, err) != DZ_OK) return err->rc;
+    if (name && dz_archive_task(a, name, &task, err) != DZ_OK) goto out;
+    if (json) {
+        dz_print_json(dz_info_json(a->catalog, task), NULL, err);
+        goto out;
+    }
+    char hex[33];
+    dz_digest_hex(a->catalog->fingerprint, hex);
+    printf("%s: format %u, written by %s, base %s\n\n", path, a->catalog->format_version, a->catalog->generator, hex);
+    dz_print_tasks(a->catalog);
+    if (task) {
+        printf("\n%s: recipe %s, key %016llx\n%s", task->name, task->recipe, (unsigned long long)task->key, task->recipe_text);
+        dz_print_tensors(a->catalog, task);
+    }
+out:
+    dz_archive_close(a);
+    return err->rc;
+}
+
+static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
+    const char *task = NULL, *args[1];
+    int json = 0, helped = 0;
+    const dz_option options[] = {{"task", 't', DZ_OPTION_TEXT, &task, "NAME", "also this task's tensors and recipe"},
+                                 {"json", 0, DZ_OPTION_FLAG, &json, NULL, "for programs"},
+                                 {NULL, 0, DZ_OPTION_FLAG, NULL, NULL, NULL}};
+    if (dz_parse_options(world, &DZ_CMD_INFO, argc, argv, options, args, 1, &helped, err) != DZ_OK || helped) return err->rc;
+    return dz_agree(world, world->rank == 0 ? print_info(args[0], task, json, err) : DZ_OK, err);
+}
+
+const dz_command DZ_CMD_INFO = {"info", "ARCHIVE [--task NAME] [--json]", "Tells what an archive holds.", run};

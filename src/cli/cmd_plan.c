@@ -1,0 +1,147 @@
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "base/log.h"
+#include "cli/cli.h"
+#include "pipeline/zoo.h"
+#include "plan/plan.h"
+
+typedef struct totals {
+    size_t lossy, lossless, dropped;
+    double lossy_bytes, lossless_bytes, dropped_bytes, lossy_parameters, kept, predicted;
+} totals;
+
+/* Coded bits of a kept value for a normal delta: entropy of a unit normal on a grid of 2^bits levels over about +-5.2 sigma, plus 5 % for
+ * positions, tables and checksums. Real deltas have heavier tails and code smaller. */
+static double bits_per_kept(int bits) {
+    double step = 10.4 / ((1 << bits) - 1);
+    double entropy = 2.047 - log2(step);
+    return 1.05 * (entropy < 0.3 ? 0.3 : entropy);
+}
+
+static totals totals_of(const dz_plan *plan, const dz_recipe *recipe, size_t task) {
+    totals sum = {0};
+    for (size_t i = plan->first_pair[task]; i < plan->first_pair[task + 1]; i++) {
+        const dz_pair *pair = &plan->pairs[i];
+        double nbytes = (double)dz_pair_tensor(plan, pair)->nbytes, n = (double)pair->tiles.common;
+        if (pair->policy == DZ_POLICY_ULTRADELTA) {
+            double kept = n * (1 - (isnan(pair->sparsity) ? recipe->sparsity : pair->sparsity));
+            sum.lossy++;
+            sum.lossy_bytes += nbytes;
+            sum.lossy_parameters += n;
+            sum.kept += kept;
+            sum.predicted += kept * bits_per_kept(pair->bits) / 8 + 100;
+        } else if (pair->policy == DZ_POLICY_DROP) {
+            sum.dropped++;
+            sum.dropped_bytes += nbytes;
+        } else {
+            sum.lossless++;
+            sum.lossless_bytes += nbytes;
+        }
+    }
+    return sum;
+}
+
+static json_t *rank_json(const dz_plan *plan) {
+    double mean = 0, most = 0;
+    for (int r = 0; r < plan->nranks; r++) mean += (double)plan->rank_cost[r] / plan->nranks;
+    for (int r = 0; r < plan->nranks; r++) most = (double)plan->rank_cost[r] > most ? (double)plan->rank_cost[r] : most;
+    json_t *list = json_array();
+    for (int r = 0; r < plan->nranks; r++) {
+        double bytes = 0;
+        for (size_t u = plan->first_unit[r]; u < plan->first_unit[r + 1]; u++) {
+            const dz_unit *unit = &plan->units[u];
+            if (unit->base >= 0 && (u == plan->first_unit[r] || dz_unit_is_first(plan, u))) {
+                const dz_tensor *b = &plan->base->tensors[unit->base];
+                dz_pair_tiles grid = dz_pair_tiles_of(b->count, b->count, b->count);
+                bytes += (double)(dz_tile_count(&grid, unit->tile) * dz_dtype_size(b->dtype));
+            }
+            if (unit->pair == DZ_NO_PAIR) continue;
+            const dz_pair *pair = &plan->pairs[unit->pair];
+            bytes += (double)(dz_tile_count(&pair->tiles, unit->tile) * dz_dtype_size(dz_pair_tensor(plan, pair)->dtype));
+        }
+        json_array_append_new(list, json_pack("{s:I, s:f, s:f}", "tiles", (json_int_t)(plan->first_unit[r + 1] - plan->first_unit[r]), "bytes", bytes, "cost",
+                                              mean > 0 ? (double)plan->rank_cost[r] / mean : 0));
+    }
+    return json_pack("{s:i, s:I, s:f, s:o}", "ranks", plan->nranks, "tiles", (json_int_t)plan->nunits, "imbalance", mean > 0 ? most / mean : 1, "per_rank", list);
+}
+
+static dz_rc tell_json(const dz_zoo *zoo, const dz_plan *plan, dz_error *err) {
+    json_t *tasks = json_array();
+    for (size_t t = 0; t < zoo->ntasks; t++) {
+        totals s = totals_of(plan, zoo->recipe, t);
+        json_t *tensors = json_array();
+        for (size_t i = plan->first_pair[t]; i < plan->first_pair[t + 1]; i++) {
+            const dz_pair *pair = &plan->pairs[i];
+            const dz_tensor *tensor = dz_pair_tensor(plan, pair);
+            json_array_append_new(tensors, json_pack("{s:s, s:s, s:s, s:i}", "name", tensor->name, "dtype", tensor->dtype_name, "policy",
+                                                     dz_policy_name(pair->policy), "tiles", (int)pair->tiles.ntiles));
+        }
+        json_array_append_new(tasks, json_pack("{s:s, s:f, s:f, s:f, s:f, s:f, s:o}", "name", zoo->names[t], "lossy_bytes", s.lossy_bytes, "lossless_bytes",
+                                               s.lossless_bytes, "dropped_bytes", s.dropped_bytes, "lossy_parameters", s.lossy_parameters,
+                                               "predicted_lossy_stored_bytes", s.predicted, "tensors", tensors));
+    }
+    char *text = dz_recipe_text(zoo->recipe, err);
+    json_t *root = json_pack("{s:s, s:s?, s:o, s:o}", "recipe", zoo->recipe->name, "recipe_text", text, "tasks", tasks, "work", rank_json(plan));
+    free(text);
+    return dz_print_json(root, NULL, err);
+}
+
+static void tell(const dz_zoo *zoo, const dz_plan *plan) {
+    char a[32], b[32], c[32];
+    double mean = 0, most = 0;
+    printf("recipe %s: sparsity %g, %d bits\n\n%-16s %22s %24s %12s %s\n", zoo->recipe->name, zoo->recipe->sparsity, zoo->recipe->bits, "task", "lossy tensors",
+           "exact tensors", "dropped", "lossy stored, about");
+    for (size_t t = 0; t < zoo->ntasks; t++) {
+        totals s = totals_of(plan, zoo->recipe, t);
+        printf("%-16s %10zu %11s %12zu %11s %12zu %s (%.0fx)\n", zoo->names[t], s.lossy, dz_format_size(s.lossy_bytes, a), s.lossless,
+               dz_format_size(s.lossless_bytes, b), s.dropped, dz_format_size(s.predicted, c), s.predicted > 0 ? s.lossy_bytes / s.predicted : 0);
+    }
+    for (int r = 0; r < plan->nranks; r++) {
+        mean += (double)plan->rank_cost[r] / plan->nranks;
+        most = (double)plan->rank_cost[r] > most ? (double)plan->rank_cost[r] : most;
+    }
+    printf("\n%d rank%s, %zu tiles, imbalance (slowest rank over mean) %.3f\n", plan->nranks, plan->nranks == 1 ? "" : "s", plan->nunits, mean > 0 ? most / mean : 1);
+}
+
+static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
+    const char *args[1];
+    int json = 0, ranks = world->size, helped = 0;
+    dz_option_list sets = {0};
+    dz_recipe_request request = {0};
+    dz_zoo zoo = {0};
+    dz_plan *plan = NULL;
+    const dz_option options[] = {{"recipe", 0, DZ_OPTION_TEXT, &request.recipe, "FILE|NAME", "as for compress"},
+                                 {"set", 0, DZ_OPTION_LIST, &sets, "KEY=VALUE", "as for compress"},
+                                 {"ranks", 0, DZ_OPTION_INT, &ranks, "N", "plan for N ranks (those that run)"},
+                                 {"json", 0, DZ_OPTION_FLAG, &json, NULL, "for programs"},
+                                 {NULL, 0, DZ_OPTION_FLAG, NULL, NULL, NULL}};
+    dz_rc rc = dz_parse_options(world, &DZ_CMD_PLAN, argc, argv, options, args, 1, &helped, err);
+    if (rc != DZ_OK || helped) goto out;
+    if (ranks < 1) {
+        rc = dz_fail(err, DZ_EUSAGE, "plan: --ranks %d: at least 1", ranks);
+        goto out;
+    }
+    request.sets = sets.values;
+    request.nsets = sets.n;
+    if ((rc = dz_zoo_open(world, args[0], &request, &zoo, err)) != DZ_OK) goto out;
+    if (world->rank == 0) rc = dz_plan_make(zoo.base, zoo.tasks, zoo.names, zoo.ntasks, zoo.recipe, ranks, &plan, err);
+    if ((rc = dz_agree(world, rc, err)) != DZ_OK) goto out;
+    if (world->rank == 0) {
+        dz_print_notes(&plan->notes);
+        if (json) rc = tell_json(&zoo, plan, err);
+        else tell(&zoo, plan);
+    }
+    rc = dz_agree(world, rc, err);
+out:
+    dz_plan_free(plan);
+    dz_zoo_close(&zoo);
+    dz_option_list_free(&sets);
+    return rc;
+}
+
+const dz_command DZ_CMD_PLAN = {"plan", "ZOO.yaml [--recipe FILE|NAME] [--set KEY=VALUE]... [--ranks N] [--json]",
+                                "Tells what compress would do. No data is read beyond headers.", run};

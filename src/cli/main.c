@@ -1,0 +1,52 @@
+#include <stdio.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "cli/cli.h"
+#include "pipeline/version.h"
+
+static const dz_command *const COMMANDS[] = {&DZ_CMD_SYNTH,   &DZ_CMD_COMPRESS, &DZ_CMD_RESTORE, &DZ_CMD_INFO,
+                                             &DZ_CMD_VERIFY, &DZ_CMD_COMPARE,  &DZ_CMD_PLAN,    NULL};
+
+static void usage(FILE *to) {
+    fprintf(to, "deltazoo %s: a zoo of fine-tuned models as one base and tiny deltas\n\n", DZ_VERSION);
+    for (int i = 0; COMMANDS[i]; i++) fprintf(to, "  deltazoo %-9s %s\n", COMMANDS[i]->name, COMMANDS[i]->arguments);
+    fprintf(to, "\nEach runs alone or under mpirun or srun. 'deltazoo COMMAND --help' tells more.\n"
+                "Exit codes: 0 done, 1 failed, 2 usage, recipe or manifest, 3 verify found damage, 75 interrupted.\n");
+}
+
+static void print_error(const dz_error *err) {
+    for (const char *at = err->text; *at;) {
+        size_t len = strcspn(at, "\n");
+        fprintf(stderr, "deltazoo: error: %.*s\n", (int)len, at);
+        at += len + (at[len] == '\n');
+    }
+}
+
+int main(int argc, char **argv) {
+    dz_world world;
+    dz_error err = {0};
+    dz_rc rc = DZ_OK;
+    const dz_command *command = NULL;
+    dz_world_begin(&world, &argc, &argv);
+    const char *name = argc > 1 ? argv[1] : "";
+    for (int i = 0; COMMANDS[i]; i++) {
+        if (strcmp(COMMANDS[i]->name, name) == 0) command = COMMANDS[i];
+    }
+    if (command) {
+        rc = command->run(&world, argc - 1, argv + 1, &err);
+        rc = dz_agree(&world, rc, &err);
+    } else if (strcmp(name, "--help") == 0 || strcmp(name, "help") == 0) {
+        if (world.rank == 0) usage(stdout);
+    } else if (strcmp(name, "--version") == 0) {
+        if (world.rank == 0) printf("deltazoo %s\n", DZ_VERSION);
+    } else {
+        rc = DZ_EUSAGE;
+        if (world.rank == 0 && argc > 1) fprintf(stderr, "deltazoo: error: unknown command '%s'\n", name);
+        if (world.rank == 0) usage(stderr);
+    }
+    if (world.rank == 0 && rc != DZ_OK) print_error(&err);
+    if (world.rank == 0 && fflush(stdout) != 0 && rc == DZ_OK) rc = DZ_EFAIL;
+    dz_world_end(&world);
+    return dz_exit_code(rc);
+}

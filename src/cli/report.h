@@ -1,0 +1,21 @@
+/* How results are told: the tables people read and the JSON programs read. */
+#ifndef DZ_CLI_REPORT_H
+#define DZ_CLI_REPORT_H
+
+#include <jansson.h>
+
+#include "archive/reader.h"
+#include "pipeline/compress.h"
+
+/* `info --json`'s object; the task's tensors too when `task` is not NULL. NULL when memory is out. */
+json_t *dz_info_json(const dz_catalog *catalog, const dz_task_entry *task);
+
+/* The report of a compress job: what, where, how long, how much. */
+json_t *dz_job_json(const dz_compress_result *result, const dz_catalog *catalog, const dz_compress_options *opt);
+
+/* A line per task and the totals. */
+void dz_print_tasks(const dz_catalog *catalog);
+
+void dz_print_tensors(const dz_catalog *catalog, const dz_task_entry *task);
+
+#endif

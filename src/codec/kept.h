@@ -1,0 +1,38 @@
+/* One tile of a pruned, quantised delta: which elements are kept and at which level, and its coded forms.
+ *
+ * SEEDED: positions are those of the hash (numeric/select.h); coded are only the levels of the candidates, a SKIP for a candidate that is
+ * not kept, and a short list of kept elements beyond the candidates. GOLOMB: positions as Rice-coded gaps, the measured alternative.
+ * src/archive/FORMAT.md has the bytes.
+ */
+#ifndef DZ_CODEC_KEPT_H
+#define DZ_CODEC_KEPT_H
+
+#include "numeric/select.h"
+
+enum { /* on disk: first byte of a tile's body; 16 and above are codec/lossless.h's */
+    DZ_KEPT_NONE = 0,   /* nothing is kept: the byte is all */
+    DZ_KEPT_SEEDED = 1,
+    DZ_KEPT_GOLOMB = 2
+};
+
+/* The kept elements of a tile in index order. Zero-initialise, reuse, free once. */
+typedef struct dz_kept {
+    uint32_t *index;
+    uint8_t *level;
+    size_t count, cap;
+    dz_buf scratch;
+} dz_kept;
+
+void dz_kept_free(dz_kept *kept);
+
+/* Appends a tile's body to `out`. */
+dz_rc dz_kept_encode(dz_buf *out, const dz_select_input *in, const dz_selection *selection, int golomb, dz_error *err);
+
+/* Decodes a body of `nbytes` bytes for a tile of `count` elements with levels of `bits` bits. DZ_EDAMAGE when it is not one. */
+dz_rc dz_kept_decode(dz_kept *kept, const uint8_t *body, size_t nbytes, uint64_t key, size_t count, unsigned bits, dz_error *err);
+
+/* The key of tile `tile` of a tensor: XXH64 of the tensor's name seeded by the task's key, then of the tile number (u64, little endian)
+ * seeded by that. */
+uint64_t dz_tile_key(uint64_t task_key, const char *tensor, uint64_t tile);
+
+#endif

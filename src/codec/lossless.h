@@ -1,0 +1,30 @@
+/* Bit-exact coding of one tile of a tensor, with the same tile of the base as its predictor.
+ *
+ * A body is one kind byte and what that kind needs; the block around it holds the number of elements and the checksum. The bytes of each
+ * kind are described in src/archive/FORMAT.md. The same input gives the same bytes everywhere: all choices are made in integers.
+ */
+#ifndef DZ_CODEC_LOSSLESS_H
+#define DZ_CODEC_LOSSLESS_H
+
+#include "base/half.h"
+#include "base/mem.h"
+
+typedef enum dz_lossless_kind {                           /* on disk, first byte of a body; never renumbered */
+                                DZ_LOSSLESS_EQUAL = 16,   /* the base, unchanged */
+                                DZ_LOSSLESS_RAW = 17,     /* the elements as they are */
+                                DZ_LOSSLESS_PLANES = 18,  /* byte planes, of the XOR with the base or of the elements (codec/planes.h) */
+                                DZ_LOSSLESS_CLASSES = 19, /* differences in value order, coded in classes of the base (codec/classes.h) */
+                                DZ_LOSSLESS_SPARSE =
+                                    20 /* a map of the chunks that differ from the base, and their elements by one of the kinds 17-19 */
+} dz_lossless_kind;
+
+/* Appends the coded body of `count` elements at `words` to `out`: never longer than the elements and one byte. `base` holds as many
+ * elements of the same dtype, or is NULL. Neither need be aligned. On failure `out` may hold a part of the body. Deterministic. */
+dz_rc dz_lossless_encode(dz_buf *out, const void *words, const void *base, dz_dtype dtype, size_t count, dz_error *err);
+
+/* Inverse: exactly `count` elements into `words`, which overlaps neither `base` nor `bytes`. DZ_EDAMAGE when the body does not decode to
+ * them; memory is bounded by a small multiple of `count` whatever the bytes say. A body may decode to wrong elements without an error when
+ * it was altered: the checksum around it decides. */
+dz_rc dz_lossless_decode(void *words, const void *base, dz_dtype dtype, size_t count, const uint8_t *bytes, size_t nbytes, dz_error *err);
+
+#endif

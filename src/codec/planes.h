@@ -1,0 +1,26 @@
+/* Byte planes: byte p of every element, each plane coded by the cheapest of four ways. */
+#ifndef DZ_CODEC_PLANES_H
+#define DZ_CODEC_PLANES_H
+
+#include "base/half.h"
+#include "base/mem.h"
+
+typedef enum dz_plane_how {                        /* on disk, first byte of a plane; never renumbered */
+                            DZ_PLANE_CONSTANT = 0, /* one byte value for all */
+                            DZ_PLANE_RAW = 1,
+                            DZ_PLANE_RANS = 2,
+                            DZ_PLANE_ZSTD = 3
+} dz_plane_how;
+
+/* One plane of `count` > 0 bytes, with its length before it, so that another plane can follow. */
+dz_rc dz_plane_put(dz_buf *out, const uint8_t *plane, size_t count, dz_error *err);
+dz_rc dz_plane_get(dz_view *view, uint8_t *plane, size_t count, dz_error *err);
+
+/* The body of DZ_LOSSLESS_PLANES behind its kind byte: of the XOR with `base`, or of the elements themselves when it is NULL. Floats are
+ * rotated left by one bit, so that the exponent fills the highest plane. */
+dz_rc dz_planes_encode(dz_buf *out, const void *words, const void *base, dz_dtype dtype, size_t count, dz_error *err);
+
+/* `base` is what the caller has; the body says whether it was used. */
+dz_rc dz_planes_decode(void *words, const void *base, dz_dtype dtype, size_t count, dz_view *view, dz_error *err);
+
+#endif

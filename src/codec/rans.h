@@ -1,0 +1,15 @@
+/* Order-0 rANS over bytes, by htscodecs. Streams carry no checksum and no count: the block around them does. */
+#ifndef DZ_CODEC_RANS_H
+#define DZ_CODEC_RANS_H
+
+#include "base/mem.h"
+
+#define DZ_RANS_MAX ((size_t)1 << 28) /* symbols in one stream: htscodecs counts in 32 bits */
+
+/* Appends the coded stream of `count` symbols to `out`; never longer than count + 8 bytes. An empty input appends nothing. */
+dz_rc dz_rans_encode(dz_buf *out, const uint8_t *symbols, size_t count, dz_error *err);
+
+/* Decodes exactly `count` symbols from `nbytes` bytes into `symbols`. DZ_EDAMAGE when the stream does not hold them. */
+dz_rc dz_rans_decode(uint8_t *symbols, size_t count, const uint8_t *bytes, size_t nbytes, dz_error *err);
+
+#endif

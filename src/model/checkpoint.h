@@ -1,0 +1,55 @@
+/* A model on disk: one .safetensors file, or a directory with shards, an index and small side files.
+ *
+ * Loading reads headers only. Data is read by pread of the ranges a rank needs. On many ranks, rank 0 loads and packs; the others unpack,
+ * so a header is read once from the file system.
+ */
+#ifndef DZ_MODEL_CHECKPOINT_H
+#define DZ_MODEL_CHECKPOINT_H
+
+#include "model/safetensors.h"
+
+typedef struct dz_shard {
+    char *file;   /* name within the checkpoint: "model-00001-of-00002.safetensors" */
+    char *path;   /* where it is */
+    char *header; /* its first bytes, 8-byte length included, verbatim: a restored file begins with them */
+    size_t header_len;
+    uint64_t size;
+    int fd; /* -1 until it is read */
+} dz_shard;
+
+typedef struct dz_side_file {
+    char *file;
+    char *path;
+    uint64_t size;
+} dz_side_file;
+
+typedef struct dz_checkpoint {
+    char *path;
+    dz_shard *shards;
+    size_t nshards;
+    dz_tensor *tensors; /* in the order of their bytes, shard after shard */
+    size_t ntensors;
+    uint32_t *by_name;    /* tensor numbers sorted by name */
+    dz_side_file *sides;  /* config, tokenizer and the like: kept in the archive */
+    size_t nsides;
+    dz_side_file *others; /* files and folders that are not kept: reported, never silently skipped */
+    size_t nothers;
+} dz_checkpoint;
+
+#define DZ_SIDE_MAX ((uint64_t)64 << 20) /* larger files are no side files */
+
+dz_rc dz_checkpoint_load(const char *path, dz_checkpoint **out, dz_error *err);
+void dz_checkpoint_free(dz_checkpoint *ck); /* accepts NULL */
+
+dz_rc dz_checkpoint_pack(const dz_checkpoint *ck, dz_buf *out, dz_error *err);
+dz_rc dz_checkpoint_unpack(const uint8_t *bytes, size_t len, dz_checkpoint **out, dz_error *err);
+
+/* The tensor's number, or -1. */
+int64_t dz_checkpoint_find(const dz_checkpoint *ck, const char *name);
+
+/* Reads bytes [first, first + len) of a tensor. */
+dz_rc dz_checkpoint_read(dz_checkpoint *ck, size_t tensor, uint64_t first, size_t len, void *dst, dz_error *err);
+
+uint64_t dz_checkpoint_nbytes(const dz_checkpoint *ck); /* of all tensors */
+
+#endif

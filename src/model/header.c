@@ -1,0 +1,31 @@
+#include "model/header.h"
+
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+
+static json_t *tensor_json(const dz_tensor *tensor, uint64_t begin) {
+    json_t *shape = json_array();
+    for (uint32_t d = 0; d < tensor->ndim; d++) json_array_append_new(shape, json_integer((json_int_t)tensor->shape[d]));
+    return json_pack("{s:s, s:o, s:[I, I]}", "dtype", tensor->dtype_name, "shape", shape, "data_offsets", (json_int_t)begin,
+                     (json_int_t)(begin + tensor->nbytes));
+}
+
+dz_rc dz_safetensors_header(const dz_tensor *tensors, size_t ntensors, dz_buf *out, dz_error *err) {
+    json_t *root = json_pack("{s:{s:s}}", "__metadata__", "format", "pt");
+    uint64_t at = 0;
+    int bad = root == NULL;
+    for (size_t i = 0; i < ntensors && !bad; i++) {
+        bad = json_object_set_new(root, tensors[i].name, tensor_json(&tensors[i], at)) != 0;
+        at += tensors[i].nbytes;
+    }
+    char *text = bad ? NULL : json_dumps(root, JSON_COMPACT);
+    json_decref(root);
+    if (!text) return dz_fail(err, DZ_ENOMEM, "out of memory for a header of %zu tensors", ntensors);
+    size_t len = strlen(text), padded = (len + 7) / 8 * 8;
+    dz_buf_put_u64(out, padded, err);
+    dz_buf_put(out, text, len, err);
+    for (; len < padded; len++) dz_buf_put(out, " ", 1, err);
+    free(text);
+    return err->rc;
+}

@@ -1,0 +1,24 @@
+/* The zoo manifest: one base, many named tasks. Paths are relative to the manifest. */
+#ifndef DZ_MODEL_MANIFEST_H
+#define DZ_MODEL_MANIFEST_H
+
+#include "base/mem.h"
+
+typedef struct dz_manifest_task {
+    char *name, *path;
+} dz_manifest_task;
+
+typedef struct dz_manifest {
+    char *path, *base;
+    dz_manifest_task *tasks;
+    size_t ntasks;
+} dz_manifest;
+
+/* Every problem in one error, a line each (DZ_EUSAGE): a missing key, no task, a name twice, a name that cannot be one. */
+dz_rc dz_manifest_load(const char *path, dz_manifest **out, dz_error *err);
+void dz_manifest_free(dz_manifest *manifest);
+
+/* A task's name becomes an HDF5 group and a directory: letters, digits and . _ + - only, at most 128, not starting with a dot. */
+int dz_task_name_ok(const char *name);
+
+#endif

@@ -1,0 +1,64 @@
+/* Recipes: what is done to which tensor (ALGORITHM sections 1-7). Built-in ones are the files of config/recipes/. */
+#ifndef DZ_MODEL_RECIPE_H
+#define DZ_MODEL_RECIPE_H
+
+#include "model/checkpoint.h"
+
+typedef enum dz_policy { /* on disk */
+    DZ_POLICY_LOSSLESS = 0,
+    DZ_POLICY_ULTRADELTA = 1,
+    DZ_POLICY_DROP = 2,
+    DZ_POLICY_EQUAL = 3 /* never in a recipe: a lossless tensor that turned out to equal its base */
+} dz_policy;
+
+typedef enum dz_allocation { DZ_ALLOCATE_UNIFORM, DZ_ALLOCATE_THIRDS, DZ_ALLOCATE_OPTIMAL } dz_allocation;
+typedef enum dz_rescale { DZ_RESCALE_GLOBAL, DZ_RESCALE_TENSOR } dz_rescale;
+typedef enum dz_rounding { DZ_ROUND_NEAREST, DZ_ROUND_SYSTEMATIC } dz_rounding;
+typedef enum dz_positions { DZ_POSITIONS_SEEDED, DZ_POSITIONS_GOLOMB } dz_positions;
+typedef enum dz_tracenorm { DZ_TRACENORM_SLQ, DZ_TRACENORM_EXACT, DZ_TRACENORM_OFF } dz_tracenorm;
+typedef enum dz_nonfinite { DZ_NONFINITE_ERROR, DZ_NONFINITE_LOSSLESS } dz_nonfinite;
+
+typedef struct dz_rule {
+    char *match; /* a glob over the tensor's name; the first rule that matches decides */
+    dz_policy policy;
+    double sparsity; /* NaN: the recipe's, through the allocation. A number: this tensor's own, outside the allocation */
+    int bits;        /* 0: the recipe's */
+    double factor;   /* of the decoded delta (section 5); 1 unless the rule says otherwise */
+} dz_rule;
+
+typedef struct dz_recipe {
+    char *name;   /* built-in name or file */
+    char *detect; /* built-in recipes: a glob that a tensor of the architecture matches; else NULL */
+    double sparsity, step;
+    int bits;
+    dz_allocation allocation;
+    dz_rescale rescale;
+    dz_rounding rounding;
+    dz_positions positions;
+    dz_tracenorm tracenorm;
+    dz_nonfinite nonfinite;
+    uint64_t seed;
+    dz_rule *rules;
+    size_t nrules;
+} dz_recipe;
+
+/* What the user asked for: a file or built-in name (NULL: by architecture) and KEY=VALUE overrides. */
+typedef struct dz_recipe_request {
+    const char *recipe;
+    const char *const *sets;
+    size_t nsets;
+} dz_recipe_request;
+
+/* Finds, parses and checks a recipe. Every problem in one error, a line each (DZ_EUSAGE). `base` tells the architecture. */
+dz_rc dz_recipe_load(const dz_recipe_request *request, const dz_checkpoint *base, dz_recipe **out, dz_error *err);
+void dz_recipe_free(dz_recipe *recipe);
+
+/* The rule of a tensor; NULL when none matches (the tensor is then lossless). */
+const dz_rule *dz_recipe_rule(const dz_recipe *recipe, const char *tensor);
+
+/* The recipe written out in full as YAML, every key and rule, so that an archive says how it was made. The caller frees. */
+char *dz_recipe_text(const dz_recipe *recipe, dz_error *err);
+
+const char *dz_policy_name(dz_policy policy);
+
+#endif

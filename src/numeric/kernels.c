@@ -1,0 +1,167 @@
+#include "numeric/kernels.h"
+
+#ifdef __AVX2__
+#include <immintrin.h>
+#endif
+
+#ifndef DZ_KERNELS
+#define DZ_KERNELS dz_kernels_portable
+#endif
+#define STRING2(x) #x
+#define STRING(x) STRING2(x)
+
+static void widen(float *restrict dst, const void *restrict src, dz_dtype dtype, size_t count) {
+    const uint16_t *h = src; /* tile buffers are aligned; tensors inside them start at element borders */
+    size_t i = 0;
+    if (dtype == DZ_BF16) {
+        for (; i < count; i++) dst[i] = dz_bits_to_float((uint32_t)h[i] << 16);
+        return;
+    }
+    if (dtype == DZ_F16) {
+#ifdef __F16C__
+        for (; i + 8 <= count; i += 8) _mm256_storeu_ps(dst + i, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(h + i))));
+#endif
+        for (; i < count; i++) dst[i] = dz_f16_to_float(h[i]);
+        return;
+    }
+    memcpy(dst, src, 4 * count);
+}
+
+static void narrow(void *restrict dst, const float *restrict src, dz_dtype dtype, size_t count) {
+    uint16_t *h = dst;
+    size_t i = 0;
+    if (dtype == DZ_BF16) {
+        for (; i < count; i++) {
+            uint32_t bits = dz_float_bits(src[i]);
+            uint32_t rounded = (bits + 0x7fffU + ((bits >> 16) & 1)) >> 16, quiet = (bits >> 16) | 0x40;
+            h[i] = (uint16_t)((bits & 0x7fffffffU) > 0x7f800000U ? quiet : rounded);
+        }
+        return;
+    }
+    if (dtype == DZ_F16) {
+#ifdef __F16C__
+        for (; i + 8 <= count; i += 8)
+            _mm_storeu_si128((__m128i *)(void *)(h + i), _mm256_cvtps_ph(_mm256_loadu_ps(src + i), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+#endif
+        for (; i < count; i++) h[i] = dz_float_to_f16(src[i]);
+        return;
+    }
+    memcpy(dst, src, 4 * count);
+}
+
+static void range(dz_range *out, const float *restrict task, const float *restrict base, size_t count) {
+    int32_t lo = out->lo, hi = out->hi;
+    for (size_t i = 0; i < count; i++) {
+        int32_t x = dz_ordered(task[i] - base[i]);
+        lo = x < lo ? x : lo;
+        hi = x > hi ? x : hi;
+    }
+    out->lo = lo;
+    out->hi = hi;
+}
+
+static void levels(uint8_t *restrict dst, const float *restrict task, const float *restrict base, float lo, float step, unsigned top, size_t count) {
+    const float most = (float)top, magic = 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer, half to even, in the low mantissa bits */
+    for (size_t i = 0; i < count; i++) {
+        float q = (task[i] - base[i] - lo) / step;
+        q = q < most ? q : most;
+        dst[i] = (uint8_t)dz_float_bits(q + magic);
+    }
+}
+
+typedef uint8_t bytes64 __attribute__((vector_size(64)));
+
+/* Compare-and-count, 64 levels at a time; a byte lane counts at most 255 before it is emptied. */
+static void count16(uint64_t *restrict histogram, const uint8_t *restrict level, unsigned nlevels, size_t count) {
+    size_t done = 0;
+    while (count - done >= 64) {
+        size_t rows = (count - done) / 64;
+        if (rows > 128) rows = 128; /* 8 KB: stays in the first-level cache for all the passes */
+        uint64_t rest = 64 * rows;
+        for (unsigned g = 0; g + 1 < nlevels; g++) {
+            bytes64 acc = {0}, want;
+            memset(&want, (int)g, sizeof want);
+            for (size_t r = 0; r < rows; r++) {
+                bytes64 x;
+                memcpy(&x, level + done + 64 * r, sizeof x);
+                acc -= (bytes64)(x == want);
+            }
+            uint64_t sum = 0;
+            uint8_t lanes[64];
+            memcpy(lanes, &acc, sizeof lanes);
+            for (int i = 0; i < 64; i++) sum += lanes[i];
+            histogram[g] += sum;
+            rest -= sum;
+        }
+        histogram[nlevels - 1] += rest;
+        done += 64 * rows;
+    }
+    for (; done < count; done++) histogram[level[done]]++;
+}
+
+static void count256(uint64_t *restrict histogram, const uint8_t *restrict level, size_t count) {
+    uint32_t part[4][256] = {{0}};
+    size_t i = 0;
+    for (; i + 4 <= count; i += 4) {
+        part[0][level[i]]++;
+        part[1][level[i + 1]]++;
+        part[2][level[i + 2]]++;
+        part[3][level[i + 3]]++;
+    }
+    for (; i < count; i++) part[0][level[i]]++;
+    for (int g = 0; g < 256; g++) histogram[g] += (uint64_t)part[0][g] + part[1][g] + part[2][g] + part[3][g];
+}
+
+static void count_levels(uint64_t *restrict histogram, const uint8_t *restrict level, unsigned bits, size_t count) {
+    if (bits <= 4) {
+        count16(histogram, level, 1U << bits, count);
+        return;
+    }
+    const size_t most = (size_t)1 << 30; /* the parts count in 32 bits */
+    for (size_t i = 0; i < count; i += most) count256(histogram, level + i, count - i < most ? count - i : most);
+}
+
+static size_t candidates(uint32_t *restrict dst, uint64_t key, uint32_t last, size_t count) {
+    size_t n = 0, i = 0;
+#ifdef __AVX512F__
+    const __m512i k0 = _mm512_set1_epi32((int)(uint32_t)key), k1 = _mm512_set1_epi32((int)(uint32_t)(key >> 32));
+    const __m512i m0 = _mm512_set1_epi32(0x7feb352d), m1 = _mm512_set1_epi32((int)0x846ca68bU), limit = _mm512_set1_epi32((int)last);
+    __m512i index = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    for (; i + 16 <= count; i += 16) {
+        __m512i x = _mm512_add_epi32(index, k0);
+        x = _mm512_mullo_epi32(_mm512_xor_si512(x, _mm512_srli_epi32(x, 16)), m0);
+        x = _mm512_xor_si512(_mm512_xor_si512(x, _mm512_srli_epi32(x, 15)), k1);
+        x = _mm512_mullo_epi32(x, m1);
+        x = _mm512_xor_si512(x, _mm512_srli_epi32(x, 16));
+        __mmask16 hit = _mm512_cmple_epu32_mask(x, limit);
+        if (hit) {
+            _mm512_storeu_si512(dst + n, _mm512_maskz_compress_epi32(hit, index));
+            n += (size_t)__builtin_popcount(hit);
+        }
+        index = _mm512_add_epi32(index, _mm512_set1_epi32(16));
+    }
+#else
+    uint8_t hit[64];
+    for (; i + 64 <= count; i += 64) {
+        for (uint32_t j = 0; j < 64; j++) hit[j] = dz_u32_at(key, (uint32_t)i + j) <= last;
+        for (uint32_t w = 0; w < 64; w += 8) {
+            uint64_t word;
+            memcpy(&word, hit + w, 8);
+            for (; word; word &= word - 1) dst[n++] = (uint32_t)i + w + (uint32_t)__builtin_ctzll(word) / 8;
+        }
+    }
+#endif
+    for (; i < count; i++) {
+        dst[n] = (uint32_t)i;
+        n += dz_u32_at(key, (uint32_t)i) <= last;
+    }
+    return n;
+}
+
+const dz_kernel_table DZ_KERNELS = {.name = &STRING(DZ_KERNELS)[sizeof "dz_kernels_" - 1],
+                                    .widen = widen,
+                                    .narrow = narrow,
+                                    .range = range,
+                                    .levels = levels,
+                                    .count = count_levels,
+                                    .candidates = candidates};

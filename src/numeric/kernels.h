@@ -1,0 +1,59 @@
+/* The loops that touch every element, compiled once for each instruction set and picked at run time. Every variant gives the same bits:
+ * only elementwise float operations, integer reductions, no contraction (tests/unit/test_kernels.c compares them all).
+ *
+ * Preconditions are asserted by the callers: counts in elements, no overlap, dtype is F32, F16 or BF16 (dz_dtype_is_float).
+ */
+#ifndef DZ_NUMERIC_KERNELS_H
+#define DZ_NUMERIC_KERNELS_H
+
+#include "base/half.h"
+#include "base/hash.h"
+
+/* Elements worked on at a time: two float buffers of this stay in the first-level cache. */
+#define DZ_CHUNK 4096
+
+typedef struct dz_range { /* delta's smallest and largest as ordered integers: see dz_ordered */
+    int32_t lo, hi;
+} dz_range;
+
+typedef struct dz_kernel_table {
+    const char *name;
+    void (*widen)(float *restrict dst, const void *restrict src, dz_dtype dtype, size_t count);
+    void (*narrow)(void *restrict dst, const float *restrict src, dz_dtype dtype, size_t count);
+
+    /* Extends `range` by task - base. NaN and infinity end up outside the finite range: dz_range_finite. */
+    void (*range)(dz_range *range, const float *restrict task, const float *restrict base, size_t count);
+
+    /* level = round_half_even((task - base - lo) / step), at most `top`; step > 0. (ALGORITHM section 2) */
+    void (*levels)(uint8_t *restrict dst, const float *restrict task, const float *restrict base, float lo, float step, unsigned top, size_t count);
+
+    /* Adds to histogram[level] for levels below 2^bits. */
+    void (*count)(uint64_t *restrict histogram, const uint8_t *restrict levels, unsigned bits, size_t count);
+
+    /* Writes, in order, each index i in [0, count) with dz_u32_at(key, i) <= last; returns how many. `dst` has room for count + 16. */
+    size_t (*candidates)(uint32_t *restrict dst, uint64_t key, uint32_t last, size_t count);
+} dz_kernel_table;
+
+/* The fastest variant this processor runs. DZ_KERNELS=portable|avx2|avx512 in the environment asks for another (tests, benchmarks). */
+const dz_kernel_table *dz_kernels(void);
+
+/* All variants this processor runs, NULL-terminated. */
+const dz_kernel_table *const *dz_kernels_all(void);
+
+extern const dz_kernel_table dz_kernels_portable, dz_kernels_avx2, dz_kernels_avx512;
+
+/* Floats as integers in the same order: -0 directly below +0, NaNs beyond the infinities. */
+static inline int32_t dz_ordered(float x) {
+    int32_t bits = (int32_t)dz_float_bits(x);
+    return bits ^ ((bits >> 31) & 0x7fffffff);
+}
+
+static inline float dz_from_ordered(int32_t ordered) {
+    return dz_bits_to_float((uint32_t)(ordered ^ ((ordered >> 31) & 0x7fffffff)));
+}
+
+#define DZ_RANGE_EMPTY ((dz_range){.lo = INT32_MAX, .hi = INT32_MIN})
+
+static inline int dz_range_finite(dz_range range) { return range.hi < 0x7f800000 && range.lo >= -0x7f800000; }
+
+#endif

@@ -1,0 +1,41 @@
+/* Which members of each group are kept: those with the smallest u = dz_u32_at(key, index), exactly quota[g] of them (ALGORITHM section 4).
+ * u is uniform and without repetition in a tile, so this is a uniform random subset of each group, and it needs no stored positions: the
+ * kept elements of all groups lie at nearly the same u. */
+#ifndef DZ_NUMERIC_SELECT_H
+#define DZ_NUMERIC_SELECT_H
+
+#include "base/mem.h"
+#include "numeric/allocate.h"
+#include "numeric/kernels.h"
+
+typedef struct dz_select_input {
+    const uint8_t *levels;
+    size_t count;            /* elements of the tile, below 2^32 */
+    unsigned bits;           /* levels lie below 2^bits */
+    uint64_t key;            /* of the tile */
+    const uint64_t *members; /* [2^bits] the tile's histogram */
+    const uint64_t *quota;   /* [2^bits] how many to keep, at most members */
+} dz_select_input;
+
+typedef struct dz_rare { /* a kept or possible element beyond the candidates */
+    uint32_t u, index;
+    uint8_t level;
+} dz_rare;
+
+/* Result and scratch; zero-initialise, reuse from tile to tile, free once. */
+typedef struct dz_selection {
+    uint64_t kept;
+    uint32_t last;                 /* candidates are the elements with u <= last */
+    uint64_t limit[DZ_MAX_LEVELS]; /* element of level g is kept iff u < limit[g] (0: none, up to 2^32) */
+    uint32_t *index, *u;           /* candidates in index order */
+    uint8_t *level;
+    size_t ncandidates, cap;
+    dz_rare *rare; /* kept elements with u > last, in index order */
+    size_t nrare, rare_cap;
+    dz_buf scratch;
+} dz_selection;
+
+dz_rc dz_select(const dz_select_input *in, dz_selection *out, dz_error *err);
+void dz_selection_free(dz_selection *selection);
+
+#endif

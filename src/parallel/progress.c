@@ -1,0 +1,104 @@
+#include "parallel/progress.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "base/log.h"
+
+#define TAG 7
+#define LINES_EVERY 15.0 /* seconds between lines of a log */
+
+static void show(dz_progress *p, int last) {
+    char done[32], all[32], rate[32];
+    double now = dz_now(), secs = now - p->begun, bytes = p->mine + p->others;
+    if (p->quiet || p->total <= 0) return;
+    if (!last && now - p->shown < (p->terminal ? 0.1 : p->interval)) return;
+    if (last && !p->terminal && p->shown == p->begun) return; /* a short phase needs no line in a log: the final table has its seconds */
+    p->shown = now;
+    double share = bytes / p->total, left = bytes > 0 ? secs * (p->total - bytes) / bytes : 0;
+    if (share > 1) share = 1;
+    dz_format_size(bytes, done);
+    dz_format_size(p->total, all);
+    dz_format_size(secs > 0 ? bytes / secs : 0, rate);
+    if (!p->terminal) {
+        time_t clock = time(NULL);
+        struct tm tm;
+        char stamp[32];
+        strftime(stamp, sizeof stamp, "%F %T", localtime_r(&clock, &tm));
+        fprintf(stderr, "%s  %-10s %5.1f %%  %s of %s  %s/s  %.0f s left\n", stamp, p->phase, 100 * share, done, all, rate, left);
+        return;
+    }
+    char bar[25];
+    for (int i = 0; i < 24; i++) bar[i] = i < (int)(24 * share + 0.5) ? '#' : '.';
+    bar[24] = '\0';
+    fprintf(stderr, "\r%-10s [%s] %3.0f %%  %s of %s  %s/s  %.0f s left \033[K", p->phase, bar, 100 * share, done, all, rate, left);
+    if (last) fprintf(stderr, "\r\033[K");
+    fflush(stderr);
+}
+
+void dz_progress_begin(dz_progress *p, const dz_world *world, const char *phase, double total, int quiet) {
+    *p = (dz_progress){.world = world, .phase = phase, .total = total, .quiet = quiet, .request = MPI_REQUEST_NULL};
+    const char *seconds = getenv("DZ_LOG_INTERVAL");
+    p->interval = seconds ? atof(seconds) : LINES_EVERY;
+    p->terminal = isatty(STDERR_FILENO);
+    p->begun = p->shown = p->sent = dz_now();
+    if (world->rank == 0) p->of_rank = calloc((size_t)world->size, sizeof *p->of_rank);
+}
+
+/* Rank 0: takes the messages that have come. */
+static void take(dz_progress *p) {
+    for (int flag = 1; flag;) {
+        MPI_Status status;
+        double message[2];
+        MPI_Iprobe(MPI_ANY_SOURCE, TAG, p->world->progress, &flag, &status);
+        if (!flag) return;
+        MPI_Recv(message, 2, MPI_DOUBLE, status.MPI_SOURCE, TAG, p->world->progress, MPI_STATUS_IGNORE);
+        if (p->of_rank) {
+            p->others += message[0] - p->of_rank[status.MPI_SOURCE];
+            p->of_rank[status.MPI_SOURCE] = message[0];
+        }
+        if (message[1] != 0) p->finished_ranks++;
+    }
+}
+
+static void send(dz_progress *p, int last) {
+    int free_to_send = 1;
+    if (last) MPI_Wait(&p->request, MPI_STATUS_IGNORE);
+    else MPI_Test(&p->request, &free_to_send, MPI_STATUS_IGNORE);
+    if (!free_to_send) return;
+    p->message[0] = p->mine;
+    p->message[1] = last;
+    MPI_Isend(p->message, 2, MPI_DOUBLE, 0, TAG, p->world->progress, &p->request);
+    if (last) MPI_Wait(&p->request, MPI_STATUS_IGNORE);
+}
+
+void dz_progress_add(dz_progress *p, double nbytes) {
+    p->mine += nbytes;
+    double now = dz_now();
+    if (now - p->sent < 0.1 + 0.002 * p->world->size) return; /* rank 0 is to hear some hundred messages a second at the most */
+    p->sent = now;
+    if (p->world->rank == 0) {
+        take(p);
+        show(p, 0);
+    } else {
+        send(p, 0);
+    }
+}
+
+double dz_progress_end(dz_progress *p) {
+    double secs = dz_now() - p->begun;
+    if (p->world->rank != 0) {
+        send(p, 1);
+        return secs;
+    }
+    while (take(p), p->finished_ranks < p->world->size - 1) {
+        show(p, 0);
+        nanosleep(&(struct timespec){.tv_nsec = 200000}, NULL);
+    }
+    show(p, 1);
+    free(p->of_rank);
+    return dz_now() - p->begun;
+}

@@ -1,0 +1,29 @@
+/* Progress of a phase over all ranks, shown by rank 0: a bar on a terminal, a line per interval in a log. It never synchronises the work:
+ * ranks send what they have done now and then, and a last message at the end of the phase; rank 0 takes what has come. */
+#ifndef DZ_PARALLEL_PROGRESS_H
+#define DZ_PARALLEL_PROGRESS_H
+
+#include "parallel/world.h"
+
+typedef struct dz_progress {
+    const dz_world *world;
+    const char *phase;
+    double total, mine, others; /* bytes */
+    double *of_rank;            /* rank 0: what each rank has told */
+    double begun, shown, sent;
+    double interval; /* seconds between log lines */
+    int terminal, quiet, finished_ranks;
+    MPI_Request request;
+    double message[2];
+} dz_progress;
+
+/* Collective. A phase that handles `total` bytes over all ranks. */
+void dz_progress_begin(dz_progress *progress, const dz_world *world, const char *phase, double total, int quiet);
+
+void dz_progress_add(dz_progress *progress, double nbytes);
+
+/* Collective, in the sense that every rank calls it, whether its work succeeded or not. Rank 0 waits for all and shows how they come in.
+ * Returns the phase's seconds on this rank. */
+double dz_progress_end(dz_progress *progress);
+
+#endif

@@ -1,0 +1,84 @@
+#include "parallel/world.h"
+
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define PIECE ((size_t)1 << 24) /* elements in one MPI call: its counts are ints */
+
+void dz_world_begin(dz_world *world, int *argc, char ***argv) {
+    setenv("OMPI_MCA_sharedfp", "^sm", 0); /* its semaphores outlive killed jobs and hang the next one */
+    setenv("OPENBLAS_NUM_THREADS", "1", 0);
+    setenv("OMP_NUM_THREADS", "1", 0);
+    MPI_Init(argc, argv);
+    MPI_Comm_dup(MPI_COMM_WORLD, &world->comm);
+    MPI_Comm_dup(MPI_COMM_WORLD, &world->progress);
+    MPI_Comm_rank(world->comm, &world->rank);
+    MPI_Comm_size(world->comm, &world->size);
+}
+
+void dz_world_end(dz_world *world) {
+    MPI_Comm_free(&world->progress);
+    MPI_Comm_free(&world->comm);
+    MPI_Finalize();
+}
+
+dz_rc dz_agree(const dz_world *world, dz_rc rc, dz_error *err) {
+    int mine = rc == DZ_OK ? INT_MAX : world->rank, first;
+    MPI_Allreduce(&mine, &first, 1, MPI_INT, MPI_MIN, world->comm);
+    if (first == INT_MAX) return DZ_OK;
+    struct {
+        int rc, problems;
+        char text[DZ_ERROR_TEXT];
+    } told = {0};
+    if (world->rank == first) {
+        told.rc = rc;
+        told.problems = err->problems;
+        memcpy(told.text, err->text, sizeof told.text);
+    }
+    MPI_Bcast(&told, (int)sizeof told, MPI_BYTE, first, world->comm);
+    err->rc = (dz_rc)told.rc;
+    err->problems = told.problems;
+    memcpy(err->text, told.text, sizeof err->text);
+    return err->rc;
+}
+
+dz_rc dz_bcast_buf(const dz_world *world, dz_buf *buf, dz_error *err) {
+    uint64_t len = buf->len;
+    dz_bcast_u64(world, &len, 1);
+    dz_rc rc = DZ_OK;
+    if (world->rank != 0) {
+        buf->len = 0;
+        rc = dz_buf_reserve(buf, (size_t)len, err);
+    }
+    if ((rc = dz_agree(world, rc, err)) != DZ_OK) return rc;
+    for (size_t at = 0; at < len; at += PIECE) MPI_Bcast(buf->data + at, (int)(len - at < PIECE ? len - at : PIECE), MPI_BYTE, 0, world->comm);
+    buf->len = (size_t)len;
+    return DZ_OK;
+}
+
+static void reduce(const dz_world *world, void *values, size_t count, size_t size, MPI_Datatype type, MPI_Op op) {
+    for (size_t at = 0; at < count; at += PIECE)
+        MPI_Allreduce(MPI_IN_PLACE, (char *)values + at * size, (int)(count - at < PIECE ? count - at : PIECE), type, op, world->comm);
+}
+
+void dz_sum_u64(const dz_world *world, uint64_t *values, size_t count) { reduce(world, values, count, 8, MPI_UINT64_T, MPI_SUM); }
+void dz_sum_f64(const dz_world *world, double *values, size_t count) { reduce(world, values, count, 8, MPI_DOUBLE, MPI_SUM); }
+void dz_min_i64(const dz_world *world, int64_t *values, size_t count) { reduce(world, values, count, 8, MPI_INT64_T, MPI_MIN); }
+void dz_max_i32(const dz_world *world, int32_t *values, size_t count) { reduce(world, values, count, 4, MPI_INT32_T, MPI_MAX); }
+void dz_max_f64(const dz_world *world, double *values, size_t count) { reduce(world, values, count, 8, MPI_DOUBLE, MPI_MAX); }
+
+void dz_before_u64(const dz_world *world, uint64_t *values, size_t count) {
+    for (size_t at = 0; at < count; at += PIECE)
+        MPI_Exscan(MPI_IN_PLACE, values + at, (int)(count - at < PIECE ? count - at : PIECE), MPI_UINT64_T, MPI_SUM, world->comm);
+    if (world->rank == 0 && count) memset(values, 0, count * sizeof *values); /* Exscan leaves rank 0's undefined */
+}
+
+void dz_bcast_f64(const dz_world *world, double *values, size_t count) {
+    for (size_t at = 0; at < count; at += PIECE) MPI_Bcast(values + at, (int)(count - at < PIECE ? count - at : PIECE), MPI_DOUBLE, 0, world->comm);
+}
+
+void dz_bcast_u64(const dz_world *world, uint64_t *values, size_t count) {
+    for (size_t at = 0; at < count; at += PIECE) MPI_Bcast(values + at, (int)(count - at < PIECE ? count - at : PIECE), MPI_UINT64_T, 0, world->comm);
+}

@@ -1,0 +1,43 @@
+/* MPI, as this program uses it: one communicator, agreement on failure before every collective step, reductions of 64-bit counts in one
+ * checked place. A lone process is a world of one rank. MPI's own errors end the job (MPI_ERRORS_ARE_FATAL). */
+#ifndef DZ_PARALLEL_WORLD_H
+#define DZ_PARALLEL_WORLD_H
+
+#include <mpi.h>
+
+#include "base/mem.h"
+
+typedef struct dz_world {
+    MPI_Comm comm;     /* for the work */
+    MPI_Comm progress; /* for progress messages, so that they never meet the work's */
+    int rank, size;
+} dz_world;
+
+/* Starts MPI (settings that make Open MPI safe here are put into its environment first). */
+void dz_world_begin(dz_world *world, int *argc, char ***argv);
+
+/* Ends MPI. Every rank gets here, whatever happened. */
+void dz_world_end(dz_world *world);
+
+/* Collective. The one agreement primitive: every rank hands in its result; if any failed, all return the code and the text of the lowest
+ * failing rank. Call it before each collective step, with no return in between. */
+dz_rc dz_agree(const dz_world *world, dz_rc rc, dz_error *err);
+
+/* Collective. Rank 0's bytes on every rank: `buf` is filled on the others. */
+dz_rc dz_bcast_buf(const dz_world *world, dz_buf *buf, dz_error *err);
+
+/* Collective. In place, element by element, over all ranks. */
+void dz_sum_u64(const dz_world *world, uint64_t *values, size_t count);
+void dz_sum_f64(const dz_world *world, double *values, size_t count); /* at most one rank has a nonzero in a place, or order does not matter */
+void dz_min_i64(const dz_world *world, int64_t *values, size_t count);
+void dz_max_i32(const dz_world *world, int32_t *values, size_t count);
+void dz_max_f64(const dz_world *world, double *values, size_t count);
+
+/* Collective. Sum over the lower ranks, in place (rank 0: zeros). */
+void dz_before_u64(const dz_world *world, uint64_t *values, size_t count);
+
+/* Collective. Broadcast of plain numbers from rank 0. */
+void dz_bcast_f64(const dz_world *world, double *values, size_t count);
+void dz_bcast_u64(const dz_world *world, uint64_t *values, size_t count);
+
+#endif

@@ -1,0 +1,181 @@
+#include "pipeline/compress.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "base/log.h"
+#include "pipeline/job.h"
+
+const char *const DZ_PHASE_NAMES[DZ_PHASES] = {"open", "statistics", "histogram", "code", "trace norm", "write"};
+
+#define MEMORY_LEAST ((uint64_t)128 << 20) /* two tiles, their levels and candidates, and what MPI and HDF5 take */
+
+void dz_compress_result_free(dz_compress_result *r) {
+    dz_catalog_free(r->catalog);
+    free(r->recipe_name);
+    dz_buf_free(&r->notes);
+    *r = (dz_compress_result){0};
+}
+
+static dz_rc check_output(const dz_compress_options *opt, dz_error *err) {
+    struct stat st;
+    char *dir = dz_path_beside(opt->archive, ".", err);
+    if (!dir) return err->rc;
+    if (stat(opt->archive, &st) == 0 && !S_ISREG(st.st_mode)) dz_fail(err, DZ_EUSAGE, "%s: exists and is not a file", opt->archive);
+    else if (stat(opt->archive, &st) == 0 && !opt->force) dz_fail(err, DZ_EUSAGE, "%s: exists already (--force replaces it)", opt->archive);
+    else if (access(dir, W_OK | X_OK) != 0) dz_fail(err, DZ_EUSAGE, "%s: its directory cannot be written to", opt->archive);
+    free(dir);
+    return err->rc;
+}
+
+/* Splits the memory budget: fixed buffers first, then a quarter for coded blocks and the rest for levels kept between passes. */
+static void set_budgets(dz_job *job, uint64_t *spool) {
+    uint64_t fixed = MEMORY_LEAST, mem = job->opt->mem_per_rank, left = mem > fixed ? mem - fixed : 0;
+    *spool = left / 4 + ((uint64_t)8 << 20);
+    job->cache_left = left / 4 * 3;
+}
+
+static dz_rc prepare(dz_job *job, dz_error *err) {
+    const dz_plan *plan = job->plan;
+    uint64_t spool = 0;
+    for (size_t i = 0; i < plan->nlossy; i++) {
+        size_t levels = (size_t)1 << plan->pairs[plan->lossy[i]].bits;
+        if (levels > job->levels) job->levels = levels;
+    }
+    size_t n = plan->nlossy * job->levels, mine = dz_job_end(job) - dz_job_first(job);
+    job->lossy = dz_alloc(plan->nlossy, sizeof *job->lossy, err);
+    job->histograms = dz_alloc(n, sizeof *job->histograms, err);
+    job->befores = dz_alloc(n, sizeof *job->befores, err);
+    job->quotas = dz_alloc(n, sizeof *job->quotas, err);
+    job->task_key = dz_alloc(plan->ntasks, sizeof *job->task_key, err);
+    job->base_digests = dz_alloc(2 * (size_t)plan->base_tile[plan->base->ntensors], sizeof *job->base_digests, err);
+    job->block_len = dz_alloc(plan->nunits, sizeof *job->block_len, err);
+    job->cached = dz_alloc(mine, sizeof *job->cached, err);
+    job->gamma = dz_alloc(plan->ntasks, sizeof *job->gamma, err);
+    job->trace_norm = dz_alloc(plan->ntasks, sizeof *job->trace_norm, err);
+    job->trace_error = dz_alloc(plan->ntasks, sizeof *job->trace_error, err);
+    set_budgets(job, &spool);
+    if (err->rc != DZ_OK || dz_spool_open(&job->spool, job->opt->archive, spool, mine, err) != DZ_OK) return err->rc;
+    for (size_t i = 0; i < plan->nlossy; i++) {
+        job->lossy[i].histogram = job->histograms + i * job->levels;
+        job->lossy[i].before = job->befores + i * job->levels;
+        job->lossy[i].quota = job->quotas + i * job->levels;
+    }
+    for (size_t t = 0; t < plan->ntasks; t++) job->task_key[t] = dz_hash64(job->zoo.names[t], strlen(job->zoo.names[t]), job->zoo.recipe->seed);
+    return DZ_OK;
+}
+
+/* Collective. Models, recipe, plan: every error of this kind is found here, before any heavy work. */
+static dz_rc open_job(dz_job *job, dz_error *err) {
+    const dz_world *world = job->world;
+    dz_rc rc = world->rank == 0 ? check_output(job->opt, err) : DZ_OK;
+    if ((rc = dz_agree(world, rc, err)) != DZ_OK) return rc;
+    if ((rc = dz_zoo_open(world, job->opt->manifest, &job->opt->recipe, &job->zoo, err)) != DZ_OK) return rc;
+    rc = dz_plan_make(job->zoo.base, job->zoo.tasks, job->zoo.names, job->zoo.ntasks, job->zoo.recipe, world->size, &job->plan, err);
+    if ((rc = dz_agree(world, rc, err)) != DZ_OK) return rc;
+    return dz_agree(world, prepare(job, err), err);
+}
+
+static void close_job(dz_job *job) {
+    for (size_t i = 0; job->cached && i < dz_job_end(job) - dz_job_first(job); i++) free(job->cached[i]);
+    free(job->cached);
+    free(job->lossy);
+    free(job->histograms);
+    free(job->befores);
+    free(job->quotas);
+    free(job->task_key);
+    free(job->base_digests);
+    free(job->block_len);
+    free(job->gamma);
+    free(job->trace_norm);
+    free(job->trace_error);
+    dz_spool_close(&job->spool);
+    dz_plan_free(job->plan);
+    dz_zoo_close(&job->zoo);
+}
+
+static void add_note(dz_buf *notes, dz_error *err, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+static void add_note(dz_buf *notes, dz_error *err, const char *fmt, ...) {
+    char line[512];
+    va_list args;
+    va_start(args, fmt);
+    int n = vsnprintf(line, sizeof line, fmt, args);
+    va_end(args);
+    if (n > 0) dz_buf_put(notes, line, strlen(line), err);
+}
+
+/* What the user should know beyond the table: what was not taken as the recipe's main case. */
+static void collect_notes(const dz_job *job, dz_buf *notes, dz_error *err) {
+    const dz_plan *plan = job->plan;
+    dz_buf_put(notes, plan->notes.data, plan->notes.len, err);
+    for (size_t t = 0; t < plan->ntasks; t++) {
+        const dz_checkpoint *ck = job->zoo.tasks[t];
+        size_t dropped = 0, differs = 0;
+        for (size_t i = plan->first_pair[t]; i < plan->first_pair[t + 1]; i++) {
+            const dz_pair *pair = &plan->pairs[i];
+            dropped += pair->policy == DZ_POLICY_DROP;
+            differs += !(pair->policy == DZ_POLICY_EQUAL || pair->policy == DZ_POLICY_DROP);
+            if (pair->policy == DZ_POLICY_LOSSLESS && pair->lossy >= 0)
+                add_note(notes, err, "task '%s': tensor '%s' holds NaN or infinity: kept exactly\n", job->zoo.names[t], dz_pair_tensor(plan, pair)->name);
+            for (uint32_t tile = 0; pair->policy == DZ_POLICY_LOSSLESS && tile < pair->tiles.ntiles; tile++) {
+                if (job->block_len[plan->unit_of[pair->first_tile + tile]] != 5) break;
+                if (tile + 1 == pair->tiles.ntiles && pair->base >= 0) differs--;
+            }
+        }
+        if (dropped) add_note(notes, err, "task '%s': %zu tensors are dropped by the recipe: the base's values take their place\n", job->zoo.names[t], dropped);
+        if (differs == 0) add_note(notes, err, "task '%s' equals the base\n", job->zoo.names[t]);
+        for (size_t i = 0; i < ck->nothers; i++) add_note(notes, err, "task '%s': %s is not kept\n", job->zoo.names[t], ck->others[i].file);
+    }
+    if ((size_t)job->world->size > plan->nunits) add_note(notes, err, "%d ranks for %zu tiles: some have nothing to do\n", job->world->size, plan->nunits);
+}
+
+static double imbalance(const dz_plan *plan) {
+    double sum = 0, most = 0;
+    for (int r = 0; r < plan->nranks; r++) {
+        sum += (double)plan->rank_cost[r];
+        if ((double)plan->rank_cost[r] > most) most = (double)plan->rank_cost[r];
+    }
+    return sum > 0 ? most * plan->nranks / sum : 1;
+}
+
+/* Collective. Slowest phase, largest memory, all bytes. */
+static void gather_figures(dz_job *job, dz_compress_result *result, double begun) {
+    double most[DZ_PHASES + 2], bytes = job->bytes_read;
+    memcpy(most, job->secs, sizeof job->secs);
+    most[DZ_PHASES] = dz_now() - begun;
+    most[DZ_PHASES + 1] = dz_peak_memory();
+    dz_max_f64(job->world, most, DZ_PHASES + 2);
+    dz_sum_f64(job->world, &bytes, 1);
+    memcpy(result->secs, most, sizeof result->secs);
+    result->total_secs = most[DZ_PHASES];
+    result->peak_memory = most[DZ_PHASES + 1];
+    result->bytes_read = bytes;
+    result->nranks = job->world->size;
+    result->planned_imbalance = imbalance(job->plan);
+}
+
+dz_rc dz_compress(const dz_world *world, const dz_compress_options *opt, dz_compress_result *result, dz_error *err) {
+    double begun = dz_now();
+    dz_job job = {.world = world, .opt = opt, .spool = {.fd = -1}};
+    dz_rc rc = open_job(&job, err);
+    job.secs[DZ_PHASE_OPEN] = dz_now() - begun;
+    if (rc == DZ_OK) rc = dz_job_statistics(&job, err);
+    if (rc == DZ_OK) rc = dz_job_histograms(&job, err);
+    if (rc == DZ_OK) rc = dz_job_allocate(&job, err);
+    if (rc == DZ_OK) rc = dz_job_code(&job, err);
+    if (rc == DZ_OK) rc = dz_job_trace(&job, err);
+    if (rc == DZ_OK) rc = dz_job_write(&job, &result->catalog, err);
+    if (rc == DZ_OK) {
+        gather_figures(&job, result, begun);
+        if (world->rank == 0) collect_notes(&job, &result->notes, err);
+        if (world->rank == 0) result->recipe_name = dz_strdup(job.zoo.recipe->name, err);
+        rc = dz_agree(world, err->rc, err);
+    }
+    if (job.plan) close_job(&job);
+    else dz_zoo_close(&job.zoo);
+    return rc;
+}

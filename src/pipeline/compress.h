@@ -1,0 +1,34 @@
+/* The main job: a zoo in, one archive out. */
+#ifndef DZ_PIPELINE_COMPRESS_H
+#define DZ_PIPELINE_COMPRESS_H
+
+#include "archive/catalog.h"
+#include "parallel/world.h"
+
+enum { DZ_PHASE_OPEN, DZ_PHASE_STATISTICS, DZ_PHASE_HISTOGRAM, DZ_PHASE_CODE, DZ_PHASE_TRACE, DZ_PHASE_WRITE, DZ_PHASES };
+extern const char *const DZ_PHASE_NAMES[DZ_PHASES];
+
+typedef struct dz_compress_options {
+    const char *manifest, *archive;
+    dz_recipe_request recipe;
+    uint64_t mem_per_rank; /* bytes */
+    int force, quiet;
+} dz_compress_options;
+
+/* What a job tells its user, on rank 0. */
+typedef struct dz_compress_result {
+    dz_catalog *catalog;
+    char *recipe_name;
+    double secs[DZ_PHASES], total_secs; /* slowest rank */
+    double peak_memory;                 /* bytes, largest rank */
+    double bytes_read;                  /* all ranks */
+    double planned_imbalance;           /* largest planned cost of a rank over the mean */
+    int nranks;
+    dz_buf notes;
+} dz_compress_result;
+
+/* Collective. Nothing is left behind on failure. */
+dz_rc dz_compress(const dz_world *world, const dz_compress_options *opt, dz_compress_result *result, dz_error *err);
+void dz_compress_result_free(dz_compress_result *result);
+
+#endif

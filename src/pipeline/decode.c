@@ -1,0 +1,164 @@
+#include "pipeline/decode.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "codec/lossless.h"
+
+dz_rc dz_decoder_open(dz_decoder *d, const dz_archive *archive, dz_checkpoint *base, const uint8_t *needed, dz_error *err) {
+    const dz_catalog *c = archive->catalog;
+    *d = (dz_decoder){.archive = archive, .base = base, .have_base = DZ_NO_BASE};
+    d->base_tensor = dz_alloc(c->nbase, sizeof *d->base_tensor, err);
+    d->base_differs = dz_alloc(c->nbase, 1, err);
+    if (err->rc != DZ_OK || !base) return err->rc;
+    int told = 0;
+    for (size_t i = 0; i < c->nbase; i++) {
+        dz_tensor want = dz_tensor_of_row(&c->tensors[c->base[i].tensor]);
+        char a[DZ_SHAPE_TEXT], b[DZ_SHAPE_TEXT];
+        d->base_tensor[i] = dz_checkpoint_find(base, want.name);
+        if (needed && !needed[i]) continue;
+        if (d->base_tensor[i] < 0) {
+            if (told++ < 3) dz_fail_more(err, DZ_EFAIL, "%s: not the base of this archive: it has no tensor '%s'", base->path, want.name);
+            continue;
+        }
+        const dz_tensor *have = &base->tensors[d->base_tensor[i]];
+        if (dz_same_shape(&want, have) && strcmp(want.dtype_name, have->dtype_name) == 0) continue;
+        if (told++ < 3)
+            dz_fail_more(err, DZ_EFAIL, "%s: not the base of this archive: tensor '%s' is %s %s, not %s %s", base->path, want.name, have->dtype_name,
+                         dz_shape_text(have, a), want.dtype_name, dz_shape_text(&want, b));
+    }
+    return err->rc;
+}
+
+void dz_decoder_close(dz_decoder *d) {
+    free(d->base_tensor);
+    free(d->base_differs);
+    free(d->region.lengths);
+    dz_buf_free(&d->base_bytes);
+    dz_buf_free(&d->block);
+    dz_buf_free(&d->predictor);
+    dz_kept_free(&d->kept);
+}
+
+dz_pair_tiles dz_row_work(const dz_catalog *c, const dz_index_row *row) {
+    if (row->policy != DZ_POLICY_EQUAL && row->policy != DZ_POLICY_DROP) return dz_row_tiles(c, row);
+    uint64_t count = dz_tensor_of_row(&c->tensors[row->tensor]).count;
+    uint64_t base = dz_tensor_of_row(&c->tensors[c->base[row->base].tensor]).count;
+    return dz_pair_tiles_of(base, count < base ? count : base, count);
+}
+
+static const char *name_of(const dz_decoder *d, const dz_index_row *row) { return d->archive->catalog->tensors[row->tensor].name; }
+
+static dz_rc need_region(dz_decoder *d, const dz_task_entry *task, const dz_index_row *row, dz_error *err) {
+    if (d->region_of == row) return DZ_OK;
+    free(d->region.lengths);
+    d->region = (dz_region){0};
+    d->region_of = NULL;
+    if (dz_region_read(d->archive, task, row, &d->region, err) != DZ_OK) return err->rc;
+    d->region_of = row;
+    return DZ_OK;
+}
+
+/* Reads the base tile, once for several tasks, and compares its digest. */
+static dz_rc need_base(dz_decoder *d, const dz_index_row *row, uint32_t tile, dz_error *err) {
+    const dz_catalog *c = d->archive->catalog;
+    if (d->have_base == row->base && d->have_tile == tile) return DZ_OK;
+    dz_tensor b = dz_tensor_of_row(&c->tensors[c->base[row->base].tensor]);
+    dz_pair_tiles grid = dz_pair_tiles_of(b.count, b.count, b.count);
+    size_t size = dz_dtype_size(b.dtype), len = (size_t)dz_tile_count(&grid, tile) * size;
+    d->have_base = DZ_NO_BASE;
+    d->base_bytes.len = 0;
+    if (!d->base || d->base_tensor[row->base] < 0) return dz_fail(err, DZ_EFAIL, "tensor '%s' cannot be restored without its base", b.name);
+    if (dz_buf_reserve(&d->base_bytes, len, err) != DZ_OK) return err->rc;
+    if (dz_checkpoint_read(d->base, (size_t)d->base_tensor[row->base], dz_tile_first(&grid, tile) * size, len, d->base_bytes.data, err) != DZ_OK)
+        return err->rc;
+    d->bytes_read += (double)len;
+    dz_digest digest = dz_digest_of(d->base_bytes.data, len), want = c->base_tiles[c->base[row->base].first_tile + tile];
+    if (digest.hi != want.hi || digest.lo != want.lo) d->base_differs[row->base] = 1;
+    d->have_base = row->base;
+    d->have_tile = tile;
+    return DZ_OK;
+}
+
+/* The base tile in the task's type. */
+static const uint8_t *predictor(dz_decoder *d, dz_dtype from, dz_dtype to, size_t count, dz_error *err) {
+    const dz_kernel_table *k = dz_kernels();
+    float wide[DZ_CHUNK];
+    if (from == to) return d->base_bytes.data;
+    d->predictor.len = 0;
+    if (dz_buf_reserve(&d->predictor, count * dz_dtype_size(to), err) != DZ_OK) return NULL;
+    for (size_t at = 0; at < count; at += DZ_CHUNK) {
+        size_t len = count - at < DZ_CHUNK ? count - at : DZ_CHUNK;
+        k->widen(wide, d->base_bytes.data + at * dz_dtype_size(from), from, len);
+        k->narrow(d->predictor.data + at * dz_dtype_size(to), wide, to, len);
+    }
+    return d->predictor.data;
+}
+
+/* Restored delta of each level, in float: (gamma * scale) * (lo + q * step). */
+static void level_deltas(const dz_task_entry *task, const dz_index_row *row, float *delta) {
+    dz_grid_levels grid = {.lo = row->lo, .step = row->step, .bits = row->bits};
+    float scale = task->gamma * row->scale;
+    for (unsigned g = 0; g < 1U << row->bits; g++) delta[g] = scale * dz_level_value(&grid, g);
+}
+
+/* out[i] = task type of (base + delta of its level), at the kept places. The sum is taken from the base's own value, in float. */
+static void add_kept(const dz_decoder *d, const float *delta, const uint8_t *base, dz_dtype from, uint8_t *out, dz_dtype to) {
+    size_t in = dz_dtype_size(from), size = dz_dtype_size(to);
+    for (size_t i = 0; i < d->kept.count; i++) {
+        float x;
+        size_t at = d->kept.index[i];
+        dz_widen(&x, base + at * in, from, 1);
+        x += delta[d->kept.level[i]];
+        dz_narrow(out + at * size, &x, to, 1);
+    }
+}
+
+static dz_rc decode_kept(dz_decoder *d, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, size_t count, dz_error *err) {
+    uint64_t key = dz_tile_key(task->key, name_of(d, row), tile);
+    dz_error inner = {0};
+    if (dz_kept_decode(&d->kept, d->block.data, d->block.len, key, count, row->bits, &inner) == DZ_OK) return DZ_OK;
+    return dz_fail(err, inner.rc, "%s: task '%s': tensor '%s': block %u: %s", d->archive->path, task->name, name_of(d, row), tile, inner.text);
+}
+
+dz_rc dz_check_tile(dz_decoder *d, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, uint64_t *kept, dz_error *err) {
+    dz_pair_tiles tiles = dz_row_tiles(d->archive->catalog, row);
+    if (need_region(d, task, row, err) != DZ_OK || dz_block_read(d->archive, task, row, &d->region, tile, &d->block, err) != DZ_OK) return err->rc;
+    if (row->policy != DZ_POLICY_ULTRADELTA || tile >= tiles.ncommon) return DZ_OK;
+    if (decode_kept(d, task, row, tile, (size_t)dz_tile_count(&tiles, tile), err) == DZ_OK) *kept += d->kept.count;
+    return err->rc;
+}
+
+static dz_rc decode_exact(dz_decoder *d, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, const uint8_t *base, dz_dtype dtype, size_t count,
+                          void *out, dz_error *err) {
+    dz_error inner = {0};
+    if (dz_lossless_decode(out, base, dtype, count, d->block.data, d->block.len, &inner) == DZ_OK) return DZ_OK;
+    return dz_fail(err, inner.rc, "%s: task '%s': tensor '%s': block %u: %s", d->archive->path, task->name, name_of(d, row), tile, inner.text);
+}
+
+dz_rc dz_decode_tile(dz_decoder *d, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, void *out, dz_error *err) {
+    const dz_catalog *c = d->archive->catalog;
+    dz_pair_tiles tiles = dz_row_work(c, row);
+    size_t count = (size_t)dz_tile_count(&tiles, tile);
+    dz_tensor t = dz_tensor_of_row(&c->tensors[row->tensor]);
+    size_t nbytes = count * dz_dtype_size(t.dtype);
+    const uint8_t *base = NULL;
+    dz_dtype from = t.dtype;
+    if (tile < tiles.ncommon) {
+        if (need_base(d, row, tile, err) != DZ_OK) return err->rc;
+        from = dz_tensor_of_row(&c->tensors[c->base[row->base].tensor]).dtype;
+        if (!(base = predictor(d, from, t.dtype, count, err))) return err->rc;
+    }
+    if (row->policy == DZ_POLICY_EQUAL || row->policy == DZ_POLICY_DROP) {
+        memcpy(out, base, nbytes);
+        return DZ_OK;
+    }
+    if (need_region(d, task, row, err) != DZ_OK || dz_block_read(d->archive, task, row, &d->region, tile, &d->block, err) != DZ_OK) return err->rc;
+    if (row->policy != DZ_POLICY_ULTRADELTA || tile >= tiles.ncommon) return decode_exact(d, task, row, tile, base, t.dtype, count, out, err);
+    float delta[DZ_MAX_LEVELS];
+    if (decode_kept(d, task, row, tile, count, err) != DZ_OK) return err->rc;
+    level_deltas(task, row, delta);
+    memcpy(out, base, nbytes);
+    add_kept(d, delta, d->base_bytes.data, from, out, t.dtype);
+    return DZ_OK;
+}

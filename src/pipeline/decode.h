@@ -1,0 +1,36 @@
+/* One tile back from the archive: the mirror of coding. Used by restore, verify and compare. */
+#ifndef DZ_PIPELINE_DECODE_H
+#define DZ_PIPELINE_DECODE_H
+
+#include "archive/reader.h"
+#include "codec/kept.h"
+
+typedef struct dz_decoder {
+    const dz_archive *archive;
+    dz_checkpoint *base;   /* NULL: only what needs no base can be decoded */
+    int64_t *base_tensor;  /* [base rows of the catalog] tensor of `base`, or -1 */
+    uint8_t *base_differs; /* [base rows] set when a tile's digest does not match */
+    dz_buf base_bytes, block, predictor;
+    uint32_t have_base, have_tile; /* base row and tile in base_bytes; DZ_NO_BASE: none */
+    const dz_index_row *region_of; /* whose region is read */
+    dz_region region;
+    dz_kept kept;
+    double bytes_read;
+} dz_decoder;
+
+/* Matches the base's tensors with the archive's: a missing one, another shape or type fails naming it, if `needed` (by base row) says that it
+ * is needed; NULL: all are. */
+dz_rc dz_decoder_open(dz_decoder *decoder, const dz_archive *archive, dz_checkpoint *base, const uint8_t *needed, dz_error *err);
+void dz_decoder_close(dz_decoder *decoder);
+
+/* Tiles in which a row is restored: those of its region; for equal and dropped tensors, those of the base. */
+dz_pair_tiles dz_row_work(const dz_catalog *catalog, const dz_index_row *row);
+
+/* Restores the tile's elements, in the task's dtype, into `out` (count * element size bytes). The base tile's digest is checked when it is
+ * read: a mismatch sets base_differs and does not fail. DZ_EDAMAGE names task, tensor and block. */
+dz_rc dz_decode_tile(dz_decoder *decoder, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, void *out, dz_error *err);
+
+/* Checks a tile's block without a base: checksum, and for lossy ones that it decodes. Adds to `*kept` what is kept. */
+dz_rc dz_check_tile(dz_decoder *decoder, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, uint64_t *kept, dz_error *err);
+
+#endif

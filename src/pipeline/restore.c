@@ -1,0 +1,331 @@
+#include "pipeline/restore.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <fnmatch.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "base/log.h"
+#include "model/header.h"
+#include "parallel/progress.h"
+#include "pipeline/decode.h"
+#include "pipeline/zoo.h"
+
+dz_rc dz_archive_open_all(const dz_world *world, const char *path, dz_archive **out, dz_error *err) {
+    return dz_agree(world, dz_archive_open(path, out, err), err);
+}
+
+dz_rc dz_archive_task(const dz_archive *a, const char *name, const dz_task_entry **out, dz_error *err) {
+    int64_t at = dz_catalog_find(a->catalog, name);
+    if (at >= 0) {
+        *out = &a->catalog->tasks[at];
+        return DZ_OK;
+    }
+    char known[512] = "";
+    for (size_t t = 0; t < a->catalog->ntasks && strlen(known) < 400; t++)
+        snprintf(known + strlen(known), sizeof known - strlen(known), "%s%s", t ? ", " : "", a->catalog->tasks[t].name);
+    return dz_fail(err, DZ_EUSAGE, "%s: no task '%s' (it has: %s)", a->path, name, known);
+}
+
+dz_rc dz_agree_on_base(const dz_world *world, const dz_archive *a, const char *base_path, const uint8_t *differs, dz_error *err) {
+    const dz_catalog *c = a->catalog;
+    int32_t *any = dz_alloc(c->nbase, sizeof *any, err);
+    dz_rc rc = dz_agree(world, err->rc, err);
+    if (rc == DZ_OK) {
+        char names[600] = "";
+        size_t n = 0;
+        for (size_t i = 0; i < c->nbase; i++) any[i] = differs[i];
+        dz_max_i32(world, any, c->nbase);
+        for (size_t i = 0; i < c->nbase; i++) {
+            if (any[i] && n++ < 3) snprintf(names + strlen(names), sizeof names - strlen(names), "%s'%s'", n > 1 ? ", " : "", c->tensors[c->base[i].tensor].name);
+        }
+        if (n) rc = dz_fail(err, DZ_EFAIL, "%s: not the base of this archive: %zu tensors differ, the first are %s", base_path, n, names);
+    }
+    free(any);
+    return rc;
+}
+
+/* One output file and its tensors. */
+typedef struct out_file {
+    char *path;
+    int fd;
+} out_file;
+
+typedef struct out_tensor {
+    uint32_t row, file;
+    uint64_t offset; /* in the file */
+} out_tensor;
+
+typedef struct restore {
+    const dz_world *world;
+    const dz_restore_options *opt;
+    dz_archive *archive;
+    const dz_task_entry *task;
+    dz_checkpoint *base;
+    char *partial;
+    out_file *files;
+    size_t nfiles;
+    out_tensor *tensors;
+    size_t ntensors;
+    dz_decoder decoder;
+    uint64_t nbytes;
+} restore;
+
+static int row_index(const restore *r, const char *name, const char *dtype) {
+    for (size_t i = 0; i < r->task->nrows; i++) {
+        const dz_tensor_row *t = &r->archive->catalog->tensors[r->task->rows[i].tensor];
+        if (strcmp(t->name, name) == 0 && strcmp(t->dtype, dtype) == 0 && r->task->rows[i].policy != DZ_POLICY_ABSENT) return (int)i;
+    }
+    return -1;
+}
+
+/* The tensors of one restored safetensors file, by its header. Rows come in the headers' order, so the search begins where it last ended. */
+static dz_rc place_tensors(restore *r, const dz_file_row *file, const char *header, size_t len, size_t *next_row, dz_error *err) {
+    dz_tensor *tensors = NULL;
+    size_t n = 0;
+    const dz_catalog *c = r->archive->catalog;
+    if (len < 8 || file->size < len) return dz_fail(err, DZ_EDAMAGE, "%s: task '%s': the header of '%s' is cut short", r->archive->path, r->task->name, file->path);
+    if (dz_safetensors_parse(file->path, header + 8, len - 8, file->size, 0, &tensors, &n, err) != DZ_OK) goto out;
+    out_tensor *grown = realloc(r->tensors, (r->ntensors + n + 1) * sizeof *grown);
+    if (!grown) {
+        dz_fail(err, DZ_ENOMEM, "out of memory for %zu tensors", n);
+        goto out;
+    }
+    r->tensors = grown;
+    for (size_t i = 0; i < n; i++) {
+        const dz_tensor *t = &tensors[i];
+        int row = -1;
+        if (*next_row < r->task->nrows && strcmp(c->tensors[r->task->rows[*next_row].tensor].name, t->name) == 0) row = (int)*next_row;
+        else row = row_index(r, t->name, t->dtype_name);
+        dz_tensor want = row >= 0 ? dz_tensor_of_row(&c->tensors[r->task->rows[row].tensor]) : (dz_tensor){0};
+        if (row < 0 || want.nbytes != t->nbytes || strcmp(want.dtype_name, t->dtype_name) != 0) {
+            dz_fail(err, DZ_EDAMAGE, "%s: task '%s': tensor '%s' of '%s' is not in its index", r->archive->path, r->task->name, t->name, file->path);
+            goto out;
+        }
+        *next_row = (size_t)row + 1;
+        r->tensors[r->ntensors++] = (out_tensor){.row = (uint32_t)row, .file = (uint32_t)r->nfiles, .offset = t->offset};
+        r->nbytes += t->nbytes;
+    }
+out:
+    dz_tensors_free(tensors, n);
+    return err->rc;
+}
+
+static dz_rc add_out_file(restore *r, const char *path, dz_error *err) {
+    out_file *grown = realloc(r->files, (r->nfiles + 1) * sizeof *grown);
+    if (!grown) return dz_fail(err, DZ_ENOMEM, "out of memory");
+    r->files = grown;
+    grown[r->nfiles] = (out_file){.fd = -1, .path = dz_format(err, "%s/%s", r->partial, path)};
+    r->nfiles++;
+    return err->rc;
+}
+
+/* Rank 0: makes a file of the given size that begins with `head`. */
+static dz_rc make_file(const restore *r, const char *name, const void *head, size_t len, uint64_t size, dz_error *err) {
+    char *path = dz_format(err, "%s/%s", r->partial, name), *slash = path ? strrchr(path, '/') : NULL;
+    if (!path) return err->rc;
+    *slash = '\0';
+    dz_make_dirs(path, err);
+    *slash = '/';
+    int fd = err->rc == DZ_OK ? open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666) : -1;
+    if (err->rc == DZ_OK && fd < 0) dz_fail(err, DZ_EFAIL, "%s: cannot create: %s", path, strerror(errno));
+    if (fd >= 0) {
+        int rc = size ? posix_fallocate(fd, 0, (off_t)size) : 0;
+        if (rc == EOPNOTSUPP || rc == EINVAL) rc = ftruncate(fd, (off_t)size) == 0 ? 0 : errno;
+        if (rc != 0) dz_fail(err, DZ_EFAIL, "%s: no room for %llu bytes: %s", path, (unsigned long long)size, strerror(rc));
+        else dz_pwrite_all(fd, path, head, len, 0, err);
+        if (close(fd) != 0) dz_fail(err, DZ_EFAIL, "%s: cannot close: %s", path, strerror(errno));
+    }
+    free(path);
+    return err->rc;
+}
+
+/* All ranks learn the places; rank 0 makes the files. */
+static dz_rc plan_whole_task(restore *r, dz_error *err) {
+    size_t next_row = 0;
+    for (size_t i = 0; i < r->task->nfiles && err->rc == DZ_OK; i++) {
+        const dz_file_row *f = &r->task->files[i];
+        char *bytes = NULL;
+        size_t len = 0;
+        if (dz_catalog_blob(r->archive->catalog, f->blob, &bytes, &len, err) != DZ_OK) break;
+        if (f->kind == DZ_FILE_SIDE && f->size != len) dz_fail(err, DZ_EDAMAGE, "%s: file '%s' has another size", r->archive->path, f->path);
+        if (f->kind == DZ_FILE_SAFETENSORS && place_tensors(r, f, bytes, len, &next_row, err) == DZ_OK) add_out_file(r, f->path, err);
+        if (r->world->rank == 0 && err->rc == DZ_OK) make_file(r, f->path, bytes, len, f->size, err);
+        free(bytes);
+    }
+    return err->rc;
+}
+
+static dz_rc plan_some_tensors(restore *r, dz_error *err) {
+    const dz_catalog *c = r->archive->catalog;
+    dz_buf header = {0};
+    dz_tensor *list = dz_alloc(r->task->nrows, sizeof *list, err);
+    if (!list || !(r->tensors = dz_alloc(r->task->nrows, sizeof *r->tensors, err))) goto out;
+    for (size_t i = 0; i < r->task->nrows; i++) {
+        dz_tensor t = dz_tensor_of_row(&c->tensors[r->task->rows[i].tensor]);
+        if (r->task->rows[i].policy == DZ_POLICY_ABSENT || fnmatch(r->opt->tensors, t.name, 0) != 0) continue;
+        list[r->ntensors] = t;
+        r->tensors[r->ntensors++] = (out_tensor){.row = (uint32_t)i};
+        r->nbytes += t.nbytes;
+    }
+    if (r->ntensors == 0) {
+        dz_fail(err, DZ_EUSAGE, "%s: task '%s' has no tensor that matches '%s'", r->archive->path, r->task->name, r->opt->tensors);
+        goto out;
+    }
+    if (dz_safetensors_header(list, r->ntensors, &header, err) != DZ_OK) goto out;
+    uint64_t at = header.len;
+    for (size_t i = 0; i < r->ntensors; i++) {
+        r->tensors[i].offset = at;
+        at += list[i].nbytes;
+    }
+    if (add_out_file(r, "model.safetensors", err) == DZ_OK && r->world->rank == 0) make_file(r, "model.safetensors", header.data, header.len, at, err);
+out:
+    free(list);
+    dz_buf_free(&header);
+    return err->rc;
+}
+
+static dz_rc write_tile(restore *r, const out_tensor *t, uint64_t first_byte, const void *bytes, size_t len, dz_error *err) {
+    out_file *f = &r->files[t->file];
+    if (f->fd < 0 && (f->fd = open(f->path, O_WRONLY | O_CLOEXEC)) < 0) return dz_fail(err, DZ_EFAIL, "%s: cannot open: %s", f->path, strerror(errno));
+    return dz_pwrite_all(f->fd, f->path, bytes, len, t->offset + first_byte, err);
+}
+
+/* This rank's share: a contiguous run of the task's bytes, cut at tiles. */
+static dz_rc fill(restore *r, dz_progress *progress, dz_error *err) {
+    const dz_catalog *c = r->archive->catalog;
+    dz_buf out = {0};
+    double walked = 0, total = (double)r->nbytes;
+    for (size_t i = 0; i < r->ntensors && err->rc == DZ_OK; i++) {
+        const dz_index_row *row = &r->task->rows[r->tensors[i].row];
+        dz_pair_tiles tiles = dz_row_work(c, row);
+        size_t size = dz_dtype_size(dz_tensor_of_row(&c->tensors[row->tensor]).dtype);
+        for (uint32_t tile = 0; tile < tiles.ntiles && err->rc == DZ_OK; tile++) {
+            size_t len = (size_t)dz_tile_count(&tiles, tile) * size;
+            int home = (int)((walked + (double)len / 2) / total * r->world->size);
+            walked += (double)len;
+            if (home != r->world->rank) continue;
+            out.len = 0;
+            if (dz_buf_reserve(&out, len, err) != DZ_OK || dz_decode_tile(&r->decoder, r->task, row, tile, out.data, err) != DZ_OK) break;
+            write_tile(r, &r->tensors[i], dz_tile_first(&tiles, tile) * size, out.data, len, err);
+            dz_progress_add(progress, (double)len);
+        }
+    }
+    for (size_t i = 0; i < r->nfiles; i++) {
+        if (r->files[i].fd < 0) continue;
+        if (fsync(r->files[i].fd) != 0) dz_fail(err, DZ_EFAIL, "%s: cannot sync: %s", r->files[i].path, strerror(errno));
+        close(r->files[i].fd);
+        r->files[i].fd = -1;
+    }
+    dz_buf_free(&out);
+    return err->rc;
+}
+
+static dz_rc check_output(const dz_restore_options *opt, dz_error *err) {
+    DIR *dir = opendir(opt->out);
+    int entries = 0;
+    if (!dir && errno != ENOENT) return dz_fail(err, DZ_EUSAGE, "%s: exists and is not a directory that can be read", opt->out);
+    for (struct dirent *e; dir && (e = readdir(dir));) entries += strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0;
+    if (dir) closedir(dir);
+    if (entries && !opt->force) return dz_fail(err, DZ_EUSAGE, "%s: exists and is not empty (--force replaces its files)", opt->out);
+    return DZ_OK;
+}
+
+/* Rank 0: removes what a failed restore made. Only names of this task are touched. */
+static void remove_partial(const restore *r) {
+    for (size_t i = 0; i < r->task->nfiles; i++) {
+        dz_error none = {0};
+        char *path = dz_format(&none, "%s/%s", r->partial, r->task->files[i].path);
+        if (path) unlink(path);
+        for (char *slash; path && (slash = strrchr(path, '/')) && strlen(path) > strlen(r->partial) && (*slash = '\0', strlen(path) > strlen(r->partial));) rmdir(path);
+        free(path);
+    }
+    for (size_t i = 0; i < r->nfiles; i++) unlink(r->files[i].path);
+    rmdir(r->partial);
+}
+
+/* Rank 0: DIR.partial becomes DIR; into a directory that has files, file by file. */
+static dz_rc publish(const restore *r, dz_error *err) {
+    if (rename(r->partial, r->opt->out) == 0) return dz_fsync_parent(r->opt->out, err);
+    for (size_t i = 0; i < (r->opt->tensors ? 1 : r->task->nfiles) && err->rc == DZ_OK; i++) {
+        const char *name = r->opt->tensors ? "model.safetensors" : r->task->files[i].path;
+        char *from = dz_format(err, "%s/%s", r->partial, name), *to = dz_format(err, "%s/%s", r->opt->out, name), *slash = to ? strrchr(to, '/') : NULL;
+        if (slash) {
+            *slash = '\0';
+            dz_make_dirs(to, err);
+            *slash = '/';
+        }
+        if (err->rc == DZ_OK && rename(from, to) != 0) dz_fail(err, DZ_EFAIL, "%s: cannot rename to %s: %s", from, to, strerror(errno));
+        free(from);
+        free(to);
+    }
+    if (err->rc == DZ_OK) remove_partial(r);
+    return err->rc;
+}
+
+static void restore_free(restore *r) {
+    for (size_t i = 0; i < r->nfiles; i++) {
+        if (r->files[i].fd >= 0) close(r->files[i].fd);
+        free(r->files[i].path);
+    }
+    free(r->files);
+    free(r->tensors);
+    free(r->partial);
+    dz_decoder_close(&r->decoder);
+    dz_checkpoint_free(r->base);
+    dz_archive_close(r->archive);
+}
+
+/* Base rows that the chosen tensors need. */
+static dz_rc open_decoder(restore *r, dz_error *err) {
+    const dz_catalog *c = r->archive->catalog;
+    uint8_t *needed = dz_alloc(c->nbase, 1, err);
+    for (size_t i = 0; needed && i < r->task->nrows; i++) {
+        const dz_index_row *row = &r->task->rows[i];
+        if (row->base == DZ_NO_BASE || row->policy == DZ_POLICY_ABSENT) continue;
+        needed[row->base] = !r->opt->tensors || fnmatch(r->opt->tensors, c->tensors[row->tensor].name, 0) == 0;
+    }
+    if (needed) dz_decoder_open(&r->decoder, r->archive, r->base, needed, err);
+    free(needed);
+    return err->rc;
+}
+
+dz_rc dz_restore(const dz_world *world, const dz_restore_options *opt, dz_restore_result *result, dz_error *err) {
+    double begun = dz_now();
+    restore r = {.world = world, .opt = opt};
+    dz_progress progress;
+    int made = 0;
+    dz_rc rc = dz_agree(world, world->rank == 0 ? check_output(opt, err) : DZ_OK, err);
+    if (rc != DZ_OK || (rc = dz_archive_open_all(world, opt->archive, &r.archive, err)) != DZ_OK) goto out;
+    if ((rc = dz_agree(world, dz_archive_task(r.archive, opt->task, &r.task, err), err)) != DZ_OK) goto out;
+    if ((rc = dz_checkpoint_open_all(world, opt->base, &r.base, err)) != DZ_OK) goto out;
+    if ((rc = dz_agree(world, open_decoder(&r, err), err)) != DZ_OK) goto out;
+    r.partial = dz_format(err, "%s.partial", opt->out);
+    if (r.partial && world->rank == 0) {
+        if (access(r.partial, F_OK) == 0) remove_partial(&r); /* of a restore that was killed */
+        dz_make_dirs(r.partial, err);
+        made = err->rc == DZ_OK;
+    }
+    if ((rc = dz_agree(world, err->rc, err)) != DZ_OK) goto out;
+    rc = dz_agree(world, opt->tensors ? plan_some_tensors(&r, err) : plan_whole_task(&r, err), err);
+    if (rc != DZ_OK) goto out;
+    dz_progress_begin(&progress, world, "restore", (double)r.nbytes, opt->quiet);
+    fill(&r, &progress, err);
+    dz_progress_end(&progress);
+    if ((rc = dz_agree(world, err->rc, err)) != DZ_OK) goto out;
+    if ((rc = dz_agree_on_base(world, r.archive, opt->base, r.decoder.base_differs, err)) != DZ_OK) goto out;
+    if ((rc = dz_agree(world, world->rank == 0 ? publish(&r, err) : DZ_OK, err)) != DZ_OK) goto out;
+    double most[2] = {dz_now() - begun, dz_peak_memory()};
+    dz_max_f64(world, most, 2);
+    *result = (dz_restore_result){.ntensors = r.ntensors, .nbytes = r.nbytes, .nfiles = opt->tensors ? 1 : r.task->nfiles, .secs = most[0], .peak_memory = most[1]};
+out:
+    if (rc != DZ_OK && made) remove_partial(&r);
+    restore_free(&r);
+    return rc;
+}

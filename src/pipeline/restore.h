@@ -1,0 +1,31 @@
+/* A task back from archive and base: the files it had, lossless tensors byte for byte. */
+#ifndef DZ_PIPELINE_RESTORE_H
+#define DZ_PIPELINE_RESTORE_H
+
+#include "archive/reader.h"
+#include "parallel/world.h"
+
+/* Collective. Every rank opens the archive. */
+dz_rc dz_archive_open_all(const dz_world *world, const char *path, dz_archive **out, dz_error *err);
+
+/* The task's entry, or DZ_EUSAGE naming those there are. */
+dz_rc dz_archive_task(const dz_archive *archive, const char *name, const dz_task_entry **out, dz_error *err);
+
+typedef struct dz_restore_options {
+    const char *archive, *task, *base, *out;
+    const char *tensors; /* glob; NULL: all, and the side files */
+    int force, quiet;
+} dz_restore_options;
+
+typedef struct dz_restore_result {
+    uint64_t ntensors, nbytes, nfiles;
+    double secs, peak_memory;
+} dz_restore_result;
+
+/* Collective. Writes DIR.partial and renames; nothing is left behind on failure. A wrong base is refused naming the first tensors that differ. */
+dz_rc dz_restore(const dz_world *world, const dz_restore_options *opt, dz_restore_result *result, dz_error *err);
+
+/* Collective. Fails on all ranks, naming tensors, if any rank's `base_differs` (by base row) is set. */
+dz_rc dz_agree_on_base(const dz_world *world, const dz_archive *archive, const char *base_path, const uint8_t *base_differs, dz_error *err);
+
+#endif

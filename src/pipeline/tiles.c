@@ -1,0 +1,113 @@
+#include "pipeline/tiles.h"
+
+#include <math.h>
+#include <string.h>
+
+void dz_tile_reader_init(dz_tile_reader *r, dz_checkpoint *base, dz_checkpoint **tasks, const dz_plan *plan) {
+    *r = (dz_tile_reader){.base = base, .tasks = tasks, .plan = plan, .have_base = -1};
+}
+
+void dz_tile_reader_free(dz_tile_reader *r) {
+    dz_buf_free(&r->base_bytes);
+    dz_buf_free(&r->task_bytes);
+}
+
+static dz_rc read_into(dz_tile_reader *r, dz_checkpoint *ck, size_t tensor, uint64_t first, uint64_t count, dz_buf *out, dz_error *err) {
+    size_t size = dz_dtype_size(ck->tensors[tensor].dtype), len = (size_t)count * size;
+    out->len = 0;
+    if (dz_buf_reserve(out, len, err) != DZ_OK || dz_checkpoint_read(ck, tensor, first * size, len, out->data, err) != DZ_OK) return err->rc;
+    out->len = len;
+    r->bytes_read += (double)len;
+    return DZ_OK;
+}
+
+dz_rc dz_tile_read(dz_tile_reader *r, size_t unit, dz_tile *tile, dz_error *err) {
+    const dz_unit *u = &r->plan->units[unit];
+    *tile = (dz_tile){.unit = u};
+    if (u->base >= 0) {
+        const dz_tensor *b = &r->base->tensors[u->base];
+        dz_pair_tiles grid = dz_pair_tiles_of(b->count, b->count, b->count);
+        tile->base_first = dz_tile_first(&grid, u->tile);
+        tile->base_count = dz_tile_count(&grid, u->tile);
+        tile->base_dtype = b->dtype;
+        if (r->have_base != u->base || r->have_tile != u->tile) {
+            r->have_base = -1;
+            if (read_into(r, r->base, (size_t)u->base, tile->base_first, tile->base_count, &r->base_bytes, err) != DZ_OK) return err->rc;
+            r->have_base = u->base;
+            r->have_tile = u->tile;
+        }
+        tile->base = r->base_bytes.data;
+    }
+    if (u->pair == DZ_NO_PAIR) return DZ_OK;
+    tile->pair = &r->plan->pairs[u->pair];
+    tile->first = dz_tile_first(&tile->pair->tiles, u->tile);
+    tile->count = dz_tile_count(&tile->pair->tiles, u->tile);
+    tile->task_dtype = dz_pair_tensor(r->plan, tile->pair)->dtype;
+    if (read_into(r, r->tasks[tile->pair->task], tile->pair->tensor, tile->first, tile->count, &r->task_bytes, err) != DZ_OK) return err->rc;
+    tile->task = r->task_bytes.data;
+    return DZ_OK;
+}
+
+/* Widens the next chunk of both sides. */
+static size_t widen_chunk(const dz_tile *t, const dz_kernel_table *k, uint64_t at, float *task, float *base) {
+    size_t len = t->count - at < DZ_CHUNK ? (size_t)(t->count - at) : DZ_CHUNK;
+    k->widen(task, t->task + at * dz_dtype_size(t->task_dtype), t->task_dtype, len);
+    k->widen(base, t->base + at * dz_dtype_size(t->base_dtype), t->base_dtype, len);
+    return len;
+}
+
+void dz_tile_range(const dz_tile *t, dz_range *range) {
+    const dz_kernel_table *k = dz_kernels();
+    float task[DZ_CHUNK], base[DZ_CHUNK];
+    for (uint64_t at = 0; at < t->count; at += DZ_CHUNK) {
+        size_t len = widen_chunk(t, k, at, task, base);
+        k->range(range, task, base, len);
+    }
+}
+
+void dz_tile_levels(const dz_tile *t, const dz_grid_levels *grid, uint8_t *levels) {
+    const dz_kernel_table *k = dz_kernels();
+    float task[DZ_CHUNK], base[DZ_CHUNK];
+    if (!(grid->step > 0)) {
+        memset(levels, 0, (size_t)t->count);
+        return;
+    }
+    for (uint64_t at = 0; at < t->count; at += DZ_CHUNK) {
+        size_t len = widen_chunk(t, k, at, task, base);
+        k->levels(levels + at, task, base, grid->lo, grid->step, (1U << grid->bits) - 1, len);
+    }
+}
+
+dz_rc dz_tile_nonfinite(const dz_tile_reader *r, const dz_tile *t, dz_error *err) {
+    const dz_kernel_table *k = dz_kernels();
+    float task[DZ_CHUNK], base[DZ_CHUNK];
+    const dz_tensor *tensor = dz_pair_tensor(r->plan, t->pair);
+    const dz_checkpoint *ck = r->tasks[t->pair->task];
+    for (uint64_t at = 0; at < t->count; at += DZ_CHUNK) {
+        size_t len = widen_chunk(t, k, at, task, base);
+        for (size_t i = 0; i < len; i++) {
+            if (isfinite(task[i] - base[i])) continue;
+            int own = !isfinite(task[i]);
+            const char *path = own ? ck->shards[tensor->shard].path : isfinite(base[i]) ? ck->path : r->base->path;
+            return dz_fail(err, DZ_EFAIL, "%s: tensor '%s': element %llu is %g%s (nonfinite: lossless keeps such tensors exactly)", path, tensor->name,
+                           (unsigned long long)(t->first + at + i), own ? (double)task[i] : isfinite(base[i]) ? (double)(task[i] - base[i]) : (double)base[i],
+                           own || !isfinite(base[i]) ? "" : " as a difference from the base");
+        }
+    }
+    return DZ_OK;
+}
+
+const void *dz_tile_predictor(const dz_tile *t, dz_buf *scratch, dz_error *err) {
+    if (!t->base || t->task_dtype == t->base_dtype) return t->base;
+    const dz_kernel_table *k = dz_kernels();
+    float wide[DZ_CHUNK];
+    size_t from = dz_dtype_size(t->base_dtype), to = dz_dtype_size(t->task_dtype);
+    scratch->len = 0;
+    if (dz_buf_reserve(scratch, (size_t)t->count * to, err) != DZ_OK) return NULL;
+    for (uint64_t at = 0; at < t->count; at += DZ_CHUNK) {
+        size_t len = t->count - at < DZ_CHUNK ? (size_t)(t->count - at) : DZ_CHUNK;
+        k->widen(wide, t->base + at * from, t->base_dtype, len);
+        k->narrow(scratch->data + at * to, wide, t->task_dtype, len);
+    }
+    return scratch->data;
+}

@@ -1,0 +1,44 @@
+/* Walking over a rank's tiles: base and task bytes of a unit, the base's read once for all tasks that follow it. */
+#ifndef DZ_PIPELINE_TILES_H
+#define DZ_PIPELINE_TILES_H
+
+#include "numeric/allocate.h"
+#include "numeric/kernels.h"
+#include "plan/plan.h"
+
+typedef struct dz_tile {
+    const dz_unit *unit;
+    const dz_pair *pair; /* NULL: only the base tile matters */
+    uint64_t first, count; /* elements of the task's tensor */
+    const uint8_t *task, *base; /* raw bytes; base NULL beyond the base */
+    dz_dtype task_dtype, base_dtype;
+    uint64_t base_first, base_count; /* the whole base tile */
+} dz_tile;
+
+typedef struct dz_tile_reader {
+    dz_checkpoint *base;
+    dz_checkpoint **tasks;
+    const dz_plan *plan;
+    dz_buf base_bytes, task_bytes;
+    int64_t have_base; /* base tensor whose tile is in base_bytes, or -1 */
+    uint32_t have_tile;
+    double bytes_read;
+} dz_tile_reader;
+
+void dz_tile_reader_init(dz_tile_reader *reader, dz_checkpoint *base, dz_checkpoint **tasks, const dz_plan *plan);
+void dz_tile_reader_free(dz_tile_reader *reader);
+dz_rc dz_tile_read(dz_tile_reader *reader, size_t unit, dz_tile *tile, dz_error *err);
+
+/* Range of the tile's delta in ordered integers. */
+void dz_tile_range(const dz_tile *tile, dz_range *range);
+
+/* Levels of the tile's delta on a grid; all 0 where the grid has no step. */
+void dz_tile_levels(const dz_tile *tile, const dz_grid_levels *grid, uint8_t *levels);
+
+/* The first element whose delta is not finite: fails naming file, tensor and index. */
+dz_rc dz_tile_nonfinite(const dz_tile_reader *reader, const dz_tile *tile, dz_error *err);
+
+/* The base tile in the task's type, as predictor of the exact coding: the raw bytes, or converted into `scratch`; NULL without one. */
+const void *dz_tile_predictor(const dz_tile *tile, dz_buf *scratch, dz_error *err);
+
+#endif

@@ -1,0 +1,83 @@
+#include "pipeline/zoo.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+dz_rc dz_checkpoint_open_all(const dz_world *world, const char *path, dz_checkpoint **out, dz_error *err) {
+    dz_buf packed = {0};
+    dz_rc rc = DZ_OK;
+    if (world->rank == 0) {
+        rc = dz_checkpoint_load(path, out, err);
+        if (rc == DZ_OK && world->size > 1) rc = dz_checkpoint_pack(*out, &packed, err);
+    }
+    if ((rc = dz_agree(world, rc, err)) != DZ_OK) goto out;
+    if (world->size == 1) goto out;
+    if ((rc = dz_bcast_buf(world, &packed, err)) != DZ_OK) goto out;
+    if (world->rank != 0) rc = dz_checkpoint_unpack(packed.data, packed.len, out, err);
+    rc = dz_agree(world, rc, err);
+out:
+    dz_buf_free(&packed);
+    return rc;
+}
+
+void dz_zoo_close(dz_zoo *zoo) {
+    for (size_t t = 0; zoo->tasks && t < zoo->ntasks; t++) dz_checkpoint_free(zoo->tasks[t]);
+    free(zoo->tasks);
+    free(zoo->names);
+    dz_checkpoint_free(zoo->base);
+    dz_recipe_free(zoo->recipe);
+    dz_manifest_free(zoo->manifest);
+    *zoo = (dz_zoo){0};
+}
+
+/* A task that is the base itself, by its path or by a link to it, is a mistake of the manifest. */
+static void check_not_base(const dz_manifest *m, dz_error *err) {
+    struct stat base, task;
+    if (stat(m->base, &base) != 0) return; /* told when it is opened */
+    for (size_t t = 0; t < m->ntasks; t++) {
+        if (stat(m->tasks[t].path, &task) == 0 && task.st_dev == base.st_dev && task.st_ino == base.st_ino)
+            dz_fail_more(err, DZ_EUSAGE, "%s: task '%s': %s is the base itself", m->path, m->tasks[t].name, m->tasks[t].path);
+    }
+}
+
+/* Rank 0: every model that cannot be opened gets its line. */
+static dz_rc load_models(dz_zoo *zoo, dz_error *err) {
+    check_not_base(zoo->manifest, err);
+    for (size_t t = 0; t <= zoo->ntasks; t++) {
+        dz_error one = {0};
+        const char *path = t == 0 ? zoo->manifest->base : zoo->manifest->tasks[t - 1].path;
+        if (dz_checkpoint_load(path, t == 0 ? &zoo->base : &zoo->tasks[t - 1], &one) != DZ_OK) dz_fail_more(err, one.rc, "%s", one.text);
+    }
+    return err->rc;
+}
+
+static dz_rc share_model(const dz_world *world, dz_checkpoint **ck, dz_error *err) {
+    dz_buf packed = {0};
+    dz_rc rc = world->rank == 0 ? dz_checkpoint_pack(*ck, &packed, err) : DZ_OK;
+    if ((rc = dz_agree(world, rc, err)) == DZ_OK) rc = dz_bcast_buf(world, &packed, err);
+    if (rc == DZ_OK) {
+        if (world->rank != 0) rc = dz_checkpoint_unpack(packed.data, packed.len, ck, err);
+        rc = dz_agree(world, rc, err);
+    }
+    dz_buf_free(&packed);
+    return rc;
+}
+
+dz_rc dz_zoo_open(const dz_world *world, const char *manifest, const dz_recipe_request *request, dz_zoo *zoo, dz_error *err) {
+    *zoo = (dz_zoo){0};
+    dz_rc rc = dz_manifest_load(manifest, &zoo->manifest, err);
+    if ((rc = dz_agree(world, rc, err)) != DZ_OK) return rc;
+    zoo->ntasks = zoo->manifest->ntasks;
+    zoo->tasks = dz_alloc(zoo->ntasks, sizeof *zoo->tasks, err);
+    zoo->names = dz_alloc(zoo->ntasks, sizeof *zoo->names, err);
+    if ((rc = dz_agree(world, err->rc, err)) != DZ_OK) return rc;
+    for (size_t t = 0; t < zoo->ntasks; t++) zoo->names[t] = zoo->manifest->tasks[t].name;
+    rc = world->rank == 0 ? load_models(zoo, err) : DZ_OK;
+    if ((rc = dz_agree(world, rc, err)) != DZ_OK) return rc;
+    for (size_t t = 0; t <= zoo->ntasks && world->size > 1; t++) {
+        if ((rc = share_model(world, t == 0 ? &zoo->base : &zoo->tasks[t - 1], err)) != DZ_OK) return rc;
+    }
+    rc = dz_recipe_load(request, zoo->base, &zoo->recipe, err);
+    return dz_agree(world, rc, err);
+}

@@ -1,0 +1,25 @@
+/* Opening models on all ranks: rank 0 reads headers once, the others get them by broadcast. */
+#ifndef DZ_PIPELINE_ZOO_H
+#define DZ_PIPELINE_ZOO_H
+
+#include "model/manifest.h"
+#include "model/recipe.h"
+#include "parallel/world.h"
+
+/* Collective. */
+dz_rc dz_checkpoint_open_all(const dz_world *world, const char *path, dz_checkpoint **out, dz_error *err);
+
+typedef struct dz_zoo {
+    dz_manifest *manifest;
+    dz_checkpoint *base;
+    dz_checkpoint **tasks;
+    const char **names; /* borrowed from the manifest */
+    size_t ntasks;
+    dz_recipe *recipe;
+} dz_zoo;
+
+/* Collective. Manifest, all models' headers and the recipe. Problems of the manifest, and of all its models, are told at once. */
+dz_rc dz_zoo_open(const dz_world *world, const char *manifest, const dz_recipe_request *request, dz_zoo *zoo, dz_error *err);
+void dz_zoo_close(dz_zoo *zoo);
+
+#endif

@@ -1,0 +1,259 @@
+#include "plan/plan.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Planned cost of an element, in tenths of a nanosecond as measured (results/): only its proportions matter. */
+#define COST_LOSSY 15
+#define COST_LOSSLESS_BYTE 20
+#define COST_BASE_BYTE 1
+
+void dz_plan_free(dz_plan *p) {
+    if (!p) return;
+    free(p->pairs);
+    free(p->first_pair);
+    free(p->lossy);
+    free(p->units);
+    free(p->unit_of);
+    free(p->first_unit);
+    free(p->rank_cost);
+    free(p->base_tile);
+    dz_buf_free(&p->notes);
+    free(p);
+}
+
+const dz_tensor *dz_pair_tensor(const dz_plan *plan, const dz_pair *pair) { return &plan->tasks[pair->task]->tensors[pair->tensor]; }
+
+static void note(dz_plan *p, dz_error *err, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+static void note(dz_plan *p, dz_error *err, const char *fmt, ...) {
+    char line[1024];
+    va_list args;
+    va_start(args, fmt);
+    int n = vsnprintf(line, sizeof line - 1, fmt, args);
+    va_end(args);
+    if (n < 0) return;
+    size_t len = (size_t)n < sizeof line - 2 ? (size_t)n : sizeof line - 2;
+    line[len] = '\n';
+    dz_buf_put(&p->notes, line, len + 1, err);
+}
+
+/* Elements of the task's tensor that lie over base elements: all for the same shape; whole rows when only the first dimension differs. */
+static uint64_t common_elements(const dz_tensor *task, const dz_tensor *base) {
+    if (dz_same_shape(task, base)) return task->count;
+    if (task->ndim != base->ndim || task->ndim < 2) return 0;
+    if (memcmp(task->shape + 1, base->shape + 1, (task->ndim - 1) * sizeof task->shape[0]) != 0) return 0;
+    return task->count < base->count ? task->count : base->count;
+}
+
+static int comparable(const dz_tensor *task, const dz_tensor *base) {
+    if (task->dtype == base->dtype) return task->dtype != DZ_OPAQUE || strcmp(task->dtype_name, base->dtype_name) == 0;
+    return dz_dtype_is_float(task->dtype) && dz_dtype_is_float(base->dtype);
+}
+
+static void match(dz_plan *p, dz_pair *pair, const char *task_name, const dz_recipe *recipe, dz_error *err) {
+    const dz_tensor *t = dz_pair_tensor(p, pair);
+    const dz_rule *rule = dz_recipe_rule(recipe, t->name);
+    char mine[DZ_SHAPE_TEXT], theirs[DZ_SHAPE_TEXT];
+    pair->policy = rule ? rule->policy : DZ_POLICY_LOSSLESS;
+    pair->bits = rule && rule->bits ? rule->bits : recipe->bits;
+    pair->sparsity = rule ? rule->sparsity : (double)NAN;
+    pair->factor = rule ? rule->factor : 1;
+    pair->count = t->count;
+    pair->lossy = -1;
+    pair->base = dz_checkpoint_find(p->base, t->name);
+    uint64_t common = 0, base_count = 0;
+    int wants_base = pair->policy != DZ_POLICY_LOSSLESS;
+    if (pair->base >= 0) {
+        const dz_tensor *b = &p->base->tensors[pair->base];
+        common = comparable(t, b) ? common_elements(t, b) : 0;
+        base_count = b->count;
+        if (wants_base && common == 0 && t->count != 0) {
+            dz_fail_more(err, DZ_EFAIL, "%s: task '%s': tensor '%s' is %s %s, but %s %s in the base: its rule (%s) needs a base of the same shape",
+                         p->tasks[pair->task]->path, task_name, t->name, t->dtype_name, dz_shape_text(t, mine), b->dtype_name, dz_shape_text(b, theirs),
+                         dz_policy_name(pair->policy));
+        } else if (common < t->count) {
+            note(p, err, "task '%s': tensor '%s' is %s %s, %s %s in the base: %s", task_name, t->name, t->dtype_name, dz_shape_text(t, mine), b->dtype_name,
+                 dz_shape_text(b, theirs), common ? "the rows beyond the base's are kept exactly" : "kept exactly, without the base");
+        }
+        if (pair->policy == DZ_POLICY_DROP && common < t->count)
+            dz_fail_more(err, DZ_EFAIL, "%s: task '%s': tensor '%s' cannot be dropped: the base has no such shape", p->tasks[pair->task]->path, task_name, t->name);
+    } else if (wants_base) {
+        note(p, err, "task '%s': tensor '%s' is not in the base: kept exactly", task_name, t->name);
+        pair->policy = DZ_POLICY_LOSSLESS;
+    }
+    if (pair->policy == DZ_POLICY_ULTRADELTA && common && !dz_dtype_is_float(t->dtype)) {
+        note(p, err, "task '%s': tensor '%s' is %s: kept exactly", task_name, t->name, t->dtype_name);
+        pair->policy = DZ_POLICY_LOSSLESS;
+    }
+    if (t->count == 0) pair->policy = DZ_POLICY_LOSSLESS;
+    if (common == 0) pair->base = -1;
+    pair->tiles = pair->policy == DZ_POLICY_DROP ? (dz_pair_tiles){0} : dz_pair_tiles_of(base_count, common, t->count);
+}
+
+static dz_rc make_pairs(dz_plan *p, const char *const *names, const dz_recipe *recipe, dz_error *err) {
+    for (size_t k = 0; k < p->ntasks; k++) p->npairs += p->tasks[k]->ntensors;
+    p->pairs = dz_alloc(p->npairs, sizeof *p->pairs, err);
+    p->lossy = dz_alloc(p->npairs, sizeof *p->lossy, err);
+    p->first_pair = dz_alloc(p->ntasks + 1, sizeof *p->first_pair, err);
+    if (err->rc != DZ_OK) return err->rc;
+    size_t n = 0;
+    uint64_t tiles = 0;
+    for (size_t k = 0; k < p->ntasks; k++) {
+        size_t lossy_before = p->nlossy;
+        p->first_pair[k] = n;
+        for (size_t i = 0; i < p->tasks[k]->ntensors; i++, n++) {
+            dz_pair *pair = &p->pairs[n];
+            pair->task = (uint32_t)k;
+            pair->tensor = (uint32_t)i;
+            match(p, pair, names[k], recipe, err);
+            if (err->rc == DZ_ENOMEM) return err->rc;
+            pair->first_tile = (uint32_t)tiles;
+            tiles += pair->tiles.ntiles;
+            if (pair->policy == DZ_POLICY_ULTRADELTA) {
+                pair->lossy = (int64_t)p->nlossy;
+                p->lossy[p->nlossy++] = (uint32_t)n;
+                p->lossy_bytes += p->tasks[k]->tensors[i].nbytes;
+            }
+            p->source_bytes += p->tasks[k]->tensors[i].nbytes;
+        }
+        int wants_lossy = 0;
+        for (size_t r = 0; r < recipe->nrules; r++) wants_lossy |= recipe->rules[r].policy == DZ_POLICY_ULTRADELTA;
+        if (wants_lossy && p->nlossy == lossy_before && err->rc == DZ_OK)
+            dz_fail_more(err, DZ_EFAIL, "%s: task '%s': no tensor is matched by a lossy rule of recipe '%s' (first tensor '%s')", p->tasks[k]->path, names[k],
+                         recipe->name, p->tasks[k]->tensors[0].name);
+    }
+    p->first_pair[p->ntasks] = n;
+    if (tiles > UINT32_MAX / 2) return dz_fail(err, DZ_EFAIL, "%llu tiles are too many for one archive", (unsigned long long)tiles);
+    return err->rc;
+}
+
+/* Units in the order of the work: every base tile with all tasks that need it, then the rest. */
+static dz_rc make_units(dz_plan *p, dz_error *err) {
+    size_t nbase = p->base->ntensors, cap = 0;
+    uint64_t tiles = 0, total = 0;
+    uint32_t *head = dz_alloc_raw(nbase, sizeof *head, err), *next = dz_alloc_raw(p->npairs, sizeof *next, err);
+    p->base_tile = dz_alloc(nbase + 1, sizeof *p->base_tile, err);
+    for (size_t i = 0; i < p->npairs; i++) total += p->pairs[i].tiles.ntiles;
+    p->unit_of = dz_alloc(total, sizeof *p->unit_of, err);
+    if (err->rc != DZ_OK) goto out;
+    memset(head, 0xff, nbase * sizeof *head);
+    for (size_t i = p->npairs; i-- > 0;) { /* backwards, so that each list is in task order */
+        if (p->pairs[i].base < 0) continue;
+        next[i] = head[p->pairs[i].base];
+        head[p->pairs[i].base] = (uint32_t)i;
+    }
+    for (size_t b = 0; b < nbase; b++) {
+        dz_tiling grid = dz_tiling_of(p->base->tensors[b].count);
+        p->base_tile[b] = (uint32_t)tiles;
+        tiles += grid.ntiles;
+        for (uint32_t tile = 0; tile < grid.ntiles; tile++) {
+            size_t before = p->nunits;
+            for (uint32_t i = head[b]; i != DZ_NO_PAIR; i = next[i]) {
+                dz_pair *pair = &p->pairs[i];
+                if (tile >= pair->tiles.ncommon) continue;
+                if (dz_grow((void **)&p->units, &cap, p->nunits + 1, sizeof *p->units, err) != DZ_OK) goto out;
+                p->unit_of[pair->first_tile + tile] = (uint32_t)p->nunits;
+                p->units[p->nunits++] = (dz_unit){.pair = i, .tile = tile, .base = (int64_t)b};
+            }
+            if (p->nunits > before) continue;
+            if (dz_grow((void **)&p->units, &cap, p->nunits + 1, sizeof *p->units, err) != DZ_OK) goto out;
+            p->units[p->nunits++] = (dz_unit){.pair = DZ_NO_PAIR, .tile = tile, .base = (int64_t)b};
+        }
+    }
+    p->base_tile[nbase] = (uint32_t)tiles;
+    for (size_t i = 0; i < p->npairs; i++) {
+        dz_pair *pair = &p->pairs[i];
+        for (uint32_t tile = pair->tiles.ncommon; tile < pair->tiles.ntiles; tile++) {
+            if (dz_grow((void **)&p->units, &cap, p->nunits + 1, sizeof *p->units, err) != DZ_OK) goto out;
+            p->unit_of[pair->first_tile + tile] = (uint32_t)p->nunits;
+            p->units[p->nunits++] = (dz_unit){.pair = (uint32_t)i, .tile = tile, .base = -1};
+        }
+    }
+out:
+    free(head);
+    free(next);
+    return err->rc;
+}
+
+int dz_unit_is_first(const dz_plan *p, size_t unit) {
+    const dz_unit *u = &p->units[unit];
+    return u->base >= 0 && (unit == 0 || u[-1].base != u->base || u[-1].tile != u->tile);
+}
+
+static uint64_t unit_cost(const dz_plan *p, size_t unit) {
+    const dz_unit *u = &p->units[unit];
+    uint64_t cost = 0;
+    if (dz_unit_is_first(p, unit)) {
+        const dz_tensor *b = &p->base->tensors[u->base];
+        dz_pair_tiles grid = dz_pair_tiles_of(b->count, b->count, b->count);
+        cost += COST_BASE_BYTE * dz_tile_count(&grid, u->tile) * dz_dtype_size(b->dtype);
+    }
+    if (u->pair == DZ_NO_PAIR) return cost;
+    const dz_pair *pair = &p->pairs[u->pair];
+    uint64_t count = dz_tile_count(&pair->tiles, u->tile);
+    int lossy = pair->policy == DZ_POLICY_ULTRADELTA && u->tile < pair->tiles.ncommon;
+    return cost + (lossy ? COST_LOSSY * count : COST_LOSSLESS_BYTE * count * dz_dtype_size(dz_pair_tensor(p, pair)->dtype));
+}
+
+/* Contiguous runs of about equal cost: a base tile is then read by one rank, or two where a run ends inside it. */
+static dz_rc deal(dz_plan *p, dz_error *err) {
+    p->first_unit = dz_alloc((size_t)p->nranks + 1, sizeof *p->first_unit, err);
+    p->rank_cost = dz_alloc((size_t)p->nranks, sizeof *p->rank_cost, err);
+    if (err->rc != DZ_OK) return err->rc;
+    double total = 0, walked = 0;
+    for (size_t u = 0; u < p->nunits; u++) total += (double)unit_cost(p, u);
+    int rank = 0;
+    for (size_t u = 0; u < p->nunits; u++) {
+        uint64_t cost = unit_cost(p, u);
+        int home = total > 0 ? (int)((walked + (double)cost / 2) / total * p->nranks) : 0; /* by the middle of the unit */
+        if (home >= p->nranks) home = p->nranks - 1;
+        while (rank < home) p->first_unit[++rank] = u;
+        p->rank_cost[rank] += cost;
+        walked += (double)cost;
+    }
+    while (rank < p->nranks) p->first_unit[++rank] = p->nunits;
+    return DZ_OK;
+}
+
+int dz_unit_rank(const dz_plan *p, size_t unit) {
+    int low = 0, high = p->nranks - 1; /* the last rank whose first unit is not beyond `unit` */
+    while (low < high) {
+        int mid = low + (high - low + 1) / 2;
+        if (p->first_unit[mid] <= unit) low = mid;
+        else high = mid - 1;
+    }
+    return low;
+}
+
+int dz_pair_owner(const dz_plan *p, const dz_pair *pair) {
+    int best = 0, run_rank = -1;
+    uint32_t run = 0, most = 0;
+    for (uint32_t tile = 0; tile < pair->tiles.ncommon; tile++) { /* ranks ascend with tiles */
+        int rank = dz_unit_rank(p, p->unit_of[pair->first_tile + tile]);
+        run = rank == run_rank ? run + 1 : 1;
+        run_rank = rank;
+        if (run > most) {
+            most = run;
+            best = rank;
+        }
+    }
+    return best;
+}
+
+dz_rc dz_plan_make(const dz_checkpoint *base, dz_checkpoint *const *tasks, const char *const *names, size_t ntasks, const dz_recipe *recipe,
+                   int nranks, dz_plan **out, dz_error *err) {
+    dz_plan *p = dz_alloc(1, sizeof *p, err);
+    if (!p) return err->rc;
+    p->base = base;
+    p->tasks = tasks;
+    p->ntasks = ntasks;
+    p->nranks = nranks;
+    if (make_pairs(p, names, recipe, err) != DZ_OK || make_units(p, err) != DZ_OK || deal(p, err) != DZ_OK) goto out;
+    *out = p;
+    p = NULL;
+out:
+    dz_plan_free(p);
+    return err->rc;
+}

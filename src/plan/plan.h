@@ -1,0 +1,68 @@
+/* From headers to work: which tensor of which task meets which base tensor under which rule, cut into units, units dealt to ranks.
+ * Pure: the same plan on every rank, from headers alone. */
+#ifndef DZ_PLAN_PLAN_H
+#define DZ_PLAN_PLAN_H
+
+#include "model/recipe.h"
+#include "plan/tiles.h"
+
+#define DZ_NO_PAIR UINT32_MAX
+
+/* One tensor of one task. */
+typedef struct dz_pair {
+    uint32_t task, tensor; /* numbers of the task and of the tensor in its checkpoint */
+    int64_t base;          /* number of the base tensor it is coded against, or -1 */
+    dz_policy policy;
+    int bits;        /* lossy: levels of 2^bits */
+    double sparsity; /* NaN: by allocation */
+    double factor;
+    uint64_t count;      /* elements of the task's tensor */
+    dz_pair_tiles tiles; /* against the base */
+    uint32_t first_tile; /* of this pair in dz_plan.unit_of */
+    int64_t lossy;       /* its number among the lossy pairs, or -1 */
+} dz_pair;
+
+/* One tile of one pair, or (pair == DZ_NO_PAIR) a base tile that only needs its digest. */
+typedef struct dz_unit {
+    uint32_t pair, tile;
+    int64_t base; /* base tensor whose tile `tile` is needed, or -1 */
+} dz_unit;
+
+typedef struct dz_plan {
+    const dz_checkpoint *base;
+    dz_checkpoint *const *tasks; /* [ntasks], borrowed */
+    size_t ntasks;
+    dz_pair *pairs; /* task after task, each in the order of its checkpoint */
+    size_t npairs;
+    size_t *first_pair; /* [ntasks + 1] */
+    uint32_t *lossy;    /* pair numbers of the lossy ones */
+    size_t nlossy;
+    dz_unit *units; /* base tensor by base tensor, tile by tile, task by task; then what has no base */
+    size_t nunits;
+    uint32_t *unit_of;   /* unit number of (pair, tile) */
+    size_t *first_unit;  /* [nranks + 1]: rank r does units first_unit[r] .. first_unit[r + 1] - 1 */
+    uint64_t *rank_cost; /* [nranks] planned cost, arbitrary unit */
+    int nranks;
+    uint32_t *base_tile; /* [base tensors + 1] first tile of each in the table of base tiles */
+    uint64_t source_bytes, lossy_bytes; /* of the tasks' tensors */
+    dz_buf notes;                       /* lines to tell the user, newline-separated */
+} dz_plan;
+
+/* All faults (shapes that do not fit, a lossy rule that matches nothing) in one error, a line each. `names` are the tasks' names. */
+dz_rc dz_plan_make(const dz_checkpoint *base, dz_checkpoint *const *tasks, const char *const *names, size_t ntasks, const dz_recipe *recipe,
+                   int nranks, dz_plan **out, dz_error *err);
+void dz_plan_free(dz_plan *plan);
+
+/* True for the first unit of a base tile: its rank computes the tile's digest. */
+int dz_unit_is_first(const dz_plan *plan, size_t unit);
+
+/* The tensor behind a pair. */
+const dz_tensor *dz_pair_tensor(const dz_plan *plan, const dz_pair *pair);
+
+/* The rank that computes a lossy pair's trace norm: the one that coded most of its tiles. */
+int dz_pair_owner(const dz_plan *plan, const dz_pair *pair);
+
+/* Which rank does a unit. */
+int dz_unit_rank(const dz_plan *plan, size_t unit);
+
+#endif
