@@ -85,6 +85,7 @@ static hid_t make_group(hid_t at, const char *name, unsigned links) {
     H5Pset_attr_phase_change(props, 64, 0);
     H5Pset_link_phase_change(props, links, links ? links / 2 : 0);
     H5Pset_est_link_info(props, 3, 8);
+    H5Pset_obj_track_times(props, 0);
     hid_t group = H5Gcreate2(at, name, H5P_DEFAULT, props, H5P_DEFAULT);
     H5Pclose(props);
     return group;

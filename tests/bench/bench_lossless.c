@@ -67,10 +67,11 @@ typedef struct figure {
 
 static void print_figure(const char *name, figure f, size_t raw) {
     printf("  %-26s %10zu  %6.3f", name, f.nbytes, (double)raw / (double)f.nbytes);
-    if (f.encode > 0) {
-        printf("  %8.1f  %8.1f\n", (double)raw / f.encode / 1e6, (double)raw / f.decode / 1e6);
+    printf("  %8.1f", (double)raw / f.encode / 1e6);
+    if (f.decode > 0) {
+        printf("  %8.1f\n", (double)raw / f.decode / 1e6);
     } else {
-        printf("  %8s  %8s\n", "-", "-");
+        printf("  %8s\n", "-"); /* not measured */
     }
 }
 
@@ -123,7 +124,6 @@ static figure by_xz(const uint8_t *bytes, size_t raw) {
     }
     close(fd);
     unlink(path);
-    f.decode = INFINITY; /* not measured */
     return f;
 }
 

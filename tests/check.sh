@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# Runs the tests: check.sh [unit]. The last line reads "N passed, N failed".
+set -uo pipefail
+. "$(dirname "$0")/env.sh"
+only=${1:-all}
+passed=0 failed=0
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+
+# A suite prints its own results and ends in "N passed, N failed", or is one test by its exit code.
+suite() {
+    local name=$1 begun=$SECONDS rc=0
+    shift
+    "$@" >"$log" 2>&1 || rc=$?
+    local tail
+    tail=$(grep -E '^[0-9]+ passed, [0-9]+ failed' "$log" | tail -n 1)
+    if [ -n "$tail" ]; then
+        local p f
+        p=$(echo "$tail" | sed -E 's/^([0-9]+) passed.*/\1/')
+        f=$(echo "$tail" | sed -E 's/.* ([0-9]+) failed.*/\1/')
+        [ "$rc" -ne 0 ] && [ "$f" -eq 0 ] && f=1
+    else
+        p=$((rc == 0)) f=$((rc != 0))
+    fi
+    passed=$((passed + p)) failed=$((failed + f))
+    printf '%-28s %4d passed %3d failed  %4d s\n' "$name" "$p" "$f" $((SECONDS - begun))
+    if [ "$f" -ne 0 ]; then
+        grep -vE '^(ok |\[ +OK|\[ RUN)' "$log" | tail -n 60 | sed 's/^/    /'
+    fi
+}
+
+cmocka() {
+    local out rc=0
+    out=$("$@" 2>&1) || rc=$?
+    echo "$out"
+    echo "$(echo "$out" | grep -c '^\[       OK \]') passed, $(echo "$out" | grep -c '^\[  FAILED  \] test_' | awk '{print ($1 > 0) ? $1 / 2 : 0}' | cut -d. -f1) failed"
+    return $rc
+}
+
+[ "$only" = unit ] || suite layers tests/layers.sh
+for t in build/"$FLAVOUR"/unit/test_*; do
+    case $t in *.d) continue ;; esac
+    suite "unit/$(basename "$t")" cmocka "$t"
+done
+if [ "$only" = all ]; then
+    if command -v clang-format >/dev/null; then suite format make --no-print-directory lint; fi
+    for t in tests/mpi/*.sh tests/reader/test_*.sh; do
+        [ -e "$t" ] && suite "${t#tests/}" bash "$t"
+    done
+    [ -e tests/cli/run.py ] && suite cli "$PYTHON" tests/cli/run.py
+fi
+echo "$passed passed, $failed failed"
+[ "$failed" -eq 0 ]

@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Installs through apt-get what is missing to build and test on Debian or Ubuntu. Elsewhere it only says what would be needed.
+set -euo pipefail
+packages=(gcc make pkg-config openmpi-bin libopenmpi-dev libhdf5-openmpi-dev libopenblas-dev liblapacke-dev libjansson-dev libcyaml-dev
+    libxxhash-dev libzstd-dev libhtscodecs-dev libcmocka-dev hdf5-tools python3 python3-numpy python3-h5py python3-zstandard python3-xxhash)
+if ! command -v dpkg-query >/dev/null; then
+    echo "deps: not a Debian system; needed: ${packages[*]} (see README, Clusters)" >&2
+    exit 0
+fi
+missing=()
+for p in "${packages[@]}"; do
+    [ "$(dpkg-query -W -f='${db:Status-Status}' "$p" 2>/dev/null)" = installed ] || missing+=("$p")
+done
+[ ${#missing[@]} -eq 0 ] && exit 0
+echo "deps: installing ${missing[*]}"
+sudo=
+[ "$(id -u)" -eq 0 ] || sudo=sudo
+export DEBIAN_FRONTEND=noninteractive
+$sudo apt-get update -qq
+$sudo apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
