@@ -53,7 +53,8 @@ dz_rc dz_catalog_blob(const dz_catalog *c, uint32_t number, char **out, size_t *
     if (b->raw_size > BLOB_MAX || b->length > c->blob_data.len || b->offset > c->blob_data.len - b->length)
         return dz_fail(err, DZ_EDAMAGE, "blob %u: its sizes are not sound", number);
     const uint8_t *coded = c->blob_data.data + b->offset;
-    if (ZSTD_getFrameContentSize(coded, (size_t)b->length) != b->raw_size) return dz_fail(err, DZ_EDAMAGE, "blob %u: not the frame its index tells of", number);
+    if (ZSTD_getFrameContentSize(coded, (size_t)b->length) != b->raw_size)
+        return dz_fail(err, DZ_EDAMAGE, "blob %u: not the frame its index tells of", number);
     char *raw = dz_alloc_raw((size_t)b->raw_size + 1, 1, err);
     if (!raw) return err->rc;
     size_t got = ZSTD_decompress(raw, (size_t)b->raw_size, coded, (size_t)b->length);

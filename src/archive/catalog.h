@@ -1,4 +1,5 @@
-/* Everything an archive holds but the payloads: what the writer puts into HDF5 and the reader takes out of it. FORMAT.md is its description. */
+/* Everything an archive holds but the payloads: what the writer puts into HDF5 and the reader takes out of it. FORMAT.md is its
+ * description. */
 #ifndef DZ_ARCHIVE_CATALOG_H
 #define DZ_ARCHIVE_CATALOG_H
 

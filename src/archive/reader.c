@@ -29,9 +29,10 @@ static size_t open_width(const dz_field *fields, hid_t type) {
     return size > fixed ? size - fixed : 0;
 }
 
-/* Reads a whole table whose type is exactly the schema's. `width` NULL: the table has no open text field. `stored` adds its size in the file. */
-static dz_rc read_table(const dz_archive *a, hid_t at, const char *name, const dz_field *fields, size_t *width, dz_buf *rows, size_t *n, uint64_t *stored,
-                        dz_error *err) {
+/* Reads a whole table whose type is exactly the schema's. `width` NULL: the table has no open text field. `stored` adds its size in the
+ * file. */
+static dz_rc read_table(const dz_archive *a, hid_t at, const char *name, const dz_field *fields, size_t *width, dz_buf *rows, size_t *n,
+                        uint64_t *stored, dz_error *err) {
     hid_t set = H5Dopen2(at, name, H5P_DEFAULT), type = -1, want = -1, space = -1;
     hsize_t count = 0;
     rows->len = 0;
@@ -194,7 +195,8 @@ static dz_rc read_blobs(dz_archive *a, hid_t file, dz_buf *b, dz_error *err) {
         goto out;
     }
     if (dz_buf_reserve(&c->blob_data, (size_t)len, err) != DZ_OK) goto out;
-    if (len && H5Dread(set, H5T_STD_U8LE, H5S_ALL, H5S_ALL, H5P_DEFAULT, c->blob_data.data) < 0) dz_hdf5_fail(err, DZ_EDAMAGE, a->path, "blobs/data");
+    if (len && H5Dread(set, H5T_STD_U8LE, H5S_ALL, H5S_ALL, H5P_DEFAULT, c->blob_data.data) < 0)
+        dz_hdf5_fail(err, DZ_EDAMAGE, a->path, "blobs/data");
     c->blob_data.len = (size_t)len;
     c->shared_bytes += (uint64_t)len;
 out:
@@ -260,15 +262,16 @@ static dz_rc read_index(dz_archive *a, hid_t g, dz_task_entry *t, dz_buf *b, dz_
         r->step = take_f32(&v);
         r->scale = take_f32(&v);
         r->sparsity = take_f32(&v);
-        int bad = r->tensor >= c->ntensors || (r->base != DZ_NO_BASE && r->base >= c->nbase) || r->policy > DZ_POLICY_ABSENT || r->offset != end ||
-                  r->length > t->payload_len - end;
-        bad = bad || (r->policy == DZ_POLICY_ULTRADELTA && (r->bits < 1 || r->bits > 8 || r->base == DZ_NO_BASE || !isfinite(r->lo) || !isfinite(r->step) ||
-                                                            !isfinite(r->scale)));
+        int bad = r->tensor >= c->ntensors || (r->base != DZ_NO_BASE && r->base >= c->nbase) || r->policy > DZ_POLICY_ABSENT ||
+                  r->offset != end || r->length > t->payload_len - end;
+        bad = bad || (r->policy == DZ_POLICY_ULTRADELTA && (r->bits < 1 || r->bits > 8 || r->base == DZ_NO_BASE || !isfinite(r->lo) ||
+                                                            !isfinite(r->step) || !isfinite(r->scale)));
         bad = bad || ((r->policy == DZ_POLICY_EQUAL || r->policy == DZ_POLICY_DROP) && r->base == DZ_NO_BASE);
         if (bad) return dz_fail(err, DZ_EDAMAGE, "%s: task '%s': row %zu of its index is not sound", a->path, t->name, i);
         end += r->length;
     }
-    return end == t->payload_len ? DZ_OK : dz_fail(err, DZ_EDAMAGE, "%s: task '%s': its payload is longer than its index", a->path, t->name);
+    return end == t->payload_len ? DZ_OK
+                                 : dz_fail(err, DZ_EDAMAGE, "%s: task '%s': its payload is longer than its index", a->path, t->name);
 }
 
 static dz_rc read_files(dz_archive *a, hid_t g, dz_task_entry *t, dz_buf *b, dz_error *err) {
@@ -308,7 +311,8 @@ static dz_rc find_payload(dz_archive *a, hid_t g, dz_task_entry *t, dz_error *er
 static dz_rc read_task(dz_archive *a, hid_t tasks, dz_task_entry *t, dz_buf *b, dz_error *err) {
     hid_t g = H5Gopen2(tasks, t->name, H5P_DEFAULT);
     if (g < 0) return dz_hdf5_fail(err, DZ_EDAMAGE, a->path, t->name);
-    if (find_payload(a, g, t, err) == DZ_OK && read_task_attributes(a, g, t, err) == DZ_OK && read_index(a, g, t, b, err) == DZ_OK) read_files(a, g, t, b, err);
+    if (find_payload(a, g, t, err) == DZ_OK && read_task_attributes(a, g, t, err) == DZ_OK && read_index(a, g, t, b, err) == DZ_OK)
+        read_files(a, g, t, b, err);
     H5Gclose(g);
     return err->rc;
 }
@@ -368,7 +372,8 @@ static dz_rc read_all(dz_archive *a, hid_t file, dz_error *err) {
     if (text_attribute(a, file, "generator", &generator, err) != DZ_OK) goto out;
     strncpy(c->generator, generator, sizeof c->generator - 1);
     if (attribute(a, file, "reference_trace_norm", H5T_NATIVE_DOUBLE, &c->trace_reference, err) != DZ_OK) goto out;
-    if (read_tensors(a, file, &b, err) == DZ_OK && read_base(a, file, &b, err) == DZ_OK && read_blobs(a, file, &b, err) == DZ_OK) read_tasks(a, file, &b, err);
+    if (read_tensors(a, file, &b, err) == DZ_OK && read_base(a, file, &b, err) == DZ_OK && read_blobs(a, file, &b, err) == DZ_OK)
+        read_tasks(a, file, &b, err);
 out:
     free(format);
     free(generator);
@@ -392,11 +397,14 @@ dz_rc dz_archive_open(const char *path, dz_archive **out, dz_error *err) {
     a->catalog->file_size = (uint64_t)st.st_size;
     access = H5Pcreate(H5P_FILE_ACCESS);
 #if H5_VERSION_GE(1, 10, 7)
-    H5Pset_file_locking(access, 0, 1); /* archives are never changed in place: a lock protects nothing, and parallel file systems refuse it */
+    H5Pset_file_locking(access, 0,
+                        1); /* archives are never changed in place: a lock protects nothing, and parallel file systems refuse it */
 #endif
     file = H5Fopen(path, H5F_ACC_RDONLY, access);
-    if (file < 0) dz_hdf5_fail(err, H5Fis_hdf5(path) > 0 ? DZ_EDAMAGE : DZ_EFAIL, path, "not an archive that can be opened");
-    else read_all(a, file, err);
+    if (file < 0)
+        dz_hdf5_fail(err, H5Fis_hdf5(path) > 0 ? DZ_EDAMAGE : DZ_EFAIL, path, "not an archive that can be opened");
+    else
+        read_all(a, file, err);
     if (err->rc != DZ_OK) goto out;
     *out = a;
     a = NULL;
@@ -413,10 +421,13 @@ dz_rc dz_region_read(const dz_archive *a, const dz_task_entry *task, const dz_in
     dz_pair_tiles tiles = dz_row_tiles(a->catalog, row);
     size_t table = tiles.ntiles > 1 ? 4 * (size_t)tiles.ntiles + 4 : 0;
     *region = (dz_region){.ntiles = tiles.ntiles, .first = row->offset + table};
-    if (tiles.ntiles == 0) return row->length == 0 ? DZ_OK : dz_fail(err, DZ_EDAMAGE, "%s: task '%s': tensor '%s' has bytes but no tile", a->path, task->name, row_name(a, row));
+    if (tiles.ntiles == 0)
+        return row->length == 0
+                   ? DZ_OK
+                   : dz_fail(err, DZ_EDAMAGE, "%s: task '%s': tensor '%s' has bytes but no tile", a->path, task->name, row_name(a, row));
     if (row->length < table || (tiles.ntiles == 1 && (row->length < 5 || row->length > UINT32_MAX))) {
-        return dz_fail(err, DZ_EDAMAGE, "%s: task '%s': tensor '%s': its %llu bytes do not hold %u tiles", a->path, task->name, row_name(a, row),
-                       (unsigned long long)row->length, tiles.ntiles);
+        return dz_fail(err, DZ_EDAMAGE, "%s: task '%s': tensor '%s': its %llu bytes do not hold %u tiles", a->path, task->name,
+                       row_name(a, row), (unsigned long long)row->length, tiles.ntiles);
     }
     if (!(region->lengths = dz_alloc(tiles.ntiles, sizeof *region->lengths, err))) return err->rc;
     region->lengths[0] = (uint32_t)row->length;
@@ -441,8 +452,8 @@ out:
     return err->rc;
 }
 
-dz_rc dz_block_read(const dz_archive *a, const dz_task_entry *task, const dz_index_row *row, const dz_region *region, uint32_t tile, dz_buf *block,
-                    dz_error *err) {
+dz_rc dz_block_read(const dz_archive *a, const dz_task_entry *task, const dz_index_row *row, const dz_region *region, uint32_t tile,
+                    dz_buf *block, dz_error *err) {
     uint64_t at = region->first;
     for (uint32_t i = 0; i < tile; i++) at += region->lengths[i];
     size_t len = region->lengths[tile];
@@ -451,7 +462,8 @@ dz_rc dz_block_read(const dz_archive *a, const dz_task_entry *task, const dz_ind
     if (dz_pread_all(a->fd, a->path, block->data, len, task->payload_offset + at, err) != DZ_OK) return err->rc;
     dz_view v = {.data = block->data, .len = len, .pos = len - 4};
     if (dz_view_u32(&v) != dz_checksum(block->data, len - 4))
-        return dz_fail(err, DZ_EDAMAGE, "%s: task '%s': tensor '%s': block %u is damaged (checksum)", a->path, task->name, row_name(a, row), tile);
+        return dz_fail(err, DZ_EDAMAGE, "%s: task '%s': tensor '%s': block %u is damaged (checksum)", a->path, task->name, row_name(a, row),
+                       tile);
     block->len = len - 4;
     return DZ_OK;
 }

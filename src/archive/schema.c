@@ -2,18 +2,19 @@
 
 #include <string.h>
 
-const dz_field DZ_TENSOR_FIELDS[] = {{"name", DZ_FIELD_TEXT, 0}, {"dtype", DZ_FIELD_TEXT, DZ_DTYPE_NAME}, {"ndim", DZ_FIELD_U32, 0},
-                                     {"shape", DZ_FIELD_SHAPE, 0}, {"nbytes", DZ_FIELD_U64, 0}, {NULL, DZ_FIELD_U8, 0}};
+const dz_field DZ_TENSOR_FIELDS[] = {{"name", DZ_FIELD_TEXT, 0},  {"dtype", DZ_FIELD_TEXT, DZ_DTYPE_NAME},
+                                     {"ndim", DZ_FIELD_U32, 0},   {"shape", DZ_FIELD_SHAPE, 0},
+                                     {"nbytes", DZ_FIELD_U64, 0}, {NULL, DZ_FIELD_U8, 0}};
 const dz_field DZ_BASE_FIELDS[] = {{"tensor", DZ_FIELD_U32, 0}, {"first_tile", DZ_FIELD_U32, 0}, {NULL, DZ_FIELD_U8, 0}};
 const dz_field DZ_TILE_FIELDS[] = {{"digest_hi", DZ_FIELD_U64, 0}, {"digest_lo", DZ_FIELD_U64, 0}, {NULL, DZ_FIELD_U8, 0}};
 const dz_field DZ_BLOB_FIELDS[] = {{"digest_hi", DZ_FIELD_U64, 0}, {"digest_lo", DZ_FIELD_U64, 0}, {"raw_size", DZ_FIELD_U64, 0},
                                    {"offset", DZ_FIELD_U64, 0},    {"length", DZ_FIELD_U64, 0},    {NULL, DZ_FIELD_U8, 0}};
-const dz_field DZ_INDEX_FIELDS[] = {{"tensor", DZ_FIELD_U32, 0}, {"base", DZ_FIELD_U32, 0},  {"policy", DZ_FIELD_U8, 0},
-                                    {"bits", DZ_FIELD_U8, 0},    {"offset", DZ_FIELD_U64, 0}, {"length", DZ_FIELD_U64, 0},
-                                    {"kept", DZ_FIELD_U64, 0},   {"lo", DZ_FIELD_F32, 0},     {"step", DZ_FIELD_F32, 0},
+const dz_field DZ_INDEX_FIELDS[] = {{"tensor", DZ_FIELD_U32, 0}, {"base", DZ_FIELD_U32, 0},     {"policy", DZ_FIELD_U8, 0},
+                                    {"bits", DZ_FIELD_U8, 0},    {"offset", DZ_FIELD_U64, 0},   {"length", DZ_FIELD_U64, 0},
+                                    {"kept", DZ_FIELD_U64, 0},   {"lo", DZ_FIELD_F32, 0},       {"step", DZ_FIELD_F32, 0},
                                     {"scale", DZ_FIELD_F32, 0},  {"sparsity", DZ_FIELD_F32, 0}, {NULL, DZ_FIELD_U8, 0}};
-const dz_field DZ_FILE_FIELDS[] = {{"path", DZ_FIELD_TEXT, 0}, {"kind", DZ_FIELD_U32, 0}, {"blob", DZ_FIELD_U32, 0}, {"size", DZ_FIELD_U64, 0},
-                                   {NULL, DZ_FIELD_U8, 0}};
+const dz_field DZ_FILE_FIELDS[] = {
+    {"path", DZ_FIELD_TEXT, 0}, {"kind", DZ_FIELD_U32, 0}, {"blob", DZ_FIELD_U32, 0}, {"size", DZ_FIELD_U64, 0}, {NULL, DZ_FIELD_U8, 0}};
 
 static size_t field_size(const dz_field *f, size_t width) {
     switch (f->kind) {

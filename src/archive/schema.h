@@ -1,5 +1,5 @@
-/* The HDF5 side of the format: tables as fields, each table packed little endian in memory exactly as in the file, so that one list of fields
- * is the schema, the writer and the reader. Shared by writer.c and reader.c only. */
+/* The HDF5 side of the format: tables as fields, each table packed little endian in memory exactly as in the file, so that one list of
+ * fields is the schema, the writer and the reader. Shared by writer.c and reader.c only. */
 #ifndef DZ_ARCHIVE_SCHEMA_H
 #define DZ_ARCHIVE_SCHEMA_H
 

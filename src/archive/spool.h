@@ -5,8 +5,8 @@
 #include "base/mem.h"
 
 typedef struct dz_spool {
-    char *dir;        /* where a temporary file may go: the archive's directory */
-    uint64_t budget;  /* bytes of memory */
+    char *dir;       /* where a temporary file may go: the archive's directory */
+    uint64_t budget; /* bytes of memory */
     dz_buf memory;
     int fd;           /* -1 while everything fits in memory */
     uint64_t flushed; /* bytes in the file; block offsets count file and memory as one stream */

@@ -23,11 +23,12 @@ static void put_text(dz_buf *b, const char *text, size_t width, dz_error *err) {
 }
 
 /* A table: one chunk, shuffled, deflated, checksummed. Types and bytes do not depend on the machine. */
-static dz_rc write_table(hid_t at, const char *path, const char *name, const dz_field *fields, size_t width, const dz_buf *rows, dz_error *err) {
+static dz_rc write_table(hid_t at, const char *path, const char *name, const dz_field *fields, size_t width, const dz_buf *rows,
+                         dz_error *err) {
     hsize_t n = rows->len / dz_schema_size(fields, width), chunk = n ? n : 1;
     hid_t type = dz_schema_type(fields, width), space = H5Screate_simple(1, &n, NULL), props = H5Pcreate(H5P_DATASET_CREATE), set = -1;
-    int bad = type < 0 || space < 0 || props < 0 || H5Pset_chunk(props, 1, &chunk) < 0 || H5Pset_shuffle(props) < 0 || H5Pset_deflate(props, 9) < 0 ||
-              H5Pset_fletcher32(props) < 0 || H5Pset_obj_track_times(props, 0) < 0;
+    int bad = type < 0 || space < 0 || props < 0 || H5Pset_chunk(props, 1, &chunk) < 0 || H5Pset_shuffle(props) < 0 ||
+              H5Pset_deflate(props, 9) < 0 || H5Pset_fletcher32(props) < 0 || H5Pset_obj_track_times(props, 0) < 0;
     if (!bad) set = H5Dcreate2(at, name, type, space, H5P_DEFAULT, props, H5P_DEFAULT);
     bad = bad || set < 0 || (n && H5Dwrite(set, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, rows->data) < 0);
     if (bad) dz_hdf5_fail(err, DZ_EFAIL, path, name);
@@ -39,7 +40,8 @@ static dz_rc write_table(hid_t at, const char *path, const char *name, const dz_
 }
 
 /* A contiguous byte dataset; `bytes` NULL: space only, its offset in the file through `offset`. */
-static dz_rc write_bytes(hid_t at, const char *path, const char *name, const uint8_t *bytes, uint64_t len, uint64_t *offset, dz_error *err) {
+static dz_rc write_bytes(hid_t at, const char *path, const char *name, const uint8_t *bytes, uint64_t len, uint64_t *offset,
+                         dz_error *err) {
     hsize_t n = len;
     hid_t space = H5Screate_simple(1, &n, NULL), props = H5Pcreate(H5P_DATASET_CREATE), set = -1;
     int bad = space < 0 || props < 0 || H5Pset_layout(props, H5D_CONTIGUOUS) < 0 || H5Pset_alloc_time(props, H5D_ALLOC_TIME_EARLY) < 0 ||
@@ -75,9 +77,15 @@ static void text_attribute(hid_t at, const char *path, const char *name, const c
     H5Tclose(type);
 }
 
-static void f64_attribute(hid_t at, const char *path, const char *name, double v, dz_error *err) { attribute(at, path, name, H5T_IEEE_F64LE, &v, err); }
-static void u64_attribute(hid_t at, const char *path, const char *name, uint64_t v, dz_error *err) { attribute(at, path, name, H5T_STD_U64LE, &v, err); }
-static void u32_attribute(hid_t at, const char *path, const char *name, uint32_t v, dz_error *err) { attribute(at, path, name, H5T_STD_U32LE, &v, err); }
+static void f64_attribute(hid_t at, const char *path, const char *name, double v, dz_error *err) {
+    attribute(at, path, name, H5T_IEEE_F64LE, &v, err);
+}
+static void u64_attribute(hid_t at, const char *path, const char *name, uint64_t v, dz_error *err) {
+    attribute(at, path, name, H5T_STD_U64LE, &v, err);
+}
+static void u32_attribute(hid_t at, const char *path, const char *name, uint32_t v, dz_error *err) {
+    attribute(at, path, name, H5T_STD_U32LE, &v, err);
+}
 
 /* A group whose attributes and links stay in its own object header, which HDF5 guards by a checksum. */
 static hid_t make_group(hid_t at, const char *name, unsigned links) {
@@ -257,7 +265,8 @@ dz_rc dz_extent_open(dz_extent_writer *w, const char *path, dz_error *err) {
 static dz_rc flush(dz_extent_writer *w, dz_error *err) {
     if (w->pending.len == 0) return DZ_OK;
     if (dz_grow((void **)&w->extents, &w->cap, w->n + 1, sizeof *w->extents, err) != DZ_OK) return err->rc;
-    w->extents[w->n++] = (dz_extent){.offset = w->pending_offset, .len = w->pending.len, .checksum = dz_checksum(w->pending.data, w->pending.len)};
+    w->extents[w->n++] =
+        (dz_extent){.offset = w->pending_offset, .len = w->pending.len, .checksum = dz_checksum(w->pending.data, w->pending.len)};
     if (dz_pwrite_all(w->fd, w->path, w->pending.data, w->pending.len, w->pending_offset, err) != DZ_OK) return err->rc;
     w->pending.len = 0;
     return DZ_OK;
@@ -281,7 +290,8 @@ dz_rc dz_extent_finish(dz_extent_writer *w, dz_error *err) {
         if (dz_buf_reserve(&w->pending, e->len, err) != DZ_OK) return err->rc;
         if (dz_pread_all(w->fd, w->path, w->pending.data, e->len, e->offset, err) != DZ_OK) return err->rc;
         if (dz_checksum(w->pending.data, e->len) != e->checksum)
-            return dz_fail(err, DZ_EFAIL, "%s: %zu bytes at %llu read back differently from what was written", w->path, e->len, (unsigned long long)e->offset);
+            return dz_fail(err, DZ_EFAIL, "%s: %zu bytes at %llu read back differently from what was written", w->path, e->len,
+                           (unsigned long long)e->offset);
     }
     w->n = 0;
     return DZ_OK;
@@ -299,6 +309,7 @@ dz_rc dz_archive_publish(const char *partial, const char *path, dz_error *err) {
     int fd = open(partial, O_RDWR | O_CLOEXEC);
     if (fd < 0 || fsync(fd) != 0) dz_fail(err, DZ_EFAIL, "%s: cannot sync: %s", partial, strerror(errno));
     if (fd >= 0) close(fd);
-    if (err->rc == DZ_OK && rename(partial, path) != 0) dz_fail(err, DZ_EFAIL, "%s: cannot rename to %s: %s", partial, path, strerror(errno));
+    if (err->rc == DZ_OK && rename(partial, path) != 0)
+        dz_fail(err, DZ_EFAIL, "%s: cannot rename to %s: %s", partial, path, strerror(errno));
     return err->rc == DZ_OK ? dz_fsync_parent(path, err) : err->rc;
 }

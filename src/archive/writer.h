@@ -5,8 +5,8 @@
 
 #include "archive/catalog.h"
 
-/* Lays the file out: all tables and attributes written, one contiguous `payload` dataset of payload_len bytes a task, space allocated. Fills
- * payload_offset of each task and file_size. One process calls it (rank 0). */
+/* Lays the file out: all tables and attributes written, one contiguous `payload` dataset of payload_len bytes a task, space allocated.
+ * Fills payload_offset of each task and file_size. One process calls it (rank 0). */
 dz_rc dz_archive_layout(const char *path, dz_catalog *catalog, dz_error *err);
 
 /* A byte range of the file that one rank writes. */

@@ -32,7 +32,8 @@ dz_rc dz_pwrite_all(int fd, const char *path, const void *src, size_t len, uint6
         ssize_t put = pwrite(fd, at, len < IO_PIECE ? len : IO_PIECE, (off_t)offset);
         if (put < 0 && errno == EINTR) continue;
         if (put <= 0)
-            return dz_fail(err, DZ_EFAIL, "%s: cannot write at byte %llu: %s", path, (unsigned long long)offset, strerror(put < 0 ? errno : ENOSPC));
+            return dz_fail(err, DZ_EFAIL, "%s: cannot write at byte %llu: %s", path, (unsigned long long)offset,
+                           strerror(put < 0 ? errno : ENOSPC));
         at += put;
         len -= (size_t)put;
         offset += (uint64_t)put;
@@ -45,7 +46,8 @@ dz_rc dz_fsync_parent(const char *path, dz_error *err) {
     if (!dir) return err->rc;
     int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     dz_rc rc = DZ_OK;
-    if (fd < 0 || (fsync(fd) != 0 && errno != EINVAL)) rc = dz_fail(err, DZ_EFAIL, "%s: cannot sync the directory: %s", dir, strerror(errno));
+    if (fd < 0 || (fsync(fd) != 0 && errno != EINVAL))
+        rc = dz_fail(err, DZ_EFAIL, "%s: cannot sync the directory: %s", dir, strerror(errno));
     if (fd >= 0) close(fd);
     free(dir);
     return rc;
@@ -87,12 +89,14 @@ dz_rc dz_make_dirs(const char *path, dz_error *err) {
         if (*at != '/' && *at != '\0') continue;
         char was = *at;
         *at = '\0';
-        if (mkdir(copy, 0777) != 0 && errno != EEXIST) rc = dz_fail(err, DZ_EFAIL, "%s: cannot make the directory: %s", copy, strerror(errno));
+        if (mkdir(copy, 0777) != 0 && errno != EEXIST)
+            rc = dz_fail(err, DZ_EFAIL, "%s: cannot make the directory: %s", copy, strerror(errno));
         *at = was;
         if (was == '\0') break;
     }
     struct stat st;
-    if (rc == DZ_OK && (stat(path, &st) != 0 || !S_ISDIR(st.st_mode))) rc = dz_fail(err, DZ_EFAIL, "%s: exists and is not a directory", path);
+    if (rc == DZ_OK && (stat(path, &st) != 0 || !S_ISDIR(st.st_mode)))
+        rc = dz_fail(err, DZ_EFAIL, "%s: exists and is not a directory", path);
     free(copy);
     return rc;
 }
@@ -124,14 +128,15 @@ dz_rc dz_parse_size(const char *text, uint64_t *nbytes, dz_error *err) {
     double value = strtod(text, &end);
     double unit = 1;
     static const char units[] = "KMGT";
-    const char *u = end && *end ? strchr(units, *end) : NULL;
+    int none = end == text;
+    const char *u = *end ? strchr(units, *end) : NULL;
     if (u) {
         for (const char *step = units; step <= u; step++) unit *= 1024;
         end++;
     }
     if (u && *end == 'i') end++;
     if (*end == 'B') end++;
-    if (end == text || *end != '\0' || errno != 0 || !(value >= 0) || value * unit > 9e18)
+    if (none || *end != '\0' || errno != 0 || !(value >= 0) || value * unit > 9e18)
         return dz_fail(err, DZ_EUSAGE, "'%s' is not a size (try 512M or 2G)", text);
     *nbytes = (uint64_t)(value * unit);
     return DZ_OK;

@@ -4,10 +4,10 @@ static const struct {
     const char *name;
     size_t size;
 } TYPES[DZ_DTYPE_COUNT] = {
-    [DZ_OPAQUE] = {NULL, 1},      [DZ_F64] = {"F64", 8}, [DZ_F32] = {"F32", 4}, [DZ_F16] = {"F16", 2},         [DZ_BF16] = {"BF16", 2},
-    [DZ_F8_E4M3] = {"F8_E4M3", 1}, [DZ_I64] = {"I64", 8}, [DZ_I32] = {"I32", 4}, [DZ_F8_E5M2] = {"F8_E5M2", 1}, [DZ_I16] = {"I16", 2},
-    [DZ_I8] = {"I8", 1},          [DZ_U64] = {"U64", 8}, [DZ_U32] = {"U32", 4}, [DZ_U16] = {"U16", 2},         [DZ_U8] = {"U8", 1},
-    [DZ_BOOL] = {"BOOL", 1},
+    [DZ_OPAQUE] = {NULL, 1},       [DZ_F64] = {"F64", 8},         [DZ_F32] = {"F32", 4}, [DZ_F16] = {"F16", 2},
+    [DZ_BF16] = {"BF16", 2},       [DZ_F8_E4M3] = {"F8_E4M3", 1}, [DZ_I64] = {"I64", 8}, [DZ_I32] = {"I32", 4},
+    [DZ_F8_E5M2] = {"F8_E5M2", 1}, [DZ_I16] = {"I16", 2},         [DZ_I8] = {"I8", 1},   [DZ_U64] = {"U64", 8},
+    [DZ_U32] = {"U32", 4},         [DZ_U16] = {"U16", 2},         [DZ_U8] = {"U8", 1},   [DZ_BOOL] = {"BOOL", 1},
 };
 
 const char *dz_dtype_name(dz_dtype dtype) { return TYPES[dtype].name; }
@@ -34,8 +34,8 @@ uint16_t dz_float_to_f16(float x) {
     bits &= 0x7fffffffU;
     if (bits > 0x7f800000U) return (uint16_t)(sign | 0x7e00U | (bits >> 13 & 0x3ffU));
     if (bits >= 0x477ff000U) return (uint16_t)(sign | 0x7c00U); /* 65520 and above round to infinity */
-    if (bits < 0x38800000U) {                                     /* below 2^-14: subnormal, ulp 2^-24 */
-        float scaled = dz_bits_to_float(bits) + 0.5f;             /* ulp of 0.5 is 2^-24: the sum rounds as f16 does */
+    if (bits < 0x38800000U) {                                   /* below 2^-14: subnormal, ulp 2^-24 */
+        float scaled = dz_bits_to_float(bits) + 0.5f;           /* ulp of 0.5 is 2^-24: the sum rounds as f16 does */
         return (uint16_t)(sign | (dz_float_bits(scaled) - 0x3f000000U));
     }
     bits += 0xfffU + ((bits >> 13) & 1);

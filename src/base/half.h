@@ -6,30 +6,30 @@
 #include <stdint.h>
 #include <string.h>
 
-typedef enum dz_dtype { /* on disk as its safetensors name */
-    DZ_OPAQUE = 0,      /* a name we do not know: bytes, lossless only */
-    DZ_F64,
-    DZ_F32,
-    DZ_F16,
-    DZ_BF16,
-    DZ_F8_E4M3,
-    DZ_F8_E5M2,
-    DZ_I64,
-    DZ_I32,
-    DZ_I16,
-    DZ_I8,
-    DZ_U64,
-    DZ_U32,
-    DZ_U16,
-    DZ_U8,
-    DZ_BOOL,
-    DZ_DTYPE_COUNT
+typedef enum dz_dtype {                /* on disk as its safetensors name */
+                        DZ_OPAQUE = 0, /* a name we do not know: bytes, lossless only */
+                        DZ_F64,
+                        DZ_F32,
+                        DZ_F16,
+                        DZ_BF16,
+                        DZ_F8_E4M3,
+                        DZ_F8_E5M2,
+                        DZ_I64,
+                        DZ_I32,
+                        DZ_I16,
+                        DZ_I8,
+                        DZ_U64,
+                        DZ_U32,
+                        DZ_U16,
+                        DZ_U8,
+                        DZ_BOOL,
+                        DZ_DTYPE_COUNT
 } dz_dtype;
 
 /* The safetensors name ("BF16"); NULL for DZ_OPAQUE. */
 const char *dz_dtype_name(dz_dtype dtype);
 dz_dtype dz_dtype_of(const char *name);
-size_t dz_dtype_size(dz_dtype dtype); /* bytes of an element; 1 for DZ_OPAQUE */
+size_t dz_dtype_size(dz_dtype dtype);  /* bytes of an element; 1 for DZ_OPAQUE */
 int dz_dtype_is_float(dz_dtype dtype); /* the lossy path can widen it: F32, F16, BF16 */
 
 static inline float dz_bits_to_float(uint32_t bits) {

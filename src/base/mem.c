@@ -24,8 +24,7 @@ dz_rc dz_grow(void **ptr, size_t *cap, size_t need, size_t size, dz_error *err) 
     while (want < need) {
         if (__builtin_mul_overflow(want, (size_t)2, &want)) want = need;
     }
-    if (__builtin_mul_overflow(want, size, &nbytes))
-        return dz_fail(err, DZ_ENOMEM, "a buffer of %zu x %zu bytes is too large", want, size);
+    if (__builtin_mul_overflow(want, size, &nbytes)) return dz_fail(err, DZ_ENOMEM, "a buffer of %zu x %zu bytes is too large", want, size);
     void *grown = realloc(*ptr, nbytes);
     if (!grown) return dz_fail(err, DZ_ENOMEM, "out of memory: %zu bytes wanted", nbytes);
     *ptr = grown;
@@ -57,7 +56,8 @@ char *dz_format(dz_error *err, const char *fmt, ...) {
 
 dz_rc dz_buf_reserve(dz_buf *buf, size_t more, dz_error *err) {
     size_t need;
-    if (__builtin_add_overflow(buf->len, more, &need)) return dz_fail(err, DZ_ENOMEM, "a buffer of %zu + %zu bytes is too large", buf->len, more);
+    if (__builtin_add_overflow(buf->len, more, &need))
+        return dz_fail(err, DZ_ENOMEM, "a buffer of %zu + %zu bytes is too large", buf->len, more);
     return dz_grow((void **)&buf->data, &buf->cap, need, 1, err);
 }
 

@@ -15,8 +15,8 @@ static void print_help(const dz_command *command, const dz_option *options) {
     printf("usage: deltazoo %s %s\n\n%s\n\noptions:\n", command->name, command->arguments, command->summary);
     for (const dz_option *o = options; o->name; o++) {
         char left[64];
-        snprintf(left, sizeof left, "%s%c%s--%s%s%s", o->letter ? "-" : "  ", o->letter ? o->letter : ' ', o->letter ? ", " : " ", o->name, o->value ? " " : "",
-                 o->value ? o->value : "");
+        snprintf(left, sizeof left, "%s%c%s--%s%s%s", o->letter ? "-" : "  ", o->letter ? o->letter : ' ', o->letter ? ", " : " ", o->name,
+                 o->value ? " " : "", o->value ? o->value : "");
         printf("  %-30s %s\n", left, o->help);
     }
     printf("  %-30s %s\n", "    --help", "this text");
@@ -26,7 +26,8 @@ static dz_rc take_whole(const dz_option *o, const char *text, uint64_t most, uin
     char *end = NULL;
     errno = 0;
     unsigned long long x = strtoull(text, &end, 10);
-    if (end == text || *end || errno || text[0] == '-' || x > most) return dz_fail(err, DZ_EUSAGE, "--%s: '%s' is not a whole number up to %llu", o->name, text, (unsigned long long)most);
+    if (end == text || *end || errno || text[0] == '-' || x > most)
+        return dz_fail(err, DZ_EUSAGE, "--%s: '%s' is not a whole number up to %llu", o->name, text, (unsigned long long)most);
     *out = x;
     return DZ_OK;
 }
@@ -60,8 +61,8 @@ void dz_option_list_free(dz_option_list *list) {
     *list = (dz_option_list){0};
 }
 
-dz_rc dz_parse_options(const dz_world *world, const dz_command *command, int argc, char **argv, const dz_option *options, const char **args, int nargs,
-                       int *helped, dz_error *err) {
+dz_rc dz_parse_options(const dz_world *world, const dz_command *command, int argc, char **argv, const dz_option *options, const char **args,
+                       int nargs, int *helped, dz_error *err) {
     struct option longs[MOST_OPTIONS + 2] = {{0}};
     char shorts[2 * MOST_OPTIONS + 2] = ":";
     int n = 0;
@@ -86,12 +87,13 @@ dz_rc dz_parse_options(const dz_world *world, const dz_command *command, int arg
         int which = c >= 256 ? c - 256 : -1;
         for (int i = 0; c < 256 && i < n; i++) which = options[i].letter == c ? i : which;
         if (c == ':') return dz_fail(err, DZ_EUSAGE, "%s: option '%s' needs a value", command->name, argv[optind - 1]);
-        if (c == '?' || which < 0) return dz_fail(err, DZ_EUSAGE, "%s: unknown option '%s' (deltazoo %s --help)", command->name, argv[optind - 1], command->name);
+        if (c == '?' || which < 0)
+            return dz_fail(err, DZ_EUSAGE, "%s: unknown option '%s' (deltazoo %s --help)", command->name, argv[optind - 1], command->name);
         if (take(&options[which], optarg, err) != DZ_OK) return err->rc;
     }
     if (argc - optind != nargs)
-        return dz_fail(err, DZ_EUSAGE, "%s: %d argument%s wanted, %d given: deltazoo %s %s", command->name, nargs, nargs == 1 ? "" : "s", argc - optind,
-                       command->name, command->arguments);
+        return dz_fail(err, DZ_EUSAGE, "%s: %d argument%s wanted, %d given: deltazoo %s %s", command->name, nargs, nargs == 1 ? "" : "s",
+                       argc - optind, command->name, command->arguments);
     for (int i = 0; i < nargs; i++) args[i] = argv[optind + i];
     return DZ_OK;
 }

@@ -17,7 +17,7 @@ typedef struct dz_option {
     const char *name; /* long; NULL ends the table */
     char letter;      /* 0: none */
     dz_option_kind kind;
-    void *target;     /* int *, const char **, dz_option_list *, int *, uint64_t *, uint64_t * */
+    void *target;      /* int *, const char **, dz_option_list *, int *, uint64_t *, uint64_t * */
     const char *value; /* its name in the help */
     const char *help;
 } dz_option;
@@ -29,8 +29,8 @@ typedef struct dz_command {
 
 /* Parses options anywhere among exactly `nargs` positional arguments. `--help` prints the command's help on rank 0 and returns 1 in
  * `*helped`. Every rank parses alike. DZ_EUSAGE otherwise. */
-dz_rc dz_parse_options(const dz_world *world, const dz_command *command, int argc, char **argv, const dz_option *options, const char **args, int nargs,
-                       int *helped, dz_error *err);
+dz_rc dz_parse_options(const dz_world *world, const dz_command *command, int argc, char **argv, const dz_option *options, const char **args,
+                       int nargs, int *helped, dz_error *err);
 void dz_option_list_free(dz_option_list *list);
 
 extern const dz_command DZ_CMD_SYNTH, DZ_CMD_COMPRESS, DZ_CMD_RESTORE, DZ_CMD_INFO, DZ_CMD_VERIFY, DZ_CMD_COMPARE, DZ_CMD_PLAN;

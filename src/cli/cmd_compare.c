@@ -9,8 +9,8 @@
 static json_t *number(double x) { return isfinite(x) ? json_real(x) : json_null(); }
 
 static json_t *error_json(const dz_tensor_error *e) {
-    json_t *o = json_pack("{s:I, s:b, s:o, s:o, s:o}", "parameters", (json_int_t)e->count, "identical", e->identical, "relative_error", number(e->relative), "cosine",
-                          number(e->cosine), "max_abs_error", number(e->max_abs));
+    json_t *o = json_pack("{s:I, s:b, s:o, s:o, s:o}", "parameters", (json_int_t)e->count, "identical", e->identical, "relative_error",
+                          number(e->relative), "cosine", number(e->cosine), "max_abs_error", number(e->max_abs));
     if (e->name) json_object_set_new(o, "name", json_string(e->name));
     if (e->name) json_object_set_new(o, "policy", json_string(dz_policy_name((dz_policy)e->policy)));
     return o;
@@ -26,12 +26,15 @@ static void print_table(const dz_compare_result *r) {
     for (size_t i = 0; i < r->ntensors; i++) {
         const dz_tensor_error *e = &r->tensors[i];
         printf("%-*s  %-10s ", (int)width, e->name, dz_policy_name((dz_policy)e->policy));
-        if (e->identical) printf("%10s\n", "identical");
-        else printf("%10.4f %10.4f %12.3g\n", e->relative, e->cosine, e->max_abs);
+        if (e->identical)
+            printf("%10s\n", "identical");
+        else
+            printf("%10.4f %10.4f %12.3g\n", e->relative, e->cosine, e->max_abs);
     }
     printf("%-*s  %-10s %10.4f %10.4f %12.3g\n", (int)width, "all lossy tensors", "", r->lossy.relative, r->lossy.cosine, r->lossy.max_abs);
-    printf("\n%zu of %zu tensors are identical. rel. error: |restored - fine-tuned| / |fine-tuned - base|, Frobenius; cosine: between the two deltas.\n", identical,
-           r->ntensors);
+    printf("\n%zu of %zu tensors are identical. rel. error: |restored - fine-tuned| / |fine-tuned - base|, Frobenius; cosine: between the "
+           "two deltas.\n",
+           identical, r->ntensors);
 }
 
 static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
@@ -50,7 +53,8 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
     if (rc == DZ_OK && world->rank == 0 && json) {
         json_t *list = json_array();
         for (size_t i = 0; i < r.ntensors; i++) json_array_append_new(list, error_json(&r.tensors[i]));
-        rc = dz_print_json(json_pack("{s:s, s:s, s:o, s:o}", "archive", args[0], "task", task, "lossy", error_json(&r.lossy), "tensors", list), NULL, err);
+        rc = dz_print_json(
+            json_pack("{s:s, s:s, s:o, s:o}", "archive", args[0], "task", task, "lossy", error_json(&r.lossy), "tensors", list), NULL, err);
     } else if (rc == DZ_OK && world->rank == 0) {
         print_table(&r);
     }

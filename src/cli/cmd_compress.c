@@ -20,8 +20,8 @@ static dz_rc tell(const dz_compress_options *opt, const dz_compress_result *r, c
     if (dz_archive_open(opt->archive, &archive, err) != DZ_OK) return err->rc;
     dz_print_notes(&r->notes);
     const dz_task_entry *first = &archive->catalog->tasks[0];
-    printf("%s: %zu task%s, recipe %s, sparsity %g, %u bits, seed %llu\n\n", opt->archive, archive->catalog->ntasks, archive->catalog->ntasks == 1 ? "" : "s",
-           r->recipe_name, first->sparsity, first->bits, (unsigned long long)first->seed);
+    printf("%s: %zu task%s, recipe %s, sparsity %g, %u bits, seed %llu\n\n", opt->archive, archive->catalog->ntasks,
+           archive->catalog->ntasks == 1 ? "" : "s", r->recipe_name, first->sparsity, first->bits, (unsigned long long)first->seed);
     dz_print_tasks(archive->catalog);
     print_phases(r);
     if (report) dz_print_json(dz_job_json(r, archive->catalog, opt), report, err);
@@ -61,5 +61,6 @@ out:
     return rc;
 }
 
-const dz_command DZ_CMD_COMPRESS = {"compress", "ZOO.yaml -o ARCHIVE [--recipe FILE|NAME] [--set KEY=VALUE]... [--mem-per-rank SIZE] [--report FILE.json]",
-                                    "Compresses the fine-tuned models of a zoo against their base into one archive.", run};
+const dz_command DZ_CMD_COMPRESS = {
+    "compress", "ZOO.yaml -o ARCHIVE [--recipe FILE|NAME] [--set KEY=VALUE]... [--mem-per-rank SIZE] [--report FILE.json]",
+    "Compresses the fine-tuned models of a zoo against their base into one archive.", run};

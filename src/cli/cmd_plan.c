@@ -63,10 +63,11 @@ static json_t *rank_json(const dz_plan *plan) {
             const dz_pair *pair = &plan->pairs[unit->pair];
             bytes += (double)(dz_tile_count(&pair->tiles, unit->tile) * dz_dtype_size(dz_pair_tensor(plan, pair)->dtype));
         }
-        json_array_append_new(list, json_pack("{s:I, s:f, s:f}", "tiles", (json_int_t)(plan->first_unit[r + 1] - plan->first_unit[r]), "bytes", bytes, "cost",
-                                              mean > 0 ? (double)plan->rank_cost[r] / mean : 0));
+        json_array_append_new(list, json_pack("{s:I, s:f, s:f}", "tiles", (json_int_t)(plan->first_unit[r + 1] - plan->first_unit[r]),
+                                              "bytes", bytes, "cost", mean > 0 ? (double)plan->rank_cost[r] / mean : 0));
     }
-    return json_pack("{s:i, s:I, s:f, s:o}", "ranks", plan->nranks, "tiles", (json_int_t)plan->nunits, "imbalance", mean > 0 ? most / mean : 1, "per_rank", list);
+    return json_pack("{s:i, s:I, s:f, s:o}", "ranks", plan->nranks, "tiles", (json_int_t)plan->nunits, "imbalance",
+                     mean > 0 ? most / mean : 1, "per_rank", list);
 }
 
 static dz_rc tell_json(const dz_zoo *zoo, const dz_plan *plan, dz_error *err) {
@@ -80,12 +81,13 @@ static dz_rc tell_json(const dz_zoo *zoo, const dz_plan *plan, dz_error *err) {
             json_array_append_new(tensors, json_pack("{s:s, s:s, s:s, s:i}", "name", tensor->name, "dtype", tensor->dtype_name, "policy",
                                                      dz_policy_name(pair->policy), "tiles", (int)pair->tiles.ntiles));
         }
-        json_array_append_new(tasks, json_pack("{s:s, s:f, s:f, s:f, s:f, s:f, s:o}", "name", zoo->names[t], "lossy_bytes", s.lossy_bytes, "lossless_bytes",
-                                               s.lossless_bytes, "dropped_bytes", s.dropped_bytes, "lossy_parameters", s.lossy_parameters,
-                                               "predicted_lossy_stored_bytes", s.predicted, "tensors", tensors));
+        json_array_append_new(tasks, json_pack("{s:s, s:f, s:f, s:f, s:f, s:f, s:o}", "name", zoo->names[t], "lossy_bytes", s.lossy_bytes,
+                                               "lossless_bytes", s.lossless_bytes, "dropped_bytes", s.dropped_bytes, "lossy_parameters",
+                                               s.lossy_parameters, "predicted_lossy_stored_bytes", s.predicted, "tensors", tensors));
     }
     char *text = dz_recipe_text(zoo->recipe, err);
-    json_t *root = json_pack("{s:s, s:s?, s:o, s:o}", "recipe", zoo->recipe->name, "recipe_text", text, "tasks", tasks, "work", rank_json(plan));
+    json_t *root =
+        json_pack("{s:s, s:s?, s:o, s:o}", "recipe", zoo->recipe->name, "recipe_text", text, "tasks", tasks, "work", rank_json(plan));
     free(text);
     return dz_print_json(root, NULL, err);
 }
@@ -93,18 +95,20 @@ static dz_rc tell_json(const dz_zoo *zoo, const dz_plan *plan, dz_error *err) {
 static void tell(const dz_zoo *zoo, const dz_plan *plan) {
     char a[32], b[32], c[32];
     double mean = 0, most = 0;
-    printf("recipe %s: sparsity %g, %d bits\n\n%-16s %22s %24s %12s %s\n", zoo->recipe->name, zoo->recipe->sparsity, zoo->recipe->bits, "task", "lossy tensors",
-           "exact tensors", "dropped", "lossy stored, about");
+    printf("recipe %s: sparsity %g, %d bits\n\n%-16s %22s %24s %12s %s\n", zoo->recipe->name, zoo->recipe->sparsity, zoo->recipe->bits,
+           "task", "lossy tensors", "exact tensors", "dropped", "lossy stored, about");
     for (size_t t = 0; t < zoo->ntasks; t++) {
         totals s = totals_of(plan, zoo->recipe, t);
         printf("%-16s %10zu %11s %12zu %11s %12zu %s (%.0fx)\n", zoo->names[t], s.lossy, dz_format_size(s.lossy_bytes, a), s.lossless,
-               dz_format_size(s.lossless_bytes, b), s.dropped, dz_format_size(s.predicted, c), s.predicted > 0 ? s.lossy_bytes / s.predicted : 0);
+               dz_format_size(s.lossless_bytes, b), s.dropped, dz_format_size(s.predicted, c),
+               s.predicted > 0 ? s.lossy_bytes / s.predicted : 0);
     }
     for (int r = 0; r < plan->nranks; r++) {
         mean += (double)plan->rank_cost[r] / plan->nranks;
         most = (double)plan->rank_cost[r] > most ? (double)plan->rank_cost[r] : most;
     }
-    printf("\n%d rank%s, %zu tiles, imbalance (slowest rank over mean) %.3f\n", plan->nranks, plan->nranks == 1 ? "" : "s", plan->nunits, mean > 0 ? most / mean : 1);
+    printf("\n%d rank%s, %zu tiles, imbalance (slowest rank over mean) %.3f\n", plan->nranks, plan->nranks == 1 ? "" : "s", plan->nunits,
+           mean > 0 ? most / mean : 1);
 }
 
 static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
@@ -132,8 +136,10 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
     if ((rc = dz_agree(world, rc, err)) != DZ_OK) goto out;
     if (world->rank == 0) {
         dz_print_notes(&plan->notes);
-        if (json) rc = tell_json(&zoo, plan, err);
-        else tell(&zoo, plan);
+        if (json)
+            rc = tell_json(&zoo, plan, err);
+        else
+            tell(&zoo, plan);
     }
     rc = dz_agree(world, rc, err);
 out:

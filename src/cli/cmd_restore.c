@@ -9,24 +9,26 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
     dz_restore_result result = {0};
     const char *args[1];
     int helped = 0;
-    const dz_option options[] = {{"task", 't', DZ_OPTION_TEXT, &opt.task, "NAME", "the task to restore"},
-                                 {"base", 'b', DZ_OPTION_TEXT, &opt.base, "PATH", "the base model it was compressed against"},
-                                 {"output", 'o', DZ_OPTION_TEXT, &opt.out, "DIR", "gets the model's files"},
-                                 {"tensor", 0, DZ_OPTION_TEXT, &opt.tensors, "GLOB", "only these tensors, into one file, without side files"},
-                                 {"force", 0, DZ_OPTION_FLAG, &opt.force, NULL, "replace files that DIR has"},
-                                 {"quiet", 'q', DZ_OPTION_FLAG, &opt.quiet, NULL, "no progress"},
-                                 {NULL, 0, DZ_OPTION_FLAG, NULL, NULL, NULL}};
+    const dz_option options[] = {
+        {"task", 't', DZ_OPTION_TEXT, &opt.task, "NAME", "the task to restore"},
+        {"base", 'b', DZ_OPTION_TEXT, &opt.base, "PATH", "the base model it was compressed against"},
+        {"output", 'o', DZ_OPTION_TEXT, &opt.out, "DIR", "gets the model's files"},
+        {"tensor", 0, DZ_OPTION_TEXT, &opt.tensors, "GLOB", "only these tensors, into one file, without side files"},
+        {"force", 0, DZ_OPTION_FLAG, &opt.force, NULL, "replace files that DIR has"},
+        {"quiet", 'q', DZ_OPTION_FLAG, &opt.quiet, NULL, "no progress"},
+        {NULL, 0, DZ_OPTION_FLAG, NULL, NULL, NULL}};
     if (dz_parse_options(world, &DZ_CMD_RESTORE, argc, argv, options, args, 1, &helped, err) != DZ_OK || helped) return err->rc;
     if (!opt.task || !opt.base || !opt.out) return dz_fail(err, DZ_EUSAGE, "restore: --task NAME, --base PATH and -o DIR are needed");
     opt.archive = args[0];
     dz_rc rc = dz_restore(world, &opt, &result, err);
     if (rc == DZ_OK && world->rank == 0) {
         char size[32], memory[32];
-        printf("%s: task %s, %llu tensors, %s in %llu file%s, %.2f s, peak memory %s per rank\n", opt.out, opt.task, (unsigned long long)result.ntensors,
-               dz_format_size((double)result.nbytes, size), (unsigned long long)result.nfiles, result.nfiles == 1 ? "" : "s", result.secs,
-               dz_format_size(result.peak_memory, memory));
+        printf("%s: task %s, %llu tensors, %s in %llu file%s, %.2f s, peak memory %s per rank\n", opt.out, opt.task,
+               (unsigned long long)result.ntensors, dz_format_size((double)result.nbytes, size), (unsigned long long)result.nfiles,
+               result.nfiles == 1 ? "" : "s", result.secs, dz_format_size(result.peak_memory, memory));
     }
     return rc;
 }
 
-const dz_command DZ_CMD_RESTORE = {"restore", "ARCHIVE --task NAME --base PATH -o DIR [--tensor GLOB]", "Restores a task from archive and base.", run};
+const dz_command DZ_CMD_RESTORE = {"restore", "ARCHIVE --task NAME --base PATH -o DIR [--tensor GLOB]",
+                                   "Restores a task from archive and base.", run};

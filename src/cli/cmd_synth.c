@@ -25,7 +25,8 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
     const char *dtype = "bf16", *tails = "t";
     int helped = 0, quiet = 0;
     const dz_option options[] = {
-        {"shape", 0, DZ_OPTION_TEXT, &opt.model, "NAME", "tiny, vit-b-32, vit-l-14, roberta-base, t5-base, beit3-base, llama2-7b, llama2-13b"},
+        {"shape", 0, DZ_OPTION_TEXT, &opt.model, "NAME",
+         "tiny, vit-b-32, vit-l-14, roberta-base, t5-base, beit3-base, llama2-7b, llama2-13b"},
         {"layers", 0, DZ_OPTION_INT, &opt.layers, "N", "only the first N blocks"},
         {"tasks", 0, DZ_OPTION_INT, &opt.tasks, "N", "fine-tuned models beside the base (4)"},
         {"dtype", 0, DZ_OPTION_TEXT, &dtype, "TYPE", "f32, f16 or bf16 (bf16)"},

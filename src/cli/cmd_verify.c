@@ -13,8 +13,9 @@ static dz_rc tell_json(const char *path, const dz_verify_result *r, dz_error *er
         json_array_append_new(list, json_stringn(line, len));
         at += len + 1;
     }
-    return dz_print_json(json_pack("{s:s, s:b, s:I, s:I, s:I, s:I, s:o}", "archive", path, "sound", r->problems == 0, "tasks", (json_int_t)r->ntasks, "tensors",
-                                   (json_int_t)r->ntensors, "blocks", (json_int_t)r->nblocks, "payload_bytes", (json_int_t)r->nbytes, "problems", list),
+    return dz_print_json(json_pack("{s:s, s:b, s:I, s:I, s:I, s:I, s:o}", "archive", path, "sound", r->problems == 0, "tasks",
+                                   (json_int_t)r->ntasks, "tensors", (json_int_t)r->ntensors, "blocks", (json_int_t)r->nblocks,
+                                   "payload_bytes", (json_int_t)r->nbytes, "problems", list),
                          NULL, err);
 }
 
@@ -39,14 +40,17 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
             fprintf(stderr, "deltazoo: damage: %.*s\n", len, line);
             at += (size_t)len + 1;
         }
-        printf("%s: %llu task%s, %llu tensors, %llu blocks, %s: ", args[0], (unsigned long long)r.ntasks, r.ntasks == 1 ? "" : "s", (unsigned long long)r.ntensors,
-               (unsigned long long)r.nblocks, dz_format_size((double)r.nbytes, size));
-        if (r.problems) printf("%d problem%s\n", r.problems, r.problems == 1 ? "" : "s");
-        else printf("sound%s, %.2f s\n", base ? ", base right" : "", r.secs);
+        printf("%s: %llu task%s, %llu tensors, %llu blocks, %s: ", args[0], (unsigned long long)r.ntasks, r.ntasks == 1 ? "" : "s",
+               (unsigned long long)r.ntensors, (unsigned long long)r.nblocks, dz_format_size((double)r.nbytes, size));
+        if (r.problems)
+            printf("%d problem%s\n", r.problems, r.problems == 1 ? "" : "s");
+        else
+            printf("sound%s, %.2f s\n", base ? ", base right" : "", r.secs);
     }
     if (rc == DZ_EDAMAGE && err->rc == DZ_OK && world->rank == 0) dz_fail(err, rc, "%s: is damaged", args[0]);
     dz_buf_free(&r.text);
     return rc;
 }
 
-const dz_command DZ_CMD_VERIFY = {"verify", "ARCHIVE [--base PATH] [--json]", "Checks structure, every checksum and every block; exit 3 on damage.", run};
+const dz_command DZ_CMD_VERIFY = {"verify", "ARCHIVE [--base PATH] [--json]",
+                                  "Checks structure, every checksum and every block; exit 3 on damage.", run};

@@ -1,3 +1,4 @@
+#include <malloc.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -5,7 +6,7 @@
 #include "cli/cli.h"
 #include "pipeline/version.h"
 
-static const dz_command *const COMMANDS[] = {&DZ_CMD_SYNTH,   &DZ_CMD_COMPRESS, &DZ_CMD_RESTORE, &DZ_CMD_INFO,
+static const dz_command *const COMMANDS[] = {&DZ_CMD_SYNTH,  &DZ_CMD_COMPRESS, &DZ_CMD_RESTORE, &DZ_CMD_INFO,
                                              &DZ_CMD_VERIFY, &DZ_CMD_COMPARE,  &DZ_CMD_PLAN,    NULL};
 
 static void usage(FILE *to) {
@@ -28,6 +29,10 @@ int main(int argc, char **argv) {
     dz_error err = {0};
     dz_rc rc = DZ_OK;
     const dz_command *command = NULL;
+#ifdef __GLIBC__
+    mallopt(M_MMAP_THRESHOLD, 32 << 20); /* large buffers are reused, not given back and faulted in again */
+    mallopt(M_TRIM_THRESHOLD, 1 << 30);
+#endif
     dz_world_begin(&world, &argc, &argv);
     const char *name = argc > 1 ? argv[1] : "";
     for (int i = 0; COMMANDS[i]; i++) {

@@ -13,7 +13,8 @@ static json_t *tensor_json(const dz_catalog *c, const dz_index_row *row) {
     json_t *shape = json_array();
     for (uint32_t d = 0; d < t->ndim; d++) json_array_append_new(shape, json_integer((json_int_t)t->shape[d]));
     json_t *o = json_pack("{s:s, s:o, s:s, s:s, s:I}", "name", t->name, "shape", shape, "dtype", t->dtype, "policy",
-                          row->policy == DZ_POLICY_ABSENT ? "absent" : dz_policy_name((dz_policy)row->policy), "stored_bytes", (json_int_t)row->length);
+                          row->policy == DZ_POLICY_ABSENT ? "absent" : dz_policy_name((dz_policy)row->policy), "stored_bytes",
+                          (json_int_t)row->length);
     if (row->policy == DZ_POLICY_ULTRADELTA) {
         json_object_set_new(o, "sparsity", json_real((double)row->sparsity));
         json_object_set_new(o, "kept", json_integer((json_int_t)row->kept));
@@ -30,13 +31,14 @@ static json_t *tensor_json(const dz_catalog *c, const dz_index_row *row) {
 
 static json_t *task_json(const dz_task_entry *t) {
     dz_sizes s = dz_task_sizes(t);
-    json_t *lossy = json_pack("{s:I, s:I, s:I, s:I, s:f, s:{s:f, s:f, s:f}}", "parameters", (json_int_t)t->lossy_parameters, "kept", (json_int_t)t->lossy_kept,
-                              "source_bytes", (json_int_t)s.lossy_source, "stored_bytes", (json_int_t)s.lossy_stored, "entropy_bytes", t->entropy_bytes, "ratio",
-                              "on_disk", s.lossy_ratio, "value_bits", s.value_bits, "positions_coded", s.positions_coded);
-    return json_pack("{s:s, s:s, s:f, s:f, s:f, s:f, s:f, s:i, s:I, s:I, s:I, s:{s:f}, s:o}", "name", t->name, "recipe", t->recipe, "gamma", (double)t->gamma,
-                     "trace_norm", t->trace_norm, "trace_norm_error", t->trace_error, "reference_trace_norm", t->trace_reference, "sparsity", t->sparsity,
-                     "bits", (int)t->bits, "seed", (json_int_t)t->seed, "source_bytes", (json_int_t)s.source, "stored_bytes", (json_int_t)s.stored, "ratio",
-                     "on_disk", s.ratio, "lossy", lossy);
+    json_t *lossy = json_pack("{s:I, s:I, s:I, s:I, s:f, s:{s:f, s:f, s:f}}", "parameters", (json_int_t)t->lossy_parameters, "kept",
+                              (json_int_t)t->lossy_kept, "source_bytes", (json_int_t)s.lossy_source, "stored_bytes",
+                              (json_int_t)s.lossy_stored, "entropy_bytes", t->entropy_bytes, "ratio", "on_disk", s.lossy_ratio,
+                              "value_bits", s.value_bits, "positions_coded", s.positions_coded);
+    return json_pack("{s:s, s:s, s:f, s:f, s:f, s:f, s:f, s:i, s:I, s:I, s:I, s:{s:f}, s:o}", "name", t->name, "recipe", t->recipe, "gamma",
+                     (double)t->gamma, "trace_norm", t->trace_norm, "trace_norm_error", t->trace_error, "reference_trace_norm",
+                     t->trace_reference, "sparsity", t->sparsity, "bits", (int)t->bits, "seed", (json_int_t)t->seed, "source_bytes",
+                     (json_int_t)s.source, "stored_bytes", (json_int_t)s.stored, "ratio", "on_disk", s.ratio, "lossy", lossy);
 }
 
 json_t *dz_info_json(const dz_catalog *c, const dz_task_entry *only) {
@@ -55,8 +57,9 @@ json_t *dz_info_json(const dz_catalog *c, const dz_task_entry *only) {
         }
         json_array_append_new(tasks, o);
     }
-    return json_pack("{s:i, s:s, s:{s:s, s:I}, s:I, s:I, s:o}", "format_version", (int)c->format_version, "generator", c->generator, "base", "fingerprint", hex,
-                     "tensors", (json_int_t)c->nbase, "archive_bytes", (json_int_t)c->file_size, "shared_bytes", (json_int_t)c->shared_bytes, "tasks", tasks);
+    return json_pack("{s:i, s:s, s:{s:s, s:I}, s:I, s:I, s:o}", "format_version", (int)c->format_version, "generator", c->generator, "base",
+                     "fingerprint", hex, "tensors", (json_int_t)c->nbase, "archive_bytes", (json_int_t)c->file_size, "shared_bytes",
+                     (json_int_t)c->shared_bytes, "tasks", tasks);
 }
 
 json_t *dz_job_json(const dz_compress_result *r, const dz_catalog *c, const dz_compress_options *opt) {
@@ -74,10 +77,11 @@ json_t *dz_job_json(const dz_compress_result *r, const dz_catalog *c, const dz_c
         at += len + 1;
     }
     json_t *root = dz_info_json(c, NULL);
-    json_t *job = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:i, s:f, s:o, s:f, s:f, s:f, s:I, s:o}", "version", DZ_VERSION, "manifest", opt->manifest, "archive",
-                            opt->archive, "recipe", r->recipe_name, "host", host, "finished", stamp, "ranks", r->nranks, "seconds", r->total_secs, "phase_seconds",
-                            phases, "peak_memory_bytes", r->peak_memory, "bytes_read", r->bytes_read, "planned_imbalance", r->planned_imbalance,
-                            "mem_per_rank_bytes", (json_int_t)opt->mem_per_rank, "notes", notes);
+    json_t *job =
+        json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:i, s:f, s:o, s:f, s:f, s:f, s:I, s:o}", "version", DZ_VERSION, "manifest",
+                  opt->manifest, "archive", opt->archive, "recipe", r->recipe_name, "host", host, "finished", stamp, "ranks", r->nranks,
+                  "seconds", r->total_secs, "phase_seconds", phases, "peak_memory_bytes", r->peak_memory, "bytes_read", r->bytes_read,
+                  "planned_imbalance", r->planned_imbalance, "mem_per_rank_bytes", (json_int_t)opt->mem_per_rank, "notes", notes);
     json_object_set_new(root, "job", job);
     return root;
 }
@@ -88,20 +92,25 @@ void dz_print_tasks(const dz_catalog *c) {
     double source = 0, stored = 0;
     for (size_t t = 0; t < c->ntasks; t++) width = strlen(c->tasks[t].name) > width ? strlen(c->tasks[t].name) : width;
     printf("%-*s  %10s %10s   %-17s   %-23s   %8s   %s\n", (int)width, "", "", "", "ratio on disk", "paper's ratios (lossy)", "", "");
-    printf("%-*s  %10s %10s   %8s %8s   %10s %12s   %8s   %s\n", (int)width, "task", "bytes in", "stored", "lossy", "whole", "value bits", "pos. coded", "gamma",
-           "trace norm");
+    printf("%-*s  %10s %10s   %8s %8s   %10s %12s   %8s   %s\n", (int)width, "task", "bytes in", "stored", "lossy", "whole", "value bits",
+           "pos. coded", "gamma", "trace norm");
     for (size_t t = 0; t < c->ntasks; t++) {
         const dz_task_entry *e = &c->tasks[t];
         dz_sizes s = dz_task_sizes(e);
         source += s.source;
         stored += s.stored;
         printf("%-*s  %10s %10s   ", (int)width, e->name, dz_format_size(s.source, a), dz_format_size(s.stored, b));
-        if (s.lossy_ratio > 0) printf("%7.1fx %7.1fx   %9.1fx %11.1fx   %8.4f   ", s.lossy_ratio, s.ratio, s.value_bits, s.positions_coded, (double)e->gamma);
-        else printf("%8s %7.1fx   %10s %12s   %8.4f   ", "-", s.ratio, "-", "-", (double)e->gamma);
-        if (e->trace_norm > 0) printf("%.5g +- %.2g %%\n", e->trace_norm, 100 * e->trace_error / e->trace_norm);
-        else printf("-\n");
+        if (s.lossy_ratio > 0)
+            printf("%7.1fx %7.1fx   %9.1fx %11.1fx   %8.4f   ", s.lossy_ratio, s.ratio, s.value_bits, s.positions_coded, (double)e->gamma);
+        else
+            printf("%8s %7.1fx   %10s %12s   %8.4f   ", "-", s.ratio, "-", "-", (double)e->gamma);
+        if (e->trace_norm > 0)
+            printf("%.5g +- %.2g %%\n", e->trace_norm, 100 * e->trace_error / e->trace_norm);
+        else
+            printf("-\n");
     }
-    printf("%-*s  %10s %10s   %8s %7.1fx\n", (int)width, "all", dz_format_size(source, a), dz_format_size(stored, b), "", stored > 0 ? source / stored : 0);
+    printf("%-*s  %10s %10s   %8s %7.1fx\n", (int)width, "all", dz_format_size(source, a), dz_format_size(stored, b), "",
+           stored > 0 ? source / stored : 0);
     printf("\narchive %s, of which %s are shared by all tasks; everything counted, %.1fx\n", dz_format_size((double)c->file_size, a),
            dz_format_size((double)c->shared_bytes, b), c->file_size ? source / (double)c->file_size : 0);
 }
@@ -112,17 +121,22 @@ void dz_print_tensors(const dz_catalog *c, const dz_task_entry *t) {
         size_t len = strlen(c->tensors[t->rows[i].tensor].name);
         width = len > width ? len : width;
     }
-    printf("\n%-*s  %-5s %-18s %-10s %9s %10s %12s %8s\n", (int)width, "tensor", "dtype", "shape", "policy", "sparsity", "kept", "stored", "ratio");
+    printf("\n%-*s  %-5s %-18s %-10s %9s %10s %12s %8s\n", (int)width, "tensor", "dtype", "shape", "policy", "sparsity", "kept", "stored",
+           "ratio");
     for (size_t i = 0; i < t->nrows; i++) {
         const dz_index_row *r = &t->rows[i];
         dz_tensor tensor = dz_tensor_of_row(&c->tensors[r->tensor]);
         char shape[DZ_SHAPE_TEXT];
         printf("%-*s  %-5s %-18s %-10s ", (int)width, tensor.name, tensor.dtype_name, dz_shape_text(&tensor, shape),
                r->policy == DZ_POLICY_ABSENT ? "absent" : dz_policy_name((dz_policy)r->policy));
-        if (r->policy == DZ_POLICY_ULTRADELTA) printf("%9.5f %10llu ", (double)r->sparsity, (unsigned long long)r->kept);
-        else printf("%9s %10s ", "-", "-");
+        if (r->policy == DZ_POLICY_ULTRADELTA)
+            printf("%9.5f %10llu ", (double)r->sparsity, (unsigned long long)r->kept);
+        else
+            printf("%9s %10s ", "-", "-");
         printf("%12llu ", (unsigned long long)r->length);
-        if (r->length) printf("%7.1fx\n", (double)tensor.nbytes / (double)r->length);
-        else printf("%8s\n", "-");
+        if (r->length)
+            printf("%7.1fx\n", (double)tensor.nbytes / (double)r->length);
+        else
+            printf("%8s\n", "-");
     }
 }

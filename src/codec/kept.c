@@ -60,12 +60,15 @@ static void count_zones(const dz_selection *s, zones *z) {
         size_t zone = 0;
         uint32_t u = s->u[i];
         while (zone < z->n && u >= z->border[zone]) zone++;
-        if (u < s->limit[s->level[i]]) z->kept[zone][s->level[i]]++;
-        else z->skip[zone]++;
+        if (u < s->limit[s->level[i]])
+            z->kept[zone][s->level[i]]++;
+        else
+            z->skip[zone]++;
     }
 }
 
-/* Bits (2^-16 units) of one rANS stream with these counts: entropy, states and tables as htscodecs writes them, near enough to choose by. */
+/* Bits (2^-16 units) of one rANS stream with these counts: entropy, states and tables as htscodecs writes them, near enough to choose by.
+ */
 static uint64_t stream_cost(const uint64_t *counts, unsigned n) {
     uint64_t used = 0, total = 0;
     for (unsigned i = 0; i < n; i++) {
@@ -106,8 +109,8 @@ static split choose_split(const dz_select_input *in, const dz_selection *s, cons
     return found;
 }
 
-/* The symbol that says "not kept": one past the levels, or with 256 of them the level that is kept least, whose kept elements then go to the
- * exceptions. */
+/* The symbol that says "not kept": one past the levels, or with 256 of them the level that is kept least, whose kept elements then go to
+ * the exceptions. */
 static unsigned skip_symbol(const dz_select_input *in) {
     unsigned nlevels = 1U << in->bits, rarest = 0;
     if (nlevels < DZ_MAX_LEVELS) return nlevels;
@@ -138,11 +141,14 @@ static dz_rc fill_streams(const dz_selection *s, split cut, unsigned skip, strea
         uint32_t u = s->u[i];
         uint8_t level = s->level[i];
         int kept = u < s->limit[level];
-        for (; rare < s->nrare && s->rare[rare].index < s->index[i]; rare++) put_exception(st, s->rare[rare].index, s->rare[rare].level, err);
+        for (; rare < s->nrare && s->rare[rare].index < s->index[i]; rare++)
+            put_exception(st, s->rare[rare].index, s->rare[rare].level, err);
         if (kept && (u >= cut.high || level == skip)) put_exception(st, s->index[i], level, err);
         uint8_t symbol = kept && level != skip ? level : (uint8_t)skip;
-        if (u < cut.low) st->core[st->ncore++] = symbol;
-        else if (u < cut.high) st->fringe[st->nfringe++] = symbol;
+        if (u < cut.low)
+            st->core[st->ncore++] = symbol;
+        else if (u < cut.high)
+            st->fringe[st->nfringe++] = symbol;
     }
     for (; rare < s->nrare; rare++) put_exception(st, s->rare[rare].index, s->rare[rare].level, err);
     return err->rc;
@@ -277,7 +283,8 @@ static dz_rc decode_seeded(dz_kept *kept, dz_view *view, uint64_t key, size_t co
     if (!core || !fringe || h.nexceptions > view->len - view->pos) return dz_fail(err, DZ_EDAMAGE, "a seeded block is cut short");
     size_t total = (size_t)(h.ncore + h.nfringe);
     kept->scratch.len = 0;
-    if (dz_buf_reserve(&kept->scratch, total, err) != DZ_OK || reserve_kept(kept, total + (size_t)h.nexceptions, err) != DZ_OK) return err->rc;
+    if (dz_buf_reserve(&kept->scratch, total, err) != DZ_OK || reserve_kept(kept, total + (size_t)h.nexceptions, err) != DZ_OK)
+        return err->rc;
     uint8_t *core_symbols = kept->scratch.data, *fringe_symbols = core_symbols + h.ncore;
     if (dz_rans_decode(core_symbols, (size_t)h.ncore, core, (size_t)h.core_len, err) != DZ_OK ||
         dz_rans_decode(fringe_symbols, (size_t)h.nfringe, fringe, (size_t)h.fringe_len, err) != DZ_OK)
@@ -344,9 +351,12 @@ dz_rc dz_kept_decode(dz_kept *kept, const uint8_t *body, size_t nbytes, uint64_t
     unsigned kind = dz_view_u8(&view);
     dz_rc rc = DZ_OK;
     if (view.bad || bits < 1 || bits > 8 || count > UINT32_MAX) return dz_fail(err, DZ_EDAMAGE, "an empty block");
-    if (kind == DZ_KEPT_SEEDED) rc = decode_seeded(kept, &view, key, count, bits, err);
-    else if (kind == DZ_KEPT_GOLOMB) rc = decode_golomb(kept, &view, count, bits, err);
-    else if (kind != DZ_KEPT_NONE) rc = dz_fail(err, DZ_EDAMAGE, "a block of unknown kind %u", kind);
+    if (kind == DZ_KEPT_SEEDED)
+        rc = decode_seeded(kept, &view, key, count, bits, err);
+    else if (kind == DZ_KEPT_GOLOMB)
+        rc = decode_golomb(kept, &view, count, bits, err);
+    else if (kind != DZ_KEPT_NONE)
+        rc = dz_fail(err, DZ_EDAMAGE, "a block of unknown kind %u", kind);
     if (rc == DZ_OK && view.pos != view.len) rc = dz_fail(err, DZ_EDAMAGE, "a block has %zu bytes too many", view.len - view.pos);
     return rc;
 }

@@ -9,10 +9,10 @@
 
 #include "numeric/select.h"
 
-enum { /* on disk: first byte of a tile's body; 16 and above are codec/lossless.h's */
-    DZ_KEPT_NONE = 0,   /* nothing is kept: the byte is all */
-    DZ_KEPT_SEEDED = 1,
-    DZ_KEPT_GOLOMB = 2
+enum {                   /* on disk: first byte of a tile's body; 16 and above are codec/lossless.h's */
+       DZ_KEPT_NONE = 0, /* nothing is kept: the byte is all */
+       DZ_KEPT_SEEDED = 1,
+       DZ_KEPT_GOLOMB = 2
 };
 
 /* The kept elements of a tile in index order. Zero-initialise, reuse, free once. */

@@ -27,7 +27,8 @@ dz_rc dz_rans_decode(uint8_t *symbols, size_t count, const uint8_t *bytes, size_
         return dz_fail(err, DZ_EDAMAGE, "a stream of %zu bytes cannot hold %zu symbols", nbytes, count);
     unsigned got = (unsigned)count;
     unsigned allowed = RANS_ORDER_NOSZ | RANS_ORDER_CAT;
-    if ((bytes[0] & ~allowed) != 0 || !(bytes[0] & RANS_ORDER_NOSZ)) return dz_fail(err, DZ_EDAMAGE, "a stream of unknown kind 0x%02x", bytes[0]);
+    if ((bytes[0] & ~allowed) != 0 || !(bytes[0] & RANS_ORDER_NOSZ))
+        return dz_fail(err, DZ_EDAMAGE, "a stream of unknown kind 0x%02x", bytes[0]);
     if (!rans_uncompress_to_4x16((unsigned char *)(uintptr_t)bytes, (unsigned)nbytes, symbols, &got) || got != count)
         return dz_fail(err, DZ_EDAMAGE, "a stream of %zu bytes does not decode to %zu symbols", nbytes, count);
     return DZ_OK;

@@ -65,7 +65,8 @@ static dz_rc add_shard(dz_checkpoint *ck, const char *file, const char *path, dz
     dz_view view = {.data = raw, .len = 8};
     uint64_t len = dz_view_u64(&view);
     if (len > DZ_HEADER_MAX || len > s->size - 8)
-        return dz_fail(err, DZ_EFAIL, "%s: header of %llu bytes exceeds the file's %llu or the limit of %llu (truncated, or not safetensors)", path,
+        return dz_fail(err, DZ_EFAIL,
+                       "%s: header of %llu bytes exceeds the file's %llu or the limit of %llu (truncated, or not safetensors)", path,
                        (unsigned long long)len, (unsigned long long)s->size, (unsigned long long)DZ_HEADER_MAX);
     s->header_len = (size_t)len + 8;
     if (!(s->header = dz_alloc_raw(s->header_len, 1, err))) return err->rc;
@@ -91,7 +92,8 @@ static dz_rc parse_headers(dz_checkpoint *ck, dz_error *err) {
     for (size_t i = 0; i < ck->nshards; i++) {
         dz_shard *s = &ck->shards[i];
         if (s->header_len < 8) return dz_fail(err, DZ_EFAIL, "%s: no header", s->path);
-        if (dz_safetensors_parse(s->path, s->header + 8, s->header_len - 8, s->size, (uint32_t)i, &ck->tensors, &ck->ntensors, err) != DZ_OK)
+        if (dz_safetensors_parse(s->path, s->header + 8, s->header_len - 8, s->size, (uint32_t)i, &ck->tensors, &ck->ntensors, err) !=
+            DZ_OK)
             return err->rc;
     }
     if (!(ck->by_name = dz_alloc(ck->ntensors, sizeof *ck->by_name, err))) return err->rc;
@@ -100,7 +102,8 @@ static dz_rc parse_headers(dz_checkpoint *ck, dz_error *err) {
     for (size_t i = 1; i < ck->ntensors; i++) {
         const dz_tensor *a = &ck->tensors[ck->by_name[i - 1]], *b = &ck->tensors[ck->by_name[i]];
         if (strcmp(a->name, b->name) == 0)
-            return dz_fail(err, DZ_EFAIL, "%s: tensor '%s' is in both %s and %s", ck->path, a->name, ck->shards[a->shard].file, ck->shards[b->shard].file);
+            return dz_fail(err, DZ_EFAIL, "%s: tensor '%s' is in both %s and %s", ck->path, a->name, ck->shards[a->shard].file,
+                           ck->shards[b->shard].file);
     }
     return DZ_OK;
 }
@@ -117,16 +120,18 @@ static dz_rc index_shards(const char *path, const json_t *map, char ***out, size
     json_object_foreach((json_t *)(uintptr_t)map, tensor, value) {
         const char *file = json_string_value(value);
         if (!file || !dz_path_is_inside(file) || !ends_with(file, ".safetensors"))
-            return dz_fail(err, DZ_EFAIL, "%s: tensor '%s' is mapped to '%s', which is not a .safetensors file of this directory", path, tensor,
-                           file ? file : "(no text)");
+            return dz_fail(err, DZ_EFAIL, "%s: tensor '%s' is mapped to '%s', which is not a .safetensors file of this directory", path,
+                           tensor, file ? file : "(no text)");
         if (!(list[*n] = dz_strdup(file, err))) return err->rc;
         (*n)++;
     }
     qsort(list, *n, sizeof *list, compare_text);
     size_t kept = 0;
     for (size_t i = 0; i < *n; i++) {
-        if (kept && strcmp(list[kept - 1], list[i]) == 0) free(list[i]);
-        else list[kept++] = list[i];
+        if (kept && strcmp(list[kept - 1], list[i]) == 0)
+            free(list[i]);
+        else
+            list[kept++] = list[i];
     }
     *n = kept;
     return DZ_OK;
@@ -183,7 +188,8 @@ out:
 }
 
 static int is_side_file(const char *name, uint64_t size) {
-    static const char *const weights[] = {".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".gguf", ".safetensors", ".npz", ".ot"};
+    static const char *const weights[] = {".bin",  ".pt",   ".pth",         ".ckpt", ".h5", ".msgpack",
+                                          ".onnx", ".gguf", ".safetensors", ".npz",  ".ot"};
     if (size > DZ_SIDE_MAX) return 0;
     for (size_t i = 0; i < sizeof weights / sizeof *weights; i++) {
         if (ends_with(name, weights[i])) return 0;
@@ -335,7 +341,8 @@ dz_rc dz_checkpoint_unpack(const uint8_t *bytes, size_t len, dz_checkpoint **out
     for (uint64_t i = 0; i < nshards; i++) {
         dz_shard *s = &ck->shards[ck->nshards++];
         s->fd = -1;
-        if (!(s->file = get_text(&view, NULL, err)) || !(s->path = get_text(&view, NULL, err)) || !(s->header = get_text(&view, &s->header_len, err)))
+        if (!(s->file = get_text(&view, NULL, err)) || !(s->path = get_text(&view, NULL, err)) ||
+            !(s->header = get_text(&view, &s->header_len, err)))
             goto out;
         s->size = dz_view_u64(&view);
     }
@@ -355,8 +362,10 @@ int64_t dz_checkpoint_find(const dz_checkpoint *ck, const char *name) {
         size_t mid = low + (high - low) / 2;
         int order = strcmp(name, ck->tensors[ck->by_name[mid]].name);
         if (order == 0) return ck->by_name[mid];
-        if (order < 0) high = mid;
-        else low = mid + 1;
+        if (order < 0)
+            high = mid;
+        else
+            low = mid + 1;
     }
     return -1;
 }
@@ -377,8 +386,8 @@ dz_rc dz_checkpoint_read(dz_checkpoint *ck, size_t tensor, uint64_t first, size_
     const dz_tensor *t = &ck->tensors[tensor];
     dz_shard *s = &ck->shards[t->shard];
     if (first > t->nbytes || len > t->nbytes - first)
-        return dz_fail(err, DZ_EFAIL, "%s: tensor '%s': bytes %llu to %llu are outside its %llu", s->path, t->name, (unsigned long long)first,
-                       (unsigned long long)(first + len), (unsigned long long)t->nbytes);
+        return dz_fail(err, DZ_EFAIL, "%s: tensor '%s': bytes %llu to %llu are outside its %llu", s->path, t->name,
+                       (unsigned long long)first, (unsigned long long)(first + len), (unsigned long long)t->nbytes);
     if (s->fd < 0 && open_shard(ck, s) < 0) return dz_fail(err, DZ_EFAIL, "%s: cannot open: %s", s->path, strerror(errno));
     return dz_pread_all(s->fd, s->path, dst, len, t->offset + first, err);
 }

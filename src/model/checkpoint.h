@@ -29,8 +29,8 @@ typedef struct dz_checkpoint {
     size_t nshards;
     dz_tensor *tensors; /* in the order of their bytes, shard after shard */
     size_t ntensors;
-    uint32_t *by_name;    /* tensor numbers sorted by name */
-    dz_side_file *sides;  /* config, tokenizer and the like: kept in the archive */
+    uint32_t *by_name;   /* tensor numbers sorted by name */
+    dz_side_file *sides; /* config, tokenizer and the like: kept in the archive */
     size_t nsides;
     dz_side_file *others; /* files and folders that are not kept: reported, never silently skipped */
     size_t nothers;

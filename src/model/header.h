@@ -4,8 +4,8 @@
 
 #include "model/safetensors.h"
 
-/* The first bytes of a safetensors file that holds `tensors` end to end in this order: 8-byte little-endian length, JSON padded with spaces to
- * a multiple of 8. Uses name, dtype_name, ndim, shape and nbytes. Appended to `out`. */
+/* The first bytes of a safetensors file that holds `tensors` end to end in this order: 8-byte little-endian length, JSON padded with spaces
+ * to a multiple of 8. Uses name, dtype_name, ndim, shape and nbytes. Appended to `out`. */
 dz_rc dz_safetensors_header(const dz_tensor *tensors, size_t ntensors, dz_buf *out, dz_error *err);
 
 #endif

@@ -59,8 +59,10 @@ static void find_doubles(const dz_manifest *m, dz_error *err) {
 }
 
 static void take(dz_manifest *m, const raw_manifest *raw, dz_error *err) {
-    if (!raw->base) dz_fail_more(err, DZ_EUSAGE, "%s: no 'base'", m->path);
-    else m->base = dz_path_beside(m->path, raw->base, err);
+    if (!raw->base)
+        dz_fail_more(err, DZ_EUSAGE, "%s: no 'base'", m->path);
+    else
+        m->base = dz_path_beside(m->path, raw->base, err);
     if (raw->ntasks == 0) dz_fail_more(err, DZ_EUSAGE, "%s: no task", m->path);
     if (!(m->tasks = dz_alloc(raw->ntasks, sizeof *m->tasks, err))) return;
     for (unsigned i = 0; i < raw->ntasks; i++) {
@@ -70,7 +72,8 @@ static void take(dz_manifest *m, const raw_manifest *raw, dz_error *err) {
             continue;
         }
         if (!dz_task_name_ok(t->name))
-            dz_fail_more(err, DZ_EUSAGE, "%s: task %u: '%s' cannot be a name (letters, digits, . _ + - only, at most 128)", m->path, i + 1, t->name);
+            dz_fail_more(err, DZ_EUSAGE, "%s: task %u: '%s' cannot be a name (letters, digits, . _ + - only, at most 128)", m->path, i + 1,
+                         t->name);
         m->tasks[m->ntasks++] = (dz_manifest_task){.name = dz_strdup(t->name, err), .path = dz_path_beside(m->path, t->path, err)};
         if (err->rc == DZ_ENOMEM) return;
     }

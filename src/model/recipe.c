@@ -15,7 +15,21 @@
 #define RECIPE_MAX ((size_t)1 << 20)
 
 /* Scalars are read as text and converted here, so that a file and --set go one way and all mistakes are told at once. */
-enum { K_METHOD, K_SPARSITY, K_STEP, K_BITS, K_ALLOCATION, K_RESCALE, K_ROUNDING, K_POSITIONS, K_TRACENORM, K_NONFINITE, K_SEED, K_DETECT, NKEYS };
+enum {
+    K_METHOD,
+    K_SPARSITY,
+    K_STEP,
+    K_BITS,
+    K_ALLOCATION,
+    K_RESCALE,
+    K_ROUNDING,
+    K_POSITIONS,
+    K_TRACENORM,
+    K_NONFINITE,
+    K_SEED,
+    K_DETECT,
+    NKEYS
+};
 
 static const char *const KEYS[NKEYS] = {"method",   "sparsity",  "step",      "bits",      "allocation", "rescale",
                                         "rounding", "positions", "tracenorm", "nonfinite", "seed",       "detect"};
@@ -33,32 +47,31 @@ typedef struct raw_recipe {
 #define OPTIONAL (CYAML_FLAG_POINTER_NULL_STR | CYAML_FLAG_OPTIONAL)
 #define TEXT(name, type, member) CYAML_FIELD_STRING_PTR(name, OPTIONAL, type, member, 0, CYAML_UNLIMITED)
 
-static const cyaml_schema_field_t RULE_FIELDS[] = {
-    TEXT("match", raw_rule, match), TEXT("policy", raw_rule, policy), TEXT("sparsity", raw_rule, sparsity),
-    TEXT("bits", raw_rule, bits),   TEXT("factor", raw_rule, factor), CYAML_FIELD_END};
+static const cyaml_schema_field_t RULE_FIELDS[] = {TEXT("match", raw_rule, match),       TEXT("policy", raw_rule, policy),
+                                                   TEXT("sparsity", raw_rule, sparsity), TEXT("bits", raw_rule, bits),
+                                                   TEXT("factor", raw_rule, factor),     CYAML_FIELD_END};
 static const cyaml_schema_value_t RULE = {CYAML_VALUE_MAPPING(CYAML_FLAG_DEFAULT, raw_rule, RULE_FIELDS)};
-static const cyaml_schema_field_t RECIPE_FIELDS[] = {
-    TEXT("method", raw_recipe, value[K_METHOD]),
-    TEXT("sparsity", raw_recipe, value[K_SPARSITY]),
-    TEXT("step", raw_recipe, value[K_STEP]),
-    TEXT("bits", raw_recipe, value[K_BITS]),
-    TEXT("allocation", raw_recipe, value[K_ALLOCATION]),
-    TEXT("rescale", raw_recipe, value[K_RESCALE]),
-    TEXT("rounding", raw_recipe, value[K_ROUNDING]),
-    TEXT("positions", raw_recipe, value[K_POSITIONS]),
-    TEXT("tracenorm", raw_recipe, value[K_TRACENORM]),
-    TEXT("nonfinite", raw_recipe, value[K_NONFINITE]),
-    TEXT("seed", raw_recipe, value[K_SEED]),
-    TEXT("detect", raw_recipe, value[K_DETECT]),
-    {.key = "tensors",
-     .value = {.type = CYAML_SEQUENCE,
-               .flags = CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL,
-               .data_size = sizeof(raw_rule),
-               .sequence = {.entry = &RULE, .min = 0, .max = CYAML_UNLIMITED}},
-     .data_offset = offsetof(raw_recipe, rules),
-     .count_offset = offsetof(raw_recipe, nrules),
-     .count_size = sizeof(unsigned)},
-    CYAML_FIELD_END};
+static const cyaml_schema_field_t RECIPE_FIELDS[] = {TEXT("method", raw_recipe, value[K_METHOD]),
+                                                     TEXT("sparsity", raw_recipe, value[K_SPARSITY]),
+                                                     TEXT("step", raw_recipe, value[K_STEP]),
+                                                     TEXT("bits", raw_recipe, value[K_BITS]),
+                                                     TEXT("allocation", raw_recipe, value[K_ALLOCATION]),
+                                                     TEXT("rescale", raw_recipe, value[K_RESCALE]),
+                                                     TEXT("rounding", raw_recipe, value[K_ROUNDING]),
+                                                     TEXT("positions", raw_recipe, value[K_POSITIONS]),
+                                                     TEXT("tracenorm", raw_recipe, value[K_TRACENORM]),
+                                                     TEXT("nonfinite", raw_recipe, value[K_NONFINITE]),
+                                                     TEXT("seed", raw_recipe, value[K_SEED]),
+                                                     TEXT("detect", raw_recipe, value[K_DETECT]),
+                                                     {.key = "tensors",
+                                                      .value = {.type = CYAML_SEQUENCE,
+                                                                .flags = CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL,
+                                                                .data_size = sizeof(raw_rule),
+                                                                .sequence = {.entry = &RULE, .min = 0, .max = CYAML_UNLIMITED}},
+                                                      .data_offset = offsetof(raw_recipe, rules),
+                                                      .count_offset = offsetof(raw_recipe, nrules),
+                                                      .count_size = sizeof(unsigned)},
+                                                     CYAML_FIELD_END};
 static const cyaml_schema_value_t RECIPE = {CYAML_VALUE_MAPPING(CYAML_FLAG_POINTER, raw_recipe, RECIPE_FIELDS)};
 
 static const char *const METHODS[] = {"ultradelta", NULL};
@@ -170,22 +183,26 @@ static void apply_sets(dz_recipe *r, const dz_recipe_request *request, dz_error 
         for (int k = 0; eq && k < K_DETECT; k++) {
             if (strlen(KEYS[k]) == (size_t)(eq - text) && strncmp(KEYS[k], text, (size_t)(eq - text)) == 0) key = k;
         }
-        if (key < 0) dz_fail_more(err, DZ_EUSAGE, "--set %s: %s", text, eq ? "unknown key" : "KEY=VALUE is wanted");
-        else set_key("--set", r, key, eq + 1, err);
+        if (key < 0)
+            dz_fail_more(err, DZ_EUSAGE, "--set %s: %s", text, eq ? "unknown key" : "KEY=VALUE is wanted");
+        else
+            set_key("--set", r, key, eq + 1, err);
     }
 }
 
 static void check(dz_recipe *r, dz_error *err) {
     if (isnan(r->step)) r->step = fmin(0.01, (1 - r->sparsity) / 3);
     if (r->allocation == DZ_ALLOCATE_THIRDS && r->sparsity + r->step >= 1)
-        dz_fail_more(err, DZ_EUSAGE, "%s: sparsity %g + step %g is not below 1 (the low-variance third would keep nothing)", r->name, r->sparsity, r->step);
+        dz_fail_more(err, DZ_EUSAGE, "%s: sparsity %g + step %g is not below 1 (the low-variance third would keep nothing)", r->name,
+                     r->sparsity, r->step);
     if (r->nrules == 0) dz_fail_more(err, DZ_EUSAGE, "%s: has no rule for any tensor", r->name);
 }
 
 static dz_recipe *defaults(dz_error *err) {
     dz_recipe *r = dz_alloc(1, sizeof *r, err);
     if (r)
-        *r = (dz_recipe){.sparsity = 0.97, .step = (double)NAN, .bits = 4, .seed = 42, .allocation = DZ_ALLOCATE_THIRDS, .rescale = DZ_RESCALE_GLOBAL};
+        *r = (dz_recipe){
+            .sparsity = 0.97, .step = (double)NAN, .bits = 4, .seed = 42, .allocation = DZ_ALLOCATE_THIRDS, .rescale = DZ_RESCALE_GLOBAL};
     return r;
 }
 
@@ -290,8 +307,8 @@ static void put_line(dz_buf *buf, dz_error *err, const char *fmt, ...) {
 
 char *dz_recipe_text(const dz_recipe *r, dz_error *err) {
     dz_buf b = {0};
-    put_line(&b, err, "method: ultradelta\nsparsity: %.17g\nstep: %.17g\nbits: %d\nallocation: %s\nrescale: %s\n", r->sparsity, r->step, r->bits,
-             ALLOCATIONS[r->allocation], RESCALES[r->rescale]);
+    put_line(&b, err, "method: ultradelta\nsparsity: %.17g\nstep: %.17g\nbits: %d\nallocation: %s\nrescale: %s\n", r->sparsity, r->step,
+             r->bits, ALLOCATIONS[r->allocation], RESCALES[r->rescale]);
     put_line(&b, err, "rounding: %s\npositions: %s\ntracenorm: %s\nnonfinite: %s\nseed: %llu\ntensors:\n", ROUNDINGS[r->rounding],
              POSITIONS[r->positions], TRACENORMS[r->tracenorm], NONFINITES[r->nonfinite], (unsigned long long)r->seed);
     for (size_t i = 0; i < r->nrules; i++) {

@@ -5,10 +5,10 @@
 #include "model/checkpoint.h"
 
 typedef enum dz_policy { /* on disk */
-    DZ_POLICY_LOSSLESS = 0,
-    DZ_POLICY_ULTRADELTA = 1,
-    DZ_POLICY_DROP = 2,
-    DZ_POLICY_EQUAL = 3 /* never in a recipe: a lossless tensor that turned out to equal its base */
+                         DZ_POLICY_LOSSLESS = 0,
+                         DZ_POLICY_ULTRADELTA = 1,
+                         DZ_POLICY_DROP = 2,
+                         DZ_POLICY_EQUAL = 3 /* never in a recipe: a lossless tensor that turned out to equal its base */
 } dz_policy;
 
 typedef enum dz_allocation { DZ_ALLOCATE_UNIFORM, DZ_ALLOCATE_THIRDS, DZ_ALLOCATE_OPTIMAL } dz_allocation;

@@ -25,7 +25,8 @@ int dz_same_shape(const dz_tensor *a, const dz_tensor *b) {
 static dz_rc parse_shape(const char *path, dz_tensor *t, const json_t *shape, dz_error *err) {
     if (!json_is_array(shape)) return dz_fail(err, DZ_EFAIL, "%s: tensor '%s': no shape", path, t->name);
     if (json_array_size(shape) > DZ_MAX_NDIM)
-        return dz_fail(err, DZ_EFAIL, "%s: tensor '%s': %zu dimensions, at most %d are supported", path, t->name, json_array_size(shape), DZ_MAX_NDIM);
+        return dz_fail(err, DZ_EFAIL, "%s: tensor '%s': %zu dimensions, at most %d are supported", path, t->name, json_array_size(shape),
+                       DZ_MAX_NDIM);
     t->ndim = (uint32_t)json_array_size(shape);
     t->count = 1;
     for (uint32_t d = 0; d < t->ndim; d++) {
@@ -45,8 +46,8 @@ static dz_rc parse_offsets(const char *path, dz_tensor *t, const json_t *offsets
         return dz_fail(err, DZ_EFAIL, "%s: tensor '%s': data_offsets are not two integers", path, t->name);
     json_int_t begin = json_integer_value(first), end = json_integer_value(last);
     if (begin < 0 || end < begin || (uint64_t)end > data_len)
-        return dz_fail(err, DZ_EFAIL, "%s: tensor '%s': data_offsets [%lld, %lld] lie outside the %llu bytes of data", path, t->name, (long long)begin,
-                       (long long)end, (unsigned long long)data_len);
+        return dz_fail(err, DZ_EFAIL, "%s: tensor '%s': data_offsets [%lld, %lld] lie outside the %llu bytes of data", path, t->name,
+                       (long long)begin, (long long)end, (unsigned long long)data_len);
     t->offset = (uint64_t)begin;
     t->nbytes = (uint64_t)(end - begin);
     return DZ_OK;
@@ -56,7 +57,8 @@ static dz_rc parse_tensor(const char *path, const char *name, const json_t *entr
     if (!(t->name = dz_strdup(name, err))) return err->rc;
     if (name[0] == '\0') return dz_fail(err, DZ_EFAIL, "%s: a tensor has an empty name", path);
     const char *dtype = json_string_value(json_object_get(entry, "dtype"));
-    if (!dtype || strlen(dtype) >= DZ_DTYPE_NAME || dtype[0] == '\0') return dz_fail(err, DZ_EFAIL, "%s: tensor '%s': no usable dtype", path, name);
+    if (!dtype || strlen(dtype) >= DZ_DTYPE_NAME || dtype[0] == '\0')
+        return dz_fail(err, DZ_EFAIL, "%s: tensor '%s': no usable dtype", path, name);
     memcpy(t->dtype_name, dtype, strlen(dtype) + 1);
     t->dtype = dz_dtype_of(dtype);
     dz_rc rc = parse_shape(path, t, json_object_get(entry, "shape"), err);
@@ -67,8 +69,8 @@ static dz_rc parse_tensor(const char *path, const char *name, const json_t *entr
         t->count = t->nbytes;
     } else if (__builtin_mul_overflow(t->count, (uint64_t)dz_dtype_size(t->dtype), &want) || want != t->nbytes) {
         char shape[DZ_SHAPE_TEXT];
-        return dz_fail(err, DZ_EFAIL, "%s: tensor '%s': shape %s of %s does not fill its %llu bytes", path, name, dz_shape_text(t, shape), dtype,
-                       (unsigned long long)t->nbytes);
+        return dz_fail(err, DZ_EFAIL, "%s: tensor '%s': shape %s of %s does not fill its %llu bytes", path, name, dz_shape_text(t, shape),
+                       dtype, (unsigned long long)t->nbytes);
     }
     return DZ_OK;
 }

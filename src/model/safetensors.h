@@ -24,8 +24,8 @@ typedef struct dz_tensor {
     uint64_t offset; /* of the first byte, from the start of that file */
 } dz_tensor;
 
-/* Parses the JSON header (`len` bytes of text) of the file `path` of `file_size` bytes and appends its tensors, in the order of their bytes,
- * to the array. DZ_EFAIL names the file, the tensor and the value that is wrong. */
+/* Parses the JSON header (`len` bytes of text) of the file `path` of `file_size` bytes and appends its tensors, in the order of their
+ * bytes, to the array. DZ_EFAIL names the file, the tensor and the value that is wrong. */
 dz_rc dz_safetensors_parse(const char *path, const char *text, size_t len, uint64_t file_size, uint32_t shard, dz_tensor **tensors,
                            size_t *ntensors, dz_error *err);
 

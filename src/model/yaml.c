@@ -51,8 +51,7 @@ dz_rc dz_yaml_load(const char *path, const char *text, size_t len, const cyaml_s
         const char *key = c.fault + sizeof unexpected - 1;
         return dz_fail(err, DZ_EUSAGE, "%s:%d: unknown key '%s'", path, line_of_key(text, c.line, key), key);
     }
-    if (rc != CYAML_OK)
-        return dz_fail(err, DZ_EUSAGE, "%s:%d: %s", path, c.line, c.fault[0] ? c.fault : cyaml_strerror(rc));
+    if (rc != CYAML_OK) return dz_fail(err, DZ_EUSAGE, "%s:%d: %s", path, c.line, c.fault[0] ? c.fault : cyaml_strerror(rc));
     if (!*out) return dz_fail(err, DZ_EUSAGE, "%s: is empty", path);
     return DZ_OK;
 }

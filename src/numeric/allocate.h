@@ -29,10 +29,10 @@ uint64_t dz_entropy_fixed(const uint64_t *counts, size_t n);
 double dz_quantised_std(const dz_grid_levels *grid, const uint64_t *histogram);
 
 typedef struct dz_alloc_tensor {
-    double std;          /* of the quantised delta */
+    double std;           /* of the quantised delta */
     double bits_per_kept; /* coded bits of one kept value */
-    uint64_t count;      /* elements */
-    double sparsity;     /* out: share of the elements to drop */
+    uint64_t count;       /* elements */
+    double sparsity;      /* out: share of the elements to drop */
 } dz_alloc_tensor;
 
 /* Mixed sparsity allocation (ALGORITHM section 3, `thirds`): stable ascending order of std, thirds by cumulative element count. */
@@ -41,9 +41,9 @@ void dz_allocate_thirds(dz_alloc_tensor *tensors, size_t n, double sparsity, dou
 /* `optimal`: least expected error for the same size; density proportional to std / sqrt(bits per kept value), clamped to (0, 1]. */
 void dz_allocate_optimal(dz_alloc_tensor *tensors, size_t n, double sparsity);
 
-/* Group quotas (section 4): quota[g] = members[g] - round_half_even(members[g] * s'), s' = max(0, (s - z) / (1 - z)), z the share of elements
- * whose decoded value is exactly 0. Such elements need not be stored: their group's quota is 0. With `systematic` the remainders are carried
- * from group to group in level order, so that the total is exact to one element. Returns the sum of the quotas. */
+/* Group quotas (section 4): quota[g] = members[g] - round_half_even(members[g] * s'), s' = max(0, (s - z) / (1 - z)), z the share of
+ * elements whose decoded value is exactly 0. Such elements need not be stored: their group's quota is 0. With `systematic` the remainders
+ * are carried from group to group in level order, so that the total is exact to one element. Returns the sum of the quotas. */
 uint64_t dz_quotas(uint64_t *quota, const uint64_t *members, const dz_grid_levels *grid, double sparsity, int systematic);
 
 /* The part of a whole-tensor quota that falls to the members numbered [before, before + here) of `members`: cumulated shares, rounded, so

@@ -41,7 +41,8 @@ static void narrow(void *restrict dst, const float *restrict src, dz_dtype dtype
     if (dtype == DZ_F16) {
 #ifdef __F16C__
         for (; i + 8 <= count; i += 8)
-            _mm_storeu_si128((__m128i *)(void *)(h + i), _mm256_cvtps_ph(_mm256_loadu_ps(src + i), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+            _mm_storeu_si128((__m128i *)(void *)(h + i),
+                             _mm256_cvtps_ph(_mm256_loadu_ps(src + i), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 #endif
         for (; i < count; i++) h[i] = dz_float_to_f16(src[i]);
         return;
@@ -60,8 +61,10 @@ static void range(dz_range *out, const float *restrict task, const float *restri
     out->hi = hi;
 }
 
-static void levels(uint8_t *restrict dst, const float *restrict task, const float *restrict base, float lo, float step, unsigned top, size_t count) {
-    const float most = (float)top, magic = 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer, half to even, in the low mantissa bits */
+static void levels(uint8_t *restrict dst, const float *restrict task, const float *restrict base, float lo, float step, unsigned top,
+                   size_t count) {
+    const float most = (float)top,
+                magic = 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer, half to even, in the low mantissa bits */
     for (size_t i = 0; i < count; i++) {
         float q = (task[i] - base[i] - lo) / step;
         q = q < most ? q : most;
@@ -134,10 +137,8 @@ static size_t candidates(uint32_t *restrict dst, uint64_t key, uint32_t last, si
         x = _mm512_mullo_epi32(x, m1);
         x = _mm512_xor_si512(x, _mm512_srli_epi32(x, 16));
         __mmask16 hit = _mm512_cmple_epu32_mask(x, limit);
-        if (hit) {
-            _mm512_storeu_si512(dst + n, _mm512_maskz_compress_epi32(hit, index));
-            n += (size_t)__builtin_popcount(hit);
-        }
+        _mm512_storeu_si512(dst + n, _mm512_maskz_compress_epi32(hit, index)); /* no branch: a hit in 16 is a coin toss */
+        n += (size_t)__builtin_popcount(hit);
         index = _mm512_add_epi32(index, _mm512_set1_epi32(16));
     }
 #else

@@ -25,7 +25,8 @@ typedef struct dz_kernel_table {
     void (*range)(dz_range *range, const float *restrict task, const float *restrict base, size_t count);
 
     /* level = round_half_even((task - base - lo) / step), at most `top`; step > 0. (ALGORITHM section 2) */
-    void (*levels)(uint8_t *restrict dst, const float *restrict task, const float *restrict base, float lo, float step, unsigned top, size_t count);
+    void (*levels)(uint8_t *restrict dst, const float *restrict task, const float *restrict base, float lo, float step, unsigned top,
+                   size_t count);
 
     /* Adds to histogram[level] for levels below 2^bits. */
     void (*count)(uint64_t *restrict histogram, const uint8_t *restrict levels, unsigned bits, size_t count);
@@ -48,9 +49,7 @@ static inline int32_t dz_ordered(float x) {
     return bits ^ ((bits >> 31) & 0x7fffffff);
 }
 
-static inline float dz_from_ordered(int32_t ordered) {
-    return dz_bits_to_float((uint32_t)(ordered ^ ((ordered >> 31) & 0x7fffffff)));
-}
+static inline float dz_from_ordered(int32_t ordered) { return dz_bits_to_float((uint32_t)(ordered ^ ((ordered >> 31) & 0x7fffffff))); }
 
 #define DZ_RANGE_EMPTY ((dz_range){.lo = INT32_MAX, .hi = INT32_MIN})
 

@@ -82,7 +82,8 @@ static int rare_by_index(const void *x, const void *y) {
     return a->index < b->index ? -1 : a->index > b->index;
 }
 
-/* limit[g] for the groups whose quota is met among the candidates: the bucket that holds the quota-th smallest u, then that bucket sorted. */
+/* limit[g] for the groups whose quota is met among the candidates: the bucket that holds the quota-th smallest u, then that bucket sorted.
+ */
 static dz_rc limits_among_candidates(const dz_select_input *in, dz_selection *s, uint64_t *found, dz_error *err) {
     unsigned nlevels = 1U << in->bits;
     uint64_t width = ((uint64_t)s->last + BUCKETS) / BUCKETS;
@@ -90,7 +91,8 @@ static dz_rc limits_among_candidates(const dz_select_input *in, dz_selection *s,
     while ((width >> shift) > 1) shift++;
     if (((uint64_t)1 << shift) < width) shift++;
     s->scratch.len = 0;
-    if (dz_buf_reserve(&s->scratch, (size_t)nlevels * BUCKETS * sizeof(uint32_t) + s->ncandidates * sizeof(uint64_t), err) != DZ_OK) return err->rc;
+    if (dz_buf_reserve(&s->scratch, (size_t)nlevels * BUCKETS * sizeof(uint32_t) + s->ncandidates * sizeof(uint64_t), err) != DZ_OK)
+        return err->rc;
     uint32_t *bucket = (uint32_t *)(void *)s->scratch.data;
     memset(bucket, 0, (size_t)nlevels * BUCKETS * sizeof *bucket);
     for (size_t i = 0; i < s->ncandidates; i++) bucket[(size_t)s->level[i] * BUCKETS + (s->u[i] >> shift)]++;

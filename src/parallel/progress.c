@@ -66,8 +66,10 @@ static void take(dz_progress *p) {
 
 static void send(dz_progress *p, int last) {
     int free_to_send = 1;
-    if (last) MPI_Wait(&p->request, MPI_STATUS_IGNORE);
-    else MPI_Test(&p->request, &free_to_send, MPI_STATUS_IGNORE);
+    if (last)
+        MPI_Wait(&p->request, MPI_STATUS_IGNORE);
+    else
+        MPI_Test(&p->request, &free_to_send, MPI_STATUS_IGNORE);
     if (!free_to_send) return;
     p->message[0] = p->mine;
     p->message[1] = last;

@@ -53,7 +53,8 @@ dz_rc dz_bcast_buf(const dz_world *world, dz_buf *buf, dz_error *err) {
         rc = dz_buf_reserve(buf, (size_t)len, err);
     }
     if ((rc = dz_agree(world, rc, err)) != DZ_OK) return rc;
-    for (size_t at = 0; at < len; at += PIECE) MPI_Bcast(buf->data + at, (int)(len - at < PIECE ? len - at : PIECE), MPI_BYTE, 0, world->comm);
+    for (size_t at = 0; at < len; at += PIECE)
+        MPI_Bcast(buf->data + at, (int)(len - at < PIECE ? len - at : PIECE), MPI_BYTE, 0, world->comm);
     buf->len = (size_t)len;
     return DZ_OK;
 }
@@ -76,9 +77,11 @@ void dz_before_u64(const dz_world *world, uint64_t *values, size_t count) {
 }
 
 void dz_bcast_f64(const dz_world *world, double *values, size_t count) {
-    for (size_t at = 0; at < count; at += PIECE) MPI_Bcast(values + at, (int)(count - at < PIECE ? count - at : PIECE), MPI_DOUBLE, 0, world->comm);
+    for (size_t at = 0; at < count; at += PIECE)
+        MPI_Bcast(values + at, (int)(count - at < PIECE ? count - at : PIECE), MPI_DOUBLE, 0, world->comm);
 }
 
 void dz_bcast_u64(const dz_world *world, uint64_t *values, size_t count) {
-    for (size_t at = 0; at < count; at += PIECE) MPI_Bcast(values + at, (int)(count - at < PIECE ? count - at : PIECE), MPI_UINT64_T, 0, world->comm);
+    for (size_t at = 0; at < count; at += PIECE)
+        MPI_Bcast(values + at, (int)(count - at < PIECE ? count - at : PIECE), MPI_UINT64_T, 0, world->comm);
 }

@@ -28,7 +28,8 @@ dz_rc dz_bcast_buf(const dz_world *world, dz_buf *buf, dz_error *err);
 
 /* Collective. In place, element by element, over all ranks. */
 void dz_sum_u64(const dz_world *world, uint64_t *values, size_t count);
-void dz_sum_f64(const dz_world *world, double *values, size_t count); /* at most one rank has a nonzero in a place, or order does not matter */
+void dz_sum_f64(const dz_world *world, double *values,
+                size_t count); /* at most one rank has a nonzero in a place, or order does not matter */
 void dz_min_i64(const dz_world *world, int64_t *values, size_t count);
 void dz_max_i32(const dz_world *world, int32_t *values, size_t count);
 void dz_max_f64(const dz_world *world, double *values, size_t count);

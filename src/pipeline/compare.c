@@ -58,7 +58,8 @@ static dz_rc compare_tile(compare *c, size_t i, int64_t tensor, uint32_t tile, d
     c->restored.len = c->original.len = 0;
     if (dz_buf_reserve(&c->restored, len, err) != DZ_OK || dz_buf_reserve(&c->original, len, err) != DZ_OK) return err->rc;
     if (dz_decode_tile(&c->decoder, c->task, row, tile, c->restored.data, err) != DZ_OK) return err->rc;
-    if (dz_checkpoint_read(c->finetuned, (size_t)tensor, dz_tile_first(&tiles, tile) * size, len, c->original.data, err) != DZ_OK) return err->rc;
+    if (dz_checkpoint_read(c->finetuned, (size_t)tensor, dz_tile_first(&tiles, tile) * size, len, c->original.data, err) != DZ_OK)
+        return err->rc;
     if (memcmp(c->restored.data, c->original.data, len) != 0) c->sums[i * NSUMS + DIFFERS] += 1;
     if (!dz_dtype_is_float(t.dtype)) return DZ_OK;
     int with_base = tile < tiles.ncommon && c->decoder.have_base == row->base && c->decoder.have_tile == tile;
@@ -99,8 +100,14 @@ static dz_rc make_result(const compare *c, dz_compare_result *r, dz_error *err) 
         const double *s = &c->sums[i * NSUMS];
         dz_tensor t = dz_tensor_of_row(&c->archive->catalog->tensors[row->tensor]);
         dz_tensor_error *e = &r->tensors[r->ntensors++];
-        *e = (dz_tensor_error){.policy = row->policy, .count = t.count, .identical = s[DIFFERS] == 0, .max_abs = c->most[i], .error2 = s[ERROR2],
-                               .delta2 = s[DELTA2], .restored2 = s[RESTORED2], .dot = s[DOT]};
+        *e = (dz_tensor_error){.policy = row->policy,
+                               .count = t.count,
+                               .identical = s[DIFFERS] == 0,
+                               .max_abs = c->most[i],
+                               .error2 = s[ERROR2],
+                               .delta2 = s[DELTA2],
+                               .restored2 = s[RESTORED2],
+                               .dot = s[DOT]};
         if (!(e->name = dz_strdup(t.name, err))) return err->rc;
         finish(e);
         if (row->policy != DZ_POLICY_ULTRADELTA) continue;

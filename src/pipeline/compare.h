@@ -8,10 +8,10 @@ typedef struct dz_tensor_error {
     char *name;
     uint8_t policy;
     uint64_t count;
-    int identical;     /* byte for byte */
-    double relative;   /* ||restored - finetuned||_F / ||finetuned - base||_F; without a base tensor: / ||finetuned||_F */
-    double cosine;     /* of the two deltas (of the two tensors without a base) */
-    double max_abs;    /* largest |restored - finetuned| */
+    int identical;   /* byte for byte */
+    double relative; /* ||restored - finetuned||_F / ||finetuned - base||_F; without a base tensor: / ||finetuned||_F */
+    double cosine;   /* of the two deltas (of the two tensors without a base) */
+    double max_abs;  /* largest |restored - finetuned| */
     double error2, delta2, restored2, dot; /* the sums behind them */
 } dz_tensor_error;
 

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -25,9 +26,12 @@ static dz_rc check_output(const dz_compress_options *opt, dz_error *err) {
     struct stat st;
     char *dir = dz_path_beside(opt->archive, ".", err);
     if (!dir) return err->rc;
-    if (stat(opt->archive, &st) == 0 && !S_ISREG(st.st_mode)) dz_fail(err, DZ_EUSAGE, "%s: exists and is not a file", opt->archive);
-    else if (stat(opt->archive, &st) == 0 && !opt->force) dz_fail(err, DZ_EUSAGE, "%s: exists already (--force replaces it)", opt->archive);
-    else if (access(dir, W_OK | X_OK) != 0) dz_fail(err, DZ_EUSAGE, "%s: its directory cannot be written to", opt->archive);
+    if (stat(opt->archive, &st) == 0 && !S_ISREG(st.st_mode))
+        dz_fail(err, DZ_EUSAGE, "%s: exists and is not a file", opt->archive);
+    else if (stat(opt->archive, &st) == 0 && !opt->force)
+        dz_fail(err, DZ_EUSAGE, "%s: exists already (--force replaces it)", opt->archive);
+    else if (access(dir, W_OK | X_OK) != 0)
+        dz_fail(err, DZ_EUSAGE, "%s: its directory cannot be written to", opt->archive);
     free(dir);
     return err->rc;
 }
@@ -35,8 +39,21 @@ static dz_rc check_output(const dz_compress_options *opt, dz_error *err) {
 /* Splits the memory budget: fixed buffers first, then a quarter for coded blocks and the rest for levels kept between passes. */
 static void set_budgets(dz_job *job, uint64_t *spool) {
     uint64_t fixed = MEMORY_LEAST, mem = job->opt->mem_per_rank, left = mem > fixed ? mem - fixed : 0;
+    uint64_t want = 0;
     *spool = left / 4 + ((uint64_t)8 << 20);
-    job->cache_left = left / 4 * 3;
+    for (size_t u = dz_job_first(job); u < dz_job_end(job); u++) {
+        const dz_unit *unit = &job->plan->units[u];
+        if (unit->pair != DZ_NO_PAIR) want += dz_tile_count(&job->plan->pairs[unit->pair].tiles, unit->tile);
+    }
+    job->cache_size = (size_t)(want < left / 4 * 3 ? want : left / 4 * 3);
+    if (job->cache_size == 0) return;
+    job->cache = mmap(NULL, job->cache_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (job->cache == MAP_FAILED) { /* the cache is a help, not a need */
+        job->cache = NULL;
+        job->cache_size = 0;
+    } else {
+        madvise(job->cache, job->cache_size, MADV_HUGEPAGE); /* page faults would cost more than the levels */
+    }
 }
 
 static dz_rc prepare(dz_job *job, dz_error *err) {
@@ -65,7 +82,8 @@ static dz_rc prepare(dz_job *job, dz_error *err) {
         job->lossy[i].before = job->befores + i * job->levels;
         job->lossy[i].quota = job->quotas + i * job->levels;
     }
-    for (size_t t = 0; t < plan->ntasks; t++) job->task_key[t] = dz_hash64(job->zoo.names[t], strlen(job->zoo.names[t]), job->zoo.recipe->seed);
+    for (size_t t = 0; t < plan->ntasks; t++)
+        job->task_key[t] = dz_hash64(job->zoo.names[t], strlen(job->zoo.names[t]), job->zoo.recipe->seed);
     return DZ_OK;
 }
 
@@ -81,7 +99,7 @@ static dz_rc open_job(dz_job *job, dz_error *err) {
 }
 
 static void close_job(dz_job *job) {
-    for (size_t i = 0; job->cached && i < dz_job_end(job) - dz_job_first(job); i++) free(job->cached[i]);
+    if (job->cache) munmap(job->cache, job->cache_size);
     free(job->cached);
     free(job->lossy);
     free(job->histograms);
@@ -120,17 +138,21 @@ static void collect_notes(const dz_job *job, dz_buf *notes, dz_error *err) {
             dropped += pair->policy == DZ_POLICY_DROP;
             differs += !(pair->policy == DZ_POLICY_EQUAL || pair->policy == DZ_POLICY_DROP);
             if (pair->policy == DZ_POLICY_LOSSLESS && pair->lossy >= 0)
-                add_note(notes, err, "task '%s': tensor '%s' holds NaN or infinity: kept exactly\n", job->zoo.names[t], dz_pair_tensor(plan, pair)->name);
+                add_note(notes, err, "task '%s': tensor '%s' holds NaN or infinity: kept exactly\n", job->zoo.names[t],
+                         dz_pair_tensor(plan, pair)->name);
             for (uint32_t tile = 0; pair->policy == DZ_POLICY_LOSSLESS && tile < pair->tiles.ntiles; tile++) {
                 if (job->block_len[plan->unit_of[pair->first_tile + tile]] != 5) break;
                 if (tile + 1 == pair->tiles.ntiles && pair->base >= 0) differs--;
             }
         }
-        if (dropped) add_note(notes, err, "task '%s': %zu tensors are dropped by the recipe: the base's values take their place\n", job->zoo.names[t], dropped);
+        if (dropped)
+            add_note(notes, err, "task '%s': %zu tensors are dropped by the recipe: the base's values take their place\n",
+                     job->zoo.names[t], dropped);
         if (differs == 0) add_note(notes, err, "task '%s' equals the base\n", job->zoo.names[t]);
         for (size_t i = 0; i < ck->nothers; i++) add_note(notes, err, "task '%s': %s is not kept\n", job->zoo.names[t], ck->others[i].file);
     }
-    if ((size_t)job->world->size > plan->nunits) add_note(notes, err, "%d ranks for %zu tiles: some have nothing to do\n", job->world->size, plan->nunits);
+    if ((size_t)job->world->size > plan->nunits)
+        add_note(notes, err, "%d ranks for %zu tiles: some have nothing to do\n", job->world->size, plan->nunits);
 }
 
 static double imbalance(const dz_plan *plan) {
@@ -175,7 +197,9 @@ dz_rc dz_compress(const dz_world *world, const dz_compress_options *opt, dz_comp
         if (world->rank == 0) result->recipe_name = dz_strdup(job.zoo.recipe->name, err);
         rc = dz_agree(world, err->rc, err);
     }
-    if (job.plan) close_job(&job);
-    else dz_zoo_close(&job.zoo);
+    if (job.plan)
+        close_job(&job);
+    else
+        dz_zoo_close(&job.zoo);
     return rc;
 }

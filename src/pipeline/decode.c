@@ -24,8 +24,8 @@ dz_rc dz_decoder_open(dz_decoder *d, const dz_archive *archive, dz_checkpoint *b
         const dz_tensor *have = &base->tensors[d->base_tensor[i]];
         if (dz_same_shape(&want, have) && strcmp(want.dtype_name, have->dtype_name) == 0) continue;
         if (told++ < 3)
-            dz_fail_more(err, DZ_EFAIL, "%s: not the base of this archive: tensor '%s' is %s %s, not %s %s", base->path, want.name, have->dtype_name,
-                         dz_shape_text(have, a), want.dtype_name, dz_shape_text(&want, b));
+            dz_fail_more(err, DZ_EFAIL, "%s: not the base of this archive: tensor '%s' is %s %s, not %s %s", base->path, want.name,
+                         have->dtype_name, dz_shape_text(have, a), want.dtype_name, dz_shape_text(&want, b));
     }
     return err->rc;
 }
@@ -70,7 +70,8 @@ static dz_rc need_base(dz_decoder *d, const dz_index_row *row, uint32_t tile, dz
     d->base_bytes.len = 0;
     if (!d->base || d->base_tensor[row->base] < 0) return dz_fail(err, DZ_EFAIL, "tensor '%s' cannot be restored without its base", b.name);
     if (dz_buf_reserve(&d->base_bytes, len, err) != DZ_OK) return err->rc;
-    if (dz_checkpoint_read(d->base, (size_t)d->base_tensor[row->base], dz_tile_first(&grid, tile) * size, len, d->base_bytes.data, err) != DZ_OK)
+    if (dz_checkpoint_read(d->base, (size_t)d->base_tensor[row->base], dz_tile_first(&grid, tile) * size, len, d->base_bytes.data, err) !=
+        DZ_OK)
         return err->rc;
     d->bytes_read += (double)len;
     dz_digest digest = dz_digest_of(d->base_bytes.data, len), want = c->base_tiles[c->base[row->base].first_tile + tile];
@@ -118,22 +119,25 @@ static dz_rc decode_kept(dz_decoder *d, const dz_task_entry *task, const dz_inde
     uint64_t key = dz_tile_key(task->key, name_of(d, row), tile);
     dz_error inner = {0};
     if (dz_kept_decode(&d->kept, d->block.data, d->block.len, key, count, row->bits, &inner) == DZ_OK) return DZ_OK;
-    return dz_fail(err, inner.rc, "%s: task '%s': tensor '%s': block %u: %s", d->archive->path, task->name, name_of(d, row), tile, inner.text);
+    return dz_fail(err, inner.rc, "%s: task '%s': tensor '%s': block %u: %s", d->archive->path, task->name, name_of(d, row), tile,
+                   inner.text);
 }
 
 dz_rc dz_check_tile(dz_decoder *d, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, uint64_t *kept, dz_error *err) {
     dz_pair_tiles tiles = dz_row_tiles(d->archive->catalog, row);
-    if (need_region(d, task, row, err) != DZ_OK || dz_block_read(d->archive, task, row, &d->region, tile, &d->block, err) != DZ_OK) return err->rc;
+    if (need_region(d, task, row, err) != DZ_OK || dz_block_read(d->archive, task, row, &d->region, tile, &d->block, err) != DZ_OK)
+        return err->rc;
     if (row->policy != DZ_POLICY_ULTRADELTA || tile >= tiles.ncommon) return DZ_OK;
     if (decode_kept(d, task, row, tile, (size_t)dz_tile_count(&tiles, tile), err) == DZ_OK) *kept += d->kept.count;
     return err->rc;
 }
 
-static dz_rc decode_exact(dz_decoder *d, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, const uint8_t *base, dz_dtype dtype, size_t count,
-                          void *out, dz_error *err) {
+static dz_rc decode_exact(dz_decoder *d, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, const uint8_t *base,
+                          dz_dtype dtype, size_t count, void *out, dz_error *err) {
     dz_error inner = {0};
     if (dz_lossless_decode(out, base, dtype, count, d->block.data, d->block.len, &inner) == DZ_OK) return DZ_OK;
-    return dz_fail(err, inner.rc, "%s: task '%s': tensor '%s': block %u: %s", d->archive->path, task->name, name_of(d, row), tile, inner.text);
+    return dz_fail(err, inner.rc, "%s: task '%s': tensor '%s': block %u: %s", d->archive->path, task->name, name_of(d, row), tile,
+                   inner.text);
 }
 
 dz_rc dz_decode_tile(dz_decoder *d, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, void *out, dz_error *err) {
@@ -153,8 +157,10 @@ dz_rc dz_decode_tile(dz_decoder *d, const dz_task_entry *task, const dz_index_ro
         memcpy(out, base, nbytes);
         return DZ_OK;
     }
-    if (need_region(d, task, row, err) != DZ_OK || dz_block_read(d->archive, task, row, &d->region, tile, &d->block, err) != DZ_OK) return err->rc;
-    if (row->policy != DZ_POLICY_ULTRADELTA || tile >= tiles.ncommon) return decode_exact(d, task, row, tile, base, t.dtype, count, out, err);
+    if (need_region(d, task, row, err) != DZ_OK || dz_block_read(d->archive, task, row, &d->region, tile, &d->block, err) != DZ_OK)
+        return err->rc;
+    if (row->policy != DZ_POLICY_ULTRADELTA || tile >= tiles.ncommon)
+        return decode_exact(d, task, row, tile, base, t.dtype, count, out, err);
     float delta[DZ_MAX_LEVELS];
     if (decode_kept(d, task, row, tile, count, err) != DZ_OK) return err->rc;
     level_deltas(task, row, delta);

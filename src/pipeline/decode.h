@@ -18,8 +18,8 @@ typedef struct dz_decoder {
     double bytes_read;
 } dz_decoder;
 
-/* Matches the base's tensors with the archive's: a missing one, another shape or type fails naming it, if `needed` (by base row) says that it
- * is needed; NULL: all are. */
+/* Matches the base's tensors with the archive's: a missing one, another shape or type fails naming it, if `needed` (by base row) says that
+ * it is needed; NULL: all are. */
 dz_rc dz_decoder_open(dz_decoder *decoder, const dz_archive *archive, dz_checkpoint *base, const uint8_t *needed, dz_error *err);
 void dz_decoder_close(dz_decoder *decoder);
 

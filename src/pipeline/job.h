@@ -12,7 +12,7 @@
 
 typedef struct dz_lossy {
     dz_grid_levels grid;
-    uint64_t *histogram, *before, *quota; /* [levels] whole tensor; members on lower ranks; to keep */
+    uint64_t *histogram, *before, *quota;        /* [levels] whole tensor; members on lower ranks; to keep */
     double sparsity, trace_norm, trace_variance; /* trace norm of the pruned, rescaled delta, without gamma */
     float scale;
     uint64_t kept;
@@ -30,8 +30,9 @@ typedef struct dz_job {
     uint64_t *base_digests; /* [2 * base tiles] */
     uint64_t *block_len;    /* [units] checksum included; 0 where there is no block */
     dz_spool spool;
-    uint8_t **cached; /* [units of this rank] packed levels, or NULL */
-    uint64_t cache_left;
+    uint8_t *cache; /* levels kept between passes: address space for the budget, touched as it fills */
+    size_t cache_size, cache_used;
+    uint8_t **cached;                         /* [units of this rank] their packed levels in the cache, or NULL */
     double *gamma, *trace_norm, *trace_error; /* [tasks] */
     double trace_reference;
     double secs[DZ_PHASES];

@@ -41,9 +41,8 @@ static dz_rc code_exact(dz_job *job, size_t unit, const dz_tile *t, dz_buf *body
     return put_block(job, unit, body, err);
 }
 
-
-static dz_rc statistics_of_unit(dz_job *job, dz_tile_reader *reader, size_t unit, int32_t *extremes, dz_buf *body, dz_buf *scratch, dz_progress *progress,
-                                dz_error *err) {
+static dz_rc statistics_of_unit(dz_job *job, dz_tile_reader *reader, size_t unit, int32_t *extremes, dz_buf *body, dz_buf *scratch,
+                                dz_progress *progress, dz_error *err) {
     dz_tile t;
     if (dz_tile_read(reader, unit, &t, err) != DZ_OK) return err->rc;
     if (dz_unit_is_first(job->plan, unit)) {
@@ -67,7 +66,8 @@ static dz_rc statistics_of_unit(dz_job *job, dz_tile_reader *reader, size_t unit
     return DZ_OK;
 }
 
-/* Grids from the global ranges. A pair with a delta that is not finite (and a recipe that allows it) becomes exact; one without any delta is equal. */
+/* Grids from the global ranges. A pair with a delta that is not finite (and a recipe that allows it) becomes exact; one without any delta
+ * is equal. */
 static dz_rc set_grids(dz_job *job, const int32_t *extremes, dz_error *err) {
     dz_plan *plan = job->plan;
     for (size_t i = 0; i < plan->nlossy; i++) {
@@ -82,8 +82,8 @@ static dz_rc set_grids(dz_job *job, const int32_t *extremes, dz_error *err) {
         } else if (job->zoo.recipe->nonfinite == DZ_NONFINITE_LOSSLESS) {
             pair->policy = DZ_POLICY_LOSSLESS;
         } else {
-            return dz_fail(err, DZ_EFAIL, "%s: tensor '%s': its delta from %g to %g is too wide for a float", plan->tasks[pair->task]->path, tensor->name,
-                           (double)lo, (double)hi);
+            return dz_fail(err, DZ_EFAIL, "%s: tensor '%s': its delta from %g to %g is too wide for a float", plan->tasks[pair->task]->path,
+                           tensor->name, (double)lo, (double)hi);
         }
     }
     return DZ_OK;
@@ -115,35 +115,32 @@ dz_rc dz_job_statistics(dz_job *job, dz_error *err) {
     return rc;
 }
 
-/* Levels of up to 4 bits are kept two to a byte. */
-static uint8_t *pack_levels(const uint8_t *levels, size_t count, int bits) {
-    size_t len = bits <= 4 ? (count + 1) / 2 : count;
-    uint8_t *packed = malloc(len ? len : 1);
-    if (!packed) return NULL; /* the cache is a help, not a need */
-    if (bits > 4) return memcpy(packed, levels, count);
-    for (size_t i = 0; i < count / 2; i++) packed[i] = (uint8_t)(levels[2 * i] | levels[2 * i + 1] << 4);
-    if (count % 2) packed[count / 2] = levels[count - 1];
-    return packed;
+/* Levels of up to 4 bits are kept two to a byte: the first half of a tile in the low nibbles, the second in the high ones. */
+static size_t packed_size(size_t count, int bits) { return bits <= 4 ? (count + 1) / 2 : count; }
+
+static void pack_levels(uint8_t *restrict packed, const uint8_t *restrict levels, size_t count, int bits) {
+    size_t half = packed_size(count, bits);
+    memcpy(packed, levels, half);
+    for (size_t i = 0; i < count - half; i++) packed[i] = (uint8_t)(packed[i] | levels[half + i] << 4);
 }
 
 static void unpack_levels(uint8_t *restrict levels, const uint8_t *restrict packed, size_t count, int bits) {
+    size_t half = packed_size(count, bits);
     if (bits > 4) {
         memcpy(levels, packed, count);
         return;
     }
-    for (size_t i = 0; i < count / 2; i++) {
-        levels[2 * i] = packed[i] & 15;
-        levels[2 * i + 1] = packed[i] >> 4;
-    }
-    if (count % 2) levels[count - 1] = packed[count / 2] & 15;
+    for (size_t i = 0; i < half; i++) levels[i] = packed[i] & 15;
+    for (size_t i = half; i < count; i++) levels[i] = packed[i - half] >> 4;
 }
 
-static dz_rc histogram_of_unit(dz_job *job, dz_tile_reader *reader, size_t unit, dz_buf *levels, dz_buf *scratch, dz_progress *progress, dz_error *err) {
+static dz_rc histogram_of_unit(dz_job *job, dz_tile_reader *reader, size_t unit, dz_buf *levels, dz_buf *scratch, dz_progress *progress,
+                               dz_error *err) {
     const dz_unit *u = &job->plan->units[unit];
     dz_tile t;
     dz_lossy *lossy = lossy_of(job, u);
-    int became_exact = u->pair != DZ_NO_PAIR && job->plan->pairs[u->pair].lossy >= 0 && job->plan->pairs[u->pair].policy == DZ_POLICY_LOSSLESS &&
-                       u->tile < job->plan->pairs[u->pair].tiles.ncommon;
+    int became_exact = u->pair != DZ_NO_PAIR && job->plan->pairs[u->pair].lossy >= 0 &&
+                       job->plan->pairs[u->pair].policy == DZ_POLICY_LOSSLESS && u->tile < job->plan->pairs[u->pair].tiles.ncommon;
     if (!lossy && !became_exact) return DZ_OK;
     if (dz_tile_read(reader, unit, &t, err) != DZ_OK) return err->rc;
     dz_progress_add(progress, tile_bytes(&t));
@@ -152,10 +149,12 @@ static dz_rc histogram_of_unit(dz_job *job, dz_tile_reader *reader, size_t unit,
     if (dz_buf_reserve(levels, (size_t)t.count, err) != DZ_OK) return err->rc;
     dz_tile_levels(&t, &lossy->grid, levels->data);
     dz_kernels()->count(lossy->histogram, levels->data, lossy->grid.bits, (size_t)t.count);
-    uint64_t packed = t.pair->bits <= 4 ? t.count / 2 + 1 : t.count;
-    if (packed > job->cache_left) return DZ_OK;
-    job->cached[unit - dz_job_first(job)] = pack_levels(levels->data, (size_t)t.count, t.pair->bits);
-    job->cache_left -= packed;
+    size_t packed = packed_size((size_t)t.count, t.pair->bits);
+    if (packed > job->cache_size - job->cache_used) return DZ_OK; /* the coding pass will read the tile again */
+    uint8_t *at = job->cache + job->cache_used;
+    pack_levels(at, levels->data, (size_t)t.count, t.pair->bits);
+    job->cached[unit - dz_job_first(job)] = at;
+    job->cache_used += packed;
     return DZ_OK;
 }
 
@@ -166,7 +165,8 @@ dz_rc dz_job_histograms(dz_job *job, dz_error *err) {
     size_t n = job->plan->nlossy * job->levels;
     dz_tile_reader_init(&reader, job->zoo.base, job->zoo.tasks, job->plan);
     dz_progress_begin(&progress, job->world, DZ_PHASE_NAMES[DZ_PHASE_HISTOGRAM], bytes_of_pass(job, 1), job->opt->quiet);
-    for (size_t u = dz_job_first(job); u < dz_job_end(job) && err->rc == DZ_OK; u++) histogram_of_unit(job, &reader, u, &levels, &scratch, &progress, err);
+    for (size_t u = dz_job_first(job); u < dz_job_end(job) && err->rc == DZ_OK; u++)
+        histogram_of_unit(job, &reader, u, &levels, &scratch, &progress, err);
     job->secs[DZ_PHASE_HISTOGRAM] = dz_progress_end(&progress);
     job->bytes_read += reader.bytes_read;
     dz_rc rc = dz_agree(job->world, err->rc, err);
@@ -251,8 +251,6 @@ static dz_rc code_unit(dz_job *job, dz_tile_reader *reader, size_t unit, coder *
     if (dz_buf_reserve(&c->levels, count, err) != DZ_OK) return err->rc;
     if (*cached) {
         unpack_levels(c->levels.data, *cached, count, pair->bits);
-        free(*cached);
-        *cached = NULL;
     } else {
         dz_tile t;
         if (dz_tile_read(reader, unit, &t, err) != DZ_OK) return err->rc;

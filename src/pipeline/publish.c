@@ -22,7 +22,8 @@ static dz_rc add_base(const dz_job *job, dz_catalog *c, dz_error *err) {
         c->base[i].first_tile = job->plan->base_tile[i];
         if (dz_catalog_tensor(c, &base->tensors[i], &hint, &c->base[i].tensor, err) != DZ_OK) return err->rc;
     }
-    for (size_t i = 0; i < c->nbase_tiles; i++) c->base_tiles[i] = (dz_digest){.hi = job->base_digests[2 * i], .lo = job->base_digests[2 * i + 1]};
+    for (size_t i = 0; i < c->nbase_tiles; i++)
+        c->base_tiles[i] = (dz_digest){.hi = job->base_digests[2 * i], .lo = job->base_digests[2 * i + 1]};
     return dz_catalog_fingerprint(c, &c->fingerprint, err);
 }
 
@@ -82,14 +83,17 @@ static dz_rc add_rows(const dz_job *job, dz_catalog *c, size_t task, dz_error *e
         if (same >= 0) seen[same] = 1;
     }
     for (size_t b = 0; b < nbase; b++) {
-        if (!seen[b]) t->rows[t->nrows++] = (dz_index_row){.tensor = c->base[b].tensor, .base = (uint32_t)b, .policy = DZ_POLICY_ABSENT, .offset = t->payload_len};
+        if (!seen[b])
+            t->rows[t->nrows++] =
+                (dz_index_row){.tensor = c->base[b].tensor, .base = (uint32_t)b, .policy = DZ_POLICY_ABSENT, .offset = t->payload_len};
     }
 out:
     free(seen);
     return err->rc;
 }
 
-static dz_rc add_file(dz_catalog *c, dz_task_entry *t, const char *path, uint32_t kind, const void *bytes, size_t len, uint64_t size, dz_error *err) {
+static dz_rc add_file(dz_catalog *c, dz_task_entry *t, const char *path, uint32_t kind, const void *bytes, size_t len, uint64_t size,
+                      dz_error *err) {
     dz_file_row *f = &t->files[t->nfiles];
     *f = (dz_file_row){.kind = kind, .size = size};
     if (dz_catalog_add_blob(c, bytes, len, &f->blob, err) != DZ_OK || !(f->path = dz_strdup(path, err))) return err->rc;
@@ -106,7 +110,8 @@ static dz_rc add_files(const dz_job *job, dz_catalog *c, size_t task, dz_error *
     for (size_t i = 0; i < ck->nsides && err->rc == DZ_OK; i++) {
         char *bytes = NULL;
         size_t len = 0;
-        if (dz_read_file(ck->sides[i].path, DZ_SIDE_MAX, &bytes, &len, err) == DZ_OK) add_file(c, t, ck->sides[i].file, DZ_FILE_SIDE, bytes, len, len, err);
+        if (dz_read_file(ck->sides[i].path, DZ_SIDE_MAX, &bytes, &len, err) == DZ_OK)
+            add_file(c, t, ck->sides[i].file, DZ_FILE_SIDE, bytes, len, len, err);
         free(bytes);
     }
     return err->rc;
@@ -184,7 +189,9 @@ static dz_rc put_pieces(const dz_job *job, dz_extent_writer *w, const uint64_t *
             dz_extent_put(w, where[u->pair], bytes.data, bytes.len, err);
         }
         bytes.len = 0;
-        if (dz_buf_reserve(&bytes, len, err) != DZ_OK || dz_spool_get(&job->spool, pieces[i].unit - dz_job_first(job), bytes.data, err) != DZ_OK) break;
+        if (dz_buf_reserve(&bytes, len, err) != DZ_OK ||
+            dz_spool_get(&job->spool, pieces[i].unit - dz_job_first(job), bytes.data, err) != DZ_OK)
+            break;
         dz_extent_put(w, pieces[i].offset, bytes.data, len, err);
     }
     free(pieces);
@@ -229,7 +236,9 @@ dz_rc dz_job_write(dz_job *job, dz_catalog **out, dz_error *err) {
     dz_extent_close(&w);
     free(where);
     free(partial);
-    if (rc == DZ_OK && world->rank == 0) *out = c;
-    else dz_catalog_free(c);
+    if (rc == DZ_OK && world->rank == 0)
+        *out = c;
+    else
+        dz_catalog_free(c);
     return rc;
 }

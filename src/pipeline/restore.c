@@ -43,7 +43,9 @@ dz_rc dz_agree_on_base(const dz_world *world, const dz_archive *a, const char *b
         for (size_t i = 0; i < c->nbase; i++) any[i] = differs[i];
         dz_max_i32(world, any, c->nbase);
         for (size_t i = 0; i < c->nbase; i++) {
-            if (any[i] && n++ < 3) snprintf(names + strlen(names), sizeof names - strlen(names), "%s'%s'", n > 1 ? ", " : "", c->tensors[c->base[i].tensor].name);
+            if (any[i] && n++ < 3)
+                snprintf(names + strlen(names), sizeof names - strlen(names), "%s'%s'", n > 1 ? ", " : "",
+                         c->tensors[c->base[i].tensor].name);
         }
         if (n) rc = dz_fail(err, DZ_EFAIL, "%s: not the base of this archive: %zu tensors differ, the first are %s", base_path, n, names);
     }
@@ -85,12 +87,14 @@ static int row_index(const restore *r, const char *name, const char *dtype) {
     return -1;
 }
 
-/* The tensors of one restored safetensors file, by its header. Rows come in the headers' order, so the search begins where it last ended. */
+/* The tensors of one restored safetensors file, by its header. Rows come in the headers' order, so the search begins where it last ended.
+ */
 static dz_rc place_tensors(restore *r, const dz_file_row *file, const char *header, size_t len, size_t *next_row, dz_error *err) {
     dz_tensor *tensors = NULL;
     size_t n = 0;
     const dz_catalog *c = r->archive->catalog;
-    if (len < 8 || file->size < len) return dz_fail(err, DZ_EDAMAGE, "%s: task '%s': the header of '%s' is cut short", r->archive->path, r->task->name, file->path);
+    if (len < 8 || file->size < len)
+        return dz_fail(err, DZ_EDAMAGE, "%s: task '%s': the header of '%s' is cut short", r->archive->path, r->task->name, file->path);
     if (dz_safetensors_parse(file->path, header + 8, len - 8, file->size, 0, &tensors, &n, err) != DZ_OK) goto out;
     out_tensor *grown = realloc(r->tensors, (r->ntensors + n + 1) * sizeof *grown);
     if (!grown) {
@@ -101,11 +105,14 @@ static dz_rc place_tensors(restore *r, const dz_file_row *file, const char *head
     for (size_t i = 0; i < n; i++) {
         const dz_tensor *t = &tensors[i];
         int row = -1;
-        if (*next_row < r->task->nrows && strcmp(c->tensors[r->task->rows[*next_row].tensor].name, t->name) == 0) row = (int)*next_row;
-        else row = row_index(r, t->name, t->dtype_name);
+        if (*next_row < r->task->nrows && strcmp(c->tensors[r->task->rows[*next_row].tensor].name, t->name) == 0)
+            row = (int)*next_row;
+        else
+            row = row_index(r, t->name, t->dtype_name);
         dz_tensor want = row >= 0 ? dz_tensor_of_row(&c->tensors[r->task->rows[row].tensor]) : (dz_tensor){0};
         if (row < 0 || want.nbytes != t->nbytes || strcmp(want.dtype_name, t->dtype_name) != 0) {
-            dz_fail(err, DZ_EDAMAGE, "%s: task '%s': tensor '%s' of '%s' is not in its index", r->archive->path, r->task->name, t->name, file->path);
+            dz_fail(err, DZ_EDAMAGE, "%s: task '%s': tensor '%s' of '%s' is not in its index", r->archive->path, r->task->name, t->name,
+                    file->path);
             goto out;
         }
         *next_row = (size_t)row + 1;
@@ -138,8 +145,10 @@ static dz_rc make_file(const restore *r, const char *name, const void *head, siz
     if (fd >= 0) {
         int rc = size ? posix_fallocate(fd, 0, (off_t)size) : 0;
         if (rc == EOPNOTSUPP || rc == EINVAL) rc = ftruncate(fd, (off_t)size) == 0 ? 0 : errno;
-        if (rc != 0) dz_fail(err, DZ_EFAIL, "%s: no room for %llu bytes: %s", path, (unsigned long long)size, strerror(rc));
-        else dz_pwrite_all(fd, path, head, len, 0, err);
+        if (rc != 0)
+            dz_fail(err, DZ_EFAIL, "%s: no room for %llu bytes: %s", path, (unsigned long long)size, strerror(rc));
+        else
+            dz_pwrite_all(fd, path, head, len, 0, err);
         if (close(fd) != 0) dz_fail(err, DZ_EFAIL, "%s: cannot close: %s", path, strerror(errno));
     }
     free(path);
@@ -154,7 +163,8 @@ static dz_rc plan_whole_task(restore *r, dz_error *err) {
         char *bytes = NULL;
         size_t len = 0;
         if (dz_catalog_blob(r->archive->catalog, f->blob, &bytes, &len, err) != DZ_OK) break;
-        if (f->kind == DZ_FILE_SIDE && f->size != len) dz_fail(err, DZ_EDAMAGE, "%s: file '%s' has another size", r->archive->path, f->path);
+        if (f->kind == DZ_FILE_SIDE && f->size != len)
+            dz_fail(err, DZ_EDAMAGE, "%s: file '%s' has another size", r->archive->path, f->path);
         if (f->kind == DZ_FILE_SAFETENSORS && place_tensors(r, f, bytes, len, &next_row, err) == DZ_OK) add_out_file(r, f->path, err);
         if (r->world->rank == 0 && err->rc == DZ_OK) make_file(r, f->path, bytes, len, f->size, err);
         free(bytes);
@@ -184,7 +194,8 @@ static dz_rc plan_some_tensors(restore *r, dz_error *err) {
         r->tensors[i].offset = at;
         at += list[i].nbytes;
     }
-    if (add_out_file(r, "model.safetensors", err) == DZ_OK && r->world->rank == 0) make_file(r, "model.safetensors", header.data, header.len, at, err);
+    if (add_out_file(r, "model.safetensors", err) == DZ_OK && r->world->rank == 0)
+        make_file(r, "model.safetensors", header.data, header.len, at, err);
 out:
     free(list);
     dz_buf_free(&header);
@@ -193,7 +204,8 @@ out:
 
 static dz_rc write_tile(restore *r, const out_tensor *t, uint64_t first_byte, const void *bytes, size_t len, dz_error *err) {
     out_file *f = &r->files[t->file];
-    if (f->fd < 0 && (f->fd = open(f->path, O_WRONLY | O_CLOEXEC)) < 0) return dz_fail(err, DZ_EFAIL, "%s: cannot open: %s", f->path, strerror(errno));
+    if (f->fd < 0 && (f->fd = open(f->path, O_WRONLY | O_CLOEXEC)) < 0)
+        return dz_fail(err, DZ_EFAIL, "%s: cannot open: %s", f->path, strerror(errno));
     return dz_pwrite_all(f->fd, f->path, bytes, len, t->offset + first_byte, err);
 }
 
@@ -243,7 +255,9 @@ static void remove_partial(const restore *r) {
         dz_error none = {0};
         char *path = dz_format(&none, "%s/%s", r->partial, r->task->files[i].path);
         if (path) unlink(path);
-        for (char *slash; path && (slash = strrchr(path, '/')) && strlen(path) > strlen(r->partial) && (*slash = '\0', strlen(path) > strlen(r->partial));) rmdir(path);
+        for (char *slash; path && (slash = strrchr(path, '/')) && strlen(path) > strlen(r->partial) &&
+                          (*slash = '\0', strlen(path) > strlen(r->partial));)
+            rmdir(path);
         free(path);
     }
     for (size_t i = 0; i < r->nfiles; i++) unlink(r->files[i].path);
@@ -255,7 +269,8 @@ static dz_rc publish(const restore *r, dz_error *err) {
     if (rename(r->partial, r->opt->out) == 0) return dz_fsync_parent(r->opt->out, err);
     for (size_t i = 0; i < (r->opt->tensors ? 1 : r->task->nfiles) && err->rc == DZ_OK; i++) {
         const char *name = r->opt->tensors ? "model.safetensors" : r->task->files[i].path;
-        char *from = dz_format(err, "%s/%s", r->partial, name), *to = dz_format(err, "%s/%s", r->opt->out, name), *slash = to ? strrchr(to, '/') : NULL;
+        char *from = dz_format(err, "%s/%s", r->partial, name), *to = dz_format(err, "%s/%s", r->opt->out, name),
+             *slash = to ? strrchr(to, '/') : NULL;
         if (slash) {
             *slash = '\0';
             dz_make_dirs(to, err);
@@ -323,7 +338,8 @@ dz_rc dz_restore(const dz_world *world, const dz_restore_options *opt, dz_restor
     if ((rc = dz_agree(world, world->rank == 0 ? publish(&r, err) : DZ_OK, err)) != DZ_OK) goto out;
     double most[2] = {dz_now() - begun, dz_peak_memory()};
     dz_max_f64(world, most, 2);
-    *result = (dz_restore_result){.ntensors = r.ntensors, .nbytes = r.nbytes, .nfiles = opt->tensors ? 1 : r.task->nfiles, .secs = most[0], .peak_memory = most[1]};
+    *result = (dz_restore_result){
+        .ntensors = r.ntensors, .nbytes = r.nbytes, .nfiles = opt->tensors ? 1 : r.task->nfiles, .secs = most[0], .peak_memory = most[1]};
 out:
     if (rc != DZ_OK && made) remove_partial(&r);
     restore_free(&r);

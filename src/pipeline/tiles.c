@@ -15,7 +15,8 @@ void dz_tile_reader_free(dz_tile_reader *r) {
 static dz_rc read_into(dz_tile_reader *r, dz_checkpoint *ck, size_t tensor, uint64_t first, uint64_t count, dz_buf *out, dz_error *err) {
     size_t size = dz_dtype_size(ck->tensors[tensor].dtype), len = (size_t)count * size;
     out->len = 0;
-    if (dz_buf_reserve(out, len, err) != DZ_OK || dz_checkpoint_read(ck, tensor, first * size, len, out->data, err) != DZ_OK) return err->rc;
+    if (dz_buf_reserve(out, len, err) != DZ_OK || dz_checkpoint_read(ck, tensor, first * size, len, out->data, err) != DZ_OK)
+        return err->rc;
     out->len = len;
     r->bytes_read += (double)len;
     return DZ_OK;
@@ -43,7 +44,8 @@ dz_rc dz_tile_read(dz_tile_reader *r, size_t unit, dz_tile *tile, dz_error *err)
     tile->first = dz_tile_first(&tile->pair->tiles, u->tile);
     tile->count = dz_tile_count(&tile->pair->tiles, u->tile);
     tile->task_dtype = dz_pair_tensor(r->plan, tile->pair)->dtype;
-    if (read_into(r, r->tasks[tile->pair->task], tile->pair->tensor, tile->first, tile->count, &r->task_bytes, err) != DZ_OK) return err->rc;
+    if (read_into(r, r->tasks[tile->pair->task], tile->pair->tensor, tile->first, tile->count, &r->task_bytes, err) != DZ_OK)
+        return err->rc;
     tile->task = r->task_bytes.data;
     return DZ_OK;
 }
@@ -89,8 +91,11 @@ dz_rc dz_tile_nonfinite(const dz_tile_reader *r, const dz_tile *t, dz_error *err
             if (isfinite(task[i] - base[i])) continue;
             int own = !isfinite(task[i]);
             const char *path = own ? ck->shards[tensor->shard].path : isfinite(base[i]) ? ck->path : r->base->path;
-            return dz_fail(err, DZ_EFAIL, "%s: tensor '%s': element %llu is %g%s (nonfinite: lossless keeps such tensors exactly)", path, tensor->name,
-                           (unsigned long long)(t->first + at + i), own ? (double)task[i] : isfinite(base[i]) ? (double)(task[i] - base[i]) : (double)base[i],
+            return dz_fail(err, DZ_EFAIL, "%s: tensor '%s': element %llu is %g%s (nonfinite: lossless keeps such tensors exactly)", path,
+                           tensor->name, (unsigned long long)(t->first + at + i),
+                           own                 ? (double)task[i]
+                           : isfinite(base[i]) ? (double)(task[i] - base[i])
+                                               : (double)base[i],
                            own || !isfinite(base[i]) ? "" : " as a difference from the base");
         }
     }

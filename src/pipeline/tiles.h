@@ -8,8 +8,8 @@
 
 typedef struct dz_tile {
     const dz_unit *unit;
-    const dz_pair *pair; /* NULL: only the base tile matters */
-    uint64_t first, count; /* elements of the task's tensor */
+    const dz_pair *pair;        /* NULL: only the base tile matters */
+    uint64_t first, count;      /* elements of the task's tensor */
     const uint8_t *task, *base; /* raw bytes; base NULL beyond the base */
     dz_dtype task_dtype, base_dtype;
     uint64_t base_first, base_count; /* the whole base tile */

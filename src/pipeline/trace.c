@@ -133,8 +133,10 @@ static dz_rc measure(dz_job *job, const dz_pair *pair, matrix *m, const dz_slq_o
     dz_slq_options mine = *options;
     mine.key = dz_tile_key(job->task_key[pair->task], t->name, UINT64_MAX);
     double norm = 0, variance = 0;
-    if (job->zoo.recipe->tracenorm == DZ_TRACENORM_EXACT) dz_tracenorm_exact(&a, &norm, err);
-    else dz_tracenorm_slq(&a, &mine, &norm, &variance, err);
+    if (job->zoo.recipe->tracenorm == DZ_TRACENORM_EXACT)
+        dz_tracenorm_exact(&a, &norm, err);
+    else
+        dz_tracenorm_slq(&a, &mine, &norm, &variance, err);
     if (err->rc != DZ_OK) return err->rc;
     l->trace_norm = (double)l->scale * norm;
     l->trace_variance = (double)l->scale * (double)l->scale * variance;

@@ -80,7 +80,8 @@ static void check_base(verify *v) {
             size_t len = (size_t)dz_tile_count(&tiles, tile) * size;
             bytes.len = 0;
             if (dz_buf_reserve(&bytes, len, &one) == DZ_OK &&
-                dz_checkpoint_read(v->base, (size_t)v->decoder.base_tensor[i], dz_tile_first(&tiles, tile) * size, len, bytes.data, &one) == DZ_OK) {
+                dz_checkpoint_read(v->base, (size_t)v->decoder.base_tensor[i], dz_tile_first(&tiles, tile) * size, len, bytes.data, &one) ==
+                    DZ_OK) {
                 dz_digest got = dz_digest_of(bytes.data, len), want = c->base_tiles[c->base[i].first_tile + tile];
                 if (got.hi != want.hi || got.lo != want.lo) v->decoder.base_differs[i] = 1;
             }
@@ -99,8 +100,8 @@ static void check_kept(verify *v) {
             dz_error one = {0};
             const dz_index_row *row = &c->tasks[t].rows[i];
             if (row->policy == DZ_POLICY_ULTRADELTA && row->kept != v->kept[t][i] && v->nproblems == 0)
-                dz_fail(&one, DZ_EDAMAGE, "%s: task '%s': tensor '%s' keeps %llu elements, its index says %llu", v->archive->path, c->tasks[t].name,
-                        c->tensors[row->tensor].name, (unsigned long long)v->kept[t][i], (unsigned long long)row->kept);
+                dz_fail(&one, DZ_EDAMAGE, "%s: task '%s': tensor '%s' keeps %llu elements, its index says %llu", v->archive->path,
+                        c->tasks[t].name, c->tensors[row->tensor].name, (unsigned long long)v->kept[t][i], (unsigned long long)row->kept);
             told(v, &one);
         }
     }

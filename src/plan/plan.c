@@ -70,15 +70,18 @@ static void match(dz_plan *p, dz_pair *pair, const char *task_name, const dz_rec
         common = comparable(t, b) ? common_elements(t, b) : 0;
         base_count = b->count;
         if (wants_base && common == 0 && t->count != 0) {
-            dz_fail_more(err, DZ_EFAIL, "%s: task '%s': tensor '%s' is %s %s, but %s %s in the base: its rule (%s) needs a base of the same shape",
-                         p->tasks[pair->task]->path, task_name, t->name, t->dtype_name, dz_shape_text(t, mine), b->dtype_name, dz_shape_text(b, theirs),
-                         dz_policy_name(pair->policy));
+            dz_fail_more(err, DZ_EFAIL,
+                         "%s: task '%s': tensor '%s' is %s %s, but %s %s in the base: its rule (%s) needs a base of the same shape",
+                         p->tasks[pair->task]->path, task_name, t->name, t->dtype_name, dz_shape_text(t, mine), b->dtype_name,
+                         dz_shape_text(b, theirs), dz_policy_name(pair->policy));
         } else if (common < t->count) {
-            note(p, err, "task '%s': tensor '%s' is %s %s, %s %s in the base: %s", task_name, t->name, t->dtype_name, dz_shape_text(t, mine), b->dtype_name,
-                 dz_shape_text(b, theirs), common ? "the rows beyond the base's are kept exactly" : "kept exactly, without the base");
+            note(p, err, "task '%s': tensor '%s' is %s %s, %s %s in the base: %s", task_name, t->name, t->dtype_name,
+                 dz_shape_text(t, mine), b->dtype_name, dz_shape_text(b, theirs),
+                 common ? "the rows beyond the base's are kept exactly" : "kept exactly, without the base");
         }
         if (pair->policy == DZ_POLICY_DROP && common < t->count)
-            dz_fail_more(err, DZ_EFAIL, "%s: task '%s': tensor '%s' cannot be dropped: the base has no such shape", p->tasks[pair->task]->path, task_name, t->name);
+            dz_fail_more(err, DZ_EFAIL, "%s: task '%s': tensor '%s' cannot be dropped: the base has no such shape",
+                         p->tasks[pair->task]->path, task_name, t->name);
     } else if (wants_base) {
         note(p, err, "task '%s': tensor '%s' is not in the base: kept exactly", task_name, t->name);
         pair->policy = DZ_POLICY_LOSSLESS;
@@ -121,8 +124,8 @@ static dz_rc make_pairs(dz_plan *p, const char *const *names, const dz_recipe *r
         int wants_lossy = 0;
         for (size_t r = 0; r < recipe->nrules; r++) wants_lossy |= recipe->rules[r].policy == DZ_POLICY_ULTRADELTA;
         if (wants_lossy && p->nlossy == lossy_before && err->rc == DZ_OK)
-            dz_fail_more(err, DZ_EFAIL, "%s: task '%s': no tensor is matched by a lossy rule of recipe '%s' (first tensor '%s')", p->tasks[k]->path, names[k],
-                         recipe->name, p->tasks[k]->tensors[0].name);
+            dz_fail_more(err, DZ_EFAIL, "%s: task '%s': no tensor is matched by a lossy rule of recipe '%s' (first tensor '%s')",
+                         p->tasks[k]->path, names[k], recipe->name, p->tasks[k]->tensors[0].name);
     }
     p->first_pair[p->ntasks] = n;
     if (tiles > UINT32_MAX / 2) return dz_fail(err, DZ_EFAIL, "%llu tiles are too many for one archive", (unsigned long long)tiles);
@@ -221,8 +224,10 @@ int dz_unit_rank(const dz_plan *p, size_t unit) {
     int low = 0, high = p->nranks - 1; /* the last rank whose first unit is not beyond `unit` */
     while (low < high) {
         int mid = low + (high - low + 1) / 2;
-        if (p->first_unit[mid] <= unit) low = mid;
-        else high = mid - 1;
+        if (p->first_unit[mid] <= unit)
+            low = mid;
+        else
+            high = mid - 1;
     }
     return low;
 }

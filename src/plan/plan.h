@@ -43,7 +43,7 @@ typedef struct dz_plan {
     size_t *first_unit;  /* [nranks + 1]: rank r does units first_unit[r] .. first_unit[r + 1] - 1 */
     uint64_t *rank_cost; /* [nranks] planned cost, arbitrary unit */
     int nranks;
-    uint32_t *base_tile; /* [base tensors + 1] first tile of each in the table of base tiles */
+    uint32_t *base_tile;                /* [base tensors + 1] first tile of each in the table of base tiles */
     uint64_t source_bytes, lossy_bytes; /* of the tasks' tensors */
     dz_buf notes;                       /* lines to tell the user, newline-separated */
 } dz_plan;

@@ -27,7 +27,8 @@ static void make_tile(tile *t, size_t count, unsigned bits, double sparsity, int
     t->count = count;
     t->bits = bits;
     for (size_t i = 0; i < count; i++) {
-        double u = ((double)dz_u64_at(key, 2 * i) + 1) / 18446744073709551616.0, v = (double)dz_u64_at(key, 2 * i + 1) / 18446744073709551616.0;
+        double u = ((double)dz_u64_at(key, 2 * i) + 1) / 18446744073709551616.0,
+               v = (double)dz_u64_at(key, 2 * i + 1) / 18446744073709551616.0;
         double n = sqrt(-2 * log(u)) * cos(6.283185307179586 * v);
         if (heavy) n /= sqrt((double)(dz_u64_at(key ^ 77, i) % 1000 + 1) / 1000);
         x[i] = (float)n;
@@ -134,9 +135,7 @@ static void test_large_tiles_keep_every_quota(void **state) {
 
 static void test_seeded_positions_cost_little_over_the_entropy_of_the_levels(void **state) {
     (void)state;
-    static const struct {
-        double sparsity, most;
-    } cases[] = {{0.90, 1.02}, {0.97, 1.03}, {0.99, 1.06}, {0.995, 1.10}};
+    static const struct { double sparsity, most; } cases[] = {{0.90, 1.02}, {0.97, 1.03}, {0.99, 1.06}, {0.995, 1.10}};
     for (int c = 0; c < 4; c++) {
         tile t;
         dz_kept kept = {0};

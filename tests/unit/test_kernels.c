@@ -1,0 +1,134 @@
+/* Every variant of every kernel gives the bits of the plain definition. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include "base/half.h"
+#include "numeric/allocate.h"
+#include "numeric/kernels.h"
+
+#define N 10007
+
+static uint64_t draw(uint64_t key, uint64_t i) { return dz_u64_at(key, i); }
+
+static void test_f16_and_bf16_widen_and_narrow_exactly(void **state) {
+    (void)state;
+    for (uint32_t h = 0; h < 65536; h++) { /* every half float survives the way through float */
+        float x = dz_f16_to_float((uint16_t)h), y = dz_bf16_to_float((uint16_t)h);
+        if (isnan(x))
+            assert_true((dz_float_to_f16(x) & 0x7c00) == 0x7c00 && (dz_float_to_f16(x) & 0x3ff));
+        else
+            assert_int_equal(dz_float_to_f16(x), h);
+        if (isnan(y))
+            assert_true(isnan(dz_bf16_to_float(dz_float_to_bf16(y))));
+        else
+            assert_int_equal(dz_float_to_bf16(y), h);
+    }
+    assert_int_equal(dz_float_to_f16(65519.996f), 0x7bff);
+    assert_int_equal(dz_float_to_f16(65520.0f), 0x7c00);
+    assert_int_equal(dz_float_to_f16(0x1p-25f), 0); /* half of the smallest: to even */
+    assert_int_equal(dz_float_to_f16(0x1.8p-24f), 2);
+    assert_int_equal(dz_float_to_bf16(dz_bits_to_float(0x3f808000)), 0x3f80);
+    assert_int_equal(dz_float_to_bf16(dz_bits_to_float(0x3f818000)), 0x3f82);
+}
+
+static void test_variants_widen_and_narrow_alike(void **state) {
+    (void)state;
+    static const dz_dtype types[] = {DZ_F32, DZ_F16, DZ_BF16};
+    uint32_t *bits = malloc(N * sizeof *bits);
+    float *want = malloc(N * sizeof *want), *got = malloc(N * sizeof *got);
+    for (size_t i = 0; i < N; i++) bits[i] = (uint32_t)draw(1, i) ^ (i % 3 == 0 ? 0x7c007f80U : 0);
+    for (const dz_kernel_table *const *k = dz_kernels_all(); *k; k++) {
+        for (int t = 0; t < 3; t++) {
+            dz_widen(want, bits, types[t], N);
+            (*k)->widen(got, bits, types[t], N);
+            assert_memory_equal(want, got, N * sizeof *want);
+            dz_narrow(want, (const float *)bits, types[t], N);
+            (*k)->narrow(got, (const float *)bits, types[t], N);
+            assert_memory_equal(want, got, N * dz_dtype_size(types[t]));
+        }
+    }
+    free(bits);
+    free(want);
+    free(got);
+}
+
+static void test_variants_range_levels_and_counts_alike(void **state) {
+    (void)state;
+    float *task = malloc(N * sizeof *task), *base = malloc(N * sizeof *base);
+    uint8_t *levels = malloc(N);
+    for (size_t i = 0; i < N; i++) {
+        base[i] = (float)((double)(int64_t)draw(2, i) / 9.3e18 * 0.02);
+        task[i] = base[i] + (float)((double)(int64_t)draw(3, i) / 9.3e18 * (i % 101 == 0 ? 0.02 : 0.001));
+    }
+    float lo = INFINITY, hi = -INFINITY;
+    for (size_t i = 0; i < N; i++) {
+        float d = task[i] - base[i];
+        lo = d < lo ? d : lo;
+        hi = d > hi ? d : hi;
+    }
+    for (const dz_kernel_table *const *k = dz_kernels_all(); *k; k++) {
+        dz_range r = DZ_RANGE_EMPTY;
+        (*k)->range(&r, task, base, N);
+        assert_true(dz_from_ordered(r.lo) == lo && dz_from_ordered(r.hi) == hi && dz_range_finite(r));
+        for (unsigned b = 1; b <= 8; b++) {
+            dz_grid_levels grid = dz_grid_levels_over(lo, hi, b);
+            uint64_t want[256] = {0}, got[256] = {0};
+            (*k)->levels(levels, task, base, grid.lo, grid.step, (1U << b) - 1, N);
+            for (size_t i = 0; i < N; i++) {
+                assert_int_equal(levels[i], (int)rintf((task[i] - base[i] - lo) / grid.step));
+                want[levels[i]]++;
+            }
+            (*k)->count(got, levels, b, N);
+            assert_memory_equal(want, got, sizeof want);
+        }
+        float saved = task[77];
+        static const float bad[] = {NAN, INFINITY, -INFINITY, -NAN};
+        for (int i = 0; i < 4; i++) {
+            task[77] = bad[i];
+            r = DZ_RANGE_EMPTY;
+            (*k)->range(&r, task, base, N);
+            assert_false(dz_range_finite(r));
+        }
+        task[77] = saved;
+    }
+    free(task);
+    free(base);
+    free(levels);
+}
+
+static void test_variants_find_the_same_candidates(void **state) {
+    (void)state;
+    uint32_t *got = malloc((N + 16) * sizeof *got);
+    static const uint32_t lasts[] = {0, 1U << 27, 1U << 31, UINT32_MAX};
+    for (const dz_kernel_table *const *k = dz_kernels_all(); *k; k++) {
+        for (int l = 0; l < 4; l++) {
+            for (size_t count = 0; count < 200; count += 13) {
+                size_t n = (*k)->candidates(got, 0x9876543210abcdefULL, lasts[l], count), want = 0;
+                for (uint32_t i = 0; i < count; i++) {
+                    if (dz_u32_at(0x9876543210abcdefULL, i) <= lasts[l]) assert_int_equal(got[want++], i);
+                }
+                assert_int_equal(n, want);
+            }
+        }
+        assert_int_equal((*k)->candidates(got, 5, UINT32_MAX, N), N);
+    }
+    free(got);
+}
+
+static void test_a_shifted_key_continues_the_numbers(void **state) {
+    (void)state;
+    uint64_t key = 0x12345678fffffff0ULL; /* the low half wraps */
+    for (uint32_t i = 0; i < 100; i++) assert_int_equal(dz_u32_at(dz_key_at(key, 1000), i), dz_u32_at(key, 1000 + i));
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_f16_and_bf16_widen_and_narrow_exactly), cmocka_unit_test(test_variants_widen_and_narrow_alike),
+        cmocka_unit_test(test_variants_range_levels_and_counts_alike), cmocka_unit_test(test_variants_find_the_same_candidates),
+        cmocka_unit_test(test_a_shifted_key_continues_the_numbers)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
