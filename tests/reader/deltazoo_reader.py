@@ -693,10 +693,9 @@ class Archive:
             files[path] = content
         return files
 
-    def check_original(self, name, base_path, original_path):
+    def check_original(self, name, base_path, original_path, restored):
         """The writer did with the fine-tuned model what it says. Returns the numbers of exact and of lossy tensors."""
         contents, original = self.open_base(base_path), Base(original_path).tensors
-        restored = self.restore_task(name, base_path)
         need(set(restored) == set(original), f"{original_path}: its tensors are not those of {name}")
         exact = lossy = 0
         for row in self._rows(name):
@@ -832,9 +831,10 @@ class Row:
         need((lo, step) == (self.lo, self.step), f"{self.tensor.name}: lo {self.lo} and step {self.step}, not {lo} and {step}")
         levels = np.zeros(self.common, np.uint8) if step == 0 else np.rint((delta - lo) / step).astype(np.uint8)
         members = np.bincount(levels, minlength=1 << self.bits).tolist()
+        # the recipe's sparsity is f64; the shortest decimal that gives the f32 of the index is what it was written as
         zero = [self.lo + np.float32(g) * self.step == 0 for g in range(1 << self.bits)]
         z = sum(n for n, is_zero in zip(members, zero) if is_zero) / self.common
-        pruned = max(0.0, (float(self.sparsity) - z) / (1 - z)) if z < 1 else 0.0
+        pruned = max(0.0, (float(str(self.sparsity)) - z) / (1 - z)) if z < 1 else 0.0
         quota = [0 if is_zero else n - round(n * pruned) for n, is_zero in zip(members, zero)]
         seen = [0] * (1 << self.bits)
         for k, ((begin, end, shared), body) in enumerate(zip(self.tiles(), self.bodies())):
@@ -896,9 +896,8 @@ def first_difference(mine, theirs):
     return int(differ[0]) if len(differ) else n
 
 
-def compare(archive, task, base, directory):
-    """None, or what differs first."""
-    tensors = archive.restore_task(task, base)
+def compare(archive, task, tensors, directory):
+    """(None, or what differs first; tensors; files)"""
     files = archive._assemble(task, tensors)
     found = set()
     for where, _, names in os.walk(directory):
@@ -943,14 +942,16 @@ def main():
         if options.check:
             ntasks, ntensors, nblocks = archive.check()
             print(f"sound: {ntasks} tasks, {ntensors} tensors, {nblocks} blocks")
+        if wants_task:
+            tensors = archive.restore_task(options.task, options.base)
         if options.against:
-            difference, ntensors, nfiles = compare(archive, options.task, options.base, options.against)
+            difference, ntensors, nfiles = compare(archive, options.task, tensors, options.against)
             if difference:
                 print(difference)
                 return 1
             print(f"identical: {ntensors} tensors, {nfiles} files")
         if options.original:
-            exact, lossy = archive.check_original(options.task, options.base, options.original)
+            exact, lossy = archive.check_original(options.task, options.base, options.original, tensors)
             print(f"faithful: {exact} exact tensors, {lossy} lossy")
     except (Damaged, OSError, KeyError, ValueError) as error:
         print(f"damaged: {error}")

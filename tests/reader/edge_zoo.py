@@ -170,15 +170,18 @@ def drop(z):
 
 
 def tiles(z):
-    z.pair("nine.weight", (9000, 1000))
-    z.pair("fewer.weight", (7000, 1000), "F32", "BF16", rows=4400)
-    z.pair("more.weight", (5000, 1000), "BF16", "BF16", rows=12000)
-    base = normal(9000, 1000)
-    task = base.copy()
+    noise = normal(9000, 1000)
+    moved = noise + noise[::-1] * np.float32(0.02)
+    z.add("nine.weight", noise, moved)
+    z.add("fewer.weight", noise[:6400], moved[:4400], "F32", "BF16")
+    z.add("more.weight", noise[:5000], np.concatenate([moved[:5000], np.full((6400, 1000), 0.5, np.float32)]))
+    task = noise[:6400].copy()
     task[17, 5] += 1
-    task[8999, :7] += 1
-    z.add("sparse.exact", base, task, "F32")
-    z.pair("nine.exact", (7000, 1000), rows=7001)
+    task[6399, :7] += 1
+    z.add("sparse.exact", noise[:6400], task, "F32")
+    task = noise[:6401].copy()
+    task[::50] = moved[:6401:50]
+    z.add("more.exact", noise[:6400], task)
 
 
 KINDS = {"shapes": shapes, "dtypes": dtypes, "values": values, "drop": drop, "tiles": tiles, "files": shapes}

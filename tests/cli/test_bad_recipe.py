@@ -1,0 +1,201 @@
+"""Usage, manifests and recipes that cannot be: exit 2, one line a problem, nothing left behind, with 1, 3 and 7 ranks."""
+import os
+
+from common import (NORM, Q, SmallZoo, check, good, refused, replaced, run, small_model, with_scratch, write)
+
+COMPRESS = ["compress", "zoo.yaml", "-o", "a.h5"]
+
+
+def manifest_case(text, *wanted, code=2, lines=1, name=None):
+    """A test: the manifest with this text is refused."""
+
+    def test(folder):
+        SmallZoo(folder)
+        write(f"{folder}/zoo.yaml", text)
+        refused(folder, COMPRESS, code, "zoo.yaml", *wanted, lines=lines)
+
+    return with_scratch(test)
+
+
+TASKS = "tasks:\n  - {name: one, path: one}\n"
+
+test_manifest_unknown_key_names_its_line = manifest_case("base: base\n\ntasks:\n  - {name: one, path: one}\ncolour: red\n", "zoo.yaml:5", "colour")
+test_manifest_unknown_key_of_a_task_names_its_line = manifest_case("base: base\ntasks:\n  - {name: one, path: one}\n  - {name: two, pth: two}\n", "zoo.yaml:4", "pth")
+test_manifest_without_base = manifest_case(TASKS, "base")
+test_manifest_without_tasks = manifest_case("base: base\n", "no task")
+test_manifest_with_zero_tasks = manifest_case("base: base\ntasks: []\n", "no task")
+test_manifest_empty = manifest_case("")
+test_manifest_not_yaml = manifest_case("base: [unclosed\ntasks: }\n")
+test_manifest_binary = manifest_case(bytes(range(256)))
+test_manifest_of_another_kind = manifest_case("- just\n- a list\n")
+test_manifest_task_without_path = manifest_case("base: base\ntasks:\n  - {name: one}\n", "path")
+test_manifest_task_named_twice = manifest_case("base: base\n" + TASKS + "  - {name: one, path: two}\n", "'one'", "twice")
+test_manifest_task_named_three_times_is_told_once = manifest_case("base: base\n" + TASKS + "  - {name: one, path: two}\n" * 2, "'one'")
+test_manifest_task_name_with_slash = manifest_case("base: base\ntasks:\n  - {name: a/b, path: one}\n", "'a/b'")
+test_manifest_task_name_dotdot = manifest_case("base: base\ntasks:\n  - {name: .., path: one}\n", "'..'")
+test_manifest_task_name_empty = manifest_case('base: base\ntasks:\n  - {name: "", path: one}\n')
+test_manifest_task_name_too_long = manifest_case("base: base\ntasks:\n  - {name: %s, path: one}\n" % ("x" * 300))
+test_manifest_two_problems_are_told_at_once = manifest_case(TASKS + "  - {name: one, path: two}\n", "base", "'one'", lines=2)
+test_manifest_three_problems_are_told_at_once = manifest_case(
+    "tasks:\n  - {name: a/b, path: one}\n  - {name: two, path: two}\n  - {name: two, path: one}\n", "base", "'a/b'", "'two'", lines=3)
+test_manifest_task_is_the_base = manifest_case("base: base\n" + TASKS + "  - {name: same, path: base}\n", "'same'", "base")
+test_manifest_task_is_the_base_by_another_path = manifest_case("base: base\n" + TASKS + "  - {name: same, path: one/../base}\n", "'same'", "base")
+
+
+@with_scratch
+def test_manifest_missing(folder):
+    refused(folder, ["compress", "nowhere.yaml", "-o", "a.h5"], 2, "nowhere.yaml")
+
+
+@with_scratch
+def test_manifest_is_a_directory(folder):
+    os.mkdir(f"{folder}/zoo.yaml")
+    refused(folder, COMPRESS, 2, "zoo.yaml")
+
+
+@with_scratch
+def test_manifest_task_is_a_link_to_the_base(folder):
+    zoo = SmallZoo(folder)
+    os.symlink("base", f"{folder}/link")
+    zoo.manifest("one", "link")
+    refused(folder, COMPRESS, 2, "'link'", "base")
+
+
+@with_scratch
+def test_manifest_task_file_is_a_hard_link_to_the_base(folder):
+    SmallZoo(folder)
+    os.link(f"{folder}/base/model.safetensors", f"{folder}/same.safetensors")
+    write(f"{folder}/zoo.yaml", "base: base/model.safetensors\ntasks:\n  - {name: same, path: same.safetensors}\n")
+    refused(folder, COMPRESS, 2, "'same'", "base")
+
+
+def recipe_case(text, *wanted, lines=1):
+    def test(folder):
+        SmallZoo(folder)
+        write(f"{folder}/my.yaml", text)
+        refused(folder, COMPRESS + ["--recipe", "my.yaml"], 2, "my.yaml", *wanted, lines=lines)
+
+    return with_scratch(test)
+
+
+RULES = 'tensors:\n  - {match: "*", policy: ultradelta}\n'
+
+test_recipe_unknown_key_names_its_line = recipe_case("sparsity: 0.9\nbits: 4\nsparseness: 1\n" + RULES, "my.yaml:3", "sparseness")
+test_recipe_unknown_key_of_a_rule_names_its_line = recipe_case('tensors:\n  - {match: "*q_proj*", policy: lossless}\n  - {match: "*", polcy: lossless}\n',
+                                                               "my.yaml:3", "polcy")
+test_recipe_sparsity_of_one = recipe_case("sparsity: 1\n" + RULES, "sparsity", "'1'")
+test_recipe_sparsity_negative = recipe_case("sparsity: -0.1\n" + RULES, "sparsity", "'-0.1'")
+test_recipe_sparsity_nan = recipe_case("sparsity: nan\n" + RULES, "sparsity", "'nan'")
+test_recipe_bits_out_of_range = recipe_case("bits: 9\n" + RULES, "bits", "'9'")
+test_recipe_unknown_value = recipe_case("allocation: halves\n" + RULES, "allocation", "'halves'")
+test_recipe_unknown_policy = recipe_case('tensors:\n  - {match: "*", policy: lossy}\n', "policy", "'lossy'")
+test_recipe_two_problems_are_told_at_once = recipe_case("bits: 0\nrounding: up\n" + RULES, "'0'", "'up'", lines=2)
+test_recipe_sparsity_and_step_reach_one = recipe_case("sparsity: 0.97\nstep: 0.03\n" + RULES, "0.97", "0.03")
+
+
+@with_scratch
+def test_recipe_rules_match_nothing(folder):
+    SmallZoo(folder)
+    write(f"{folder}/my.yaml", 'tensors:\n  - {match: "nothing.*", policy: ultradelta}\n  - {match: "*", policy: lossless}\n')
+    refused(folder, COMPRESS + ["--recipe", "my.yaml"], 2, "my.yaml", "'one'", "'two'", lines=2)
+
+
+@with_scratch
+def test_recipe_unknown_name(folder):
+    SmallZoo(folder)
+    refused(folder, COMPRESS + ["--recipe", "no-such-recipe"], 2, "no-such-recipe")
+
+
+@with_scratch
+def test_recipe_of_unknown_architecture_is_asked_for(folder):
+    zoo = SmallZoo(folder)
+    other = [("strange." + n, d, s, b) for n, d, s, b in zoo.base if n == NORM]
+    zoo.put("base", other)
+    zoo.put("one", other)
+    zoo.put("two", other)
+    refused(folder, COMPRESS, 2, "--recipe")
+
+
+def set_case(value, *wanted, lines=1):
+    def test(folder):
+        SmallZoo(folder)
+        args = list(COMPRESS)
+        for v in value if isinstance(value, tuple) else (value,):
+            args += ["--set", v]
+        refused(folder, args, 2, *wanted, lines=lines)
+
+    return with_scratch(test)
+
+
+test_set_unknown_key = set_case("colour=red", "colour=red")
+test_set_without_equals = set_case("sparsity", "sparsity", "KEY=VALUE")
+test_set_without_key = set_case("=3", "=3")
+test_set_without_value = set_case("sparsity=", "sparsity")
+test_set_out_of_range = set_case("sparsity=1.5", "'1.5'")
+test_set_with_a_tail = set_case("bits=4x", "'4x'")
+test_set_sparsity_and_step_reach_one = set_case(("sparsity=0.995", "step=0.01"), "0.995", "0.01")
+test_set_two_problems_are_told_at_once = set_case(("colour=red", "bits=77"), "colour", "'77'", lines=2)
+
+
+def usage_case(args, *wanted):
+    def test(folder):
+        SmallZoo(folder)
+        refused(folder, args, 2, *wanted)
+
+    return with_scratch(test)
+
+
+test_usage_no_output = usage_case(["compress", "zoo.yaml"], "-o")
+test_usage_no_manifest = usage_case(["compress", "-o", "a.h5"], "compress")
+test_usage_unknown_option = usage_case(COMPRESS + ["--colour"], "--colour")
+test_usage_option_without_value = usage_case(["compress", "zoo.yaml", "-o"], "-o")
+test_usage_bad_memory_size = usage_case(COMPRESS + ["--mem-per-rank", "lots"], "'lots'")
+test_usage_output_directory_missing = usage_case(["compress", "zoo.yaml", "-o", "no/such/a.h5"], "no/such/a.h5")
+test_usage_output_is_a_directory = usage_case(["compress", "zoo.yaml", "-o", "one"], "one")
+test_usage_output_is_a_directory_even_by_force = usage_case(["compress", "zoo.yaml", "-o", "one", "--force"], "one")
+test_usage_synth_unknown_shape = usage_case(["synth", "--shape", "gpt-9", "-o", "z"], "gpt-9")
+test_usage_synth_no_tasks = usage_case(["synth", "--shape", "tiny", "--tasks", "0", "-o", "z"], "0")
+test_usage_synth_unknown_dtype = usage_case(["synth", "--shape", "tiny", "--dtype", "f8", "-o", "z"], "f8")
+test_usage_restore_without_task = usage_case(["restore", "a.h5", "--base", "base", "-o", "r"], "--task")
+
+
+@with_scratch
+def test_usage_unknown_command(folder):
+    r = run(["compres"], cwd=folder)
+    check(r.codes == [2] and any("compres" in line for line in r.lines("error")), f"{r}")
+
+
+@with_scratch
+def test_existing_archive_needs_force(folder):
+    zoo = SmallZoo(folder)
+    zoo.compress()
+    refused(folder, COMPRESS, 2, "a.h5", "--force")
+
+
+@with_scratch
+def test_existing_archive_survives_a_failure_under_force(folder):
+    zoo = SmallZoo(folder)
+    zoo.compress()
+    zoo.put("two", replaced(zoo.tasks["two"], Q, edit=lambda x: x.__setitem__(5, float("nan"))))
+    refused(folder, COMPRESS + ["--force"], 1, "two", Q)
+
+
+@with_scratch
+def test_existing_archive_is_replaced_by_force(folder):
+    zoo = SmallZoo(folder)
+    write(f"{folder}/a.h5", "something else")
+    zoo.compress("a.h5", "--force")
+    good(["verify", "a.h5", "--base", "base"], cwd=folder)
+
+
+@with_scratch
+def test_synth_does_not_replace_a_zoo(folder):
+    zoo = SmallZoo(folder)
+    zoo.put("base", small_model(9))
+    refused(folder, ["synth", "--shape", "tiny", "--tasks", "1", "-o", "."], 2)
+
+
+@with_scratch
+def test_report_that_cannot_be_written_is_told_before_the_work(folder):
+    SmallZoo(folder)
+    refused(folder, COMPRESS + ["--report", "no/such/report.json"], 2, "no/such/report.json", ranks=(1, 3))
