@@ -9,6 +9,7 @@
 
 #define DZ_FORMAT_VERSION 1
 #define DZ_NO_BASE UINT32_MAX
+#define DZ_BITS_VALUES 16  /* on disk, column bits: kept elements have fp16 values of their own, not levels */
 #define DZ_POLICY_ABSENT 4 /* on disk: the base has this tensor, the task has not */
 
 /* /tensors: names, types and shapes, each distinct one once. */
@@ -66,7 +67,7 @@ typedef struct dz_task_entry {
     dz_file_row *files;
     size_t nfiles;
     uint64_t payload_len, payload_offset; /* offset in the archive file */
-    uint64_t index_bytes, meta_bytes;     /* reader: stored size of index and files; of the group's HDF5 structures */
+    uint64_t index_bytes, meta_bytes;     /* stored size of index and files; this task's share of HDF5's own structures */
 } dz_task_entry;
 
 typedef struct dz_catalog {

@@ -264,7 +264,7 @@ static dz_rc read_index(dz_archive *a, hid_t g, dz_task_entry *t, dz_buf *b, dz_
         r->sparsity = take_f32(&v);
         int bad = r->tensor >= c->ntensors || (r->base != DZ_NO_BASE && r->base >= c->nbase) || r->policy > DZ_POLICY_ABSENT ||
                   r->offset != end || r->length > t->payload_len - end;
-        bad = bad || (r->policy == DZ_POLICY_ULTRADELTA && (r->bits < 1 || r->bits > 8 || r->base == DZ_NO_BASE || !isfinite(r->lo) ||
+        bad = bad || (r->policy == DZ_POLICY_ULTRADELTA && (r->bits < 1 || (r->bits > 8 && r->bits != DZ_BITS_VALUES) || r->base == DZ_NO_BASE || !isfinite(r->lo) ||
                                                             !isfinite(r->step) || !isfinite(r->scale)));
         bad = bad || ((r->policy == DZ_POLICY_EQUAL || r->policy == DZ_POLICY_DROP) && r->base == DZ_NO_BASE);
         if (bad) return dz_fail(err, DZ_EDAMAGE, "%s: task '%s': row %zu of its index is not sound", a->path, t->name, i);
@@ -347,9 +347,7 @@ static dz_rc read_tasks(dz_archive *a, hid_t file, dz_buf *b, dz_error *err) {
     }
     if (err->rc != DZ_OK) goto out;
     qsort(c->tasks, c->ntasks, sizeof *c->tasks, by_payload); /* the order of the manifest */
-    uint64_t named = c->shared_bytes;
-    for (size_t i = 0; i < c->ntasks; i++) named += c->tasks[i].payload_len + c->tasks[i].index_bytes;
-    for (size_t i = 0; i < c->ntasks; i++) c->tasks[i].meta_bytes = named < c->file_size ? (c->file_size - named) / c->ntasks : 0;
+    dz_share_structures(c);
 out:
     if (tasks >= 0) H5Gclose(tasks);
     return err->rc;
@@ -468,6 +466,12 @@ dz_rc dz_block_read(const dz_archive *a, const dz_task_entry *task, const dz_ind
     return DZ_OK;
 }
 
+void dz_share_structures(dz_catalog *c) {
+    uint64_t named = c->shared_bytes;
+    for (size_t i = 0; i < c->ntasks; i++) named += c->tasks[i].payload_len + c->tasks[i].index_bytes;
+    for (size_t i = 0; i < c->ntasks; i++) c->tasks[i].meta_bytes = named < c->file_size ? (c->file_size - named) / c->ntasks : 0;
+}
+
 static double entropy_of_share(double p) { return p <= 0 || p >= 1 ? 0 : -p * log2(p) - (1 - p) * log2(1 - p); }
 
 dz_sizes dz_task_sizes(const dz_task_entry *t) {
@@ -480,7 +484,8 @@ dz_sizes dz_task_sizes(const dz_task_entry *t) {
     }
     s.stored = (double)(t->payload_len + t->index_bytes + t->meta_bytes);
     double share = t->nrows ? (double)lossy_rows / (double)t->nrows : 0;
-    s.lossy_stored = lossy_rows ? (double)lossy_payload + share * (double)t->index_bytes + (double)t->meta_bytes : 0;
+    s.lossy_fixed = share * (double)(t->index_bytes + t->meta_bytes);
+    s.lossy_stored = lossy_rows ? (double)lossy_payload + s.lossy_fixed : 0;
     s.ratio = s.stored > 0 ? s.source / s.stored : 0;
     s.lossy_ratio = s.lossy_stored > 0 ? s.lossy_source / s.lossy_stored : 0;
     double n = (double)t->lossy_parameters, p = n > 0 ? (double)t->lossy_kept / n : 0;

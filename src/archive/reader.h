@@ -36,9 +36,14 @@ dz_rc dz_block_read(const dz_archive *archive, const dz_task_entry *task, const 
 /* Sizes as section 6 of ALGORITHM wants them. All in bytes, of one task. */
 typedef struct dz_sizes {
     double source, stored;             /* tensors in their files; payload, index and this task's HDF5 structures */
-    double lossy_source, lossy_stored; /* of the lossy tensors; the task's HDF5 structures all counted here */
+    double lossy_source, lossy_stored; /* of the lossy tensors: their regions, and their rows' share of index and HDF5 structures */
+    double lossy_fixed;                /* that share */
     double ratio, lossy_ratio, value_bits, positions_coded;
 } dz_sizes;
+
+/* Shares what is neither payload nor table (HDF5's own structures) equally over the tasks: fills meta_bytes. */
+void dz_share_structures(dz_catalog *catalog);
+
 dz_sizes dz_task_sizes(const dz_task_entry *task);
 
 #endif

@@ -24,7 +24,7 @@ static void put_text(dz_buf *b, const char *text, size_t width, dz_error *err) {
 
 /* A table: one chunk, shuffled, deflated, checksummed. Types and bytes do not depend on the machine. */
 static dz_rc write_table(hid_t at, const char *path, const char *name, const dz_field *fields, size_t width, const dz_buf *rows,
-                         dz_error *err) {
+                         uint64_t *stored, dz_error *err) {
     hsize_t n = rows->len / dz_schema_size(fields, width), chunk = n ? n : 1;
     hid_t type = dz_schema_type(fields, width), space = H5Screate_simple(1, &n, NULL), props = H5Pcreate(H5P_DATASET_CREATE), set = -1;
     int bad = type < 0 || space < 0 || props < 0 || H5Pset_chunk(props, 1, &chunk) < 0 || H5Pset_shuffle(props) < 0 ||
@@ -32,6 +32,7 @@ static dz_rc write_table(hid_t at, const char *path, const char *name, const dz_
     if (!bad) set = H5Dcreate2(at, name, type, space, H5P_DEFAULT, props, H5P_DEFAULT);
     bad = bad || set < 0 || (n && H5Dwrite(set, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, rows->data) < 0);
     if (bad) dz_hdf5_fail(err, DZ_EFAIL, path, name);
+    if (!bad && H5Dflush(set) >= 0) *stored += H5Dget_storage_size(set);
     if (set >= 0 && H5Dclose(set) < 0 && !bad) dz_hdf5_fail(err, DZ_EFAIL, path, name);
     if (props >= 0) H5Pclose(props);
     if (space >= 0) H5Sclose(space);
@@ -105,7 +106,7 @@ static size_t widest_tensor(const dz_catalog *c) {
     return width;
 }
 
-static dz_rc write_shared(hid_t file, const char *path, const dz_catalog *c, dz_error *err) {
+static dz_rc write_shared(hid_t file, const char *path, dz_catalog *c, dz_error *err) {
     dz_buf b = {0};
     size_t width = widest_tensor(c);
     for (size_t i = 0; i < c->ntensors; i++) {
@@ -116,7 +117,7 @@ static dz_rc write_shared(hid_t file, const char *path, const dz_catalog *c, dz_
         for (int d = 0; d < DZ_MAX_NDIM; d++) dz_buf_put_u64(&b, row->shape[d], err);
         dz_buf_put_u64(&b, row->nbytes, err);
     }
-    if (err->rc == DZ_OK) write_table(file, path, "tensors", DZ_TENSOR_FIELDS, width, &b, err);
+    if (err->rc == DZ_OK) write_table(file, path, "tensors", DZ_TENSOR_FIELDS, width, &b, &c->shared_bytes, err);
 
     hid_t base = err->rc == DZ_OK ? make_group(file, "base", 8) : -1;
     char hex[33];
@@ -127,13 +128,13 @@ static dz_rc write_shared(hid_t file, const char *path, const dz_catalog *c, dz_
         dz_buf_put_u32(&b, c->base[i].tensor, err);
         dz_buf_put_u32(&b, c->base[i].first_tile, err);
     }
-    if (err->rc == DZ_OK) write_table(base, path, "tensors", DZ_BASE_FIELDS, 0, &b, err);
+    if (err->rc == DZ_OK) write_table(base, path, "tensors", DZ_BASE_FIELDS, 0, &b, &c->shared_bytes, err);
     b.len = 0;
     for (size_t i = 0; i < c->nbase_tiles; i++) {
         dz_buf_put_u64(&b, c->base_tiles[i].hi, err);
         dz_buf_put_u64(&b, c->base_tiles[i].lo, err);
     }
-    if (err->rc == DZ_OK) write_table(base, path, "tiles", DZ_TILE_FIELDS, 0, &b, err);
+    if (err->rc == DZ_OK) write_table(base, path, "tiles", DZ_TILE_FIELDS, 0, &b, &c->shared_bytes, err);
     if (base >= 0) H5Gclose(base);
 
     hid_t blobs = err->rc == DZ_OK ? make_group(file, "blobs", 8) : -1;
@@ -145,8 +146,9 @@ static dz_rc write_shared(hid_t file, const char *path, const dz_catalog *c, dz_
         dz_buf_put_u64(&b, c->blobs[i].offset, err);
         dz_buf_put_u64(&b, c->blobs[i].length, err);
     }
-    if (err->rc == DZ_OK) write_table(blobs, path, "index", DZ_BLOB_FIELDS, 0, &b, err);
+    if (err->rc == DZ_OK) write_table(blobs, path, "index", DZ_BLOB_FIELDS, 0, &b, &c->shared_bytes, err);
     if (err->rc == DZ_OK) write_bytes(blobs, path, "data", c->blob_data.data, c->blob_data.len, NULL, err);
+    c->shared_bytes += c->blob_data.len;
     if (blobs >= 0) H5Gclose(blobs);
     dz_buf_free(&b);
     return err->rc;
@@ -191,7 +193,7 @@ static dz_rc write_task(hid_t tasks, const char *path, dz_task_entry *t, dz_erro
         put_f32(&b, r->scale, err);
         put_f32(&b, r->sparsity, err);
     }
-    if (err->rc == DZ_OK) write_table(group, path, "index", DZ_INDEX_FIELDS, 0, &b, err);
+    if (err->rc == DZ_OK) write_table(group, path, "index", DZ_INDEX_FIELDS, 0, &b, &t->index_bytes, err);
     b.len = 0;
     for (size_t i = 0; i < t->nfiles; i++) width = strlen(t->files[i].path) > width ? strlen(t->files[i].path) : width;
     for (size_t i = 0; i < t->nfiles; i++) {
@@ -200,7 +202,7 @@ static dz_rc write_task(hid_t tasks, const char *path, dz_task_entry *t, dz_erro
         dz_buf_put_u32(&b, t->files[i].blob, err);
         dz_buf_put_u64(&b, t->files[i].size, err);
     }
-    if (err->rc == DZ_OK) write_table(group, path, "files", DZ_FILE_FIELDS, width, &b, err);
+    if (err->rc == DZ_OK) write_table(group, path, "files", DZ_FILE_FIELDS, width, &b, &t->index_bytes, err);
     if (err->rc == DZ_OK) write_bytes(group, path, "payload", NULL, t->payload_len, &t->payload_offset, err);
     dz_buf_free(&b);
     H5Gclose(group);

@@ -11,6 +11,7 @@
 void dz_kept_free(dz_kept *kept) {
     free(kept->index);
     free(kept->level);
+    free(kept->value);
     dz_buf_free(&kept->scratch);
     *kept = (dz_kept){0};
 }
@@ -189,13 +190,15 @@ out:
     return err->rc;
 }
 
-static dz_rc reserve_kept(dz_kept *kept, size_t count, dz_error *err) {
+dz_rc dz_kept_reserve(dz_kept *kept, size_t count, dz_error *err) {
     if (count <= kept->cap) return DZ_OK;
     free(kept->index);
     free(kept->level);
+    free(kept->value);
     kept->cap = 0;
     kept->index = dz_alloc_raw(count, sizeof *kept->index, err);
     kept->level = dz_alloc_raw(count, 1, err);
+    kept->value = dz_alloc_raw(count, sizeof *kept->value, err);
     if (err->rc == DZ_OK) kept->cap = count;
     return err->rc;
 }
@@ -203,7 +206,7 @@ static dz_rc reserve_kept(dz_kept *kept, size_t count, dz_error *err) {
 /* All kept elements of a selection in index order: candidates and rare ones merged. */
 static dz_rc list_kept(dz_kept *kept, const dz_selection *s, dz_error *err) {
     size_t rare = 0, n = 0;
-    if (reserve_kept(kept, (size_t)s->kept, err) != DZ_OK) return err->rc;
+    if (dz_kept_reserve(kept, (size_t)s->kept, err) != DZ_OK) return err->rc;
     for (size_t i = 0; i <= s->ncandidates; i++) {
         int end = i == s->ncandidates;
         for (; rare < s->nrare && (end || s->rare[rare].index < s->index[i]); rare++, n++) {
@@ -283,7 +286,7 @@ static dz_rc decode_seeded(dz_kept *kept, dz_view *view, uint64_t key, size_t co
     if (!core || !fringe || h.nexceptions > view->len - view->pos) return dz_fail(err, DZ_EDAMAGE, "a seeded block is cut short");
     size_t total = (size_t)(h.ncore + h.nfringe);
     kept->scratch.len = 0;
-    if (dz_buf_reserve(&kept->scratch, total, err) != DZ_OK || reserve_kept(kept, total + (size_t)h.nexceptions, err) != DZ_OK)
+    if (dz_buf_reserve(&kept->scratch, total, err) != DZ_OK || dz_kept_reserve(kept, total + (size_t)h.nexceptions, err) != DZ_OK)
         return err->rc;
     uint8_t *core_symbols = kept->scratch.data, *fringe_symbols = core_symbols + h.ncore;
     if (dz_rans_decode(core_symbols, (size_t)h.ncore, core, (size_t)h.core_len, err) != DZ_OK ||
@@ -334,7 +337,7 @@ static dz_rc decode_golomb(dz_kept *kept, dz_view *view, size_t count, unsigned 
     uint64_t n = dz_view_varint(view), gaps_len = dz_view_varint(view);
     const uint8_t *gaps = dz_view_bytes(view, gaps_len);
     if (!gaps || n > count || parameter > 31) return dz_fail(err, DZ_EDAMAGE, "a Golomb block's head is not sound");
-    if (reserve_kept(kept, (size_t)n, err) != DZ_OK) return err->rc;
+    if (dz_kept_reserve(kept, (size_t)n, err) != DZ_OK) return err->rc;
     if (dz_rice_decode(kept->index, (size_t)n, parameter, count, gaps, (size_t)gaps_len, err) != DZ_OK) return err->rc;
     size_t rest = view->len - view->pos;
     if (dz_rans_decode(kept->level, (size_t)n, dz_view_bytes(view, rest), rest, err) != DZ_OK) return err->rc;

@@ -12,18 +12,22 @@
 enum {                   /* on disk: first byte of a tile's body; 16 and above are codec/lossless.h's */
        DZ_KEPT_NONE = 0, /* nothing is kept: the byte is all */
        DZ_KEPT_SEEDED = 1,
-       DZ_KEPT_GOLOMB = 2
+       DZ_KEPT_GOLOMB = 2,
+    DZ_KEPT_VALUES_SEEDED = 3, /* codec/values.h */
+    DZ_KEPT_VALUES_GOLOMB = 4
 };
 
 /* The kept elements of a tile in index order. Zero-initialise, reuse, free once. */
 typedef struct dz_kept {
     uint32_t *index;
     uint8_t *level;
+    float *value; /* codec/values.h only */
     size_t count, cap;
     dz_buf scratch;
 } dz_kept;
 
 void dz_kept_free(dz_kept *kept);
+dz_rc dz_kept_reserve(dz_kept *kept, size_t count, dz_error *err); /* room for `count` elements; what it held is lost */
 
 /* Appends a tile's body to `out`. */
 dz_rc dz_kept_encode(dz_buf *out, const dz_select_input *in, const dz_selection *selection, int golomb, dz_error *err);

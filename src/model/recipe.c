@@ -27,12 +27,16 @@ enum {
     K_TRACENORM,
     K_NONFINITE,
     K_SEED,
+    K_DAC,
+    K_TARGET,
+    K_DEADZONE,
+    K_GAIN,
     K_DETECT,
     NKEYS
 };
 
-static const char *const KEYS[NKEYS] = {"method",   "sparsity",  "step",      "bits",      "allocation", "rescale",
-                                        "rounding", "positions", "tracenorm", "nonfinite", "seed",       "detect"};
+static const char *const KEYS[NKEYS] = {"method",    "sparsity",  "step", "bits", "allocation",   "rescale",   "rounding", "positions",
+                                        "tracenorm", "nonfinite", "seed", "dac",  "target_ratio", "dead_zone", "gain",     "detect"};
 
 typedef struct raw_rule {
     char *match, *policy, *sparsity, *bits, *factor;
@@ -62,7 +66,11 @@ static const cyaml_schema_field_t RECIPE_FIELDS[] = {TEXT("method", raw_recipe, 
                                                      TEXT("tracenorm", raw_recipe, value[K_TRACENORM]),
                                                      TEXT("nonfinite", raw_recipe, value[K_NONFINITE]),
                                                      TEXT("seed", raw_recipe, value[K_SEED]),
-                                                     TEXT("detect", raw_recipe, value[K_DETECT]),
+                                                     TEXT("dac", raw_recipe, value[K_DAC]),
+    TEXT("target_ratio", raw_recipe, value[K_TARGET]),
+    TEXT("dead_zone", raw_recipe, value[K_DEADZONE]),
+    TEXT("gain", raw_recipe, value[K_GAIN]),
+    TEXT("detect", raw_recipe, value[K_DETECT]),
                                                      {.key = "tensors",
                                                       .value = {.type = CYAML_SEQUENCE,
                                                                 .flags = CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL,
@@ -74,7 +82,8 @@ static const cyaml_schema_field_t RECIPE_FIELDS[] = {TEXT("method", raw_recipe, 
                                                      CYAML_FIELD_END};
 static const cyaml_schema_value_t RECIPE = {CYAML_VALUE_MAPPING(CYAML_FLAG_POINTER, raw_recipe, RECIPE_FIELDS)};
 
-static const char *const METHODS[] = {"ultradelta", NULL};
+static const char *const METHODS[] = {"ultradelta", "auto", "dare", "magnitude", "bitdelta", NULL};
+static const char *const SWITCHES[] = {"on", "off", NULL};
 static const char *const ALLOCATIONS[] = {"uniform", "thirds", "optimal", NULL};
 static const char *const RESCALES[] = {"global", "tensor", NULL};
 static const char *const ROUNDINGS[] = {"nearest", "systematic", NULL};
@@ -121,7 +130,7 @@ static uint64_t whole(const char *where, const char *key, const char *value, uin
 static void set_key(const char *where, dz_recipe *r, int key, const char *v, dz_error *err) {
     const char *name = KEYS[key];
     switch (key) {
-        case K_METHOD: choose(where, name, v, METHODS, err); break;
+        case K_METHOD: r->method = (dz_method)choose(where, name, v, METHODS, err); break;
         case K_SPARSITY: r->sparsity = number(where, name, v, 0, 1, 1, err); break;
         case K_STEP: r->step = strcmp(v, "auto") == 0 ? (double)NAN : number(where, name, v, 0, 1, 1, err); break;
         case K_BITS: r->bits = (int)whole(where, name, v, 1, 8, err); break;
@@ -132,6 +141,10 @@ static void set_key(const char *where, dz_recipe *r, int key, const char *v, dz_
         case K_TRACENORM: r->tracenorm = (dz_tracenorm)choose(where, name, v, TRACENORMS, err); break;
         case K_NONFINITE: r->nonfinite = (dz_nonfinite)choose(where, name, v, NONFINITES, err); break;
         case K_SEED: r->seed = whole(where, name, v, 0, UINT64_MAX, err); break;
+        case K_DAC: r->no_groups = choose(where, name, v, SWITCHES, err); break;
+        case K_TARGET: r->target_ratio = strcmp(v, "none") == 0 ? 0 : number(where, name, v, 1, 1e6, 0, err); break;
+        case K_DEADZONE: r->dead_zone = strcmp(v, "auto") == 0 ? (double)NAN : number(where, name, v, 0.01, 6, 0, err); break;
+        case K_GAIN: r->gain = strcmp(v, "auto") == 0 ? (double)NAN : number(where, name, v, 0.01, 10, 0, err); break;
         case K_DETECT: break; /* only built-in recipes use it: read before */
         default: break;
     }
@@ -192,7 +205,9 @@ static void apply_sets(dz_recipe *r, const dz_recipe_request *request, dz_error 
 
 static void check(dz_recipe *r, dz_error *err) {
     if (isnan(r->step)) r->step = fmin(0.01, (1 - r->sparsity) / 3);
-    if (r->allocation == DZ_ALLOCATE_THIRDS && r->sparsity + r->step >= 1)
+    if (r->target_ratio > 0 && r->method != DZ_METHOD_AUTO && r->method != DZ_METHOD_ULTRADELTA)
+        dz_fail_more(err, DZ_EUSAGE, "%s: target_ratio goes with methods auto and ultradelta, not %s", r->name, METHODS[r->method]);
+    if (r->method == DZ_METHOD_ULTRADELTA && r->allocation == DZ_ALLOCATE_THIRDS && r->sparsity + r->step >= 1)
         dz_fail_more(err, DZ_EUSAGE, "%s: sparsity %g + step %g is not below 1 (the low-variance third would keep nothing)", r->name,
                      r->sparsity, r->step);
     if (r->nrules == 0) dz_fail_more(err, DZ_EUSAGE, "%s: has no rule for any tensor", r->name);
@@ -202,7 +217,7 @@ static dz_recipe *defaults(dz_error *err) {
     dz_recipe *r = dz_alloc(1, sizeof *r, err);
     if (r)
         *r = (dz_recipe){
-            .sparsity = 0.97, .step = (double)NAN, .bits = 4, .seed = 42, .allocation = DZ_ALLOCATE_THIRDS, .rescale = DZ_RESCALE_GLOBAL};
+            .sparsity = 0.97, .dead_zone = (double)NAN, .gain = (double)NAN, .step = (double)NAN, .bits = 4, .seed = 42, .allocation = DZ_ALLOCATE_THIRDS, .rescale = DZ_RESCALE_GLOBAL};
     return r;
 }
 
@@ -305,12 +320,22 @@ static void put_line(dz_buf *buf, dz_error *err, const char *fmt, ...) {
     if (n > 0) dz_buf_put(buf, line, (size_t)n < sizeof line ? (size_t)n : sizeof line - 1, err);
 }
 
+/* Keys that are mostly at their defaults: written when they are not. */
+static void put_numbers(dz_buf *b, const dz_recipe *r, dz_error *err) {
+    if (r->no_groups) put_line(b, err, "dac: off\n");
+    if (r->target_ratio > 0) put_line(b, err, "target_ratio: %.17g\n", r->target_ratio);
+    if (!isnan(r->dead_zone)) put_line(b, err, "dead_zone: %.17g\n", r->dead_zone);
+    if (!isnan(r->gain)) put_line(b, err, "gain: %.17g\n", r->gain);
+}
+
 char *dz_recipe_text(const dz_recipe *r, dz_error *err) {
     dz_buf b = {0};
-    put_line(&b, err, "method: ultradelta\nsparsity: %.17g\nstep: %.17g\nbits: %d\nallocation: %s\nrescale: %s\n", r->sparsity, r->step,
+    put_line(&b, err, "method: %s\nsparsity: %.17g\nstep: %.17g\nbits: %d\nallocation: %s\nrescale: %s\n", METHODS[r->method], r->sparsity, r->step,
              r->bits, ALLOCATIONS[r->allocation], RESCALES[r->rescale]);
-    put_line(&b, err, "rounding: %s\npositions: %s\ntracenorm: %s\nnonfinite: %s\nseed: %llu\ntensors:\n", ROUNDINGS[r->rounding],
+    put_line(&b, err, "rounding: %s\npositions: %s\ntracenorm: %s\nnonfinite: %s\nseed: %llu\n", ROUNDINGS[r->rounding],
              POSITIONS[r->positions], TRACENORMS[r->tracenorm], NONFINITES[r->nonfinite], (unsigned long long)r->seed);
+    put_numbers(&b, r, err);
+    put_line(&b, err, "tensors:\n");
     for (size_t i = 0; i < r->nrules; i++) {
         const dz_rule *rule = &r->rules[i];
         put_line(&b, err, "  - {match: \"%s\", policy: %s", rule->match, dz_policy_name(rule->policy));

@@ -11,6 +11,13 @@ typedef enum dz_policy { /* on disk */
                          DZ_POLICY_EQUAL = 3 /* never in a recipe: a lossless tensor that turned out to equal its base */
 } dz_policy;
 
+typedef enum dz_method {
+    DZ_METHOD_ULTRADELTA,
+    DZ_METHOD_AUTO,      /* ternary values with a dead zone, seeded positions, density by spread: most accuracy for its bytes */
+    DZ_METHOD_DARE,      /* uniform random drop, fp16 survivors, 1 / (1 - s) */
+    DZ_METHOD_MAGNITUDE, /* the largest of each tile, fp16, no rescale */
+    DZ_METHOD_BITDELTA   /* sign times mean |D| */
+} dz_method;
 typedef enum dz_allocation { DZ_ALLOCATE_UNIFORM, DZ_ALLOCATE_THIRDS, DZ_ALLOCATE_OPTIMAL } dz_allocation;
 typedef enum dz_rescale { DZ_RESCALE_GLOBAL, DZ_RESCALE_TENSOR } dz_rescale;
 typedef enum dz_rounding { DZ_ROUND_NEAREST, DZ_ROUND_SYSTEMATIC } dz_rounding;
@@ -29,8 +36,13 @@ typedef struct dz_rule {
 typedef struct dz_recipe {
     char *name;   /* built-in name or file */
     char *detect; /* built-in recipes: a glob that a tensor of the architecture matches; else NULL */
+    dz_method method;
     double sparsity, step;
+    double target_ratio; /* on disk, of the lossy tensors of each task; 0: none */
+    double dead_zone;    /* auto: in standard deviations; NaN: chosen */
+    double gain;         /* auto: NaN: chosen */
     int bits;
+    int no_groups; /* dac: off: elements are kept whatever their level */
     dz_allocation allocation;
     dz_rescale rescale;
     dz_rounding rounding;

@@ -72,6 +72,37 @@ static void levels(uint8_t *restrict dst, const float *restrict task, const floa
     }
 }
 
+static void moments(double *restrict sums, const float *restrict task, const float *restrict base, size_t count) {
+    double first[DZ_LANES], second[DZ_LANES];
+    memcpy(first, sums, sizeof first);
+    memcpy(second, sums + DZ_LANES, sizeof second);
+    for (size_t i = 0; i < count; i += DZ_LANES) {
+        size_t len = count - i < DZ_LANES ? count - i : DZ_LANES;
+        for (size_t j = 0; j < len; j++) {
+            double d = (double)(task[i + j] - base[i + j]);
+            first[j] += d < 0 ? -d : d;
+            second[j] += d * d;
+        }
+    }
+    memcpy(sums, first, sizeof first);
+    memcpy(sums + DZ_LANES, second, sizeof second);
+}
+
+static void ternary(uint8_t *restrict dst, double *restrict above, const float *restrict task, const float *restrict base, float threshold, size_t count) {
+    double sum[DZ_LANES];
+    memcpy(sum, above, sizeof sum);
+    for (size_t i = 0; i < count; i += DZ_LANES) {
+        size_t len = count - i < DZ_LANES ? count - i : DZ_LANES;
+        for (size_t j = 0; j < len; j++) {
+            float d = task[i + j] - base[i + j], size = d < 0 ? -d : d;
+            int up = d > threshold, down = d < -threshold;
+            dst[i + j] = (uint8_t)(1 + up - down);
+            sum[j] += up | down ? (double)size : 0.0;
+        }
+    }
+    memcpy(above, sum, sizeof sum);
+}
+
 typedef uint8_t bytes64 __attribute__((vector_size(64)));
 
 /* Compare-and-count, 64 levels at a time; a byte lane counts at most 255 before it is emptied. */
@@ -164,5 +195,7 @@ const dz_kernel_table DZ_KERNELS = {.name = &STRING(DZ_KERNELS)[sizeof "dz_kerne
                                     .narrow = narrow,
                                     .range = range,
                                     .levels = levels,
+                                    .moments = moments,
+                                    .ternary = ternary,
                                     .count = count_levels,
                                     .candidates = candidates};

@@ -197,3 +197,18 @@ dz_rc dz_select(const dz_select_input *in, dz_selection *s, dz_error *err) {
     limits_among_rare(in, s, incomplete, found);
     return DZ_OK;
 }
+
+uint32_t dz_chance_limit(double density) {
+    double limit = rint(density * 4294967296.0);
+    return limit < 1 ? 0 : limit >= 4294967296.0 ? UINT32_MAX : (uint32_t)(limit - 1);
+}
+
+void dz_count_below(const dz_select_input *in, uint32_t last, uint64_t *quota) {
+    const dz_kernel_table *k = dz_kernels();
+    uint32_t local[DZ_CHUNK + 16];
+    for (size_t at = 0; at < in->count; at += DZ_CHUNK) {
+        size_t len = in->count - at < DZ_CHUNK ? in->count - at : DZ_CHUNK;
+        size_t hits = k->candidates(local, dz_key_at(in->key, (uint32_t)at), last, len);
+        for (size_t i = 0; i < hits; i++) quota[in->levels[local[i] + at]]++;
+    }
+}

@@ -16,7 +16,6 @@ const char *const DZ_PHASE_NAMES[DZ_PHASES] = {"open", "statistics", "histogram"
 #define MEMORY_LEAST ((uint64_t)128 << 20) /* two tiles, their levels and candidates, and what MPI and HDF5 take */
 
 void dz_compress_result_free(dz_compress_result *r) {
-    dz_catalog_free(r->catalog);
     free(r->recipe_name);
     dz_buf_free(&r->notes);
     *r = (dz_compress_result){0};
@@ -61,6 +60,7 @@ static dz_rc prepare(dz_job *job, dz_error *err) {
     uint64_t spool = 0;
     for (size_t i = 0; i < plan->nlossy; i++) {
         size_t levels = (size_t)1 << plan->pairs[plan->lossy[i]].bits;
+        if (levels < 4) levels = 4; /* what a ternary grid takes */
         if (levels > job->levels) job->levels = levels;
     }
     size_t n = plan->nlossy * job->levels, mine = dz_job_end(job) - dz_job_first(job);
@@ -68,6 +68,10 @@ static dz_rc prepare(dz_job *job, dz_error *err) {
     job->histograms = dz_alloc(n, sizeof *job->histograms, err);
     job->befores = dz_alloc(n, sizeof *job->befores, err);
     job->quotas = dz_alloc(n, sizeof *job->quotas, err);
+    job->running = dz_alloc(n, sizeof *job->running, err);
+    job->kepts = dz_alloc(n, sizeof *job->kepts, err);
+    job->unit_sums = dz_alloc(3 * plan->nunits, sizeof *job->unit_sums, err);
+    job->task_sparsity = dz_alloc(plan->ntasks, sizeof *job->task_sparsity, err);
     job->task_key = dz_alloc(plan->ntasks, sizeof *job->task_key, err);
     job->base_digests = dz_alloc(2 * (size_t)plan->base_tile[plan->base->ntensors], sizeof *job->base_digests, err);
     job->block_len = dz_alloc(plan->nunits, sizeof *job->block_len, err);
@@ -81,7 +85,9 @@ static dz_rc prepare(dz_job *job, dz_error *err) {
         job->lossy[i].histogram = job->histograms + i * job->levels;
         job->lossy[i].before = job->befores + i * job->levels;
         job->lossy[i].quota = job->quotas + i * job->levels;
+        job->lossy[i].kept_levels = job->kepts + i * job->levels;
     }
+    for (size_t t = 0; t < plan->ntasks; t++) job->task_sparsity[t] = job->zoo.recipe->sparsity;
     for (size_t t = 0; t < plan->ntasks; t++)
         job->task_key[t] = dz_hash64(job->zoo.names[t], strlen(job->zoo.names[t]), job->zoo.recipe->seed);
     return DZ_OK;
@@ -105,6 +111,11 @@ static void close_job(dz_job *job) {
     free(job->histograms);
     free(job->befores);
     free(job->quotas);
+    free(job->running);
+    free(job->kepts);
+    free(job->unit_sums);
+    free(job->task_sparsity);
+    dz_catalog_free(job->catalog);
     free(job->task_key);
     free(job->base_digests);
     free(job->block_len);
@@ -180,6 +191,19 @@ static void gather_figures(dz_job *job, dz_compress_result *result, double begun
     result->planned_imbalance = imbalance(job->plan);
 }
 
+/* Collective. Once; with a target ratio again until every task's lossy tensors have, on disk, the size that was asked for. */
+static dz_rc prune_and_code(dz_job *job, dz_error *err) {
+    int again = 1;
+    for (int round = 0; again; round++) {
+        dz_rc rc = dz_job_allocate(job, err);
+        if (rc == DZ_OK) rc = dz_job_code(job, err);
+        if (rc == DZ_OK && job->zoo.recipe->target_ratio > 0) rc = dz_job_layout(job, err);
+        if (rc != DZ_OK) return rc;
+        dz_job_adjust(job, round, &again);
+    }
+    return DZ_OK;
+}
+
 dz_rc dz_compress(const dz_world *world, const dz_compress_options *opt, dz_compress_result *result, dz_error *err) {
     double begun = dz_now();
     dz_job job = {.world = world, .opt = opt, .spool = {.fd = -1}};
@@ -187,10 +211,9 @@ dz_rc dz_compress(const dz_world *world, const dz_compress_options *opt, dz_comp
     job.secs[DZ_PHASE_OPEN] = dz_now() - begun;
     if (rc == DZ_OK) rc = dz_job_statistics(&job, err);
     if (rc == DZ_OK) rc = dz_job_histograms(&job, err);
-    if (rc == DZ_OK) rc = dz_job_allocate(&job, err);
-    if (rc == DZ_OK) rc = dz_job_code(&job, err);
+    if (rc == DZ_OK) rc = prune_and_code(&job, err);
     if (rc == DZ_OK) rc = dz_job_trace(&job, err);
-    if (rc == DZ_OK) rc = dz_job_write(&job, &result->catalog, err);
+    if (rc == DZ_OK) rc = dz_job_write(&job, err);
     if (rc == DZ_OK) {
         gather_figures(&job, result, begun);
         if (world->rank == 0) collect_notes(&job, &result->notes, err);

@@ -17,7 +17,6 @@ typedef struct dz_compress_options {
 
 /* What a job tells its user, on rank 0. */
 typedef struct dz_compress_result {
-    dz_catalog *catalog;
     char *recipe_name;
     double secs[DZ_PHASES], total_secs; /* slowest rank */
     double peak_memory;                 /* bytes, largest rank */

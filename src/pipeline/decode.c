@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "codec/lossless.h"
+#include "codec/values.h"
 
 dz_rc dz_decoder_open(dz_decoder *d, const dz_archive *archive, dz_checkpoint *base, const uint8_t *needed, dz_error *err) {
     const dz_catalog *c = archive->catalog;
@@ -98,19 +99,21 @@ static const uint8_t *predictor(dz_decoder *d, dz_dtype from, dz_dtype to, size_
 
 /* Restored delta of each level, in float: (gamma * scale) * (lo + q * step). */
 static void level_deltas(const dz_task_entry *task, const dz_index_row *row, float *delta) {
+    if (row->bits > 8) return;
     dz_grid_levels grid = {.lo = row->lo, .step = row->step, .bits = row->bits};
     float scale = task->gamma * row->scale;
     for (unsigned g = 0; g < 1U << row->bits; g++) delta[g] = scale * dz_level_value(&grid, g);
 }
 
 /* out[i] = task type of (base + delta of its level), at the kept places. The sum is taken from the base's own value, in float. */
-static void add_kept(const dz_decoder *d, const float *delta, const uint8_t *base, dz_dtype from, uint8_t *out, dz_dtype to) {
+static void add_kept(const dz_decoder *d, const dz_task_entry *task, const dz_index_row *row, const float *delta, const uint8_t *base, dz_dtype from, uint8_t *out, dz_dtype to) {
     size_t in = dz_dtype_size(from), size = dz_dtype_size(to);
+    float scale = task->gamma * row->scale;
     for (size_t i = 0; i < d->kept.count; i++) {
         float x;
         size_t at = d->kept.index[i];
         dz_widen(&x, base + at * in, from, 1);
-        x += delta[d->kept.level[i]];
+        x += row->bits > 8 ? scale * d->kept.value[i] : delta[d->kept.level[i]];
         dz_narrow(out + at * size, &x, to, 1);
     }
 }
@@ -118,7 +121,9 @@ static void add_kept(const dz_decoder *d, const float *delta, const uint8_t *bas
 static dz_rc decode_kept(dz_decoder *d, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, size_t count, dz_error *err) {
     uint64_t key = dz_tile_key(task->key, name_of(d, row), tile);
     dz_error inner = {0};
-    if (dz_kept_decode(&d->kept, d->block.data, d->block.len, key, count, row->bits, &inner) == DZ_OK) return DZ_OK;
+    if (row->bits > 8) dz_values_decode(&d->kept, d->block.data, d->block.len, key, count, &inner);
+    else dz_kept_decode(&d->kept, d->block.data, d->block.len, key, count, row->bits, &inner);
+    if (inner.rc == DZ_OK) return DZ_OK;
     return dz_fail(err, inner.rc, "%s: task '%s': tensor '%s': block %u: %s", d->archive->path, task->name, name_of(d, row), tile,
                    inner.text);
 }
@@ -165,6 +170,6 @@ dz_rc dz_decode_tile(dz_decoder *d, const dz_task_entry *task, const dz_index_ro
     if (decode_kept(d, task, row, tile, count, err) != DZ_OK) return err->rc;
     level_deltas(task, row, delta);
     memcpy(out, base, nbytes);
-    add_kept(d, delta, d->base_bytes.data, from, out, t.dtype);
+    add_kept(d, task, row, delta, d->base_bytes.data, from, out, t.dtype);
     return DZ_OK;
 }

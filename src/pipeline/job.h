@@ -4,6 +4,7 @@
 
 #include "archive/reader.h"
 #include "archive/spool.h"
+#include "numeric/kernels.h"
 #include "numeric/allocate.h"
 #include "parallel/progress.h"
 #include "pipeline/compress.h"
@@ -14,8 +15,10 @@ typedef struct dz_lossy {
     dz_grid_levels grid;
     uint64_t *histogram, *before, *quota;        /* [levels] whole tensor; members on lower ranks; to keep */
     double sparsity, trace_norm, trace_variance; /* trace norm of the pruned, rescaled delta, without gamma */
+    double sums[3];                              /* of |d|, d^2, and |d| beyond the threshold, over the whole tensor */
+    double density;                              /* auto, dac off: chance of an element with a value to be kept */
     float scale;
-    uint64_t kept;
+    uint64_t kept, *kept_levels; /* over all ranks, known after coding */
 } dz_lossy;
 
 typedef struct dz_job {
@@ -25,7 +28,9 @@ typedef struct dz_job {
     dz_plan *plan;
     size_t levels; /* places per histogram: 2^bits, the most of any pair */
     dz_lossy *lossy;
-    uint64_t *histograms, *befores, *quotas; /* behind the pointers of `lossy` */
+    uint64_t *histograms, *befores, *quotas, *running, *kepts; /* behind the pointers of `lossy`; running: members so far, while coding */
+    double *unit_sums; /* [3 * units] sums of a tile, as in dz_lossy */
+    double *task_sparsity; /* [tasks] share of the elements to drop */
     uint64_t *task_key;
     uint64_t *base_digests; /* [2 * base tiles] */
     uint64_t *block_len;    /* [units] checksum included; 0 where there is no block */
@@ -35,17 +40,29 @@ typedef struct dz_job {
     uint8_t **cached;                         /* [units of this rank] their packed levels in the cache, or NULL */
     double *gamma, *trace_norm, *trace_error; /* [tasks] */
     double trace_reference;
+    dz_catalog *catalog; /* rank 0, from dz_job_layout on */
     double secs[DZ_PHASES];
     double bytes_read;
 } dz_job;
 
 /* Phases, each collective; compress.c calls them in this order. */
-dz_rc dz_job_statistics(dz_job *job, dz_error *err); /* ranges of the deltas, digests of the base, exact tensors coded */
+dz_rc dz_job_statistics(dz_job *job, dz_error *err); /* ranges and moments of the deltas, digests of the base, exact tensors coded */
 dz_rc dz_job_histograms(dz_job *job, dz_error *err); /* levels counted, members on lower ranks */
 dz_rc dz_job_allocate(dz_job *job, dz_error *err);   /* sparsity per tensor, quotas */
 dz_rc dz_job_code(dz_job *job, dz_error *err);       /* prune and code */
 dz_rc dz_job_trace(dz_job *job, dz_error *err);      /* trace norms and gamma */
-dz_rc dz_job_write(dz_job *job, dz_catalog **out, dz_error *err);
+dz_rc dz_job_layout(dz_job *job, dz_error *err);     /* rank 0: catalog and laid-out file */
+dz_rc dz_job_write(dz_job *job, dz_error *err);      /* payloads, read back, rename */
+
+/* Quantisers and densities by method (quantiser.c). The same on every rank. */
+dz_rc dz_job_set_grids(dz_job *job, const int32_t *extremes, dz_error *err); /* after the statistics */
+void dz_job_set_values(dz_job *job);                                         /* after the histograms */
+dz_rc dz_job_allocate_task(dz_job *job, size_t task, dz_error *err);         /* rank 0 */
+void dz_job_set_scales(dz_job *job);                                         /* after the allocation */
+int dz_job_has_levels(const dz_job *job);                                    /* the method quantises */
+
+/* Collective. With a target ratio: what each task came to, and the density to try next; 1 in `*again` if a task is off. */
+void dz_job_adjust(dz_job *job, int round, int *again);
 
 static inline size_t dz_job_first(const dz_job *job) { return job->plan->first_unit[job->world->rank]; }
 static inline size_t dz_job_end(const dz_job *job) { return job->plan->first_unit[job->world->rank + 1]; }

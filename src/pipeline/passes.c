@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "codec/kept.h"
 #include "codec/lossless.h"
+#include "codec/values.h"
 #include "pipeline/job.h"
 #include "pipeline/tiles.h"
 
@@ -29,9 +30,7 @@ static dz_lossy *lossy_of(const dz_job *job, const dz_unit *u) {
 }
 
 static dz_rc put_block(dz_job *job, size_t unit, const dz_buf *body, dz_error *err) {
-    if (dz_spool_put(&job->spool, unit - dz_job_first(job), body->data, body->len, err) != DZ_OK) return err->rc;
-    job->block_len[unit] = body->len + 4;
-    return DZ_OK;
+    return dz_spool_put(&job->spool, unit - dz_job_first(job), body->data, body->len, err);
 }
 
 static dz_rc code_exact(dz_job *job, size_t unit, const dz_tile *t, dz_buf *body, dz_buf *scratch, dz_error *err) {
@@ -59,6 +58,7 @@ static dz_rc statistics_of_unit(dz_job *job, dz_tile_reader *reader, size_t unit
         int32_t *e = &extremes[2 * t.pair->lossy]; /* ~x mirrors the order of integers, so one maximum serves both ends */
         if (~range.lo > e[0]) e[0] = ~range.lo;
         if (range.hi > e[1]) e[1] = range.hi;
+        if (job->zoo.recipe->method == DZ_METHOD_AUTO || job->zoo.recipe->method == DZ_METHOD_BITDELTA) dz_tile_moments(&t, &job->unit_sums[3 * unit]);
     } else if (code_exact(job, unit, &t, body, scratch, err) != DZ_OK) {
         return err->rc;
     }
@@ -66,27 +66,19 @@ static dz_rc statistics_of_unit(dz_job *job, dz_tile_reader *reader, size_t unit
     return DZ_OK;
 }
 
-/* Grids from the global ranges. A pair with a delta that is not finite (and a recipe that allows it) becomes exact; one without any delta
- * is equal. */
-static dz_rc set_grids(dz_job *job, const int32_t *extremes, dz_error *err) {
-    dz_plan *plan = job->plan;
+/* Collective. Sums `from` to `to` - 1 over whole tensors: of the tiles' sums, in the order of the tiles. */
+static void sum_tiles(dz_job *job, int from, int to) {
+    const dz_plan *plan = job->plan;
+    dz_sum_f64(job->world, job->unit_sums, 3 * plan->nunits); /* a tile was summed by one rank: a sum with zeros is exact */
     for (size_t i = 0; i < plan->nlossy; i++) {
-        dz_pair *pair = &plan->pairs[plan->lossy[i]];
-        const dz_tensor *tensor = dz_pair_tensor(plan, pair);
-        dz_range range = {.lo = ~extremes[2 * i], .hi = extremes[2 * i + 1]};
-        float lo = dz_from_ordered(range.lo), hi = dz_from_ordered(range.hi);
-        dz_grid_levels grid = dz_range_finite(range) ? dz_grid_levels_over(lo, hi, (unsigned)pair->bits) : (dz_grid_levels){0};
-        if (dz_range_finite(range) && isfinite(grid.step)) {
-            job->lossy[i].grid = grid;
-            if (lo == 0 && hi == 0 && pair->tiles.extra.ntiles == 0) pair->policy = DZ_POLICY_EQUAL;
-        } else if (job->zoo.recipe->nonfinite == DZ_NONFINITE_LOSSLESS) {
-            pair->policy = DZ_POLICY_LOSSLESS;
-        } else {
-            return dz_fail(err, DZ_EFAIL, "%s: tensor '%s': its delta from %g to %g is too wide for a float", plan->tasks[pair->task]->path,
-                           tensor->name, (double)lo, (double)hi);
+        const dz_pair *pair = &plan->pairs[plan->lossy[i]];
+        for (int k = from; k < to; k++) job->lossy[i].sums[k] = 0;
+        for (uint32_t tile = 0; tile < pair->tiles.ncommon; tile++) {
+            const double *sums = &job->unit_sums[3 * (size_t)plan->unit_of[pair->first_tile + tile]];
+            for (int k = from; k < to; k++) job->lossy[i].sums[k] += sums[k];
         }
     }
-    return DZ_OK;
+    memset(job->unit_sums, 0, 3 * plan->nunits * sizeof *job->unit_sums);
 }
 
 dz_rc dz_job_statistics(dz_job *job, dz_error *err) {
@@ -106,7 +98,8 @@ dz_rc dz_job_statistics(dz_job *job, dz_error *err) {
     if (rc == DZ_OK) {
         dz_max_i32(job->world, extremes, 2 * plan->nlossy);
         dz_sum_u64(job->world, job->base_digests, 2 * (size_t)plan->base_tile[plan->base->ntensors]);
-        rc = set_grids(job, extremes, err); /* the same on every rank */
+        sum_tiles(job, 0, 2);
+        rc = dz_job_set_grids(job, extremes, err);
     }
     dz_tile_reader_free(&reader);
     dz_buf_free(&body);
@@ -145,14 +138,15 @@ static dz_rc histogram_of_unit(dz_job *job, dz_tile_reader *reader, size_t unit,
     if (dz_tile_read(reader, unit, &t, err) != DZ_OK) return err->rc;
     dz_progress_add(progress, tile_bytes(&t));
     if (became_exact) return code_exact(job, unit, &t, levels, scratch, err);
+    if (!dz_job_has_levels(job)) return DZ_OK;
     levels->len = 0;
     if (dz_buf_reserve(levels, (size_t)t.count, err) != DZ_OK) return err->rc;
-    dz_tile_levels(&t, &lossy->grid, levels->data);
+    dz_tile_levels(&t, &lossy->grid, levels->data, &job->unit_sums[3 * unit + 2]);
     dz_kernels()->count(lossy->histogram, levels->data, lossy->grid.bits, (size_t)t.count);
-    size_t packed = packed_size((size_t)t.count, t.pair->bits);
+    size_t packed = packed_size((size_t)t.count, (int)lossy->grid.bits);
     if (packed > job->cache_size - job->cache_used) return DZ_OK; /* the coding pass will read the tile again */
     uint8_t *at = job->cache + job->cache_used;
-    pack_levels(at, levels->data, (size_t)t.count, t.pair->bits);
+    pack_levels(at, levels->data, (size_t)t.count, (int)lossy->grid.bits);
     job->cached[unit - dz_job_first(job)] = at;
     job->cache_used += packed;
     return DZ_OK;
@@ -174,6 +168,8 @@ dz_rc dz_job_histograms(dz_job *job, dz_error *err) {
         memcpy(job->befores, job->histograms, n * sizeof *job->befores);
         dz_before_u64(job->world, job->befores, n);
         dz_sum_u64(job->world, job->histograms, n);
+        sum_tiles(job, 2, 3);
+        dz_job_set_values(job);
     }
     dz_tile_reader_free(&reader);
     dz_buf_free(&levels);
@@ -181,57 +177,24 @@ dz_rc dz_job_histograms(dz_job *job, dz_error *err) {
     return rc;
 }
 
-/* Sparsities of one task's tensors, by the recipe's allocation. */
-static dz_rc allocate_task(dz_job *job, size_t task, dz_error *err) {
-    const dz_plan *plan = job->plan;
-    const dz_recipe *r = job->zoo.recipe;
-    dz_alloc_tensor *tensors = dz_alloc(plan->nlossy, sizeof *tensors, err);
-    uint32_t *order = dz_alloc(plan->nlossy, sizeof *order, err), *number = dz_alloc(plan->nlossy, sizeof *number, err);
-    size_t n = 0;
-    if (err->rc != DZ_OK) goto out;
-    for (size_t i = 0; i < plan->nlossy; i++) {
-        const dz_pair *pair = &plan->pairs[plan->lossy[i]];
-        dz_lossy *l = &job->lossy[i];
-        if (pair->task != task || pair->policy != DZ_POLICY_ULTRADELTA) continue;
-        l->sparsity = isnan(pair->sparsity) ? r->sparsity : pair->sparsity;
-        if (!isnan(pair->sparsity)) continue; /* its own, outside the allocation */
-        double entropy = (double)dz_entropy_fixed(l->histogram, (size_t)1 << pair->bits) / 65536;
-        number[n] = (uint32_t)i;
-        tensors[n++] = (dz_alloc_tensor){.std = dz_quantised_std(&l->grid, l->histogram),
-                                         .count = pair->tiles.common,
-                                         .bits_per_kept = entropy / (double)pair->tiles.common,
-                                         .sparsity = r->sparsity};
-    }
-    if (r->allocation == DZ_ALLOCATE_THIRDS) dz_allocate_thirds(tensors, n, r->sparsity, r->step, order);
-    if (r->allocation == DZ_ALLOCATE_OPTIMAL) dz_allocate_optimal(tensors, n, r->sparsity);
-    for (size_t i = 0; i < n; i++) job->lossy[number[i]].sparsity = tensors[i].sparsity;
-out:
-    free(tensors);
-    free(order);
-    free(number);
-    return err->rc;
-}
-
 dz_rc dz_job_allocate(dz_job *job, dz_error *err) {
-    const dz_recipe *r = job->zoo.recipe;
-    for (size_t task = 0; task < job->plan->ntasks && err->rc == DZ_OK && job->world->rank == 0; task++) allocate_task(job, task, err);
+    size_t n = job->plan->nlossy;
+    for (size_t task = 0; task < job->plan->ntasks && err->rc == DZ_OK && job->world->rank == 0; task++) dz_job_allocate_task(job, task, err);
+    double *told = dz_alloc(2 * n, sizeof *told, err);
     dz_rc rc = dz_agree(job->world, err->rc, err);
-    double *sparsity = rc == DZ_OK ? dz_alloc(job->plan->nlossy, sizeof *sparsity, err) : NULL;
-    if (rc == DZ_OK) rc = dz_agree(job->world, err->rc, err);
     if (rc != DZ_OK) goto out;
-    for (size_t i = 0; i < job->plan->nlossy; i++) sparsity[i] = job->lossy[i].sparsity;
-    dz_bcast_f64(job->world, sparsity, job->plan->nlossy);
-    for (size_t i = 0; i < job->plan->nlossy; i++) {
-        const dz_pair *pair = &job->plan->pairs[job->plan->lossy[i]];
-        dz_lossy *l = &job->lossy[i];
-        if (pair->policy != DZ_POLICY_ULTRADELTA) continue;
-        l->sparsity = sparsity[i];
-        double target = r->rescale == DZ_RESCALE_TENSOR || !isnan(pair->sparsity) ? l->sparsity : r->sparsity;
-        l->scale = (float)(pair->factor / (1 - target));
-        l->kept = dz_quotas(l->quota, l->histogram, &l->grid, l->sparsity, r->rounding == DZ_ROUND_SYSTEMATIC);
+    for (size_t i = 0; i < n; i++) {
+        told[2 * i] = job->lossy[i].sparsity;
+        told[2 * i + 1] = job->lossy[i].density;
     }
+    dz_bcast_f64(job->world, told, 2 * n);
+    for (size_t i = 0; i < n; i++) {
+        job->lossy[i].sparsity = told[2 * i];
+        job->lossy[i].density = told[2 * i + 1];
+    }
+    dz_job_set_scales(job);
 out:
-    free(sparsity);
+    free(told);
     return rc;
 }
 
@@ -240,51 +203,95 @@ typedef struct coder {
     dz_selection selection;
 } coder;
 
+/* Levels of a tile: kept from the histogram pass, or computed again. */
+static dz_rc levels_of_unit(dz_job *job, dz_tile_reader *reader, size_t unit, const dz_lossy *l, size_t count, dz_buf *levels, dz_error *err) {
+    const uint8_t *cached = job->cached[unit - dz_job_first(job)];
+    dz_tile t;
+    levels->len = 0;
+    if (dz_buf_reserve(levels, count, err) != DZ_OK) return err->rc;
+    if (cached) {
+        unpack_levels(levels->data, cached, count, (int)l->grid.bits);
+        return DZ_OK;
+    }
+    if (dz_tile_read(reader, unit, &t, err) == DZ_OK) dz_tile_levels(&t, &l->grid, levels->data, NULL);
+    return err->rc;
+}
+
+/* A tile of a method that keeps values, not levels. */
+static dz_rc code_values(dz_job *job, dz_tile_reader *reader, size_t unit, dz_lossy *l, uint64_t key, coder *c, dz_error *err) {
+    dz_tile t;
+    uint64_t kept = 0;
+    if (dz_tile_read(reader, unit, &t, err) != DZ_OK) return err->rc;
+    c->levels.len = 0;
+    if (dz_buf_reserve(&c->levels, (size_t)t.count * sizeof(float), err) != DZ_OK) return err->rc;
+    float *delta = (float *)(void *)c->levels.data;
+    dz_tile_delta(&t, delta);
+    if (job->zoo.recipe->method == DZ_METHOD_DARE) {
+        dz_values_encode_seeded(&c->body, delta, (size_t)t.count, key, dz_chance_limit(1 - l->sparsity), &kept, err);
+    } else {
+        kept = t.count - (uint64_t)rint((double)t.count * l->sparsity);
+        dz_values_encode_largest(&c->body, delta, (size_t)t.count, kept, err);
+    }
+    l->kept_levels[0] += kept;
+    return err->rc;
+}
+
+static dz_rc code_levels(dz_job *job, dz_tile_reader *reader, size_t unit, dz_lossy *l, uint64_t key, size_t count, coder *c, dz_error *err) {
+    const dz_recipe *r = job->zoo.recipe;
+    unsigned nlevels = 1U << l->grid.bits;
+    uint64_t members[DZ_MAX_LEVELS] = {0}, quota[DZ_MAX_LEVELS] = {0};
+    if (levels_of_unit(job, reader, unit, l, count, &c->levels, err) != DZ_OK) return err->rc;
+    dz_kernels()->count(members, c->levels.data, l->grid.bits, count);
+    dz_select_input in = {.levels = c->levels.data, .count = count, .bits = l->grid.bits, .key = key, .members = members, .quota = quota};
+    uint64_t *running = job->running + (size_t)(l - job->lossy) * job->levels;
+    if (r->no_groups) dz_count_below(&in, dz_chance_limit(1 - l->sparsity), quota);
+    for (unsigned g = 0; g < nlevels; g++) {
+        if (!r->no_groups) quota[g] = dz_quota_share(l->quota[g], l->histogram[g], running[g], members[g]);
+        running[g] += members[g];
+        l->kept_levels[g] += quota[g];
+    }
+    if (dz_select(&in, &c->selection, err) != DZ_OK) return err->rc;
+    return dz_kept_encode(&c->body, &in, &c->selection, r->positions == DZ_POSITIONS_GOLOMB, err);
+}
+
 static dz_rc code_unit(dz_job *job, dz_tile_reader *reader, size_t unit, coder *c, dz_progress *progress, dz_error *err) {
     const dz_unit *u = &job->plan->units[unit];
     dz_lossy *l = lossy_of(job, u);
     if (!l) return DZ_OK;
     const dz_pair *pair = &job->plan->pairs[u->pair];
+    const dz_tensor *tensor = dz_pair_tensor(job->plan, pair);
     size_t count = (size_t)dz_tile_count(&pair->tiles, u->tile);
-    uint8_t **cached = &job->cached[unit - dz_job_first(job)];
-    c->levels.len = c->body.len = 0;
-    if (dz_buf_reserve(&c->levels, count, err) != DZ_OK) return err->rc;
-    if (*cached) {
-        unpack_levels(c->levels.data, *cached, count, pair->bits);
-    } else {
-        dz_tile t;
-        if (dz_tile_read(reader, unit, &t, err) != DZ_OK) return err->rc;
-        dz_tile_levels(&t, &l->grid, c->levels.data);
-    }
-    uint64_t members[DZ_MAX_LEVELS] = {0}, quota[DZ_MAX_LEVELS];
-    dz_kernels()->count(members, c->levels.data, l->grid.bits, count);
-    for (unsigned g = 0; g < 1U << l->grid.bits; g++) {
-        quota[g] = dz_quota_share(l->quota[g], l->histogram[g], l->before[g], members[g]);
-        l->before[g] += members[g];
-    }
-    dz_select_input in = {.levels = c->levels.data,
-                          .count = count,
-                          .bits = l->grid.bits,
-                          .key = dz_tile_key(job->task_key[pair->task], dz_pair_tensor(job->plan, pair)->name, u->tile),
-                          .members = members,
-                          .quota = quota};
-    if (dz_select(&in, &c->selection, err) != DZ_OK) return err->rc;
-    if (dz_kept_encode(&c->body, &in, &c->selection, job->zoo.recipe->positions == DZ_POSITIONS_GOLOMB, err) != DZ_OK) return err->rc;
-    dz_progress_add(progress, (double)(count * dz_dtype_size(dz_pair_tensor(job->plan, pair)->dtype)));
-    return put_block(job, unit, &c->body, err);
+    uint64_t key = dz_tile_key(job->task_key[pair->task], tensor->name, u->tile);
+    c->body.len = 0;
+    if (dz_job_has_levels(job)) code_levels(job, reader, unit, l, key, count, c, err);
+    else code_values(job, reader, unit, l, key, c, err);
+    dz_progress_add(progress, (double)(count * dz_dtype_size(tensor->dtype)));
+    return err->rc == DZ_OK ? put_block(job, unit, &c->body, err) : err->rc;
 }
 
 dz_rc dz_job_code(dz_job *job, dz_error *err) {
     dz_tile_reader reader;
     dz_progress progress;
     coder c = {0};
+    size_t n = job->plan->nlossy * job->levels;
+    memcpy(job->running, job->befores, n * sizeof *job->running);
+    memset(job->kepts, 0, n * sizeof *job->kepts);
     dz_tile_reader_init(&reader, job->zoo.base, job->zoo.tasks, job->plan);
     dz_progress_begin(&progress, job->world, DZ_PHASE_NAMES[DZ_PHASE_CODE], bytes_of_pass(job, 1), job->opt->quiet);
     for (size_t u = dz_job_first(job); u < dz_job_end(job) && err->rc == DZ_OK; u++) code_unit(job, &reader, u, &c, &progress, err);
-    job->secs[DZ_PHASE_CODE] = dz_progress_end(&progress);
+    job->secs[DZ_PHASE_CODE] += dz_progress_end(&progress);
     job->bytes_read += reader.bytes_read;
     dz_rc rc = dz_agree(job->world, err->rc, err);
-    if (rc == DZ_OK) dz_sum_u64(job->world, job->block_len, job->plan->nunits); /* each block was coded by one rank */
+    if (rc == DZ_OK) {
+        memset(job->block_len, 0, job->plan->nunits * sizeof *job->block_len);
+        for (size_t u = dz_job_first(job); u < dz_job_end(job); u++) job->block_len[u] = job->spool.length[u - dz_job_first(job)];
+        dz_sum_u64(job->world, job->block_len, job->plan->nunits); /* each block was coded by one rank */
+        dz_sum_u64(job->world, job->kepts, n);
+    }
+    for (size_t i = 0; i < job->plan->nlossy; i++) {
+        job->lossy[i].kept = 0;
+        for (size_t g = 0; g < job->levels; g++) job->lossy[i].kept += job->lossy[i].kept_levels[g];
+    }
     dz_tile_reader_free(&reader);
     dz_buf_free(&c.levels);
     dz_buf_free(&c.body);

@@ -47,18 +47,18 @@ static int turned_out_equal(const dz_job *job, const dz_pair *pair) {
 
 static void fill_lossy_row(const dz_job *job, const dz_pair *pair, dz_index_row *row, dz_task_entry *t) {
     const dz_lossy *l = &job->lossy[pair->lossy];
-    size_t nlevels = (size_t)1 << pair->bits;
-    row->bits = (uint8_t)pair->bits;
+    int values = !dz_job_has_levels(job);
+    row->bits = (uint8_t)(values ? DZ_BITS_VALUES : l->grid.bits);
     row->kept = l->kept;
-    row->lo = l->grid.lo;
-    row->step = l->grid.step;
+    row->lo = values ? 0 : l->grid.lo;
+    row->step = values ? 0 : l->grid.step;
     row->scale = l->scale;
     row->sparsity = (float)l->sparsity;
     t->lossy_parameters += pair->tiles.common;
     t->lossy_source_bytes += pair->tiles.common * dz_dtype_size(dz_pair_tensor(job->plan, pair)->dtype);
     t->lossy_kept += l->kept;
-    t->value_bits += (double)l->kept * pair->bits;
-    t->entropy_bytes += (double)dz_entropy_fixed(l->quota, nlevels) / 65536 / 8;
+    t->value_bits += (double)l->kept * row->bits;
+    t->entropy_bytes += values ? 2 * (double)l->kept : (double)dz_entropy_fixed(l->kept_levels, job->levels) / 65536 / 8;
 }
 
 static dz_rc add_rows(const dz_job *job, dz_catalog *c, size_t task, dz_error *err) {
@@ -124,7 +124,7 @@ static dz_rc add_task(const dz_job *job, dz_catalog *c, size_t task, const char 
     t->recipe = dz_strdup(r->name, err);
     t->recipe_text = dz_strdup(recipe_text, err);
     if (err->rc != DZ_OK || dz_catalog_add_blob(c, recipe_text, strlen(recipe_text), &t->recipe_blob, err) != DZ_OK) return err->rc;
-    t->sparsity = r->sparsity;
+    t->sparsity = job->task_sparsity[task];
     t->bits = (uint32_t)r->bits;
     t->seed = r->seed;
     t->key = job->task_key[task];
@@ -212,33 +212,48 @@ static void locate_regions(const dz_job *job, const dz_catalog *c, uint64_t *whe
     dz_bcast_u64(job->world, where, job->plan->npairs);
 }
 
-dz_rc dz_job_write(dz_job *job, dz_catalog **out, dz_error *err) {
+static char *partial_path(const dz_job *job, dz_error *err) { return dz_format(err, "%s.partial", job->opt->archive); }
+
+dz_rc dz_job_layout(dz_job *job, dz_error *err) {
+    char *partial = job->world->rank == 0 ? partial_path(job, err) : NULL;
+    if (partial) {
+        dz_catalog_free(job->catalog);
+        job->catalog = dz_alloc(1, sizeof *job->catalog, err);
+        if (job->catalog && make_catalog(job, job->catalog, err) == DZ_OK) dz_archive_layout(partial, job->catalog, err);
+        if (err->rc == DZ_OK) dz_share_structures(job->catalog);
+        if (err->rc != DZ_OK) unlink(partial);
+    }
+    free(partial);
+    return dz_agree(job->world, err->rc, err);
+}
+
+/* Rank 0: the finished file must open as an archive before it gets its name. */
+static dz_rc check_and_publish(const char *partial, const char *path, dz_error *err) {
+    dz_archive *archive = NULL;
+    dz_rc rc = dz_archive_open(partial, &archive, err);
+    dz_archive_close(archive);
+    return rc == DZ_OK ? dz_archive_publish(partial, path, err) : rc;
+}
+
+dz_rc dz_job_write(dz_job *job, dz_error *err) {
     const dz_world *world = job->world;
     dz_extent_writer w = {.fd = -1};
     dz_progress progress;
     dz_progress_begin(&progress, world, DZ_PHASE_NAMES[DZ_PHASE_WRITE], 0, 1);
-    dz_catalog *c = dz_alloc(1, sizeof *c, err);
     uint64_t *where = dz_alloc(job->plan->npairs, sizeof *where, err);
-    char *partial = dz_format(err, "%s.partial", job->opt->archive);
-    if (err->rc == DZ_OK && world->rank == 0 && make_catalog(job, c, err) == DZ_OK) dz_archive_layout(partial, c, err);
+    char *partial = partial_path(job, err);
     dz_rc rc = dz_agree(world, err->rc, err);
+    if (rc == DZ_OK) rc = dz_job_layout(job, err);
     if (rc == DZ_OK) {
-        locate_regions(job, c, where);
+        locate_regions(job, job->catalog, where);
         if (dz_extent_open(&w, partial, err) == DZ_OK && put_pieces(job, &w, where, err) == DZ_OK) dz_extent_finish(&w, err);
         rc = dz_agree(world, err->rc, err);
     }
-    if (rc == DZ_OK) {
-        if (world->rank == 0) dz_archive_publish(partial, job->opt->archive, err);
-        rc = dz_agree(world, err->rc, err);
-    }
+    if (rc == DZ_OK) rc = dz_agree(world, world->rank == 0 ? check_and_publish(partial, job->opt->archive, err) : DZ_OK, err);
     if (rc != DZ_OK && world->rank == 0 && partial) unlink(partial);
     job->secs[DZ_PHASE_WRITE] = dz_progress_end(&progress);
     dz_extent_close(&w);
     free(where);
     free(partial);
-    if (rc == DZ_OK && world->rank == 0)
-        *out = c;
-    else
-        dz_catalog_free(c);
     return rc;
 }

@@ -186,7 +186,7 @@ dz_rc dz_job_trace(dz_job *job, dz_error *err) {
     matrix m = {0};
     dz_progress progress;
     double *sums = dz_alloc(2 * plan->nlossy, sizeof *sums, err);
-    int off = job->zoo.recipe->tracenorm == DZ_TRACENORM_OFF;
+    int off = job->zoo.recipe->tracenorm == DZ_TRACENORM_OFF || job->zoo.recipe->method != DZ_METHOD_ULTRADELTA; /* TNGR is UltraDelta's */
     for (size_t t = 0; t < plan->ntasks; t++) job->gamma[t] = 1;
     if (err->rc == DZ_OK && !off) gather_outgoing(job, &box, err);
     dz_rc rc = dz_agree(job->world, err->rc, err);

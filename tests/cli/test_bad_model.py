@@ -4,20 +4,20 @@ import os
 
 import numpy as np
 
-from common import (EMBED, K, NORM, Q, RANKS, UP, SmallZoo, check, equal, good, hashes, info, read, refused, replaced, run, small_model, st_bytes, st_header,
-                    st_parse, st_raw, with_scratch, write)
+from common import (ALL, EMBED, K, NORM, Q, RANKS, UP, SmallZoo, check, equal, good, hashes, info, read, refused, replaced, run, small_model, st_bytes, st_header,
+                    st_parse, st_raw, turns, with_scratch, write)
 
 COMPRESS = ["compress", "zoo.yaml", "-o", "a.h5", "-q"]
 MODEL = "one/model.safetensors"
 
 
 def hostile(content, *wanted):
-    """A test: a task with this file is refused, its file named."""
+    """A test: a task with this file is refused. With several ranks: test_hostile_models_are_told_all_at_once."""
 
     def test(folder):
         SmallZoo(folder)
-        write(f"{folder}/{MODEL}", content() if callable(content) else content)
-        refused(folder, COMPRESS, 1, MODEL, *wanted)
+        write(f"{folder}/{MODEL}", content)
+        refused(folder, COMPRESS, 1, "one", *wanted, ranks=RANKS if ALL else (1,))
 
     return with_scratch(test)
 
@@ -63,8 +63,8 @@ HOSTILE = {
     "shape_of_two_to_the_63": (st_raw('{"t": {"dtype": "F32", "shape": [9223372036854775808, 9223372036854775808], "data_offsets": [0, 64]}}', b"\0" * 64),),
     "shape_times_size_overflows": (one("F64", [2**61], 0, 0, b""), "'t'"),
     "nine_dimensions": (one("F32", [1] * 9, 0, 4, b"\0" * 4), "'t'", "9"),
-    "trailing_bytes": (lambda: st_bytes(small_model(2)) + b"\0" * 24, "24 bytes"),
-    "truncated_data": (lambda: st_bytes(small_model(2))[:-10],),
+    "trailing_bytes": (st_bytes(small_model(2)) + b"\0" * 24, "24 bytes"),
+    "truncated_data": (st_bytes(small_model(2))[:-10],),
     "a_text_file": (b"This is a text, not a model. It is long enough to have eight bytes and more.\n" * 20,),
     "name_empty": (st_raw('{"": {"dtype": "U8", "shape": [4], "data_offsets": [0, 4]}}', b"\0" * 4),),
     "name_with_nul": (st_raw('{"a\\u0000b": {"dtype": "U8", "shape": [4], "data_offsets": [0, 4]}}', b"\0" * 4),),
@@ -80,14 +80,23 @@ def test_hostile_base_is_refused_too(folder):
     refused(folder, COMPRESS, 1, "base/model.safetensors", "'t'", "'u'")
 
 
-@with_scratch
-def test_hostile_models_are_told_all_at_once(folder):
-    zoo = SmallZoo(folder)
-    names = ["empty_file", "header_not_json", "gapped_offsets", "nine_dimensions", "header_of_200_MB"]
-    for name in names:
-        write(f"{folder}/{name}/model.safetensors", HOSTILE[name][0])
-    zoo.manifest("one", *names)
-    refused(folder, COMPRESS, 1, *(f"{n}/model.safetensors" for n in names), lines=len(names))
+def several_hostile(names):
+    def test(folder):
+        zoo = SmallZoo(folder)
+        for name in names:
+            write(f"{folder}/{name}/model.safetensors", HOSTILE[name][0])
+        zoo.manifest("one", *names)
+        refused(folder, COMPRESS, 1, *names, lines=len(names))
+        errors = run(COMPRESS, cwd=folder).lines("error")
+        for name, line in zip(names, errors):
+            check(line.startswith(name), f"{line!r} is not about {name}")
+            check(all(w in line for w in HOSTILE[name][1:]), f"{line!r} does not name all of {HOSTILE[name][1:]}")
+
+    return with_scratch(test)
+
+
+for part in range(0, len(HOSTILE), 8):
+    globals()[f"test_hostile_models_are_told_all_at_once_{1 + part // 8}"] = several_hostile(list(HOSTILE)[part:part + 8])
 
 
 @with_scratch
@@ -151,11 +160,16 @@ def sharded(zoo, name="one", mapping=None, shards=None):
     write(f"{where}/model.safetensors.index.json", json.dumps({"metadata": {"total_size": 1}, "weight_map": {k: v for k, v in weight_map.items() if v}}))
 
 
+_variants = iter(range(1000))
+
+
 def index_case(mapping, *wanted, shards=None):
+    ranks = turns(next(_variants))
+
     def test(folder):
         zoo = SmallZoo(folder)
         sharded(zoo, mapping=mapping, shards=shards(zoo.tasks["one"]) if shards else None)
-        refused(folder, COMPRESS, 1, "one", *wanted)
+        refused(folder, COMPRESS, 1, "one", *wanted, ranks=ranks)
 
     return with_scratch(test)
 

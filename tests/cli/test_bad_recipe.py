@@ -1,25 +1,27 @@
 """Usage, manifests and recipes that cannot be: exit 2, one line a problem, nothing left behind, with 1, 3 and 7 ranks."""
 import os
 
-from common import (NORM, Q, SmallZoo, check, good, refused, replaced, run, small_model, with_scratch, write)
+from common import RANKS, NORM, Q, SmallZoo, check, good, refused, replaced, run, small_model, turns, with_scratch, write
 
 COMPRESS = ["compress", "zoo.yaml", "-o", "a.h5"]
+_variants = iter(range(1000))
 
 
-def manifest_case(text, *wanted, code=2, lines=1, name=None):
+def manifest_case(text, *wanted, lines=1, ranks=None):
     """A test: the manifest with this text is refused."""
+    ranks = ranks or turns(next(_variants))
 
     def test(folder):
         SmallZoo(folder)
         write(f"{folder}/zoo.yaml", text)
-        refused(folder, COMPRESS, code, "zoo.yaml", *wanted, lines=lines)
+        refused(folder, COMPRESS, 2, "zoo.yaml", *wanted, lines=lines, ranks=ranks)
 
     return with_scratch(test)
 
 
 TASKS = "tasks:\n  - {name: one, path: one}\n"
 
-test_manifest_unknown_key_names_its_line = manifest_case("base: base\n\ntasks:\n  - {name: one, path: one}\ncolour: red\n", "zoo.yaml:5", "colour")
+test_manifest_unknown_key_names_its_line = manifest_case("base: base\n\ntasks:\n  - {name: one, path: one}\ncolour: red\n", "zoo.yaml:5", "colour", ranks=RANKS)
 test_manifest_unknown_key_of_a_task_names_its_line = manifest_case("base: base\ntasks:\n  - {name: one, path: one}\n  - {name: two, pth: two}\n", "zoo.yaml:4", "pth")
 test_manifest_without_base = manifest_case(TASKS, "base")
 test_manifest_without_tasks = manifest_case("base: base\n", "no task")
@@ -35,7 +37,7 @@ test_manifest_task_name_with_slash = manifest_case("base: base\ntasks:\n  - {nam
 test_manifest_task_name_dotdot = manifest_case("base: base\ntasks:\n  - {name: .., path: one}\n", "'..'")
 test_manifest_task_name_empty = manifest_case('base: base\ntasks:\n  - {name: "", path: one}\n')
 test_manifest_task_name_too_long = manifest_case("base: base\ntasks:\n  - {name: %s, path: one}\n" % ("x" * 300))
-test_manifest_two_problems_are_told_at_once = manifest_case(TASKS + "  - {name: one, path: two}\n", "base", "'one'", lines=2)
+test_manifest_two_problems_are_told_at_once = manifest_case(TASKS + "  - {name: one, path: two}\n", "base", "'one'", lines=2, ranks=RANKS)
 test_manifest_three_problems_are_told_at_once = manifest_case(
     "tasks:\n  - {name: a/b, path: one}\n  - {name: two, path: two}\n  - {name: two, path: one}\n", "base", "'a/b'", "'two'", lines=3)
 test_manifest_task_is_the_base = manifest_case("base: base\n" + TASKS + "  - {name: same, path: base}\n", "'same'", "base")
@@ -70,10 +72,12 @@ def test_manifest_task_file_is_a_hard_link_to_the_base(folder):
 
 
 def recipe_case(text, *wanted, lines=1):
+    ranks = turns(next(_variants))
+
     def test(folder):
         SmallZoo(folder)
         write(f"{folder}/my.yaml", text)
-        refused(folder, COMPRESS + ["--recipe", "my.yaml"], 2, "my.yaml", *wanted, lines=lines)
+        refused(folder, COMPRESS + ["--recipe", "my.yaml"], 2, "my.yaml", *wanted, lines=lines, ranks=ranks)
 
     return with_scratch(test)
 
@@ -117,12 +121,14 @@ def test_recipe_of_unknown_architecture_is_asked_for(folder):
 
 
 def set_case(value, *wanted, lines=1):
+    ranks = turns(next(_variants))
+
     def test(folder):
         SmallZoo(folder)
         args = list(COMPRESS)
         for v in value if isinstance(value, tuple) else (value,):
             args += ["--set", v]
-        refused(folder, args, 2, *wanted, lines=lines)
+        refused(folder, args, 2, *wanted, lines=lines, ranks=ranks)
 
     return with_scratch(test)
 
@@ -138,9 +144,11 @@ test_set_two_problems_are_told_at_once = set_case(("colour=red", "bits=77"), "co
 
 
 def usage_case(args, *wanted):
+    ranks = turns(next(_variants))
+
     def test(folder):
         SmallZoo(folder)
-        refused(folder, args, 2, *wanted)
+        refused(folder, args, 2, *wanted, ranks=ranks)
 
     return with_scratch(test)
 
@@ -192,10 +200,10 @@ def test_existing_archive_is_replaced_by_force(folder):
 def test_synth_does_not_replace_a_zoo(folder):
     zoo = SmallZoo(folder)
     zoo.put("base", small_model(9))
-    refused(folder, ["synth", "--shape", "tiny", "--tasks", "1", "-o", "."], 2)
+    refused(folder, ["synth", "--shape", "tiny", "--tasks", "1", "-o", "."], (1, 2), "not empty")
 
 
 @with_scratch
 def test_report_that_cannot_be_written_is_told_before_the_work(folder):
     SmallZoo(folder)
-    refused(folder, COMPRESS + ["--report", "no/such/report.json"], 2, "no/such/report.json", ranks=(1, 3))
+    refused(folder, COMPRESS + ["--report", "no/such/report.json"], (1, 2), "no/such/report.json", ranks=(1, 3))

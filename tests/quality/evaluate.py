@@ -3,7 +3,8 @@
 
 usage: evaluate.py FAMILY MODEL TASK [SPLIT]      MODEL: a model.safetensors or its directory; prints "TASK percent"
 
-For many models import accuracy(): data and modules stay in memory. DZ_THREADS=2 uses two cores."""
+For many models import accuracy(): data and modules stay in memory. Use one process per core; DZ_THREADS=2 speeds up a lone
+process, but only on idle cores."""
 import functools
 import os
 import sys

@@ -831,17 +831,25 @@ class Row:
         need((lo, step) == (self.lo, self.step), f"{self.tensor.name}: lo {self.lo} and step {self.step}, not {lo} and {step}")
         levels = np.zeros(self.common, np.uint8) if step == 0 else np.rint((delta - lo) / step).astype(np.uint8)
         members = np.bincount(levels, minlength=1 << self.bits).tolist()
-        # the recipe's sparsity is f64; the shortest decimal that gives the f32 of the index is what it was written as
         zero = [self.lo + np.float32(g) * self.step == 0 for g in range(1 << self.bits)]
         z = sum(n for n, is_zero in zip(members, zero) if is_zero) / self.common
-        pruned = max(0.0, (float(str(self.sparsity)) - z) / (1 - z)) if z < 1 else 0.0
-        quota = [0 if is_zero else n - round(n * pruned) for n, is_zero in zip(members, zero)]
-        seen = [0] * (1 << self.bits)
+        tiles = []
         for k, ((begin, end, shared), body) in enumerate(zip(self.tiles(), self.bodies())):
-            if not shared:
-                break
-            key = self.tile_key(k)
-            positions, found = kept_body(body, end - begin, self.bits, key)
+            if shared:
+                tiles.append((begin, end, self.tile_key(k), *kept_body(body, end - begin, self.bits, self.tile_key(k))))
+        quota = np.bincount(np.concatenate([t[4] for t in tiles]), minlength=1 << self.bits).tolist()
+
+        def quotas(sparsity):
+            pruned = max(0.0, (sparsity - z) / (1 - z)) if z < 1 else 0.0
+            return [0 if is_zero else n - round(n * pruned) for n, is_zero in zip(members, zero)]
+
+        # the writer's sparsity is an f64 that the index rounds to f32: any that rounds to it will do
+        half = float(np.spacing(self.sparsity)) / 2
+        least, most = quotas(float(self.sparsity) + half), quotas(float(self.sparsity) - half)
+        for g in range(1 << self.bits):
+            need(least[g] <= quota[g] <= most[g], f"{self.tensor.name}: {quota[g]} elements of level {g}, where {least[g]} to {most[g]} are due")
+        seen = [0] * (1 << self.bits)
+        for k, (begin, end, key, positions, found) in enumerate(tiles):
             u = element_numbers(end - begin, key)
             wanted = []
             for g in range(1 << self.bits):

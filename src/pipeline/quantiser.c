@@ -1,0 +1,157 @@
+/* What each method makes of a tensor's statistics: its grid, the density of what is kept, the scale of what is restored. Everything here is computed
+ * from reduced numbers, alike on every rank. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "pipeline/job.h"
+
+#define DEAD_ZONE 1.0 /* standard deviations; chosen on the validation split of two trained families (results/quality.md) */
+
+int dz_job_has_levels(const dz_job *job) {
+    return job->zoo.recipe->method != DZ_METHOD_DARE && job->zoo.recipe->method != DZ_METHOD_MAGNITUDE;
+}
+
+/* The grid of a finite range by method. A ternary grid gets its value only after the histogram pass: dz_job_set_values. */
+static void set_grid(const dz_recipe *r, const dz_pair *pair, float lo, float hi, dz_lossy *l) {
+    double n = (double)pair->tiles.common;
+    l->grid = dz_grid_levels_over(lo, hi, (unsigned)pair->bits);
+    if (r->method == DZ_METHOD_BITDELTA) {
+        float mean = (float)(l->sums[0] / n);
+        l->grid = (dz_grid_levels){.lo = -mean, .step = 2 * mean, .bits = 1, .threshold = -1};
+    } else if (r->method == DZ_METHOD_AUTO) {
+        double zone = isnan(r->dead_zone) ? DEAD_ZONE : r->dead_zone;
+        l->grid = (dz_grid_levels){.bits = 2, .threshold = (float)(zone * sqrt(l->sums[1] / n))};
+    } else if (r->method == DZ_METHOD_DARE || r->method == DZ_METHOD_MAGNITUDE) {
+        l->grid.bits = 1;
+    }
+}
+
+dz_rc dz_job_set_grids(dz_job *job, const int32_t *extremes, dz_error *err) {
+    dz_plan *plan = job->plan;
+    for (size_t i = 0; i < plan->nlossy; i++) {
+        dz_pair *pair = &plan->pairs[plan->lossy[i]];
+        dz_range range = {.lo = ~extremes[2 * i], .hi = extremes[2 * i + 1]};
+        float lo = dz_from_ordered(range.lo), hi = dz_from_ordered(range.hi);
+        int finite = dz_range_finite(range) && isfinite(hi - lo);
+        if (finite) {
+            set_grid(job->zoo.recipe, pair, lo, hi, &job->lossy[i]);
+            if (lo == 0 && hi == 0 && pair->tiles.extra.ntiles == 0) pair->policy = DZ_POLICY_EQUAL;
+        } else if (job->zoo.recipe->nonfinite == DZ_NONFINITE_LOSSLESS) {
+            pair->policy = DZ_POLICY_LOSSLESS;
+        } else {
+            return dz_fail(err, DZ_EFAIL, "%s: tensor '%s': its delta from %g to %g is too wide for a float", plan->tasks[pair->task]->path,
+                           dz_pair_tensor(plan, pair)->name, (double)lo, (double)hi);
+        }
+    }
+    return DZ_OK;
+}
+
+/* The size of a ternary value is such that the restored delta's inner product with the true one is the true one's square: a = sum d^2 / sum |d| over the
+ * elements beyond the threshold, times the density through `scale`. */
+void dz_job_set_values(dz_job *job) {
+    for (size_t i = 0; i < job->plan->nlossy; i++) {
+        dz_lossy *l = &job->lossy[i];
+        if (!(l->grid.threshold > 0)) continue;
+        float a = l->sums[2] > 0 ? (float)(l->sums[1] / l->sums[2]) : 0;
+        l->grid.lo = -a;
+        l->grid.step = a;
+    }
+}
+
+static double entropy_bits(const dz_lossy *l) { return (double)dz_entropy_fixed(l->histogram, (size_t)1 << l->grid.bits) / 65536; }
+
+/* Densities of a task's tensors under method auto: the share of elements with a value that is kept. Noise n var / p for h bits an element sampled:
+ * by Lagrange p is proportional to std / sqrt(h), at most 1 (`optimal` of section 3 with the levels' whole entropy as price). */
+static void densities(dz_job *job, size_t task, dz_alloc_tensor *tensors, const uint32_t *number, size_t n) {
+    dz_allocate_optimal(tensors, n, job->task_sparsity[task]);
+    for (size_t i = 0; i < n; i++) {
+        dz_lossy *l = &job->lossy[number[i]];
+        uint64_t zeros = l->histogram[1];
+        l->density = 1 - tensors[i].sparsity;
+        l->sparsity = 1 - l->density * (1 - (double)zeros / (double)tensors[i].count);
+    }
+}
+
+dz_rc dz_job_allocate_task(dz_job *job, size_t task, dz_error *err) {
+    const dz_plan *plan = job->plan;
+    const dz_recipe *r = job->zoo.recipe;
+    double sparsity = job->task_sparsity[task], step = sparsity == r->sparsity ? r->step : fmin(r->step, (1 - sparsity) / 3);
+    dz_alloc_tensor *tensors = dz_alloc(plan->nlossy, sizeof *tensors, err);
+    uint32_t *order = dz_alloc(plan->nlossy, sizeof *order, err), *number = dz_alloc(plan->nlossy, sizeof *number, err);
+    size_t n = 0;
+    if (err->rc != DZ_OK) goto out;
+    for (size_t i = 0; i < plan->nlossy; i++) {
+        const dz_pair *pair = &plan->pairs[plan->lossy[i]];
+        dz_lossy *l = &job->lossy[i];
+        if (pair->task != task || pair->policy != DZ_POLICY_ULTRADELTA) continue;
+        l->sparsity = isnan(pair->sparsity) ? sparsity : pair->sparsity;
+        if (r->method == DZ_METHOD_BITDELTA) l->sparsity = 0;
+        l->density = 1 - l->sparsity;
+        if (!isnan(pair->sparsity) || r->method == DZ_METHOD_BITDELTA) continue; /* its own, outside the allocation */
+        double std = r->method == DZ_METHOD_AUTO ? sqrt(l->sums[1] / (double)pair->tiles.common) : dz_quantised_std(&l->grid, l->histogram);
+        number[n] = (uint32_t)i;
+        tensors[n++] = (dz_alloc_tensor){
+            .std = std, .count = pair->tiles.common, .bits_per_kept = entropy_bits(l) / (double)pair->tiles.common, .sparsity = sparsity};
+    }
+    if (r->method == DZ_METHOD_AUTO) densities(job, task, tensors, number, n);
+    if (r->method != DZ_METHOD_ULTRADELTA) goto out;
+    if (r->allocation == DZ_ALLOCATE_THIRDS) dz_allocate_thirds(tensors, n, sparsity, step, order);
+    if (r->allocation == DZ_ALLOCATE_OPTIMAL) dz_allocate_optimal(tensors, n, sparsity);
+    for (size_t i = 0; i < n; i++) job->lossy[number[i]].sparsity = tensors[i].sparsity;
+out:
+    free(tensors);
+    free(order);
+    free(number);
+    return err->rc;
+}
+
+/* Gain of method auto: below 1 only where the sampling noise dominates. 1 / (1 + c k / (p n)), n the row length, k = E[v^2] / E[d^2] of the scaled values. */
+#define GAIN_C 0.45
+
+static double gain_of(const dz_recipe *r, const dz_lossy *l, const dz_tensor *t) {
+    if (!isnan(r->gain)) return r->gain;
+    double cols = t->ndim >= 2 ? (double)(t->count / t->shape[0]) : 1, a = (double)l->grid.step;
+    double k = l->sums[1] > 0 ? a * a * (double)(l->histogram[0] + l->histogram[2]) / l->sums[1] : 1;
+    return 1 / (1 + GAIN_C * k / (l->density * cols));
+}
+
+void dz_job_set_scales(dz_job *job) {
+    const dz_recipe *r = job->zoo.recipe;
+    for (size_t i = 0; i < job->plan->nlossy; i++) {
+        const dz_pair *pair = &job->plan->pairs[job->plan->lossy[i]];
+        dz_lossy *l = &job->lossy[i];
+        if (pair->policy != DZ_POLICY_ULTRADELTA) continue;
+        double target = r->rescale == DZ_RESCALE_TENSOR || !isnan(pair->sparsity) ? l->sparsity : job->task_sparsity[pair->task];
+        double scale = pair->factor / (1 - target);
+        if (r->method == DZ_METHOD_AUTO) scale = pair->factor * gain_of(r, l, dz_pair_tensor(job->plan, pair)) / l->density;
+        if (r->method == DZ_METHOD_MAGNITUDE || r->method == DZ_METHOD_BITDELTA) scale = pair->factor;
+        l->scale = (float)scale;
+        if (dz_job_has_levels(job)) dz_quotas(l->quota, l->histogram, &l->grid, l->sparsity, r->rounding == DZ_ROUND_SYSTEMATIC);
+    }
+}
+
+#define MOST_ROUNDS 8
+
+void dz_job_adjust(dz_job *job, int round, int *again) {
+    const dz_recipe *r = job->zoo.recipe;
+    size_t ntasks = job->plan->ntasks;
+    double told[2] = {0, 0};
+    *again = 0;
+    if (r->target_ratio <= 0 || round + 1 >= MOST_ROUNDS) return;
+    for (size_t t = 0; t < ntasks && job->world->rank == 0; t++) {
+        const dz_task_entry *e = &job->catalog->tasks[t];
+        dz_sizes s = dz_task_sizes(e);
+        if (s.lossy_stored <= 0) continue;
+        double want = s.lossy_source / r->target_ratio, fixed = s.lossy_fixed, now = s.lossy_stored;
+        if (fabs(now / want - 1) < 0.003) continue;
+        double density = (1 - job->task_sparsity[t]) * (want > fixed ? (want - fixed) / (now - fixed) : 0.5);
+        if (density > 1) density = 1;
+        if (1 - density == job->task_sparsity[t]) continue;
+        told[0] = 1;
+        job->task_sparsity[t] = 1 - density;
+    }
+    dz_bcast_f64(job->world, told, 2);
+    dz_bcast_f64(job->world, job->task_sparsity, ntasks);
+    *again = told[0] != 0;
+}
