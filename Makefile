@@ -48,7 +48,7 @@ UNIT := $(patsubst tests/unit/%.c,$(B)/unit/%,$(wildcard tests/unit/test_*.c))
 BENCH := $(patsubst tests/bench/%.c,$(B)/bench/%,$(wildcard tests/bench/bench_*.c))
 RECIPES := $(sort $(wildcard config/recipes/*.yaml))
 
-.PHONY: all deps demo check check-unit check-asan bench install format lint clean units
+.PHONY: all deps demo check check-unit check-asan bench experiments install format lint clean units
 .SECONDARY:
 all: build/deltazoo build/libdeltazoo.so
 
@@ -113,6 +113,10 @@ check-asan: deps
 bench: deps
 	@$(MAKE) --no-print-directory all
 	@tests/bench/run.sh
+
+experiments: deps
+	@$(MAKE) --no-print-directory all
+	@tests/quality/run.sh
 
 install: all
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/share/deltazoo/jobs

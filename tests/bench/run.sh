@@ -1,0 +1,5 @@
+#!/usr/bin/env bash
+# make bench: one harness, everything as ratios in one run.
+set -euo pipefail
+. "$(dirname "$0")/../env.sh"
+"$PYTHON" tests/bench/bench.py "$@"

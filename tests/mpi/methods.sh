@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# Every method: the same archive from 1, 2, 3, 4 and 7 ranks, verifies, restores; target ratios are met within 2 % on disk.
+set -uo pipefail
+. "$(dirname "$0")/../env.sh"
+dir=$(mktemp -d)
+trap 'rm -rf "$dir"' EXIT
+passed=0 failed=0
+result() { # name, status
+    if [ "$2" -eq 0 ]; then passed=$((passed + 1)); echo "ok $1"; else failed=$((failed + 1)); echo "FAIL $1"; fi
+}
+"$DELTAZOO" synth -q --shape vit-b-32 --layers 1 --tasks 2 --dtype f16 --seed 5 -o "$dir/zoo" >/dev/null
+
+same_for_ranks() {
+    local name=$1 first='' sum ok=0
+    shift
+    for r in 1 2 3 4 7; do
+        mpirun -q -n $r "$DELTAZOO" compress -q --force "$dir/zoo/zoo.yaml" -o "$dir/a.h5" "$@" >/dev/null 2>"$dir/err" || { cat "$dir/err"; ok=1; break; }
+        sum=$(sha256sum <"$dir/a.h5")
+        first=${first:-$sum}
+        [ "$sum" = "$first" ] || { echo "$r ranks give other bytes"; ok=1; }
+    done
+    [ $ok -eq 0 ] && mpirun -q -n 2 "$DELTAZOO" verify -q "$dir/a.h5" --base "$dir/zoo/base" >/dev/null || ok=1
+    result "$name: same bytes for any number of ranks, verifies" $ok
+}
+same_for_ranks ultradelta
+same_for_ranks "ultradelta, small memory" --mem-per-rank 1M
+same_for_ranks "ultradelta, dac off" --set dac=off
+same_for_ranks "ultradelta, optimal, systematic, golomb" --set allocation=optimal --set rounding=systematic --set positions=golomb
+same_for_ranks auto --set method=auto --set target_ratio=200
+same_for_ranks dare --set method=dare
+same_for_ranks magnitude --set method=magnitude --set sparsity=0.99
+same_for_ranks bitdelta --set method=bitdelta
+
+# The error against the fine-tuned model is what the method promises: cosine of an unbiased estimate at density p is about sqrt(p / k).
+cosine() { "$DELTAZOO" compare -q "$dir/a.h5" --task task-1 --base "$dir/zoo/base" --finetuned "$dir/zoo/task-1" --json | "$PYTHON" -c "import json,sys; print(json.load(sys.stdin)['lossy']['cosine'])"; }
+"$DELTAZOO" compress -q --force "$dir/zoo/zoo.yaml" -o "$dir/a.h5" --set method=dare --set sparsity=0.96 >/dev/null
+"$PYTHON" -c "c = $(cosine); exit(not 0.18 < c < 0.22)"; result "dare at density 0.04 has cosine 0.2" $?
+"$DELTAZOO" compress -q --force "$dir/zoo/zoo.yaml" -o "$dir/a.h5" --set method=magnitude --set sparsity=0.5 >/dev/null
+"$PYTHON" -c "c = $(cosine); exit(not 0.9 < c <= 1)"; result "magnitude at density 0.5 keeps most of the delta" $?
+"$DELTAZOO" compress -q --force "$dir/zoo/zoo.yaml" -o "$dir/a.h5" --set method=bitdelta >/dev/null
+"$PYTHON" -c "c = $(cosine); exit(not 0.6 < c < 0.85)"; result "bitdelta keeps the signs" $?
+
+for method in auto ultradelta; do
+    for ratio in 50 100 200 400 800; do
+        "$DELTAZOO" compress -q --force "$dir/zoo/zoo.yaml" -o "$dir/a.h5" --set method=$method --set target_ratio=$ratio >/dev/null 2>&1
+        "$DELTAZOO" info "$dir/a.h5" --json | "$PYTHON" -c "
+import json, sys
+for t in json.load(sys.stdin)['tasks']:
+    r = t['lossy']['ratio']['on_disk']
+    if not 0.98 * $ratio < r < 1.02 * $ratio: sys.exit(f\"{t['name']}: {r}\")"
+        result "$method meets a target ratio of $ratio on disk" $?
+    done
+done
+echo "$passed passed, $failed failed"
+[ "$failed" -eq 0 ]
