@@ -48,20 +48,22 @@ dz_rc dz_catalog_add_blob(dz_catalog *c, const void *bytes, size_t len, uint32_t
 }
 
 dz_rc dz_catalog_blob(const dz_catalog *c, uint32_t number, char **out, size_t *len, dz_error *err) {
-    if (number >= c->nblobs) return dz_fail(err, DZ_EDAMAGE, "blob %u is not in the archive", number);
+    if (number >= c->nblobs)
+        return dz_fail(err, DZ_EDAMAGE, "%s: shared file (blob) %u is not in the archive", c->path ? c->path : "archive", number);
     const dz_blob_row *b = &c->blobs[number];
     if (b->raw_size > BLOB_MAX || b->length > c->blob_data.len || b->offset > c->blob_data.len - b->length)
-        return dz_fail(err, DZ_EDAMAGE, "blob %u: its sizes are not sound", number);
+        return dz_fail(err, DZ_EDAMAGE, "%s: shared file (blob) %u: its sizes are not sound", c->path ? c->path : "archive", number);
     const uint8_t *coded = c->blob_data.data + b->offset;
     if (ZSTD_getFrameContentSize(coded, (size_t)b->length) != b->raw_size)
-        return dz_fail(err, DZ_EDAMAGE, "blob %u: not the frame its index tells of", number);
+        return dz_fail(err, DZ_EDAMAGE, "%s: shared file (blob) %u: not the frame its index tells of", c->path ? c->path : "archive",
+                       number);
     char *raw = dz_alloc_raw((size_t)b->raw_size + 1, 1, err);
     if (!raw) return err->rc;
     size_t got = ZSTD_decompress(raw, (size_t)b->raw_size, coded, (size_t)b->length);
     dz_digest digest = dz_digest_of(raw, (size_t)b->raw_size);
     if (ZSTD_isError(got) || got != b->raw_size || digest.hi != b->digest.hi || digest.lo != b->digest.lo) {
         free(raw);
-        return dz_fail(err, DZ_EDAMAGE, "blob %u: its checksum does not match", number);
+        return dz_fail(err, DZ_EDAMAGE, "%s: shared file (blob) %u: its checksum does not match", c->path ? c->path : "archive", number);
     }
     raw[b->raw_size] = '\0';
     *out = raw;

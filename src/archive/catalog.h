@@ -87,6 +87,7 @@ typedef struct dz_catalog {
     uint64_t file_size, shared_bytes;
     uint32_t format_version;
     char generator[64];
+    const char *path; /* borrowed, for messages; NULL while it is being made */
 } dz_catalog;
 
 void dz_catalog_free(dz_catalog *catalog); /* accepts NULL */

@@ -264,8 +264,9 @@ static dz_rc read_index(dz_archive *a, hid_t g, dz_task_entry *t, dz_buf *b, dz_
         r->sparsity = take_f32(&v);
         int bad = r->tensor >= c->ntensors || (r->base != DZ_NO_BASE && r->base >= c->nbase) || r->policy > DZ_POLICY_ABSENT ||
                   r->offset != end || r->length > t->payload_len - end;
-        bad = bad || (r->policy == DZ_POLICY_ULTRADELTA && (r->bits < 1 || (r->bits > 8 && r->bits != DZ_BITS_VALUES) || r->base == DZ_NO_BASE || !isfinite(r->lo) ||
-                                                            !isfinite(r->step) || !isfinite(r->scale)));
+        bad = bad ||
+              (r->policy == DZ_POLICY_ULTRADELTA && (r->bits < 1 || (r->bits > 8 && r->bits != DZ_BITS_VALUES) || r->base == DZ_NO_BASE ||
+                                                     !isfinite(r->lo) || !isfinite(r->step) || !isfinite(r->scale)));
         bad = bad || ((r->policy == DZ_POLICY_EQUAL || r->policy == DZ_POLICY_DROP) && r->base == DZ_NO_BASE);
         if (bad) return dz_fail(err, DZ_EDAMAGE, "%s: task '%s': row %zu of its index is not sound", a->path, t->name, i);
         end += r->length;
@@ -387,11 +388,16 @@ dz_rc dz_archive_open(const char *path, dz_archive **out, dz_error *err) {
     if (!a) return err->rc;
     a->fd = -1;
     if (!(a->path = dz_strdup(path, err)) || !(a->catalog = dz_alloc(1, sizeof *a->catalog, err))) goto out;
-    a->fd = open(path, O_RDONLY | O_CLOEXEC);
+    a->fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (a->fd < 0 || fstat(a->fd, &st) != 0) {
         dz_fail(err, DZ_EFAIL, "%s: cannot open: %s", path, strerror(errno));
         goto out;
     }
+    if (!S_ISREG(st.st_mode)) {
+        dz_fail(err, DZ_EFAIL, "%s: not a regular file", path);
+        goto out;
+    }
+    a->catalog->path = a->path;
     a->catalog->file_size = (uint64_t)st.st_size;
     access = H5Pcreate(H5P_FILE_ACCESS);
 #if H5_VERSION_GE(1, 10, 7)

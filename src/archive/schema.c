@@ -79,6 +79,7 @@ static herr_t first_complaint(unsigned n, const H5E_error2_t *e, void *data) {
 dz_rc dz_hdf5_fail(dz_error *err, dz_rc rc, const char *path, const char *what) {
     char text[200] = "";
     H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, first_complaint, text);
+    text[strcspn(text, "\n")] = '\0';
     return dz_fail(err, rc, "%s: %s%s%s", path, what, text[0] ? ": HDF5: " : "", text);
 }
 

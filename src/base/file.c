@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -56,7 +57,7 @@ dz_rc dz_fsync_parent(const char *path, dz_error *err) {
 dz_rc dz_read_file(const char *path, size_t max, char **out, size_t *len, dz_error *err) {
     char *text = NULL;
     struct stat st;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO must not hold us up: it is refused below */
     if (fd < 0 || fstat(fd, &st) != 0) {
         dz_fail(err, DZ_EFAIL, "%s: cannot open: %s", path, strerror(errno));
         goto out;
@@ -100,6 +101,16 @@ dz_rc dz_make_dirs(const char *path, dz_error *err) {
     free(copy);
     return rc;
 }
+
+static int remove_one(const char *path, const struct stat *st, int kind, struct FTW *at) {
+    (void)st;
+    (void)kind;
+    (void)at;
+    remove(path);
+    return 0;
+}
+
+void dz_remove_tree(const char *path) { nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS); }
 
 char *dz_path_beside(const char *file, const char *name, dz_error *err) {
     const char *slash = strrchr(file, '/');

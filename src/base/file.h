@@ -21,6 +21,9 @@ dz_rc dz_read_file(const char *path, size_t max, char **out, size_t *len, dz_err
 /* Makes a directory and its parents. One that exists is fine. */
 dz_rc dz_make_dirs(const char *path, dz_error *err);
 
+/* Removes a directory that this program made, with everything in it; links are not followed. What cannot be removed stays. */
+void dz_remove_tree(const char *path);
+
 /* `name` against the directory that holds `file` ("a/zoo.yaml", "base" -> "a/base"); absolute names stay. The caller frees. */
 char *dz_path_beside(const char *file, const char *name, dz_error *err);
 

@@ -1,4 +1,7 @@
 #include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "archive/reader.h"
 #include "base/file.h"
@@ -29,6 +32,17 @@ static dz_rc tell(const dz_compress_options *opt, const dz_compress_result *r, c
     return err->rc;
 }
 
+/* A report that cannot be written is found before the work. */
+static dz_rc check_report(const char *path, dz_error *err) {
+    char *dir = dz_path_beside(path, ".", err);
+    struct stat st;
+    if (!dir) return err->rc;
+    if (access(dir, W_OK | X_OK) != 0 || (stat(path, &st) == 0 && !S_ISREG(st.st_mode)))
+        dz_fail(err, DZ_EUSAGE, "--report %s: cannot be written", path);
+    free(dir);
+    return err->rc;
+}
+
 static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
     dz_compress_options opt = {.mem_per_rank = (uint64_t)2 << 30};
     dz_option_list sets = {0};
@@ -53,6 +67,7 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
     opt.manifest = args[0];
     opt.recipe.sets = sets.values;
     opt.recipe.nsets = sets.n;
+    if ((rc = dz_agree(world, world->rank == 0 && report ? check_report(report, err) : DZ_OK, err)) != DZ_OK) goto out;
     rc = dz_compress(world, &opt, &result, err);
     if (rc == DZ_OK) rc = dz_agree(world, world->rank == 0 ? tell(&opt, &result, report, err) : DZ_OK, err);
 out:

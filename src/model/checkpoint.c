@@ -56,7 +56,7 @@ static dz_rc add_shard(dz_checkpoint *ck, const char *file, const char *path, dz
     s->file = dz_strdup(file, err);
     s->path = dz_strdup(path, err);
     if (!s->file || !s->path) return err->rc;
-    s->fd = open(path, O_RDONLY | O_CLOEXEC);
+    s->fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO must not hold us up: it is refused below */
     if (s->fd < 0 || fstat(s->fd, &st) != 0) return dz_fail(err, DZ_EFAIL, "%s: cannot open: %s", path, strerror(errno));
     if (!S_ISREG(st.st_mode)) return dz_fail(err, DZ_EFAIL, "%s: not a regular file", path);
     s->size = (uint64_t)st.st_size;

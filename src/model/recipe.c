@@ -67,10 +67,10 @@ static const cyaml_schema_field_t RECIPE_FIELDS[] = {TEXT("method", raw_recipe, 
                                                      TEXT("nonfinite", raw_recipe, value[K_NONFINITE]),
                                                      TEXT("seed", raw_recipe, value[K_SEED]),
                                                      TEXT("dac", raw_recipe, value[K_DAC]),
-    TEXT("target_ratio", raw_recipe, value[K_TARGET]),
-    TEXT("dead_zone", raw_recipe, value[K_DEADZONE]),
-    TEXT("gain", raw_recipe, value[K_GAIN]),
-    TEXT("detect", raw_recipe, value[K_DETECT]),
+                                                     TEXT("target_ratio", raw_recipe, value[K_TARGET]),
+                                                     TEXT("dead_zone", raw_recipe, value[K_DEADZONE]),
+                                                     TEXT("gain", raw_recipe, value[K_GAIN]),
+                                                     TEXT("detect", raw_recipe, value[K_DETECT]),
                                                      {.key = "tensors",
                                                       .value = {.type = CYAML_SEQUENCE,
                                                                 .flags = CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL,
@@ -140,7 +140,7 @@ static void set_key(const char *where, dz_recipe *r, int key, const char *v, dz_
         case K_POSITIONS: r->positions = (dz_positions)choose(where, name, v, POSITIONS, err); break;
         case K_TRACENORM: r->tracenorm = (dz_tracenorm)choose(where, name, v, TRACENORMS, err); break;
         case K_NONFINITE: r->nonfinite = (dz_nonfinite)choose(where, name, v, NONFINITES, err); break;
-        case K_SEED: r->seed = whole(where, name, v, 0, UINT64_MAX, err); break;
+        case K_SEED: r->seed = whole(where, name, v, 0, INT64_MAX, err); break;
         case K_DAC: r->no_groups = choose(where, name, v, SWITCHES, err); break;
         case K_TARGET: r->target_ratio = strcmp(v, "none") == 0 ? 0 : number(where, name, v, 1, 1e6, 0, err); break;
         case K_DEADZONE: r->dead_zone = strcmp(v, "auto") == 0 ? (double)NAN : number(where, name, v, 0.01, 6, 0, err); break;
@@ -216,8 +216,14 @@ static void check(dz_recipe *r, dz_error *err) {
 static dz_recipe *defaults(dz_error *err) {
     dz_recipe *r = dz_alloc(1, sizeof *r, err);
     if (r)
-        *r = (dz_recipe){
-            .sparsity = 0.97, .dead_zone = (double)NAN, .gain = (double)NAN, .step = (double)NAN, .bits = 4, .seed = 42, .allocation = DZ_ALLOCATE_THIRDS, .rescale = DZ_RESCALE_GLOBAL};
+        *r = (dz_recipe){.sparsity = 0.97,
+                         .dead_zone = (double)NAN,
+                         .gain = (double)NAN,
+                         .step = (double)NAN,
+                         .bits = 4,
+                         .seed = 42,
+                         .allocation = DZ_ALLOCATE_THIRDS,
+                         .rescale = DZ_RESCALE_GLOBAL};
     return r;
 }
 
@@ -330,8 +336,8 @@ static void put_numbers(dz_buf *b, const dz_recipe *r, dz_error *err) {
 
 char *dz_recipe_text(const dz_recipe *r, dz_error *err) {
     dz_buf b = {0};
-    put_line(&b, err, "method: %s\nsparsity: %.17g\nstep: %.17g\nbits: %d\nallocation: %s\nrescale: %s\n", METHODS[r->method], r->sparsity, r->step,
-             r->bits, ALLOCATIONS[r->allocation], RESCALES[r->rescale]);
+    put_line(&b, err, "method: %s\nsparsity: %.17g\nstep: %.17g\nbits: %d\nallocation: %s\nrescale: %s\n", METHODS[r->method], r->sparsity,
+             r->step, r->bits, ALLOCATIONS[r->allocation], RESCALES[r->rescale]);
     put_line(&b, err, "rounding: %s\npositions: %s\ntracenorm: %s\nnonfinite: %s\nseed: %llu\n", ROUNDINGS[r->rounding],
              POSITIONS[r->positions], TRACENORMS[r->tracenorm], NONFINITES[r->nonfinite], (unsigned long long)r->seed);
     put_numbers(&b, r, err);

@@ -13,7 +13,8 @@
 typedef struct dz_grid_levels {
     float lo, step;
     unsigned bits;
-    float threshold; /* 0: uniform levels by rounding. Above 0: ternary, levels 0 and 2 beyond -+threshold (bits = 2). Below: the sign (bits = 1) */
+    float threshold; /* 0: uniform levels by rounding. Above 0: ternary, levels 0 and 2 beyond -+threshold (bits = 2). Below: the sign (bits
+                        = 1) */
 } dz_grid_levels;
 
 dz_grid_levels dz_grid_levels_over(float lo, float hi, unsigned bits);

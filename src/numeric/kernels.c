@@ -88,7 +88,8 @@ static void moments(double *restrict sums, const float *restrict task, const flo
     memcpy(sums + DZ_LANES, second, sizeof second);
 }
 
-static void ternary(uint8_t *restrict dst, double *restrict above, const float *restrict task, const float *restrict base, float threshold, size_t count) {
+static void ternary(uint8_t *restrict dst, double *restrict above, const float *restrict task, const float *restrict base, float threshold,
+                    size_t count) {
     double sum[DZ_LANES];
     memcpy(sum, above, sizeof sum);
     for (size_t i = 0; i < count; i += DZ_LANES) {

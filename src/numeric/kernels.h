@@ -28,12 +28,13 @@ typedef struct dz_kernel_table {
     void (*levels)(uint8_t *restrict dst, const float *restrict task, const float *restrict base, float lo, float step, unsigned top,
                    size_t count);
 
-    /* Adds sum |d| and sum d^2 of d = task - base to sums[0 .. DZ_LANES) and sums[DZ_LANES .. 2 DZ_LANES): lane i % DZ_LANES of element i, so
-     * that the order of addition is the same in every variant. dz_lanes_total adds the lanes up. */
+    /* Adds sum |d| and sum d^2 of d = task - base to sums[0 .. DZ_LANES) and sums[DZ_LANES .. 2 DZ_LANES): lane i % DZ_LANES of element i,
+     * so that the order of addition is the same in every variant. dz_lanes_total adds the lanes up. */
     void (*moments)(double *restrict sums, const float *restrict task, const float *restrict base, size_t count);
 
     /* level = 2 where d > threshold, 0 where d < -threshold, else 1. Adds |d| of those beyond the threshold to the lanes of `above`. */
-    void (*ternary)(uint8_t *restrict dst, double *restrict above, const float *restrict task, const float *restrict base, float threshold, size_t count);
+    void (*ternary)(uint8_t *restrict dst, double *restrict above, const float *restrict task, const float *restrict base, float threshold,
+                    size_t count);
 
     /* Adds to histogram[level] for levels below 2^bits. */
     void (*count)(uint64_t *restrict histogram, const uint8_t *restrict levels, unsigned bits, size_t count);

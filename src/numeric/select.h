@@ -38,8 +38,8 @@ typedef struct dz_selection {
 /* The largest u that has a chance of `density` (0 < density <= 1) to be met: round(density * 2^32) - 1, at least 0. */
 uint32_t dz_chance_limit(double density);
 
-/* quota[g] = members of level g with u <= last: elements kept whatever their level. A level whose members are never stored may be left out by
- * the caller. */
+/* quota[g] = members of level g with u <= last: elements kept whatever their level. A level whose members are never stored may be left out
+ * by the caller. */
 void dz_count_below(const dz_select_input *in, uint32_t last, uint64_t *quota);
 
 dz_rc dz_select(const dz_select_input *in, dz_selection *out, dz_error *err);

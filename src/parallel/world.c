@@ -8,7 +8,7 @@
 #define PIECE ((size_t)1 << 24) /* elements in one MPI call: its counts are ints */
 
 void dz_world_begin(dz_world *world, int *argc, char ***argv) {
-    setenv("OMPI_MCA_sharedfp", "^sm", 0); /* its semaphores outlive killed jobs and hang the next one */
+    setenv("OMPI_MCA_sharedfp", "^sm", 0);             /* its semaphores outlive killed jobs and hang the next one */
     setenv("OMPI_MCA_ess_singleton_isolated", "1", 0); /* started alone: no daemon beside us, half a second saved */
     setenv("OPENBLAS_NUM_THREADS", "1", 0);
     setenv("OMP_NUM_THREADS", "1", 0);

@@ -93,12 +93,27 @@ static dz_rc prepare(dz_job *job, dz_error *err) {
     return DZ_OK;
 }
 
+/* --force must not put the archive in the place of a model of this zoo. */
+static dz_rc check_no_input(const dz_job *job, dz_error *err) {
+    struct stat archive, shard;
+    if (stat(job->opt->archive, &archive) != 0) return DZ_OK;
+    for (size_t t = 0; t <= job->zoo.ntasks; t++) {
+        const dz_checkpoint *ck = t == 0 ? job->zoo.base : job->zoo.tasks[t - 1];
+        for (size_t i = 0; i < ck->nshards; i++) {
+            if (stat(ck->shards[i].path, &shard) == 0 && shard.st_dev == archive.st_dev && shard.st_ino == archive.st_ino)
+                return dz_fail(err, DZ_EUSAGE, "%s: is a model of this zoo; the archive cannot take its place", job->opt->archive);
+        }
+    }
+    return DZ_OK;
+}
+
 /* Collective. Models, recipe, plan: every error of this kind is found here, before any heavy work. */
 static dz_rc open_job(dz_job *job, dz_error *err) {
     const dz_world *world = job->world;
     dz_rc rc = world->rank == 0 ? check_output(job->opt, err) : DZ_OK;
     if ((rc = dz_agree(world, rc, err)) != DZ_OK) return rc;
     if ((rc = dz_zoo_open(world, job->opt->manifest, &job->opt->recipe, &job->zoo, err)) != DZ_OK) return rc;
+    if ((rc = dz_agree(world, world->rank == 0 ? check_no_input(job, err) : DZ_OK, err)) != DZ_OK) return rc;
     rc = dz_plan_make(job->zoo.base, job->zoo.tasks, job->zoo.names, job->zoo.ntasks, job->zoo.recipe, world->size, &job->plan, err);
     if ((rc = dz_agree(world, rc, err)) != DZ_OK) return rc;
     return dz_agree(world, prepare(job, err), err);

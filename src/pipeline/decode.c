@@ -106,7 +106,8 @@ static void level_deltas(const dz_task_entry *task, const dz_index_row *row, flo
 }
 
 /* out[i] = task type of (base + delta of its level), at the kept places. The sum is taken from the base's own value, in float. */
-static void add_kept(const dz_decoder *d, const dz_task_entry *task, const dz_index_row *row, const float *delta, const uint8_t *base, dz_dtype from, uint8_t *out, dz_dtype to) {
+static void add_kept(const dz_decoder *d, const dz_task_entry *task, const dz_index_row *row, const float *delta, const uint8_t *base,
+                     dz_dtype from, uint8_t *out, dz_dtype to) {
     size_t in = dz_dtype_size(from), size = dz_dtype_size(to);
     float scale = task->gamma * row->scale;
     for (size_t i = 0; i < d->kept.count; i++) {
@@ -121,8 +122,10 @@ static void add_kept(const dz_decoder *d, const dz_task_entry *task, const dz_in
 static dz_rc decode_kept(dz_decoder *d, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, size_t count, dz_error *err) {
     uint64_t key = dz_tile_key(task->key, name_of(d, row), tile);
     dz_error inner = {0};
-    if (row->bits > 8) dz_values_decode(&d->kept, d->block.data, d->block.len, key, count, &inner);
-    else dz_kept_decode(&d->kept, d->block.data, d->block.len, key, count, row->bits, &inner);
+    if (row->bits > 8)
+        dz_values_decode(&d->kept, d->block.data, d->block.len, key, count, &inner);
+    else
+        dz_kept_decode(&d->kept, d->block.data, d->block.len, key, count, row->bits, &inner);
     if (inner.rc == DZ_OK) return DZ_OK;
     return dz_fail(err, inner.rc, "%s: task '%s': tensor '%s': block %u: %s", d->archive->path, task->name, name_of(d, row), tile,
                    inner.text);

@@ -4,8 +4,8 @@
 
 #include "archive/reader.h"
 #include "archive/spool.h"
-#include "numeric/kernels.h"
 #include "numeric/allocate.h"
+#include "numeric/kernels.h"
 #include "parallel/progress.h"
 #include "pipeline/compress.h"
 #include "pipeline/zoo.h"
@@ -29,8 +29,8 @@ typedef struct dz_job {
     size_t levels; /* places per histogram: 2^bits, the most of any pair */
     dz_lossy *lossy;
     uint64_t *histograms, *befores, *quotas, *running, *kepts; /* behind the pointers of `lossy`; running: members so far, while coding */
-    double *unit_sums; /* [3 * units] sums of a tile, as in dz_lossy */
-    double *task_sparsity; /* [tasks] share of the elements to drop */
+    double *unit_sums;                                         /* [3 * units] sums of a tile, as in dz_lossy */
+    double *task_sparsity;                                     /* [tasks] share of the elements to drop */
     uint64_t *task_key;
     uint64_t *base_digests; /* [2 * base tiles] */
     uint64_t *block_len;    /* [units] checksum included; 0 where there is no block */

@@ -58,7 +58,8 @@ static dz_rc statistics_of_unit(dz_job *job, dz_tile_reader *reader, size_t unit
         int32_t *e = &extremes[2 * t.pair->lossy]; /* ~x mirrors the order of integers, so one maximum serves both ends */
         if (~range.lo > e[0]) e[0] = ~range.lo;
         if (range.hi > e[1]) e[1] = range.hi;
-        if (job->zoo.recipe->method == DZ_METHOD_AUTO || job->zoo.recipe->method == DZ_METHOD_BITDELTA) dz_tile_moments(&t, &job->unit_sums[3 * unit]);
+        if (job->zoo.recipe->method == DZ_METHOD_AUTO || job->zoo.recipe->method == DZ_METHOD_BITDELTA)
+            dz_tile_moments(&t, &job->unit_sums[3 * unit]);
     } else if (code_exact(job, unit, &t, body, scratch, err) != DZ_OK) {
         return err->rc;
     }
@@ -179,7 +180,8 @@ dz_rc dz_job_histograms(dz_job *job, dz_error *err) {
 
 dz_rc dz_job_allocate(dz_job *job, dz_error *err) {
     size_t n = job->plan->nlossy;
-    for (size_t task = 0; task < job->plan->ntasks && err->rc == DZ_OK && job->world->rank == 0; task++) dz_job_allocate_task(job, task, err);
+    for (size_t task = 0; task < job->plan->ntasks && err->rc == DZ_OK && job->world->rank == 0; task++)
+        dz_job_allocate_task(job, task, err);
     double *told = dz_alloc(2 * n, sizeof *told, err);
     dz_rc rc = dz_agree(job->world, err->rc, err);
     if (rc != DZ_OK) goto out;
@@ -204,7 +206,8 @@ typedef struct coder {
 } coder;
 
 /* Levels of a tile: kept from the histogram pass, or computed again. */
-static dz_rc levels_of_unit(dz_job *job, dz_tile_reader *reader, size_t unit, const dz_lossy *l, size_t count, dz_buf *levels, dz_error *err) {
+static dz_rc levels_of_unit(dz_job *job, dz_tile_reader *reader, size_t unit, const dz_lossy *l, size_t count, dz_buf *levels,
+                            dz_error *err) {
     const uint8_t *cached = job->cached[unit - dz_job_first(job)];
     dz_tile t;
     levels->len = 0;
@@ -236,7 +239,8 @@ static dz_rc code_values(dz_job *job, dz_tile_reader *reader, size_t unit, dz_lo
     return err->rc;
 }
 
-static dz_rc code_levels(dz_job *job, dz_tile_reader *reader, size_t unit, dz_lossy *l, uint64_t key, size_t count, coder *c, dz_error *err) {
+static dz_rc code_levels(dz_job *job, dz_tile_reader *reader, size_t unit, dz_lossy *l, uint64_t key, size_t count, coder *c,
+                         dz_error *err) {
     const dz_recipe *r = job->zoo.recipe;
     unsigned nlevels = 1U << l->grid.bits;
     uint64_t members[DZ_MAX_LEVELS] = {0}, quota[DZ_MAX_LEVELS] = {0};
@@ -263,8 +267,10 @@ static dz_rc code_unit(dz_job *job, dz_tile_reader *reader, size_t unit, coder *
     size_t count = (size_t)dz_tile_count(&pair->tiles, u->tile);
     uint64_t key = dz_tile_key(job->task_key[pair->task], tensor->name, u->tile);
     c->body.len = 0;
-    if (dz_job_has_levels(job)) code_levels(job, reader, unit, l, key, count, c, err);
-    else code_values(job, reader, unit, l, key, c, err);
+    if (dz_job_has_levels(job))
+        code_levels(job, reader, unit, l, key, count, c, err);
+    else
+        code_values(job, reader, unit, l, key, c, err);
     dz_progress_add(progress, (double)(count * dz_dtype_size(tensor->dtype)));
     return err->rc == DZ_OK ? put_block(job, unit, &c->body, err) : err->rc;
 }

@@ -1,5 +1,5 @@
-/* What each method makes of a tensor's statistics: its grid, the density of what is kept, the scale of what is restored. Everything here is computed
- * from reduced numbers, alike on every rank. */
+/* What each method makes of a tensor's statistics: its grid, the density of what is kept, the scale of what is restored. Everything here is
+ * computed from reduced numbers, alike on every rank. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -47,8 +47,8 @@ dz_rc dz_job_set_grids(dz_job *job, const int32_t *extremes, dz_error *err) {
     return DZ_OK;
 }
 
-/* The size of a ternary value is such that the restored delta's inner product with the true one is the true one's square: a = sum d^2 / sum |d| over the
- * elements beyond the threshold, times the density through `scale`. */
+/* The size of a ternary value is such that the restored delta's inner product with the true one is the true one's square: a = sum d^2 / sum
+ * |d| over the elements beyond the threshold, times the density through `scale`. */
 void dz_job_set_values(dz_job *job) {
     for (size_t i = 0; i < job->plan->nlossy; i++) {
         dz_lossy *l = &job->lossy[i];
@@ -61,8 +61,8 @@ void dz_job_set_values(dz_job *job) {
 
 static double entropy_bits(const dz_lossy *l) { return (double)dz_entropy_fixed(l->histogram, (size_t)1 << l->grid.bits) / 65536; }
 
-/* Densities of a task's tensors under method auto: the share of elements with a value that is kept. Noise n var / p for h bits an element sampled:
- * by Lagrange p is proportional to std / sqrt(h), at most 1 (`optimal` of section 3 with the levels' whole entropy as price). */
+/* Densities of a task's tensors under method auto: the share of elements with a value that is kept. Noise n var / p for h bits an element
+ * sampled: by Lagrange p is proportional to std / sqrt(h), at most 1 (`optimal` of section 3 with the levels' whole entropy as price). */
 static void densities(dz_job *job, size_t task, dz_alloc_tensor *tensors, const uint32_t *number, size_t n) {
     dz_allocate_optimal(tensors, n, job->task_sparsity[task]);
     for (size_t i = 0; i < n; i++) {
@@ -106,7 +106,8 @@ out:
     return err->rc;
 }
 
-/* Gain of method auto: below 1 only where the sampling noise dominates. 1 / (1 + c k / (p n)), n the row length, k = E[v^2] / E[d^2] of the scaled values. */
+/* Gain of method auto: below 1 only where the sampling noise dominates. 1 / (1 + c k / (p n)), n the row length, k = E[v^2] / E[d^2] of the
+ * scaled values. */
 #define GAIN_C 0.45
 
 static double gain_of(const dz_recipe *r, const dz_lossy *l, const dz_tensor *t) {

@@ -77,6 +77,8 @@ typedef struct restore {
     size_t ntensors;
     dz_decoder decoder;
     uint64_t nbytes;
+    size_t kept_prefix; /* of `partial`: the part that existed before */
+    int made;
 } restore;
 
 static int row_index(const restore *r, const char *name, const char *dtype) {
@@ -249,23 +251,57 @@ static dz_rc check_output(const dz_restore_options *opt, dz_error *err) {
     return DZ_OK;
 }
 
-/* Rank 0: removes what a failed restore made. Only names of this task are touched. */
-static void remove_partial(const restore *r) {
-    for (size_t i = 0; i < r->task->nfiles; i++) {
-        dz_error none = {0};
-        char *path = dz_format(&none, "%s/%s", r->partial, r->task->files[i].path);
-        if (path) unlink(path);
-        for (char *slash; path && (slash = strrchr(path, '/')) && strlen(path) > strlen(r->partial) &&
-                          (*slash = '\0', strlen(path) > strlen(r->partial));)
-            rmdir(path);
-        free(path);
+#define MARKER ".deltazoo-restore" /* in a directory that a restore is filling: what has it may be removed */
+
+static char *marker_path(const restore *r, dz_error *err) { return dz_format(err, "%s/%s", r->partial, MARKER); }
+
+/* Rank 0: an empty, marked DIR.partial. One left by a killed restore is removed; anything else of that name is refused. */
+static dz_rc make_partial(restore *r, dz_error *err) {
+    char *marker = marker_path(r, err);
+    if (!marker) return err->rc;
+    for (size_t len = strlen(r->partial); len > 0; len--) { /* the first ancestor that exists: what is below it is ours to remove again */
+        if (r->partial[len] != '/') continue;
+        r->partial[len] = '\0';
+        int exists = access(r->partial, F_OK) == 0;
+        r->partial[len] = '/';
+        r->kept_prefix = len;
+        if (exists) break;
+        r->kept_prefix = 0;
     }
-    for (size_t i = 0; i < r->nfiles; i++) unlink(r->files[i].path);
-    rmdir(r->partial);
+    if (access(r->partial, F_OK) == 0 && access(marker, F_OK) != 0) {
+        dz_fail(err, DZ_EUSAGE, "%s: exists and is not a restore's leftover; remove it first", r->partial);
+    } else {
+        dz_remove_tree(r->partial);
+        r->made = 1;
+        if (dz_make_dirs(r->partial, err) == DZ_OK) {
+            int fd = open(marker, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+            if (fd < 0)
+                dz_fail(err, DZ_EFAIL, "%s: cannot create: %s", marker, strerror(errno));
+            else
+                close(fd);
+        }
+    }
+    free(marker);
+    return err->rc;
+}
+
+/* Rank 0: removes what a failed restore made, and the directories above it that were not there before. */
+static void remove_partial(restore *r) {
+    dz_remove_tree(r->partial);
+    for (size_t len = strlen(r->partial); len > r->kept_prefix; len--) {
+        if (r->partial[len] != '/') continue;
+        r->partial[len] = '\0';
+        int rc = rmdir(r->partial);
+        r->partial[len] = '/';
+        if (rc != 0) return;
+    }
 }
 
 /* Rank 0: DIR.partial becomes DIR; into a directory that has files, file by file. */
-static dz_rc publish(const restore *r, dz_error *err) {
+static dz_rc publish(restore *r, dz_error *err) {
+    char *marker = marker_path(r, err);
+    if (marker) unlink(marker);
+    free(marker);
     if (rename(r->partial, r->opt->out) == 0) return dz_fsync_parent(r->opt->out, err);
     for (size_t i = 0; i < (r->opt->tensors ? 1 : r->task->nfiles) && err->rc == DZ_OK; i++) {
         const char *name = r->opt->tensors ? "model.safetensors" : r->task->files[i].path;
@@ -280,7 +316,7 @@ static dz_rc publish(const restore *r, dz_error *err) {
         free(from);
         free(to);
     }
-    if (err->rc == DZ_OK) remove_partial(r);
+    if (err->rc == DZ_OK) dz_remove_tree(r->partial);
     return err->rc;
 }
 
@@ -315,18 +351,15 @@ dz_rc dz_restore(const dz_world *world, const dz_restore_options *opt, dz_restor
     double begun = dz_now();
     restore r = {.world = world, .opt = opt};
     dz_progress progress;
-    int made = 0;
     dz_rc rc = dz_agree(world, world->rank == 0 ? check_output(opt, err) : DZ_OK, err);
     if (rc != DZ_OK || (rc = dz_archive_open_all(world, opt->archive, &r.archive, err)) != DZ_OK) goto out;
     if ((rc = dz_agree(world, dz_archive_task(r.archive, opt->task, &r.task, err), err)) != DZ_OK) goto out;
     if ((rc = dz_checkpoint_open_all(world, opt->base, &r.base, err)) != DZ_OK) goto out;
     if ((rc = dz_agree(world, open_decoder(&r, err), err)) != DZ_OK) goto out;
-    r.partial = dz_format(err, "%s.partial", opt->out);
-    if (r.partial && world->rank == 0) {
-        if (access(r.partial, F_OK) == 0) remove_partial(&r); /* of a restore that was killed */
-        dz_make_dirs(r.partial, err);
-        made = err->rc == DZ_OK;
-    }
+    size_t name_len = strlen(opt->out);
+    while (name_len > 1 && opt->out[name_len - 1] == '/') name_len--; /* "r/" and "r" are one place */
+    r.partial = dz_format(err, "%.*s.partial", (int)name_len, opt->out);
+    if (r.partial && world->rank == 0) make_partial(&r, err);
     if ((rc = dz_agree(world, err->rc, err)) != DZ_OK) goto out;
     rc = dz_agree(world, opt->tensors ? plan_some_tensors(&r, err) : plan_whole_task(&r, err), err);
     if (rc != DZ_OK) goto out;
@@ -341,7 +374,7 @@ dz_rc dz_restore(const dz_world *world, const dz_restore_options *opt, dz_restor
     *result = (dz_restore_result){
         .ntensors = r.ntensors, .nbytes = r.nbytes, .nfiles = opt->tensors ? 1 : r.task->nfiles, .secs = most[0], .peak_memory = most[1]};
 out:
-    if (rc != DZ_OK && made) remove_partial(&r);
+    if (rc != DZ_OK && r.made) remove_partial(&r);
     restore_free(&r);
     return rc;
 }

@@ -124,7 +124,7 @@ static dz_rc refuse_used_dir(const char *path, dz_error *err) {
     const struct dirent *entry;
     dz_rc rc = DZ_OK;
     while (rc == DZ_OK && (entry = readdir(dir))) {
-        if (!is_dots(entry->d_name)) rc = dz_fail(err, DZ_EFAIL, "%s: is not empty ('%s'); nothing is written", path, entry->d_name);
+        if (!is_dots(entry->d_name)) rc = dz_fail(err, DZ_EUSAGE, "%s: is not empty ('%s'); nothing is written", path, entry->d_name);
     }
     closedir(dir);
     return rc;
@@ -369,4 +369,15 @@ dz_rc dz_synth(const dz_synth_options *opt, dz_error *err) {
     if (rc == DZ_OK) rc = dz_synth_fill(opt, layout, 0, 1, err);
     dz_synth_layout_free(layout);
     return rc;
+}
+
+void dz_synth_undo(const dz_synth_options *opt) {
+    dz_error none = {0};
+    for (int t = 0; t <= opt->tasks + 1 && !opt->force; t++) {
+        char *path = t == 0            ? dz_format(&none, "%s/base", opt->out_dir)
+                     : t <= opt->tasks ? dz_format(&none, "%s/task-%d", opt->out_dir, t)
+                                       : dz_format(&none, "%s/zoo.yaml", opt->out_dir);
+        if (path) dz_remove_tree(path);
+        free(path);
+    }
 }

@@ -94,12 +94,14 @@ static void check_base(verify *v) {
 /* Collective. What all ranks' blocks keep must be what the index says. */
 static void check_kept(verify *v) {
     const dz_catalog *c = v->archive->catalog;
+    uint64_t known = v->nproblems;
+    dz_sum_u64(v->world, &known, 1);
     for (size_t t = 0; t < c->ntasks; t++) {
         dz_sum_u64(v->world, v->kept[t], c->tasks[t].nrows);
         for (size_t i = 0; i < c->tasks[t].nrows && v->world->rank == 0; i++) {
             dz_error one = {0};
             const dz_index_row *row = &c->tasks[t].rows[i];
-            if (row->policy == DZ_POLICY_ULTRADELTA && row->kept != v->kept[t][i] && v->nproblems == 0)
+            if (row->policy == DZ_POLICY_ULTRADELTA && row->kept != v->kept[t][i] && known == 0) /* a damaged block is told already */
                 dz_fail(&one, DZ_EDAMAGE, "%s: task '%s': tensor '%s' keeps %llu elements, its index says %llu", v->archive->path,
                         c->tasks[t].name, c->tensors[row->tensor].name, (unsigned long long)v->kept[t][i], (unsigned long long)row->kept);
             told(v, &one);
@@ -167,17 +169,15 @@ dz_rc dz_verify(const dz_world *world, const char *archive, const char *base, in
     if (v.base) check_base(&v);
     dz_progress_end(&progress);
     check_kept(&v);
-    if (v.base) {
-        dz_error one = {0};
-        dz_agree_on_base(world, v.archive, base, v.decoder.base_differs, &one);
-        if (world->rank == 0) told(&v, &one);
-    }
     if ((rc = gather(&v, result, err)) != DZ_OK) goto out;
     result->ntasks = ntasks;
     result->secs = dz_now() - begun;
     int problems = result->problems;
     MPI_Bcast(&problems, 1, MPI_INT, 0, world->comm);
-    if (problems) rc = DZ_EDAMAGE;
+    if (problems)
+        rc = DZ_EDAMAGE;
+    else if (v.base)
+        rc = dz_agree_on_base(world, v.archive, base, v.decoder.base_differs, err); /* the archive is sound, the base is another */
 out:
     for (size_t t = 0; v.kept && t < ntasks; t++) free(v.kept[t]);
     free(v.kept);

@@ -72,12 +72,14 @@ static void match(dz_plan *p, dz_pair *pair, const char *task_name, const dz_rec
         int comparable_types = comparable(t, b);
         int misfit = wants_base && t->count != 0 && (common == 0 || (pair->policy == DZ_POLICY_DROP && common < t->count));
         if (misfit) {
-            dz_fail_more(err, DZ_EFAIL, "%s: task '%s': tensor '%s' is %s %s, but %s %s in the base: its rule (%s) needs a base of the same %s",
-                         p->tasks[pair->task]->path, task_name, t->name, t->dtype_name, dz_shape_text(t, mine), b->dtype_name, dz_shape_text(b, theirs),
-                         dz_policy_name(pair->policy), comparable_types ? "shape" : "type, or both of F32, F16, BF16");
+            dz_fail_more(
+                err, DZ_EFAIL, "%s: task '%s': tensor '%s' is %s %s, but %s %s in the base: its rule (%s) needs a base of the same %s",
+                p->tasks[pair->task]->path, task_name, t->name, t->dtype_name, dz_shape_text(t, mine), b->dtype_name,
+                dz_shape_text(b, theirs), dz_policy_name(pair->policy), comparable_types ? "shape" : "type, or both of F32, F16, BF16");
         } else if (common < t->count) {
-            note(p, err, "task '%s': tensor '%s' is %s %s, %s %s in the base: %s", task_name, t->name, t->dtype_name, dz_shape_text(t, mine), b->dtype_name,
-                 dz_shape_text(b, theirs), common ? "the rows beyond the base's are kept exactly" : "kept exactly, without the base");
+            note(p, err, "task '%s': tensor '%s' is %s %s, %s %s in the base: %s", task_name, t->name, t->dtype_name,
+                 dz_shape_text(t, mine), b->dtype_name, dz_shape_text(b, theirs),
+                 common ? "the rows beyond the base's are kept exactly" : "kept exactly, without the base");
         }
     } else if (wants_base) {
         note(p, err, "task '%s': tensor '%s' is not in the base: kept exactly", task_name, t->name);
@@ -121,7 +123,9 @@ static dz_rc make_pairs(dz_plan *p, const char *const *names, const dz_recipe *r
         int wants_lossy = 0;
         for (size_t r = 0; r < recipe->nrules; r++) wants_lossy |= recipe->rules[r].policy == DZ_POLICY_ULTRADELTA;
         if (wants_lossy && p->nlossy == lossy_before && err->rc == DZ_OK)
-            dz_fail_more(err, DZ_EFAIL, "%s: task '%s': no tensor that could be lossy (F32, F16 or BF16, and in the base) is matched by a lossy rule of recipe '%s' (first tensor '%s')",
+            dz_fail_more(err, DZ_EUSAGE,
+                         "%s: task '%s': no tensor that could be lossy (F32, F16 or BF16, and in the base) is matched by a lossy rule of "
+                         "recipe '%s' (first tensor '%s')",
                          p->tasks[k]->path, names[k], recipe->name, p->tasks[k]->tensors[0].name);
     }
     p->first_pair[p->ntasks] = n;

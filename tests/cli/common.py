@@ -8,6 +8,7 @@ import struct
 import subprocess
 import tempfile
 import threading
+import zlib
 
 import numpy as np
 
@@ -135,10 +136,10 @@ def changes(before, after):
         [f"~{p}" for p in sorted(before.keys() & after.keys()) if before[p] != after[p]]
 
 
-def refused(folder, args, code, *wanted, lines=1, ranks=RANKS, env=None):
+def refused(folder, args, code, *wanted, lines=1, ranks=None, env=None):
     """The command, run in `folder`, fails as the contract says: exit `code` on every rank, `lines` error lines on rank 0's stderr and nothing else there
-    that is not ours, every text of `wanted` in them (each text once in one line), nothing on stdout, and nothing in `folder` made, changed or removed."""
-    for n in ranks:
+    that is not ours, every text of `wanted` in them, nothing on stdout, and nothing in `folder` made, changed or removed. `ranks`: by default in turns."""
+    for n in ranks or turns(zlib.crc32(repr((args, wanted)).encode())):
         before = snapshot(folder)
         r = run(args, n, cwd=folder, env=env)
         found = changes(before, snapshot(folder))

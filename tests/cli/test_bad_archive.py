@@ -27,7 +27,7 @@ def with_archive(function):
 
 @with_archive
 def test_restore_unknown_task_names_those_there_are(folder, zoo):
-    refused(folder, ["restore", "a.h5", "--task", "three", "--base", "base", "-o", "r"], 2, "a.h5", "'three'", "one", "two")
+    refused(folder, ["restore", "a.h5", "--task", "three", "--base", "base", "-o", "r"], 2, "a.h5", "'three'", "one", "two", ranks=RANKS)
 
 
 @with_archive
@@ -38,7 +38,7 @@ def test_info_unknown_task(folder, zoo):
 @with_archive
 def test_restore_into_a_directory_with_files(folder, zoo):
     write(f"{folder}/r/mine.txt", "precious")
-    refused(folder, RESTORE, 2, "r:", "--force")
+    refused(folder, RESTORE, 2, "r:", "--force", ranks=RANKS)
 
 
 @with_archive
@@ -116,7 +116,7 @@ def test_restore_tensor_that_matches_nothing(folder, zoo):
 @with_archive
 def test_wrong_base_with_other_values_names_its_tensors(folder, zoo):
     zoo.put("base", replaced(replaced(zoo.base, Q, edit=lambda x: x.__setitem__(3, 9)), NORM, edit=lambda x: x.__setitem__(0, 9)))
-    refused(folder, RESTORE, 1, "base", Q, NORM, "2 tensors")
+    refused(folder, RESTORE, 1, "base", Q, NORM, "2 tensors", ranks=RANKS)
 
 
 @with_archive
@@ -249,8 +249,8 @@ def test_flipped_bit_in_a_lossy_payload(folder, zoo):
     name, offset, length = next(r for r in rows if r[0] == UP)
     flip(f"{folder}/a.h5", place + offset + length // 2, 5)
     damaged(folder, "'one'", UP, "block 0")
-    damaged(folder, "'one'", UP, "block 0", ranks=(1, 3), base=True)
-    refused(folder, RESTORE, 3, "a.h5", "'one'", UP, "block 0")
+    damaged(folder, "'one'", UP, "block 0", ranks=(3,), base=True)
+    refused(folder, RESTORE, 3, "a.h5", "'one'", UP, "block 0", ranks=RANKS)
     refused(folder, ["compare", "a.h5", "--task", "one", "--base", "base", "--finetuned", "one", "-q"], 3, "a.h5", UP, ranks=(1, 3))
     good(["restore", "a.h5", "--task", "two", "--base", "base", "-o", "two-again"], cwd=folder)
 
@@ -260,7 +260,7 @@ def test_flipped_bit_in_an_exact_payload(folder, zoo):
     place, rows = rows_of(f"{folder}/a.h5", "one")
     name, offset, length = next(r for r in rows if r[0] == EMBED)
     flip(f"{folder}/a.h5", place + offset + length - 1)
-    damaged(folder, "'one'", EMBED, "block 0")
+    damaged(folder, "'one'", EMBED, "block 0", ranks=(1, 3))
     refused(folder, RESTORE, 3, "a.h5", "'one'", EMBED)
 
 
@@ -270,7 +270,7 @@ def test_two_flipped_bits_are_both_told(folder, zoo):
         place, rows = rows_of(f"{folder}/a.h5", task)
         offset = next(r[1] for r in rows if r[0] == name)
         flip(f"{folder}/a.h5", place + offset)
-    damaged(folder, "'one'", Q, "'two'", EMBED)
+    damaged(folder, "'one'", Q, "'two'", EMBED, ranks=(1, 3))
 
 
 @with_archive
@@ -296,7 +296,7 @@ def test_flipped_bits_anywhere_are_found_or_do_no_harm(folder, zoo):
     """Anywhere in the file, structures included: an error of our own, or the model comes back as it was."""
     good(RESTORE, cwd=folder)
     want, size, rng = hashes(f"{folder}/r"), os.path.getsize(f"{folder}/a.h5"), random.Random(4)
-    places = [9, 20, 47] + [rng.randrange(size) for _ in range(24)]
+    places = [9, 20, 47] + [rng.randrange(size) for _ in range(17)]
     for i, at in enumerate(places):
         flip(f"{folder}/a.h5", at, at % 8)
         r = run(VERIFY, cwd=folder)
@@ -409,7 +409,7 @@ def test_completely_full_disk_at_compress(folder):
 def test_full_disk_at_restore(folder):
     link_zoo(folder)
     good(["compress", "zoo/zoo.yaml", "-o", "a.h5", "-q"], cwd=folder)
-    refused(folder, ["restore", "a.h5", "--task", "task-1", "--base", "zoo/base", "-o", "disk/r", "-q"], 1, "disk")
+    refused(folder, ["restore", "a.h5", "--task", "task-1", "--base", "zoo/base", "-o", "disk/r", "-q"], 1, "disk", ranks=(1, 3))
 
 
 @with_small_disk

@@ -86,7 +86,7 @@ def several_hostile(names):
         for name in names:
             write(f"{folder}/{name}/model.safetensors", HOSTILE[name][0])
         zoo.manifest("one", *names)
-        refused(folder, COMPRESS, 1, *names, lines=len(names))
+        refused(folder, COMPRESS, 1, *names, lines=len(names), ranks=RANKS)
         errors = run(COMPRESS, cwd=folder).lines("error")
         for name, line in zip(names, errors):
             check(line.startswith(name), f"{line!r} is not about {name}")
@@ -118,7 +118,7 @@ def test_task_path_does_not_exist(folder):
 def test_task_and_base_that_do_not_exist_are_told_at_once(folder):
     zoo = SmallZoo(folder)
     zoo.manifest("one", "nowhere", base="nobase")
-    refused(folder, COMPRESS, 1, "nowhere", "nobase", lines=2)
+    refused(folder, COMPRESS, 1, "nowhere", "nobase", lines=2, ranks=RANKS)
 
 
 @with_scratch
@@ -227,7 +227,7 @@ def test_stray_shard_beside_an_index_is_named_and_left_out(folder):
 def test_shapes_differ_under_a_lossy_rule(folder):
     zoo = SmallZoo(folder)
     zoo.put("one", replaced(zoo.tasks["one"], Q, shape=(32, 48)))
-    refused(folder, COMPRESS, 1, "one", Q, "[32, 48]", "[48, 32]")
+    refused(folder, COMPRESS, 1, "one", Q, "[32, 48]", "[48, 32]", ranks=RANKS)
 
 
 @with_scratch
@@ -235,7 +235,7 @@ def test_shapes_that_differ_are_told_all_at_once(folder):
     zoo = SmallZoo(folder)
     zoo.put("one", replaced(replaced(zoo.tasks["one"], Q, shape=(32, 48)), K, shape=(24, 64)))
     zoo.put("two", replaced(zoo.tasks["two"], UP, shape=(2048,)))
-    refused(folder, COMPRESS, 1, Q, K, UP, lines=3)
+    refused(folder, COMPRESS, 1, Q, K, UP, lines=3, ranks=RANKS)
 
 
 @with_scratch
@@ -274,7 +274,7 @@ def test_unknown_dtype_is_kept_exactly(folder):
     zoo.put("base", zoo.base)
     zoo.put("one", zoo.tasks["one"] + [("odd.weight", "F4_E2M1", (6, 5), bytes(range(100, 115))), ("own.weight", "X9", (3,), b"\xff" * 7)])
     want = hashes(f"{folder}/one")
-    for ranks in RANKS:
+    for ranks in (1, 3):
         zoo.compress("a.h5", "--force", "--recipe", "lossless", ranks=ranks)
         good(["restore", "a.h5", "--task", "one", "--base", "base", "-o", f"r{ranks}"], ranks, cwd=folder)
         equal(hashes(f"{folder}/r{ranks}"), want, "restored files")
@@ -295,7 +295,7 @@ def test_unusual_tensors_come_back_exactly(folder):
         zoo.compress("a.h5", "--force", "--recipe", "lossless", ranks=ranks)
         good(["restore", "a.h5", "--task", "one", "--base", "base", "-o", f"r{ranks}"], ranks, cwd=folder)
         equal(hashes(f"{folder}/r{ranks}"), want, "restored files")
-        good(["verify", "a.h5", "--base", "base"], ranks, cwd=folder)
+    good(["verify", "a.h5", "--base", "base"], 3, cwd=folder)
 
 
 @with_scratch
@@ -318,12 +318,12 @@ def nonfinite_case(side, value, dtype, shown):
             x[137] = x[1001] = value
 
         zoo.put(side, replaced(before, K, edit=edit))
-        refused(folder, COMPRESS, 1, f"{side}", K, "137", shown)
+        refused(folder, COMPRESS, 1, side, K, "137", shown, ranks=RANKS if ALL or value != value else (1, 3))
         want = hashes(f"{folder}/one")
-        for ranks in RANKS:
+        for ranks in (1, 3):
             r = zoo.compress("a.h5", "--force", "--set", "nonfinite=lossless", ranks=ranks)
             check(any(K in n for n in r.lines("note")), f"no note names {K}: {r}")
-            good(["restore", "a.h5", "--task", "one", "--base", "base", "-o", f"r{ranks}"], ranks, cwd=folder)
+            good(["restore", "a.h5", "--task", "one", "--base", "base", "-o", f"r{ranks}"], cwd=folder)
             got, model = st_parse(f"{folder}/r{ranks}/model.safetensors"), st_parse(f"{folder}/one/model.safetensors")
             check(got[K] == model[K], f"{K} is not byte-identical")
             check(got[Q] != model[Q], f"{Q} should be lossy")
