@@ -1,5 +1,6 @@
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/file.h"
 #include "base/log.h"
@@ -43,6 +44,7 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
     dz_synth_layout *layout = NULL;
     dz_progress progress;
     double begun = dz_now();
+    int existed = access(opt.out_dir, F_OK) == 0;
     dz_rc rc = dz_agree(world, dz_synth_layout_new(&opt, &layout, err), err);
     if (rc == DZ_OK) rc = dz_agree(world, world->rank == 0 ? dz_synth_prepare(&opt, layout, err) : DZ_OK, err);
     int made = rc == DZ_OK || rc == DZ_EFAIL; /* a refusal (DZ_EUSAGE) made nothing */
@@ -59,7 +61,7 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
         printf("%s: %s, base and %d task%s of %s each, in %.1f s\n", opt.out_dir, opt.model, opt.tasks, opt.tasks == 1 ? "" : "s",
                dz_format_size((double)layout->total_bytes / (opt.tasks + 1), size), dz_now() - begun);
     }
-    if (rc != DZ_OK && made && world->rank == 0) dz_synth_undo(&opt);
+    if (rc != DZ_OK && made && world->rank == 0) dz_synth_undo(&opt, existed);
     dz_synth_layout_free(layout);
     return rc;
 }

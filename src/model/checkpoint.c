@@ -11,13 +11,21 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "model/torchfile.h"
 
-#define INDEX_SUFFIX ".safetensors.index.json"
+#define SUFFIX ".safetensors"
+#define TORCH_SUFFIX ".bin"
+#define INDEX_SUFFIX SUFFIX ".index.json"
+#define TORCH_FILE "pytorch_model" TORCH_SUFFIX
+#define TORCH_INDEX TORCH_FILE ".index.json"
+#define RESTORED_FILE "model" SUFFIX /* what a PyTorch file and its index become */
+#define RESTORED_INDEX "model" INDEX_SUFFIX
 
 static void free_sides(dz_side_file *list, size_t n) {
     for (size_t i = 0; i < n; i++) {
         free(list[i].file);
         free(list[i].path);
+        free(list[i].bytes);
     }
     free(list);
 }
@@ -29,12 +37,14 @@ void dz_checkpoint_free(dz_checkpoint *ck) {
         free(ck->shards[i].file);
         free(ck->shards[i].path);
         free(ck->shards[i].header);
+        free(ck->shards[i].places);
     }
     free(ck->shards);
     dz_tensors_free(ck->tensors, ck->ntensors);
     free_sides(ck->sides, ck->nsides);
     free_sides(ck->others, ck->nothers);
     free(ck->by_name);
+    dz_buf_free(&ck->notes);
     free(ck->path);
     free(ck);
 }
@@ -42,6 +52,19 @@ void dz_checkpoint_free(dz_checkpoint *ck) {
 static int ends_with(const char *text, const char *end) {
     size_t n = strlen(text), m = strlen(end);
     return n >= m && strcmp(text + n - m, end) == 0;
+}
+
+/* The shard just added is a PyTorch file: it takes the name under which it is restored. */
+static dz_rc add_torch_shard(dz_checkpoint *ck, dz_shard *s, dz_error *err) {
+    char *restored = dz_torch_restored_name(s->file, err);
+    if (!restored) return err->rc;
+    free(s->file);
+    s->file = restored;
+    for (const dz_shard *other = ck->shards; other < s; other++) {
+        if (strcmp(other->file, restored) == 0)
+            return dz_fail(err, DZ_EFAIL, "%s and %s would both be restored as %s", other->path, s->path, restored);
+    }
+    return dz_torch_shard(s, &ck->notes, err);
 }
 
 /* Adds a shard and reads its header bytes. */
@@ -62,6 +85,7 @@ static dz_rc add_shard(dz_checkpoint *ck, const char *file, const char *path, dz
     s->size = (uint64_t)st.st_size;
     if (s->size < 8) return dz_fail(err, DZ_EFAIL, "%s: %llu bytes are too few for a safetensors file", path, (unsigned long long)s->size);
     if (dz_pread_all(s->fd, path, raw, 8, 0, err) != DZ_OK) return err->rc;
+    if (!ends_with(file, SUFFIX) && dz_torch_is_file(raw)) return add_torch_shard(ck, s, err);
     dz_view view = {.data = raw, .len = 8};
     uint64_t len = dz_view_u64(&view);
     if (len > DZ_HEADER_MAX || len > s->size - 8)
@@ -87,14 +111,17 @@ static int compare_tensor_names(const void *x, const void *y, void *arg) {
     return strcmp(t[*(const uint32_t *)x].name, t[*(const uint32_t *)y].name);
 }
 
-/* Parses all headers and builds the name index. */
-static dz_rc parse_headers(dz_checkpoint *ck, dz_error *err) {
+dz_rc dz_checkpoint_parse(dz_checkpoint *ck, dz_error *err) {
     for (size_t i = 0; i < ck->nshards; i++) {
         dz_shard *s = &ck->shards[i];
+        size_t first = ck->ntensors;
         if (s->header_len < 8) return dz_fail(err, DZ_EFAIL, "%s: no header", s->path);
         if (dz_safetensors_parse(s->path, s->header + 8, s->header_len - 8, s->size, (uint32_t)i, &ck->tensors, &ck->ntensors, err) !=
             DZ_OK)
             return err->rc;
+        if (s->places && s->nplaces != ck->ntensors - first)
+            return dz_fail(err, DZ_EFAIL, "%s: %zu places for %zu tensors", s->path, s->nplaces, ck->ntensors - first);
+        for (size_t k = 0; k < s->nplaces; k++) ck->tensors[first + k].offset = s->places[k]; /* empty tensors may have changed places */
     }
     if (!(ck->by_name = dz_alloc(ck->ntensors, sizeof *ck->by_name, err))) return err->rc;
     for (size_t i = 0; i < ck->ntensors; i++) ck->by_name[i] = (uint32_t)i;
@@ -111,7 +138,7 @@ static dz_rc parse_headers(dz_checkpoint *ck, dz_error *err) {
 static int compare_text(const void *x, const void *y) { return strcmp(*(char *const *)x, *(char *const *)y); }
 
 /* Distinct shard names of an index's weight_map, sorted. */
-static dz_rc index_shards(const char *path, const json_t *map, char ***out, size_t *n, dz_error *err) {
+static dz_rc index_shards(const char *path, const json_t *map, const char *suffix, char ***out, size_t *n, dz_error *err) {
     const char *tensor;
     json_t *value;
     char **list = dz_alloc(json_object_size(map), sizeof *list, err);
@@ -119,9 +146,9 @@ static dz_rc index_shards(const char *path, const json_t *map, char ***out, size
     *out = list;
     json_object_foreach((json_t *)(uintptr_t)map, tensor, value) {
         const char *file = json_string_value(value);
-        if (!file || !dz_path_is_inside(file) || !ends_with(file, ".safetensors"))
-            return dz_fail(err, DZ_EFAIL, "%s: tensor '%s' is mapped to '%s', which is not a .safetensors file of this directory", path,
-                           tensor, file ? file : "(no text)");
+        if (!file || !dz_path_is_inside(file) || !ends_with(file, suffix))
+            return dz_fail(err, DZ_EFAIL, "%s: tensor '%s' is mapped to '%s', which is not a %s file of this directory", path, tensor,
+                           file ? file : "(no text)", suffix);
         if (!(list[*n] = dz_strdup(file, err))) return err->rc;
         (*n)++;
     }
@@ -137,6 +164,9 @@ static dz_rc index_shards(const char *path, const json_t *map, char ***out, size
     return DZ_OK;
 }
 
+/* The name by which an index knows the tensor's shard. */
+static const char *indexed_name(const dz_checkpoint *ck, const dz_tensor *t) { return ck->shards[t->shard].path + strlen(ck->path) + 1; }
+
 /* Every tensor of the index stands in the shard it names, and every tensor of a shard in the index. */
 static dz_rc check_index(const dz_checkpoint *ck, const char *path, const json_t *map, dz_error *err) {
     const char *tensor;
@@ -145,18 +175,19 @@ static dz_rc check_index(const dz_checkpoint *ck, const char *path, const json_t
         int64_t at = dz_checkpoint_find(ck, tensor);
         const char *file = json_string_value(value);
         if (at < 0) return dz_fail(err, DZ_EFAIL, "%s: tensor '%s' is not in %s", path, tensor, file);
-        const char *found = ck->shards[ck->tensors[at].shard].file;
+        const char *found = indexed_name(ck, &ck->tensors[at]);
         if (strcmp(found, file) != 0) return dz_fail(err, DZ_EFAIL, "%s: tensor '%s' is in %s, not in %s", path, tensor, found, file);
     }
     for (size_t i = 0; i < ck->ntensors; i++) {
         if (!json_object_get(map, ck->tensors[i].name))
             return dz_fail(err, DZ_EFAIL, "%s: tensor '%s' of %s is missing from the index", path, ck->tensors[i].name,
-                           ck->shards[ck->tensors[i].shard].file);
+                           indexed_name(ck, &ck->tensors[i]));
     }
     return DZ_OK;
 }
 
-static dz_rc load_indexed(dz_checkpoint *ck, const char *index_file, dz_error *err) {
+/* `suffix`: of the shards. */
+static dz_rc load_indexed(dz_checkpoint *ck, const char *index_file, const char *suffix, dz_error *err) {
     char *path = dz_format(err, "%s/%s", ck->path, index_file), *text = NULL, **files = NULL;
     size_t len = 0, nfiles = 0;
     json_t *root = NULL;
@@ -168,7 +199,7 @@ static dz_rc load_indexed(dz_checkpoint *ck, const char *index_file, dz_error *e
         dz_fail(err, DZ_EFAIL, "%s: not an index with a weight_map: %s", path, root ? "no such key" : jerr.text);
         goto out;
     }
-    if (index_shards(path, map, &files, &nfiles, err) != DZ_OK) goto out;
+    if (index_shards(path, map, suffix, &files, &nfiles, err) != DZ_OK) goto out;
     for (size_t i = 0; i < nfiles; i++) {
         char *shard = dz_format(err, "%s/%s", ck->path, files[i]);
         if (shard && access(shard, F_OK) != 0) dz_fail(err, DZ_EFAIL, "%s: shard %s is missing", path, files[i]);
@@ -176,7 +207,7 @@ static dz_rc load_indexed(dz_checkpoint *ck, const char *index_file, dz_error *e
         free(shard);
         if (err->rc != DZ_OK) goto out;
     }
-    if (parse_headers(ck, err) != DZ_OK) goto out;
+    if (dz_checkpoint_parse(ck, err) != DZ_OK) goto out;
     check_index(ck, path, map, err);
 out:
     for (size_t i = 0; i < nfiles; i++) free(files[i]);
@@ -229,12 +260,60 @@ static dz_rc scan_directory(dz_checkpoint *ck, char ***names, size_t *n, char **
     return err->rc;
 }
 
+static void forget(dz_side_file *list, size_t *n, const char *path) {
+    size_t kept = 0;
+    for (size_t i = 0; i < *n; i++) {
+        if (strcmp(list[i].path, path) == 0) {
+            free(list[i].file);
+            free(list[i].path);
+        } else {
+            list[kept++] = list[i];
+        }
+    }
+    *n = kept;
+}
+
+/* The PyTorch index among the side files becomes the index of the shards' new names. */
+static dz_rc replace_index(dz_checkpoint *ck, dz_error *err) {
+    dz_buf text = {0};
+    for (size_t i = 0; i < ck->nsides; i++) {
+        dz_side_file *side = &ck->sides[i];
+        if (strcmp(side->file, TORCH_INDEX) != 0) continue;
+        if (dz_torch_index(ck, &text, err) != DZ_OK) break;
+        free(side->file);
+        side->file = dz_strdup(RESTORED_INDEX, err);
+        side->size = text.len;
+        side->bytes = (char *)text.data;
+        text = (dz_buf){0};
+    }
+    dz_buf_free(&text);
+    return err->rc;
+}
+
+/* A directory without safetensors files: pytorch_model.bin, or the shards of its index. */
+static dz_rc load_torch_directory(dz_checkpoint *ck, dz_error *err) {
+    char *index = dz_format(err, "%s/" TORCH_INDEX, ck->path), *file = dz_format(err, "%s/" TORCH_FILE, ck->path);
+    if (err->rc != DZ_OK) goto out;
+    if (access(index, F_OK) == 0) {
+        if (load_indexed(ck, TORCH_INDEX, TORCH_SUFFIX, err) == DZ_OK) replace_index(ck, err);
+    } else if (access(file, F_OK) == 0) {
+        if (add_shard(ck, TORCH_FILE, file, err) == DZ_OK) dz_checkpoint_parse(ck, err);
+    } else {
+        dz_fail(err, DZ_EFAIL, "%s: no " SUFFIX " file and no " TORCH_FILE " in this directory", ck->path);
+    }
+    for (size_t i = 0; i < ck->nshards; i++) forget(ck->others, &ck->nothers, ck->shards[i].path);
+out:
+    free(index);
+    free(file);
+    return err->rc;
+}
+
 static dz_rc load_directory(dz_checkpoint *ck, dz_error *err) {
     char **names = NULL, *index_file = NULL;
     size_t n = 0;
     if (scan_directory(ck, &names, &n, &index_file, err) != DZ_OK) goto out;
     if (index_file) {
-        load_indexed(ck, index_file, err);
+        load_indexed(ck, index_file, SUFFIX, err);
         for (size_t i = 0; i < n && err->rc == DZ_OK; i++) { /* a stray .safetensors file beside the indexed ones is named, not taken */
             int known = !ends_with(names[i], ".safetensors");
             for (size_t s = 0; s < ck->nshards && !known; s++) known = strcmp(ck->shards[s].file, names[i]) == 0;
@@ -248,8 +327,10 @@ static dz_rc load_directory(dz_checkpoint *ck, dz_error *err) {
         if (path) add_shard(ck, names[i], path, err);
         free(path);
     }
-    if (err->rc == DZ_OK && ck->nshards == 0) dz_fail(err, DZ_EFAIL, "%s: no .safetensors file in this directory", ck->path);
-    if (err->rc == DZ_OK) parse_headers(ck, err);
+    if (err->rc == DZ_OK && ck->nshards == 0)
+        load_torch_directory(ck, err);
+    else if (err->rc == DZ_OK)
+        dz_checkpoint_parse(ck, err);
 out:
     for (size_t i = 0; i < n; i++) free(names[i]);
     free(names);
@@ -267,88 +348,17 @@ dz_rc dz_checkpoint_load(const char *path, dz_checkpoint **out, dz_error *err) {
         load_directory(ck, err);
     } else {
         const char *slash = strrchr(path, '/');
-        if (add_shard(ck, slash ? slash + 1 : path, path, err) == DZ_OK) parse_headers(ck, err);
+        if (add_shard(ck, slash ? slash + 1 : path, path, err) == DZ_OK) dz_checkpoint_parse(ck, err);
+        if (err->rc == DZ_OK && ck->shards[0].places) { /* any name: it is the whole model */
+            free(ck->shards[0].file);
+            ck->shards[0].file = dz_strdup(RESTORED_FILE, err);
+        }
     }
     if (err->rc != DZ_OK) goto out;
     if (ck->ntensors == 0) {
         dz_fail(err, DZ_EFAIL, "%s: holds no tensor", path);
         goto out;
     }
-    *out = ck;
-    ck = NULL;
-out:
-    dz_checkpoint_free(ck);
-    return err->rc;
-}
-
-static void put_text(dz_buf *out, const char *text, size_t len, dz_error *err) {
-    dz_buf_put_u64(out, len, err);
-    dz_buf_put(out, text, len, err);
-}
-
-static void put_sides(dz_buf *out, const dz_side_file *list, size_t n, dz_error *err) {
-    dz_buf_put_u64(out, n, err);
-    for (size_t i = 0; i < n; i++) {
-        put_text(out, list[i].file, strlen(list[i].file), err);
-        put_text(out, list[i].path, strlen(list[i].path), err);
-        dz_buf_put_u64(out, list[i].size, err);
-    }
-}
-
-dz_rc dz_checkpoint_pack(const dz_checkpoint *ck, dz_buf *out, dz_error *err) {
-    put_text(out, ck->path, strlen(ck->path), err);
-    dz_buf_put_u64(out, ck->nshards, err);
-    for (size_t i = 0; i < ck->nshards; i++) {
-        const dz_shard *s = &ck->shards[i];
-        put_text(out, s->file, strlen(s->file), err);
-        put_text(out, s->path, strlen(s->path), err);
-        put_text(out, s->header, s->header_len, err);
-        dz_buf_put_u64(out, s->size, err);
-    }
-    put_sides(out, ck->sides, ck->nsides, err);
-    put_sides(out, ck->others, ck->nothers, err);
-    return err->rc;
-}
-
-static char *get_text(dz_view *view, size_t *len, dz_error *err) {
-    uint64_t n = dz_view_u64(view);
-    const uint8_t *bytes = dz_view_bytes(view, n);
-    if (len) *len = (size_t)n;
-    if (!bytes) {
-        dz_fail(err, DZ_EFAIL, "a packed checkpoint is cut short");
-        return NULL;
-    }
-    return dz_strndup((const char *)bytes, (size_t)n, err);
-}
-
-static void get_sides(dz_view *view, dz_side_file **list, size_t *n, dz_error *err) {
-    uint64_t count = dz_view_u64(view);
-    for (uint64_t i = 0; i < count && err->rc == DZ_OK; i++) {
-        char *file = get_text(view, NULL, err), *path = file ? get_text(view, NULL, err) : NULL;
-        uint64_t size = dz_view_u64(view);
-        if (path) add_file(list, n, file, path, size, err);
-        free(file);
-        free(path);
-    }
-}
-
-dz_rc dz_checkpoint_unpack(const uint8_t *bytes, size_t len, dz_checkpoint **out, dz_error *err) {
-    dz_view view = {.data = bytes, .len = len};
-    dz_checkpoint *ck = dz_alloc(1, sizeof *ck, err);
-    if (!ck || !(ck->path = get_text(&view, NULL, err))) goto out;
-    uint64_t nshards = dz_view_u64(&view);
-    if (view.bad || !(ck->shards = dz_alloc(nshards, sizeof *ck->shards, err))) goto out;
-    for (uint64_t i = 0; i < nshards; i++) {
-        dz_shard *s = &ck->shards[ck->nshards++];
-        s->fd = -1;
-        if (!(s->file = get_text(&view, NULL, err)) || !(s->path = get_text(&view, NULL, err)) ||
-            !(s->header = get_text(&view, &s->header_len, err)))
-            goto out;
-        s->size = dz_view_u64(&view);
-    }
-    get_sides(&view, &ck->sides, &ck->nsides, err);
-    get_sides(&view, &ck->others, &ck->nothers, err);
-    if (err->rc != DZ_OK || parse_headers(ck, err) != DZ_OK) goto out;
     *out = ck;
     ck = NULL;
 out:

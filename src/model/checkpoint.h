@@ -1,4 +1,5 @@
-/* A model on disk: one .safetensors file, or a directory with shards, an index and small side files.
+/* A model on disk: one .safetensors file, or a directory with shards, an index and small side files. PyTorch files (model/torchfile.h) are
+ * taken as the safetensors files they are restored as.
  *
  * Loading reads headers only. Data is read by pread of the ranges a rank needs. On many ranks, rank 0 loads and packs; the others unpack,
  * so a header is read once from the file system.
@@ -14,6 +15,8 @@ typedef struct dz_shard {
     char *header; /* its first bytes, 8-byte length included, verbatim: a restored file begins with them */
     size_t header_len;
     uint64_t size;
+    uint64_t *places; /* PyTorch: where each tensor of the header stands in the file `path`; NULL for safetensors */
+    size_t nplaces;
     int fd; /* -1 until it is read */
 } dz_shard;
 
@@ -21,6 +24,7 @@ typedef struct dz_side_file {
     char *file;
     char *path;
     uint64_t size;
+    char *bytes; /* generated: what it holds, then `path` is what it was made from. NULL: the file `path` is kept */
 } dz_side_file;
 
 typedef struct dz_checkpoint {
@@ -34,6 +38,7 @@ typedef struct dz_checkpoint {
     size_t nsides;
     dz_side_file *others; /* files and folders that are not kept: reported, never silently skipped */
     size_t nothers;
+    dz_buf notes; /* lines on what a PyTorch file holds beyond its tensors; where it was loaded, not where it was unpacked */
 } dz_checkpoint;
 
 #define DZ_SIDE_MAX ((uint64_t)64 << 20) /* larger files are no side files */
@@ -41,6 +46,10 @@ typedef struct dz_checkpoint {
 dz_rc dz_checkpoint_load(const char *path, dz_checkpoint **out, dz_error *err);
 void dz_checkpoint_free(dz_checkpoint *ck); /* accepts NULL */
 
+/* Fills the tensors and their order by name from the shards' headers: the last step of whoever makes a checkpoint. */
+dz_rc dz_checkpoint_parse(dz_checkpoint *ck, dz_error *err);
+
+/* For the other ranks (checkpoint_pack.c). */
 dz_rc dz_checkpoint_pack(const dz_checkpoint *ck, dz_buf *out, dz_error *err);
 dz_rc dz_checkpoint_unpack(const uint8_t *bytes, size_t len, dz_checkpoint **out, dz_error *err);
 

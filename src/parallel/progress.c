@@ -50,7 +50,7 @@ void dz_progress_begin(dz_progress *p, const dz_world *world, const char *phase,
 
 /* Rank 0: takes the messages that have come. */
 static void take(dz_progress *p) {
-    for (int flag = 1; flag;) {
+    for (int flag = p->world->size > 1; flag;) {
         MPI_Status status;
         double message[2];
         MPI_Iprobe(MPI_ANY_SOURCE, TAG, p->world->progress, &flag, &status);

@@ -7,11 +7,21 @@
 
 #define PIECE ((size_t)1 << 24) /* elements in one MPI call: its counts are ints */
 
+/* What the launchers of Open MPI, PMIx (srun), MPICH, Intel MPI and MVAPICH put into the environment of their processes. */
+static int is_launched(void) {
+    static const char *const signs[] = {"OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMIX_NAMESPACE", "PMI_RANK", "PMI_SIZE", "PMI_FD", "MPI_LOCALNRANKS", "MV2_COMM_WORLD_SIZE"};
+    for (size_t i = 0; i < sizeof signs / sizeof *signs; i++) {
+        if (getenv(signs[i])) return 1;
+    }
+    return 0;
+}
+
 void dz_world_begin(dz_world *world, int *argc, char ***argv) {
-    setenv("OMPI_MCA_sharedfp", "^sm", 0);             /* its semaphores outlive killed jobs and hang the next one */
-    setenv("OMPI_MCA_ess_singleton_isolated", "1", 0); /* started alone: no daemon beside us, half a second saved */
+    setenv("OMPI_MCA_sharedfp", "^sm", 0); /* its semaphores outlive killed jobs and hang the next one */
     setenv("OPENBLAS_NUM_THREADS", "1", 0);
     setenv("OMP_NUM_THREADS", "1", 0);
+    *world = (dz_world){.comm = MPI_COMM_NULL, .progress = MPI_COMM_NULL, .rank = 0, .size = 1};
+    if (!is_launched()) return;
     MPI_Init(argc, argv);
     MPI_Comm_dup(MPI_COMM_WORLD, &world->comm);
     MPI_Comm_dup(MPI_COMM_WORLD, &world->progress);
@@ -20,6 +30,7 @@ void dz_world_begin(dz_world *world, int *argc, char ***argv) {
 }
 
 void dz_world_end(dz_world *world) {
+    if (world->comm == MPI_COMM_NULL) return;
     MPI_Comm_free(&world->progress);
     MPI_Comm_free(&world->comm);
     MPI_Finalize();
@@ -27,6 +38,7 @@ void dz_world_end(dz_world *world) {
 
 dz_rc dz_agree(const dz_world *world, dz_rc rc, dz_error *err) {
     int mine = rc == DZ_OK ? INT_MAX : world->rank, first;
+    if (world->size == 1) return rc == DZ_OK ? DZ_OK : err->rc != DZ_OK ? err->rc : rc;
     MPI_Allreduce(&mine, &first, 1, MPI_INT, MPI_MIN, world->comm);
     if (first == INT_MAX) return DZ_OK;
     struct {
@@ -54,14 +66,14 @@ dz_rc dz_bcast_buf(const dz_world *world, dz_buf *buf, dz_error *err) {
         rc = dz_buf_reserve(buf, (size_t)len, err);
     }
     if ((rc = dz_agree(world, rc, err)) != DZ_OK) return rc;
-    for (size_t at = 0; at < len; at += PIECE)
+    for (size_t at = 0; world->size > 1 && at < len; at += PIECE)
         MPI_Bcast(buf->data + at, (int)(len - at < PIECE ? len - at : PIECE), MPI_BYTE, 0, world->comm);
     buf->len = (size_t)len;
     return DZ_OK;
 }
 
 static void reduce(const dz_world *world, void *values, size_t count, size_t size, MPI_Datatype type, MPI_Op op) {
-    for (size_t at = 0; at < count; at += PIECE)
+    for (size_t at = 0; world->size > 1 && at < count; at += PIECE)
         MPI_Allreduce(MPI_IN_PLACE, (char *)values + at * size, (int)(count - at < PIECE ? count - at : PIECE), type, op, world->comm);
 }
 
@@ -72,17 +84,17 @@ void dz_max_i32(const dz_world *world, int32_t *values, size_t count) { reduce(w
 void dz_max_f64(const dz_world *world, double *values, size_t count) { reduce(world, values, count, 8, MPI_DOUBLE, MPI_MAX); }
 
 void dz_before_u64(const dz_world *world, uint64_t *values, size_t count) {
-    for (size_t at = 0; at < count; at += PIECE)
+    for (size_t at = 0; world->size > 1 && at < count; at += PIECE)
         MPI_Exscan(MPI_IN_PLACE, values + at, (int)(count - at < PIECE ? count - at : PIECE), MPI_UINT64_T, MPI_SUM, world->comm);
     if (world->rank == 0 && count) memset(values, 0, count * sizeof *values); /* Exscan leaves rank 0's undefined */
 }
 
 void dz_bcast_f64(const dz_world *world, double *values, size_t count) {
-    for (size_t at = 0; at < count; at += PIECE)
+    for (size_t at = 0; world->size > 1 && at < count; at += PIECE)
         MPI_Bcast(values + at, (int)(count - at < PIECE ? count - at : PIECE), MPI_DOUBLE, 0, world->comm);
 }
 
 void dz_bcast_u64(const dz_world *world, uint64_t *values, size_t count) {
-    for (size_t at = 0; at < count; at += PIECE)
+    for (size_t at = 0; world->size > 1 && at < count; at += PIECE)
         MPI_Bcast(values + at, (int)(count - at < PIECE ? count - at : PIECE), MPI_UINT64_T, 0, world->comm);
 }

@@ -176,6 +176,12 @@ static void collect_notes(const dz_job *job, dz_buf *notes, dz_error *err) {
                      job->zoo.names[t], dropped);
         if (differs == 0) add_note(notes, err, "task '%s' equals the base\n", job->zoo.names[t]);
         for (size_t i = 0; i < ck->nothers; i++) add_note(notes, err, "task '%s': %s is not kept\n", job->zoo.names[t], ck->others[i].file);
+        for (size_t at = 0; at < ck->notes.len;) {
+            const char *line = (const char *)ck->notes.data + at, *end = memchr(line, '\n', ck->notes.len - at);
+            int len = (int)(end ? (size_t)(end - line) : ck->notes.len - at);
+            add_note(notes, err, "task '%s': %.*s\n", job->zoo.names[t], len, line);
+            at += (size_t)len + 1;
+        }
     }
     if ((size_t)job->world->size > plan->nunits)
         add_note(notes, err, "%d ranks for %zu tiles: some have nothing to do\n", job->world->size, plan->nunits);

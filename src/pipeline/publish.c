@@ -108,10 +108,13 @@ static dz_rc add_files(const dz_job *job, dz_catalog *c, size_t task, dz_error *
     for (size_t i = 0; i < ck->nshards && err->rc == DZ_OK; i++)
         add_file(c, t, ck->shards[i].file, DZ_FILE_SAFETENSORS, ck->shards[i].header, ck->shards[i].header_len, ck->shards[i].size, err);
     for (size_t i = 0; i < ck->nsides && err->rc == DZ_OK; i++) {
+        const dz_side_file *side = &ck->sides[i];
         char *bytes = NULL;
         size_t len = 0;
-        if (dz_read_file(ck->sides[i].path, DZ_SIDE_MAX, &bytes, &len, err) == DZ_OK)
-            add_file(c, t, ck->sides[i].file, DZ_FILE_SIDE, bytes, len, len, err);
+        if (side->bytes)
+            add_file(c, t, side->file, DZ_FILE_SIDE, side->bytes, (size_t)side->size, side->size, err);
+        else if (dz_read_file(side->path, DZ_SIDE_MAX, &bytes, &len, err) == DZ_OK)
+            add_file(c, t, side->file, DZ_FILE_SIDE, bytes, len, len, err);
         free(bytes);
     }
     return err->rc;

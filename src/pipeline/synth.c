@@ -371,7 +371,7 @@ dz_rc dz_synth(const dz_synth_options *opt, dz_error *err) {
     return rc;
 }
 
-void dz_synth_undo(const dz_synth_options *opt) {
+void dz_synth_undo(const dz_synth_options *opt, int existed) {
     dz_error none = {0};
     for (int t = 0; t <= opt->tasks + 1 && !opt->force; t++) {
         char *path = t == 0            ? dz_format(&none, "%s/base", opt->out_dir)
@@ -380,4 +380,5 @@ void dz_synth_undo(const dz_synth_options *opt) {
         if (path) dz_remove_tree(path);
         free(path);
     }
+    if (!existed && !opt->force) rmdir(opt->out_dir);
 }

@@ -121,7 +121,7 @@ static dz_rc gather(verify *v, dz_verify_result *result, dz_error *err) {
     }
     dz_rc rc = dz_agree(v->world, err->rc, err);
     if (rc == DZ_OK) {
-        MPI_Gather(&len, 1, MPI_INT, lens, 1, MPI_INT, 0, v->world->comm);
+        if (v->world->size > 1) MPI_Gather(&len, 1, MPI_INT, lens, 1, MPI_INT, 0, v->world->comm);
         for (int r = 0; v->world->rank == 0 && r < v->world->size; r++) {
             at[r] = total;
             total += lens[r];
@@ -129,12 +129,14 @@ static dz_rc gather(verify *v, dz_verify_result *result, dz_error *err) {
         if (v->world->rank == 0) dz_buf_reserve(&result->text, (size_t)total + 1, err);
         rc = dz_agree(v->world, err->rc, err);
     }
-    if (rc == DZ_OK) {
+    if (rc == DZ_OK && v->world->size == 1) {
+        dz_buf_put(&result->text, mine->data, (size_t)len, err);
+    } else if (rc == DZ_OK) {
         MPI_Gatherv(mine->data, len, MPI_BYTE, result->text.data, lens, at, MPI_BYTE, 0, v->world->comm);
         result->text.len = (size_t)total;
-        result->problems = (int)sums[0];
-        result->nblocks = sums[1];
     }
+    result->problems = (int)sums[0];
+    result->nblocks = sums[1];
     free(lens);
     free(at);
     return rc;
@@ -172,9 +174,7 @@ dz_rc dz_verify(const dz_world *world, const char *archive, const char *base, in
     if ((rc = gather(&v, result, err)) != DZ_OK) goto out;
     result->ntasks = ntasks;
     result->secs = dz_now() - begun;
-    int problems = result->problems;
-    MPI_Bcast(&problems, 1, MPI_INT, 0, world->comm);
-    if (problems)
+    if (result->problems)
         rc = DZ_EDAMAGE;
     else if (v.base)
         rc = dz_agree_on_base(world, v.archive, base, v.decoder.base_differs, err); /* the archive is sound, the base is another */

@@ -104,6 +104,7 @@ static dz_rc make_pairs(dz_plan *p, const char *const *names, const dz_recipe *r
     uint64_t tiles = 0;
     for (size_t k = 0; k < p->ntasks; k++) {
         size_t lossy_before = p->nlossy;
+        int problems_before = err->problems;
         p->first_pair[k] = n;
         for (size_t i = 0; i < p->tasks[k]->ntensors; i++, n++) {
             dz_pair *pair = &p->pairs[n];
@@ -122,7 +123,7 @@ static dz_rc make_pairs(dz_plan *p, const char *const *names, const dz_recipe *r
         }
         int wants_lossy = 0;
         for (size_t r = 0; r < recipe->nrules; r++) wants_lossy |= recipe->rules[r].policy == DZ_POLICY_ULTRADELTA;
-        if (wants_lossy && p->nlossy == lossy_before && err->rc == DZ_OK)
+        if (wants_lossy && p->nlossy == lossy_before && err->problems == problems_before)
             dz_fail_more(err, DZ_EUSAGE,
                          "%s: task '%s': no tensor that could be lossy (F32, F16 or BF16, and in the base) is matched by a lossy rule of "
                          "recipe '%s' (first tensor '%s')",

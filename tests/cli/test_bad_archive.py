@@ -102,6 +102,8 @@ def test_restore_takes_nothing_over_from_a_killed_one(folder, zoo):
 @with_archive
 def test_restore_of_tensors_after_a_killed_one(folder, zoo):
     write(f"{folder}/r.partial/model.safetensors", "half")
+    refused(folder, RESTORE, 2, "r.partial", "leftover")
+    write(f"{folder}/r.partial/.deltazoo-restore", "")
     good(RESTORE + ["--tensor", "*norm*"], cwd=folder)
     equal(sorted(os.listdir(f"{folder}/r")), ["model.safetensors"], "files")
 

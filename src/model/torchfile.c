@@ -1,0 +1,384 @@
+#include "model/torchfile.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "model/header.h"
+#include "model/unpickle.h"
+#include "model/zip.h"
+
+#define PICKLE_ENTRY "/data.pkl"
+#define MOST_NOTES 20 /* of a file: a training checkpoint may hold thousands of other values */
+
+typedef struct torch_file {
+    const char *path;
+    char *prefix; /* of the entries' names: "archive" */
+    dz_zip zip;
+    dz_pickle pickle;
+    uint8_t *bytes; /* of data.pkl */
+    dz_buf *notes;
+    size_t nnotes;
+} torch_file;
+
+int dz_torch_is_file(const uint8_t head[8]) {
+    static const uint8_t zip[] = {'P', 'K', 3, 4}, legacy[] = {0x80, 2, 0x8a, 10}; /* a pickled magic number */
+    dz_view view = {.data = head, .len = 8};
+    if (dz_view_u64(&view) <= DZ_HEADER_MAX) return 0; /* then it may well be a safetensors header's length */
+    return memcmp(head, zip, sizeof zip) == 0 || memcmp(head, legacy, sizeof legacy) == 0;
+}
+
+static const char *file_name(const char *path) {
+    const char *slash = strrchr(path, '/');
+    return slash ? slash + 1 : path;
+}
+
+static void add_note(torch_file *f, const char *text, dz_error *err) {
+    if (f->nnotes++ < MOST_NOTES) {
+        dz_buf_put(f->notes, file_name(f->path), strlen(file_name(f->path)), err);
+        dz_buf_put(f->notes, ": ", 2, err);
+        dz_buf_put(f->notes, text, strlen(text), err);
+        dz_buf_put(f->notes, "\n", 1, err);
+    }
+}
+
+/* All of a small entry; NULL with the error set. The caller frees. */
+static uint8_t *read_entry(const torch_file *f, const dz_zip_entry *e, uint64_t most, dz_error *err) {
+    uint64_t at;
+    if (dz_zip_locate(&f->zip, e, &at, err) != DZ_OK) return NULL;
+    if (e->size > most) {
+        dz_fail(err, DZ_EFAIL, "%s: zip entry '%s' of %" PRIu64 " bytes is larger than the %" PRIu64 " allowed", f->path, e->name, e->size,
+                most);
+        return NULL;
+    }
+    uint8_t *bytes = dz_alloc_raw((size_t)e->size, 1, err);
+    if (bytes && dz_pread_all(f->zip.fd, f->path, bytes, (size_t)e->size, at, err) == DZ_OK) return bytes;
+    free(bytes);
+    return NULL;
+}
+
+/* The entry PREFIX/data.pkl: the only one of its kind gives the prefix. */
+static const dz_zip_entry *find_pickle(torch_file *f, dz_error *err) {
+    const dz_zip_entry *found = NULL;
+    for (size_t i = 0; i < f->zip.nentries; i++) {
+        const char *name = f->zip.entries[i].name, *slash = strchr(name, '/');
+        if (!slash || strcmp(slash, PICKLE_ENTRY) != 0) continue;
+        if (found) {
+            dz_fail(err, DZ_EFAIL, "%s: holds both %s and %s", f->path, found->name, name);
+            return NULL;
+        }
+        found = &f->zip.entries[i];
+    }
+    if (!found)
+        dz_fail(err, DZ_EFAIL, "%s: a zip file without data.pkl: not a PyTorch checkpoint", f->path);
+    else
+        f->prefix = dz_strndup(found->name, (size_t)(strchr(found->name, '/') - found->name), err);
+    return f->prefix ? found : NULL;
+}
+
+/* Newer files tell their byte order; older ones were always written on little-endian machines. */
+static dz_rc check_byte_order(const torch_file *f, dz_error *err) {
+    char *name = dz_format(err, "%s/byteorder", f->prefix);
+    const dz_zip_entry *e = name ? dz_zip_find(&f->zip, name) : NULL;
+    uint8_t *bytes = e ? read_entry(f, e, 16, err) : NULL;
+    if (bytes && (e->size != strlen("little") || memcmp(bytes, "little", strlen("little")) != 0))
+        dz_fail(err, DZ_EFAIL, "%s: its byte order is not little-endian", f->path);
+    free(bytes);
+    free(name);
+    return err->rc;
+}
+
+static dz_rc open_file(torch_file *f, dz_error *err) {
+    struct stat st;
+    int fd = open(f->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* no FIFO holds us up */
+    if (fd < 0 || fstat(fd, &st) != 0) {
+        dz_fail(err, DZ_EFAIL, "%s: cannot open: %s", f->path, strerror(errno));
+    } else if (!S_ISREG(st.st_mode)) {
+        dz_fail(err, DZ_EFAIL, "%s: not a regular file", f->path);
+    } else if (dz_zip_open(fd, f->path, (uint64_t)st.st_size, &f->zip, err) == DZ_OK) {
+        const dz_zip_entry *e = find_pickle(f, err);
+        char *name = dz_format(err, "%s: data.pkl", f->path);
+        if (e && name && check_byte_order(f, err) == DZ_OK && (f->bytes = read_entry(f, e, DZ_PICKLE_MAX, err)))
+            dz_unpickle(name, f->bytes, (size_t)e->size, &f->pickle, err);
+        free(name);
+        return err->rc;
+    }
+    if (fd >= 0) close(fd);
+    return err->rc;
+}
+
+static void close_file(torch_file *f) {
+    if (f->zip.fd >= 0) close(f->zip.fd);
+    dz_zip_free(&f->zip);
+    dz_pickle_free(&f->pickle);
+    free(f->bytes);
+    free(f->prefix);
+}
+
+static const dz_pickle_value *value_of(const torch_file *f, uint32_t value) { return &f->pickle.values[value]; }
+
+static char *key_text(const torch_file *f, uint32_t key, char text[DZ_PICKLE_TEXT]) {
+    const dz_pickle_value *v = value_of(f, key);
+    if (v->kind == DZ_PICKLE_STR) return dz_pickle_text(f->bytes + v->u.at, v->count, text);
+    snprintf(text, DZ_PICKLE_TEXT, "(%s)", dz_pickle_kind_name(v->kind));
+    return text;
+}
+
+/* The value of dict[key], or -1. */
+static int64_t lookup(const torch_file *f, uint32_t dict, const char *key) {
+    for (size_t i = f->pickle.nitems; i-- > 0;) {
+        const dz_pickle_item *item = &f->pickle.items[i];
+        const dz_pickle_value *k = value_of(f, item->key);
+        if (item->dict == dict && k->kind == DZ_PICKLE_STR && k->count == strlen(key) && memcmp(f->bytes + k->u.at, key, k->count) == 0)
+            return item->value;
+    }
+    return -1;
+}
+
+static size_t count_tensors(const torch_file *f, uint32_t dict) {
+    size_t n = 0;
+    for (size_t i = 0; i < f->pickle.nitems; i++)
+        n += f->pickle.items[i].dict == dict && value_of(f, f->pickle.items[i].value)->kind == DZ_PICKLE_TENSOR;
+    return n;
+}
+
+/* The dict of tensors: one that stands under a known name of the file's dict, or that dict itself. */
+static dz_rc find_state_dict(const torch_file *f, uint32_t *dict, size_t *ntensors, dz_error *err) {
+    static const char *const nested[] = {"state_dict", "model"};
+    *dict = f->pickle.root;
+    if (value_of(f, *dict)->kind != DZ_PICKLE_DICT)
+        return dz_fail(err, DZ_EFAIL, "%s: data.pkl: holds %s, not a dict of tensors", f->path,
+                       dz_pickle_kind_name(value_of(f, *dict)->kind));
+    for (size_t i = 0; i < sizeof nested / sizeof *nested; i++) {
+        int64_t value = lookup(f, f->pickle.root, nested[i]);
+        if (value < 0 || value_of(f, (uint32_t)value)->kind != DZ_PICKLE_DICT || count_tensors(f, (uint32_t)value) == 0) continue;
+        *dict = (uint32_t)value;
+        break;
+    }
+    *ntensors = count_tensors(f, *dict);
+    if (*ntensors == 0)
+        return dz_fail(err, DZ_EFAIL, "%s: data.pkl: no tensor in its dict, nor in one under 'state_dict' or 'model'", f->path);
+    return DZ_OK;
+}
+
+static void note_skipped(torch_file *f, const dz_pickle_item *item, dz_error *err) {
+    char key[DZ_PICKLE_TEXT], text[DZ_PICKLE_TEXT + 64];
+    const dz_pickle_value *v = value_of(f, item->value);
+    int many = v->kind == DZ_PICKLE_DICT || v->kind == DZ_PICKLE_LIST || v->kind == DZ_PICKLE_TUPLE;
+    key_text(f, item->key, key);
+    if (many)
+        snprintf(text, sizeof text, "'%s' (%s of %" PRIu32 ") is not kept", key, dz_pickle_kind_name(v->kind), v->count);
+    else
+        snprintf(text, sizeof text, "'%s' (%s) is not kept", key, dz_pickle_kind_name(v->kind));
+    add_note(f, text, err);
+}
+
+/* A name that can stand in a safetensors header. */
+static dz_rc take_name(const torch_file *f, uint32_t key, dz_tensor *t, dz_error *err) {
+    char text[DZ_PICKLE_TEXT];
+    const dz_pickle_value *v = value_of(f, key);
+    if (v->kind != DZ_PICKLE_STR)
+        return dz_fail(err, DZ_EFAIL, "%s: data.pkl: a tensor's name is %s, not a string", f->path, dz_pickle_kind_name(v->kind));
+    const char *name = (const char *)f->bytes + v->u.at;
+    json_t *json = json_stringn(name, v->count); /* NULL unless it is UTF-8 */
+    int bad = !json || v->count == 0;
+    json_decref(json);
+    for (uint32_t i = 0; i < v->count && !bad; i++) bad = (unsigned char)name[i] < 0x20;
+    if (bad || (v->count == strlen("__metadata__") && memcmp(name, "__metadata__", v->count) == 0))
+        return dz_fail(err, DZ_EFAIL, "%s: data.pkl: '%s' cannot be the name of a tensor", f->path, key_text(f, key, text));
+    t->name = dz_strndup(name, v->count, err);
+    return err->rc;
+}
+
+static dz_rc check_strides(const torch_file *f, const dz_pickle_tensor *p, const dz_tensor *t, dz_error *err) {
+    uint64_t want = 1;
+    int good = 1;
+    for (uint32_t d = t->ndim; d-- > 0;) {
+        if (t->shape[d] != 1 && p->stride[d] != want) good = 0;
+        want *= t->shape[d]; /* the product is known not to overflow */
+    }
+    if (good || t->count == 0) return DZ_OK;
+    char shape[DZ_SHAPE_TEXT], strides[DZ_SHAPE_TEXT];
+    dz_tensor other = {.ndim = t->ndim};
+    memcpy(other.shape, p->stride, sizeof other.shape);
+    return dz_fail(err, DZ_EFAIL, "%s: tensor '%s': strides %s of shape %s are not contiguous (save it with .contiguous())", f->path,
+                   t->name, dz_shape_text(&other, strides), dz_shape_text(t, shape));
+}
+
+/* Where the tensor's elements stand in the file. */
+static dz_rc place(const torch_file *f, const dz_pickle_tensor *p, dz_tensor *t, dz_error *err) {
+    const dz_pickle_storage *s = &f->pickle.storages[p->storage];
+    const dz_pickle_value *key = value_of(f, s->key);
+    char text[DZ_PICKLE_TEXT];
+    uint64_t size = dz_dtype_size(t->dtype), held, first, last, entry_at;
+    dz_pickle_text(f->bytes + key->u.at, key->count, text);
+    char *name = dz_format(err, "%s/data/%.*s", f->prefix, (int)key->count, (const char *)f->bytes + key->u.at);
+    if (!name) return err->rc;
+    const dz_zip_entry *e = dz_zip_find(&f->zip, name);
+    free(name);
+    if (!e) return dz_fail(err, DZ_EFAIL, "%s: tensor '%s': its bytes, data/%s, are missing", f->path, t->name, text);
+    if (dz_zip_locate(&f->zip, e, &entry_at, err) != DZ_OK) return err->rc;
+    if (__builtin_mul_overflow(s->count, (uint64_t)dz_dtype_size(s->dtype), &held) || held > e->size)
+        return dz_fail(err, DZ_EFAIL, "%s: tensor '%s': data/%s has %" PRIu64 " bytes, too few for %" PRIu64 " elements", f->path, t->name,
+                       text, e->size, s->count);
+    if (t->nbytes == 0) {
+        first = 0;
+    } else if (__builtin_mul_overflow(p->first, size, &first) || __builtin_add_overflow(first, t->nbytes, &last) || last > held) {
+        return dz_fail(err, DZ_EFAIL,
+                       "%s: tensor '%s': %" PRIu64 " elements from number %" PRIu64 " are outside the %" PRIu64 " bytes of data/%s",
+                       f->path, t->name, t->count, p->first, held, text);
+    }
+    t->offset = entry_at + first;
+    return DZ_OK;
+}
+
+static dz_rc take_tensor(const torch_file *f, const dz_pickle_item *item, uint32_t shard, dz_tensor *t, dz_error *err) {
+    const dz_pickle_tensor *p = &f->pickle.tensors[value_of(f, item->value)->u.at];
+    if (take_name(f, item->key, t, err) != DZ_OK) return err->rc;
+    t->shard = shard;
+    t->dtype = p->dtype;
+    t->ndim = p->ndim;
+    t->count = 1;
+    snprintf(t->dtype_name, sizeof t->dtype_name, "%s", dz_dtype_name(p->dtype));
+    int zero = 0, over = 0;
+    for (uint32_t d = 0; d < p->ndim; d++) {
+        t->shape[d] = p->shape[d];
+        zero |= p->shape[d] == 0;
+        over |= __builtin_mul_overflow(t->count, p->shape[d], &t->count);
+    }
+    over |= __builtin_mul_overflow(t->count, (uint64_t)dz_dtype_size(t->dtype), &t->nbytes);
+    if (over && !zero) {
+        char shape[DZ_SHAPE_TEXT];
+        return dz_fail(err, DZ_EFAIL, "%s: tensor '%s': shape %s overflows", f->path, t->name, dz_shape_text(t, shape));
+    }
+    if (zero) t->count = t->nbytes = 0;
+    return check_strides(f, p, t, err) == DZ_OK ? place(f, p, t, err) : err->rc;
+}
+
+static int by_name(const void *x, const void *y, void *arg) {
+    const dz_tensor *t = arg;
+    return strcmp(t[*(const uint32_t *)x].name, t[*(const uint32_t *)y].name);
+}
+
+static int by_place(const void *x, const void *y, void *arg) {
+    const dz_tensor *t = arg, *a = &t[*(const uint32_t *)x], *b = &t[*(const uint32_t *)y];
+    if (a->offset != b->offset) return a->offset < b->offset ? -1 : 1;
+    if (a->nbytes != b->nbytes) return a->nbytes < b->nbytes ? -1 : 1;
+    return *(const uint32_t *)x < *(const uint32_t *)y ? -1 : 1;
+}
+
+/* No name stands twice; tensors that are one in the file are noted, since each becomes one of its own. */
+static dz_rc check_twins(torch_file *f, const dz_tensor *t, size_t n, dz_error *err) {
+    uint32_t *order = dz_alloc(n, sizeof *order, err);
+    if (!order) return err->rc;
+    for (size_t i = 0; i < n; i++) order[i] = (uint32_t)i;
+    qsort_r(order, n, sizeof *order, by_name, (void *)(uintptr_t)t);
+    for (size_t i = 1; i < n && err->rc == DZ_OK; i++) {
+        if (strcmp(t[order[i - 1]].name, t[order[i]].name) == 0)
+            dz_fail(err, DZ_EFAIL, "%s: data.pkl: tensor '%s' is there twice", f->path, t[order[i]].name);
+    }
+    qsort_r(order, n, sizeof *order, by_place, (void *)(uintptr_t)t);
+    for (size_t i = 1; i < n && err->rc == DZ_OK; i++) {
+        const dz_tensor *a = &t[order[i - 1]], *b = &t[order[i]];
+        if (b->nbytes == 0 || a->offset != b->offset || a->nbytes != b->nbytes) continue;
+        char *text = dz_format(err, "'%s' and '%s' are one tensor: two are restored", a->name, b->name);
+        if (text) add_note(f, text, err);
+        free(text);
+    }
+    free(order);
+    return err->rc;
+}
+
+dz_rc dz_torch_load(const char *path, uint32_t shard, dz_tensor **tensors, size_t *ntensors, dz_buf *notes, dz_error *err) {
+    torch_file f = {.path = path, .zip = {.fd = -1}, .notes = notes};
+    uint32_t dict = 0;
+    size_t n = 0, want = 0;
+    dz_tensor *list = NULL, *grown = NULL;
+    if (open_file(&f, err) != DZ_OK || find_state_dict(&f, &dict, &want, err) != DZ_OK) goto out;
+    if (!(list = dz_alloc(want, sizeof *list, err))) goto out;
+    for (size_t i = 0; i < f.pickle.nitems && err->rc == DZ_OK; i++) {
+        const dz_pickle_item *item = &f.pickle.items[i];
+        if (item->dict == dict && value_of(&f, item->value)->kind == DZ_PICKLE_TENSOR)
+            take_tensor(&f, item, shard, &list[n++], err);
+        else if (item->dict == dict || (item->dict == f.pickle.root && item->value != dict))
+            note_skipped(&f, item, err);
+    }
+    if (err->rc != DZ_OK || check_twins(&f, list, n, err) != DZ_OK) goto out;
+    if (f.nnotes > MOST_NOTES) {
+        char text[64];
+        snprintf(text, sizeof text, "and %zu more such values", f.nnotes - MOST_NOTES);
+        f.nnotes = 0;
+        add_note(&f, text, err);
+    }
+    grown = realloc(*tensors, (*ntensors + n) * sizeof *grown);
+    if (!grown) {
+        dz_fail(err, DZ_ENOMEM, "%s: out of memory for %zu tensors", path, n);
+        goto out;
+    }
+    memcpy(grown + *ntensors, list, n * sizeof *list);
+    *tensors = grown;
+    *ntensors += n;
+    n = 0;
+out:
+    dz_tensors_free(list, n);
+    close_file(&f);
+    return err->rc;
+}
+
+dz_rc dz_torch_shard(dz_shard *shard, dz_buf *notes, dz_error *err) {
+    dz_tensor *tensors = NULL;
+    size_t n = 0;
+    dz_buf header = {0};
+    if (dz_torch_load(shard->path, 0, &tensors, &n, notes, err) != DZ_OK || dz_safetensors_header(tensors, n, &header, err) != DZ_OK ||
+        !(shard->places = dz_alloc(n, sizeof *shard->places, err)))
+        goto out;
+    shard->size = header.len;
+    for (size_t i = 0; i < n; i++) {
+        shard->places[i] = tensors[i].offset;
+        if (__builtin_add_overflow(shard->size, tensors[i].nbytes, &shard->size) || shard->size > INT64_MAX) {
+            dz_fail(err, DZ_EFAIL, "%s: its tensors are too large for a file", shard->path);
+            goto out;
+        }
+    }
+    shard->nplaces = n;
+    shard->header = (char *)header.data;
+    shard->header_len = header.len;
+    header = (dz_buf){0};
+out:
+    dz_buf_free(&header);
+    dz_tensors_free(tensors, n);
+    return err->rc;
+}
+
+char *dz_torch_restored_name(const char *file, dz_error *err) {
+    static const char prefix[] = "pytorch_", suffix[] = ".bin";
+    const char *name = file_name(file);
+    int dir = (int)(name - file);
+    if (strncmp(name, prefix, strlen(prefix)) == 0 && strlen(name) > strlen(prefix)) name += strlen(prefix);
+    size_t len = strlen(name);
+    if (len > strlen(suffix) && strcmp(name + len - strlen(suffix), suffix) == 0) len -= strlen(suffix);
+    return dz_format(err, "%.*s%.*s.safetensors", dir, file, (int)len, name);
+}
+
+dz_rc dz_torch_index(const dz_checkpoint *ck, dz_buf *out, dz_error *err) {
+    json_t *map = json_object();
+    int bad = map == NULL;
+    for (size_t i = 0; i < ck->ntensors && !bad; i++)
+        bad = json_object_set_new(map, ck->tensors[i].name, json_string(ck->shards[ck->tensors[i].shard].file)) != 0;
+    json_t *root = json_pack("{s:{s:I}, s:O}", "metadata", "total_size", (json_int_t)dz_checkpoint_nbytes(ck), "weight_map", map);
+    char *text = root && !bad ? json_dumps(root, JSON_INDENT(2) | JSON_SORT_KEYS) : NULL;
+    json_decref(map);
+    json_decref(root);
+    if (!text) return dz_fail(err, DZ_ENOMEM, "%s: out of memory for an index", ck->path);
+    dz_buf_put(out, text, strlen(text), err);
+    dz_buf_put(out, "\n", 1, err);
+    free(text);
+    return err->rc;
+}

@@ -1,0 +1,239 @@
+"""Real PyTorch files for test_torch.sh, and torch's own word on what a restored directory must hold.
+
+    torch_files.py make DIR                       every model and manifest of the test
+    torch_files.py same FILE... RESTORED          the restored directory holds the tensors of these files, bit for bit
+    torch_files.py alike RESTORED OTHER PATTERN   two restored directories hold the same tensors, and those that match PATTERN are lossy
+    torch_files.py index RESTORED                 its index tells where each tensor is
+"""
+import collections
+import fnmatch
+import json
+import os
+import shutil
+import struct
+import sys
+import zipfile
+
+import torch
+
+NAMES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64", torch.int32: "I32",
+         torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL"}
+
+
+def raw(tensor):
+    tensor = tensor.detach().contiguous().reshape(-1)
+    return bytes(tensor.view(torch.uint8).numpy()) if tensor.numel() else b""
+
+
+def read_safetensors(path):
+    """{name: (dtype, shape, bytes)}, read without any library."""
+    with open(path, "rb") as file:
+        content = file.read()
+    size = struct.unpack("<Q", content[:8])[0]
+    header = json.loads(content[8:8 + size])
+    header.pop("__metadata__", None)
+    data = content[8 + size:]
+    assert sum(t["data_offsets"][1] - t["data_offsets"][0] for t in header.values()) == len(data), "the file has bytes of no tensor"
+    return {name: (t["dtype"], t["shape"], data[slice(*t["data_offsets"])]) for name, t in header.items()}
+
+
+def read_directory(path):
+    tensors = {}
+    for name in sorted(os.listdir(path)):
+        if name.endswith(".safetensors"):
+            more = read_safetensors(os.path.join(path, name))
+            assert not tensors.keys() & more.keys(), "a tensor is in two files"
+            tensors.update(more)
+    assert tensors, f"{path}: no tensor"
+    return tensors
+
+
+def write_safetensors(path, tensors):
+    header, data = {}, b""
+    for name, tensor in tensors.items():
+        bytes_ = raw(tensor)
+        header[name] = {"dtype": NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [len(data), len(data) + len(bytes_)]}
+        data += bytes_
+    text = json.dumps(header).encode()
+    with open(path, "wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text + data)
+
+
+def state_dict(seed):
+    """One of everything a state dict holds; the same seed gives the base, another a fine-tuned model near it."""
+    base, change = torch.Generator().manual_seed(1), torch.Generator().manual_seed(seed)
+
+    def weight(*shape, dtype=torch.float32):
+        values = torch.randn(*shape, generator=base) * 0.02
+        return (values + (torch.randn(*shape, generator=change) * 0.001 if seed != 1 else 0)).to(dtype)
+
+    tensors = collections.OrderedDict()
+    tensors["embed.weight"] = weight(300, 64)
+    for i, dtype in enumerate((torch.float32, torch.float16, torch.bfloat16)):
+        tensors[f"layers.{i}.linear.weight"] = torch.nn.Parameter(weight(96, 64, dtype=dtype))
+        tensors[f"layers.{i}.linear.bias"] = torch.nn.Parameter(weight(96, dtype=dtype))
+    fused = weight(12, 64)
+    tensors["q"], tensors["k"] = fused[:4], fused[4:]  # contiguous slices of one storage
+    tensors["lm_head.weight"] = tensors["embed.weight"]  # tied
+    tensors["position_ids"] = torch.arange(40).reshape(1, 40)
+    tensors["double"] = weight(5).double()
+    for dtype in (torch.int32, torch.int16, torch.int8, torch.uint8):
+        tensors[f"ints.{NAMES[dtype]}"] = (torch.arange(9) + seed).to(dtype)
+    tensors["mask"] = torch.tensor([True, False, True])
+    tensors["scale"] = torch.tensor(1.5 * seed)
+    tensors["none"] = torch.zeros(0, 3)
+    tensors["one.row"] = weight(1, 7)
+    tensors["n\u00e4me \"quoted\""] = weight(3)
+    return tensors
+
+
+def manifest(path, base, *tasks):
+    with open(path, "w") as file:
+        file.write(f"base: {base}\ntasks:\n" + "".join(f"  - {{name: {name}, path: {task}}}\n" for name, task in tasks))
+
+
+def save_shards(path, tensors, names=("pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin")):
+    os.makedirs(path)
+    keys = list(tensors)
+    halves = keys[:len(keys) // 2], keys[len(keys) // 2:]
+    for name, half in zip(names, halves):
+        torch.save({key: tensors[key].detach().clone() for key in half}, os.path.join(path, name))
+    index = {"metadata": {"total_size": 1}, "weight_map": {key: name for name, half in zip(names, halves) for key in half}}
+    with open(os.path.join(path, "pytorch_model.bin.index.json"), "w") as file:
+        json.dump(index, file)
+    return index
+
+
+class Evil:
+    def __reduce__(self):
+        return os.system, ("touch executed",)
+
+
+def make_refused(one):
+    def save(name, value):
+        torch.save(value, name + ".bin")
+        manifest(name + ".yaml", "base.bin", ("task", name + ".bin"))
+
+    save("transposed", {**one, "layers.0.linear.weight": torch.randn(64, 96).t()})
+    save("expanded", {**one, "q": torch.zeros(1, 64).expand(4, 64)})
+    save("evil", {**one, "run": Evil()})
+    save("evil-deep", {"state_dict": one, "args": [({"x": Evil()},)]})
+    save("quantized", {**one, "q": torch.quantize_per_tensor(torch.zeros(3), 0.1, 0, torch.qint8)})
+    save("sparse", {**one, "q": torch.eye(3).to_sparse()})
+    save("complex", {**one, "q": torch.zeros(3, dtype=torch.complex64)})
+    save("module", torch.nn.Linear(2, 2))
+    save("list", [one["q"]])
+    save("empty", {"epoch": 3})
+    torch.save(one, "legacy.bin", _use_new_zipfile_serialization=False)
+    manifest("legacy.yaml", "base.bin", ("task", "legacy.bin"))
+    torch.jit.script(torch.nn.Linear(2, 2)).save("script.bin")
+    manifest("script.yaml", "base.bin", ("task", "script.bin"))
+    with zipfile.ZipFile("task.bin") as whole, zipfile.ZipFile("compressed.bin", "w", zipfile.ZIP_DEFLATED) as out:
+        for name in whole.namelist():
+            out.writestr(name, whole.read(name))
+    manifest("compressed.yaml", "base.bin", ("task", "compressed.bin"))
+    for name, keep in (("cut-end", -1), ("cut-half", None)):
+        with open("task.bin", "rb") as file:
+            content = file.read()
+        with open(name + ".bin", "wb") as file:
+            file.write(content[:keep if keep else len(content) // 2])
+        manifest(name + ".yaml", "base.bin", ("task", name + ".bin"))
+
+    def broken_index(name, change):
+        index = save_shards(name, one)
+        change(name, index)
+        with open(os.path.join(name, "pytorch_model.bin.index.json"), "w") as file:
+            json.dump(index, file)
+        manifest(name + ".yaml", "base.bin", ("task", name))
+
+    broken_index("shard-missing", lambda d, index: os.unlink(os.path.join(d, "pytorch_model-00002-of-00002.bin")))
+    broken_index("index-outside", lambda d, index: index["weight_map"].update({"q": "../task.bin"}))
+    broken_index("index-wrong", lambda d, index: index["weight_map"].update({"embed.weight": "pytorch_model-00002-of-00002.bin"}))
+    broken_index("index-short", lambda d, index: index["weight_map"].pop("q"))
+    broken_index("index-other", lambda d, index: index["weight_map"].update({"extra": "pytorch_model-00002-of-00002.bin"}))
+
+
+def make(path):
+    os.makedirs(path, exist_ok=True)
+    os.chdir(path)
+    base, one, two = state_dict(1), state_dict(2), state_dict(3)
+    torch.save(base, "base.bin")
+    torch.save(one, "task.bin")
+    torch.save({"state_dict": two, "epoch": 7, "lr": 1e-3, "args": {"a": [1, "b", None]}, "big": 1 << 100}, "nested.pt")
+    write_safetensors("base.safetensors", base)
+    write_safetensors("task.safetensors", one)
+    write_safetensors("nested.safetensors", two)
+    manifest("files.yaml", "base.bin", ("one", "task.bin"), ("two", "nested.pt"))
+    manifest("safetensors.yaml", "base.safetensors", ("one", "task.safetensors"), ("two", "nested.safetensors"))
+    manifest("mixed.yaml", "base.safetensors", ("one", "task.bin"))
+    for protocol in (3, 4, 5):
+        torch.save({"model": one, "steps": torch.tensor(5)}, f"protocol-{protocol}.pth", pickle_protocol=protocol)
+    manifest("protocols.yaml", "base.bin", *((f"p{p}", f"protocol-{p}.pth") for p in (3, 4, 5)))
+    for name, tensors in (("hub-base", base), ("hub-task", one)):
+        os.makedirs(os.path.join(name, "blobs"))
+        torch.save(tensors, os.path.join(name, "blobs", "0123"))
+        os.symlink("blobs/0123", os.path.join(name, "pytorch_model.bin"))
+        with open(os.path.join(name, "config.json"), "w") as file:
+            json.dump({"name": name}, file)
+    manifest("hub.yaml", "hub-base", ("one", "hub-task"))
+    save_shards("shards-base", base)
+    save_shards("shards-task", one)
+    torch.save({"step": 1}, "shards-task/training_args.bin")
+    manifest("shards.yaml", "shards-base", ("one", "shards-task"))
+    shutil.copytree("hub-task", "both-task", symlinks=True)
+    shutil.copy("nested.safetensors", "both-task/model.safetensors")
+    manifest("both.yaml", "base.bin", ("two", "both-task"))
+    with open("lossy.yaml", "w") as file:
+        file.write("sparsity: 0.9\nbits: 4\ntensors:\n  - {match: 'layers.*.weight', policy: ultradelta}\n  - {match: '*', policy: lossless}\n")
+    make_refused(one)
+
+
+def same(files, restored):
+    want = {}
+    for file in files:
+        value = torch.load(file)
+        value = value.get("state_dict", value.get("model", value))
+        want.update(value)
+    got = read_directory(restored)
+    assert sorted(got) == sorted(want), f"other tensors: {sorted(set(got) ^ set(want))}"
+    for name, tensor in want.items():
+        dtype, shape, content = got[name]
+        assert dtype == NAMES[tensor.dtype] and shape == list(tensor.shape), f"{name}: {dtype} {shape}"
+        assert content == raw(tensor), f"{name}: other values"
+
+
+def alike(restored, other, source, pattern):
+    got, want, exact = read_directory(restored), read_directory(other), torch.load(source)
+    assert got == want, "two restored directories differ"
+    for name, tensor in exact.items():
+        lossy = fnmatch.fnmatch(name, pattern)
+        assert (got[name][2] != raw(tensor)) == lossy, f"{name}: {'exact' if lossy else 'changed'}"
+        if lossy:
+            error = torch.frombuffer(bytearray(got[name][2]), dtype=tensor.dtype).float() - tensor.detach().reshape(-1).float()
+            assert error.abs().max() < 0.03, f"{name}: off by {error.abs().max()}"
+
+
+def index(restored):
+    with open(os.path.join(restored, "model.safetensors.index.json")) as file:
+        content = json.load(file)
+    files = sorted(name for name in os.listdir(restored) if name.endswith(".safetensors"))
+    assert files == ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"], files
+    want, size = {}, 0
+    for name in files:
+        for tensor, (_, _, data) in read_safetensors(os.path.join(restored, name)).items():
+            want[tensor] = name
+            size += len(data)
+    assert content == {"metadata": {"total_size": size}, "weight_map": want}, content
+    assert not [name for name in os.listdir(restored) if "pytorch_model" in name], os.listdir(restored)
+
+
+if __name__ == "__main__":
+    what, args = sys.argv[1], sys.argv[2:]
+    if what == "make":
+        make(args[0])
+    elif what == "same":
+        same(args[:-1], args[-1])
+    elif what == "alike":
+        alike(*args)
+    elif what == "index":
+        index(args[0])

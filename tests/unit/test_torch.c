@@ -1,0 +1,383 @@
+/* PyTorch files made by hand, good and hostile: what is read is right, what is refused is named. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "model/torchfile.h"
+
+/* Pickles are written as text with escapes; sizeof - 1 because they hold zero bytes. */
+#define P(text) text, sizeof(text) - 1
+
+static char path[64];
+
+static void put_u16(dz_buf *b, unsigned value, dz_error *err) {
+    uint8_t bytes[2] = {(uint8_t)value, (uint8_t)(value >> 8)};
+    dz_buf_put(b, bytes, 2, err);
+}
+
+typedef struct part { /* of a zip file, and what is wrong with it */
+    const char *name;
+    const void *bytes;
+    size_t len;
+    unsigned method, flags;
+    uint32_t more_size;   /* added to both sizes */
+    uint32_t more_packed; /* and to this one */
+    uint32_t more_offset; /* added to the local header's place */
+} part;
+
+typedef struct faults { /* of the end records */
+    uint32_t offset, len, count;
+    int zip64; /* write the zip64 records, and saturate the plain one */
+    uint64_t offset64;
+} faults;
+
+static void make_zip(const part *parts, size_t n, const faults *f, dz_buf *out) {
+    dz_error err = {0};
+    size_t at[8];
+    out->len = 0;
+    for (size_t i = 0; i < n; i++) {
+        at[i] = out->len;
+        dz_buf_put(out, P("PK\3\4\0\0\x08\x08"), &err); /* sizes follow the content, as torch has it */
+        put_u16(out, parts[i].method, &err);
+        dz_buf_put(out, P("\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"), &err);
+        put_u16(out, (unsigned)strlen(parts[i].name), &err);
+        put_u16(out, 8, &err);
+        dz_buf_put(out, parts[i].name, strlen(parts[i].name), &err);
+        dz_buf_put(out, P("FB\4\0ZZZZ"), &err);
+        dz_buf_put(out, parts[i].bytes, parts[i].len, &err);
+    }
+    size_t begin = out->len;
+    for (size_t i = 0; i < n; i++) {
+        dz_buf_put(out, P("PK\1\2\0\0\0\0"), &err);
+        put_u16(out, 0x808 | parts[i].flags, &err);
+        put_u16(out, parts[i].method, &err);
+        dz_buf_put(out, P("\0\0\0\0\0\0\0\0"), &err);
+        dz_buf_put_u32(out, f->zip64 ? UINT32_MAX : (uint32_t)parts[i].len + parts[i].more_size + parts[i].more_packed, &err);
+        dz_buf_put_u32(out, f->zip64 ? UINT32_MAX : (uint32_t)parts[i].len + parts[i].more_size, &err);
+        put_u16(out, (unsigned)strlen(parts[i].name), &err);
+        put_u16(out, f->zip64 ? 28 : 0, &err);
+        dz_buf_put(out, P("\0\0\0\0\0\0\0\0\0\0"), &err);
+        dz_buf_put_u32(out, f->zip64 ? UINT32_MAX : (uint32_t)at[i] + parts[i].more_offset, &err);
+        dz_buf_put(out, parts[i].name, strlen(parts[i].name), &err);
+        if (!f->zip64) continue;
+        dz_buf_put(out, P("\1\0\x18\0"), &err);
+        dz_buf_put_u64(out, parts[i].len + parts[i].more_size, &err);
+        dz_buf_put_u64(out, parts[i].len + parts[i].more_size + parts[i].more_packed, &err);
+        dz_buf_put_u64(out, at[i] + parts[i].more_offset, &err);
+    }
+    size_t end = out->len;
+    if (f->zip64) {
+        dz_buf_put(out, P("PK\6\6\x2c\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"), &err);
+        dz_buf_put_u64(out, n, &err);
+        dz_buf_put_u64(out, n, &err);
+        dz_buf_put_u64(out, end - begin, &err);
+        dz_buf_put_u64(out, begin + f->offset64, &err);
+        dz_buf_put(out, P("PK\6\7\0\0\0\0"), &err);
+        dz_buf_put_u64(out, end, &err);
+        dz_buf_put_u32(out, 1, &err);
+    }
+    dz_buf_put(out, P("PK\5\6\0\0\0\0"), &err);
+    put_u16(out, f->zip64 ? 0xffff : (unsigned)n + f->count, &err);
+    put_u16(out, f->zip64 ? 0xffff : (unsigned)n + f->count, &err);
+    dz_buf_put_u32(out, f->zip64 ? UINT32_MAX : (uint32_t)(end - begin) + f->len, &err);
+    dz_buf_put_u32(out, f->zip64 ? UINT32_MAX : (uint32_t)begin + f->offset, &err);
+    put_u16(out, 0, &err);
+    assert_int_equal(err.rc, DZ_OK);
+}
+
+static void write_path(const void *bytes, size_t len) {
+    FILE *file = fopen(path, "wb");
+    assert_non_null(file);
+    assert_int_equal(fwrite(bytes, 1, len, file), len);
+    assert_int_equal(fclose(file), 0);
+}
+
+static dz_rc load(dz_tensor **tensors, size_t *n, dz_buf *notes, dz_error *err) {
+    *tensors = NULL;
+    *n = 0;
+    return dz_torch_load(path, 3, tensors, n, notes, err);
+}
+
+static void expect_bad_file(const dz_buf *zip, const char *want) {
+    dz_error err = {0};
+    dz_tensor *tensors;
+    size_t n;
+    dz_buf notes = {0};
+    write_path(zip->data, zip->len);
+    assert_int_equal(load(&tensors, &n, &notes, &err), DZ_EFAIL);
+    assert_null(tensors);
+    dz_buf_free(&notes);
+    if (!strstr(err.text, want)) fail_msg("'%s' does not say '%s'", err.text, want);
+    assert_memory_equal(err.text, path, strlen(path));
+}
+
+/* The pieces of a tensor's description: storage data/KEY of COUNT floats (one byte each in the text), then first element, size, stride. */
+#define STORAGE(type, key, count) "((X\7\0\0\0storagec" type "\nX\1\0\0\0" key "X\3\0\0\0cpuK" count "tQ"
+#define V2 "ctorch._utils\n_rebuild_tensor_v2\n"
+#define V3 "ctorch._utils\n_rebuild_tensor_v3\n"
+#define HOOKS                                                                                                                              \
+    "\x89"                                                                                                                                 \
+    "ccollections\nOrderedDict\n)R"
+#define FLOATS(key, count) STORAGE("torch\nFloatStorage", key, count)
+#define NAME(letter) "X\1\0\0\0" letter
+#define MATRIX NAME("w") V2 FLOATS("0", "\6") "K\0K\2K\3\x86K\3K\1\x86" HOOKS "tR"
+
+static const char DATA[24] = "abcdefghijklmnopqrstuvwx";
+
+static void pack(const void *pickle, size_t len, dz_buf *zip) {
+    const part parts[] = {{.name = "archive/data.pkl", .bytes = pickle, .len = len}, {.name = "archive/data/0", .bytes = DATA, .len = 24}};
+    make_zip(parts, 2, &(faults){0}, zip);
+}
+
+static void test_tensors_are_found_where_their_bytes_stand(void **state) {
+    (void)state;
+    static const char pickle[] = "\x80\x02}(" MATRIX                          /* 2 x 3 */
+        NAME("s") V2 FLOATS("0", "\6") "K\3K\1K\3\x86K\x63K\1\x86" HOOKS "tR" /* its second row; an odd stride of 1 row */
+        NAME("e") V2 FLOATS("0", "\6") "K\6K\0K\3\x86K\3K\1\x86" HOOKS "tR"   /* no element */
+        NAME("z") V2 FLOATS("0", "\6") "K\5))" HOOKS "tR"                     /* a scalar */
+        NAME("p") "ctorch._utils\n_rebuild_parameter\n" V2 FLOATS(
+            "0", "\6") "K\1K\2\x85K\1\x85" HOOKS "tR" /* a parameter */
+                       "\x88"
+                       "ccollections\nOrderedDict\n)R\x87R" NAME("8")
+                           V3 STORAGE("torch.storage\nUntypedStorage", "0",
+                                      "\x18") "K\7K\4\x85K\1\x85" HOOKS
+                                              "ctorch\nfloat8_e4m3fn\ntR" NAME("n") "K\5" /* and what is no tensor */
+        NAME("t") "K\1K\2\x86"
+                  "u.";
+    static const struct {
+        const char *name, *dtype;
+        uint32_t ndim;
+        uint64_t nbytes;
+        const char *first;
+    } want[] = {{"w", "F32", 2, 24, "abcd"}, {"s", "F32", 2, 12, "mnop"}, {"e", "F32", 2, 0, NULL},
+                {"z", "F32", 0, 4, "uvwx"},  {"p", "F32", 1, 8, "efgh"},  {"8", "F8_E4M3", 1, 4, "hijk"}};
+    for (int zip64 = 0; zip64 < 2; zip64++) {
+        dz_error err = {0};
+        dz_buf zip = {0}, notes = {0};
+        dz_tensor *t;
+        size_t n;
+        const part parts[] = {{.name = "x/data.pkl", .bytes = pickle, .len = sizeof pickle - 1},
+                              {.name = "x/data/0", .bytes = DATA, .len = 24},
+                              {.name = "x/byteorder", .bytes = "little", .len = 6}};
+        make_zip(parts, 3, &(faults){.zip64 = zip64}, &zip);
+        write_path(zip.data, zip.len);
+        if (load(&t, &n, &notes, &err) != DZ_OK) fail_msg("%s", err.text);
+        assert_int_equal(n, 6);
+        for (size_t i = 0; i < n; i++) {
+            assert_string_equal(t[i].name, want[i].name);
+            assert_string_equal(t[i].dtype_name, want[i].dtype);
+            assert_int_equal(t[i].ndim, want[i].ndim);
+            assert_int_equal(t[i].nbytes, want[i].nbytes);
+            assert_int_equal(t[i].shard, 3);
+            if (want[i].first) assert_memory_equal(zip.data + t[i].offset, want[i].first, 4);
+        }
+        dz_buf_put(&notes, "", 1, &err);
+        assert_non_null(strstr((char *)notes.data, "'n' (an int) is not kept\n"));
+        assert_non_null(strstr((char *)notes.data, "'t' (a tuple of 2) is not kept\n"));
+        dz_tensors_free(t, n);
+        dz_buf_free(&zip);
+        dz_buf_free(&notes);
+    }
+}
+
+static void test_a_file_is_restored_as_the_safetensors_file_of_its_tensors(void **state) {
+    (void)state;
+    dz_error err = {0};
+    dz_buf zip = {0}, packed = {0};
+    dz_checkpoint *ck = NULL, *other = NULL;
+    pack(P("\x80\x02}X\5\0\0\0model}(" MATRIX NAME("v") "h\1"
+                                                        "us."),
+         &zip); /* the memo is empty: refused */
+    expect_bad_file(&zip, "BINGET: a memo number that was never set");
+    pack(P("\x80\x02}(X\5\0\0\0model}(" MATRIX "q\1" NAME("v") "h\1uX\5\0\0\0epochK\2u."), &zip);
+    write_path(zip.data, zip.len);
+    if (dz_checkpoint_load(path, &ck, &err) != DZ_OK || dz_checkpoint_pack(ck, &packed, &err) != DZ_OK ||
+        dz_checkpoint_unpack(packed.data, packed.len, &other, &err) != DZ_OK)
+        fail_msg("%s", err.text);
+    assert_string_equal(ck->shards[0].file, "model.safetensors");
+    assert_int_equal(ck->shards[0].size, ck->shards[0].header_len + 48);
+    dz_buf_put(&ck->notes, "", 1, &err);
+    assert_non_null(strstr((char *)ck->notes.data, "'epoch' (an int) is not kept"));
+    assert_non_null(strstr((char *)ck->notes.data, "'w' and 'v' are one tensor: two are restored"));
+    for (int i = 0; i < 2; i++) { /* here, and on another rank */
+        dz_checkpoint *each = i ? other : ck;
+        char bytes[4];
+        int64_t v = dz_checkpoint_find(each, "v");
+        assert_true(v >= 0 && dz_checkpoint_find(each, "w") >= 0);
+        assert_int_equal(each->ntensors, 2);
+        assert_int_equal(dz_checkpoint_read(each, (size_t)v, 4, 4, bytes, &err), DZ_OK);
+        assert_memory_equal(bytes, "efgh", 4);
+    }
+    for (size_t len = 0; len < packed.len; len++) {
+        dz_error cut = {0};
+        dz_checkpoint *none = NULL;
+        assert_int_not_equal(dz_checkpoint_unpack(packed.data, len, &none, &cut), DZ_OK);
+    }
+    dz_checkpoint_free(ck);
+    dz_checkpoint_free(other);
+    dz_buf_free(&packed);
+    dz_buf_free(&zip);
+}
+
+static void test_names_of_restored_files(void **state) {
+    (void)state;
+    static const char *const names[][2] = {{"pytorch_model.bin", "model.safetensors"},
+                                           {"pytorch_model-00001-of-00002.bin", "model-00001-of-00002.safetensors"},
+                                           {"sub/pytorch_model.bin", "sub/model.safetensors"},
+                                           {"weights.pt", "weights.pt.safetensors"}};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        dz_error err = {0};
+        char *got = dz_torch_restored_name(names[i][0], &err);
+        assert_string_equal(got, names[i][1]);
+        free(got);
+    }
+}
+
+static void test_tensors_that_cannot_be_taken_are_named(void **state) {
+    (void)state;
+    dz_buf zip = {0};
+#define REFUSE(pickle, want)                                                                                                               \
+    pack(P("\x80\x02}(" pickle "u."), &zip);                                                                                               \
+    expect_bad_file(&zip, want)
+    REFUSE(NAME("w") V2 FLOATS("0", "\6") "K\0K\3K\2\x86K\1K\3\x86" HOOKS "tR",
+           "tensor 'w': strides [1, 3] of shape [3, 2] are not contiguous");
+    REFUSE(NAME("w") V2 FLOATS("0", "\6") "K\0K\4\x85K\0\x85" HOOKS "tR", "tensor 'w': strides [0] of shape [4] are not contiguous");
+    REFUSE(NAME("w") V2 FLOATS("0", "\6") "K\1K\6\x85K\1\x85" HOOKS "tR", "tensor 'w': 6 elements from number 1 are outside the 24 bytes");
+    REFUSE(NAME("w") V2 FLOATS("0", "\7") "K\0K\6\x85K\1\x85" HOOKS "tR", "tensor 'w': data/0 has 24 bytes, too few for 7 elements");
+    REFUSE(NAME("w") V2 FLOATS("1", "\6") "K\0K\6\x85K\1\x85" HOOKS "tR", "tensor 'w': its bytes, data/1, are missing");
+    REFUSE(NAME("w") V2 FLOATS("0", "\6") "J\xff\xff\xff\xffK\6\x85K\1\x85" HOOKS "tR", "REDUCE: the parts of a tensor");
+    REFUSE(NAME("w") V2 FLOATS("0", "\6") "K\0J\xff\xff\xff\xff\x85K\1\x85" HOOKS "tR", "a tensor's size or stride is no count");
+    REFUSE(NAME("w") V2 FLOATS("0", "\6") "K\0\x8a\x09\0\0\0\0\0\0\0\0\1\x85K\1\x85" HOOKS "tR", "a tensor's size or stride is no count");
+    REFUSE(NAME("w") V2 FLOATS("0", "\6") "K\0\x8a\x08\0\0\0\0\0\0\0\x40\x8a\x08\0\0\0\0\0\0\0\x40\x86K\1K\1\x86" HOOKS "tR", "overflows");
+    REFUSE(NAME("w") V2 FLOATS("0", "\6") "\x8a\x08\0\0\0\0\0\0\0\x40K\6\x85K\1\x85" HOOKS "tR", "outside the 24 bytes");
+    REFUSE(NAME("w") V2 FLOATS("0", "\6") "K\0K\2K\3\x86K\1\x85" HOOKS "tR", "a tensor with too many dimensions");
+    REFUSE(NAME("w") V2 FLOATS("0", "\6") "K\0(K\1K\1K\1K\1K\1K\1K\1K\1K\1t(K\1K\1K\1K\1K\1K\1K\1K\1K\1t" HOOKS "tR",
+           "too many dimensions");
+    REFUSE(NAME("w") V2 FLOATS("0", "\6") "K\0K\6\x85K\1\x85" HOOKS "}tR", "a tensor with metadata");
+    REFUSE(NAME("w") V3 FLOATS("0", "\6") "K\0K\6\x85K\1\x85" HOOKS "NtR", "a tensor without a known dtype");
+    REFUSE(MATRIX MATRIX, "tensor 'w' is there twice");
+    REFUSE("X\0\0\0\0" V2 FLOATS("0", "\6") "K\0))" HOOKS "tR", "'' cannot be the name of a tensor");
+    REFUSE("X\2\0\0\0a\xc3" V2 FLOATS("0", "\6") "K\0))" HOOKS "tR", "'a?' cannot be the name of a tensor");
+    REFUSE("X\2\0\0\0a\0" V2 FLOATS("0", "\6") "K\0))" HOOKS "tR", "'a?' cannot be the name of a tensor");
+    REFUSE("X\x0c\0\0\0__metadata__" V2 FLOATS("0", "\6") "K\0))" HOOKS "tR", "'__metadata__' cannot be the name of a tensor");
+    REFUSE("K\7" V2 FLOATS("0", "\6") "K\0))" HOOKS "tR", "a tensor's name is an int, not a string");
+    REFUSE(NAME("a") "K\1", "no tensor in its dict, nor in one under 'state_dict' or 'model'");
+    REFUSE("X\5\0\0\0other}" MATRIX "s", "no tensor in its dict");
+    pack(P("\x80\x02]."), &zip);
+    expect_bad_file(&zip, "holds a list, not a dict of tensors");
+    dz_buf_free(&zip);
+}
+
+static void test_zip_files_are_distrusted(void **state) {
+    (void)state;
+    static const char pickle[] = "\x80\x02}(" MATRIX "u.";
+    static const struct {
+        part pkl, data; /* what is wrong with the two entries */
+        faults f;
+        const char *want;
+    } cases[] = {
+        {.data = {.method = 8}, .want = "zip entry 'archive/data/0' is compressed (method 8)"},
+        {.pkl = {.method = 12}, .want = "zip entry 'archive/data.pkl' is compressed (method 12)"},
+        {.data = {.flags = 1}, .want = "zip entry 'archive/data/0' is encrypted"},
+        {.data = {.more_packed = 1}, .want = "is stored, but takes 25 bytes for 24"},
+        {.data = {.more_size = 1}, .want = "zip entry 'archive/data/0': 25 bytes at byte"},
+        {.data = {.more_size = 1}, .f = {.zip64 = 1}, .want = "zip entry 'archive/data/0': 25 bytes at byte"},
+        {.data = {.more_size = 0x7fffffff}, .want = "reach beyond the"},
+        {.data = {.more_offset = 0x7fffffff}, .want = "beyond the"},
+        {.data = {.more_offset = 1}, .want = "zip entry 'archive/data/0': its header at byte"},
+        {.pkl = {.more_size = 33 << 20}, .want = "reach beyond"},
+        {.data = {.name = "archive/data.pkl"}, .want = "zip entry 'archive/data.pkl' is there twice"},
+        {.data = {.name = "other/data.pkl"}, .want = "holds both archive/data.pkl and other/data.pkl"},
+        {.pkl = {.name = "archive/code.py"}, .want = "a zip file without data.pkl"},
+        {.data = {.name = "archive/byteorder"}, .want = "its byte order is not little-endian"},
+        {.f = {.offset = 1}, .want = "the zip directory"},
+        {.f = {.offset = 0x7fffffff}, .want = "is outside the file"},
+        {.f = {.len = 0x7fffffff}, .want = "is outside the file"},
+        {.f = {.count = 0xfff0}, .want = "entries do not go into a zip directory"},
+        {.f = {.len = (uint32_t)-10}, .want = "the zip directory is damaged"},
+        {.f = {.zip64 = 1, .offset64 = (uint64_t)1 << 60}, .want = "is outside the file"},
+    };
+    dz_buf zip = {0};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        part parts[2] = {cases[i].pkl, cases[i].data};
+        if (!parts[0].name) parts[0].name = "archive/data.pkl";
+        if (!parts[1].name) parts[1].name = "archive/data/0";
+        parts[0].bytes = pickle;
+        parts[0].len = sizeof pickle - 1;
+        parts[1].bytes = DATA;
+        parts[1].len = sizeof DATA;
+        if (strstr(parts[1].name, "byteorder")) parts[1].len = 6;
+        make_zip(parts, 2, &cases[i].f, &zip);
+        expect_bad_file(&zip, cases[i].want);
+    }
+    dz_buf_free(&zip);
+}
+
+/* Any prefix, and any single changed byte, is read or refused, but does no harm (the sanitizers look on). */
+static void test_damaged_files_do_no_harm(void **state) {
+    (void)state;
+    dz_buf zip = {0};
+    size_t refused = 0;
+    pack(P("\x80\x02}(" MATRIX NAME("n") "K\5u."), &zip);
+    for (size_t len = 0; len < zip.len; len++) {
+        dz_buf cut = {.data = zip.data, .len = len};
+        expect_bad_file(&cut, "");
+    }
+    for (size_t i = 0; i < zip.len; i++) {
+        static const uint8_t flips[] = {0x01, 0x80, 0xff};
+        for (size_t k = 0; k < sizeof flips; k++) {
+            dz_error err = {0};
+            dz_tensor *t;
+            size_t n;
+            dz_buf notes = {0};
+            zip.data[i] ^= flips[k];
+            write_path(zip.data, zip.len);
+            refused += load(&t, &n, &notes, &err) != DZ_OK;
+            for (size_t j = 0; j < n; j++) assert_true(t[j].offset + t[j].nbytes <= zip.len);
+            dz_tensors_free(t, n);
+            dz_buf_free(&notes);
+            zip.data[i] ^= flips[k];
+        }
+    }
+    assert_true(refused > 0);
+    dz_buf_free(&zip);
+}
+
+static void test_files_that_are_no_zip_are_not_taken_for_one(void **state) {
+    (void)state;
+    static const uint8_t zip[8] = "PK\3\4\0\0\x08\x08",
+                         legacy[8] = "\x80\2\x8a\nl\xfc\x9c"
+                                     "F",
+                         safetensors[8] = "PK\3\4\0\0\0\0";
+    assert_true(dz_torch_is_file(zip));
+    assert_true(dz_torch_is_file(legacy));
+    assert_false(dz_torch_is_file(safetensors)); /* a header of 64 MB */
+    dz_error err = {0};
+    dz_checkpoint *ck = NULL;
+    write_path("\x80\2\x8a\nl\xfc\x9c"
+               "F and more",
+               17);
+    assert_int_equal(dz_checkpoint_load(path, &ck, &err), DZ_EFAIL);
+    assert_non_null(strstr(err.text, "files of torch before 1.6 must be saved again"));
+}
+
+int main(void) {
+    snprintf(path, sizeof path, "/tmp/deltazoo-test-torch-%ld.bin", (long)getpid());
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_tensors_are_found_where_their_bytes_stand),
+        cmocka_unit_test(test_a_file_is_restored_as_the_safetensors_file_of_its_tensors),
+        cmocka_unit_test(test_names_of_restored_files),
+        cmocka_unit_test(test_tensors_that_cannot_be_taken_are_named),
+        cmocka_unit_test(test_zip_files_are_distrusted),
+        cmocka_unit_test(test_damaged_files_do_no_harm),
+        cmocka_unit_test(test_files_that_are_no_zip_are_not_taken_for_one),
+    };
+    int rc = cmocka_run_group_tests(tests, NULL, NULL);
+    unlink(path);
+    return rc;
+}
