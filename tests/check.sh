@@ -44,7 +44,7 @@ for t in build/"$FLAVOUR"/unit/test_*; do
 done
 if [ "$only" = all ]; then
     if command -v clang-format >/dev/null; then suite format make --no-print-directory lint; fi
-    for t in tests/mpi/*.sh tests/reader/test_*.sh; do
+    for t in tests/mpi/*.sh tests/reader/test_*.sh tests/torch/test_*.sh; do
         [ -e "$t" ] && suite "${t#tests/}" bash "$t"
     done
     [ -e tests/cli/run.py ] && suite cli "$PYTHON" tests/cli/run.py

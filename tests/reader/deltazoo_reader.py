@@ -280,10 +280,28 @@ def golomb(data, n, k):
     return np.cumsum(gaps + 1) - 1
 
 
+def kept_values(cursor, kind, count, key):
+    """Elements with values of their own."""
+    if kind == 3:
+        last, n = cursor.u32(), cursor.varint()
+        positions = np.flatnonzero(element_numbers(count, key) <= np.uint32(last))
+    else:
+        need(kind == 4, f"a kept body of kind {kind} with 16 bits")
+        k, gapslen = cursor.u8(), cursor.varint()
+        gaps = cursor.take(gapslen)
+        n = cursor.varint()
+        positions = golomb(gaps, n, k)
+    need(len(positions) == n, f"{len(positions)} elements for {n} values")
+    need(n == 0 or positions[-1] < count, "a kept element is beyond its tile")
+    return positions, to_f32(lossless_body(cursor.rest(), n, "F16", None), "F16")
+
+
 def kept_body(body, count, bits, key):
-    """(positions ascending, levels) of a kept body's elements."""
+    """(positions ascending, levels) of a kept body's elements; with 16 bits: (positions, f32 values)."""
     cursor = Cursor(body)
     kind = cursor.u8()
+    if bits == 16:
+        return kept_values(cursor, kind, count, key)
     if kind == 0:
         cursor.done()
         return np.zeros(0, np.int64), np.zeros(0, np.uint8)
@@ -766,7 +784,7 @@ class Row:
         need(self.base is not None or self.policy == LOSSLESS, f"{self.tensor.name}: its policy needs a base")
         need(self.base is None or self.base.name == self.tensor.name, f"{self.tensor.name}: its base is another tensor")
         if self.policy == ULTRADELTA:
-            need(1 <= self.bits <= 8, f"{self.tensor.name}: {self.bits} bits")
+            need(1 <= self.bits <= 8 or self.bits == 16, f"{self.tensor.name}: {self.bits} bits")
             need(self.tensor.dtype in FLOATS and self.base.dtype in FLOATS, f"{self.tensor.name}: lossy, but {self.tensor.dtype}")
         self.common = 0 if self.base is None else min(self.tensor.count, self.base.count)
         if self.policy in (DROP, EQUAL):
@@ -886,7 +904,8 @@ class Row:
             kept += len(positions)
             with np.errstate(over="ignore", invalid="ignore", under="ignore"):
                 q = levels.astype(np.float32)
-                value = to_f32(raw, self.base.dtype)[positions] + (self.gamma * self.scale) * (self.lo + q * self.step)
+                delta = q if self.bits == 16 else self.lo + q * self.step
+                value = to_f32(raw, self.base.dtype)[positions] + (self.gamma * self.scale) * delta
             need(value.dtype == np.float32, "not f32")
             elements = np.frombuffer(mine, UINTS[size]).copy()
             elements[positions] = np.frombuffer(from_f32(value, dtype), UINTS[size])
