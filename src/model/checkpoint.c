@@ -83,15 +83,17 @@ static dz_rc add_shard(dz_checkpoint *ck, const char *file, const char *path, dz
     if (s->fd < 0 || fstat(s->fd, &st) != 0) return dz_fail(err, DZ_EFAIL, "%s: cannot open: %s", path, strerror(errno));
     if (!S_ISREG(st.st_mode)) return dz_fail(err, DZ_EFAIL, "%s: not a regular file", path);
     s->size = (uint64_t)st.st_size;
-    if (s->size < 8) return dz_fail(err, DZ_EFAIL, "%s: %llu bytes are too few for a safetensors file", path, (unsigned long long)s->size);
+    if (s->size < 8)
+        return dz_fail(err, DZ_EFAIL, "%s: %llu bytes are too few for a .safetensors or PyTorch file", path, (unsigned long long)s->size);
     if (dz_pread_all(s->fd, path, raw, 8, 0, err) != DZ_OK) return err->rc;
     if (!ends_with(file, SUFFIX) && dz_torch_is_file(raw)) return add_torch_shard(ck, s, err);
     dz_view view = {.data = raw, .len = 8};
     uint64_t len = dz_view_u64(&view);
     if (len > DZ_HEADER_MAX || len > s->size - 8)
-        return dz_fail(err, DZ_EFAIL,
-                       "%s: header of %llu bytes exceeds the file's %llu or the limit of %llu (truncated, or not safetensors)", path,
-                       (unsigned long long)len, (unsigned long long)s->size, (unsigned long long)DZ_HEADER_MAX);
+        return dz_fail(
+            err, DZ_EFAIL,
+            "%s: header of %llu bytes exceeds the file's %llu or the limit of %llu (truncated, or neither .safetensors nor a PyTorch zip)",
+            path, (unsigned long long)len, (unsigned long long)s->size, (unsigned long long)DZ_HEADER_MAX);
     s->header_len = (size_t)len + 8;
     if (!(s->header = dz_alloc_raw(s->header_len, 1, err))) return err->rc;
     return dz_pread_all(s->fd, path, s->header, s->header_len, 0, err);

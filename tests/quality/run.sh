@@ -10,6 +10,7 @@ if [ -n "${missing:-}" ]; then
     # shellcheck disable=SC2086
     DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends $missing >/dev/null
 fi
+export MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=8000000000 MALLOC_ARENA_MAX=1 # tensors reuse memory: on virtual machines page faults cost more than the work
 zoo=${QUALITY_ZOO:-$PWD/build/quality}
 mkdir -p "$zoo"
 pids=()
