@@ -9,7 +9,8 @@
 
 /* What the launchers of Open MPI, PMIx (srun), MPICH, Intel MPI and MVAPICH put into the environment of their processes. */
 static int is_launched(void) {
-    static const char *const signs[] = {"OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMIX_NAMESPACE", "PMI_RANK", "PMI_SIZE", "PMI_FD", "MPI_LOCALNRANKS", "MV2_COMM_WORLD_SIZE"};
+    static const char *const signs[] = {"OMPI_COMM_WORLD_SIZE", "PMIX_RANK",          "PMIX_NAMESPACE", "PMI_RANK", "PMI_SIZE", "PMI_FD",
+                                        "MPI_LOCALNRANKS",      "MV2_COMM_WORLD_SIZE"};
     for (size_t i = 0; i < sizeof signs / sizeof *signs; i++) {
         if (getenv(signs[i])) return 1;
     }

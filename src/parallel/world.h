@@ -1,5 +1,6 @@
 /* MPI, as this program uses it: one communicator, agreement on failure before every collective step, reductions of 64-bit counts in one
- * checked place. A process that no launcher started is a world of one rank and does without MPI: no daemon beside it, nothing to go wrong. MPI's own errors end the job (MPI_ERRORS_ARE_FATAL). */
+ * checked place. A process that no launcher started is a world of one rank and does without MPI: no daemon beside it, nothing to go wrong.
+ * MPI's own errors end the job (MPI_ERRORS_ARE_FATAL). */
 #ifndef DZ_PARALLEL_WORLD_H
 #define DZ_PARALLEL_WORLD_H
 

@@ -70,7 +70,8 @@ dz_rc dz_synth_prepare(const dz_synth_options *opt, const dz_synth_layout *layou
 /* On every rank, after dz_synth_prepare is done: this rank's pieces, of at most 4 MB per file, dealt out in turn. About 13 MB of memory. */
 dz_rc dz_synth_fill(const dz_synth_options *opt, const dz_synth_layout *layout, int rank, int nranks, dz_error *err);
 
-/* After a failure, on one rank: removes what was made in a directory that was empty before or, if it did not exist, with it (nothing with opt->force). */
+/* After a failure, on one rank: removes what was made in a directory that was empty before or, if it did not exist, with it (nothing with
+ * opt->force). */
 void dz_synth_undo(const dz_synth_options *opt, int existed);
 
 /* All of it in one process. */

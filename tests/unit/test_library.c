@@ -1,0 +1,127 @@
+/* include/deltazoo.h as another program uses it, on an archive made in this process. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/file.h"
+#include "deltazoo.h"
+#include "pipeline/compress.h"
+#include "pipeline/synth.h"
+
+static char dir[] = "/tmp/deltazoo-library-XXXXXX", archive[64], base[64], manifest[64], finetuned[80];
+
+static int make_archive(void **state) {
+    (void)state;
+    dz_error err = {0};
+    dz_world world = {.comm = MPI_COMM_NULL, .progress = MPI_COMM_NULL, .size = 1};
+    if (!mkdtemp(dir)) return -1;
+    snprintf(archive, sizeof archive, "%s/a.h5", dir);
+    snprintf(base, sizeof base, "%s/base", dir);
+    snprintf(manifest, sizeof manifest, "%s/zoo.yaml", dir);
+    snprintf(finetuned, sizeof finetuned, "%s/task-2/model.safetensors", dir);
+    dz_synth_options synth = {.model = "tiny", .layers = 1, .tasks = 2, .dtype = DZ_BF16, .seed = 1, .out_dir = dir};
+    dz_compress_options opt = {.manifest = manifest, .archive = archive, .mem_per_rank = (uint64_t)256 << 20, .quiet = 1};
+    dz_compress_result result = {0};
+    if (dz_synth(&synth, &err) != DZ_OK || dz_compress(&world, &opt, &result, &err) != DZ_OK) printf("%s\n", err.text);
+    dz_compress_result_free(&result);
+    return (int)err.rc;
+}
+
+static int remove_archive(void **state) {
+    (void)state;
+    dz_remove_tree(dir);
+    return 0;
+}
+
+static deltazoo_archive *open_it(void) {
+    deltazoo_archive *a = NULL;
+    char message[256] = "";
+    if (deltazoo_open(archive, &a, message, sizeof message) != DELTAZOO_OK) fail_msg("%s", message);
+    return a;
+}
+
+static void test_tasks_and_tensors_are_listed(void **state) {
+    (void)state;
+    deltazoo_archive *a = open_it();
+    deltazoo_tensor t;
+    assert_int_equal(deltazoo_task_count(a), 2);
+    assert_string_equal(deltazoo_task_name(a, 1), "task-2");
+    assert_null(deltazoo_task_name(a, 2));
+    size_t n = deltazoo_tensor_count(a, 1), lossy = 0;
+    assert_true(n > 5);
+    assert_int_equal(deltazoo_tensor_count(a, 9), 0);
+    for (size_t i = 0; i < n; i++) {
+        assert_int_equal(deltazoo_tensor_at(a, 1, i, &t), DELTAZOO_OK);
+        assert_string_equal(t.dtype, "BF16");
+        uint64_t count = 1;
+        for (uint32_t d = 0; d < t.ndim; d++) count *= t.shape[d];
+        assert_int_equal(t.nbytes, 2 * count);
+        lossy += strcmp(t.policy, "ultradelta") == 0;
+    }
+    assert_int_equal(lossy, 7);
+    assert_int_equal(deltazoo_tensor_at(a, 1, n, &t), DELTAZOO_EUSAGE);
+    deltazoo_close(a);
+}
+
+static void test_exact_tensors_come_back_byte_for_byte_and_lossy_ones_near(void **state) {
+    (void)state;
+    deltazoo_archive *a = open_it();
+    dz_checkpoint *original = NULL;
+    dz_error err = {0};
+    char message[256];
+    assert_int_equal(deltazoo_set_base(a, base, message, sizeof message), DELTAZOO_OK);
+    assert_int_equal(dz_checkpoint_load(finetuned, &original, &err), DZ_OK);
+    for (size_t i = 0; i < deltazoo_tensor_count(a, 1); i++) {
+        deltazoo_tensor t;
+        deltazoo_tensor_at(a, 1, i, &t);
+        int64_t at = dz_checkpoint_find(original, t.name);
+        assert_true(at >= 0 && original->tensors[at].nbytes == t.nbytes);
+        uint8_t *got = malloc(t.nbytes), *want = malloc(t.nbytes);
+        if (deltazoo_restore(a, 1, i, got, message, sizeof message) != DELTAZOO_OK) fail_msg("%s", message);
+        assert_int_equal(dz_checkpoint_read(original, (size_t)at, 0, t.nbytes, want, &err), DZ_OK);
+        int same = memcmp(got, want, t.nbytes) == 0;
+        assert_int_equal(same, strcmp(t.policy, "ultradelta") != 0);
+        free(got);
+        free(want);
+    }
+    dz_checkpoint_free(original);
+    deltazoo_close(a);
+}
+
+static void test_what_cannot_be_is_refused_with_a_text(void **state) {
+    (void)state;
+    deltazoo_archive *a = NULL;
+    char message[256] = "", small[8], other[80];
+    uint8_t byte;
+    assert_int_equal(deltazoo_open("/no/such/archive", &a, message, sizeof message), DELTAZOO_EFAIL);
+    assert_non_null(strstr(message, "/no/such/archive"));
+    assert_int_equal(deltazoo_open("/no/such/archive", &a, small, sizeof small), DELTAZOO_EFAIL);
+    assert_int_equal(strlen(small), sizeof small - 1);
+    assert_int_equal(deltazoo_open("/no/such/archive", &a, NULL, 0), DELTAZOO_EFAIL);
+    a = open_it();
+    assert_int_equal(deltazoo_restore(a, 0, 0, &byte, message, sizeof message), DELTAZOO_EUSAGE);
+    snprintf(other, sizeof other, "%s/task-1", dir); /* a model of the same shapes, but not the base */
+    assert_int_equal(deltazoo_set_base(a, other, message, sizeof message), DELTAZOO_OK);
+    int refused = 0;
+    for (size_t i = 0; i < deltazoo_tensor_count(a, 1); i++) {
+        deltazoo_tensor t;
+        deltazoo_tensor_at(a, 1, i, &t);
+        void *dst = malloc(t.nbytes);
+        refused += deltazoo_restore(a, 1, i, dst, message, sizeof message) == DELTAZOO_EFAIL && strstr(message, "not the base") != NULL;
+        free(dst);
+    }
+    assert_true(refused >= 7);
+    deltazoo_close(a);
+    deltazoo_close(NULL);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_tasks_and_tensors_are_listed),
+                                       cmocka_unit_test(test_exact_tensors_come_back_byte_for_byte_and_lossy_ones_near),
+                                       cmocka_unit_test(test_what_cannot_be_is_refused_with_a_text)};
+    return cmocka_run_group_tests(tests, make_archive, remove_archive);
+}
