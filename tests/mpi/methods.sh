@@ -51,5 +51,7 @@ for t in json.load(sys.stdin)['tasks']:
         result "$method meets a target ratio of $ratio on disk" $?
     done
 done
+ZOO=$dir/zoo/zoo.yaml ARCHIVE=$dir/job.h5 RANKS=2 bash jobs/compress.sbatch >/dev/null 2>&1 && [ -s "$dir/job.json" ]
+result "jobs/compress.sbatch runs as a plain script" $?
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]
