@@ -64,7 +64,7 @@ dz_rc dz_synth_layout_new(const dz_synth_options *opt, dz_synth_layout **out, dz
 void dz_synth_layout_free(dz_synth_layout *layout); /* accepts NULL */
 
 /* On one rank: the directories, files of full size with their headers, config.json, index, zoo.yaml. A directory that holds anything is
- * refused (DZ_EFAIL) unless opt->force; then model files of an earlier zoo in base and in the tasks written are removed first. */
+ * refused (DZ_EUSAGE) unless opt->force; then model files of an earlier zoo in base and in the tasks written are removed first. */
 dz_rc dz_synth_prepare(const dz_synth_options *opt, const dz_synth_layout *layout, dz_error *err);
 
 /* On every rank, after dz_synth_prepare is done: this rank's pieces, of at most 4 MB per file, dealt out in turn. About 13 MB of memory. */

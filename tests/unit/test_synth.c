@@ -402,7 +402,7 @@ static void test_a_used_directory_is_refused_and_force_replaces_it(void **state)
     opt.shard_bytes = 1 << 20;
     must_synth(&opt, 1);
     opt.shard_bytes = 0;
-    assert_int_equal(dz_synth(&opt, &err), DZ_EFAIL);
+    assert_int_equal(dz_synth(&opt, &err), DZ_EUSAGE);
     assert_non_null(strstr(err.text, opt.out_dir));
     opt.force = 1;
     must_synth(&opt, 1);
