@@ -212,6 +212,9 @@ static dz_rc write_task(hid_t tasks, const char *path, dz_task_entry *t, dz_erro
 static hid_t create_file(const char *path) {
     hid_t access = H5Pcreate(H5P_FILE_ACCESS), create = H5Pcreate(H5P_FILE_CREATE);
     H5Pset_libver_bounds(access, H5F_LIBVER_V110, H5F_LIBVER_V110); /* the same bytes from any later library */
+#if H5_VERSION_GE(1, 10, 7)
+    H5Pset_file_locking(access, 0, 1); /* the job holds a lock of its own on this file */
+#endif
     H5Pset_meta_block_size(access, 512);
     H5Pset_small_data_block_size(access, 512);
     H5Pset_attr_phase_change(create, 64, 0);

@@ -1,8 +1,11 @@
 #include "pipeline/compress.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -33,6 +36,34 @@ static dz_rc check_output(const dz_compress_options *opt, dz_error *err) {
         dz_fail(err, DZ_EUSAGE, "%s: its directory cannot be written to", opt->archive);
     free(dir);
     return err->rc;
+}
+
+/* Rank 0: NAME.partial is this job's while it runs, so that two jobs for one archive do not write into each other. One that a killed job
+ * has left is free. File systems without locks are taken as they are. */
+static dz_rc take_lock(dz_job *job, dz_error *err) {
+    char *partial = dz_format(err, "%s.partial", job->opt->archive);
+    if (!partial) return err->rc;
+    int fd = open(partial, O_RDWR | O_CREAT | O_CLOEXEC | O_NONBLOCK, 0666);
+    if (fd < 0) {
+        dz_fail(err, DZ_EUSAGE, "%s: cannot create: %s", partial, strerror(errno));
+    } else if (flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+        dz_fail(err, DZ_EUSAGE, "%s: another job is writing this archive", partial);
+        close(fd);
+    } else {
+        job->lock_fd = fd;
+    }
+    free(partial);
+    return err->rc;
+}
+
+/* Rank 0: after a failure nothing is left; after success NAME.partial has become the archive. */
+static void drop_lock(dz_job *job, dz_rc rc) {
+    dz_error none = {0};
+    char *partial = job->lock_fd >= 0 && rc != DZ_OK ? dz_format(&none, "%s.partial", job->opt->archive) : NULL;
+    if (partial) unlink(partial);
+    free(partial);
+    if (job->lock_fd >= 0) close(job->lock_fd);
+    job->lock_fd = -1;
 }
 
 /* Splits the memory budget: fixed buffers first, then a quarter for coded blocks and the rest for levels kept between passes. */
@@ -111,6 +142,7 @@ static dz_rc check_no_input(const dz_job *job, dz_error *err) {
 static dz_rc open_job(dz_job *job, dz_error *err) {
     const dz_world *world = job->world;
     dz_rc rc = world->rank == 0 ? check_output(job->opt, err) : DZ_OK;
+    if (world->rank == 0 && rc == DZ_OK) rc = take_lock(job, err);
     if ((rc = dz_agree(world, rc, err)) != DZ_OK) return rc;
     if ((rc = dz_zoo_open(world, job->opt->manifest, &job->opt->recipe, &job->zoo, err)) != DZ_OK) return rc;
     if ((rc = dz_agree(world, world->rank == 0 ? check_no_input(job, err) : DZ_OK, err)) != DZ_OK) return rc;
@@ -227,7 +259,7 @@ static dz_rc prune_and_code(dz_job *job, dz_error *err) {
 
 dz_rc dz_compress(const dz_world *world, const dz_compress_options *opt, dz_compress_result *result, dz_error *err) {
     double begun = dz_now();
-    dz_job job = {.world = world, .opt = opt, .spool = {.fd = -1}};
+    dz_job job = {.world = world, .opt = opt, .spool = {.fd = -1}, .lock_fd = -1};
     dz_rc rc = open_job(&job, err);
     job.secs[DZ_PHASE_OPEN] = dz_now() - begun;
     if (rc == DZ_OK) rc = dz_job_statistics(&job, err);
@@ -241,6 +273,7 @@ dz_rc dz_compress(const dz_world *world, const dz_compress_options *opt, dz_comp
         if (world->rank == 0) result->recipe_name = dz_strdup(job.zoo.recipe->name, err);
         rc = dz_agree(world, err->rc, err);
     }
+    drop_lock(&job, rc);
     if (job.plan)
         close_job(&job);
     else

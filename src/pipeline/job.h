@@ -40,6 +40,7 @@ typedef struct dz_job {
     uint8_t **cached;                         /* [units of this rank] their packed levels in the cache, or NULL */
     double *gamma, *trace_norm, *trace_error; /* [tasks] */
     double trace_reference;
+    int lock_fd;         /* rank 0: NAME.partial, locked while this job runs; else -1 */
     dz_catalog *catalog; /* rank 0, from dz_job_layout on */
     double secs[DZ_PHASES];
     double bytes_read;

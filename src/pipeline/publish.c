@@ -224,7 +224,6 @@ dz_rc dz_job_layout(dz_job *job, dz_error *err) {
         job->catalog = dz_alloc(1, sizeof *job->catalog, err);
         if (job->catalog && make_catalog(job, job->catalog, err) == DZ_OK) dz_archive_layout(partial, job->catalog, err);
         if (err->rc == DZ_OK) dz_share_structures(job->catalog);
-        if (err->rc != DZ_OK) unlink(partial);
     }
     free(partial);
     return dz_agree(job->world, err->rc, err);
@@ -253,7 +252,6 @@ dz_rc dz_job_write(dz_job *job, dz_error *err) {
         rc = dz_agree(world, err->rc, err);
     }
     if (rc == DZ_OK) rc = dz_agree(world, world->rank == 0 ? check_and_publish(partial, job->opt->archive, err) : DZ_OK, err);
-    if (rc != DZ_OK && world->rank == 0 && partial) unlink(partial);
     job->secs[DZ_PHASE_WRITE] = dz_progress_end(&progress);
     dz_extent_close(&w);
     free(where);
