@@ -47,7 +47,7 @@ dz_rc dz_agree(const dz_world *world, dz_rc rc, dz_error *err) {
         char text[DZ_ERROR_TEXT];
     } told = {0};
     if (world->rank == first) {
-        told.rc = rc;
+        told.rc = (int)rc;
         told.problems = err->problems;
         memcpy(told.text, err->text, sizeof told.text);
     }
