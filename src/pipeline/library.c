@@ -16,7 +16,7 @@ struct deltazoo_archive {
 
 static int told(const dz_error *err, char *message, size_t size) {
     if (message && size) snprintf(message, size, "%s", err->text);
-    return err->rc;
+    return (int)err->rc;
 }
 
 int deltazoo_open(const char *path, deltazoo_archive **out, char *message, size_t size) {
