@@ -61,16 +61,18 @@ void dz_job_set_values(dz_job *job) {
 
 static double entropy_bits(const dz_lossy *l) { return (double)dz_entropy_fixed(l->histogram, (size_t)1 << l->grid.bits) / 65536; }
 
+/* Under method auto a density is the chance of an element with a value; those without one are dropped beside it. */
+static void set_density(dz_lossy *l, const dz_pair *pair, double density) {
+    l->density = density;
+    l->sparsity = 1 - density * (1 - (double)l->histogram[1] / (double)pair->tiles.common);
+}
+
 /* Densities of a task's tensors under method auto: the share of elements with a value that is kept. Noise n var / p for h bits an element
  * sampled: by Lagrange p is proportional to std / sqrt(h), at most 1 (`optimal` of section 3 with the levels' whole entropy as price). */
 static void densities(dz_job *job, size_t task, dz_alloc_tensor *tensors, const uint32_t *number, size_t n) {
     dz_allocate_optimal(tensors, n, job->task_sparsity[task]);
-    for (size_t i = 0; i < n; i++) {
-        dz_lossy *l = &job->lossy[number[i]];
-        uint64_t zeros = l->histogram[1];
-        l->density = 1 - tensors[i].sparsity;
-        l->sparsity = 1 - l->density * (1 - (double)zeros / (double)tensors[i].count);
-    }
+    for (size_t i = 0; i < n; i++)
+        set_density(&job->lossy[number[i]], &job->plan->pairs[job->plan->lossy[number[i]]], 1 - tensors[i].sparsity);
 }
 
 dz_rc dz_job_allocate_task(dz_job *job, size_t task, dz_error *err) {
@@ -88,6 +90,7 @@ dz_rc dz_job_allocate_task(dz_job *job, size_t task, dz_error *err) {
         l->sparsity = isnan(pair->sparsity) ? sparsity : pair->sparsity;
         if (r->method == DZ_METHOD_BITDELTA) l->sparsity = 0;
         l->density = 1 - l->sparsity;
+        if (r->method == DZ_METHOD_AUTO) set_density(l, pair, 1 - l->sparsity);  /* a rule's own stays; the others follow below */
         if (!isnan(pair->sparsity) || r->method == DZ_METHOD_BITDELTA) continue; /* its own, outside the allocation */
         double std = r->method == DZ_METHOD_AUTO ? sqrt(l->sums[1] / (double)pair->tiles.common) : dz_quantised_std(&l->grid, l->histogram);
         number[n] = (uint32_t)i;

@@ -40,6 +40,19 @@ cosine() { "$DELTAZOO" compare -q "$dir/a.h5" --task task-1 --base "$dir/zoo/bas
 "$DELTAZOO" compress -q --force "$dir/zoo/zoo.yaml" -o "$dir/a.h5" --set method=bitdelta >/dev/null
 "$PYTHON" -c "c = $(cosine); exit(not 0.6 < c < 0.85)"; result "bitdelta keeps the signs" $?
 
+# A rule's own sparsity under auto: the estimate stays unbiased (relative error about sqrt(1.4 / 0.1 - 1) = 3.6; 6.7 when its scale took the zeros twice).
+cat >"$dir/rule.yaml" <<'END'
+method: auto
+gain: 1
+tensors:
+  - {match: "*.mlp.c_fc.weight", policy: ultradelta, sparsity: 0.9}
+  - {match: "*", policy: lossless}
+END
+"$DELTAZOO" compress -q --force "$dir/zoo/zoo.yaml" -o "$dir/a.h5" --recipe "$dir/rule.yaml" >/dev/null
+"$DELTAZOO" compare -q "$dir/a.h5" --task task-1 --base "$dir/zoo/base" --finetuned "$dir/zoo/task-1" --json |
+    "$PYTHON" -c "import json,sys; e = json.load(sys.stdin)['lossy']['relative_error']; print(e); sys.exit(not 2 < e < 5)"
+result "auto with a rule's own sparsity is unbiased" $?
+
 for method in auto ultradelta; do
     for ratio in 50 100 200 400 800; do
         "$DELTAZOO" compress -q --force "$dir/zoo/zoo.yaml" -o "$dir/a.h5" --set method=$method --set target_ratio=$ratio >/dev/null 2>&1
