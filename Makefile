@@ -2,6 +2,7 @@
 #
 #   make MPICC=mpicc HDF5_PREFIX=/opt/hdf5          on a cluster, after `module load`
 #   make FLAVOUR=asan                                 address and undefined behaviour sanitizers, in build/asan
+#   make FLAVOUR=fault                                faults on purpose (src/base/fault.h), in build/fault
 #   make CC=clang WERROR=1                            warnings as errors (CI)
 
 FLAVOUR ?= release
@@ -16,6 +17,7 @@ WARN := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes -Wmis
 CSTD := -std=c11 -D_GNU_SOURCE -fPIC -ffp-contract=off -fno-math-errno -fvisibility=hidden
 OPT_release := -O3 -g
 OPT_clang := -O2
+OPT_fault := -O2 -g -DDZ_FAULTS
 OPT_asan := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 LD_asan := -fsanitize=address,undefined
 
@@ -48,7 +50,7 @@ UNIT := $(patsubst tests/unit/%.c,$(B)/unit/%,$(wildcard tests/unit/test_*.c))
 BENCH := $(patsubst tests/bench/%.c,$(B)/bench/%,$(wildcard tests/bench/bench_*.c))
 RECIPES := $(sort $(wildcard config/recipes/*.yaml))
 
-.PHONY: all deps demo check check-unit check-asan bench experiments install format lint clean units
+.PHONY: all deps demo check check-unit check-asan check-crash bench experiments install format lint clean units
 .SECONDARY:
 all: build/deltazoo build/libdeltazoo.so
 
@@ -101,6 +103,7 @@ demo: deps
 
 check: deps
 	@$(MAKE) --no-print-directory all units
+	@$(MAKE) --no-print-directory FLAVOUR=fault build/fault/deltazoo
 	@tests/check.sh
 
 check-unit: units
@@ -109,6 +112,12 @@ check-unit: units
 check-asan: deps
 	@$(MAKE) --no-print-directory FLAVOUR=asan build/asan/deltazoo units
 	@FLAVOUR=asan tests/check.sh
+
+# Faults on purpose, the long matrix; CRASH_REPORT=results/reliability.md keeps the table.
+check-crash: deps
+	@$(MAKE) --no-print-directory all
+	@$(MAKE) --no-print-directory FLAVOUR=fault build/fault/deltazoo
+	@. tests/env.sh && $(PYTHON) tests/crash/run.py $(if $(CRASH_REPORT),--report $(CRASH_REPORT))
 
 bench: deps
 	@$(MAKE) --no-print-directory all

@@ -47,6 +47,7 @@ if [ "$only" = all ]; then
     for t in tests/mpi/*.sh tests/reader/test_*.sh tests/torch/test_*.sh; do
         [ -e "$t" ] && suite "${t#tests/}" bash "$t"
     done
+    [ -x build/fault/deltazoo ] && suite crash "$PYTHON" tests/crash/run.py --quick
     [ -e tests/cli/run.py ] && suite cli "$PYTHON" tests/cli/run.py
 fi
 echo "$passed passed, $failed failed"

@@ -28,14 +28,33 @@ void dz_catalog_free(dz_catalog *c) {
     free(c);
 }
 
+static int find_blob(const dz_catalog *c, dz_digest digest, uint64_t len, uint32_t *number) {
+    for (size_t i = 0; i < c->nblobs; i++) {
+        if (c->blobs[i].digest.hi != digest.hi || c->blobs[i].digest.lo != digest.lo || c->blobs[i].raw_size != len) continue;
+        *number = (uint32_t)i;
+        return 1;
+    }
+    return 0;
+}
+
+dz_rc dz_catalog_copy_blob(dz_catalog *c, const dz_catalog *from, uint32_t number, uint32_t *added, dz_error *err) {
+    if (number >= from->nblobs || from->blobs[number].length > from->blob_data.len ||
+        from->blobs[number].offset > from->blob_data.len - from->blobs[number].length)
+        return dz_fail(err, DZ_EDAMAGE, "%s: shared file (blob) %u is not in the archive", from->path ? from->path : "archive", number);
+    dz_blob_row row = from->blobs[number];
+    if (find_blob(c, row.digest, row.raw_size, added)) return DZ_OK;
+    if (dz_grow((void **)&c->blobs, &c->blobs_cap, c->nblobs + 1, sizeof *c->blobs, err) != DZ_OK) return err->rc;
+    const uint8_t *coded = from->blob_data.data + row.offset;
+    row.offset = c->blob_data.len;
+    if (dz_buf_put(&c->blob_data, coded, (size_t)row.length, err) != DZ_OK) return err->rc;
+    c->blobs[c->nblobs] = row;
+    *added = (uint32_t)c->nblobs++;
+    return DZ_OK;
+}
+
 dz_rc dz_catalog_add_blob(dz_catalog *c, const void *bytes, size_t len, uint32_t *number, dz_error *err) {
     dz_digest digest = dz_digest_of(bytes, len);
-    for (size_t i = 0; i < c->nblobs; i++) {
-        if (c->blobs[i].digest.hi == digest.hi && c->blobs[i].digest.lo == digest.lo && c->blobs[i].raw_size == len) {
-            *number = (uint32_t)i;
-            return DZ_OK;
-        }
-    }
+    if (find_blob(c, digest, len, number)) return DZ_OK;
     size_t bound = ZSTD_compressBound(len);
     if (dz_grow((void **)&c->blobs, &c->blobs_cap, c->nblobs + 1, sizeof *c->blobs, err) != DZ_OK) return err->rc;
     if (dz_buf_reserve(&c->blob_data, bound, err) != DZ_OK) return err->rc;

@@ -95,6 +95,9 @@ void dz_catalog_free(dz_catalog *catalog); /* accepts NULL */
 /* Adds bytes as a blob (or finds an identical one); `*number` is its row. */
 dz_rc dz_catalog_add_blob(dz_catalog *catalog, const void *bytes, size_t len, uint32_t *number, dz_error *err);
 
+/* Adds the blob `number` of another catalog as it is, without unpacking it (or finds an identical one). */
+dz_rc dz_catalog_copy_blob(dz_catalog *catalog, const dz_catalog *from, uint32_t number, uint32_t *added, dz_error *err);
+
 /* The raw bytes of a blob; the caller frees. Checked against size and digest (DZ_EDAMAGE). A NUL follows the bytes. */
 dz_rc dz_catalog_blob(const dz_catalog *catalog, uint32_t number, char **out, size_t *len, dz_error *err);
 

@@ -388,7 +388,7 @@ dz_rc dz_archive_open(const char *path, dz_archive **out, dz_error *err) {
     if (!a) return err->rc;
     a->fd = -1;
     if (!(a->path = dz_strdup(path, err)) || !(a->catalog = dz_alloc(1, sizeof *a->catalog, err))) goto out;
-    a->fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    a->fd = dz_open(path, O_RDONLY | O_NONBLOCK);
     if (a->fd < 0 || fstat(a->fd, &st) != 0) {
         dz_fail(err, DZ_EFAIL, "%s: cannot open: %s", path, strerror(errno));
         goto out;

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "archive/schema.h"
+#include "base/fault.h"
 #include "base/file.h"
 
 #define PENDING_MAX ((size_t)8 << 20)
@@ -228,7 +229,7 @@ static hid_t create_file(const char *path) {
 /* Reserves the disk space now: a full disk is then one clear error before any payload is written. */
 static dz_rc reserve(const char *path, dz_catalog *c, dz_error *err) {
     struct stat st;
-    int fd = open(path, O_RDWR | O_CLOEXEC);
+    int fd = dz_open(path, O_RDWR);
     if (fd < 0 || fstat(fd, &st) != 0) {
         dz_fail(err, DZ_EFAIL, "%s: cannot open: %s", path, strerror(errno));
     } else {
@@ -254,6 +255,7 @@ dz_rc dz_archive_layout(const char *path, dz_catalog *c, dz_error *err) {
     if (err->rc == DZ_OK && tasks < 0) dz_hdf5_fail(err, DZ_EFAIL, path, "tasks");
     for (size_t t = 0; t < c->ntasks && err->rc == DZ_OK; t++) write_task(tasks, path, &c->tasks[t], err);
     if (tasks >= 0) H5Gclose(tasks);
+    if (dz_fault("layout")) dz_fail(err, DZ_EFAIL, "%s: cannot write: a fault on purpose", path);
     if (H5Fclose(file) < 0 && err->rc == DZ_OK) dz_hdf5_fail(err, DZ_EFAIL, path, "cannot close");
     if (err->rc == DZ_OK) reserve(path, c, err);
     return err->rc;
@@ -262,7 +264,7 @@ dz_rc dz_archive_layout(const char *path, dz_catalog *c, dz_error *err) {
 dz_rc dz_extent_open(dz_extent_writer *w, const char *path, dz_error *err) {
     *w = (dz_extent_writer){.path = dz_strdup(path, err), .fd = -1};
     if (!w->path) return err->rc;
-    w->fd = open(path, O_RDWR | O_CLOEXEC);
+    w->fd = dz_open(path, O_RDWR);
     if (w->fd < 0) return dz_fail(err, DZ_EFAIL, "%s: cannot open: %s", path, strerror(errno));
     return DZ_OK;
 }
@@ -288,7 +290,7 @@ dz_rc dz_extent_put(dz_extent_writer *w, uint64_t offset, const void *bytes, siz
 
 dz_rc dz_extent_finish(dz_extent_writer *w, dz_error *err) {
     if (flush(w, err) != DZ_OK) return err->rc;
-    if (fsync(w->fd) != 0) return dz_fail(err, DZ_EFAIL, "%s: cannot sync: %s", w->path, strerror(errno));
+    if (dz_fsync(w->fd) != 0) return dz_fail(err, DZ_EFAIL, "%s: cannot sync: %s", w->path, strerror(errno));
     for (size_t i = 0; i < w->n; i++) {
         const dz_extent *e = &w->extents[i];
         w->pending.len = 0;
@@ -311,10 +313,10 @@ void dz_extent_close(dz_extent_writer *w) {
 }
 
 dz_rc dz_archive_publish(const char *partial, const char *path, dz_error *err) {
-    int fd = open(partial, O_RDWR | O_CLOEXEC);
-    if (fd < 0 || fsync(fd) != 0) dz_fail(err, DZ_EFAIL, "%s: cannot sync: %s", partial, strerror(errno));
+    int fd = dz_open(partial, O_RDWR);
+    if (fd < 0 || dz_fsync(fd) != 0) dz_fail(err, DZ_EFAIL, "%s: cannot sync: %s", partial, strerror(errno));
     if (fd >= 0) close(fd);
-    if (err->rc == DZ_OK && rename(partial, path) != 0)
+    if (err->rc == DZ_OK && dz_rename(partial, path) != 0)
         dz_fail(err, DZ_EFAIL, "%s: cannot rename to %s: %s", partial, path, strerror(errno));
     return err->rc == DZ_OK ? dz_fsync_parent(path, err) : err->rc;
 }

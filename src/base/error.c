@@ -43,6 +43,7 @@ int dz_exit_code(dz_rc rc) {
         case DZ_EDAMAGE: return 3;
         case DZ_EINTERRUPT: return 75;
         case DZ_EFAIL:
+        case DZ_EVALUE:
         case DZ_ENOMEM: break;
     }
     return 1;

@@ -14,7 +14,8 @@ typedef enum dz_rc {
     DZ_EUSAGE = 2,     /* command line, recipe or manifest: exit 2 */
     DZ_EDAMAGE = 3,    /* an archive is damaged: exit 3 */
     DZ_EINTERRUPT = 4, /* stopped early, may be resumed: exit 75 */
-    DZ_ENOMEM = 5      /* out of memory: exit 1 */
+    DZ_ENOMEM = 5,     /* out of memory: exit 1 */
+    DZ_EVALUE = 6      /* values of a model that cannot be compressed, so that trying again is of no use: exit 1 */
 } dz_rc;
 
 #define DZ_ERROR_TEXT 4096

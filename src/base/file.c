@@ -3,26 +3,45 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/fault.h"
 #include "base/mem.h"
 
 #define IO_PIECE ((size_t)1 << 30) /* the kernel moves at most 2^31 - 4096 bytes in a call */
 
+/* -1 with errno set, where a fault is wanted; 0 otherwise. */
+static int fails(const char *point) {
+    int fault = dz_fault(point);
+    if (fault) errno = fault;
+    return fault ? -1 : 0;
+}
+
+int dz_open(const char *path, int flags) { return fails("open") ? -1 : open(path, flags | O_CLOEXEC, 0666); }
+int dz_fsync(int fd) { return fails("sync") ? -1 : fsync(fd); }
+int dz_rename(const char *from, const char *to) { return fails("rename") ? -1 : rename(from, to); }
+
+static _Atomic uint64_t activity;
+
+uint64_t dz_activity(void) { return atomic_load_explicit(&activity, memory_order_relaxed); }
+void dz_moved(void) { atomic_fetch_add_explicit(&activity, 1, memory_order_relaxed); }
+
 dz_rc dz_pread_all(int fd, const char *path, void *dst, size_t len, uint64_t offset, dz_error *err) {
     uint8_t *at = dst;
     while (len > 0) {
-        ssize_t got = pread(fd, at, len < IO_PIECE ? len : IO_PIECE, (off_t)offset);
+        ssize_t got = fails("read") ? -1 : pread(fd, at, len < IO_PIECE ? len : IO_PIECE, (off_t)offset);
         if (got < 0 && errno == EINTR) continue;
         if (got < 0) return dz_fail(err, DZ_EFAIL, "%s: cannot read at byte %llu: %s", path, (unsigned long long)offset, strerror(errno));
         if (got == 0) return dz_fail(err, DZ_EFAIL, "%s: ends at byte %llu, %zu bytes too early", path, (unsigned long long)offset, len);
         at += got;
         len -= (size_t)got;
         offset += (uint64_t)got;
+        dz_moved();
     }
     return DZ_OK;
 }
@@ -30,7 +49,7 @@ dz_rc dz_pread_all(int fd, const char *path, void *dst, size_t len, uint64_t off
 dz_rc dz_pwrite_all(int fd, const char *path, const void *src, size_t len, uint64_t offset, dz_error *err) {
     const uint8_t *at = src;
     while (len > 0) {
-        ssize_t put = pwrite(fd, at, len < IO_PIECE ? len : IO_PIECE, (off_t)offset);
+        ssize_t put = fails("write") ? -1 : pwrite(fd, at, len < IO_PIECE ? len : IO_PIECE, (off_t)offset);
         if (put < 0 && errno == EINTR) continue;
         if (put <= 0)
             return dz_fail(err, DZ_EFAIL, "%s: cannot write at byte %llu: %s", path, (unsigned long long)offset,
@@ -38,6 +57,7 @@ dz_rc dz_pwrite_all(int fd, const char *path, const void *src, size_t len, uint6
         at += put;
         len -= (size_t)put;
         offset += (uint64_t)put;
+        dz_moved();
     }
     return DZ_OK;
 }
@@ -45,9 +65,9 @@ dz_rc dz_pwrite_all(int fd, const char *path, const void *src, size_t len, uint6
 dz_rc dz_fsync_parent(const char *path, dz_error *err) {
     char *dir = dz_path_beside(path, ".", err);
     if (!dir) return err->rc;
-    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int fd = dz_open(dir, O_RDONLY | O_DIRECTORY);
     dz_rc rc = DZ_OK;
-    if (fd < 0 || (fsync(fd) != 0 && errno != EINVAL))
+    if (fd < 0 || (dz_fsync(fd) != 0 && errno != EINVAL))
         rc = dz_fail(err, DZ_EFAIL, "%s: cannot sync the directory: %s", dir, strerror(errno));
     if (fd >= 0) close(fd);
     free(dir);
@@ -57,7 +77,7 @@ dz_rc dz_fsync_parent(const char *path, dz_error *err) {
 dz_rc dz_read_file(const char *path, size_t max, char **out, size_t *len, dz_error *err) {
     char *text = NULL;
     struct stat st;
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO must not hold us up: it is refused below */
+    int fd = dz_open(path, O_RDONLY | O_NONBLOCK); /* a FIFO must not hold us up: it is refused below */
     if (fd < 0 || fstat(fd, &st) != 0) {
         dz_fail(err, DZ_EFAIL, "%s: cannot open: %s", path, strerror(errno));
         goto out;

@@ -8,9 +8,18 @@
 
 #include "base/error.h"
 
+/* The system's calls, where faults can be put on purpose (base/fault.h). Close-on-exec; a file that is made has mode 0666. */
+int dz_open(const char *path, int flags);
+int dz_fsync(int fd);
+int dz_rename(const char *from, const char *to);
+
 /* Reads exactly `len` bytes at `offset`; a shorter file is an error. `path` is for the message. */
 dz_rc dz_pread_all(int fd, const char *path, void *dst, size_t len, uint64_t offset, dz_error *err);
 dz_rc dz_pwrite_all(int fd, const char *path, const void *src, size_t len, uint64_t offset, dz_error *err);
+
+/* Counts what moves in this process: every read and write above, and what dz_moved is called for. For the watchdog. */
+uint64_t dz_activity(void);
+void dz_moved(void);
 
 /* fsync of the directory that holds `path`, so that a create, rename or unlink in it is durable. */
 dz_rc dz_fsync_parent(const char *path, dz_error *err);

@@ -4,13 +4,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/fault.h"
+
 static void *checked(size_t count, size_t size, int zero, dz_error *err) {
     size_t nbytes;
     if (__builtin_mul_overflow(count, size, &nbytes)) {
         dz_fail(err, DZ_ENOMEM, "a buffer of %zu x %zu bytes is too large", count, size);
         return NULL;
     }
-    void *ptr = zero ? calloc(nbytes ? nbytes : 1, 1) : malloc(nbytes ? nbytes : 1);
+    void *ptr = dz_fault("alloc") ? NULL : zero ? calloc(nbytes ? nbytes : 1, 1) : malloc(nbytes ? nbytes : 1);
     if (!ptr) dz_fail(err, DZ_ENOMEM, "out of memory: %zu bytes wanted", nbytes);
     return ptr;
 }
@@ -25,7 +27,7 @@ dz_rc dz_grow(void **ptr, size_t *cap, size_t need, size_t size, dz_error *err) 
         if (__builtin_mul_overflow(want, (size_t)2, &want)) want = need;
     }
     if (__builtin_mul_overflow(want, size, &nbytes)) return dz_fail(err, DZ_ENOMEM, "a buffer of %zu x %zu bytes is too large", want, size);
-    void *grown = realloc(*ptr, nbytes);
+    void *grown = dz_fault("alloc") ? NULL : realloc(*ptr, nbytes);
     if (!grown) return dz_fail(err, DZ_ENOMEM, "out of memory: %zu bytes wanted", nbytes);
     *ptr = grown;
     *cap = want;

@@ -20,6 +20,10 @@ static void print_phases(const dz_compress_result *r) {
 /* Rank 0: tells the result as the archive has it, not as the job remembers it. */
 static dz_rc tell(const dz_compress_options *opt, const dz_compress_result *r, const char *report, dz_error *err) {
     dz_archive *archive = NULL;
+    if (r->nothing_to_do) {
+        printf("%s: has all tasks of %s already\n", opt->archive, opt->manifest);
+        return DZ_OK;
+    }
     if (dz_archive_open(opt->archive, &archive, err) != DZ_OK) return err->rc;
     dz_print_notes(&r->notes);
     const dz_task_entry *first = &archive->catalog->tasks[0];
@@ -48,14 +52,18 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
     dz_option_list sets = {0};
     dz_compress_result result = {0};
     const char *report = NULL, *args[1];
-    int helped = 0;
+    int helped = 0, watchdog = 1800;
     const dz_option options[] = {
         {"output", 'o', DZ_OPTION_TEXT, &opt.archive, "ARCHIVE", "the HDF5 file to write"},
         {"recipe", 0, DZ_OPTION_TEXT, &opt.recipe.recipe, "FILE|NAME", "what is done to which tensor (by default: by architecture)"},
         {"set", 0, DZ_OPTION_LIST, &sets, "KEY=VALUE", "overrides one key of the recipe; may be repeated"},
         {"force", 0, DZ_OPTION_FLAG, &opt.force, NULL, "replace an existing archive"},
+        {"append", 0, DZ_OPTION_FLAG, &opt.append, NULL, "add the zoo's tasks to an existing archive"},
+        {"replace", 0, DZ_OPTION_FLAG, &opt.replace, NULL, "append, taking the place of tasks of the same name"},
+        {"skip-existing", 0, DZ_OPTION_FLAG, &opt.skip_existing, NULL, "append only tasks that the archive has not"},
         {"mem-per-rank", 0, DZ_OPTION_SIZE, &opt.mem_per_rank, "SIZE", "memory each rank may use (2G)"},
         {"report", 0, DZ_OPTION_TEXT, &report, "FILE.json", "what was done, for programs"},
+        {"watchdog", 0, DZ_OPTION_INT, &watchdog, "SECONDS", "end with code 75 after so long without progress (1800; 0: never)"},
         {"quiet", 'q', DZ_OPTION_FLAG, &opt.quiet, NULL, "no progress"},
         {NULL, 0, DZ_OPTION_FLAG, NULL, NULL, NULL}};
     dz_rc rc = dz_parse_options(world, &DZ_CMD_COMPRESS, argc, argv, options, args, 1, &helped, err);
@@ -64,6 +72,12 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
         rc = dz_fail(err, DZ_EUSAGE, "compress: -o ARCHIVE is needed");
         goto out;
     }
+    if (opt.force && (opt.append || opt.replace || opt.skip_existing)) {
+        rc = dz_fail(err, DZ_EUSAGE, "compress: --force would do away with what --append keeps; give one of them");
+        goto out;
+    }
+    opt.append |= opt.replace || opt.skip_existing;
+    opt.watchdog = watchdog;
     opt.manifest = args[0];
     opt.recipe.sets = sets.values;
     opt.recipe.nsets = sets.n;
@@ -77,5 +91,5 @@ out:
 }
 
 const dz_command DZ_CMD_COMPRESS = {
-    "compress", "ZOO.yaml -o ARCHIVE [--recipe FILE|NAME] [--set KEY=VALUE]... [--mem-per-rank SIZE] [--report FILE.json]",
+    "compress", "ZOO.yaml -o ARCHIVE [--recipe FILE|NAME] [--set KEY=VALUE]... [--append] [--mem-per-rank SIZE] [--report FILE.json]",
     "Compresses the fine-tuned models of a zoo against their base into one archive.", run};

@@ -79,7 +79,7 @@ static dz_rc add_shard(dz_checkpoint *ck, const char *file, const char *path, dz
     s->file = dz_strdup(file, err);
     s->path = dz_strdup(path, err);
     if (!s->file || !s->path) return err->rc;
-    s->fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO must not hold us up: it is refused below */
+    s->fd = dz_open(path, O_RDONLY | O_NONBLOCK); /* a FIFO must not hold us up: it is refused below */
     if (s->fd < 0 || fstat(s->fd, &st) != 0) return dz_fail(err, DZ_EFAIL, "%s: cannot open: %s", path, strerror(errno));
     if (!S_ISREG(st.st_mode)) return dz_fail(err, DZ_EFAIL, "%s: not a regular file", path);
     s->size = (uint64_t)st.st_size;
@@ -383,13 +383,13 @@ int64_t dz_checkpoint_find(const dz_checkpoint *ck, const char *name) {
 }
 
 static int open_shard(dz_checkpoint *ck, dz_shard *s) {
-    s->fd = open(s->path, O_RDONLY | O_CLOEXEC);
+    s->fd = dz_open(s->path, O_RDONLY);
     if (s->fd < 0 && errno == EMFILE) { /* a zoo of many shards: let go of the others and try again */
         for (size_t i = 0; i < ck->nshards; i++) {
             if (ck->shards[i].fd >= 0) close(ck->shards[i].fd);
             ck->shards[i].fd = -1;
         }
-        s->fd = open(s->path, O_RDONLY | O_CLOEXEC);
+        s->fd = dz_open(s->path, O_RDONLY);
     }
     return s->fd;
 }

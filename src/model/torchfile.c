@@ -97,7 +97,7 @@ static dz_rc check_byte_order(const torch_file *f, dz_error *err) {
 
 static dz_rc open_file(torch_file *f, dz_error *err) {
     struct stat st;
-    int fd = open(f->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* no FIFO holds us up */
+    int fd = dz_open(f->path, O_RDONLY | O_NONBLOCK); /* no FIFO holds us up */
     if (fd < 0 || fstat(fd, &st) != 0) {
         dz_fail(err, DZ_EFAIL, "%s: cannot open: %s", f->path, strerror(errno));
     } else if (!S_ISREG(st.st_mode)) {

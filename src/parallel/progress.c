@@ -5,10 +5,14 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/fault.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "parallel/watchdog.h"
 
-#define TAG 7
+#define TAG 7       /* to rank 0: bytes done, and LAST or STOP */
+#define TAG_ORDER 8 /* from rank 0: NEWS or STOP */
+enum { NEWS = 0, LAST = 1, STOP = 2 };
 #define LINES_EVERY 15.0 /* seconds between lines of a log */
 
 static void show(dz_progress *p, int last) {
@@ -44,23 +48,54 @@ void dz_progress_begin(dz_progress *p, const dz_world *world, const char *phase,
     const char *seconds = getenv("DZ_LOG_INTERVAL");
     p->interval = seconds ? atof(seconds) : LINES_EVERY;
     p->terminal = isatty(STDERR_FILENO);
-    p->begun = p->shown = p->sent = dz_now();
+    p->begun = p->shown = p->sent = p->ordered = dz_now();
     if (world->rank == 0) p->of_rank = calloc((size_t)world->size, sizeof *p->of_rank);
+    if (world->rank == 0) dz_watchdog_heard(0, phase, 0);
+}
+
+/* Rank 0: tells all others that it lives, or that all are to stop. */
+static void order(dz_progress *p, int what) {
+    p->ordered = dz_now();
+    for (int r = 1; r < p->world->size; r++) MPI_Send(&what, 1, MPI_INT, r, TAG_ORDER, p->world->progress);
 }
 
 /* Rank 0: takes the messages that have come. */
 static void take(dz_progress *p) {
+    int heard = 0;
     for (int flag = p->world->size > 1; flag;) {
         MPI_Status status;
         double message[2];
         MPI_Iprobe(MPI_ANY_SOURCE, TAG, p->world->progress, &flag, &status);
-        if (!flag) return;
+        if (!flag) break;
         MPI_Recv(message, 2, MPI_DOUBLE, status.MPI_SOURCE, TAG, p->world->progress, MPI_STATUS_IGNORE);
         if (p->of_rank) {
             p->others += message[0] - p->of_rank[status.MPI_SOURCE];
             p->of_rank[status.MPI_SOURCE] = message[0];
         }
-        if (message[1] != 0) p->finished_ranks++;
+        int what = (int)message[1];
+        if (what & STOP) dz_stop_ask();
+        if (what & LAST) p->finished_ranks++;
+        dz_watchdog_heard(status.MPI_SOURCE, p->phase, what & LAST);
+        dz_moved();
+        heard = 1;
+    }
+    if (dz_stop_asked() && !p->stop_told) {
+        p->stop_told = 1;
+        order(p, STOP);
+    } else if (heard && dz_watchdog_limit() > 0 && dz_now() - p->ordered > dz_watchdog_limit() / 4) {
+        order(p, NEWS);
+    }
+}
+
+/* The others: what rank 0 has to say. */
+static void obey(const dz_progress *p) {
+    for (int flag = 1; flag;) {
+        int what = NEWS;
+        MPI_Iprobe(0, TAG_ORDER, p->world->progress, &flag, MPI_STATUS_IGNORE);
+        if (!flag) return;
+        MPI_Recv(&what, 1, MPI_INT, 0, TAG_ORDER, p->world->progress, MPI_STATUS_IGNORE);
+        if (what == STOP) dz_stop_ask();
+        dz_moved();
     }
 }
 
@@ -72,21 +107,47 @@ static void send(dz_progress *p, int last) {
         MPI_Test(&p->request, &free_to_send, MPI_STATUS_IGNORE);
     if (!free_to_send) return;
     p->message[0] = p->mine;
-    p->message[1] = last;
+    p->message[1] = (last ? LAST : NEWS) | (dz_stop_asked() ? STOP : NEWS);
     MPI_Isend(p->message, 2, MPI_DOUBLE, 0, TAG, p->world->progress, &p->request);
     if (last) MPI_Wait(&p->request, MPI_STATUS_IGNORE);
 }
 
-void dz_progress_add(dz_progress *p, double nbytes) {
-    p->mine += nbytes;
+static void exchange(dz_progress *p) {
     double now = dz_now();
     if (now - p->sent < 0.1 + 0.002 * p->world->size) return; /* rank 0 is to hear some hundred messages a second at the most */
     p->sent = now;
     if (p->world->rank == 0) {
+        dz_watchdog_heard(0, p->phase, 0);
         take(p);
         show(p, 0);
     } else {
+        obey(p);
         send(p, 0);
+    }
+}
+
+void dz_progress_add(dz_progress *p, double nbytes) {
+    p->mine += nbytes;
+    dz_moved();
+    exchange(p);
+}
+
+dz_rc dz_progress_check(dz_progress *p, dz_error *err) {
+    if (dz_fault("work")) dz_fail(err, DZ_EFAIL, "a fault on purpose");
+    if (dz_stop_asked() && err->rc == DZ_OK) dz_fail(err, DZ_EINTERRUPT, "asked to stop");
+    exchange(p);
+    return err->rc;
+}
+
+/* Waits until every rank is here; a barrier in which orders are still obeyed. */
+static void meet(dz_progress *p) {
+    MPI_Request all;
+    int done = 0;
+    if (p->world->size == 1) return;
+    MPI_Ibarrier(p->world->progress, &all);
+    for (int tries = 0; MPI_Test(&all, &done, MPI_STATUS_IGNORE), !done; tries++) {
+        if (p->world->rank != 0) obey(p);
+        if (tries > 100) nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
     }
 }
 
@@ -94,13 +155,17 @@ double dz_progress_end(dz_progress *p) {
     double secs = dz_now() - p->begun;
     if (p->world->rank != 0) {
         send(p, 1);
+        meet(p);
         return secs;
     }
+    dz_watchdog_heard(0, p->phase, 1);
     while (take(p), p->finished_ranks < p->world->size - 1) {
         show(p, 0);
         nanosleep(&(struct timespec){.tv_nsec = 200000}, NULL);
     }
+    secs = dz_now() - p->begun;
+    meet(p);
     show(p, 1);
     free(p->of_rank);
-    return dz_now() - p->begun;
+    return secs;
 }

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/fault.h"
+
 #define PIECE ((size_t)1 << 24) /* elements in one MPI call: its counts are ints */
 
 /* What the launchers of Open MPI, PMIx (srun), MPICH, Intel MPI and MVAPICH put into the environment of their processes. */
@@ -28,6 +30,7 @@ void dz_world_begin(dz_world *world, int *argc, char ***argv) {
     MPI_Comm_dup(MPI_COMM_WORLD, &world->progress);
     MPI_Comm_rank(world->comm, &world->rank);
     MPI_Comm_size(world->comm, &world->size);
+    dz_fault_rank(world->rank);
 }
 
 void dz_world_end(dz_world *world) {
@@ -38,6 +41,7 @@ void dz_world_end(dz_world *world) {
 }
 
 dz_rc dz_agree(const dz_world *world, dz_rc rc, dz_error *err) {
+    if (dz_fault("agree")) rc = dz_fail(err, DZ_EFAIL, "a fault on purpose");
     int mine = rc == DZ_OK ? INT_MAX : world->rank, first;
     if (world->size == 1) return rc == DZ_OK ? DZ_OK : err->rc != DZ_OK ? err->rc : rc;
     MPI_Allreduce(&mine, &first, 1, MPI_INT, MPI_MIN, world->comm);

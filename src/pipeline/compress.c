@@ -1,18 +1,19 @@
 #include "pipeline/compress.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/file.h"
 #include "base/log.h"
+#include "parallel/watchdog.h"
 #include "pipeline/job.h"
+#include "pipeline/publish.h"
+#include "pipeline/version.h"
 
 const char *const DZ_PHASE_NAMES[DZ_PHASES] = {"open", "statistics", "histogram", "code", "trace norm", "write"};
 
@@ -30,52 +31,23 @@ static dz_rc check_output(const dz_compress_options *opt, dz_error *err) {
     if (!dir) return err->rc;
     if (stat(opt->archive, &st) == 0 && !S_ISREG(st.st_mode))
         dz_fail(err, DZ_EUSAGE, "%s: exists and is not a file", opt->archive);
-    else if (stat(opt->archive, &st) == 0 && !opt->force)
-        dz_fail(err, DZ_EUSAGE, "%s: exists already (--force replaces it)", opt->archive);
+    else if (stat(opt->archive, &st) == 0 && !opt->force && !opt->append)
+        dz_fail(err, DZ_EUSAGE, "%s: exists already (--force replaces it, --append adds to it)", opt->archive);
     else if (access(dir, W_OK | X_OK) != 0)
         dz_fail(err, DZ_EUSAGE, "%s: its directory cannot be written to", opt->archive);
     free(dir);
     return err->rc;
 }
 
-/* Rank 0: NAME.partial is this job's while it runs, so that two jobs for one archive do not write into each other. One that a killed job
- * has left is free. File systems without locks are taken as they are. */
-static dz_rc take_lock(dz_job *job, dz_error *err) {
-    char *partial = dz_format(err, "%s.partial", job->opt->archive);
-    if (!partial) return err->rc;
-    int fd = open(partial, O_RDWR | O_CREAT | O_CLOEXEC | O_NONBLOCK, 0666);
-    if (fd < 0) {
-        dz_fail(err, DZ_EUSAGE, "%s: cannot create: %s", partial, strerror(errno));
-    } else if (flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
-        dz_fail(err, DZ_EUSAGE, "%s: another job is writing this archive", partial);
-        close(fd);
-    } else {
-        job->lock_fd = fd;
-    }
-    free(partial);
-    return err->rc;
-}
-
-/* Rank 0: after a failure nothing is left; after success NAME.partial has become the archive. */
-static void drop_lock(dz_job *job, dz_rc rc) {
-    dz_error none = {0};
-    char *partial = job->lock_fd >= 0 && rc != DZ_OK ? dz_format(&none, "%s.partial", job->opt->archive) : NULL;
-    if (partial) unlink(partial);
-    free(partial);
-    if (job->lock_fd >= 0) close(job->lock_fd);
-    job->lock_fd = -1;
-}
-
-/* Splits the memory budget: fixed buffers first, then a quarter for coded blocks and the rest for levels kept between passes. */
-static void set_budgets(dz_job *job, uint64_t *spool) {
+/* What the budget leaves beside fixed buffers is for levels kept between passes. */
+static void set_budget(dz_job *job) {
     uint64_t fixed = MEMORY_LEAST, mem = job->opt->mem_per_rank, left = mem > fixed ? mem - fixed : 0;
     uint64_t want = 0;
-    *spool = left / 4 + ((uint64_t)8 << 20);
     for (size_t u = dz_job_first(job); u < dz_job_end(job); u++) {
         const dz_unit *unit = &job->plan->units[u];
         if (unit->pair != DZ_NO_PAIR) want += dz_tile_count(&job->plan->pairs[unit->pair].tiles, unit->tile);
     }
-    job->cache_size = (size_t)(want < left / 4 * 3 ? want : left / 4 * 3);
+    job->cache_size = (size_t)(want < left ? want : left);
     if (job->cache_size == 0) return;
     job->cache = mmap(NULL, job->cache_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (job->cache == MAP_FAILED) { /* the cache is a help, not a need */
@@ -88,7 +60,6 @@ static void set_budgets(dz_job *job, uint64_t *spool) {
 
 static dz_rc prepare(dz_job *job, dz_error *err) {
     const dz_plan *plan = job->plan;
-    uint64_t spool = 0;
     for (size_t i = 0; i < plan->nlossy; i++) {
         size_t levels = (size_t)1 << plan->pairs[plan->lossy[i]].bits;
         if (levels < 4) levels = 4; /* what a ternary grid takes */
@@ -110,8 +81,8 @@ static dz_rc prepare(dz_job *job, dz_error *err) {
     job->gamma = dz_alloc(plan->ntasks, sizeof *job->gamma, err);
     job->trace_norm = dz_alloc(plan->ntasks, sizeof *job->trace_norm, err);
     job->trace_error = dz_alloc(plan->ntasks, sizeof *job->trace_error, err);
-    set_budgets(job, &spool);
-    if (err->rc != DZ_OK || dz_spool_open(&job->spool, job->opt->archive, spool, mine, err) != DZ_OK) return err->rc;
+    set_budget(job);
+    if (err->rc != DZ_OK) return err->rc;
     for (size_t i = 0; i < plan->nlossy; i++) {
         job->lossy[i].histogram = job->histograms + i * job->levels;
         job->lossy[i].before = job->befores + i * job->levels;
@@ -138,17 +109,58 @@ static dz_rc check_no_input(const dz_job *job, dz_error *err) {
     return DZ_OK;
 }
 
+/* Rank 0: whatever the coded blocks depend on: program, recipe, models. The order of the tasks counts, their number of ranks does not. */
+static dz_rc identity(const dz_job *job, dz_digest *out, dz_error *err) {
+    dz_buf b = {0};
+    char *recipe = dz_recipe_text(job->zoo.recipe, err);
+    if (recipe) dz_buf_put(&b, recipe, strlen(recipe) + 1, err);
+    dz_buf_put(&b, DZ_VERSION, sizeof DZ_VERSION, err);
+    dz_buf_put_u32(&b, DZ_FORMAT_VERSION, err);
+    for (size_t t = 0; t <= job->zoo.ntasks; t++) {
+        const dz_checkpoint *ck = t == 0 ? job->zoo.base : job->zoo.tasks[t - 1];
+        if (t > 0) dz_buf_put(&b, job->zoo.names[t - 1], strlen(job->zoo.names[t - 1]) + 1, err);
+        for (size_t i = 0; i < ck->nshards; i++) {
+            struct stat st;
+            if (stat(ck->shards[i].path, &st) != 0)
+                return dz_fail(err, DZ_EFAIL, "%s: cannot open: %s", ck->shards[i].path, strerror(errno));
+            dz_buf_put(&b, ck->shards[i].path, strlen(ck->shards[i].path) + 1, err);
+            dz_buf_put(&b, ck->shards[i].header, ck->shards[i].header_len, err);
+            dz_buf_put_u64(&b, (uint64_t)st.st_size, err);
+            dz_buf_put_u64(&b, (uint64_t)st.st_mtim.tv_sec * 1000000000 + (uint64_t)st.st_mtim.tv_nsec, err);
+        }
+    }
+    *out = dz_digest_of(b.data, b.len);
+    free(recipe);
+    dz_buf_free(&b);
+    return err->rc;
+}
+
+/* Collective. */
+static dz_rc open_journal(dz_job *job, dz_error *err) {
+    const dz_world *world = job->world;
+    dz_digest id = {0};
+    dz_rc rc = dz_agree(world, world->rank == 0 ? identity(job, &id, err) : DZ_OK, err);
+    if (rc != DZ_OK) return rc;
+    uint64_t told[2] = {id.hi, id.lo};
+    dz_bcast_u64(world, told, 2);
+    id = (dz_digest){.hi = told[0], .lo = told[1]};
+    return dz_journal_open(&job->journal, world, job->opt->archive, id, dz_job_first(job), dz_job_end(job) - dz_job_first(job),
+                           &job->foreign, err);
+}
+
 /* Collective. Models, recipe, plan: every error of this kind is found here, before any heavy work. */
 static dz_rc open_job(dz_job *job, dz_error *err) {
     const dz_world *world = job->world;
     dz_rc rc = world->rank == 0 ? check_output(job->opt, err) : DZ_OK;
-    if (world->rank == 0 && rc == DZ_OK) rc = take_lock(job, err);
+    if (world->rank == 0 && rc == DZ_OK) rc = dz_archive_lock(&job->lock, job->opt->archive, err);
     if ((rc = dz_agree(world, rc, err)) != DZ_OK) return rc;
     if ((rc = dz_zoo_open(world, job->opt->manifest, &job->opt->recipe, &job->zoo, err)) != DZ_OK) return rc;
     if ((rc = dz_agree(world, world->rank == 0 ? check_no_input(job, err) : DZ_OK, err)) != DZ_OK) return rc;
+    if ((rc = dz_job_open_archive(job, err)) != DZ_OK || job->zoo.ntasks == 0) return rc;
     rc = dz_plan_make(job->zoo.base, job->zoo.tasks, job->zoo.names, job->zoo.ntasks, job->zoo.recipe, world->size, &job->plan, err);
     if ((rc = dz_agree(world, rc, err)) != DZ_OK) return rc;
-    return dz_agree(world, prepare(job, err), err);
+    if ((rc = dz_agree(world, prepare(job, err), err)) != DZ_OK) return rc;
+    return open_journal(job, err);
 }
 
 static void close_job(dz_job *job) {
@@ -169,7 +181,6 @@ static void close_job(dz_job *job) {
     free(job->gamma);
     free(job->trace_norm);
     free(job->trace_error);
-    dz_spool_close(&job->spool);
     dz_plan_free(job->plan);
     dz_zoo_close(&job->zoo);
 }
@@ -215,6 +226,10 @@ static void collect_notes(const dz_job *job, dz_buf *notes, dz_error *err) {
             at += (size_t)len + 1;
         }
     }
+    if (job->foreign)
+        add_note(notes, err, "%s.journal was of another job (models, recipe or program differ): it was not used\n", job->opt->archive);
+    if (job->journal.adopted) add_note(notes, err, "went on where an earlier run of this job was interrupted\n");
+    if (job->skipped) add_note(notes, err, "%zu tasks are in the archive already\n", job->skipped);
     if ((size_t)job->world->size > plan->nunits)
         add_note(notes, err, "%d ranks for %zu tiles: some have nothing to do\n", job->world->size, plan->nunits);
 }
@@ -241,6 +256,8 @@ static void gather_figures(dz_job *job, dz_compress_result *result, double begun
     result->peak_memory = most[DZ_PHASES + 1];
     result->bytes_read = bytes;
     result->nranks = job->world->size;
+    result->resumed = job->journal.adopted;
+    dz_sum_u64(job->world, &result->resumed, 1);
     result->planned_imbalance = imbalance(job->plan);
 }
 
@@ -257,11 +274,39 @@ static dz_rc prune_and_code(dz_job *job, dz_error *err) {
     return DZ_OK;
 }
 
+static void touch_lock(void *arg) { dz_lock_touch(&((dz_job *)arg)->lock); }
+
+/* Collective. After success NAME.partial has become the archive. After a failure that a later run may get over, the journal stays;
+ * otherwise nothing does. */
+static dz_rc clean_up(dz_job *job, dz_rc rc, dz_error *err) {
+    const char *archive = job->opt->archive;
+    int keep = rc == DZ_EINTERRUPT || rc == DZ_EFAIL || rc == DZ_ENOMEM, begun = job->journal.dir != NULL;
+    dz_error none = {0};
+    dz_journal_close(&job->journal);
+    if (job->world->rank == 0 && job->lock.fd >= 0) {
+        char *partial = rc != DZ_OK ? dz_format(&none, "%s.partial", archive) : NULL;
+        if (partial) unlink(partial);
+        free(partial);
+        if (begun && (rc == DZ_OK || !keep)) dz_journal_remove(archive);
+    }
+    if (begun && rc == DZ_EINTERRUPT)
+        snprintf(err->text, sizeof err->text, "%s: interrupted; the same command goes on where it stopped (from %s.journal)", archive,
+                 archive);
+    else if (begun && keep && strlen(err->text) + strlen(archive) + 80 < sizeof err->text)
+        sprintf(err->text + strlen(err->text), "; the same command goes on where it stopped (from %s.journal)", archive);
+    dz_lock_drop(&job->lock);
+    return rc;
+}
+
 dz_rc dz_compress(const dz_world *world, const dz_compress_options *opt, dz_compress_result *result, dz_error *err) {
     double begun = dz_now();
-    dz_job job = {.world = world, .opt = opt, .spool = {.fd = -1}, .lock_fd = -1};
+    dz_job job = {.world = world, .opt = opt, .lock = {.fd = -1}, .journal = {.fd = -1, .other_fd = -1}};
+    dz_stop_on_signals();
+    dz_watchdog_start(world, opt->watchdog, world->rank == 0 ? touch_lock : NULL, &job);
     dz_rc rc = open_job(&job, err);
     job.secs[DZ_PHASE_OPEN] = dz_now() - begun;
+    result->nothing_to_do = rc == DZ_OK && job.zoo.ntasks == 0;
+    if (result->nothing_to_do) goto out;
     if (rc == DZ_OK) rc = dz_job_statistics(&job, err);
     if (rc == DZ_OK) rc = dz_job_histograms(&job, err);
     if (rc == DZ_OK) rc = prune_and_code(&job, err);
@@ -273,10 +318,13 @@ dz_rc dz_compress(const dz_world *world, const dz_compress_options *opt, dz_comp
         if (world->rank == 0) result->recipe_name = dz_strdup(job.zoo.recipe->name, err);
         rc = dz_agree(world, err->rc, err);
     }
-    drop_lock(&job, rc);
+out:
+    dz_watchdog_stop();
+    rc = clean_up(&job, rc, err);
     if (job.plan)
         close_job(&job);
     else
         dz_zoo_close(&job.zoo);
+    dz_carry_close(&job.carry);
     return rc;
 }

@@ -13,6 +13,8 @@ typedef struct dz_compress_options {
     dz_recipe_request recipe;
     uint64_t mem_per_rank; /* bytes */
     int force, quiet;
+    int append, replace, skip_existing; /* the last two imply append */
+    double watchdog;                    /* seconds without any progress after which the job ends; 0: never */
 } dz_compress_options;
 
 /* What a job tells its user, on rank 0. */
@@ -23,10 +25,13 @@ typedef struct dz_compress_result {
     double bytes_read;                  /* all ranks */
     double planned_imbalance;           /* largest planned cost of a rank over the mean */
     int nranks;
+    int nothing_to_do; /* --skip-existing, and the archive has all tasks */
+    uint64_t resumed;  /* blocks taken over from an interrupted run */
     dz_buf notes;
 } dz_compress_result;
 
-/* Collective. Nothing is left behind on failure. */
+/* Collective. A job that was interrupted (DZ_EINTERRUPT, or killed) or could not write leaves ARCHIVE.journal and goes on there when it is
+ * run again; any other failure leaves nothing behind. */
 dz_rc dz_compress(const dz_world *world, const dz_compress_options *opt, dz_compress_result *result, dz_error *err);
 void dz_compress_result_free(dz_compress_result *result);
 

@@ -2,11 +2,13 @@
 #ifndef DZ_PIPELINE_JOB_H
 #define DZ_PIPELINE_JOB_H
 
+#include "archive/journal.h"
 #include "archive/reader.h"
-#include "archive/spool.h"
+#include "base/lock.h"
 #include "numeric/allocate.h"
 #include "numeric/kernels.h"
 #include "parallel/progress.h"
+#include "pipeline/carry.h"
 #include "pipeline/compress.h"
 #include "pipeline/zoo.h"
 #include "plan/plan.h"
@@ -25,6 +27,7 @@ typedef struct dz_job {
     const dz_world *world;
     const dz_compress_options *opt;
     dz_zoo zoo;
+    dz_carry carry; /* with --append: what the archive has already */
     dz_plan *plan;
     size_t levels; /* places per histogram: 2^bits, the most of any pair */
     dz_lossy *lossy;
@@ -34,16 +37,18 @@ typedef struct dz_job {
     uint64_t *task_key;
     uint64_t *base_digests; /* [2 * base tiles] */
     uint64_t *block_len;    /* [units] checksum included; 0 where there is no block */
-    dz_spool spool;
-    uint8_t *cache; /* levels kept between passes: address space for the budget, touched as it fills */
+    dz_journal journal;     /* blocks on their way to the archive, and what a later run of this job need not do again */
+    uint8_t *cache;         /* levels kept between passes: address space for the budget, touched as it fills */
     size_t cache_size, cache_used;
     uint8_t **cached;                         /* [units of this rank] their packed levels in the cache, or NULL */
     double *gamma, *trace_norm, *trace_error; /* [tasks] */
     double trace_reference;
-    int lock_fd;         /* rank 0: NAME.partial, locked while this job runs; else -1 */
+    dz_lock lock;        /* rank 0: of the archive, while this job runs */
     dz_catalog *catalog; /* rank 0, from dz_job_layout on */
     double secs[DZ_PHASES];
     double bytes_read;
+    size_t skipped; /* tasks of the manifest that the archive has already */
+    int foreign;    /* the journal was another job's: it is gone */
 } dz_job;
 
 /* Phases, each collective; compress.c calls them in this order. */
@@ -55,12 +60,18 @@ dz_rc dz_job_trace(dz_job *job, dz_error *err);      /* trace norms and gamma */
 dz_rc dz_job_layout(dz_job *job, dz_error *err);     /* rank 0: catalog and laid-out file */
 dz_rc dz_job_write(dz_job *job, dz_error *err);      /* payloads, read back, rename */
 
+/* compress --append (append.c). Collective: opens the archive, if there is one, and compares names and headers. */
+dz_rc dz_job_open_archive(dz_job *job, dz_error *err);
+/* After the statistics: the base's values are those of the archive. Alike on every rank. */
+dz_rc dz_job_check_base(const dz_job *job, dz_error *err);
+
 /* Quantisers and densities by method (quantiser.c). The same on every rank. */
 dz_rc dz_job_set_grids(dz_job *job, const int32_t *extremes, dz_error *err); /* after the statistics */
 void dz_job_set_values(dz_job *job);                                         /* after the histograms */
 dz_rc dz_job_allocate_task(dz_job *job, size_t task, dz_error *err);         /* rank 0 */
 void dz_job_set_scales(dz_job *job);                                         /* after the allocation */
 int dz_job_has_levels(const dz_job *job);                                    /* the method quantises */
+uint64_t dz_job_block_key(const dz_job *job, const dz_lossy *lossy);         /* of all that a tile's block depends on, but the inputs */
 
 /* Collective. With a target ratio: what each task came to, and the density to try next; 1 in `*again` if a task is off. */
 void dz_job_adjust(dz_job *job, int round, int *again);

@@ -20,7 +20,11 @@ static double bytes_of_pass(const dz_job *job, int lossy_only) {
     return sum;
 }
 
-static double tile_bytes(const dz_tile *t) { return t->pair ? (double)(t->count * dz_dtype_size(t->task_dtype)) : 0; }
+static double unit_bytes(const dz_job *job, const dz_unit *u) {
+    if (u->pair == DZ_NO_PAIR) return 0;
+    const dz_pair *pair = &job->plan->pairs[u->pair];
+    return (double)(dz_tile_count(&pair->tiles, u->tile) * dz_dtype_size(dz_pair_tensor(job->plan, pair)->dtype));
+}
 
 /* The tile of a lossy pair that goes the lossy way (rows beyond the base do not). NULL otherwise. */
 static dz_lossy *lossy_of(const dz_job *job, const dz_unit *u) {
@@ -29,41 +33,60 @@ static dz_lossy *lossy_of(const dz_job *job, const dz_unit *u) {
     return pair->lossy >= 0 && pair->policy == DZ_POLICY_ULTRADELTA && u->tile < pair->tiles.ncommon ? &job->lossy[pair->lossy] : NULL;
 }
 
-static dz_rc put_block(dz_job *job, size_t unit, const dz_buf *body, dz_error *err) {
-    return dz_spool_put(&job->spool, unit - dz_job_first(job), body->data, body->len, err);
-}
+#define EXACT 0 /* key of the block of an exact tile: it depends on the inputs alone */
+
+/* What the journal keeps of a unit after the first pass, and of a lossy one after the second (followed by its histogram). */
+typedef struct statistics_record {
+    int32_t extremes[2];
+    uint64_t digest[2];
+    double sums[2];
+} statistics_record;
 
 static dz_rc code_exact(dz_job *job, size_t unit, const dz_tile *t, dz_buf *body, dz_buf *scratch, dz_error *err) {
     const void *base = dz_tile_predictor(t, scratch, err);
     body->len = 0;
     if (err->rc != DZ_OK || dz_lossless_encode(body, t->task, base, t->task_dtype, (size_t)t->count, err) != DZ_OK) return err->rc;
-    return put_block(job, unit, body, err);
+    return dz_journal_put_block(&job->journal, unit, EXACT, NULL, 0, body, err);
 }
 
-static dz_rc statistics_of_unit(dz_job *job, dz_tile_reader *reader, size_t unit, int32_t *extremes, dz_buf *body, dz_buf *scratch,
-                                dz_progress *progress, dz_error *err) {
+static dz_rc statistics_of_tile(dz_job *job, dz_tile_reader *reader, size_t unit, statistics_record *r, dz_buf *body, dz_buf *scratch,
+                                dz_error *err) {
     dz_tile t;
     if (dz_tile_read(reader, unit, &t, err) != DZ_OK) return err->rc;
     if (dz_unit_is_first(job->plan, unit)) {
         dz_digest digest = dz_digest_of(t.base, (size_t)t.base_count * dz_dtype_size(t.base_dtype));
-        uint32_t at = job->plan->base_tile[t.unit->base] + t.unit->tile;
-        job->base_digests[2 * at] = digest.hi;
-        job->base_digests[2 * at + 1] = digest.lo;
+        r->digest[0] = digest.hi;
+        r->digest[1] = digest.lo;
     }
-    if (!t.pair) return DZ_OK;
-    if (lossy_of(job, t.unit)) {
+    if (t.pair && lossy_of(job, t.unit)) {
         dz_range range = DZ_RANGE_EMPTY;
         dz_tile_range(&t, &range);
         if (!dz_range_finite(range) && job->zoo.recipe->nonfinite == DZ_NONFINITE_ERROR) return dz_tile_nonfinite(reader, &t, err);
-        int32_t *e = &extremes[2 * t.pair->lossy]; /* ~x mirrors the order of integers, so one maximum serves both ends */
-        if (~range.lo > e[0]) e[0] = ~range.lo;
-        if (range.hi > e[1]) e[1] = range.hi;
-        if (job->zoo.recipe->method == DZ_METHOD_AUTO || job->zoo.recipe->method == DZ_METHOD_BITDELTA)
-            dz_tile_moments(&t, &job->unit_sums[3 * unit]);
-    } else if (code_exact(job, unit, &t, body, scratch, err) != DZ_OK) {
+        r->extremes[0] = ~range.lo; /* ~x mirrors the order of integers, so one maximum serves both ends */
+        r->extremes[1] = range.hi;
+        if (job->zoo.recipe->method == DZ_METHOD_AUTO || job->zoo.recipe->method == DZ_METHOD_BITDELTA) dz_tile_moments(&t, r->sums);
+    } else if (t.pair && code_exact(job, unit, &t, body, scratch, err) != DZ_OK) {
         return err->rc;
     }
-    dz_progress_add(progress, tile_bytes(&t));
+    return dz_journal_put(&job->journal, DZ_RECORD_STATISTICS, unit, 0, r, sizeof *r, err);
+}
+
+static dz_rc statistics_of_unit(dz_job *job, dz_tile_reader *reader, size_t unit, int32_t *extremes, dz_buf *body, dz_buf *scratch,
+                                dz_progress *progress, dz_error *err) {
+    const dz_unit *u = &job->plan->units[unit];
+    const dz_lossy *lossy = lossy_of(job, u);
+    statistics_record r = {.extremes = {INT32_MIN, INT32_MIN}};
+    int known = dz_journal_find(&job->journal, DZ_RECORD_STATISTICS, unit, 0, &r, sizeof r);
+    if (known && u->pair != DZ_NO_PAIR && !lossy) known = dz_journal_adopt_block(&job->journal, unit, EXACT, NULL, 0);
+    if (!known && statistics_of_tile(job, reader, unit, &r, body, scratch, err) != DZ_OK) return err->rc;
+    if (dz_unit_is_first(job->plan, unit))
+        memcpy(&job->base_digests[2 * (job->plan->base_tile[u->base] + u->tile)], r.digest, sizeof r.digest);
+    if (lossy) {
+        int32_t *e = &extremes[2 * job->plan->pairs[u->pair].lossy];
+        for (int k = 0; k < 2; k++) e[k] = r.extremes[k] > e[k] ? r.extremes[k] : e[k];
+        memcpy(&job->unit_sums[3 * unit], r.sums, sizeof r.sums);
+    }
+    dz_progress_add(progress, unit_bytes(job, u));
     return DZ_OK;
 }
 
@@ -91,7 +114,7 @@ dz_rc dz_job_statistics(dz_job *job, dz_error *err) {
     for (size_t i = 0; extremes && i < 2 * plan->nlossy; i++) extremes[i] = INT32_MIN;
     dz_tile_reader_init(&reader, job->zoo.base, job->zoo.tasks, plan);
     dz_progress_begin(&progress, job->world, DZ_PHASE_NAMES[DZ_PHASE_STATISTICS], bytes_of_pass(job, 0), job->opt->quiet);
-    for (size_t u = dz_job_first(job); u < dz_job_end(job) && err->rc == DZ_OK; u++)
+    for (size_t u = dz_job_first(job); u < dz_job_end(job) && dz_progress_check(&progress, err) == DZ_OK; u++)
         statistics_of_unit(job, &reader, u, extremes, &body, &scratch, &progress, err);
     job->secs[DZ_PHASE_STATISTICS] = dz_progress_end(&progress);
     job->bytes_read += reader.bytes_read;
@@ -100,7 +123,8 @@ dz_rc dz_job_statistics(dz_job *job, dz_error *err) {
         dz_max_i32(job->world, extremes, 2 * plan->nlossy);
         dz_sum_u64(job->world, job->base_digests, 2 * (size_t)plan->base_tile[plan->base->ntensors]);
         sum_tiles(job, 0, 2);
-        rc = dz_job_set_grids(job, extremes, err);
+        rc = dz_job_check_base(job, err);
+        if (rc == DZ_OK) rc = dz_job_set_grids(job, extremes, err);
     }
     dz_tile_reader_free(&reader);
     dz_buf_free(&body);
@@ -128,6 +152,15 @@ static void unpack_levels(uint8_t *restrict levels, const uint8_t *restrict pack
     for (size_t i = half; i < count; i++) levels[i] = packed[i - half] >> 4;
 }
 
+/* Adds what an earlier run has counted. */
+static int known_histogram(dz_job *job, size_t unit, dz_lossy *lossy) {
+    uint64_t record[1 + DZ_MAX_LEVELS];
+    if (!dz_journal_find(&job->journal, DZ_RECORD_HISTOGRAM, unit, 0, record, (1 + job->levels) * sizeof *record)) return 0;
+    for (size_t g = 0; g < job->levels; g++) lossy->histogram[g] += record[1 + g];
+    memcpy(&job->unit_sums[3 * unit + 2], record, sizeof(double));
+    return 1;
+}
+
 static dz_rc histogram_of_unit(dz_job *job, dz_tile_reader *reader, size_t unit, dz_buf *levels, dz_buf *scratch, dz_progress *progress,
                                dz_error *err) {
     const dz_unit *u = &job->plan->units[unit];
@@ -136,14 +169,21 @@ static dz_rc histogram_of_unit(dz_job *job, dz_tile_reader *reader, size_t unit,
     int became_exact = u->pair != DZ_NO_PAIR && job->plan->pairs[u->pair].lossy >= 0 &&
                        job->plan->pairs[u->pair].policy == DZ_POLICY_LOSSLESS && u->tile < job->plan->pairs[u->pair].tiles.ncommon;
     if (!lossy && !became_exact) return DZ_OK;
+    dz_progress_add(progress, unit_bytes(job, u));
+    if (became_exact && dz_journal_adopt_block(&job->journal, unit, EXACT, NULL, 0)) return DZ_OK;
+    if (!became_exact && (!dz_job_has_levels(job) || known_histogram(job, unit, lossy))) return DZ_OK;
     if (dz_tile_read(reader, unit, &t, err) != DZ_OK) return err->rc;
-    dz_progress_add(progress, tile_bytes(&t));
     if (became_exact) return code_exact(job, unit, &t, levels, scratch, err);
-    if (!dz_job_has_levels(job)) return DZ_OK;
     levels->len = 0;
     if (dz_buf_reserve(levels, (size_t)t.count, err) != DZ_OK) return err->rc;
     dz_tile_levels(&t, &lossy->grid, levels->data, &job->unit_sums[3 * unit + 2]);
-    dz_kernels()->count(lossy->histogram, levels->data, lossy->grid.bits, (size_t)t.count);
+    double *sum = &job->unit_sums[3 * unit + 2];
+    uint64_t record[1 + DZ_MAX_LEVELS] = {0};
+    dz_kernels()->count(record + 1, levels->data, lossy->grid.bits, (size_t)t.count);
+    for (size_t g = 0; g < job->levels; g++) lossy->histogram[g] += record[1 + g];
+    memcpy(record, sum, sizeof *sum);
+    if (dz_journal_put(&job->journal, DZ_RECORD_HISTOGRAM, unit, 0, record, (1 + job->levels) * sizeof *record, err) != DZ_OK)
+        return err->rc;
     size_t packed = packed_size((size_t)t.count, (int)lossy->grid.bits);
     if (packed > job->cache_size - job->cache_used) return DZ_OK; /* the coding pass will read the tile again */
     uint8_t *at = job->cache + job->cache_used;
@@ -160,7 +200,7 @@ dz_rc dz_job_histograms(dz_job *job, dz_error *err) {
     size_t n = job->plan->nlossy * job->levels;
     dz_tile_reader_init(&reader, job->zoo.base, job->zoo.tasks, job->plan);
     dz_progress_begin(&progress, job->world, DZ_PHASE_NAMES[DZ_PHASE_HISTOGRAM], bytes_of_pass(job, 1), job->opt->quiet);
-    for (size_t u = dz_job_first(job); u < dz_job_end(job) && err->rc == DZ_OK; u++)
+    for (size_t u = dz_job_first(job); u < dz_job_end(job) && dz_progress_check(&progress, err) == DZ_OK; u++)
         histogram_of_unit(job, &reader, u, &levels, &scratch, &progress, err);
     job->secs[DZ_PHASE_HISTOGRAM] = dz_progress_end(&progress);
     job->bytes_read += reader.bytes_read;
@@ -203,6 +243,7 @@ out:
 typedef struct coder {
     dz_buf levels, body;
     dz_selection selection;
+    uint64_t counts[2 * DZ_MAX_LEVELS]; /* of the tile: members of each level [levels], kept of each level [levels] */
 } coder;
 
 /* Levels of a tile: kept from the histogram pass, or computed again. */
@@ -221,7 +262,7 @@ static dz_rc levels_of_unit(dz_job *job, dz_tile_reader *reader, size_t unit, co
 }
 
 /* A tile of a method that keeps values, not levels. */
-static dz_rc code_values(dz_job *job, dz_tile_reader *reader, size_t unit, dz_lossy *l, uint64_t key, coder *c, dz_error *err) {
+static dz_rc code_values(dz_job *job, dz_tile_reader *reader, size_t unit, const dz_lossy *l, uint64_t key, coder *c, dz_error *err) {
     dz_tile t;
     uint64_t kept = 0;
     if (dz_tile_read(reader, unit, &t, err) != DZ_OK) return err->rc;
@@ -235,25 +276,21 @@ static dz_rc code_values(dz_job *job, dz_tile_reader *reader, size_t unit, dz_lo
         kept = t.count - (uint64_t)rint((double)t.count * l->sparsity);
         dz_values_encode_largest(&c->body, delta, (size_t)t.count, kept, err);
     }
-    l->kept_levels[0] += kept;
+    c->counts[job->levels] = kept;
     return err->rc;
 }
 
-static dz_rc code_levels(dz_job *job, dz_tile_reader *reader, size_t unit, dz_lossy *l, uint64_t key, size_t count, coder *c,
+static dz_rc code_levels(dz_job *job, dz_tile_reader *reader, size_t unit, const dz_lossy *l, uint64_t key, size_t count, coder *c,
                          dz_error *err) {
     const dz_recipe *r = job->zoo.recipe;
     unsigned nlevels = 1U << l->grid.bits;
-    uint64_t members[DZ_MAX_LEVELS] = {0}, quota[DZ_MAX_LEVELS] = {0};
+    uint64_t *members = c->counts, *quota = c->counts + job->levels;
+    const uint64_t *running = job->running + (size_t)(l - job->lossy) * job->levels;
     if (levels_of_unit(job, reader, unit, l, count, &c->levels, err) != DZ_OK) return err->rc;
     dz_kernels()->count(members, c->levels.data, l->grid.bits, count);
     dz_select_input in = {.levels = c->levels.data, .count = count, .bits = l->grid.bits, .key = key, .members = members, .quota = quota};
-    uint64_t *running = job->running + (size_t)(l - job->lossy) * job->levels;
     if (r->no_groups) dz_count_below(&in, dz_chance_limit(1 - l->sparsity), quota);
-    for (unsigned g = 0; g < nlevels; g++) {
-        if (!r->no_groups) quota[g] = dz_quota_share(l->quota[g], l->histogram[g], running[g], members[g]);
-        running[g] += members[g];
-        l->kept_levels[g] += quota[g];
-    }
+    for (unsigned g = 0; g < nlevels && !r->no_groups; g++) quota[g] = dz_quota_share(l->quota[g], l->histogram[g], running[g], members[g]);
     if (dz_select(&in, &c->selection, err) != DZ_OK) return err->rc;
     return dz_kept_encode(&c->body, &in, &c->selection, r->positions == DZ_POSITIONS_GOLOMB, err);
 }
@@ -266,13 +303,23 @@ static dz_rc code_unit(dz_job *job, dz_tile_reader *reader, size_t unit, coder *
     const dz_tensor *tensor = dz_pair_tensor(job->plan, pair);
     size_t count = (size_t)dz_tile_count(&pair->tiles, u->tile);
     uint64_t key = dz_tile_key(job->task_key[pair->task], tensor->name, u->tile);
-    c->body.len = 0;
-    if (dz_job_has_levels(job))
-        code_levels(job, reader, unit, l, key, count, c, err);
-    else
-        code_values(job, reader, unit, l, key, c, err);
-    dz_progress_add(progress, (double)(count * dz_dtype_size(tensor->dtype)));
-    return err->rc == DZ_OK ? put_block(job, unit, &c->body, err) : err->rc;
+    uint64_t block_key = dz_job_block_key(job, l);
+    if (!dz_journal_adopt_block(&job->journal, unit, block_key, c->counts, 2 * job->levels)) {
+        memset(c->counts, 0, sizeof c->counts);
+        c->body.len = 0;
+        if (dz_job_has_levels(job))
+            code_levels(job, reader, unit, l, key, count, c, err);
+        else
+            code_values(job, reader, unit, l, key, c, err);
+        if (err->rc == DZ_OK) dz_journal_put_block(&job->journal, unit, block_key, c->counts, 2 * job->levels, &c->body, err);
+    }
+    uint64_t *running = job->running + (size_t)(l - job->lossy) * job->levels;
+    for (size_t g = 0; g < job->levels; g++) {
+        running[g] += c->counts[g];
+        l->kept_levels[g] += c->counts[job->levels + g];
+    }
+    dz_progress_add(progress, unit_bytes(job, u));
+    return err->rc;
 }
 
 dz_rc dz_job_code(dz_job *job, dz_error *err) {
@@ -284,13 +331,14 @@ dz_rc dz_job_code(dz_job *job, dz_error *err) {
     memset(job->kepts, 0, n * sizeof *job->kepts);
     dz_tile_reader_init(&reader, job->zoo.base, job->zoo.tasks, job->plan);
     dz_progress_begin(&progress, job->world, DZ_PHASE_NAMES[DZ_PHASE_CODE], bytes_of_pass(job, 1), job->opt->quiet);
-    for (size_t u = dz_job_first(job); u < dz_job_end(job) && err->rc == DZ_OK; u++) code_unit(job, &reader, u, &c, &progress, err);
+    for (size_t u = dz_job_first(job); u < dz_job_end(job) && dz_progress_check(&progress, err) == DZ_OK; u++)
+        code_unit(job, &reader, u, &c, &progress, err);
     job->secs[DZ_PHASE_CODE] += dz_progress_end(&progress);
     job->bytes_read += reader.bytes_read;
     dz_rc rc = dz_agree(job->world, err->rc, err);
     if (rc == DZ_OK) {
         memset(job->block_len, 0, job->plan->nunits * sizeof *job->block_len);
-        for (size_t u = dz_job_first(job); u < dz_job_end(job); u++) job->block_len[u] = job->spool.length[u - dz_job_first(job)];
+        for (size_t u = dz_job_first(job); u < dz_job_end(job); u++) job->block_len[u] = job->journal.length[u - dz_job_first(job)];
         dz_sum_u64(job->world, job->block_len, job->plan->nunits); /* each block was coded by one rank */
         dz_sum_u64(job->world, job->kepts, n);
     }

@@ -8,6 +8,7 @@
 #include "archive/writer.h"
 #include "base/file.h"
 #include "pipeline/job.h"
+#include "pipeline/publish.h"
 #include "pipeline/version.h"
 
 static dz_rc add_base(const dz_job *job, dz_catalog *c, dz_error *err) {
@@ -25,6 +26,18 @@ static dz_rc add_base(const dz_job *job, dz_catalog *c, dz_error *err) {
     for (size_t i = 0; i < c->nbase_tiles; i++)
         c->base_tiles[i] = (dz_digest){.hi = job->base_digests[2 * i], .lo = job->base_digests[2 * i + 1]};
     return dz_catalog_fingerprint(c, &c->fingerprint, err);
+}
+
+/* With tasks of an older archive: its table of the base holds, and the models' base has its row there for each tensor. */
+static dz_rc map_base(const dz_job *job, const dz_catalog *c, uint32_t *row_of, dz_error *err) {
+    const dz_checkpoint *base = job->zoo.base;
+    for (size_t b = 0; b < c->nbase; b++) {
+        const char *name = c->tensors[c->base[b].tensor].name;
+        int64_t i = dz_checkpoint_find(base, name);
+        if (i < 0) return dz_fail(err, DZ_EFAIL, "%s: not the base of %s: it has no tensor '%s'", base->path, job->opt->archive, name);
+        row_of[i] = (uint32_t)b;
+    }
+    return DZ_OK;
 }
 
 /* The bytes of a pair's region: table of tile lengths where there are several, then the blocks. */
@@ -61,9 +74,8 @@ static void fill_lossy_row(const dz_job *job, const dz_pair *pair, dz_index_row 
     t->entropy_bytes += values ? 2 * (double)l->kept : (double)dz_entropy_fixed(l->kept_levels, job->levels) / 65536 / 8;
 }
 
-static dz_rc add_rows(const dz_job *job, dz_catalog *c, size_t task, dz_error *err) {
+static dz_rc add_rows(const dz_job *job, dz_catalog *c, size_t task, const uint32_t *base_row, dz_task_entry *t, dz_error *err) {
     const dz_plan *plan = job->plan;
-    dz_task_entry *t = &c->tasks[task];
     size_t npairs = plan->first_pair[task + 1] - plan->first_pair[task], nbase = job->zoo.base->ntensors, hint = 0;
     uint8_t *seen = dz_alloc(nbase, 1, err);
     if (!seen || !(t->rows = dz_alloc(npairs + nbase, sizeof *t->rows, err))) goto out;
@@ -71,7 +83,7 @@ static dz_rc add_rows(const dz_job *job, dz_catalog *c, size_t task, dz_error *e
         const dz_pair *pair = &plan->pairs[plan->first_pair[task] + i];
         const dz_tensor *tensor = dz_pair_tensor(plan, pair);
         dz_index_row *row = &t->rows[t->nrows++];
-        row->base = pair->base >= 0 ? (uint32_t)pair->base : DZ_NO_BASE;
+        row->base = pair->base >= 0 ? base_row[pair->base] : DZ_NO_BASE;
         row->policy = (uint8_t)(turned_out_equal(job, pair) ? DZ_POLICY_EQUAL : pair->policy);
         row->offset = t->payload_len;
         if (dz_catalog_tensor(c, tensor, &hint, &row->tensor, err) != DZ_OK) goto out;
@@ -84,8 +96,8 @@ static dz_rc add_rows(const dz_job *job, dz_catalog *c, size_t task, dz_error *e
     }
     for (size_t b = 0; b < nbase; b++) {
         if (!seen[b])
-            t->rows[t->nrows++] =
-                (dz_index_row){.tensor = c->base[b].tensor, .base = (uint32_t)b, .policy = DZ_POLICY_ABSENT, .offset = t->payload_len};
+            t->rows[t->nrows++] = (dz_index_row){
+                .tensor = c->base[base_row[b]].tensor, .base = base_row[b], .policy = DZ_POLICY_ABSENT, .offset = t->payload_len};
     }
 out:
     free(seen);
@@ -101,9 +113,8 @@ static dz_rc add_file(dz_catalog *c, dz_task_entry *t, const char *path, uint32_
     return DZ_OK;
 }
 
-static dz_rc add_files(const dz_job *job, dz_catalog *c, size_t task, dz_error *err) {
+static dz_rc add_files(const dz_job *job, dz_catalog *c, size_t task, dz_task_entry *t, dz_error *err) {
     const dz_checkpoint *ck = job->zoo.tasks[task];
-    dz_task_entry *t = &c->tasks[task];
     if (!(t->files = dz_alloc(ck->nshards + ck->nsides, sizeof *t->files, err))) return err->rc;
     for (size_t i = 0; i < ck->nshards && err->rc == DZ_OK; i++)
         add_file(c, t, ck->shards[i].file, DZ_FILE_SAFETENSORS, ck->shards[i].header, ck->shards[i].header_len, ck->shards[i].size, err);
@@ -120,9 +131,9 @@ static dz_rc add_files(const dz_job *job, dz_catalog *c, size_t task, dz_error *
     return err->rc;
 }
 
-static dz_rc add_task(const dz_job *job, dz_catalog *c, size_t task, const char *recipe_text, dz_error *err) {
+static dz_rc add_task(const dz_job *job, dz_catalog *c, size_t task, const char *recipe_text, const uint32_t *base_row, dz_error *err) {
     const dz_recipe *r = job->zoo.recipe;
-    dz_task_entry *t = &c->tasks[task];
+    dz_task_entry *t = &c->tasks[c->ntasks++];
     t->name = dz_strdup(job->zoo.names[task], err);
     t->recipe = dz_strdup(r->name, err);
     t->recipe_text = dz_strdup(recipe_text, err);
@@ -135,22 +146,28 @@ static dz_rc add_task(const dz_job *job, dz_catalog *c, size_t task, const char 
     t->trace_norm = job->trace_norm[task];
     t->trace_error = job->trace_error[task];
     t->trace_reference = job->trace_reference;
-    if (add_rows(job, c, task, err) != DZ_OK) return err->rc;
-    return add_files(job, c, task, err);
+    if (add_rows(job, c, task, base_row, t, err) != DZ_OK) return err->rc;
+    return add_files(job, c, task, t, err);
 }
 
 /* Rank 0: everything but the payloads. */
 static dz_rc make_catalog(const dz_job *job, dz_catalog *c, dz_error *err) {
     char *text = dz_recipe_text(job->zoo.recipe, err);
+    uint32_t *base_row = dz_alloc(job->zoo.base->ntensors, sizeof *base_row, err);
     c->format_version = DZ_FORMAT_VERSION;
-    c->trace_reference = job->trace_reference;
     snprintf(c->generator, sizeof c->generator, "deltazoo %s", DZ_VERSION);
-    if (!text || add_base(job, c, err) != DZ_OK) goto out;
-    if (!(c->tasks = dz_alloc(job->plan->ntasks, sizeof *c->tasks, err))) goto out;
-    c->ntasks = job->plan->ntasks;
-    for (size_t t = 0; t < c->ntasks && err->rc == DZ_OK; t++) add_task(job, c, t, text, err);
+    if (!text || !base_row) goto out;
+    if (job->carry.old) {
+        if (dz_carry_catalog(&job->carry, c, job->plan->ntasks, err) != DZ_OK || map_base(job, c, base_row, err) != DZ_OK) goto out;
+    } else {
+        if (add_base(job, c, err) != DZ_OK || !(c->tasks = dz_alloc(job->plan->ntasks, sizeof *c->tasks, err))) goto out;
+        for (size_t i = 0; i < c->nbase; i++) base_row[i] = (uint32_t)i;
+    }
+    c->trace_reference = job->trace_reference;
+    for (size_t t = 0; t < job->plan->ntasks && err->rc == DZ_OK; t++) add_task(job, c, t, text, base_row, err);
 out:
     free(text);
+    free(base_row);
     return err->rc;
 }
 
@@ -165,7 +182,7 @@ static int by_offset(const void *x, const void *y) {
 }
 
 /* `where`: for each pair the file offset of its region, or 0 when it has no bytes. */
-static dz_rc put_pieces(const dz_job *job, dz_extent_writer *w, const uint64_t *where, dz_error *err) {
+static dz_rc put_pieces(dz_job *job, dz_extent_writer *w, const uint64_t *where, dz_error *err) {
     const dz_plan *plan = job->plan;
     size_t n = 0;
     dz_buf bytes = {0};
@@ -192,8 +209,7 @@ static dz_rc put_pieces(const dz_job *job, dz_extent_writer *w, const uint64_t *
             dz_extent_put(w, where[u->pair], bytes.data, bytes.len, err);
         }
         bytes.len = 0;
-        if (dz_buf_reserve(&bytes, len, err) != DZ_OK ||
-            dz_spool_get(&job->spool, pieces[i].unit - dz_job_first(job), bytes.data, err) != DZ_OK)
+        if (dz_buf_reserve(&bytes, len, err) != DZ_OK || dz_journal_get_block(&job->journal, pieces[i].unit, bytes.data, err) != DZ_OK)
             break;
         dz_extent_put(w, pieces[i].offset, bytes.data, len, err);
     }
@@ -205,15 +221,18 @@ static dz_rc put_pieces(const dz_job *job, dz_extent_writer *w, const uint64_t *
 /* Rank 0 knows where regions lie; every rank needs it for its blocks. */
 static void locate_regions(const dz_job *job, const dz_catalog *c, uint64_t *where) {
     if (job->world->rank == 0) {
-        for (size_t t = 0; t < c->ntasks; t++) {
+        for (size_t t = 0; t < job->plan->ntasks; t++) {
+            const dz_task_entry *task = &c->tasks[job->carry.ntasks + t];
             for (size_t i = job->plan->first_pair[t]; i < job->plan->first_pair[t + 1]; i++) {
-                const dz_index_row *row = &c->tasks[t].rows[i - job->plan->first_pair[t]];
-                where[i] = row->length ? c->tasks[t].payload_offset + row->offset : 0;
+                const dz_index_row *row = &task->rows[i - job->plan->first_pair[t]];
+                where[i] = row->length ? task->payload_offset + row->offset : 0;
             }
         }
     }
     dz_bcast_u64(job->world, where, job->plan->npairs);
 }
+
+#define LOCK_PATIENCE 5.0 /* seconds */
 
 static char *partial_path(const dz_job *job, dz_error *err) { return dz_format(err, "%s.partial", job->opt->archive); }
 
@@ -229,8 +248,14 @@ dz_rc dz_job_layout(dz_job *job, dz_error *err) {
     return dz_agree(job->world, err->rc, err);
 }
 
-/* Rank 0: the finished file must open as an archive before it gets its name. */
-static dz_rc check_and_publish(const char *partial, const char *path, dz_error *err) {
+dz_rc dz_archive_lock(dz_lock *lock, const char *archive, dz_error *err) {
+    char *path = dz_format(err, "%s.lock", archive);
+    if (path) dz_lock_take(lock, path, LOCK_PATIENCE, err);
+    free(path);
+    return err->rc;
+}
+
+dz_rc dz_archive_check_and_publish(const char *partial, const char *path, dz_error *err) {
     dz_archive *archive = NULL;
     dz_rc rc = dz_archive_open(partial, &archive, err);
     dz_archive_close(archive);
@@ -248,10 +273,12 @@ dz_rc dz_job_write(dz_job *job, dz_error *err) {
     if (rc == DZ_OK) rc = dz_job_layout(job, err);
     if (rc == DZ_OK) {
         locate_regions(job, job->catalog, where);
-        if (dz_extent_open(&w, partial, err) == DZ_OK && put_pieces(job, &w, where, err) == DZ_OK) dz_extent_finish(&w, err);
+        rc = dz_agree(world, dz_extent_open(&w, partial, err), err);
+        if (rc == DZ_OK) rc = dz_carry_payloads(&job->carry, world, job->catalog, &w, err);
+        if (rc == DZ_OK && put_pieces(job, &w, where, err) == DZ_OK) dz_extent_finish(&w, err);
         rc = dz_agree(world, err->rc, err);
     }
-    if (rc == DZ_OK) rc = dz_agree(world, world->rank == 0 ? check_and_publish(partial, job->opt->archive, err) : DZ_OK, err);
+    if (rc == DZ_OK) rc = dz_agree(world, world->rank == 0 ? dz_archive_check_and_publish(partial, job->opt->archive, err) : DZ_OK, err);
     job->secs[DZ_PHASE_WRITE] = dz_progress_end(&progress);
     dz_extent_close(&w);
     free(where);

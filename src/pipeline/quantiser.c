@@ -40,8 +40,8 @@ dz_rc dz_job_set_grids(dz_job *job, const int32_t *extremes, dz_error *err) {
         } else if (job->zoo.recipe->nonfinite == DZ_NONFINITE_LOSSLESS) {
             pair->policy = DZ_POLICY_LOSSLESS;
         } else {
-            return dz_fail(err, DZ_EFAIL, "%s: tensor '%s': its delta from %g to %g is too wide for a float", plan->tasks[pair->task]->path,
-                           dz_pair_tensor(plan, pair)->name, (double)lo, (double)hi);
+            return dz_fail(err, DZ_EVALUE, "%s: tensor '%s': its delta from %g to %g is too wide for a float",
+                           plan->tasks[pair->task]->path, dz_pair_tensor(plan, pair)->name, (double)lo, (double)hi);
         }
     }
     return DZ_OK;
@@ -57,6 +57,15 @@ void dz_job_set_values(dz_job *job) {
         l->grid.lo = -a;
         l->grid.step = a;
     }
+}
+
+uint64_t dz_job_block_key(const dz_job *job, const dz_lossy *l) {
+    struct {
+        double sparsity, density;
+        float lo, step, threshold;
+        uint32_t bits;
+    } of = {l->sparsity, l->density, l->grid.lo, l->grid.step, l->grid.threshold, l->grid.bits};
+    return dz_hash64(l->quota, job->levels * sizeof *l->quota, dz_hash64(&of, sizeof of, 1));
 }
 
 static double entropy_bits(const dz_lossy *l) { return (double)dz_entropy_fixed(l->histogram, (size_t)1 << l->grid.bits) / 65536; }
@@ -144,7 +153,7 @@ void dz_job_adjust(dz_job *job, int round, int *again) {
     *again = 0;
     if (r->target_ratio <= 0 || round + 1 >= MOST_ROUNDS) return;
     for (size_t t = 0; t < ntasks && job->world->rank == 0; t++) {
-        const dz_task_entry *e = &job->catalog->tasks[t];
+        const dz_task_entry *e = &job->catalog->tasks[job->carry.ntasks + t];
         dz_sizes s = dz_task_sizes(e);
         if (s.lossy_stored <= 0) continue;
         double want = s.lossy_source / r->target_ratio, fixed = s.lossy_fixed, now = s.lossy_stored;

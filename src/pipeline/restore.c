@@ -142,7 +142,7 @@ static dz_rc make_file(const restore *r, const char *name, const void *head, siz
     *slash = '\0';
     dz_make_dirs(path, err);
     *slash = '/';
-    int fd = err->rc == DZ_OK ? open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666) : -1;
+    int fd = err->rc == DZ_OK ? dz_open(path, O_WRONLY | O_CREAT | O_EXCL) : -1;
     if (err->rc == DZ_OK && fd < 0) dz_fail(err, DZ_EFAIL, "%s: cannot create: %s", path, strerror(errno));
     if (fd >= 0) {
         int rc = size ? posix_fallocate(fd, 0, (off_t)size) : 0;
@@ -206,7 +206,7 @@ out:
 
 static dz_rc write_tile(restore *r, const out_tensor *t, uint64_t first_byte, const void *bytes, size_t len, dz_error *err) {
     out_file *f = &r->files[t->file];
-    if (f->fd < 0 && (f->fd = open(f->path, O_WRONLY | O_CLOEXEC)) < 0)
+    if (f->fd < 0 && (f->fd = dz_open(f->path, O_WRONLY)) < 0)
         return dz_fail(err, DZ_EFAIL, "%s: cannot open: %s", f->path, strerror(errno));
     return dz_pwrite_all(f->fd, f->path, bytes, len, t->offset + first_byte, err);
 }
@@ -233,7 +233,7 @@ static dz_rc fill(restore *r, dz_progress *progress, dz_error *err) {
     }
     for (size_t i = 0; i < r->nfiles; i++) {
         if (r->files[i].fd < 0) continue;
-        if (fsync(r->files[i].fd) != 0) dz_fail(err, DZ_EFAIL, "%s: cannot sync: %s", r->files[i].path, strerror(errno));
+        if (dz_fsync(r->files[i].fd) != 0) dz_fail(err, DZ_EFAIL, "%s: cannot sync: %s", r->files[i].path, strerror(errno));
         close(r->files[i].fd);
         r->files[i].fd = -1;
     }
@@ -274,7 +274,7 @@ static dz_rc make_partial(restore *r, dz_error *err) {
         dz_remove_tree(r->partial);
         r->made = 1;
         if (dz_make_dirs(r->partial, err) == DZ_OK) {
-            int fd = open(marker, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+            int fd = dz_open(marker, O_WRONLY | O_CREAT);
             if (fd < 0)
                 dz_fail(err, DZ_EFAIL, "%s: cannot create: %s", marker, strerror(errno));
             else
@@ -302,7 +302,7 @@ static dz_rc publish(restore *r, dz_error *err) {
     char *marker = marker_path(r, err);
     if (marker) unlink(marker);
     free(marker);
-    if (rename(r->partial, r->opt->out) == 0) return dz_fsync_parent(r->opt->out, err);
+    if (dz_rename(r->partial, r->opt->out) == 0) return dz_fsync_parent(r->opt->out, err);
     for (size_t i = 0; i < (r->opt->tensors ? 1 : r->task->nfiles) && err->rc == DZ_OK; i++) {
         const char *name = r->opt->tensors ? "model.safetensors" : r->task->files[i].path;
         char *from = dz_format(err, "%s/%s", r->partial, name), *to = dz_format(err, "%s/%s", r->opt->out, name),
@@ -312,7 +312,7 @@ static dz_rc publish(restore *r, dz_error *err) {
             dz_make_dirs(to, err);
             *slash = '/';
         }
-        if (err->rc == DZ_OK && rename(from, to) != 0) dz_fail(err, DZ_EFAIL, "%s: cannot rename to %s: %s", from, to, strerror(errno));
+        if (err->rc == DZ_OK && dz_rename(from, to) != 0) dz_fail(err, DZ_EFAIL, "%s: cannot rename to %s: %s", from, to, strerror(errno));
         free(from);
         free(to);
     }

@@ -149,7 +149,7 @@ static dz_rc remove_model_files(const char *path, dz_error *err) {
 
 /* A file of `size` bytes that begins with `head`. Space is reserved where the file system can, so that a full disk shows at once. */
 static dz_rc write_head(const char *path, const void *head, size_t len, uint64_t size, dz_error *err) {
-    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    int fd = dz_open(path, O_WRONLY | O_CREAT | O_TRUNC);
     if (fd < 0) return dz_fail(err, DZ_EFAIL, "%s: cannot create: %s", path, strerror(errno));
     dz_rc rc = dz_pwrite_all(fd, path, head, len, 0, err);
     if (rc == DZ_OK && size > len && fallocate(fd, 0, 0, (off_t)size) != 0) {
@@ -314,7 +314,7 @@ static dz_rc write_values(filler *f, int part, const dz_synth_place *place, cons
     dz_rc rc = DZ_OK;
     char *path = part_path(f->opt, part, f->layout->shards[place->shard].file, err);
     if (!path) return err->rc;
-    if (f->fds[part] < 0 && (f->fds[part] = open(path, O_WRONLY | O_CLOEXEC)) < 0)
+    if (f->fds[part] < 0 && (f->fds[part] = dz_open(path, O_WRONLY)) < 0)
         rc = dz_fail(err, DZ_EFAIL, "%s: cannot open: %s", path, strerror(errno));
     if (rc == DZ_OK) {
         dz_narrow(f->bytes, values, f->opt->dtype, count);

@@ -120,7 +120,7 @@ dz_rc dz_tile_nonfinite(const dz_tile_reader *r, const dz_tile *t, dz_error *err
             if (isfinite(task[i] - base[i])) continue;
             int own = !isfinite(task[i]);
             const char *path = own ? ck->shards[tensor->shard].path : isfinite(base[i]) ? ck->path : r->base->path;
-            return dz_fail(err, DZ_EFAIL, "%s: tensor '%s': element %llu is %g%s (nonfinite: lossless keeps such tensors exactly)", path,
+            return dz_fail(err, DZ_EVALUE, "%s: tensor '%s': element %llu is %g%s (nonfinite: lossless keeps such tensors exactly)", path,
                            tensor->name, (unsigned long long)(t->first + at + i),
                            own                 ? (double)task[i]
                            : isfinite(base[i]) ? (double)(task[i] - base[i])

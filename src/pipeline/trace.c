@@ -51,7 +51,7 @@ static dz_rc gather_outgoing(dz_job *job, outbox *box, dz_error *err) {
             if (dz_grow((void **)&box->list, &box->cap, box->n + 1, sizeof *box->list, err) != DZ_OK) return err->rc;
             outgoing *o = &box->list[box->n++];
             *o = (outgoing){.len = (int)job->block_len[unit], .owner = owner, .block = dz_alloc_raw((size_t)job->block_len[unit], 1, err)};
-            if (!o->block || dz_spool_get(&job->spool, unit - dz_job_first(job), o->block, err) != DZ_OK) return err->rc;
+            if (!o->block || dz_journal_get_block(&job->journal, unit, o->block, err) != DZ_OK) return err->rc;
         }
     }
     box->requests = dz_alloc(box->n, sizeof *box->requests, err);
@@ -80,7 +80,7 @@ static void matrix_free(matrix *m) {
     dz_buf_free(&m->block);
 }
 
-/* The block of a unit: from this rank's spool, or from the rank that coded it. */
+/* The block of a unit: from this rank's journal, or from the rank that coded it. */
 static dz_rc fetch_block(dz_job *job, matrix *m, size_t unit, dz_error *err) {
     size_t len = (size_t)job->block_len[unit];
     int from = dz_unit_rank(job->plan, unit);
@@ -92,7 +92,7 @@ static dz_rc fetch_block(dz_job *job, matrix *m, size_t unit, dz_error *err) {
         MPI_Recv(into, (int)len, MPI_BYTE, from, 1, job->world->comm, MPI_STATUS_IGNORE);
         if (into != m->block.data) free(into);
     } else if (err->rc == DZ_OK) {
-        dz_spool_get(&job->spool, unit - dz_job_first(job), m->block.data, err);
+        dz_journal_get_block(&job->journal, unit, m->block.data, err);
     }
     m->block.len = len - 4; /* without the checksum: it has not been on a disk */
     return err->rc;
@@ -122,11 +122,27 @@ static dz_rc build(dz_job *job, const dz_pair *pair, matrix *m, uint64_t rows, u
     return err->rc;
 }
 
+/* A matrix that is known already: its blocks are under way all the same. */
+static dz_rc receive(dz_job *job, const dz_pair *pair, matrix *m, dz_error *err) {
+    for (uint32_t tile = 0; tile < pair->tiles.ncommon; tile++) {
+        size_t unit = job->plan->unit_of[pair->first_tile + tile];
+        if (dz_unit_rank(job->plan, unit) != job->world->rank) fetch_block(job, m, unit, err);
+    }
+    return err->rc;
+}
+
 static dz_rc measure(dz_job *job, const dz_pair *pair, matrix *m, const dz_slq_options *options, dz_error *err) {
     const dz_tensor *t = dz_pair_tensor(job->plan, pair);
     dz_lossy *l = &job->lossy[pair->lossy];
     uint64_t cols = t->count / t->shape[0], rows = pair->tiles.common / cols;
     float value[DZ_MAX_LEVELS] = {0};
+    double known[2];
+    uint64_t key = dz_hash64(&l->scale, sizeof l->scale, dz_job_block_key(job, l));
+    if (err->rc == DZ_OK && dz_journal_find(&job->journal, DZ_RECORD_TRACE, (uint64_t)pair->lossy, key, known, sizeof known)) {
+        l->trace_norm = known[0];
+        l->trace_variance = known[1];
+        return receive(job, pair, m, err);
+    }
     if (build(job, pair, m, rows, cols, err) != DZ_OK) return err->rc;
     for (unsigned g = 0; g < 1U << l->grid.bits; g++) value[g] = dz_level_value(&l->grid, g);
     dz_sparse a = {.rows = rows, .cols = cols, .row_start = m->row_start, .col = m->col, .level = m->level, .value = value};
@@ -140,7 +156,9 @@ static dz_rc measure(dz_job *job, const dz_pair *pair, matrix *m, const dz_slq_o
     if (err->rc != DZ_OK) return err->rc;
     l->trace_norm = (double)l->scale * norm;
     l->trace_variance = (double)l->scale * (double)l->scale * variance;
-    return DZ_OK;
+    known[0] = l->trace_norm;
+    known[1] = l->trace_variance;
+    return dz_journal_put(&job->journal, DZ_RECORD_TRACE, (uint64_t)pair->lossy, key, known, sizeof known, err);
 }
 
 /* Nine digits: what differs beyond them between machines must not change a restored model. */
@@ -150,9 +168,11 @@ static double nine_digits(double x) {
     return strtod(text, NULL);
 }
 
-/* gamma_t = min_j T_j / T_t over the tasks compressed together (UltraDelta, TNGR); 1 where T_t is 0. */
+/* gamma_t = min_j T_j / T_t over the tasks compressed together (UltraDelta, TNGR), or the archive's reference where it has one; at most 1,
+ * and 1 where T_t is 0. */
 static void set_gammas(dz_job *job) {
-    double reference = 0;
+    double reference = job->carry.old ? job->carry.old->catalog->trace_reference : 0; /* an older one holds: ALGORITHM, TNGR */
+    int given = reference > 0;
     for (size_t t = 0; t < job->plan->ntasks; t++) {
         double variance = 0;
         for (size_t i = 0; i < job->plan->nlossy; i++) {
@@ -162,10 +182,10 @@ static void set_gammas(dz_job *job) {
         }
         job->trace_norm[t] = nine_digits(job->trace_norm[t]);
         job->trace_error[t] = nine_digits(sqrt(variance));
-        if (job->trace_norm[t] > 0 && (reference == 0 || job->trace_norm[t] < reference)) reference = job->trace_norm[t];
+        if (job->trace_norm[t] > 0 && !given && (reference == 0 || job->trace_norm[t] < reference)) reference = job->trace_norm[t];
     }
     job->trace_reference = reference;
-    for (size_t t = 0; t < job->plan->ntasks; t++) job->gamma[t] = job->trace_norm[t] > 0 ? reference / job->trace_norm[t] : 1;
+    for (size_t t = 0; t < job->plan->ntasks; t++) job->gamma[t] = job->trace_norm[t] > reference ? reference / job->trace_norm[t] : 1;
 }
 
 static uint64_t small_sides(const dz_job *job, size_t task) {
@@ -201,6 +221,7 @@ dz_rc dz_job_trace(dz_job *job, dz_error *err) {
             task = pair->task;
             options = dz_slq_choose(small_sides(job, task), 0);
         }
+        dz_progress_check(&progress, err); /* what is under way is received in any case */
         measure(job, pair, &m, &options, err);
     }
     if (box.n) MPI_Waitall((int)box.n, box.requests, MPI_STATUSES_IGNORE);

@@ -146,6 +146,7 @@ def test_damage_in_a_tile_of_a_large_tensor(folder):
 @with_scratch
 def test_killed_compress_leaves_the_old_archive(folder):
     """Whenever it is killed, the archive's name has the old file or the whole new one, and the next run is not hindered."""
+    from test_append import wait_for_lock
     zoo = big_zoo()
     good(["compress", f"{zoo}/zoo.yaml", "-o", "want.h5", "-q"], cwd=folder)
     write(f"{folder}/a.h5", "old")
@@ -153,6 +154,7 @@ def test_killed_compress_leaves_the_old_archive(folder):
     for secs in ("0.4", "1", "1.6"):
         call(["timeout", "-s", "KILL", secs, "mpirun", "-q", "-n", "2", os.environ.get("DELTAZOO", "build/deltazoo"), "compress", f"{zoo}/zoo.yaml", "-o", "a.h5",
               "--force", "-q"], cwd=folder)
+        wait_for_lock(f"{folder}/a.h5.lock")
         check(read(f"{folder}/a.h5") == b"old" or sha256(f"{folder}/a.h5") == want, f"killed after {secs} s: half an archive")
     good(["compress", f"{zoo}/zoo.yaml", "-o", "a.h5", "--force", "-q"], cwd=folder)
     equal(sha256(f"{folder}/a.h5"), want, "archive")

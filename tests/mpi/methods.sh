@@ -64,14 +64,14 @@ for t in json.load(sys.stdin)['tasks']:
         result "$method meets a target ratio of $ratio on disk" $?
     done
 done
-exec 9>"$dir/busy.h5.partial"
+exec 9>"$dir/busy.h5.lock"
 flock 9
 "$DELTAZOO" compress -q "$dir/zoo/zoo.yaml" -o "$dir/busy.h5" >/dev/null 2>"$dir/err"
-[ $? -eq 2 ] && grep -q 'another job is writing' "$dir/err" && [ -e "$dir/busy.h5.partial" ] && [ ! -e "$dir/busy.h5" ]
+[ $? -eq 2 ] && grep -q 'another job is writing' "$dir/err" && [ -e "$dir/busy.h5.lock" ] && [ ! -e "$dir/busy.h5" ]
 result "a second job for the same archive is refused" $?
 exec 9>&-
-"$DELTAZOO" compress -q "$dir/zoo/zoo.yaml" -o "$dir/busy.h5" >/dev/null 2>&1 && [ ! -e "$dir/busy.h5.partial" ]
-result "a partial file that a killed job has left is no obstacle" $?
+"$DELTAZOO" compress -q "$dir/zoo/zoo.yaml" -o "$dir/busy.h5" >/dev/null 2>&1 && [ ! -e "$dir/busy.h5.lock" ]
+result "a lock file that a killed job has left is no obstacle" $?
 ZOO=$dir/zoo/zoo.yaml ARCHIVE=$dir/job.h5 RANKS=2 bash jobs/compress.sbatch >/dev/null 2>&1 && [ -s "$dir/job.json" ]
 result "jobs/compress.sbatch runs as a plain script" $?
 echo "$passed passed, $failed failed"

@@ -1,0 +1,68 @@
+/* What a job has done so far, kept beside the archive (ARCHIVE.journal/, FORMAT.md section 9): coded blocks on their way to the archive,
+ * and the small results that stand before them. Each rank appends to a file of its own; a record carries its checksums, so that what a
+ * crash has cut is simply not there. A later run of the same job, on any number of ranks, finds the records and does the rest. */
+#ifndef DZ_ARCHIVE_JOURNAL_H
+#define DZ_ARCHIVE_JOURNAL_H
+
+#include "base/hash.h"
+#include "parallel/world.h"
+
+/* What a record tells, and what its id counts. */
+typedef enum dz_record {
+    DZ_RECORD_STATISTICS = 1, /* unit */
+    DZ_RECORD_HISTOGRAM = 2,  /* unit */
+    DZ_RECORD_BLOCK = 3,      /* unit */
+    DZ_RECORD_TRACE = 4       /* lossy pair */
+} dz_record;
+
+typedef struct dz_journal_entry {
+    uint64_t id, key, offset; /* offset of the record's bytes in its part */
+    uint32_t kind, len, part;
+    uint32_t reserved;
+    uint64_t checksum;
+} dz_journal_entry;
+
+typedef struct dz_journal {
+    char *dir;
+    uint64_t *parts; /* numbers of the parts: run in the upper 32 bits, rank in the lower; the last is this rank's own */
+    size_t nparts;
+    int fd; /* this rank's part */
+    int other_fd;
+    uint32_t other; /* a part of an earlier run, open for reading */
+    uint64_t end;
+    dz_journal_entry *entries; /* of earlier runs, sorted by kind, id, key */
+    size_t nentries;
+    size_t first, nblocks; /* blocks of units first .. first + nblocks - 1 */
+    uint64_t *offset;      /* [nblocks] of the block's bytes */
+    uint32_t *length;      /* [nblocks] checksum included; 0: none yet */
+    uint32_t *part;        /* [nblocks] */
+    double synced;
+    size_t adopted; /* blocks taken over from earlier runs */
+} dz_journal;
+
+/* Collective. Opens ARCHIVE.journal, or makes it. `identity`: of the job; records of another job are removed, and `*foreign` tells so. This
+ * rank's units are first .. first + nblocks - 1. */
+dz_rc dz_journal_open(dz_journal *journal, const dz_world *world, const char *archive, dz_digest identity, size_t first, size_t nblocks,
+                      int *foreign, dz_error *err);
+void dz_journal_close(dz_journal *journal);
+
+/* One process: removes the directory, when the archive has its name or the job cannot be resumed. */
+void dz_journal_remove(const char *archive);
+
+dz_rc dz_journal_put(dz_journal *journal, dz_record kind, uint64_t id, uint64_t key, const void *bytes, size_t len, dz_error *err);
+
+/* Bytes of a record of an earlier run into `out`, exactly `len` of them; 0 when there is none, or none that is whole. */
+int dz_journal_find(dz_journal *journal, dz_record kind, uint64_t id, uint64_t key, void *out, size_t len);
+
+/* A coded block: `n` counts of the caller, then the body; its checksum (4 bytes, little endian) goes behind it. A later block of the same
+ * unit takes its place. */
+dz_rc dz_journal_put_block(dz_journal *journal, uint64_t unit, uint64_t key, const uint64_t *counts, size_t n, const dz_buf *body,
+                           dz_error *err);
+
+/* 1 when an earlier run has coded this block under the same key: it is taken as put, and its counts are filled. */
+int dz_journal_adopt_block(dz_journal *journal, uint64_t unit, uint64_t key, uint64_t *counts, size_t n);
+
+/* Copies a block into `out` (length[unit - first] bytes). */
+dz_rc dz_journal_get_block(dz_journal *journal, uint64_t unit, uint8_t *out, dz_error *err);
+
+#endif

@@ -1,0 +1,78 @@
+#include "pipeline/rewrite.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/lock.h"
+#include "pipeline/carry.h"
+#include "pipeline/publish.h"
+#include "pipeline/restore.h"
+#include "pipeline/version.h"
+
+/* Marks what stays behind; every unknown name is told. Alike on every rank. */
+static dz_rc choose(const dz_rewrite_options *opt, dz_carry *carry, dz_error *err) {
+    const dz_task_entry *task;
+    for (size_t i = 0; i < opt->nleave + opt->ntake; i++) {
+        const char *name = i < opt->nleave ? opt->leave[i] : opt->take[i - opt->nleave];
+        dz_error one = {0};
+        if (dz_archive_task(carry->old, name, &task, &one) != DZ_OK)
+            dz_fail_more(err, one.rc, "%s", one.text);
+        else if (i < opt->nleave)
+            dz_carry_leave(carry, name);
+    }
+    for (size_t t = 0; t < carry->old->catalog->ntasks && opt->ntake; t++) {
+        const char *name = carry->old->catalog->tasks[t].name;
+        size_t i = 0;
+        while (i < opt->ntake && strcmp(opt->take[i], name) != 0) i++;
+        if (i == opt->ntake) dz_carry_leave(carry, name);
+    }
+    if (err->rc == DZ_OK && carry->ntasks == 0)
+        dz_fail(err, DZ_EUSAGE, "%s: no task would be left; remove the file itself instead", opt->archive);
+    return err->rc;
+}
+
+static dz_rc make_catalog(const dz_carry *carry, const char *partial, dz_catalog *c, dz_error *err) {
+    snprintf(c->generator, sizeof c->generator, "deltazoo %s", DZ_VERSION);
+    if (dz_carry_catalog(carry, c, 0, err) == DZ_OK) dz_archive_layout(partial, c, err);
+    return err->rc;
+}
+
+static dz_rc check_output(const dz_rewrite_options *opt, dz_error *err) {
+    struct stat a, b;
+    if (stat(opt->out, &b) != 0 || opt->force || (stat(opt->archive, &a) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino))
+        return DZ_OK;
+    return dz_fail(err, DZ_EUSAGE, "%s: exists already (--force replaces it)", opt->out);
+}
+
+dz_rc dz_rewrite(const dz_world *world, const dz_rewrite_options *opt, dz_rewrite_result *result, dz_error *err) {
+    dz_carry carry = {0};
+    dz_lock lock = {.fd = -1};
+    dz_catalog *catalog = NULL;
+    dz_extent_writer w = {.fd = -1};
+    char *partial = dz_format(err, "%s.partial", opt->out);
+    dz_rc rc = err->rc;
+    if (world->rank == 0 && rc == DZ_OK && (rc = check_output(opt, err)) == DZ_OK) rc = dz_archive_lock(&lock, opt->out, err);
+    if ((rc = dz_agree(world, rc, err)) != DZ_OK) goto out;
+    if ((rc = dz_carry_open(&carry, world, opt->archive, err)) != DZ_OK) goto out;
+    if ((rc = dz_agree(world, choose(opt, &carry, err), err)) != DZ_OK) goto out;
+    if (world->rank == 0 && (catalog = dz_alloc(1, sizeof *catalog, err))) make_catalog(&carry, partial, catalog, err);
+    if ((rc = dz_agree(world, err->rc, err)) != DZ_OK) goto out;
+    if ((rc = dz_agree(world, dz_extent_open(&w, partial, err), err)) != DZ_OK) goto out;
+    if (dz_carry_payloads(&carry, world, catalog, &w, err) == DZ_OK) dz_extent_finish(&w, err);
+    if ((rc = dz_agree(world, err->rc, err)) != DZ_OK) goto out;
+    result->bytes_before = carry.old->catalog->file_size;
+    result->bytes_after = world->rank == 0 ? catalog->file_size : 0;
+    result->ntasks = carry.ntasks;
+    rc = dz_agree(world, world->rank == 0 ? dz_archive_check_and_publish(partial, opt->out, err) : DZ_OK, err);
+out:
+    dz_extent_close(&w);
+    if (rc != DZ_OK && lock.fd >= 0) unlink(partial);
+    dz_lock_drop(&lock);
+    dz_catalog_free(catalog);
+    dz_carry_close(&carry);
+    free(partial);
+    return rc;
+}

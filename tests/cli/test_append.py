@@ -1,0 +1,234 @@
+"""Archives that grow and shrink, and jobs that are interrupted: what was committed stays, byte for byte."""
+import fcntl
+import os
+import shutil
+import signal
+import subprocess
+import time
+
+from common import ENV, DELTAZOO, Q, call, check, equal, good, hashes, info, read, refused, run, sha256, st_bytes, st_parse, tiny_zoo, with_scratch, write
+from test_determinism import big_zoo
+
+COST = {"test_signal_then_resume": 8, "test_killed_then_resumed_on_other_ranks": 8}
+
+
+def manifest(path, zoo, names):
+    write(path, f"base: {zoo}/base\ntasks:\n" + "".join(f"  - {{name: {n}, path: {zoo}/{n}}}\n" for n in names))
+    return path
+
+
+def tasks_of(zoo):
+    return sorted(n for n in os.listdir(zoo) if n.startswith("task"))
+
+
+def nothing_beside(folder, archive):
+    left = [n for n in os.listdir(folder) if n.startswith(archive) and n != archive]
+    check(not left, f"left behind: {left}")
+
+
+def wait_for_lock(path):
+    """Until the last process of a killed job is gone."""
+    for _ in range(600):
+        try:
+            with open(path) as f:
+                fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+        except FileNotFoundError:
+            return
+        except OSError:
+            time.sleep(0.1)
+    check(False, f"{path} is still held")
+
+
+@with_scratch
+def test_append(folder):
+    zoo = tiny_zoo("bf16")
+    first, second = tasks_of(zoo)[:2]
+    one, two = manifest(f"{folder}/one.yaml", zoo, [first]), manifest(f"{folder}/two.yaml", zoo, [second])
+    good(["compress", one, "--append", "-o", "a.h5", "-q"], 2, cwd=folder)  # the first makes the archive
+    before = info("a.h5", cwd=folder)["tasks"][0]
+    good(["restore", "a.h5", "--task", first, "--base", f"{zoo}/base", "-o", "r1", "-q"], cwd=folder)
+    shutil.copy(f"{folder}/a.h5", f"{folder}/b.h5")
+    for ranks, archive in ((3, "a.h5"), (1, "b.h5")):
+        good(["compress", two, "--append", "-o", archive, "-q"], ranks, cwd=folder)
+    equal(sha256(f"{folder}/a.h5"), sha256(f"{folder}/b.h5"), "archive appended to by 1 and 3 ranks")
+    after = info("a.h5", cwd=folder)["tasks"]
+    equal([t["name"] for t in after], [first, second], "tasks")
+    for key in ("gamma", "trace_norm", "sparsity", "seed", "source_bytes"):
+        equal(after[0][key], before[key], f"{key} of the older task")
+    check(after[1]["gamma"] <= 1 and after[1]["reference_trace_norm"] == before["reference_trace_norm"], "the older reference does not hold")
+    good(["restore", "a.h5", "--task", first, "--base", f"{zoo}/base", "-o", "r2", "-q"], 2, cwd=folder)
+    equal(hashes(f"{folder}/r2"), hashes(f"{folder}/r1"), "the older task's files")
+    good(["verify", "a.h5", "--base", f"{zoo}/base", "-q"], 3, cwd=folder)
+    nothing_beside(folder, "a.h5")
+
+
+@with_scratch
+def test_append_what_is_there(folder):
+    zoo = tiny_zoo("bf16")
+    first, second = tasks_of(zoo)[:2]
+    both = manifest(f"{folder}/both.yaml", zoo, [first, second])
+    good(["compress", manifest(f"{folder}/one.yaml", zoo, [first]), "-o", "a.h5", "-q"], cwd=folder)
+    refused(folder, ["compress", both, "-o", "a.h5", "--append"], 2, f"'{first}'", "--replace", "--skip-existing")
+    refused(folder, ["compress", both, "-o", "a.h5", "--append", "--force"], 2, "--force")
+    old = sha256(f"{folder}/a.h5")
+    r = good(["compress", both, "-o", "a.h5", "--skip-existing", "-q"], 3, cwd=folder)
+    check("in the archive already" in r.err, f"no word about the task that was skipped: {r}")
+    equal([t["name"] for t in info("a.h5", cwd=folder)["tasks"]], [first, second], "tasks")
+    done = sha256(f"{folder}/a.h5")
+    r = good(["compress", both, "-o", "a.h5", "--skip-existing", "-q"], 2, cwd=folder)
+    check("has all tasks" in r.out and sha256(f"{folder}/a.h5") == done != old, f"nothing was to be done: {r}")
+    good(["compress", manifest(f"{folder}/other.yaml", zoo, [first]), "-o", "a.h5", "--replace", "--set", "sparsity=0.9", "-q"], 3, cwd=folder)
+    equal([(t["name"], t["sparsity"]) for t in info("a.h5", cwd=folder)["tasks"]], [(second, 0.97), (first, 0.9)], "tasks")
+    good(["verify", "a.h5", "-q"], cwd=folder)
+    nothing_beside(folder, "a.h5")
+
+
+@with_scratch
+def test_append_with_another_base(folder):
+    zoo = tiny_zoo("bf16")
+    first, second = tasks_of(zoo)[:2]
+    good(["compress", manifest(f"{folder}/one.yaml", zoo, [first]), "-o", "a.h5", "-q"], cwd=folder)
+    shutil.copytree(f"{zoo}/base", f"{folder}/other")
+    path = f"{folder}/other/model.safetensors"
+    data = bytearray(read(path))
+    data[-9] ^= 4
+    write(path, bytes(data))
+    write(f"{folder}/two.yaml", f"base: other\ntasks:\n  - {{name: two, path: {zoo}/{second}}}\n")
+    refused(folder, ["compress", "two.yaml", "-o", "a.h5", "--append"], 1, "not the base of a.h5", "1 tensors differ")
+    write(f"{folder}/base2/model.safetensors", st_bytes([(Q, "F32", (8, 8), bytes(256))]))
+    write(f"{folder}/three.yaml", f"base: base2\ntasks:\n  - {{name: two, path: {zoo}/{second}}}\n")
+    refused(folder, ["compress", "three.yaml", "-o", "a.h5", "--append", "--recipe", "lossless"], 1, "not the base of a.h5")
+
+
+@with_scratch
+def test_append_with_the_base_in_another_order(folder):
+    """The fingerprint does not depend on how the base is sharded, nor may appending."""
+    zoo = tiny_zoo("bf16")
+    first, second = tasks_of(zoo)[:2]
+    good(["compress", manifest(f"{folder}/one.yaml", zoo, [first]), "-o", "a.h5", "-q"], cwd=folder)
+    tensors = st_parse(f"{zoo}/base")
+    write(f"{folder}/turned/model.safetensors", st_bytes([(n, *tensors[n]) for n in sorted(tensors, reverse=True)]))
+    write(f"{folder}/two.yaml", f"base: turned\ntasks:\n  - {{name: {second}, path: {zoo}/{second}}}\n")
+    good(["compress", "two.yaml", "-o", "a.h5", "--append", "-q"], 3, cwd=folder)
+    for base in (f"{zoo}/base", "turned"):
+        good(["verify", "a.h5", "--base", base, "-q"], cwd=folder)
+        good(["restore", "a.h5", "--task", second, "--base", base, "-o", f"r-{os.path.basename(base)}", "-q"], cwd=folder)
+    equal(hashes(f"{folder}/r-turned"), hashes(f"{folder}/r-base"), "files")
+
+
+@with_scratch
+def test_remove_and_repack(folder):
+    zoo = tiny_zoo("bf16")
+    names = tasks_of(zoo)
+    good(["compress", f"{zoo}/zoo.yaml", "-o", "a.h5", "-q"], cwd=folder)
+    good(["compress", manifest(f"{folder}/one.yaml", zoo, [names[0]]), "-o", "one.h5", "-q"], cwd=folder)
+    good(["repack", "a.h5", "-o", "same.h5"], 3, cwd=folder)
+    equal(sha256(f"{folder}/same.h5"), sha256(f"{folder}/a.h5"), "an archive packed again")
+    good(["restore", "a.h5", "--task", names[0], "--base", f"{zoo}/base", "-o", "r1", "-q"], cwd=folder)
+    good(["repack", "a.h5", "-o", "some.h5", "--task", names[0]], cwd=folder)
+    refused(folder, ["repack", "a.h5", "-o", "some.h5"], 2, "exists already")
+    refused(folder, ["repack", "a.h5", "--task", names[0]], 2, "-o")
+    refused(folder, ["remove", "a.h5", "--task", "x", "--task", "y"], 2, "'x'", "'y'", lines=2)
+    refused(folder, ["remove", "a.h5"], 2, "--task")
+    r = good(["remove", "a.h5"] + [x for n in names[1:] for x in ("--task", n)], 2, cwd=folder)
+    check("1 task" in r.out, f"{r}")
+    equal(sha256(f"{folder}/a.h5"), sha256(f"{folder}/some.h5"), "removing the others and taking one")
+    check(os.path.getsize(f"{folder}/a.h5") < 1.01 * os.path.getsize(f"{folder}/one.h5"), "something of the removed tasks is still there")
+    refused(folder, ["remove", "a.h5", "--task", names[0]], 2, "no task would be left")
+    good(["restore", "a.h5", "--task", names[0], "--base", f"{zoo}/base", "-o", "r2", "-q"], 3, cwd=folder)
+    equal(hashes(f"{folder}/r2"), hashes(f"{folder}/r1"), "files")
+    nothing_beside(folder, "a.h5")
+
+
+@with_scratch
+def test_second_writer(folder):
+    zoo = tiny_zoo("bf16")
+    write(f"{folder}/a.h5.lock", f"host {os.uname().nodename} pid {os.getpid()} job 77\n")
+    with open(f"{folder}/a.h5.lock") as f:
+        fcntl.flock(f, fcntl.LOCK_EX)
+        refused(folder, ["compress", f"{zoo}/zoo.yaml", "-o", "a.h5"], 2, "another job", os.uname().nodename, str(os.getpid()), "77", ranks=(3,))
+    good(["compress", f"{zoo}/zoo.yaml", "-o", "a.h5", "-q"], cwd=folder)  # nobody holds it any more
+    write(f"{folder}/a.h5.lock", "host elsewhere pid 4711 job 78\n")  # flock does not reach that host, but it has touched the file just now
+    refused(folder, ["remove", "a.h5", "--task", tasks_of(zoo)[0]], 2, "elsewhere", "4711", "78", ranks=(1,))
+    good(["remove", "a.h5", "--task", tasks_of(zoo)[0]], cwd=folder, env={"SLURM_JOB_ID": "78"})  # requeued: the same job
+    write(f"{folder}/a.h5.lock", "host elsewhere pid 4711 job 78\n")
+    os.utime(f"{folder}/a.h5.lock", (time.time() - 1000,) * 2)
+    good(["repack", "a.h5"], cwd=folder)
+    nothing_beside(folder, "a.h5")
+
+
+def interrupted(folder, zoo, ranks, secs, number):
+    """Starts a job, sends a signal to all its ranks after a while. Its exit code."""
+    def parts():
+        return os.listdir(f"{folder}/a.h5.journal") if os.path.isdir(f"{folder}/a.h5.journal") else []
+
+    before = len(parts())
+    p = subprocess.Popen(["mpirun", "-q", "-n", str(ranks), DELTAZOO, "compress", f"{zoo}/zoo.yaml", "-o", "a.h5", "--set", "method=ultradelta"], cwd=folder,
+                         env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for _ in range(3000):  # until the work has begun: a signal that meets mpirun's own start kills it
+        if len(parts()) > before or p.poll() is not None:
+            break
+        time.sleep(0.01)
+    time.sleep(secs)
+    p.send_signal(number)  # mpirun hands it on
+    out, err = p.communicate(timeout=60)
+    return p.returncode, out + err
+
+
+@with_scratch
+def test_signal_then_resume(folder):
+    zoo = big_zoo()
+    good(["compress", f"{zoo}/zoo.yaml", "-o", "want.h5", "-q"], cwd=folder)
+    codes = []
+    for secs in (0.1, 0.2, 0.3, 0.5, 0.8):
+        code, text = interrupted(folder, zoo, 2, secs, signal.SIGUSR1)
+        check(code in (0, 75), f"exit {code}: {text}")
+        codes.append(code)
+        if code == 0:
+            break
+        check("interrupted" in text and text.count("deltazoo: error") == 1, f"its message: {text}")
+        check(sorted(n for n in os.listdir(folder) if n.startswith("a.h5")) == ["a.h5.journal"], f"{os.listdir(folder)}")
+    if codes[-1] == 75:
+        good(["compress", f"{zoo}/zoo.yaml", "-o", "a.h5", "-q"], 3, cwd=folder)
+    check(75 in codes, "no job was interrupted: the test's pauses do not fit this machine")
+    equal(sha256(f"{folder}/a.h5"), sha256(f"{folder}/want.h5"), "archive")
+    nothing_beside(folder, "a.h5")
+
+
+@with_scratch
+def test_killed_then_resumed_on_other_ranks(folder):
+    zoo = big_zoo()
+    good(["compress", f"{zoo}/zoo.yaml", "-o", "want.h5", "-q"], cwd=folder)
+    for ranks, secs in ((2, "0.9"), (3, "1.5"), (1, "0.3")):
+        if not os.path.exists(f"{folder}/a.h5"):
+            start = ["timeout", "-s", "KILL", secs] + (["mpirun", "-q", "-n", str(ranks)] if ranks > 1 else [])
+            call(start + [DELTAZOO, "compress", f"{zoo}/zoo.yaml", "-o", "a.h5", "-q"], cwd=folder)
+            wait_for_lock(f"{folder}/a.h5.lock")
+    for part in os.listdir(f"{folder}/a.h5.journal") if os.path.isdir(f"{folder}/a.h5.journal") else ():
+        path = f"{folder}/a.h5.journal/{part}"  # a node was lost: the ends of files are gone, or were never written
+        size = os.path.getsize(path)
+        with open(path, "r+b") as f:
+            f.seek(size * 3 // 4)
+            f.write(bytes(size // 8))
+            f.truncate(size - size // 16)
+    if not os.path.exists(f"{folder}/a.h5"):
+        r = good(["compress", f"{zoo}/zoo.yaml", "-o", "a.h5", "-q"], 2, cwd=folder)
+    equal(sha256(f"{folder}/a.h5"), sha256(f"{folder}/want.h5"), "archive")
+    nothing_beside(folder, "a.h5")
+
+
+@with_scratch
+def test_journal_of_another_job(folder):
+    zoo = big_zoo()
+    interrupted(folder, zoo, 1, 0.1, signal.SIGTERM)
+    wait_for_lock(f"{folder}/a.h5.lock")
+    if os.path.exists(f"{folder}/a.h5"):
+        os.remove(f"{folder}/a.h5")
+        os.makedirs(f"{folder}/a.h5.journal")
+        write(f"{folder}/a.h5.journal/part-000000-000000", b"DZJOURN1" + bytes(24))
+    r = good(["compress", f"{zoo}/zoo.yaml", "-o", "a.h5", "--set", "sparsity=0.9", "-q"], 2, cwd=folder)
+    check("of another job" in r.err, f"no word about it: {r}")
+    good(["compress", f"{zoo}/zoo.yaml", "-o", "want.h5", "--set", "sparsity=0.9", "-q"], cwd=folder)
+    equal(sha256(f"{folder}/a.h5"), sha256(f"{folder}/want.h5"), "archive")
+    nothing_beside(folder, "a.h5")

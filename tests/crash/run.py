@@ -1,0 +1,167 @@
+#!/usr/bin/python3
+"""Faults on purpose: run.py [--quick] [--report FILE.md]. The program of `make FLAVOUR=fault` is run with DZ_FAULT (src/base/fault.h) while it makes an archive
+or appends to one, on 1 and 3 ranks. Whatever fails, and wherever a rank dies:
+
+- the run ends by itself, with a non-zero exit and one clear message (a killed rank has none) - or with exit 0 and the right archive;
+- the archive's name has the old archive or the whole new one, byte for byte: no committed task is lost;
+- the same command, run again on another number of ranks, makes the archive that a run without a fault makes, and leaves nothing beside it.
+
+Prints a line per fault that went otherwise, a table, and "N passed, N failed".
+"""
+import argparse
+import concurrent.futures
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "cli"))
+from common import ENV, ROOT, sha256, tiny_zoo, write  # noqa: E402
+
+FAULT = os.path.join(ROOT, "build", "fault", "deltazoo")
+GOOD = os.environ.get("DELTAZOO", os.path.join(ROOT, "build", "deltazoo"))
+LIMIT = 60
+WATCHDOG = 4
+
+
+def call(program, args, ranks, cwd, fault=None):
+    env = dict(ENV, **({"DZ_FAULT": fault} if fault else {}))
+    command = (["mpirun", "-q", "-n", str(ranks)] if ranks > 1 else []) + [program] + args
+    p = subprocess.Popen(command, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace", start_new_session=True)
+    try:
+        out, err = p.communicate(timeout=LIMIT)
+    except subprocess.TimeoutExpired:
+        os.killpg(p.pid, 9)
+        p.communicate()
+        return None, ""
+    return p.returncode, err
+
+
+class Operation:
+    """What is done to an archive, and what it is to become. `before`: the archive that is there, or None."""
+
+    def __init__(self, box, name, before, args):
+        self.box, self.name, self.before, self.args = box, name, before, args
+        folder = self.fresh()
+        code, err = call(GOOD, self.args + ["-q"], 1, folder)
+        if code != 0:
+            sys.exit(f"{name} fails without a fault: {err}")
+        self.after = sha256(f"{folder}/a.h5")
+
+    def fresh(self):
+        folder = tempfile.mkdtemp(prefix=self.name + "-", dir=self.box)
+        if self.before:
+            shutil.copy(self.before, f"{folder}/a.h5")
+        return folder
+
+    def state(self, folder):
+        path = f"{folder}/a.h5"
+        return sha256(path) if os.path.exists(path) else None
+
+
+def try_fault(op, ranks, fault):
+    """Returns (state, text): ok, or what went wrong; and whether the fault struck at all."""
+    folder = op.fresh()
+    old = op.state(folder)
+    code, err = call(FAULT, op.args + ["-q", "--watchdog", str(WATCHDOG)], ranks, folder, fault)
+    said = [line for line in err.splitlines() if line.startswith("deltazoo: error: ")]
+    now = op.state(folder)
+    kind = fault.split(":")[3] if fault.count(":") == 3 else "eio"
+    what = None
+    if code is None:
+        return "hang", f"still running after {LIMIT} s"
+    if now not in (old, op.after):
+        what = "lost", "the archive is neither the old nor the new one"
+    elif code == 0 and now != op.after:
+        what = "silent", "exit 0, but the archive is not the new one"
+    elif code != 0 and kind in ("eio", "enospc") and len(said) != 1:
+        what = "mute", f"exit {code} with {len(said)} messages: {err[-300:]!r}"
+    elif kind == "hang" and code != 0 and (code != 75 or "behind" not in err and "no progress" not in err):
+        what = "mute", f"exit {code} of a hanging rank: {err[-300:]!r}"
+    struck = code != 0
+    if what is None and now == old != op.after:
+        again, text = None, ""
+        for _ in range(3):  # a rank of the killed run may take a moment to die
+            again, text = call(GOOD, op.args + ["-q"], 1 + ranks % 3, folder)
+            if "another job" not in text:
+                break
+            time.sleep(1)
+        if again != 0 or op.state(folder) != op.after:
+            what = "not resumed", f"the next run: exit {again}: {text[-300:]!r}"
+        elif sorted(os.listdir(folder)) != ["a.h5"]:
+            what = "litter", f"{sorted(os.listdir(folder))}"
+    shutil.rmtree(folder, ignore_errors=True)
+    return what or ("ok" if struck else "passed by", "")
+
+
+def faults(quick):
+    """(operation, ranks, fault)."""
+    steps = (1, 2, 4, 9, 17) if quick else (1, 2, 3, 4, 5, 6, 8, 10, 13, 17, 22, 29, 37, 48, 62, 80)
+    for op in ("create", "append"):
+        for ranks in (3,) if quick else (1, 3):
+            for point, kinds in (("write", ("kill", "eio", "enospc")), ("read", ("eio", "kill")), ("open", ("eio",)), ("sync", ("eio", "kill")),
+                                 ("rename", ("eio", "kill")), ("alloc", ("eio",)), ("layout", ("eio", "kill")), ("agree", ("eio", "kill", "hang")),
+                                 ("work", ("eio", "kill", "hang"))):
+                for kind in kinds:
+                    few = point in ("rename", "layout") or kind == "hang"
+                    some = (3,) if (point, kind) == ("agree", "hang") else (1,) if few else steps  # the first two are before the watchdog
+                    if quick:
+                        some = some[:1] if kind == "hang" else some[(len(op) + len(kind)) % 2::2]
+                    for n in some:
+                        for rank in (0,) if point in ("rename", "layout") else (n % ranks,) if quick else range(ranks):
+                            if kind == "hang" and ranks == 1:
+                                continue
+                            if point == "alloc" and not quick and n > 1:
+                                yield op, ranks, f"{point}:{rank}:{n * 37}:{kind}"
+                            yield op, ranks, f"{point}:{rank}:{n}:{kind}"
+
+
+def main():
+    options = argparse.ArgumentParser()
+    options.add_argument("--quick", action="store_true")
+    options.add_argument("--report")
+    options = options.parse_args()
+    zoo = tiny_zoo("bf16")
+    names = sorted(n for n in os.listdir(zoo) if n.startswith("task"))
+    count, wrong, begun = {}, 0, time.time()
+    with tempfile.TemporaryDirectory(prefix="dz-crash-") as box:
+        for name, some in (("one", names[:1]), ("two", names[1:2]), ("all", names[:2])):
+            write(f"{box}/{name}.yaml", f"base: {zoo}/base\ntasks:\n" + "".join(f"  - {{name: {n}, path: {zoo}/{n}}}\n" for n in some))
+        code, err = call(GOOD, ["compress", f"{box}/one.yaml", "-o", f"{box}/one.h5", "-q"], 1, box)
+        if code:
+            sys.exit(err)
+        ops = {"create": Operation(box, "create", None, ["compress", f"{box}/all.yaml", "-o", "a.h5"]),
+               "append": Operation(box, "append", f"{box}/one.h5", ["compress", f"{box}/two.yaml", "-o", "a.h5", "--append"])}
+        cases = list(faults(options.quick))
+        with concurrent.futures.ThreadPoolExecutor(int(os.environ.get("DZ_TEST_JOBS", 2 * (os.cpu_count() or 1)))) as pool:
+            jobs = {pool.submit(try_fault, ops[op], ranks, fault): (op, ranks, fault) for op, ranks, fault in cases}
+            for job in concurrent.futures.as_completed(jobs):
+                op, ranks, fault = jobs[job]
+                state, text = job.result()
+                point, _, _, kind = fault.split(":")
+                row = count.setdefault((op, point, kind), {})
+                row[state] = row.get(state, 0) + 1
+                if state not in ("ok", "passed by"):
+                    wrong += 1
+                    print(f"FAIL {op} on {ranks} ranks, {fault}: {state}: {text}", flush=True)
+    columns = ("ok", "passed by", "lost", "hang", "silent", "mute", "not resumed", "litter")
+    table = ["| operation | fault | kind | struck | not reached | archives lost | hangs | silent | without a message | not resumed | litter |", "|" + "---|" * 11]
+    for (op, point, kind), row in sorted(count.items()):
+        table.append(f"| {op} | {point} | {kind} | " + " | ".join(str(row.get(c, 0)) for c in columns) + " |")
+    table.append("| all | | | " + " | ".join(str(sum(r.get(c, 0) for r in count.values())) for c in columns) + " |")
+    print("\n".join(table))
+    if options.report:
+        with open(options.report, "w") as f:
+            f.write("# Faults on purpose\n\nCommand: `make check-crash` (tests/crash/run.py says what is done and what has to hold). Each fault is put into one rank of a "
+                    "job that makes\nan archive or appends to one, on 1 and 3 ranks; then the same command is run again on another number of ranks.\n\n")
+            f.write("\n".join(table) + f"\n\n{len(cases)} faults. Archives lost: {sum(r.get('lost', 0) for r in count.values())}, "
+                    f"hangs: {sum(r.get('hang', 0) for r in count.values())}.\n")
+    print(f"{len(cases)} faults, {time.time() - begun:.0f} s", file=sys.stderr)
+    print(f"{len(cases) - wrong} passed, {wrong} failed")
+    return 1 if wrong else 0
+
+
+sys.exit(main())
