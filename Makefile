@@ -50,7 +50,7 @@ UNIT := $(patsubst tests/unit/%.c,$(B)/unit/%,$(wildcard tests/unit/test_*.c))
 BENCH := $(patsubst tests/bench/%.c,$(B)/bench/%,$(wildcard tests/bench/bench_*.c))
 RECIPES := $(sort $(wildcard config/recipes/*.yaml))
 
-.PHONY: all deps demo check check-unit check-asan check-crash bench experiments install format lint clean units
+.PHONY: all deps demo check check-unit check-asan check-crash bench experiments man install format lint clean units
 .SECONDARY:
 all: build/deltazoo build/libdeltazoo.so
 
@@ -127,12 +127,23 @@ experiments: deps
 	@$(MAKE) --no-print-directory all
 	@tests/quality/run.sh
 
-install: all
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/share/deltazoo/jobs
+# Manual pages, from the commands' own tables.
+build/man/deltazoo.1: build/deltazoo
+	@mkdir -p $(@D)
+	@rm -f $(@D)/*.1
+	@for c in $$(build/deltazoo --help=words); do build/deltazoo $$c --help=man >$(@D)/deltazoo-$$c.1 || exit 1; done
+	@build/deltazoo --help=man >$@
+man: build/man/deltazoo.1
+
+install: all man
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/share/deltazoo
 	install -m 755 build/deltazoo $(DESTDIR)$(PREFIX)/bin/
 	install -m 755 build/libdeltazoo.so $(DESTDIR)$(PREFIX)/lib/
 	install -m 644 include/deltazoo.h $(DESTDIR)$(PREFIX)/include/
-	cp -r config $(DESTDIR)$(PREFIX)/share/deltazoo/
+	cp -r config jobs $(DESTDIR)$(PREFIX)/share/deltazoo/
+	install -d $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+	install -m 644 build/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1/
+	install -m 644 src/cli/completion.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/deltazoo
 
 format:
 	clang-format -i $$(git ls-files -co --exclude-standard '*.[ch]')

@@ -261,12 +261,50 @@ dz_rc dz_archive_layout(const char *path, dz_catalog *c, dz_error *err) {
     return err->rc;
 }
 
-dz_rc dz_extent_open(dz_extent_writer *w, const char *path, dz_error *err) {
-    *w = (dz_extent_writer){.path = dz_strdup(path, err), .fd = -1};
-    if (!w->path) return err->rc;
-    w->fd = dz_open(path, O_RDWR);
-    if (w->fd < 0) return dz_fail(err, DZ_EFAIL, "%s: cannot open: %s", path, strerror(errno));
-    return DZ_OK;
+static dz_rc mpi_fail(dz_error *err, const char *path, const char *what, int code) {
+    char text[MPI_MAX_ERROR_STRING] = "";
+    int len = 0;
+    MPI_Error_string(code, text, &len);
+    return dz_fail(err, DZ_EFAIL, "%s: %s: MPI-IO: %.*s", path, what, len, text);
+}
+
+static dz_rc open_collective(dz_extent_writer *w, const char *const *hints, size_t nhints, dz_error *err) {
+    MPI_Info info;
+    MPI_Info_create(&info);
+    for (size_t i = 0; i < nhints; i++) {
+        const char *equals = strchr(hints[i], '=');
+        char key[MPI_MAX_INFO_KEY];
+        if (!equals || equals == hints[i] || equals - hints[i] >= MPI_MAX_INFO_KEY || equals[1] == '\0')
+            return dz_fail(err, DZ_EUSAGE, "--io-hint: '%s' is not KEY=VALUE", hints[i]);
+        memcpy(key, hints[i], (size_t)(equals - hints[i]));
+        key[equals - hints[i]] = '\0';
+        MPI_Info_set(info, key, equals + 1);
+    }
+    int rc = MPI_File_open(w->world->comm, w->path, MPI_MODE_RDWR, info, &w->file);
+    MPI_Info_free(&info);
+    return rc == MPI_SUCCESS ? DZ_OK : mpi_fail(err, w->path, "cannot open", rc);
+}
+
+dz_rc dz_extent_open(dz_extent_writer *w, const dz_world *world, const char *path, dz_io io, const char *const *hints, size_t nhints,
+                     dz_error *err) {
+    *w = (dz_extent_writer){.path = dz_strdup(path, err), .fd = -1, .world = world, .file = MPI_FILE_NULL};
+    if (w->path) w->fd = dz_open(path, O_RDWR);
+    if (w->path && w->fd < 0) dz_fail(err, DZ_EFAIL, "%s: cannot open: %s", path, strerror(errno));
+    dz_rc rc = dz_agree(world, err->rc, err);
+    if (rc == DZ_OK && io == DZ_IO_COLLECTIVE && world->size > 1) rc = dz_agree(world, open_collective(w, hints, nhints, err), err);
+    return rc;
+}
+
+/* Collective. All ranks write what they have, which may be nothing; false when none has anything any more. */
+static int write_round(dz_extent_writer *w, size_t len, dz_error *err) {
+    int mine = len > 0, any = 0;
+    MPI_Status status;
+    MPI_Allreduce(&mine, &any, 1, MPI_INT, MPI_MAX, w->world->comm);
+    if (!any) return 0;
+    int rc = MPI_File_write_at_all(w->file, (MPI_Offset)w->pending_offset, w->pending.data, (int)len, MPI_BYTE, &status);
+    if (rc != MPI_SUCCESS && err->rc == DZ_OK) mpi_fail(err, w->path, "cannot write", rc);
+    dz_moved();
+    return 1;
 }
 
 static dz_rc flush(dz_extent_writer *w, dz_error *err) {
@@ -274,23 +312,32 @@ static dz_rc flush(dz_extent_writer *w, dz_error *err) {
     if (dz_grow((void **)&w->extents, &w->cap, w->n + 1, sizeof *w->extents, err) != DZ_OK) return err->rc;
     w->extents[w->n++] =
         (dz_extent){.offset = w->pending_offset, .len = w->pending.len, .checksum = dz_checksum(w->pending.data, w->pending.len)};
-    if (dz_pwrite_all(w->fd, w->path, w->pending.data, w->pending.len, w->pending_offset, err) != DZ_OK) return err->rc;
+    if (w->file != MPI_FILE_NULL)
+        write_round(w, w->pending.len, err);
+    else
+        dz_pwrite_all(w->fd, w->path, w->pending.data, w->pending.len, w->pending_offset, err);
     w->pending.len = 0;
-    return DZ_OK;
+    return err->rc;
 }
 
 dz_rc dz_extent_put(dz_extent_writer *w, uint64_t offset, const void *bytes, size_t len, dz_error *err) {
-    int follows = w->pending.len && offset == w->pending_offset + w->pending.len && w->pending.len + len <= PENDING_MAX;
-    if (!follows) {
-        if (flush(w, err) != DZ_OK) return err->rc;
-        w->pending_offset = offset;
+    const uint8_t *at = bytes;
+    while (len > 0) { /* in pieces, so that what MPI-IO is given at once stays small */
+        size_t piece = len < PENDING_MAX ? len : PENDING_MAX;
+        int follows = w->pending.len && offset == w->pending_offset + w->pending.len && w->pending.len + piece <= PENDING_MAX;
+        if (!follows) {
+            if (flush(w, err) != DZ_OK) return err->rc;
+            w->pending_offset = offset;
+        }
+        if (dz_buf_put(&w->pending, at, piece, err) != DZ_OK) return err->rc;
+        at += piece;
+        offset += piece;
+        len -= piece;
     }
-    return dz_buf_put(&w->pending, bytes, len, err);
+    return DZ_OK;
 }
 
-dz_rc dz_extent_finish(dz_extent_writer *w, dz_error *err) {
-    if (flush(w, err) != DZ_OK) return err->rc;
-    if (dz_fsync(w->fd) != 0) return dz_fail(err, DZ_EFAIL, "%s: cannot sync: %s", w->path, strerror(errno));
+static dz_rc read_back(dz_extent_writer *w, dz_error *err) {
     for (size_t i = 0; i < w->n; i++) {
         const dz_extent *e = &w->extents[i];
         w->pending.len = 0;
@@ -304,12 +351,25 @@ dz_rc dz_extent_finish(dz_extent_writer *w, dz_error *err) {
     return DZ_OK;
 }
 
+dz_rc dz_extent_finish(dz_extent_writer *w, dz_error *err) {
+    if (err->rc == DZ_OK) flush(w, err);
+    if (w->file != MPI_FILE_NULL) {
+        while (write_round(w, 0, err)) continue;
+        int rc = MPI_File_sync(w->file);
+        if (rc != MPI_SUCCESS && err->rc == DZ_OK) mpi_fail(err, w->path, "cannot sync", rc);
+        MPI_Barrier(w->world->comm); /* what others' aggregators wrote for this rank is there */
+    }
+    if (err->rc == DZ_OK && dz_fsync(w->fd) != 0) dz_fail(err, DZ_EFAIL, "%s: cannot sync: %s", w->path, strerror(errno));
+    return err->rc == DZ_OK ? read_back(w, err) : err->rc;
+}
+
 void dz_extent_close(dz_extent_writer *w) {
+    if (w->path && w->file != MPI_FILE_NULL) MPI_File_close(&w->file);
     if (w->path && w->fd >= 0) close(w->fd);
     free(w->path);
     free(w->extents);
     dz_buf_free(&w->pending);
-    *w = (dz_extent_writer){.fd = -1};
+    *w = (dz_extent_writer){.fd = -1, .file = MPI_FILE_NULL};
 }
 
 dz_rc dz_archive_publish(const char *partial, const char *path, dz_error *err) {

@@ -4,6 +4,7 @@
 #define DZ_ARCHIVE_WRITER_H
 
 #include "archive/catalog.h"
+#include "parallel/world.h"
 
 /* Lays the file out: all tables and attributes written, one contiguous `payload` dataset of payload_len bytes a task, space allocated.
  * Fills payload_offset of each task and file_size. One process calls it (rank 0). */
@@ -16,20 +17,30 @@ typedef struct dz_extent {
     uint32_t checksum; /* filled by dz_extents_write, compared by dz_extents_check */
 } dz_extent;
 
+/* How payload bytes reach the file. Both ways make the same file and read it back. */
+typedef enum dz_io {
+    DZ_IO_POSIX,     /* each rank writes its ranges by itself: pwrite and fsync */
+    DZ_IO_COLLECTIVE /* MPI-IO's collective writes, for file systems on which its aggregators do better */
+} dz_io;
+
 typedef struct dz_extent_writer {
     char *path;
     int fd;
+    const dz_world *world;
+    MPI_File file; /* MPI_FILE_NULL: POSIX */
     dz_extent *extents;
     size_t n, cap;
     dz_buf pending; /* ranges that follow each other are written together */
     uint64_t pending_offset;
 } dz_extent_writer;
 
-/* Opens the laid-out file; put ranges; finish syncs and reads everything back (its checksums must match). Free accepts a zeroed struct. */
-dz_rc dz_extent_open(dz_extent_writer *w, const char *path, dz_error *err);
+/* Collective. Opens the laid-out file; put ranges; finish syncs and reads everything back (its checksums must match). All ranks call
+ * finish, also after a fault of theirs: under DZ_IO_COLLECTIVE the others wait for them. `hints`: MPI-IO's, KEY=VALUE each. */
+dz_rc dz_extent_open(dz_extent_writer *w, const dz_world *world, const char *path, dz_io io, const char *const *hints, size_t nhints,
+                     dz_error *err);
 dz_rc dz_extent_put(dz_extent_writer *w, uint64_t offset, const void *bytes, size_t len, dz_error *err);
 dz_rc dz_extent_finish(dz_extent_writer *w, dz_error *err);
-void dz_extent_close(dz_extent_writer *w);
+void dz_extent_close(dz_extent_writer *w); /* collective under DZ_IO_COLLECTIVE; accepts one that was never opened */
 
 /* Syncs `partial`, renames it to `path`, syncs the directory. One process calls it. */
 dz_rc dz_archive_publish(const char *partial, const char *path, dz_error *err);

@@ -8,19 +8,9 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "cli/help.h"
 
 #define MOST_OPTIONS 32
-
-static void print_help(const dz_command *command, const dz_option *options) {
-    printf("usage: deltazoo %s %s\n\n%s\n\noptions:\n", command->name, command->arguments, command->summary);
-    for (const dz_option *o = options; o->name; o++) {
-        char left[64];
-        snprintf(left, sizeof left, "%s%c%s--%s%s%s", o->letter ? "-" : "  ", o->letter ? o->letter : ' ', o->letter ? ", " : " ", o->name,
-                 o->value ? " " : "", o->value ? o->value : "");
-        printf("  %-30s %s\n", left, o->help);
-    }
-    printf("  %-30s %s\n", "    --help", "this text");
-}
 
 static dz_rc take_whole(const dz_option *o, const char *text, uint64_t most, uint64_t *out, dz_error *err) {
     char *end = NULL;
@@ -75,13 +65,14 @@ dz_rc dz_parse_options(const dz_world *world, const dz_command *command, int arg
             shorts[at + 1] = has == required_argument ? ':' : '\0';
         }
     }
-    longs[n] = (struct option){.name = "help", .has_arg = no_argument, .val = 255};
+    longs[n] = (struct option){.name = "help", .has_arg = optional_argument, .val = 255};
     opterr = 0;
     optind = 0;
     for (int c; (c = getopt_long(argc, argv, shorts, longs, NULL)) != -1;) {
         if (c == 255) {
-            if (world->rank == 0) print_help(command, options);
             *helped = 1;
+            if (world->rank == 0 && !dz_print_help(command, options, optarg))
+                return dz_fail(err, DZ_EUSAGE, "--help=%s: man and words are the other forms", optarg);
             return DZ_OK;
         }
         int which = c >= 256 ? c - 256 : -1;

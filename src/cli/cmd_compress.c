@@ -1,5 +1,6 @@
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -51,7 +52,8 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
     dz_compress_options opt = {.mem_per_rank = (uint64_t)2 << 30};
     dz_option_list sets = {0};
     dz_compress_result result = {0};
-    const char *report = NULL, *args[1];
+    dz_option_list hints = {0};
+    const char *report = NULL, *io = "posix", *args[1];
     int helped = 0, watchdog = 1800;
     const dz_option options[] = {
         {"output", 'o', DZ_OPTION_TEXT, &opt.archive, "ARCHIVE", "the HDF5 file to write"},
@@ -62,6 +64,8 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
         {"replace", 0, DZ_OPTION_FLAG, &opt.replace, NULL, "append, taking the place of tasks of the same name"},
         {"skip-existing", 0, DZ_OPTION_FLAG, &opt.skip_existing, NULL, "append only tasks that the archive has not"},
         {"mem-per-rank", 0, DZ_OPTION_SIZE, &opt.mem_per_rank, "SIZE", "memory each rank may use (2G)"},
+        {"io", 0, DZ_OPTION_TEXT, &io, "posix|collective", "how the archive is written: by each rank for itself, or by MPI-IO"},
+        {"io-hint", 0, DZ_OPTION_LIST, &hints, "KEY=VALUE", "a hint for MPI-IO (cb_nodes=8); may be repeated"},
         {"report", 0, DZ_OPTION_TEXT, &report, "FILE.json", "what was done, for programs"},
         {"watchdog", 0, DZ_OPTION_INT, &watchdog, "SECONDS", "end with code 75 after so long without progress (1800; 0: never)"},
         {"quiet", 'q', DZ_OPTION_FLAG, &opt.quiet, NULL, "no progress"},
@@ -76,6 +80,13 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
         rc = dz_fail(err, DZ_EUSAGE, "compress: --force would do away with what --append keeps; give one of them");
         goto out;
     }
+    if (strcmp(io, "posix") != 0 && strcmp(io, "collective") != 0) {
+        rc = dz_fail(err, DZ_EUSAGE, "compress: --io: '%s' is neither posix nor collective", io);
+        goto out;
+    }
+    opt.io = strcmp(io, "collective") == 0 ? DZ_IO_COLLECTIVE : DZ_IO_POSIX;
+    opt.hints = hints.values;
+    opt.nhints = hints.n;
     opt.append |= opt.replace || opt.skip_existing;
     opt.watchdog = watchdog;
     opt.manifest = args[0];
@@ -87,9 +98,14 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
 out:
     dz_compress_result_free(&result);
     dz_option_list_free(&sets);
+    dz_option_list_free(&hints);
     return rc;
 }
 
 const dz_command DZ_CMD_COMPRESS = {
     "compress", "ZOO.yaml -o ARCHIVE [--recipe FILE|NAME] [--set KEY=VALUE]... [--append] [--mem-per-rank SIZE] [--report FILE.json]",
-    "Compresses the fine-tuned models of a zoo against their base into one archive.", run};
+    "Compresses the fine-tuned models of a zoo against their base into one archive.", run,
+    "deltazoo compress zoo.yaml -o zoo.h5\n"
+    "mpirun -n 2 deltazoo compress zoo.yaml -o zoo.h5 --force --set sparsity=0.99 --report job.json\n"
+    "deltazoo compress zoo.yaml -o small.h5 --set method=auto --set target_ratio=100\n"
+    "deltazoo compress zoo.yaml -o zoo.h5 --skip-existing"};

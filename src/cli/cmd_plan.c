@@ -150,4 +150,6 @@ out:
 }
 
 const dz_command DZ_CMD_PLAN = {"plan", "ZOO.yaml [--recipe FILE|NAME] [--set KEY=VALUE]... [--ranks N] [--json]",
-                                "Tells what compress would do. No data is read beyond headers.", run};
+                                "Tells what compress would do. No data is read beyond headers.", run,
+                                "deltazoo plan zoo.yaml\n"
+                                "deltazoo plan zoo.yaml --set sparsity=0.99 --ranks 1024 --json"};

@@ -31,4 +31,7 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
 }
 
 const dz_command DZ_CMD_RESTORE = {"restore", "ARCHIVE --task NAME --base PATH -o DIR [--tensor GLOB]",
-                                   "Restores a task from archive and base.", run};
+                                   "Restores a task from archive and base.", run,
+                                   "deltazoo restore zoo.h5 --task math --base base -o restored\n"
+                                   "mpirun -n 2 deltazoo restore zoo.h5 --task code --base base -o restored-code\n"
+                                   "deltazoo restore zoo.h5 --task math --base base -o some --tensor '*q_proj*'"};

@@ -66,5 +66,8 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
     return rc;
 }
 
-const dz_command DZ_CMD_SYNTH = {"synth", "--shape NAME [--layers N] --tasks N --dtype f32|f16|bf16 [--tails gauss|t] --seed S -o DIR",
-                                 "Makes a zoo with the names and shapes of a real model and random weights.", run};
+const dz_command DZ_CMD_SYNTH = {
+    "synth", "--shape NAME [--layers N] --tasks N --dtype f32|f16|bf16 [--tails gauss|t] --seed S -o DIR",
+    "Makes a zoo with the names and shapes of a real model and random weights.", run,
+    "deltazoo synth --shape tiny --tasks 2 --dtype bf16 --seed 1 -o tiny\n"
+    "mpirun -n 2 deltazoo synth --shape vit-b-32 --layers 1 --tasks 1 --dtype f16 --tails gauss --seed 7 -o vit"};

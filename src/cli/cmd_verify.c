@@ -53,4 +53,6 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
 }
 
 const dz_command DZ_CMD_VERIFY = {"verify", "ARCHIVE [--base PATH] [--json]",
-                                  "Checks structure, every checksum and every block; exit 3 on damage.", run};
+                                  "Checks structure, every checksum and every block; exit 3 on damage.", run,
+                                  "deltazoo verify zoo.h5\n"
+                                  "mpirun -n 2 deltazoo verify zoo.h5 --base base --json"};

@@ -3,18 +3,12 @@
 #include <string.h>
 
 #include "base/log.h"
-#include "cli/cli.h"
+#include "cli/help.h"
 #include "pipeline/version.h"
 
-static const dz_command *const COMMANDS[] = {&DZ_CMD_SYNTH,   &DZ_CMD_COMPRESS, &DZ_CMD_RESTORE, &DZ_CMD_INFO,   &DZ_CMD_VERIFY,
-                                             &DZ_CMD_COMPARE, &DZ_CMD_PLAN,     &DZ_CMD_REMOVE,  &DZ_CMD_REPACK, NULL};
-
-static void usage(FILE *to) {
-    fprintf(to, "deltazoo %s: a zoo of fine-tuned models as one base and tiny deltas\n\n", DZ_VERSION);
-    for (int i = 0; COMMANDS[i]; i++) fprintf(to, "  deltazoo %-9s %s\n", COMMANDS[i]->name, COMMANDS[i]->arguments);
-    fprintf(to, "\nEach runs alone or under mpirun or srun. 'deltazoo COMMAND --help' tells more.\n"
-                "Exit codes: 0 done, 1 failed, 2 usage, recipe or manifest, 3 verify found damage, 75 interrupted.\n");
-}
+static const dz_command *const COMMANDS[] = {
+    &DZ_CMD_SYNTH,  &DZ_CMD_COMPRESS, &DZ_CMD_RESTORE, &DZ_CMD_INFO, &DZ_CMD_VERIFY, &DZ_CMD_COMPARE, &DZ_CMD_PLAN,
+    &DZ_CMD_REMOVE, &DZ_CMD_REPACK,   &DZ_CMD_RECIPES, NULL};
 
 static void print_error(const dz_error *err) {
     for (const char *at = err->text; *at;) {
@@ -41,14 +35,14 @@ int main(int argc, char **argv) {
     if (command) {
         rc = command->run(&world, argc - 1, argv + 1, &err);
         rc = dz_agree(&world, rc, &err);
-    } else if (strcmp(name, "--help") == 0 || strcmp(name, "help") == 0) {
-        if (world.rank == 0) usage(stdout);
+    } else if (strcmp(name, "help") == 0 || strcmp(name, "--help") == 0 || strncmp(name, "--help=", 7) == 0) {
+        if (world.rank == 0 && !dz_print_program_help(COMMANDS, name[0] == '-' && name[6] == '=' ? name + 7 : NULL)) rc = DZ_EUSAGE;
     } else if (strcmp(name, "--version") == 0) {
         if (world.rank == 0) printf("deltazoo %s\n", DZ_VERSION);
     } else {
         rc = DZ_EUSAGE;
-        if (world.rank == 0 && argc > 1) fprintf(stderr, "deltazoo: error: unknown command '%s'\n", name);
-        if (world.rank == 0) usage(stderr);
+        if (world.rank == 0)
+            dz_fail(&err, rc, argc > 1 ? "unknown command '%s' (deltazoo --help)" : "a command is wanted (deltazoo --help)%s", name);
     }
     if (world.rank == 0 && rc != DZ_OK) print_error(&err);
     if (world.rank == 0 && fflush(stdout) != 0 && rc == DZ_OK) rc = DZ_EFAIL;

@@ -2,7 +2,7 @@
 #ifndef DZ_PIPELINE_COMPRESS_H
 #define DZ_PIPELINE_COMPRESS_H
 
-#include "archive/catalog.h"
+#include "archive/writer.h"
 #include "parallel/world.h"
 
 enum { DZ_PHASE_OPEN, DZ_PHASE_STATISTICS, DZ_PHASE_HISTOGRAM, DZ_PHASE_CODE, DZ_PHASE_TRACE, DZ_PHASE_WRITE, DZ_PHASES };
@@ -14,7 +14,10 @@ typedef struct dz_compress_options {
     uint64_t mem_per_rank; /* bytes */
     int force, quiet;
     int append, replace, skip_existing; /* the last two imply append */
-    double watchdog;                    /* seconds without any progress after which the job ends; 0: never */
+    dz_io io;
+    const char *const *hints; /* of MPI-IO, KEY=VALUE each */
+    size_t nhints;
+    double watchdog; /* seconds without any progress after which the job ends; 0: never */
 } dz_compress_options;
 
 /* What a job tells its user, on rank 0. */

@@ -273,10 +273,12 @@ dz_rc dz_job_write(dz_job *job, dz_error *err) {
     if (rc == DZ_OK) rc = dz_job_layout(job, err);
     if (rc == DZ_OK) {
         locate_regions(job, job->catalog, where);
-        rc = dz_agree(world, dz_extent_open(&w, partial, err), err);
-        if (rc == DZ_OK) rc = dz_carry_payloads(&job->carry, world, job->catalog, &w, err);
-        if (rc == DZ_OK && put_pieces(job, &w, where, err) == DZ_OK) dz_extent_finish(&w, err);
-        rc = dz_agree(world, err->rc, err);
+        rc = dz_extent_open(&w, world, partial, job->opt->io, job->opt->hints, job->opt->nhints, err);
+        if (rc == DZ_OK) {
+            if (dz_carry_payloads(&job->carry, world, job->catalog, &w, err) == DZ_OK) put_pieces(job, &w, where, err);
+            dz_extent_finish(&w, err);
+            rc = dz_agree(world, err->rc, err);
+        }
     }
     if (rc == DZ_OK) rc = dz_agree(world, world->rank == 0 ? dz_archive_check_and_publish(partial, job->opt->archive, err) : DZ_OK, err);
     job->secs[DZ_PHASE_WRITE] = dz_progress_end(&progress);

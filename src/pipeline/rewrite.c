@@ -60,8 +60,9 @@ dz_rc dz_rewrite(const dz_world *world, const dz_rewrite_options *opt, dz_rewrit
     if ((rc = dz_agree(world, choose(opt, &carry, err), err)) != DZ_OK) goto out;
     if (world->rank == 0 && (catalog = dz_alloc(1, sizeof *catalog, err))) make_catalog(&carry, partial, catalog, err);
     if ((rc = dz_agree(world, err->rc, err)) != DZ_OK) goto out;
-    if ((rc = dz_agree(world, dz_extent_open(&w, partial, err), err)) != DZ_OK) goto out;
-    if (dz_carry_payloads(&carry, world, catalog, &w, err) == DZ_OK) dz_extent_finish(&w, err);
+    if ((rc = dz_extent_open(&w, world, partial, DZ_IO_POSIX, NULL, 0, err)) != DZ_OK) goto out;
+    dz_carry_payloads(&carry, world, catalog, &w, err);
+    dz_extent_finish(&w, err);
     if ((rc = dz_agree(world, err->rc, err)) != DZ_OK) goto out;
     result->bytes_before = carry.old->catalog->file_size;
     result->bytes_after = world->rank == 0 ? catalog->file_size : 0;

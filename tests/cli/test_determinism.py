@@ -3,7 +3,7 @@ import os
 
 import numpy as np
 
-from common import EMBED, NORM, Q, call, check, equal, good, hashes, made_once, read, run, sha256, st_bytes, st_parse, tiny_zoo, to_dtype, with_scratch, write
+from common import EMBED, NORM, Q, call, check, equal, good, hashes, made_once, read, refused, run, sha256, st_bytes, st_parse, tiny_zoo, to_dtype, with_scratch, write
 
 COST = {"test_large_tensors_over_ranks": 9, "test_large_tensors_with_little_memory": 8, "test_damage_in_a_tile_of_a_large_tensor": 5}
 BIG = (3600, 4096)  # 14.7 M elements: four tiles
@@ -108,6 +108,14 @@ def test_large_tensors_over_ranks(folder):
 def test_large_tensors_with_little_memory(folder):
     same(folder, big_zoo(), [(1, ["--mem-per-rank", "2G"], {}), (3, ["--mem-per-rank", "64M"], {}), (2, ["--mem-per-rank", "150M"], {"DZ_KERNELS": "portable"})],
          "--set", "rounding=systematic", "--set", "positions=golomb", "--set", "bits=8")
+
+
+@with_scratch
+def test_written_collectively(folder):
+    """MPI-IO's collective writes make the same file as each rank's own."""
+    same(folder, big_zoo(), [(2, [], {}), (3, ["--io", "collective"], {}), (2, ["--io", "collective", "--io-hint", "cb_nodes=1"], {}), (1, ["--io", "collective"], {})])
+    refused(folder, ["compress", f"{big_zoo()}/zoo.yaml", "-o", "b.h5", "--io", "fast"], 2, "'fast'")
+    refused(folder, ["compress", f"{big_zoo()}/zoo.yaml", "-o", "b.h5", "--io", "collective", "--io-hint", "x"], 2, "'x'", ranks=(3,))
 
 
 @with_scratch

@@ -1,0 +1,29 @@
+#include <stdio.h>
+#include <string.h>
+
+#include "cli/cli.h"
+#include "model/builtin.h"
+
+/* Rank 0: names, or one recipe as it stands in config/recipes/. */
+static dz_rc print(const char *name, dz_error *err) {
+    for (const dz_builtin *b = DZ_BUILTINS; b->name; b++) {
+        if (!name) printf("%s\n", b->name);
+        if (!name || strcmp(name, b->name) != 0) continue;
+        fputs(b->text, stdout);
+        return DZ_OK;
+    }
+    return name ? dz_fail(err, DZ_EUSAGE, "recipes: no built-in recipe '%s' (deltazoo recipes lists them)", name) : DZ_OK;
+}
+
+static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
+    const char *name = NULL;
+    int helped = 0;
+    const dz_option options[] = {{"print", 'p', DZ_OPTION_TEXT, &name, "NAME", "the text of this recipe, to start one's own from"},
+                                 {NULL, 0, DZ_OPTION_FLAG, NULL, NULL, NULL}};
+    if (dz_parse_options(world, &DZ_CMD_RECIPES, argc, argv, options, NULL, 0, &helped, err) != DZ_OK || helped) return err->rc;
+    return dz_agree(world, world->rank == 0 ? print(name, err) : DZ_OK, err);
+}
+
+const dz_command DZ_CMD_RECIPES = {"recipes", "[--print NAME]", "Lists the built-in recipes, or prints one.", run,
+                                   "deltazoo recipes\n"
+                                   "deltazoo recipes --print llama"};

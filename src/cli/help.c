@@ -1,0 +1,138 @@
+#include "cli/help.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "pipeline/version.h"
+
+static const char EXIT_CODES[] =
+    "0 done, 1 failed, 2 usage, recipe or manifest, 3 damage found, 75 interrupted: the same command goes on where it stopped";
+
+static void put_label(const dz_option *o, char left[80]) {
+    snprintf(left, 80, "%s%c%s--%s%s%s", o->letter ? "-" : " ", o->letter ? o->letter : ' ', o->letter ? ", " : "  ", o->name,
+             o->value ? " " : "", o->value ? o->value : "");
+}
+
+/* Text for roff: backslashes and hyphens escaped, no line begins with a control character. */
+static void roff(const char *text, size_t len) {
+    for (size_t i = 0; i < len; i++) {
+        if (i == 0 && (text[0] == '.' || text[0] == '\'')) printf("\\&");
+        if (text[i] == '\\')
+            printf("\\e");
+        else if (text[i] == '-')
+            printf("\\-");
+        else
+            putchar(text[i]);
+    }
+}
+
+static void roff_line(const char *before, const char *text, const char *after) {
+    printf("%s", before);
+    roff(text, strlen(text));
+    printf("%s\n", after);
+}
+
+static void each_line(const char *text, void (*put)(const char *line, size_t len)) {
+    for (const char *at = text; at && *at;) {
+        size_t len = strcspn(at, "\n");
+        put(at, len);
+        at += len + (at[len] == '\n');
+    }
+}
+
+static void plain_example(const char *line, size_t len) { printf("  %.*s\n", (int)len, line); }
+static void roff_example(const char *line, size_t len) {
+    roff(line, len);
+    putchar('\n');
+}
+
+static void roff_head(const char *name, const char *summary) {
+    printf(".TH %s 1 \"\" \"deltazoo %s\"\n.SH NAME\n", name, DZ_VERSION);
+    roff(name, strlen(name));
+    printf(" \\- ");
+    roff(summary, strlen(summary));
+    printf("\n.SH SYNOPSIS\n");
+}
+
+static void man_page(const dz_command *c, const dz_option *options) {
+    char name[64];
+    snprintf(name, sizeof name, "deltazoo-%s", c->name);
+    roff_head(name, c->summary);
+    printf(".B deltazoo %s\n", c->name);
+    roff_line("", c->arguments, "");
+    printf(".PP\n.B mpirun \\-n\n.I N\n.B deltazoo %s\n\\&...\n.SH DESCRIPTION\n", c->name);
+    roff_line("", c->summary, "");
+    printf(".SH OPTIONS\n");
+    for (const dz_option *o = options; o->name; o++) {
+        printf(".TP\n.B ");
+        if (o->letter) printf("\\-%c, ", o->letter);
+        roff_line("\\-\\-", o->name, "");
+        if (o->value) roff_line(".I ", o->value, "");
+        roff_line("", o->help, ".");
+    }
+    printf(".TP\n.B \\-\\-help\nThe same on the terminal.\n.SH EXIT STATUS\n");
+    roff_line("", EXIT_CODES, ".");
+    if (c->examples) {
+        printf(".SH EXAMPLES\n.nf\n");
+        each_line(c->examples, roff_example);
+        printf(".fi\n");
+    }
+    printf(".SH SEE ALSO\n.BR deltazoo (1)\n");
+}
+
+int dz_print_help(const dz_command *c, const dz_option *options, const char *form) {
+    if (form && strcmp(form, "man") == 0) {
+        man_page(c, options);
+        return 1;
+    }
+    if (form && strcmp(form, "words") != 0) return 0;
+    if (!form) printf("usage: deltazoo %s %s\n\n%s\n\noptions:\n", c->name, c->arguments, c->summary);
+    for (const dz_option *o = options; o->name; o++) {
+        char left[80];
+        put_label(o, left);
+        if (form)
+            printf("--%s%s\n", o->name, o->value ? "=" : "");
+        else
+            printf("  %-30s %s\n", left, o->help);
+    }
+    if (form) return 1;
+    printf("      %-26s %s\n", "--help", "this text");
+    if (c->examples) {
+        printf("\nexamples:\n");
+        each_line(c->examples, plain_example);
+    }
+    return 1;
+}
+
+int dz_print_program_help(const dz_command *const *commands, const char *form) {
+    static const char summary[] = "a zoo of fine-tuned models as one base and tiny deltas";
+    if (form && strcmp(form, "words") == 0) {
+        for (int i = 0; commands[i]; i++) printf("%s\n", commands[i]->name);
+        return 1;
+    }
+    if (form && strcmp(form, "man") != 0) return 0;
+    if (!form) {
+        printf("deltazoo %s: %s\n\n", DZ_VERSION, summary);
+        for (int i = 0; commands[i]; i++) printf("  deltazoo %-9s %s\n", commands[i]->name, commands[i]->arguments);
+        printf("\nEach runs alone or under mpirun or srun. 'deltazoo COMMAND --help' tells more.\nExit codes: %s.\n", EXIT_CODES);
+        return 1;
+    }
+    roff_head("deltazoo", summary);
+    printf(".B deltazoo\n.I COMMAND\n\\&...\n.SH DESCRIPTION\n"
+           "Stores the base model of a zoo once and each fine\\-tuned model as a tiny delta, without any data. Each command runs alone or "
+           "under\n"
+           ".BR mpirun (1)\nor\n.BR srun (1);\nits results do not depend on the number of ranks.\n.SH COMMANDS\n");
+    for (int i = 0; commands[i]; i++) {
+        printf(".TP\n.BR deltazoo\\-%s (1)\n", commands[i]->name);
+        roff_line("", commands[i]->summary, "");
+    }
+    printf(".SH EXIT STATUS\n");
+    roff_line("", EXIT_CODES, ".");
+    printf(".SH ENVIRONMENT\n.TP\n.B DZ_LOG_INTERVAL\nSeconds between progress lines where standard error is no terminal.\n.TP\n.B "
+           "DZ_KERNELS\n"
+           "portable, avx2 or avx512: the kernels to use, instead of the best the processor has. All give the same bytes.\n"
+           ".SH FILES\n.TP\n.I ARCHIVE.partial\nThe next archive, while it is written.\n.TP\n.I ARCHIVE.lock\nWho writes it.\n.TP\n.I "
+           "ARCHIVE.journal/\n"
+           "What an interrupted job has done already.\n");
+    return 1;
+}
