@@ -21,15 +21,23 @@ OPT_fault := -O2 -g -DDZ_FAULTS
 OPT_asan := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 LD_asan := -fsanitize=address,undefined
 
+# Without MPI: make SERIAL=1 FLAVOUR=serial, with a serial HDF5.
+ifdef SERIAL
+MPI_CFLAGS := -Isrc/parallel/serial -DDZ_SERIAL
+MPI_LIBS :=
+HDF5_NAME ?= $(shell $(PKG) --exists hdf5-serial 2>/dev/null && echo hdf5-serial || echo hdf5)
+else
 # Open MPI's and HDF5's own words for their paths; a cluster gives HDF5_PREFIX or has pkg-config files.
 MPI_CFLAGS := $(shell $(MPICC) -showme:compile 2>/dev/null || $(MPICC) -compile_info 2>/dev/null | cut -d' ' -f2-)
 MPI_LIBS := $(shell $(MPICC) -showme:link 2>/dev/null || $(MPICC) -link_info 2>/dev/null | cut -d' ' -f2-)
+HDF5_NAME ?= $(shell $(PKG) --exists hdf5-openmpi 2>/dev/null && echo hdf5-openmpi || echo hdf5)
+endif
 ifdef HDF5_PREFIX
 HDF5_CFLAGS := -I$(HDF5_PREFIX)/include
 HDF5_LIBS := -L$(HDF5_PREFIX)/lib -Wl,-rpath,$(HDF5_PREFIX)/lib -lhdf5
 else
-HDF5_CFLAGS := $(shell $(PKG) --cflags hdf5-openmpi 2>/dev/null || $(PKG) --cflags hdf5 2>/dev/null)
-HDF5_LIBS := $(shell $(PKG) --libs hdf5-openmpi 2>/dev/null || echo -lhdf5)
+HDF5_CFLAGS := $(shell $(PKG) --cflags $(HDF5_NAME) 2>/dev/null)
+HDF5_LIBS := $(shell $(PKG) --libs $(HDF5_NAME) 2>/dev/null || echo -lhdf5)
 endif
 BLAS_LIBS ?= -llapacke -lopenblas
 

@@ -14,8 +14,9 @@
 #include "base/log.h"
 
 #define MAGIC "DZJOURN1"
-#define HEAD 32   /* magic, identity, checksum */
-#define RECORD 40 /* kind, len, id, key, checksum of the bytes, checksum of these */
+#define HEAD 32    /* magic, identity, checksum */
+#define RECORD 40  /* kind, len, id, key, checksum of the bytes, checksum of these */
+#define AFTER 10.0 /* seconds from which on records go to the file */
 #define SYNC_EVERY 30.0
 
 static char *part_path(const char *dir, uint64_t part, dz_error *err) {
@@ -153,15 +154,18 @@ static dz_rc make_part(dz_journal *j, dz_digest identity, dz_error *err) {
         dz_fail(err, DZ_EFAIL, "%s: cannot create: %s", path, strerror(errno));
     else
         dz_pwrite_all(j->fd, path, head, HEAD, 0, err);
-    j->end = HEAD;
+    j->flushed = HEAD;
     free(path);
     return err->rc;
 }
 
 dz_rc dz_journal_open(dz_journal *j, const dz_world *world, const char *archive, dz_digest identity, size_t first, size_t nblocks,
-                      int *foreign, dz_error *err) {
+                      uint64_t budget, int *foreign, dz_error *err) {
+    const char *after = getenv("DZ_JOURNAL_AFTER");
     dz_buf parts = {0}, found = {0};
-    *j = (dz_journal){.fd = -1, .other_fd = -1, .first = first, .nblocks = nblocks, .synced = dz_now()};
+    *j = (dz_journal){.fd = -1, .other_fd = -1, .first = first, .nblocks = nblocks, .budget = budget};
+    j->begun = j->synced = dz_now();
+    j->after = after ? atof(after) : AFTER;
     j->dir = dz_format(err, "%s.journal", archive);
     j->offset = dz_alloc(nblocks, sizeof *j->offset, err);
     j->length = dz_alloc(nblocks, sizeof *j->length, err);
@@ -191,6 +195,7 @@ dz_rc dz_journal_open(dz_journal *j, const dz_world *world, const char *archive,
 void dz_journal_close(dz_journal *j) {
     if (j->dir && j->fd >= 0) close(j->fd);
     if (j->dir && j->other_fd >= 0) close(j->other_fd);
+    dz_buf_free(&j->memory);
     free(j->dir);
     free(j->parts);
     free(j->entries);
@@ -200,11 +205,27 @@ void dz_journal_close(dz_journal *j) {
     *j = (dz_journal){.fd = -1, .other_fd = -1};
 }
 
-/* One write, so that a record of a killed rank is whole or cut at its end. */
-static dz_rc append(dz_journal *j, dz_record kind, uint64_t id, uint64_t key, const dz_buf *record, dz_error *err) {
-    uint32_t k = kind, len = (uint32_t)(record->len - RECORD);
-    uint64_t sum = dz_hash64(record->data + RECORD, len, 0);
-    uint8_t *r = record->data;
+int dz_journal_worth_keeping(const dz_journal *j) { return j->dir && dz_now() - j->begun >= j->after; }
+
+dz_rc dz_journal_flush(dz_journal *j, dz_error *err) {
+    if (j->memory.len == 0) return err->rc;
+    if (dz_pwrite_all(j->fd, j->dir, j->memory.data, j->memory.len, j->flushed, err) != DZ_OK) return err->rc;
+    j->flushed += j->memory.len;
+    j->memory.len = 0;
+    return DZ_OK;
+}
+
+/* Adds a record: `n` bytes at `a`, `m` at `b`. */
+static dz_rc append(dz_journal *j, dz_record kind, uint64_t id, uint64_t key, const void *a, size_t n, const void *b, size_t m,
+                    dz_error *err) {
+    uint32_t k = kind, len = (uint32_t)(n + m);
+    uint8_t r[RECORD];
+    double now = dz_now();
+    if (dz_buf_reserve(&j->memory, RECORD + n + m, err) != DZ_OK) return err->rc;
+    uint8_t *bytes = j->memory.data + j->memory.len + RECORD;
+    if (n) memcpy(bytes, a, n);
+    if (m) memcpy(bytes + n, b, m);
+    uint64_t sum = dz_hash64(bytes, len, 0);
     memcpy(r, &k, 4);
     memcpy(r + 4, &len, 4);
     memcpy(r + 8, &id, 8);
@@ -212,10 +233,11 @@ static dz_rc append(dz_journal *j, dz_record kind, uint64_t id, uint64_t key, co
     memcpy(r + 24, &sum, 8);
     sum = dz_hash64(r, 32, 0);
     memcpy(r + 32, &sum, 8);
-    if (dz_pwrite_all(j->fd, j->dir, r, record->len, j->end, err) != DZ_OK) return err->rc;
-    j->end += record->len;
-    double now = dz_now();
-    if (now - j->synced > SYNC_EVERY) { /* for a lost node; a killed process loses nothing that is written */
+    memcpy(j->memory.data + j->memory.len, r, RECORD);
+    j->memory.len += RECORD + n + m;
+    int due = dz_journal_worth_keeping(j);
+    if ((due || j->memory.len > j->budget) && dz_journal_flush(j, err) != DZ_OK) return err->rc;
+    if (due && now - j->synced > SYNC_EVERY) { /* for a lost node; a killed process loses nothing that is written */
         j->synced = now;
         if (dz_fsync(j->fd) != 0) dz_fail(err, DZ_EFAIL, "%s: cannot sync: %s", j->dir, strerror(errno));
     }
@@ -223,14 +245,7 @@ static dz_rc append(dz_journal *j, dz_record kind, uint64_t id, uint64_t key, co
 }
 
 dz_rc dz_journal_put(dz_journal *j, dz_record kind, uint64_t id, uint64_t key, const void *bytes, size_t len, dz_error *err) {
-    dz_buf record = {0};
-    if (dz_buf_reserve(&record, RECORD + len, err) == DZ_OK) {
-        record.len = RECORD;
-        dz_buf_put(&record, bytes, len, err);
-        append(j, kind, id, key, &record, err);
-    }
-    dz_buf_free(&record);
-    return err->rc;
+    return append(j, kind, id, key, bytes, len, NULL, 0, err);
 }
 
 /* The latest record of this name. */
@@ -279,24 +294,17 @@ int dz_journal_find(dz_journal *j, dz_record kind, uint64_t id, uint64_t key, vo
     return bytes != NULL;
 }
 
-dz_rc dz_journal_put_block(dz_journal *j, uint64_t unit, uint64_t key, const uint64_t *counts, size_t n, const dz_buf *body,
-                           dz_error *err) {
-    dz_buf record = {0};
+dz_rc dz_journal_put_block(dz_journal *j, uint64_t unit, uint64_t key, const uint64_t *counts, size_t n, dz_buf *body, dz_error *err) {
+    size_t i = (size_t)unit - j->first;
     if (body->len > UINT32_MAX - 4 - RECORD - 8 * n) return dz_fail(err, DZ_EFAIL, "a coded block of %zu bytes is too large", body->len);
-    if (dz_buf_reserve(&record, RECORD + 8 * n + body->len + 4, err) == DZ_OK) {
-        record.len = RECORD;
-        if (n) dz_buf_put(&record, counts, 8 * n, err);
-        dz_buf_put(&record, body->data, body->len, err);
-        dz_buf_put_u32(&record, dz_checksum(body->data, body->len), err);
-        uint64_t at = j->end + RECORD + 8 * n;
-        if (append(j, DZ_RECORD_BLOCK, unit, key, &record, err) == DZ_OK) {
-            j->offset[unit - j->first] = at;
-            j->length[unit - j->first] = (uint32_t)body->len + 4;
-            j->part[unit - j->first] = (uint32_t)j->nparts - 1;
-        }
-    }
-    dz_buf_free(&record);
-    return err->rc;
+    uint64_t at = j->flushed + j->memory.len + RECORD + 8 * n;
+    if (dz_buf_put_u32(body, dz_checksum(body->data, body->len), err) != DZ_OK ||
+        append(j, DZ_RECORD_BLOCK, unit, key, counts, 8 * n, body->data, body->len, err) != DZ_OK)
+        return err->rc;
+    j->offset[i] = at;
+    j->length[i] = (uint32_t)body->len;
+    j->part[i] = (uint32_t)j->nparts - 1;
+    return DZ_OK;
 }
 
 int dz_journal_adopt_block(dz_journal *j, uint64_t unit, uint64_t key, uint64_t *counts, size_t n) {
@@ -314,6 +322,10 @@ int dz_journal_adopt_block(dz_journal *j, uint64_t unit, uint64_t key, uint64_t 
 
 dz_rc dz_journal_get_block(dz_journal *j, uint64_t unit, uint8_t *out, dz_error *err) {
     size_t i = (size_t)unit - j->first;
+    if (j->part[i] == j->nparts - 1 && j->offset[i] >= j->flushed) {
+        memcpy(out, j->memory.data + (j->offset[i] - j->flushed), j->length[i]);
+        return DZ_OK;
+    }
     int fd = part_fd(j, j->part[i]);
     if (fd < 0) return dz_fail(err, DZ_EFAIL, "%s: a part of it cannot be opened: %s", j->dir, strerror(errno));
     return dz_pread_all(fd, j->dir, out, j->length[i], j->offset[i], err);

@@ -68,6 +68,7 @@ static int try_to_take(dz_lock *lock, holder *by, dz_error *err) {
     int len = snprintf(text, sizeof text, "host %s pid %d job %s\n", us.host, us.pid, us.job);
     if (ftruncate(fd, 0) != 0 || pwrite(fd, text, (size_t)len, 0) != len) {
         dz_fail(err, DZ_EFAIL, "%s: cannot write: %s", lock->path, strerror(errno));
+        unlink(lock->path);
         close(fd);
         return -1;
     }

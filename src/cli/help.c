@@ -129,7 +129,8 @@ int dz_print_program_help(const dz_command *const *commands, const char *form) {
     printf(".SH EXIT STATUS\n");
     roff_line("", EXIT_CODES, ".");
     printf(".SH ENVIRONMENT\n.TP\n.B DZ_LOG_INTERVAL\nSeconds between progress lines where standard error is no terminal.\n.TP\n.B "
-           "DZ_KERNELS\n"
+           "DZ_JOURNAL_AFTER\nSeconds a compress job runs before its journal goes to disk (10): what a killed job may have to do again.\n"
+           ".TP\n.B DZ_KERNELS\n"
            "portable, avx2 or avx512: the kernels to use, instead of the best the processor has. All give the same bytes.\n"
            ".SH FILES\n.TP\n.I ARCHIVE.partial\nThe next archive, while it is written.\n.TP\n.I ARCHIVE.lock\nWho writes it.\n.TP\n.I "
            "ARCHIVE.journal/\n"

@@ -25,6 +25,10 @@ void dz_world_begin(dz_world *world, int *argc, char ***argv) {
     setenv("OMP_NUM_THREADS", "1", 0);
     *world = (dz_world){.comm = MPI_COMM_NULL, .progress = MPI_COMM_NULL, .rank = 0, .size = 1};
     if (!is_launched()) return;
+#ifdef DZ_SERIAL
+    fprintf(stderr, "deltazoo: error: this program was built without MPI: run it alone\n");
+    exit(2);
+#endif
     MPI_Init(argc, argv);
     MPI_Comm_dup(MPI_COMM_WORLD, &world->comm);
     MPI_Comm_dup(MPI_COMM_WORLD, &world->progress);

@@ -39,15 +39,16 @@ static dz_rc check_output(const dz_compress_options *opt, dz_error *err) {
     return err->rc;
 }
 
-/* What the budget leaves beside fixed buffers is for levels kept between passes. */
-static void set_budget(dz_job *job) {
+/* Splits the memory budget: fixed buffers first, then a quarter for coded blocks and the rest for levels kept between passes. */
+static void set_budgets(dz_job *job) {
     uint64_t fixed = MEMORY_LEAST, mem = job->opt->mem_per_rank, left = mem > fixed ? mem - fixed : 0;
     uint64_t want = 0;
     for (size_t u = dz_job_first(job); u < dz_job_end(job); u++) {
         const dz_unit *unit = &job->plan->units[u];
         if (unit->pair != DZ_NO_PAIR) want += dz_tile_count(&job->plan->pairs[unit->pair].tiles, unit->tile);
     }
-    job->cache_size = (size_t)(want < left ? want : left);
+    job->block_budget = left / 4 + ((uint64_t)8 << 20);
+    job->cache_size = (size_t)(want < left / 4 * 3 ? want : left / 4 * 3);
     if (job->cache_size == 0) return;
     job->cache = mmap(NULL, job->cache_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (job->cache == MAP_FAILED) { /* the cache is a help, not a need */
@@ -81,7 +82,7 @@ static dz_rc prepare(dz_job *job, dz_error *err) {
     job->gamma = dz_alloc(plan->ntasks, sizeof *job->gamma, err);
     job->trace_norm = dz_alloc(plan->ntasks, sizeof *job->trace_norm, err);
     job->trace_error = dz_alloc(plan->ntasks, sizeof *job->trace_error, err);
-    set_budget(job);
+    set_budgets(job);
     if (err->rc != DZ_OK) return err->rc;
     for (size_t i = 0; i < plan->nlossy; i++) {
         job->lossy[i].histogram = job->histograms + i * job->levels;
@@ -145,7 +146,7 @@ static dz_rc open_journal(dz_job *job, dz_error *err) {
     dz_bcast_u64(world, told, 2);
     id = (dz_digest){.hi = told[0], .lo = told[1]};
     return dz_journal_open(&job->journal, world, job->opt->archive, id, dz_job_first(job), dz_job_end(job) - dz_job_first(job),
-                           &job->foreign, err);
+                           job->block_budget, &job->foreign, err);
 }
 
 /* Collective. Models, recipe, plan: every error of this kind is found here, before any heavy work. */
@@ -280,8 +281,10 @@ static void touch_lock(void *arg) { dz_lock_touch(&((dz_job *)arg)->lock); }
  * otherwise nothing does. */
 static dz_rc clean_up(dz_job *job, dz_rc rc, dz_error *err) {
     const char *archive = job->opt->archive;
-    int keep = rc == DZ_EINTERRUPT || rc == DZ_EFAIL || rc == DZ_ENOMEM, begun = job->journal.dir != NULL;
+    int begun = job->journal.dir != NULL;
+    int keep = begun && (rc == DZ_EINTERRUPT || ((rc == DZ_EFAIL || rc == DZ_ENOMEM) && dz_journal_worth_keeping(&job->journal)));
     dz_error none = {0};
+    if (keep) dz_journal_flush(&job->journal, &none);
     dz_journal_close(&job->journal);
     if (job->world->rank == 0 && job->lock.fd >= 0) {
         char *partial = rc != DZ_OK ? dz_format(&none, "%s.partial", archive) : NULL;
@@ -292,7 +295,7 @@ static dz_rc clean_up(dz_job *job, dz_rc rc, dz_error *err) {
     if (begun && rc == DZ_EINTERRUPT)
         snprintf(err->text, sizeof err->text, "%s: interrupted; the same command goes on where it stopped (from %s.journal)", archive,
                  archive);
-    else if (begun && keep && strlen(err->text) + strlen(archive) + 80 < sizeof err->text)
+    else if (keep && strlen(err->text) + strlen(archive) + 80 < sizeof err->text)
         sprintf(err->text + strlen(err->text), "; the same command goes on where it stopped (from %s.journal)", archive);
     dz_lock_drop(&job->lock);
     return rc;

@@ -33,8 +33,8 @@ typedef struct dz_compress_result {
     dz_buf notes;
 } dz_compress_result;
 
-/* Collective. A job that was interrupted (DZ_EINTERRUPT, or killed) or could not write leaves ARCHIVE.journal and goes on there when it is
- * run again; any other failure leaves nothing behind. */
+/* Collective. A job that was interrupted (DZ_EINTERRUPT, or killed) or that failed after some time of work, leaves ARCHIVE.journal
+ * and goes on there when it is run again; any other failure leaves nothing behind. */
 dz_rc dz_compress(const dz_world *world, const dz_compress_options *opt, dz_compress_result *result, dz_error *err);
 void dz_compress_result_free(dz_compress_result *result);
 

@@ -40,6 +40,7 @@ typedef struct dz_job {
     dz_journal journal;     /* blocks on their way to the archive, and what a later run of this job need not do again */
     uint8_t *cache;         /* levels kept between passes: address space for the budget, touched as it fills */
     size_t cache_size, cache_used;
+    uint64_t block_budget;                    /* bytes of coded blocks that may stay in memory */
     uint8_t **cached;                         /* [units of this rank] their packed levels in the cache, or NULL */
     double *gamma, *trace_norm, *trace_error; /* [tasks] */
     double trace_reference;
