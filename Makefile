@@ -20,6 +20,8 @@ OPT_clang := -O2
 OPT_fault := -O2 -g -DDZ_FAULTS
 OPT_asan := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 LD_asan := -fsanitize=address,undefined
+OPT_fuzz := -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+LD_fuzz := -fsanitize=address,undefined
 
 # Open MPI's and HDF5's own words for their paths; a cluster gives HDF5_PREFIX or has pkg-config files.
 MPI_CFLAGS := $(shell $(MPICC) -showme:compile 2>/dev/null || $(MPICC) -compile_info 2>/dev/null | cut -d' ' -f2-)
@@ -47,10 +49,12 @@ OBJ += $(B)/numeric/kernels_avx2.o $(B)/numeric/kernels_avx512.o
 endif
 CLIOBJ := $(CLI:src/%.c=$(B)/%.o)
 UNIT := $(patsubst tests/unit/%.c,$(B)/unit/%,$(wildcard tests/unit/test_*.c))
+FUZZ := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
+REPLAY := $(FUZZ:%=$(B)/fuzz/%)
 BENCH := $(patsubst tests/bench/%.c,$(B)/bench/%,$(wildcard tests/bench/bench_*.c))
 RECIPES := $(sort $(wildcard config/recipes/*.yaml))
 
-.PHONY: all deps demo check check-unit check-asan check-crash bench experiments man install format lint clean units
+.PHONY: all deps demo check check-unit check-asan check-crash check-flips fuzz bench experiments man install format lint clean units
 .SECONDARY:
 all: build/deltazoo build/libdeltazoo.so
 
@@ -92,7 +96,15 @@ $(B)/unit/%: tests/unit/%.c $(OBJ)
 $(B)/bench/%: tests/bench/%.c $(OBJ)
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) $(LD_$(FLAVOUR)) -o $@ $< $(OBJ) $(LIBS)
-units: $(UNIT)
+# Fuzz targets: with libFuzzer's main in the flavour fuzz (`make fuzz`), elsewhere with one that replays tests/broken.
+$(B)/fuzz/%: tests/fuzz/fuzz_%.c tests/fuzz/target.h $(if $(filter fuzz,$(FLAVOUR)),,tests/fuzz/replay.c) $(OBJ)
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -Itests/fuzz $(LD_$(FLAVOUR)) $(if $(filter fuzz,$(FLAVOUR)),-fsanitize=fuzzer) $(LDFLAGS) -o $@ $(filter %.c %.o,$^) $(LIBS)
+$(B)/fuzz_seeds: tests/fuzz/seeds.c tests/fuzz/target.h $(OBJ)
+	$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -Itests/fuzz $(LD_$(FLAVOUR)) $(LDFLAGS) -o $@ $(filter %.c %.o,$^) $(LIBS)
+$(B)/flips: tests/flips/flips.c $(OBJ)
+	$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) $(LD_$(FLAVOUR)) $(LDFLAGS) -o $@ $^ $(LIBS)
+units: $(UNIT) $(REPLAY) $(B)/flips
 
 deps:
 	@tests/deps.sh
@@ -118,6 +130,15 @@ check-crash: deps
 	@$(MAKE) --no-print-directory all
 	@$(MAKE) --no-print-directory FLAVOUR=fault build/fault/deltazoo
 	@. tests/env.sh && $(PYTHON) tests/crash/run.py $(if $(CRASH_REPORT),--report $(CRASH_REPORT))
+
+# Each fuzz target for T seconds (clang and its libFuzzer), those of TARGETS if given; FUZZ_REPORT=1 writes results/fuzz.md.
+T ?= 60
+TARGETS ?= $(FUZZ)
+fuzz:
+	@tests/deps.sh fuzz
+	@$(MAKE) --no-print-directory all
+	@$(MAKE) --no-print-directory CC=clang FLAVOUR=fuzz build/fuzz/fuzz_seeds $(TARGETS:%=build/fuzz/fuzz/%)
+	@T=$(T) tests/fuzz/run.sh $(TARGETS)
 
 bench: deps
 	@$(MAKE) --no-print-directory all
