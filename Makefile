@@ -20,7 +20,7 @@ OPT_clang := -O2
 OPT_fault := -O2 -g -DDZ_FAULTS
 OPT_asan := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 LD_asan := -fsanitize=address,undefined
-OPT_fuzz := -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+OPT_fuzz := -O1 -DFUZZ_MUTATOR -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 LD_fuzz := -fsanitize=address,undefined
 
 # Open MPI's and HDF5's own words for their paths; a cluster gives HDF5_PREFIX or has pkg-config files.
@@ -37,7 +37,7 @@ BLAS_LIBS ?= -llapacke -lopenblas
 
 CPPFLAGS_ALL := -Isrc -Iinclude $(CPPFLAGS) $(patsubst -I%,-isystem %,$(MPI_CFLAGS) $(HDF5_CFLAGS))
 CFLAGS_ALL := $(CSTD) $(WARN) $(OPT_$(FLAVOUR)) $(CFLAGS)
-LIBS := $(MPI_LIBS) $(HDF5_LIBS) -lcyaml -ljansson -lxxhash -lzstd -lhtscodecs $(BLAS_LIBS) -lm $(LDLIBS)
+LIBS := $(MPI_LIBS) $(HDF5_LIBS) -lcyaml -ljansson -lxxhash -lzstd -lz -lhtscodecs $(BLAS_LIBS) -lm $(LDLIBS)
 
 SRC := $(filter-out src/cli/%,$(wildcard src/*/*.c))
 CLI := $(wildcard src/cli/*.c)

@@ -3,6 +3,7 @@
  * every place that was neither. Exit 1 if there is one.
  *
  * Processes try; each has a copy of the archive in memory. One that crashes or hangs is counted, and another goes on behind the place. */
+#include <fcntl.h>
 #include <hdf5.h>
 #include <signal.h>
 #include <stdio.h>
@@ -88,8 +89,8 @@ static int verify_finds(const char *path) {
     dz_error err = {0};
     dz_verify_result r = {0};
     dz_rc rc = dz_verify(&ALONE, path, NULL, 1, &r, &err);
-    int told = (r.problems > 0 && r.text.len > 0) || (err.text[0] && !strchr(err.text, '\n'));
-    dz_buf_free(&r.text);
+    int told = (r.damage.count > 0 && r.damage.records.len > 0) || (err.text[0] && !strchr(err.text, '\n'));
+    dz_damage_free(&r.damage);
     return rc == DZ_OK ? 0 : told && (rc == DZ_EDAMAGE || rc == DZ_EFAIL) ? 1 : -1;
 }
 
@@ -145,16 +146,20 @@ static void try_one(const char *path, int fd, uint64_t bit, uint8_t was, dz_chec
     if (pwrite(fd, &was, 1, (off_t)(bit / 8)) != 1) abort();
 }
 
-static void work(const uint8_t *bytes, size_t size, const char *base_path, const places *p, const dz_digest *want, shared *s, int worker) {
-    char path[64];
+static void work(const uint8_t *bytes, size_t size, const char *base_path, const places *p, const dz_digest *want, shared *s, int worker,
+                 const char *path) {
     dz_error err = {0};
     dz_checkpoint *base = NULL;
-    int fd = memfd_create("flips", 0);
+    dz_digest got;
+    int fd = open(path, O_RDWR | O_CLOEXEC);
     if (fd < 0 || dz_pwrite_all(fd, "memory", bytes, size, 0, &err) != DZ_OK || dz_checkpoint_load(base_path, &base, &err) != DZ_OK) {
         printf("%s\n", err.text);
         exit(2);
     }
-    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    if (verify_finds(path) != 0 || restore_all(path, base, &got, &err) != DZ_OK || got.hi != want->hi || got.lo != want->lo) {
+        printf("the copy is not sound to begin with: %s\n", err.text);
+        exit(2);
+    }
     while (s->next[worker] < p->n) {
         uint64_t i = s->next[worker], bit = place_at(p, i);
         alarm(MOST_SECS);
@@ -166,22 +171,31 @@ static void work(const uint8_t *bytes, size_t size, const char *base_path, const
 
 /* Keeps a process at work on this share until it is done; what ends it early is counted. */
 static void share(const uint8_t *bytes, size_t size, const char *base, const places *p, const dz_digest *want, shared *s, int worker) {
+    char path[64];
+    int left = 2;
+    snprintf(path, sizeof path, "%s/deltazoo-flips-XXXXXX", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
+    if (mkstemp(path) < 0) exit(2);
     for (;;) {
         fflush(stdout);
         pid_t pid = fork();
         int status = 0;
-        if (pid == 0) work(bytes, size, base, p, want, s, worker);
-        if (pid < 0 || waitpid(pid, &status, 0) != pid || (WIFEXITED(status) && WEXITSTATUS(status) == 2)) exit(2);
-        if (WIFEXITED(status) && WEXITSTATUS(status) == 0) exit(0);
+        if (pid == 0) work(bytes, size, base, p, want, s, worker, path);
+        if (pid < 0 || waitpid(pid, &status, 0) != pid || (WIFEXITED(status) && WEXITSTATUS(status) == 2)) break;
+        if (WIFEXITED(status) && WEXITSTATUS(status) == 0) {
+            left = 0;
+            break;
+        }
         uint64_t bit = place_at(p, s->next[worker]);
         count *c = &s->counts[worker][area_of(bit / 8)];
         int hung = WIFSIGNALED(status) && WTERMSIG(status) == SIGALRM;
         c->tried++;
-        c->hung += hung;
-        c->crashed += !hung;
+        c->hung += (uint64_t)hung;
+        c->crashed += (uint64_t)!hung;
         printf("byte %llu bit %llu: %s\n", (unsigned long long)(bit / 8), (unsigned long long)(bit % 8), hung ? "hangs" : "crashes");
         s->next[worker] += WORKERS;
     }
+    unlink(path);
+    exit(left);
 }
 
 static uint64_t print_counts(const shared *s) {

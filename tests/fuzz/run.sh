@@ -5,7 +5,8 @@ set -euo pipefail
 . "$(dirname "$0")/../env.sh"
 T=${T:-60} jobs=${FUZZ_JOBS:-2} box=$PWD/build/fuzz
 targets=("$@")
-export ASAN_OPTIONS=detect_leaks=1:allocator_may_return_null=1:handle_abort=1 UBSAN_OPTIONS=print_stacktrace=1 HDF5_PLUGIN_PRELOAD=::
+export ASAN_OPTIONS=detect_leaks=1:allocator_may_return_null=1:handle_abort=1 UBSAN_OPTIONS=print_stacktrace=1
+export LSAN_OPTIONS=suppressions=$PWD/tests/fuzz/lsan.supp:print_suppressions=0 HDF5_PLUGIN_PRELOAD=::
 for t in "${targets[@]}"; do mkdir -p "$box/corpus/$t" "$box/seeds/$t" "$box/crashes/$t" "tests/broken/$t"; done
 mkdir -p "$box"/seeds/{lossless,kept,safetensors,torch,yaml,archive}
 if [ -z "$(ls "$box/seeds/lossless")" ]; then

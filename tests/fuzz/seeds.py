@@ -6,6 +6,8 @@ import os
 import struct
 import sys
 
+import numpy as np
+
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
 out = sys.argv[1]
 count = 0
@@ -36,6 +38,65 @@ for path in sorted(glob.glob(f"{ROOT}/config/recipes/*.yaml")):
 put("yaml", b"bbase: base\ntasks:\n  - {name: math, path: wizardmath}\n  - name: code\n    path: \"../code\"\n")
 put("yaml", b"q" + b"sparsity: 0.97\nbits: 4\nmethod: auto\ntarget_ratio: null\ntensors:\n- {match: '*', policy: drop, factor: 1.5}\n")
 
+
+
+def without_filters(path, plain):
+    """The archive once more, its tables as they are."""
+    import h5py
+
+    def attributes(of, to):
+        for name in of.attrs:
+            old = h5py.h5a.open(of.id, name.encode())
+            value = np.zeros((), old.dtype)
+            old.read(value)
+            h5py.h5a.create(to, name.encode(), old.get_type(), h5py.h5s.create(h5py.h5s.SCALAR)).write(value)
+
+    def copy(of, to):
+        attributes(of, to)
+        for name, child in of.items():
+            if isinstance(child, h5py.Group):
+                props = h5py.h5p.create(h5py.h5p.GROUP_CREATE)
+                props.set_attr_phase_change(64, 0)
+                copy(child, h5py.h5g.create(to, name.encode(), gcpl=props))
+            else:
+                props = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+                props.set_obj_track_times(False)
+                data = child[()]
+                if child.chunks:
+                    props.set_chunk((max(1, len(data)),))
+                elif not len(data):
+                    continue
+                new = h5py.h5d.create(to, name.encode(), child.id.get_type(), h5py.h5s.create_simple((len(data),)), props)
+                if len(data):
+                    new.write(h5py.h5s.ALL, h5py.h5s.ALL, data)
+
+    create, access = h5py.h5p.create(h5py.h5p.FILE_CREATE), h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+    create.set_attr_phase_change(64, 0)
+    access.set_libver_bounds(h5py.h5f.LIBVER_LATEST, h5py.h5f.LIBVER_LATEST)
+    with h5py.File(path, "r") as old:
+        new = h5py.h5f.create(plain.encode(), h5py.h5f.ACC_TRUNC, create, access)
+        copy(old, h5py.h5g.open(new, b"/"))
+        new.close()
+
+
+def archives():
+    """Small archives; each also with tables that are neither deflated nor checksummed, so that changed bytes are changed numbers."""
+    import subprocess
+    import tempfile
+    program = os.environ.get("DELTAZOO", f"{ROOT}/build/deltazoo")
+    with tempfile.TemporaryDirectory() as box:
+        subprocess.run([sys.executable, f"{ROOT}/tests/flips/zoo.py", box, "small"], check=True)
+        for positions in ("seeded", "golomb"):
+            path, plain = f"{box}/{positions}.h5", f"{box}/{positions}-plain.h5"
+            subprocess.run([program, "compress", f"{box}/zoo.yaml", "--recipe", f"{box}/recipe.yaml", "--set", f"positions={positions}", "-q", "-o", path],
+                           check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            without_filters(path, plain)
+            for made in (path, plain):
+                with open(made, "rb") as f:
+                    put("archive", f.read())
+
+
+archives()
 try:
     import torch
 except ImportError:

@@ -36,14 +36,18 @@ static inline uint8_t *guarded(int which, size_t size) {
     return rooms[which] + ROOM - size;
 }
 
-/* The bytes as a file that has this path: one at a time, in memory. */
+/* The bytes as a file that has this path: one at a time, in memory where there is such a place. */
+static char file_path[64];
+static inline void remove_file(void) { unlink(file_path); }
 static inline const char *as_file(const uint8_t *data, size_t size) {
     static int fd = -1;
-    static char path[64];
-    if (fd < 0) fd = memfd_create("fuzz", MFD_CLOEXEC);
+    if (fd < 0) {
+        snprintf(file_path, sizeof file_path, "%s/deltazoo-fuzz-XXXXXX", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
+        fd = mkstemp(file_path);
+        atexit(remove_file);
+    }
     PROMISE(fd >= 0 && ftruncate(fd, 0) == 0 && pwrite(fd, data, size, 0) == (ssize_t)size);
-    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
-    return path;
+    return file_path;
 }
 
 #endif
