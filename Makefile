@@ -131,6 +131,11 @@ check-crash: deps
 	@$(MAKE) --no-print-directory FLAVOUR=fault build/fault/deltazoo
 	@. tests/env.sh && $(PYTHON) tests/crash/run.py $(if $(CRASH_REPORT),--report $(CRASH_REPORT))
 
+# Every bit of two small archives flipped; FLIPS_REPORT=FILE.md keeps the table.
+check-flips: deps
+	@$(MAKE) --no-print-directory all $(B)/flips
+	@tests/flips/test_flips.sh all
+
 # Each fuzz target for T seconds (clang and its libFuzzer), those of TARGETS if given; FUZZ_REPORT=1 writes results/fuzz.md.
 T ?= 60
 TARGETS ?= $(FUZZ)

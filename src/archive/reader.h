@@ -23,7 +23,8 @@ void dz_archive_close(dz_archive *archive); /* accepts NULL */
 /* Tiles of a row of a task's index (see plan/tiles.h); no tile for equal, dropped and absent tensors. */
 dz_pair_tiles dz_row_tiles(const dz_catalog *catalog, const dz_index_row *row);
 
-/* The row of a tensor that the task has, by name, dtype and size, or NULL. Tensors come in the order of rows again and again: the search begins at
+/* The row of a tensor that the task has, by name, dtype and size, or NULL. Tensors come in the order of rows again and again: the search
+ * begins at
  * `*next`, which is advanced. */
 const dz_index_row *dz_task_row(const dz_catalog *catalog, const dz_task_entry *task, const dz_tensor *tensor, size_t *next);
 

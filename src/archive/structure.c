@@ -44,7 +44,7 @@ typedef struct walk {
     const char *path;
     uint64_t file_size;
     dz_catalog *catalog;
-    extent *seen; /* all that belongs to something */
+    extent *seen; /* the headers' blocks: HDF5 keeps them by place, and takes one for what it was first */
     size_t nseen, seen_cap;
     uint64_t sum; /* of their lengths: no more than the file, if none lies over another */
     dz_error *err;
@@ -319,13 +319,15 @@ static dz_rc check_dataset(walk *w, const object *o) {
         __builtin_mul_overflow(o->count, o->type_size, &raw))
         return wrong(w, o->at, "neither a group nor a table");
     if (!o->chunked && (o->nfilters || o->data_len != raw)) return wrong(w, o->at, "its bytes are not its elements'");
-    if (o->chunked && (o->element != o->type_size || o->chunk != (o->count ? o->count : 1) || (o->data_len == NOWHERE) != (o->nfilters == 0) ||
-                       (o->nfilters && o->shuffled != o->type_size)))
+    if (o->chunked && (o->element != o->type_size || o->chunk != (o->count ? o->count : 1) ||
+                       (o->data_len == NOWHERE) != (o->nfilters == 0) || (o->nfilters && o->shuffled != o->type_size)))
         return wrong(w, o->at, "not one chunk");
     uint64_t stored = o->data_len == NOWHERE ? raw : o->data_len;
     if (o->data_at == NOWHERE) return raw == 0 ? DZ_OK : wrong(w, o->at, "its bytes are not in the file");
     if (o->nfilters && (stored < 8 || raw / DEFLATE_MOST > stored)) return wrong(w, o->at, "its bytes are too few");
-    return claim(w, o->data_at, stored);
+    return o->data_at <= w->file_size && stored <= w->file_size - o->data_at
+               ? DZ_OK
+               : wrong(w, o->at, "its bytes reach beyond the end of the file");
 }
 
 static dz_rc walk_object(walk *w, const char *name, uint64_t at, unsigned depth) {

@@ -52,10 +52,11 @@ static json_t *task_json(const dz_task_entry *t) {
                               (json_int_t)t->lossy_kept, "source_bytes", (json_int_t)s.lossy_source, "stored_bytes",
                               (json_int_t)s.lossy_stored, "entropy_bytes", t->entropy_bytes, "ratio", "on_disk", s.lossy_ratio,
                               "value_bits", s.value_bits, "positions_coded", s.positions_coded);
-    return json_pack("{s:s, s:o, s:f, s:f, s:f, s:f, s:f, s:i, s:I, s:I, s:I, s:{s:f}, s:o}", "name", t->name, "recipe", text_json(t->recipe), "gamma",
-                     (double)t->gamma, "trace_norm", t->trace_norm, "trace_norm_error", t->trace_error, "reference_trace_norm",
-                     t->trace_reference, "sparsity", t->sparsity, "bits", (int)t->bits, "seed", (json_int_t)t->seed, "source_bytes",
-                     (json_int_t)s.source, "stored_bytes", (json_int_t)s.stored, "ratio", "on_disk", s.ratio, "lossy", lossy);
+    return json_pack("{s:s, s:o, s:f, s:f, s:f, s:f, s:f, s:i, s:I, s:I, s:I, s:{s:f}, s:o}", "name", t->name, "recipe",
+                     text_json(t->recipe), "gamma", (double)t->gamma, "trace_norm", t->trace_norm, "trace_norm_error", t->trace_error,
+                     "reference_trace_norm", t->trace_reference, "sparsity", t->sparsity, "bits", (int)t->bits, "seed", (json_int_t)t->seed,
+                     "source_bytes", (json_int_t)s.source, "stored_bytes", (json_int_t)s.stored, "ratio", "on_disk", s.ratio, "lossy",
+                     lossy);
 }
 
 json_t *dz_info_json(const dz_catalog *c, const dz_task_entry *only) {
@@ -77,9 +78,9 @@ json_t *dz_info_json(const dz_catalog *c, const dz_task_entry *only) {
     json_t *lost = json_array();
     for (size_t i = 0; i < c->nlost; i++)
         json_array_append_new(lost, json_pack("{s:o, s:o}", "name", text_json(c->lost[i].name), "message", text_json(c->lost[i].text)));
-    return json_pack("{s:i, s:o, s:{s:s, s:I}, s:I, s:I, s:o, s:o}", "format_version", (int)c->format_version, "generator", text_json(c->generator), "base",
-                     "fingerprint", hex, "tensors", (json_int_t)c->nbase, "archive_bytes", (json_int_t)c->file_size, "shared_bytes",
-                     (json_int_t)c->shared_bytes, "tasks", tasks, "lost", lost);
+    return json_pack("{s:i, s:o, s:{s:s, s:I}, s:I, s:I, s:o, s:o}", "format_version", (int)c->format_version, "generator",
+                     text_json(c->generator), "base", "fingerprint", hex, "tensors", (json_int_t)c->nbase, "archive_bytes",
+                     (json_int_t)c->file_size, "shared_bytes", (json_int_t)c->shared_bytes, "tasks", tasks, "lost", lost);
 }
 
 json_t *dz_job_json(const dz_compress_result *r, const dz_catalog *c, const dz_compress_options *opt) {

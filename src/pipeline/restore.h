@@ -25,7 +25,8 @@ typedef struct dz_restore_result {
 } dz_restore_result;
 
 /* Collective. Writes DIR.partial and renames; nothing is left behind on failure. A wrong base is refused naming the first tensors that
- * differ. With keep_going and damage, what there is has been restored, and the return code is DZ_EDAMAGE on all ranks without text in `err`. */
+ * differ. With keep_going and damage, what there is has been restored, and the return code is DZ_EDAMAGE on all ranks without text in
+ * `err`. */
 dz_rc dz_restore(const dz_world *world, const dz_restore_options *opt, dz_restore_result *result, dz_error *err);
 
 /* Collective. Fails on all ranks, naming tensors, if any rank's `base_differs` (by base row) is set. */

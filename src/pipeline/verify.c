@@ -52,7 +52,8 @@ static void check_row(verify *v, const dz_task_entry *task, size_t i, uint64_t *
 }
 
 /* A safetensors file's header: it parses, and its tensors are those of the index. */
-static void check_header(const verify *v, const dz_task_entry *task, const dz_file_row *file, const char *bytes, size_t len, dz_error *err) {
+static void check_header(const verify *v, const dz_task_entry *task, const dz_file_row *file, const char *bytes, size_t len,
+                         dz_error *err) {
     const dz_catalog *c = v->archive->catalog;
     dz_tensor *tensors = NULL;
     size_t n = 0, next = 0;
@@ -63,8 +64,8 @@ static void check_header(const verify *v, const dz_task_entry *task, const dz_fi
     for (size_t i = 0; i < n && err->rc == DZ_OK; i++) {
         const dz_index_row *row = dz_task_row(c, task, &tensors[i], &next);
         if (!row)
-            dz_fail(err, DZ_EDAMAGE, "%s: task '%s': tensor '%s' of '%s' is not in its index", v->archive->path, task->name, tensors[i].name,
-                    file->path);
+            dz_fail(err, DZ_EDAMAGE, "%s: task '%s': tensor '%s' of '%s' is not in its index", v->archive->path, task->name,
+                    tensors[i].name, file->path);
     }
     dz_tensors_free(tensors, n);
 }

@@ -1,6 +1,6 @@
-/* Single bits of an archive flipped, one at a time: flips ARCHIVE BASE (every N | random N). Each flip must be detected (verify or opening fails
- * with a text) or harmless (verify is content and everything restores to the same bytes). Prints a row of counts for each area of the file, and
- * every place that was neither. Exit 1 if there is one.
+/* Single bits of an archive flipped, one at a time: flips ARCHIVE BASE (every N | random N). Each flip must be detected (verify or opening
+ * fails with a text) or harmless (verify is content and everything restores to the same bytes). Prints a row of counts for each area of the
+ * file, and every place that was neither. Exit 1 if there is one.
  *
  * Processes try; each has a copy of the archive in memory. One that crashes or hangs is counted, and another goes on behind the place. */
 #include <fcntl.h>
@@ -212,8 +212,8 @@ static uint64_t print_counts(const shared *s) {
         }
         const count *c = &all[i];
         printf("| %s | %llu | %llu | %llu | %llu | %llu | %llu |\n", i < AREAS ? AREA[i] : "all", (unsigned long long)c->tried,
-               (unsigned long long)c->detected, (unsigned long long)c->harmless, (unsigned long long)c->wrong, (unsigned long long)c->crashed,
-               (unsigned long long)c->hung);
+               (unsigned long long)c->detected, (unsigned long long)c->harmless, (unsigned long long)c->wrong,
+               (unsigned long long)c->crashed, (unsigned long long)c->hung);
         bad += c->wrong + c->crashed + c->hung;
     }
     return bad / 2; /* counted by area and in all */
@@ -227,8 +227,9 @@ int main(int argc, char **argv) {
     dz_digest want;
     if (argc != 5) return 2;
     uint64_t n = strtoull(argv[4], NULL, 10);
-    if (n == 0 || dz_read_file(argv[1], (size_t)1 << 30, &bytes, &size, &err) != DZ_OK || dz_checkpoint_load(argv[2], &base, &err) != DZ_OK ||
-        verify_finds(argv[1]) != 0 || restore_all(argv[1], base, &want, &err) != DZ_OK) {
+    if (n == 0 || dz_read_file(argv[1], (size_t)1 << 30, &bytes, &size, &err) != DZ_OK ||
+        dz_checkpoint_load(argv[2], &base, &err) != DZ_OK || verify_finds(argv[1]) != 0 ||
+        restore_all(argv[1], base, &want, &err) != DZ_OK) {
         printf("%s: the archive is not sound to begin with: %s\n", argv[1], err.text);
         return 1;
     }

@@ -16,7 +16,7 @@ fi
 
 one() { # TARGET
     local t=$1
-    "$box/fuzz/$t" -max_total_time="$T" -timeout=25 -rss_limit_mb=4096 -malloc_limit_mb=2048 -print_final_stats=1 -max_len=65536 -reload=0 \
+    "$box/fuzz/$t" -max_total_time="$T" -timeout=120 -report_slow_units=60 -rss_limit_mb=4096 -malloc_limit_mb=2048 -print_final_stats=1 -max_len=65536 -reload=0 \
         $([ -e "tests/fuzz/$t.dict" ] && echo "-dict=tests/fuzz/$t.dict") -artifact_prefix="$box/crashes/$t/" "$box/corpus/$t" "$box/seeds/$t" "tests/broken/$t" >"$box/$t.log" 2>&1 || true
 }
 row() { # LOG: what libFuzzer says in it
