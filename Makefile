@@ -20,6 +20,8 @@ OPT_clang := -O2
 OPT_fault := -O2 -g -DDZ_FAULTS
 OPT_asan := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 LD_asan := -fsanitize=address,undefined
+OPT_fuzz := -O1 -DFUZZ_MUTATOR -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+LD_fuzz := -fsanitize=address,undefined
 
 # Without MPI: make SERIAL=1 FLAVOUR=serial, with a serial HDF5.
 ifdef SERIAL
@@ -43,7 +45,7 @@ BLAS_LIBS ?= -llapacke -lopenblas
 
 CPPFLAGS_ALL := -Isrc -Iinclude $(CPPFLAGS) $(patsubst -I%,-isystem %,$(MPI_CFLAGS) $(HDF5_CFLAGS))
 CFLAGS_ALL := $(CSTD) $(WARN) $(OPT_$(FLAVOUR)) $(CFLAGS)
-LIBS := $(MPI_LIBS) $(HDF5_LIBS) -lcyaml -ljansson -lxxhash -lzstd -lhtscodecs $(BLAS_LIBS) -lm $(LDLIBS)
+LIBS := $(MPI_LIBS) $(HDF5_LIBS) -lcyaml -ljansson -lxxhash -lzstd -lz -lhtscodecs $(BLAS_LIBS) -lm $(LDLIBS)
 
 SRC := $(filter-out src/cli/%,$(wildcard src/*/*.c))
 CLI := $(wildcard src/cli/*.c)
@@ -55,10 +57,12 @@ OBJ += $(B)/numeric/kernels_avx2.o $(B)/numeric/kernels_avx512.o
 endif
 CLIOBJ := $(CLI:src/%.c=$(B)/%.o)
 UNIT := $(patsubst tests/unit/%.c,$(B)/unit/%,$(wildcard tests/unit/test_*.c))
+FUZZ := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
+REPLAY := $(FUZZ:%=$(B)/fuzz/%)
 BENCH := $(patsubst tests/bench/%.c,$(B)/bench/%,$(wildcard tests/bench/bench_*.c))
 RECIPES := $(sort $(wildcard config/recipes/*.yaml))
 
-.PHONY: all deps demo check check-unit check-asan check-crash bench experiments man install format lint clean units
+.PHONY: all deps demo check check-unit check-asan check-crash check-flips fuzz bench experiments man install format lint clean units
 .SECONDARY:
 all: build/deltazoo build/libdeltazoo.so
 
@@ -100,7 +104,15 @@ $(B)/unit/%: tests/unit/%.c $(OBJ)
 $(B)/bench/%: tests/bench/%.c $(OBJ)
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) $(LD_$(FLAVOUR)) -o $@ $< $(OBJ) $(LIBS)
-units: $(UNIT)
+# Fuzz targets: with libFuzzer's main in the flavour fuzz (`make fuzz`), elsewhere with one that replays tests/broken.
+$(B)/fuzz/%: tests/fuzz/fuzz_%.c tests/fuzz/target.h $(if $(filter fuzz,$(FLAVOUR)),,tests/fuzz/replay.c) $(OBJ)
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -Itests/fuzz $(LD_$(FLAVOUR)) $(if $(filter fuzz,$(FLAVOUR)),-fsanitize=fuzzer) $(LDFLAGS) -o $@ $(filter %.c %.o,$^) $(LIBS)
+$(B)/fuzz_seeds: tests/fuzz/seeds.c tests/fuzz/target.h $(OBJ)
+	$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -Itests/fuzz $(LD_$(FLAVOUR)) $(LDFLAGS) -o $@ $(filter %.c %.o,$^) $(LIBS)
+$(B)/flips: tests/flips/flips.c $(OBJ)
+	$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) $(LD_$(FLAVOUR)) $(LDFLAGS) -o $@ $^ $(LIBS)
+units: $(UNIT) $(REPLAY) $(B)/flips
 
 deps:
 	@tests/deps.sh
@@ -126,6 +138,20 @@ check-crash: deps
 	@$(MAKE) --no-print-directory all
 	@$(MAKE) --no-print-directory FLAVOUR=fault build/fault/deltazoo
 	@. tests/env.sh && $(PYTHON) tests/crash/run.py $(if $(CRASH_REPORT),--report $(CRASH_REPORT))
+
+# Every bit of two small archives flipped; FLIPS_REPORT=FILE.md keeps the table.
+check-flips: deps
+	@$(MAKE) --no-print-directory all $(B)/flips
+	@tests/flips/test_flips.sh all
+
+# Each fuzz target for T seconds (clang and its libFuzzer), those of TARGETS if given; FUZZ_REPORT=1 writes results/fuzz.md.
+T ?= 60
+TARGETS ?= $(FUZZ)
+fuzz:
+	@tests/deps.sh fuzz
+	@$(MAKE) --no-print-directory all
+	@$(MAKE) --no-print-directory CC=clang FLAVOUR=fuzz build/fuzz/fuzz_seeds $(TARGETS:%=build/fuzz/fuzz/%)
+	@T=$(T) tests/fuzz/run.sh $(TARGETS)
 
 bench: deps
 	@$(MAKE) --no-print-directory all

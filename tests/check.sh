@@ -44,10 +44,13 @@ for t in build/"$FLAVOUR"/unit/test_*; do
 done
 if [ "$only" = all ]; then
     if command -v clang-format >/dev/null; then suite format make --no-print-directory lint; fi
-    for t in tests/mpi/*.sh tests/reader/test_*.sh tests/torch/test_*.sh; do
+    for t in tests/mpi/*.sh tests/reader/test_*.sh tests/torch/test_*.sh tests/flips/test_*.sh; do
         [ -e "$t" ] && suite "${t#tests/}" bash "$t"
     done
     [ -x build/fault/deltazoo ] && suite crash "$PYTHON" tests/crash/run.py --quick
+    for t in build/"$FLAVOUR"/fuzz/*; do # regressions and the useful part of the corpora
+        if [ -x "$t" ] && [ -d "tests/broken/${t##*/}" ]; then suite "broken/${t##*/}" "$t" "tests/broken/${t##*/}"; fi
+    done
     [ -e tests/cli/run.py ] && suite cli "$PYTHON" tests/cli/run.py
 fi
 echo "$passed passed, $failed failed"

@@ -5,7 +5,17 @@
 #include <zstd.h>
 
 #define BLOB_LEVEL 19
-#define BLOB_MAX ((uint64_t)1 << 30)
+#define BLOB_MAX (DZ_HEADER_MAX + 8) /* a file's header is the largest */
+
+void dz_task_entry_free(dz_task_entry *e) {
+    for (size_t i = 0; i < e->nfiles; i++) free(e->files[i].path);
+    free(e->files);
+    free(e->files_lost);
+    free(e->rows);
+    free(e->name);
+    free(e->recipe);
+    free(e->recipe_text);
+}
 
 void dz_catalog_free(dz_catalog *c) {
     if (!c) return;
@@ -15,16 +25,14 @@ void dz_catalog_free(dz_catalog *c) {
     free(c->base_tiles);
     free(c->blobs);
     dz_buf_free(&c->blob_data);
-    for (size_t t = 0; t < c->ntasks; t++) {
-        dz_task_entry *e = &c->tasks[t];
-        for (size_t i = 0; i < e->nfiles; i++) free(e->files[i].path);
-        free(e->files);
-        free(e->rows);
-        free(e->name);
-        free(e->recipe);
-        free(e->recipe_text);
-    }
+    for (size_t t = 0; t < c->ntasks; t++) dz_task_entry_free(&c->tasks[t]);
     free(c->tasks);
+    for (size_t i = 0; i < c->nlost; i++) {
+        free(c->lost[i].name);
+        free(c->lost[i].text);
+    }
+    free(c->lost);
+    free(c->blobs_lost);
     free(c);
 }
 
@@ -52,6 +60,28 @@ dz_rc dz_catalog_copy_blob(dz_catalog *c, const dz_catalog *from, uint32_t numbe
     return DZ_OK;
 }
 
+char *dz_catalog_told(const dz_catalog *c, const char *task, const char *text, dz_error *err) {
+    const char *path = c->path ? c->path : "archive";
+    char *named = dz_format(err, "%s: task '%s': ", path, task), *told = NULL;
+    if (!named) return NULL;
+    size_t len = strlen(path) + 2;
+    if (strncmp(text, named, strlen(named)) == 0)
+        text += strlen(named);
+    else if (strncmp(text, named, len) == 0)
+        text += len;
+    told = dz_format(err, "%s%s", named, text);
+    free(named);
+    return told;
+}
+
+dz_rc dz_catalog_lose(dz_catalog *c, const char *task, const char *text, dz_error *err) {
+    dz_lost *grown = realloc(c->lost, (c->nlost + 1) * sizeof *grown);
+    if (!grown) return dz_fail(err, DZ_ENOMEM, "out of memory");
+    c->lost = grown;
+    grown[c->nlost++] = (dz_lost){.name = dz_strdup(task, err), .text = dz_catalog_told(c, task, text, err)};
+    return err->rc;
+}
+
 dz_rc dz_catalog_add_blob(dz_catalog *c, const void *bytes, size_t len, uint32_t *number, dz_error *err) {
     dz_digest digest = dz_digest_of(bytes, len);
     if (find_blob(c, digest, len, number)) return DZ_OK;
@@ -67,6 +97,7 @@ dz_rc dz_catalog_add_blob(dz_catalog *c, const void *bytes, size_t len, uint32_t
 }
 
 dz_rc dz_catalog_blob(const dz_catalog *c, uint32_t number, char **out, size_t *len, dz_error *err) {
+    if (c->blobs_lost) return dz_fail(err, DZ_EDAMAGE, "%s", c->blobs_lost);
     if (number >= c->nblobs)
         return dz_fail(err, DZ_EDAMAGE, "%s: shared file (blob) %u is not in the archive", c->path ? c->path : "archive", number);
     const dz_blob_row *b = &c->blobs[number];

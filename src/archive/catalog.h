@@ -51,6 +51,10 @@ typedef struct dz_file_row {
     uint64_t size; /* of the whole file */
 } dz_file_row;
 
+typedef struct dz_lost { /* what cannot be read, and why, in a line that names the archive */
+    char *name, *text;
+} dz_lost;
+
 typedef struct dz_task_entry {
     char *name;
     char *recipe, *recipe_text;
@@ -66,6 +70,7 @@ typedef struct dz_task_entry {
     size_t nrows;
     dz_file_row *files;
     size_t nfiles;
+    char *files_lost;                     /* why the table of its files cannot be read; NULL: it can */
     uint64_t payload_len, payload_offset; /* offset in the archive file */
     uint64_t index_bytes, meta_bytes;     /* stored size of index and files; this task's share of HDF5's own structures */
 } dz_task_entry;
@@ -83,6 +88,9 @@ typedef struct dz_catalog {
     dz_buf blob_data;
     dz_task_entry *tasks;
     size_t ntasks;
+    dz_lost *lost; /* tasks that are not in `tasks` because they are damaged */
+    size_t nlost;
+    char *blobs_lost;       /* why no blob can be read; NULL: they can */
     double trace_reference; /* T of section 5: smallest trace norm of the tasks compressed together first; 0: none */
     uint64_t file_size, shared_bytes;
     uint32_t format_version;
@@ -90,7 +98,14 @@ typedef struct dz_catalog {
     const char *path; /* borrowed, for messages; NULL while it is being made */
 } dz_catalog;
 
-void dz_catalog_free(dz_catalog *catalog); /* accepts NULL */
+void dz_catalog_free(dz_catalog *catalog);     /* accepts NULL */
+void dz_task_entry_free(dz_task_entry *entry); /* what it holds */
+
+/* The text as "ARCHIVE: task 'NAME': ...", whether it names them already or not. The caller frees. */
+char *dz_catalog_told(const dz_catalog *catalog, const char *task, const char *text, dz_error *err);
+
+/* Notes a task as lost, with such a text. */
+dz_rc dz_catalog_lose(dz_catalog *catalog, const char *task, const char *text, dz_error *err);
 
 /* Adds bytes as a blob (or finds an identical one); `*number` is its row. */
 dz_rc dz_catalog_add_blob(dz_catalog *catalog, const void *bytes, size_t len, uint32_t *number, dz_error *err);

@@ -9,6 +9,8 @@
 #include <unistd.h>
 
 #include "archive/schema.h"
+#include "archive/structure.h"
+#include "archive/table.h"
 #include "base/file.h"
 
 #define TABLE_MAX ((uint64_t)1 << 32) /* bytes of one table: far above any real archive, far below what would exhaust a node */
@@ -27,6 +29,30 @@ static dz_rc damaged(const dz_archive *a, const char *what, dz_error *err) { ret
 static size_t open_width(const dz_field *fields, hid_t type) {
     size_t fixed = dz_schema_size(fields, 0), size = H5Tget_size(type);
     return size > fixed ? size - fixed : 0;
+}
+
+/* A table's one chunk. */
+static dz_rc read_chunk(const dz_archive *a, hid_t set, const char *name, uint8_t *rows, size_t nrows, size_t row, dz_error *err) {
+    const hsize_t first = 0;
+    hsize_t size = 0;
+    uint32_t skipped = 0;
+    hid_t props = H5Dget_create_plist(set);
+    int filters = props >= 0 ? H5Pget_nfilters(props) : -1;
+    if (props >= 0) H5Pclose(props);
+    if (filters < 0 || H5Dget_chunk_storage_size(set, &first, &size) < 0 || size == 0 || size > a->catalog->file_size ||
+        (filters == 0 && size != nrows * row))
+        return dz_fail(err, DZ_EDAMAGE, "%s: table '%s' has no bytes", a->path, name);
+    uint8_t *coded = dz_alloc_raw((size_t)size, 1, err);
+    if (!coded) return err->rc;
+    dz_error inner = {0};
+    if (H5Dread_chunk(set, H5P_DEFAULT, &first, &skipped, coded) < 0 || skipped)
+        dz_hdf5_fail(err, DZ_EDAMAGE, a->path, name);
+    else if (filters == 0)
+        memcpy(rows, coded, (size_t)size);
+    else if (dz_table_decode(rows, nrows, row, coded, (size_t)size, &inner) != DZ_OK)
+        dz_fail(err, inner.rc, "%s: table '%s': %s", a->path, name, inner.text);
+    free(coded);
+    return err->rc;
 }
 
 /* Reads a whole table whose type is exactly the schema's. `width` NULL: the table has no open text field. `stored` adds its size in the
@@ -52,10 +78,7 @@ static dz_rc read_table(const dz_archive *a, hid_t at, const char *name, const d
         goto out;
     }
     if (dz_buf_reserve(rows, (size_t)count * row, err) != DZ_OK) goto out;
-    if (count && H5Dread(set, want, H5S_ALL, H5S_ALL, H5P_DEFAULT, rows->data) < 0) {
-        dz_hdf5_fail(err, DZ_EDAMAGE, a->path, name);
-        goto out;
-    }
+    if (count && read_chunk(a, set, name, rows->data, (size_t)count, row, err) != DZ_OK) goto out;
     rows->len = (size_t)count * row;
     *n = (size_t)count;
     if (width) *width = w;
@@ -87,6 +110,7 @@ static dz_rc attribute(const dz_archive *a, hid_t at, const char *name, hid_t ty
 static dz_rc text_attribute(const dz_archive *a, hid_t at, const char *name, char **out, dz_error *err) {
     hid_t attr = H5Aopen(at, name, H5P_DEFAULT), type = attr >= 0 ? H5Aget_type(attr) : -1;
     size_t size = type >= 0 && H5Tget_class(type) == H5T_STRING && H5Tis_variable_str(type) == 0 ? H5Tget_size(type) : 0;
+    if (attr >= 0 && H5Aget_storage_size(attr) != size) size = 0; /* an array of texts */
     char *text = size > 0 && size < 65536 ? dz_alloc(size + 1, 1, err) : NULL;
     if (!text || H5Aread(attr, type, text) < 0) {
         free(text);
@@ -172,7 +196,7 @@ out:
 
 static dz_rc read_blobs(dz_archive *a, hid_t file, dz_buf *b, dz_error *err) {
     dz_catalog *c = a->catalog;
-    hid_t group = H5Gopen2(file, "blobs", H5P_DEFAULT), set = -1, space = -1;
+    hid_t group = H5Gopen2(file, "blobs", H5P_DEFAULT), set = -1, space = -1, type = -1;
     size_t n = 0;
     if (group < 0) return dz_hdf5_fail(err, DZ_EDAMAGE, a->path, "blobs");
     if (read_table(a, group, "index", DZ_BLOB_FIELDS, NULL, b, &n, &c->shared_bytes, err) != DZ_OK) goto out;
@@ -189,20 +213,32 @@ static dz_rc read_blobs(dz_archive *a, hid_t file, dz_buf *b, dz_error *err) {
     }
     set = H5Dopen2(group, "data", H5P_DEFAULT);
     space = set >= 0 ? H5Dget_space(set) : -1;
+    type = set >= 0 ? H5Dget_type(set) : -1;
     hssize_t len = space >= 0 ? H5Sget_simple_extent_npoints(space) : -1;
-    if (len < 0 || (uint64_t)len > c->file_size) {
+    if (len < 0 || (uint64_t)len > c->file_size || H5Tequal(type, H5T_STD_U8LE) <= 0) {
         damaged(a, "the blobs' data is not sound", err);
         goto out;
     }
     if (dz_buf_reserve(&c->blob_data, (size_t)len, err) != DZ_OK) goto out;
-    if (len && H5Dread(set, H5T_STD_U8LE, H5S_ALL, H5S_ALL, H5P_DEFAULT, c->blob_data.data) < 0)
-        dz_hdf5_fail(err, DZ_EDAMAGE, a->path, "blobs/data");
+    if (len) dz_pread_all(a->fd, a->path, c->blob_data.data, (size_t)len, H5Dget_offset(set), err); /* none: HADDR_UNDEF, beyond any file */
     c->blob_data.len = (size_t)len;
     c->shared_bytes += (uint64_t)len;
 out:
+    if (type >= 0) H5Tclose(type);
     if (space >= 0) H5Sclose(space);
     if (set >= 0) H5Dclose(set);
     H5Gclose(group);
+    return err->rc;
+}
+
+/* Nothing of an archive hangs on the blobs alone: without them, tensors can still be restored. */
+static dz_rc try_blobs(dz_archive *a, hid_t file, dz_buf *b, dz_error *err) {
+    dz_catalog *c = a->catalog;
+    dz_error inner = {0};
+    if (c->blobs_lost || read_blobs(a, file, b, &inner) == DZ_OK) return DZ_OK;
+    if (inner.rc == DZ_ENOMEM) return dz_fail(err, inner.rc, "%s", inner.text);
+    c->nblobs = 0;
+    c->blobs_lost = dz_format(err, "%s: its shared files (blobs) are lost: %s", a->path, inner.text);
     return err->rc;
 }
 
@@ -231,7 +267,9 @@ static dz_rc read_task_attributes(dz_archive *a, hid_t g, dz_task_entry *t, dz_e
         if (attribute(a, g, list[i].name, list[i].type, list[i].value, err) != DZ_OK) return err->rc;
     }
     size_t len = 0;
-    return dz_catalog_blob(a->catalog, t->recipe_blob, &t->recipe_text, &len, err);
+    dz_error inner = {0};
+    if (dz_catalog_blob(a->catalog, t->recipe_blob, &t->recipe_text, &len, &inner) != DZ_OK) t->recipe_text = dz_strdup("", err);
+    return err->rc;
 }
 
 dz_pair_tiles dz_row_tiles(const dz_catalog *c, const dz_index_row *row) {
@@ -239,6 +277,20 @@ dz_pair_tiles dz_row_tiles(const dz_catalog *c, const dz_index_row *row) {
     uint64_t count = dz_tensor_of_row(&c->tensors[row->tensor]).count, base = 0;
     if (row->base != DZ_NO_BASE) base = dz_tensor_of_row(&c->tensors[c->base[row->base].tensor]).count;
     return dz_pair_tiles_of(base, base < count ? base : count, count);
+}
+
+/* Policies and types that go together, and a base that is large enough. */
+static int row_fits(const dz_catalog *c, const dz_index_row *r) {
+    if (r->tensor >= c->ntensors || (r->base != DZ_NO_BASE && r->base >= c->nbase) || r->policy > DZ_POLICY_ABSENT) return 0;
+    if (r->base == DZ_NO_BASE) return r->policy == DZ_POLICY_LOSSLESS;
+    dz_tensor t = dz_tensor_of_row(&c->tensors[r->tensor]), b = dz_tensor_of_row(&c->tensors[c->base[r->base].tensor]);
+    int floats = dz_dtype_is_float(t.dtype) && dz_dtype_is_float(b.dtype);
+    if (!floats && strcmp(t.dtype_name, b.dtype_name) != 0) return 0;
+    if (r->policy == DZ_POLICY_ULTRADELTA) {
+        int bits = (r->bits >= 1 && r->bits <= 8) || r->bits == DZ_BITS_VALUES;
+        return floats && bits && isfinite(r->lo) && isfinite(r->step) && isfinite(r->scale);
+    }
+    return r->policy == DZ_POLICY_LOSSLESS || (r->length == 0 && t.count <= b.count);
 }
 
 static dz_rc read_index(dz_archive *a, hid_t g, dz_task_entry *t, dz_buf *b, dz_error *err) {
@@ -262,13 +314,8 @@ static dz_rc read_index(dz_archive *a, hid_t g, dz_task_entry *t, dz_buf *b, dz_
         r->step = take_f32(&v);
         r->scale = take_f32(&v);
         r->sparsity = take_f32(&v);
-        int bad = r->tensor >= c->ntensors || (r->base != DZ_NO_BASE && r->base >= c->nbase) || r->policy > DZ_POLICY_ABSENT ||
-                  r->offset != end || r->length > t->payload_len - end;
-        bad = bad ||
-              (r->policy == DZ_POLICY_ULTRADELTA && (r->bits < 1 || (r->bits > 8 && r->bits != DZ_BITS_VALUES) || r->base == DZ_NO_BASE ||
-                                                     !isfinite(r->lo) || !isfinite(r->step) || !isfinite(r->scale)));
-        bad = bad || ((r->policy == DZ_POLICY_EQUAL || r->policy == DZ_POLICY_DROP) && r->base == DZ_NO_BASE);
-        if (bad) return dz_fail(err, DZ_EDAMAGE, "%s: task '%s': row %zu of its index is not sound", a->path, t->name, i);
+        if (!row_fits(c, r) || r->offset != end || r->length > t->payload_len - end)
+            return dz_fail(err, DZ_EDAMAGE, "%s: task '%s': row %zu of its index is not sound", a->path, t->name, i);
         end += r->length;
     }
     return end == t->payload_len ? DZ_OK
@@ -287,7 +334,7 @@ static dz_rc read_files(dz_archive *a, hid_t g, dz_task_entry *t, dz_buf *b, dz_
         f->kind = dz_view_u32(&v);
         f->blob = dz_view_u32(&v);
         f->size = dz_view_u64(&v);
-        if (!dz_path_is_inside(f->path) || f->kind > DZ_FILE_SAFETENSORS || f->blob >= a->catalog->nblobs)
+        if (!dz_path_is_inside(f->path) || f->kind > DZ_FILE_SAFETENSORS || (!a->catalog->blobs_lost && f->blob >= a->catalog->nblobs))
             return dz_fail(err, DZ_EDAMAGE, "%s: task '%s': file '%s' of its table is not sound", a->path, t->name, f->path);
     }
     return DZ_OK;
@@ -309,13 +356,42 @@ static dz_rc find_payload(dz_archive *a, hid_t g, dz_task_entry *t, dz_error *er
     return DZ_OK;
 }
 
+/* The table of files; without it, tensors can still be restored. */
+static dz_rc try_files(dz_archive *a, hid_t g, dz_task_entry *t, dz_buf *b, dz_error *err) {
+    dz_error inner = {0};
+    if (read_files(a, g, t, b, &inner) == DZ_OK) return DZ_OK;
+    if (inner.rc == DZ_ENOMEM) return dz_fail(err, inner.rc, "%s", inner.text);
+    for (size_t i = 0; i < t->nfiles; i++) free(t->files[i].path);
+    t->nfiles = 0;
+    t->files_lost = dz_catalog_told(a->catalog, t->name, inner.text, err);
+    return err->rc;
+}
+
 static dz_rc read_task(dz_archive *a, hid_t tasks, dz_task_entry *t, dz_buf *b, dz_error *err) {
     hid_t g = H5Gopen2(tasks, t->name, H5P_DEFAULT);
     if (g < 0) return dz_hdf5_fail(err, DZ_EDAMAGE, a->path, t->name);
     if (find_payload(a, g, t, err) == DZ_OK && read_task_attributes(a, g, t, err) == DZ_OK && read_index(a, g, t, b, err) == DZ_OK)
-        read_files(a, g, t, b, err);
+        try_files(a, g, t, b, err);
     H5Gclose(g);
     return err->rc;
+}
+
+/* Reads a task into the catalog, or notes it as lost. One that is lost already is not looked at. */
+static dz_rc try_task(dz_archive *a, hid_t tasks, const char *name, dz_buf *b, dz_error *err) {
+    dz_catalog *c = a->catalog;
+    dz_task_entry *t = &c->tasks[c->ntasks];
+    dz_error inner = {0};
+    for (size_t i = 0; i < c->nlost; i++) {
+        if (strcmp(c->lost[i].name, name) == 0) return DZ_OK;
+    }
+    *t = (dz_task_entry){.name = dz_strdup(name, err)};
+    if (!t->name) return err->rc;
+    if (read_task(a, tasks, t, b, &inner) == DZ_OK) {
+        c->ntasks++;
+        return DZ_OK;
+    }
+    dz_task_entry_free(t);
+    return inner.rc == DZ_ENOMEM ? dz_fail(err, inner.rc, "%s", inner.text) : dz_catalog_lose(c, name, inner.text, err);
 }
 
 static int by_payload(const void *x, const void *y) {
@@ -331,7 +407,7 @@ static dz_rc read_tasks(dz_archive *a, hid_t file, dz_buf *b, dz_error *err) {
         dz_hdf5_fail(err, DZ_EDAMAGE, a->path, "tasks");
         goto out;
     }
-    if (info.nlinks > 1000000) {
+    if (info.nlinks > c->file_size / 16) {
         damaged(a, "too many tasks", err);
         goto out;
     }
@@ -343,8 +419,7 @@ static dz_rc read_tasks(dz_archive *a, hid_t file, dz_buf *b, dz_error *err) {
             damaged(a, "a task's name is not sound", err);
             break;
         }
-        dz_task_entry *t = &c->tasks[c->ntasks++];
-        if ((t->name = dz_strdup(name, err))) read_task(a, tasks, t, b, err);
+        try_task(a, tasks, name, b, err);
     }
     if (err->rc != DZ_OK) goto out;
     qsort(c->tasks, c->ntasks, sizeof *c->tasks, by_payload); /* the order of the manifest */
@@ -371,7 +446,7 @@ static dz_rc read_all(dz_archive *a, hid_t file, dz_error *err) {
     if (text_attribute(a, file, "generator", &generator, err) != DZ_OK) goto out;
     strncpy(c->generator, generator, sizeof c->generator - 1);
     if (attribute(a, file, "reference_trace_norm", H5T_NATIVE_DOUBLE, &c->trace_reference, err) != DZ_OK) goto out;
-    if (read_tensors(a, file, &b, err) == DZ_OK && read_base(a, file, &b, err) == DZ_OK && read_blobs(a, file, &b, err) == DZ_OK)
+    if (read_tensors(a, file, &b, err) == DZ_OK && read_base(a, file, &b, err) == DZ_OK && try_blobs(a, file, &b, err) == DZ_OK)
         read_tasks(a, file, &b, err);
 out:
     free(format);
@@ -380,7 +455,7 @@ out:
     return err->rc;
 }
 
-dz_rc dz_archive_open(const char *path, dz_archive **out, dz_error *err) {
+dz_rc dz_archive_open_partly(const char *path, dz_archive **out, dz_error *err) {
     dz_hdf5_quiet();
     hid_t access = -1, file = -1;
     struct stat st;
@@ -399,6 +474,7 @@ dz_rc dz_archive_open(const char *path, dz_archive **out, dz_error *err) {
     }
     a->catalog->path = a->path;
     a->catalog->file_size = (uint64_t)st.st_size;
+    if (dz_structure_check(a->fd, a->catalog, err) != DZ_OK) goto out;
     access = H5Pcreate(H5P_FILE_ACCESS);
 #if H5_VERSION_GE(1, 10, 7)
     H5Pset_file_locking(access, 0,
@@ -406,7 +482,7 @@ dz_rc dz_archive_open(const char *path, dz_archive **out, dz_error *err) {
 #endif
     file = H5Fopen(path, H5F_ACC_RDONLY, access);
     if (file < 0)
-        dz_hdf5_fail(err, H5Fis_hdf5(path) > 0 ? DZ_EDAMAGE : DZ_EFAIL, path, "not an archive that can be opened");
+        dz_hdf5_fail(err, DZ_EDAMAGE, path, "not an archive that can be opened");
     else
         read_all(a, file, err);
     if (err->rc != DZ_OK) goto out;
@@ -419,7 +495,52 @@ out:
     return err->rc;
 }
 
+/* The first that is lost, as an error. */
+static dz_rc check_whole(const dz_catalog *c, dz_error *err) {
+    if (c->blobs_lost) return dz_fail(err, DZ_EDAMAGE, "%s", c->blobs_lost);
+    if (c->nlost) return dz_fail(err, DZ_EDAMAGE, "%s", c->lost[0].text);
+    for (size_t t = 0; t < c->ntasks && err->rc == DZ_OK; t++) {
+        char *text = NULL;
+        size_t len = 0;
+        if (c->tasks[t].files_lost) return dz_fail(err, DZ_EDAMAGE, "%s", c->tasks[t].files_lost);
+        dz_catalog_blob(c, c->tasks[t].recipe_blob, &text, &len, err);
+        free(text);
+    }
+    return err->rc;
+}
+
+dz_rc dz_archive_open(const char *path, dz_archive **out, dz_error *err) {
+    dz_archive *a = NULL;
+    if (dz_archive_open_partly(path, &a, err) == DZ_OK && check_whole(a->catalog, err) == DZ_OK) {
+        *out = a;
+        a = NULL;
+    }
+    dz_archive_close(a);
+    return err->rc;
+}
+
 static const char *row_name(const dz_archive *a, const dz_index_row *row) { return a->catalog->tensors[row->tensor].name; }
+
+const dz_index_row *dz_task_row(const dz_catalog *c, const dz_task_entry *task, const dz_tensor *tensor, size_t *next) {
+    for (size_t walked = 0; walked < task->nrows; walked++) {
+        size_t i = (*next + walked) % task->nrows;
+        const dz_tensor_row *t = &c->tensors[task->rows[i].tensor];
+        if (task->rows[i].policy == DZ_POLICY_ABSENT || t->nbytes != tensor->nbytes || strcmp(t->name, tensor->name) != 0 ||
+            strcmp(t->dtype, tensor->dtype_name) != 0)
+            continue;
+        *next = i + 1;
+        return &task->rows[i];
+    }
+    return NULL;
+}
+
+/* Bytes of a task's payload. What the disk does not give back is damage. */
+static dz_rc read_payload(const dz_archive *a, const dz_task_entry *task, const dz_index_row *row, void *dst, size_t len, uint64_t at,
+                          dz_error *err) {
+    dz_error inner = {0};
+    if (dz_pread_all(a->fd, a->path, dst, len, task->payload_offset + at, &inner) == DZ_OK) return DZ_OK;
+    return dz_fail(err, DZ_EDAMAGE, "%s: task '%s': tensor '%s': %s", a->path, task->name, row_name(a, row), inner.text);
+}
 
 dz_rc dz_region_read(const dz_archive *a, const dz_task_entry *task, const dz_index_row *row, dz_region *region, dz_error *err) {
     dz_pair_tiles tiles = dz_row_tiles(a->catalog, row);
@@ -437,7 +558,7 @@ dz_rc dz_region_read(const dz_archive *a, const dz_task_entry *task, const dz_in
     region->lengths[0] = (uint32_t)row->length;
     if (tiles.ntiles == 1) return DZ_OK;
     uint8_t *bytes = dz_alloc_raw(table, 1, err);
-    if (!bytes || dz_pread_all(a->fd, a->path, bytes, table, task->payload_offset + row->offset, err) != DZ_OK) goto out;
+    if (!bytes || read_payload(a, task, row, bytes, table, row->offset, err) != DZ_OK) goto out;
     dz_view v = {.data = bytes, .len = table};
     uint64_t sum = table;
     for (uint32_t i = 0; i < tiles.ntiles; i++) {
@@ -463,7 +584,7 @@ dz_rc dz_block_read(const dz_archive *a, const dz_task_entry *task, const dz_ind
     size_t len = region->lengths[tile];
     block->len = 0;
     if (dz_buf_reserve(block, len, err) != DZ_OK) return err->rc;
-    if (dz_pread_all(a->fd, a->path, block->data, len, task->payload_offset + at, err) != DZ_OK) return err->rc;
+    if (read_payload(a, task, row, block->data, len, at, err) != DZ_OK) return err->rc;
     dz_view v = {.data = block->data, .len = len, .pos = len - 4};
     if (dz_view_u32(&v) != dz_checksum(block->data, len - 4))
         return dz_fail(err, DZ_EDAMAGE, "%s: task '%s': tensor '%s': block %u is damaged (checksum)", a->path, task->name, row_name(a, row),

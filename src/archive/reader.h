@@ -14,10 +14,19 @@ typedef struct dz_archive {
 
 /* DZ_EFAIL when it is no archive or of another version, DZ_EDAMAGE when it is one and not sound. */
 dz_rc dz_archive_open(const char *path, dz_archive **out, dz_error *err);
+
+/* As dz_archive_open, but what can be lost without the rest may be: damaged tasks (then in catalog->lost, not in catalog->tasks), the blobs
+ * (blobs_lost), a task's table of files (files_lost) or recipe (its text is then empty). */
+dz_rc dz_archive_open_partly(const char *path, dz_archive **out, dz_error *err);
 void dz_archive_close(dz_archive *archive); /* accepts NULL */
 
 /* Tiles of a row of a task's index (see plan/tiles.h); no tile for equal, dropped and absent tensors. */
 dz_pair_tiles dz_row_tiles(const dz_catalog *catalog, const dz_index_row *row);
+
+/* The row of a tensor that the task has, by name, dtype and size, or NULL. Tensors come in the order of rows again and again: the search
+ * begins at
+ * `*next`, which is advanced. */
+const dz_index_row *dz_task_row(const dz_catalog *catalog, const dz_task_entry *task, const dz_tensor *tensor, size_t *next);
 
 /* The blocks of one tensor: where each tile's block lies. `lengths` (checksum included) has ntiles entries. */
 typedef struct dz_region {

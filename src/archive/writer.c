@@ -12,6 +12,7 @@
 #include "base/fault.h"
 #include "base/file.h"
 
+#define TASK_LINKS 65535 /* as many stand in the header of /tasks; a reader takes no other form (structure.h) */
 #define PENDING_MAX ((size_t)8 << 20)
 
 static void put_u8(dz_buf *b, uint8_t v, dz_error *err) { dz_buf_put(b, &v, 1, err); }
@@ -251,7 +252,7 @@ dz_rc dz_archive_layout(const char *path, dz_catalog *c, dz_error *err) {
     text_attribute(file, path, "generator", c->generator, err);
     f64_attribute(file, path, "reference_trace_norm", c->trace_reference, err);
     if (err->rc == DZ_OK) write_shared(file, path, c, err);
-    hid_t tasks = err->rc == DZ_OK ? make_group(file, "tasks", 16) : -1;
+    hid_t tasks = err->rc == DZ_OK ? make_group(file, "tasks", TASK_LINKS) : -1;
     if (err->rc == DZ_OK && tasks < 0) dz_hdf5_fail(err, DZ_EFAIL, path, "tasks");
     for (size_t t = 0; t < c->ntasks && err->rc == DZ_OK; t++) write_task(tasks, path, &c->tasks[t], err);
     if (tasks >= 0) H5Gclose(tasks);

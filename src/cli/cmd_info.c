@@ -8,13 +8,13 @@
 static dz_rc print_info(const char *path, const char *name, int json, int names, dz_error *err) {
     dz_archive *a = NULL;
     const dz_task_entry *task = NULL;
-    if (dz_archive_open(path, &a, err) != DZ_OK) return err->rc;
+    if (dz_archive_open_partly(path, &a, err) != DZ_OK) return err->rc;
     if (name && dz_archive_task(a, name, &task, err) != DZ_OK) goto out;
     for (size_t t = 0; names && t < a->catalog->ntasks; t++) printf("%s\n", a->catalog->tasks[t].name);
     if (names) goto out;
     if (json) {
         dz_print_json(dz_info_json(a->catalog, task), NULL, err);
-        goto out;
+        goto lost;
     }
     char hex[33];
     dz_digest_hex(a->catalog->fingerprint, hex);
@@ -24,6 +24,9 @@ static dz_rc print_info(const char *path, const char *name, int json, int names,
         printf("\n%s: recipe %s, key %016llx\n%s", task->name, task->recipe, (unsigned long long)task->key, task->recipe_text);
         dz_print_tensors(a->catalog, task);
     }
+lost:
+    for (size_t i = 0; i < a->catalog->nlost; i++) fprintf(stderr, "deltazoo: damage: %s\n", a->catalog->lost[i].text);
+    if (a->catalog->nlost) dz_fail(err, DZ_EDAMAGE, "%s: is damaged, %zu of its tasks cannot be read", path, a->catalog->nlost);
 out:
     dz_archive_close(a);
     return err->rc;

@@ -1,21 +1,18 @@
 #include <stdio.h>
-#include <string.h>
 
 #include "base/file.h"
 #include "cli/cli.h"
+#include "cli/report.h"
 #include "pipeline/verify.h"
 
 static dz_rc tell_json(const char *path, const dz_verify_result *r, dz_error *err) {
-    json_t *list = json_array();
-    for (size_t at = 0; at < r->text.len;) {
-        const char *line = (const char *)r->text.data + at, *end = memchr(line, '\n', r->text.len - at);
-        size_t len = end ? (size_t)(end - line) : r->text.len - at;
-        json_array_append_new(list, json_stringn(line, len));
-        at += len + 1;
-    }
-    return dz_print_json(json_pack("{s:s, s:b, s:I, s:I, s:I, s:I, s:o}", "archive", path, "sound", r->problems == 0, "tasks",
+    json_t *list = dz_damage_json(&r->damage), *lines = json_array(), *entry;
+    size_t i;
+    json_array_foreach(list, i, entry) json_array_append(lines, json_object_get(entry, "message"));
+    return dz_print_json(json_pack("{s:s, s:b, s:I, s:I, s:I, s:I, s:I, s:o, s:o}", "archive", path, "sound", r->damage.count == 0, "tasks",
                                    (json_int_t)r->ntasks, "tensors", (json_int_t)r->ntensors, "blocks", (json_int_t)r->nblocks,
-                                   "payload_bytes", (json_int_t)r->nbytes, "problems", list),
+                                   "payload_bytes", (json_int_t)r->nbytes, "damage_count", (json_int_t)r->damage.count, "damage", list,
+                                   "problems", lines),
                          NULL, err);
 }
 
@@ -34,21 +31,16 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
         tell_json(args[0], &r, err);
     } else if (world->rank == 0 && finished) {
         char size[32];
-        for (size_t at = 0; at < r.text.len;) {
-            const char *line = (const char *)r.text.data + at, *end = memchr(line, '\n', r.text.len - at);
-            int len = (int)(end ? end - line : (ptrdiff_t)(r.text.len - at));
-            fprintf(stderr, "deltazoo: damage: %.*s\n", len, line);
-            at += (size_t)len + 1;
-        }
+        dz_print_damage(&r.damage);
         printf("%s: %llu task%s, %llu tensors, %llu blocks, %s: ", args[0], (unsigned long long)r.ntasks, r.ntasks == 1 ? "" : "s",
                (unsigned long long)r.ntensors, (unsigned long long)r.nblocks, dz_format_size((double)r.nbytes, size));
-        if (r.problems)
-            printf("%d problem%s\n", r.problems, r.problems == 1 ? "" : "s");
+        if (r.damage.count)
+            printf("%llu problem%s\n", (unsigned long long)r.damage.count, r.damage.count == 1 ? "" : "s");
         else
             printf("sound%s, %.2f s\n", base ? ", base right" : "", r.secs);
     }
     if (rc == DZ_EDAMAGE && err->rc == DZ_OK && world->rank == 0) dz_fail(err, rc, "%s: is damaged", args[0]);
-    dz_buf_free(&r.text);
+    dz_damage_free(&r.damage);
     return rc;
 }
 

@@ -1,6 +1,7 @@
 #include "cli/report.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
@@ -8,11 +9,27 @@
 #include "base/file.h"
 #include "pipeline/version.h"
 
+/* A text from a file: what is not UTF-8 is told byte by byte. */
+static json_t *text_json(const char *text) {
+    json_t *json = json_string(text);
+    if (json) return json;
+    size_t len = strlen(text);
+    char *copy = malloc(4 * len + 1), *to = copy;
+    if (!copy) return json_null();
+    for (size_t i = 0; i < len; i++) {
+        unsigned char c = (unsigned char)text[i];
+        to += c < 0x80 ? (*to = (char)c, 1) : sprintf(to, "\\x%02x", c);
+    }
+    json = json_stringn(copy, (size_t)(to - copy));
+    free(copy);
+    return json;
+}
+
 static json_t *tensor_json(const dz_catalog *c, const dz_index_row *row) {
     const dz_tensor_row *t = &c->tensors[row->tensor];
     json_t *shape = json_array();
     for (uint32_t d = 0; d < t->ndim; d++) json_array_append_new(shape, json_integer((json_int_t)t->shape[d]));
-    json_t *o = json_pack("{s:s, s:o, s:s, s:s, s:I}", "name", t->name, "shape", shape, "dtype", t->dtype, "policy",
+    json_t *o = json_pack("{s:o, s:o, s:o, s:s, s:I}", "name", text_json(t->name), "shape", shape, "dtype", text_json(t->dtype), "policy",
                           row->policy == DZ_POLICY_ABSENT ? "absent" : dz_policy_name((dz_policy)row->policy), "stored_bytes",
                           (json_int_t)row->length);
     if (row->policy == DZ_POLICY_ULTRADELTA) {
@@ -35,10 +52,11 @@ static json_t *task_json(const dz_task_entry *t) {
                               (json_int_t)t->lossy_kept, "source_bytes", (json_int_t)s.lossy_source, "stored_bytes",
                               (json_int_t)s.lossy_stored, "entropy_bytes", t->entropy_bytes, "ratio", "on_disk", s.lossy_ratio,
                               "value_bits", s.value_bits, "positions_coded", s.positions_coded);
-    return json_pack("{s:s, s:s, s:f, s:f, s:f, s:f, s:f, s:i, s:I, s:I, s:I, s:{s:f}, s:o}", "name", t->name, "recipe", t->recipe, "gamma",
-                     (double)t->gamma, "trace_norm", t->trace_norm, "trace_norm_error", t->trace_error, "reference_trace_norm",
-                     t->trace_reference, "sparsity", t->sparsity, "bits", (int)t->bits, "seed", (json_int_t)t->seed, "source_bytes",
-                     (json_int_t)s.source, "stored_bytes", (json_int_t)s.stored, "ratio", "on_disk", s.ratio, "lossy", lossy);
+    return json_pack("{s:s, s:o, s:f, s:f, s:f, s:f, s:f, s:i, s:I, s:I, s:I, s:{s:f}, s:o}", "name", t->name, "recipe",
+                     text_json(t->recipe), "gamma", (double)t->gamma, "trace_norm", t->trace_norm, "trace_norm_error", t->trace_error,
+                     "reference_trace_norm", t->trace_reference, "sparsity", t->sparsity, "bits", (int)t->bits, "seed", (json_int_t)t->seed,
+                     "source_bytes", (json_int_t)s.source, "stored_bytes", (json_int_t)s.stored, "ratio", "on_disk", s.ratio, "lossy",
+                     lossy);
 }
 
 json_t *dz_info_json(const dz_catalog *c, const dz_task_entry *only) {
@@ -53,13 +71,16 @@ json_t *dz_info_json(const dz_catalog *c, const dz_task_entry *only) {
             json_t *tensors = json_array();
             for (size_t i = 0; i < task->nrows; i++) json_array_append_new(tensors, tensor_json(c, &task->rows[i]));
             json_object_set_new(o, "tensors", tensors);
-            json_object_set_new(o, "recipe_text", json_string(task->recipe_text));
+            json_object_set_new(o, "recipe_text", text_json(task->recipe_text));
         }
         json_array_append_new(tasks, o);
     }
-    return json_pack("{s:i, s:s, s:{s:s, s:I}, s:I, s:I, s:o}", "format_version", (int)c->format_version, "generator", c->generator, "base",
-                     "fingerprint", hex, "tensors", (json_int_t)c->nbase, "archive_bytes", (json_int_t)c->file_size, "shared_bytes",
-                     (json_int_t)c->shared_bytes, "tasks", tasks);
+    json_t *lost = json_array();
+    for (size_t i = 0; i < c->nlost; i++)
+        json_array_append_new(lost, json_pack("{s:o, s:o}", "name", text_json(c->lost[i].name), "message", text_json(c->lost[i].text)));
+    return json_pack("{s:i, s:o, s:{s:s, s:I}, s:I, s:I, s:o, s:o}", "format_version", (int)c->format_version, "generator",
+                     text_json(c->generator), "base", "fingerprint", hex, "tensors", (json_int_t)c->nbase, "archive_bytes",
+                     (json_int_t)c->file_size, "shared_bytes", (json_int_t)c->shared_bytes, "tasks", tasks, "lost", lost);
 }
 
 json_t *dz_job_json(const dz_compress_result *r, const dz_catalog *c, const dz_compress_options *opt) {
@@ -139,4 +160,21 @@ void dz_print_tensors(const dz_catalog *c, const dz_task_entry *t) {
         else
             printf("%8s\n", "-");
     }
+}
+
+void dz_print_damage(const dz_damage *damage) {
+    dz_damage_record r;
+    uint64_t told = 0;
+    for (size_t at = 0; dz_damage_next(damage, &at, &r); told++) fprintf(stderr, "deltazoo: damage: %s\n", r.text);
+    if (told < damage->count) fprintf(stderr, "deltazoo: damage: and %llu more\n", (unsigned long long)(damage->count - told));
+}
+
+json_t *dz_damage_json(const dz_damage *damage) {
+    json_t *list = json_array();
+    dz_damage_record r;
+    for (size_t at = 0; dz_damage_next(damage, &at, &r);)
+        json_array_append_new(list, json_pack("{s:o, s:o, s:o, s:o}", "task", r.task[0] ? text_json(r.task) : json_null(), "tensor",
+                                              r.tensor[0] ? text_json(r.tensor) : json_null(), "block",
+                                              r.block >= 0 ? json_integer(r.block) : json_null(), "message", text_json(r.text)));
+    return list;
 }

@@ -6,6 +6,7 @@
 
 #include "archive/reader.h"
 #include "pipeline/compress.h"
+#include "pipeline/damage.h"
 
 /* `info --json`'s object; the task's tensors too when `task` is not NULL. NULL when memory is out. */
 json_t *dz_info_json(const dz_catalog *catalog, const dz_task_entry *task);
@@ -15,6 +16,12 @@ json_t *dz_job_json(const dz_compress_result *result, const dz_catalog *catalog,
 
 /* A line per task and the totals. */
 void dz_print_tasks(const dz_catalog *catalog);
+
+/* A line on stderr for each record. */
+void dz_print_damage(const dz_damage *damage);
+
+/* A list of {task, tensor, block, message}: null where a record has none. */
+json_t *dz_damage_json(const dz_damage *damage);
 
 void dz_print_tensors(const dz_catalog *catalog, const dz_task_entry *task);
 

@@ -286,7 +286,7 @@ static dz_rc decode_seeded(dz_kept *kept, dz_view *view, uint64_t key, size_t co
     if (!core || !fringe || h.nexceptions > view->len - view->pos) return dz_fail(err, DZ_EDAMAGE, "a seeded block is cut short");
     size_t total = (size_t)(h.ncore + h.nfringe);
     kept->scratch.len = 0;
-    if (dz_buf_reserve(&kept->scratch, total, err) != DZ_OK || dz_kept_reserve(kept, total + (size_t)h.nexceptions, err) != DZ_OK)
+    if (dz_buf_reserve(&kept->scratch, total + 1, err) != DZ_OK || dz_kept_reserve(kept, total + (size_t)h.nexceptions, err) != DZ_OK)
         return err->rc;
     uint8_t *core_symbols = kept->scratch.data, *fringe_symbols = core_symbols + h.ncore;
     if (dz_rans_decode(core_symbols, (size_t)h.ncore, core, (size_t)h.core_len, err) != DZ_OK ||

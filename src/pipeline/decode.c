@@ -50,7 +50,7 @@ dz_pair_tiles dz_row_work(const dz_catalog *c, const dz_index_row *row) {
 
 static const char *name_of(const dz_decoder *d, const dz_index_row *row) { return d->archive->catalog->tensors[row->tensor].name; }
 
-static dz_rc need_region(dz_decoder *d, const dz_task_entry *task, const dz_index_row *row, dz_error *err) {
+dz_rc dz_decoder_region(dz_decoder *d, const dz_task_entry *task, const dz_index_row *row, dz_error *err) {
     if (d->region_of == row) return DZ_OK;
     free(d->region.lengths);
     d->region = (dz_region){0};
@@ -133,7 +133,7 @@ static dz_rc decode_kept(dz_decoder *d, const dz_task_entry *task, const dz_inde
 
 dz_rc dz_check_tile(dz_decoder *d, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, uint64_t *kept, dz_error *err) {
     dz_pair_tiles tiles = dz_row_tiles(d->archive->catalog, row);
-    if (need_region(d, task, row, err) != DZ_OK || dz_block_read(d->archive, task, row, &d->region, tile, &d->block, err) != DZ_OK)
+    if (dz_decoder_region(d, task, row, err) != DZ_OK || dz_block_read(d->archive, task, row, &d->region, tile, &d->block, err) != DZ_OK)
         return err->rc;
     if (row->policy != DZ_POLICY_ULTRADELTA || tile >= tiles.ncommon) return DZ_OK;
     if (decode_kept(d, task, row, tile, (size_t)dz_tile_count(&tiles, tile), err) == DZ_OK) *kept += d->kept.count;
@@ -148,24 +148,46 @@ static dz_rc decode_exact(dz_decoder *d, const dz_task_entry *task, const dz_ind
                    inner.text);
 }
 
+/* The tile of the base in the task's type, `*base` NULL beyond the base. */
+static dz_rc find_base(dz_decoder *d, const dz_index_row *row, const dz_pair_tiles *tiles, uint32_t tile, dz_dtype to, dz_dtype *from,
+                       const uint8_t **base, dz_error *err) {
+    const dz_catalog *c = d->archive->catalog;
+    *base = NULL;
+    *from = to;
+    if (tile >= tiles->ncommon) return DZ_OK;
+    if (need_base(d, row, tile, err) != DZ_OK) return err->rc;
+    *from = dz_tensor_of_row(&c->tensors[c->base[row->base].tensor]).dtype;
+    *base = predictor(d, *from, to, (size_t)dz_tile_count(tiles, tile), err);
+    return err->rc;
+}
+
+dz_rc dz_decode_substitute(dz_decoder *d, const dz_index_row *row, uint32_t tile, void *out, dz_error *err) {
+    dz_pair_tiles tiles = dz_row_work(d->archive->catalog, row);
+    dz_dtype to = dz_tensor_of_row(&d->archive->catalog->tensors[row->tensor]).dtype, from;
+    size_t nbytes = (size_t)dz_tile_count(&tiles, tile) * dz_dtype_size(to);
+    const uint8_t *base;
+    if (find_base(d, row, &tiles, tile, to, &from, &base, err) != DZ_OK) return err->rc;
+    if (base)
+        memcpy(out, base, nbytes);
+    else
+        memset(out, 0, nbytes);
+    return DZ_OK;
+}
+
 dz_rc dz_decode_tile(dz_decoder *d, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, void *out, dz_error *err) {
     const dz_catalog *c = d->archive->catalog;
     dz_pair_tiles tiles = dz_row_work(c, row);
     size_t count = (size_t)dz_tile_count(&tiles, tile);
     dz_tensor t = dz_tensor_of_row(&c->tensors[row->tensor]);
     size_t nbytes = count * dz_dtype_size(t.dtype);
-    const uint8_t *base = NULL;
-    dz_dtype from = t.dtype;
-    if (tile < tiles.ncommon) {
-        if (need_base(d, row, tile, err) != DZ_OK) return err->rc;
-        from = dz_tensor_of_row(&c->tensors[c->base[row->base].tensor]).dtype;
-        if (!(base = predictor(d, from, t.dtype, count, err))) return err->rc;
-    }
+    const uint8_t *base;
+    dz_dtype from;
+    if (find_base(d, row, &tiles, tile, t.dtype, &from, &base, err) != DZ_OK) return err->rc;
     if (row->policy == DZ_POLICY_EQUAL || row->policy == DZ_POLICY_DROP) {
         memcpy(out, base, nbytes);
         return DZ_OK;
     }
-    if (need_region(d, task, row, err) != DZ_OK || dz_block_read(d->archive, task, row, &d->region, tile, &d->block, err) != DZ_OK)
+    if (dz_decoder_region(d, task, row, err) != DZ_OK || dz_block_read(d->archive, task, row, &d->region, tile, &d->block, err) != DZ_OK)
         return err->rc;
     if (row->policy != DZ_POLICY_ULTRADELTA || tile >= tiles.ncommon)
         return decode_exact(d, task, row, tile, base, t.dtype, count, out, err);

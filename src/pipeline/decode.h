@@ -30,6 +30,12 @@ dz_pair_tiles dz_row_work(const dz_catalog *catalog, const dz_index_row *row);
  * read: a mismatch sets base_differs and does not fail. DZ_EDAMAGE names task, tensor and block. */
 dz_rc dz_decode_tile(dz_decoder *decoder, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, void *out, dz_error *err);
 
+/* Reads and checks the row's table of blocks, if it is not at hand: all that its tiles have in common. */
+dz_rc dz_decoder_region(dz_decoder *decoder, const dz_task_entry *task, const dz_index_row *row, dz_error *err);
+
+/* What takes a lost tile's place, into `out` as dz_decode_tile: the base's values in the task's dtype, zeros where there is no base. */
+dz_rc dz_decode_substitute(dz_decoder *decoder, const dz_index_row *row, uint32_t tile, void *out, dz_error *err);
+
 /* Checks a tile's block without a base: checksum, and for lossy ones that it decodes. Adds to `*kept` what is kept. */
 dz_rc dz_check_tile(dz_decoder *decoder, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, uint64_t *kept, dz_error *err);
 

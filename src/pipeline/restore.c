@@ -18,7 +18,7 @@
 #include "pipeline/zoo.h"
 
 dz_rc dz_archive_open_all(const dz_world *world, const char *path, dz_archive **out, dz_error *err) {
-    return dz_agree(world, dz_archive_open(path, out, err), err);
+    return dz_agree(world, dz_archive_open_partly(path, out, err), err);
 }
 
 dz_rc dz_archive_task(const dz_archive *a, const char *name, const dz_task_entry **out, dz_error *err) {
@@ -26,6 +26,9 @@ dz_rc dz_archive_task(const dz_archive *a, const char *name, const dz_task_entry
     if (at >= 0) {
         *out = &a->catalog->tasks[at];
         return DZ_OK;
+    }
+    for (size_t i = 0; i < a->catalog->nlost; i++) {
+        if (strcmp(a->catalog->lost[i].name, name) == 0) return dz_fail(err, DZ_EDAMAGE, "%s", a->catalog->lost[i].text);
     }
     char known[512] = "";
     for (size_t t = 0; t < a->catalog->ntasks && strlen(known) < 400; t++)
@@ -53,9 +56,8 @@ dz_rc dz_agree_on_base(const dz_world *world, const dz_archive *a, const char *b
     return rc;
 }
 
-/* One output file and its tensors. */
 typedef struct out_file {
-    char *path;
+    char *name, *path; /* within the directory; where it is made */
     int fd;
 } out_file;
 
@@ -71,8 +73,9 @@ typedef struct restore {
     const dz_task_entry *task;
     dz_checkpoint *base;
     char *partial;
-    out_file *files;
+    out_file *files; /* all that are made */
     size_t nfiles;
+    dz_damage damage;
     out_tensor *tensors;
     size_t ntensors;
     dz_decoder decoder;
@@ -81,20 +84,10 @@ typedef struct restore {
     int made;
 } restore;
 
-static int row_index(const restore *r, const char *name, const char *dtype) {
-    for (size_t i = 0; i < r->task->nrows; i++) {
-        const dz_tensor_row *t = &r->archive->catalog->tensors[r->task->rows[i].tensor];
-        if (strcmp(t->name, name) == 0 && strcmp(t->dtype, dtype) == 0 && r->task->rows[i].policy != DZ_POLICY_ABSENT) return (int)i;
-    }
-    return -1;
-}
-
-/* The tensors of one restored safetensors file, by its header. Rows come in the headers' order, so the search begins where it last ended.
- */
+/* The tensors of one restored safetensors file, by its header. */
 static dz_rc place_tensors(restore *r, const dz_file_row *file, const char *header, size_t len, size_t *next_row, dz_error *err) {
     dz_tensor *tensors = NULL;
-    size_t n = 0;
-    const dz_catalog *c = r->archive->catalog;
+    size_t n = 0, before = r->ntensors;
     if (len < 8 || file->size < len)
         return dz_fail(err, DZ_EDAMAGE, "%s: task '%s': the header of '%s' is cut short", r->archive->path, r->task->name, file->path);
     if (dz_safetensors_parse(file->path, header + 8, len - 8, file->size, 0, &tensors, &n, err) != DZ_OK) goto out;
@@ -106,21 +99,16 @@ static dz_rc place_tensors(restore *r, const dz_file_row *file, const char *head
     r->tensors = grown;
     for (size_t i = 0; i < n; i++) {
         const dz_tensor *t = &tensors[i];
-        int row = -1;
-        if (*next_row < r->task->nrows && strcmp(c->tensors[r->task->rows[*next_row].tensor].name, t->name) == 0)
-            row = (int)*next_row;
-        else
-            row = row_index(r, t->name, t->dtype_name);
-        dz_tensor want = row >= 0 ? dz_tensor_of_row(&c->tensors[r->task->rows[row].tensor]) : (dz_tensor){0};
-        if (row < 0 || want.nbytes != t->nbytes || strcmp(want.dtype_name, t->dtype_name) != 0) {
+        const dz_index_row *row = dz_task_row(r->archive->catalog, r->task, t, next_row);
+        if (!row) {
             dz_fail(err, DZ_EDAMAGE, "%s: task '%s': tensor '%s' of '%s' is not in its index", r->archive->path, r->task->name, t->name,
                     file->path);
+            r->ntensors = before;
             goto out;
         }
-        *next_row = (size_t)row + 1;
-        r->tensors[r->ntensors++] = (out_tensor){.row = (uint32_t)row, .file = (uint32_t)r->nfiles, .offset = t->offset};
-        r->nbytes += t->nbytes;
+        grown[r->ntensors++] = (out_tensor){.row = (uint32_t)(row - r->task->rows), .file = (uint32_t)r->nfiles, .offset = t->offset};
     }
+    for (size_t i = 0; i < n; i++) r->nbytes += tensors[i].nbytes;
 out:
     dz_tensors_free(tensors, n);
     return err->rc;
@@ -130,7 +118,7 @@ static dz_rc add_out_file(restore *r, const char *path, dz_error *err) {
     out_file *grown = realloc(r->files, (r->nfiles + 1) * sizeof *grown);
     if (!grown) return dz_fail(err, DZ_ENOMEM, "out of memory");
     r->files = grown;
-    grown[r->nfiles] = (out_file){.fd = -1, .path = dz_format(err, "%s/%s", r->partial, path)};
+    grown[r->nfiles] = (out_file){.fd = -1, .name = dz_strdup(path, err), .path = dz_format(err, "%s/%s", r->partial, path)};
     r->nfiles++;
     return err->rc;
 }
@@ -157,51 +145,130 @@ static dz_rc make_file(const restore *r, const char *name, const void *head, siz
     return err->rc;
 }
 
-/* All ranks learn the places; rank 0 makes the files. */
-static dz_rc plan_whole_task(restore *r, dz_error *err) {
-    size_t next_row = 0;
-    for (size_t i = 0; i < r->task->nfiles && err->rc == DZ_OK; i++) {
-        const dz_file_row *f = &r->task->files[i];
-        char *bytes = NULL;
-        size_t len = 0;
-        if (dz_catalog_blob(r->archive->catalog, f->blob, &bytes, &len, err) != DZ_OK) break;
-        if (f->kind == DZ_FILE_SIDE && f->size != len)
-            dz_fail(err, DZ_EDAMAGE, "%s: file '%s' has another size", r->archive->path, f->path);
-        if (f->kind == DZ_FILE_SAFETENSORS && place_tensors(r, f, bytes, len, &next_row, err) == DZ_OK) add_out_file(r, f->path, err);
-        if (r->world->rank == 0 && err->rc == DZ_OK) make_file(r, f->path, bytes, len, f->size, err);
-        free(bytes);
+/* The file whose places are known: noted by all ranks, made by rank 0. */
+static dz_rc add_file(restore *r, const char *name, const void *head, size_t len, uint64_t size, dz_error *err) {
+    if (add_out_file(r, name, err) == DZ_OK && r->world->rank == 0) make_file(r, name, head, len, size, err);
+    return err->rc;
+}
+
+/* A safetensors file of tensors whose rows are given, with a header of our own. */
+static dz_rc add_rows(restore *r, const char *name, const uint32_t *rows, size_t n, dz_error *err) {
+    const dz_catalog *c = r->archive->catalog;
+    dz_buf header = {0};
+    dz_tensor *list = dz_alloc(n, sizeof *list, err);
+    out_tensor *grown = list ? realloc(r->tensors, (r->ntensors + n + 1) * sizeof *grown) : NULL;
+    if (!grown) {
+        free(list);
+        return dz_fail(err, DZ_ENOMEM, "out of memory for %zu tensors", n);
     }
+    r->tensors = grown;
+    for (size_t i = 0; i < n; i++) list[i] = dz_tensor_of_row(&c->tensors[r->task->rows[rows[i]].tensor]);
+    if (dz_safetensors_header(list, n, &header, err) == DZ_OK) {
+        uint64_t at = header.len;
+        for (size_t i = 0; i < n; i++) {
+            grown[r->ntensors++] = (out_tensor){.row = rows[i], .file = (uint32_t)r->nfiles, .offset = at};
+            at += list[i].nbytes;
+            r->nbytes += list[i].nbytes;
+        }
+        add_file(r, name, header.data, header.len, at, err);
+    }
+    free(list);
+    dz_buf_free(&header);
+    return err->rc;
+}
+
+/* One file of the task. With keep_going, one that is damaged is told and left out, and `*headless` (unless it has one) is its name if it
+ * has tensors. */
+static dz_rc plan_file(restore *r, const dz_file_row *f, size_t *next_row, const char **headless, dz_error *err) {
+    dz_error inner = {0};
+    char *bytes = NULL;
+    size_t len = 0;
+    if (dz_catalog_blob(r->archive->catalog, f->blob, &bytes, &len, &inner) == DZ_OK) {
+        if (f->kind == DZ_FILE_SIDE && f->size != len)
+            dz_fail(&inner, DZ_EDAMAGE, "%s: file '%s' has another size", r->archive->path, f->path);
+        if (f->kind == DZ_FILE_SAFETENSORS) place_tensors(r, f, bytes, len, next_row, &inner);
+    }
+    if (inner.rc == DZ_OK) {
+        add_file(r, f->path, bytes, len, f->size, err);
+    } else if (!r->opt->keep_going || inner.rc == DZ_ENOMEM) {
+        dz_fail(err, inner.rc == DZ_EFAIL ? DZ_EDAMAGE : inner.rc, "%s", inner.text);
+    } else {
+        char *text = dz_format(err, "%s: file '%s' %s", inner.text, f->path,
+                               f->kind == DZ_FILE_SIDE ? "is left out" : "has lost its header: its tensors get one made anew");
+        if (text && r->world->rank == 0) dz_damage_add(&r->damage, r->task->name, NULL, -1, text);
+        free(text);
+        if (f->kind == DZ_FILE_SAFETENSORS && !*headless) *headless = f->path;
+    }
+    free(bytes);
+    return err->rc;
+}
+
+/* The tensors that no header claims: into one file. */
+static dz_rc plan_headless(restore *r, const char *name, dz_error *err) {
+    size_t n = 0;
+    uint8_t *claimed = dz_alloc(r->task->nrows, 1, err);
+    uint32_t *rows = dz_alloc(r->task->nrows, sizeof *rows, err);
+    for (size_t i = 0; claimed && i < r->ntensors; i++) claimed[r->tensors[i].row] = 1;
+    for (size_t i = 0; claimed && rows && i < r->task->nrows; i++) {
+        if (!claimed[i] && r->task->rows[i].policy != DZ_POLICY_ABSENT) rows[n++] = (uint32_t)i;
+    }
+    if (n) add_rows(r, name, rows, n, err);
+    free(claimed);
+    free(rows);
+    return err->rc;
+}
+
+static dz_rc plan_whole_task(restore *r, dz_error *err) {
+    const char *headless = NULL;
+    size_t next_row = 0;
+    if (r->task->files_lost) {
+        if (!r->opt->keep_going) return dz_fail(err, DZ_EDAMAGE, "%s", r->task->files_lost);
+        char *text = dz_format(err, "%s: all tensors go into one file, side files are left out", r->task->files_lost);
+        if (text && r->world->rank == 0) dz_damage_add(&r->damage, r->task->name, NULL, -1, text);
+        free(text);
+        headless = "model.safetensors";
+    }
+    for (size_t i = 0; i < r->task->nfiles && err->rc == DZ_OK; i++) plan_file(r, &r->task->files[i], &next_row, &headless, err);
+    if (headless && err->rc == DZ_OK) plan_headless(r, headless, err);
     return err->rc;
 }
 
 static dz_rc plan_some_tensors(restore *r, dz_error *err) {
     const dz_catalog *c = r->archive->catalog;
-    dz_buf header = {0};
-    dz_tensor *list = dz_alloc(r->task->nrows, sizeof *list, err);
-    if (!list || !(r->tensors = dz_alloc(r->task->nrows, sizeof *r->tensors, err))) goto out;
-    for (size_t i = 0; i < r->task->nrows; i++) {
-        dz_tensor t = dz_tensor_of_row(&c->tensors[r->task->rows[i].tensor]);
-        if (r->task->rows[i].policy == DZ_POLICY_ABSENT || fnmatch(r->opt->tensors, t.name, 0) != 0) continue;
-        list[r->ntensors] = t;
-        r->tensors[r->ntensors++] = (out_tensor){.row = (uint32_t)i};
-        r->nbytes += t.nbytes;
+    size_t n = 0;
+    uint32_t *rows = dz_alloc(r->task->nrows, sizeof *rows, err);
+    for (size_t i = 0; rows && i < r->task->nrows; i++) {
+        const dz_index_row *row = &r->task->rows[i];
+        if (row->policy != DZ_POLICY_ABSENT && fnmatch(r->opt->tensors, c->tensors[row->tensor].name, 0) == 0) rows[n++] = (uint32_t)i;
     }
-    if (r->ntensors == 0) {
+    if (rows && n == 0)
         dz_fail(err, DZ_EUSAGE, "%s: task '%s' has no tensor that matches '%s'", r->archive->path, r->task->name, r->opt->tensors);
-        goto out;
-    }
-    if (dz_safetensors_header(list, r->ntensors, &header, err) != DZ_OK) goto out;
-    uint64_t at = header.len;
-    for (size_t i = 0; i < r->ntensors; i++) {
-        r->tensors[i].offset = at;
-        at += list[i].nbytes;
-    }
-    if (add_out_file(r, "model.safetensors", err) == DZ_OK && r->world->rank == 0)
-        make_file(r, "model.safetensors", header.data, header.len, at, err);
-out:
-    free(list);
-    dz_buf_free(&header);
+    else if (rows)
+        add_rows(r, "model.safetensors", rows, n, err);
+    free(rows);
     return err->rc;
+}
+
+/* With keep_going: what takes the place of a lost tile, and a line about it. A tensor whose table of blocks is lost has one line. */
+static dz_rc substitute(restore *r, const dz_index_row *row, uint32_t tile, int whole, void *out, const char *why, dz_error *err) {
+    const dz_tensor_row *t = &r->archive->catalog->tensors[row->tensor];
+    dz_pair_tiles tiles = dz_row_work(r->archive->catalog, row);
+    unsigned long long first = dz_tile_first(&tiles, tile), last = first + dz_tile_count(&tiles, tile) - 1;
+    const char *what = tile < tiles.ncommon ? "the base's values" : "zeros";
+    char *text = whole ? dz_format(err, "%s: all its elements get %s", why, tiles.ncommon ? "the base's values, zeros beyond it" : "zeros")
+                       : dz_format(err, "%s: elements %llu to %llu get %s", why, first, last, what);
+    if (text && (!whole || tile == 0)) dz_damage_add(&r->damage, r->task->name, t->name, whole ? -1 : (int64_t)tile, text);
+    free(text);
+    return err->rc == DZ_OK ? dz_decode_substitute(&r->decoder, row, tile, out, err) : err->rc;
+}
+
+static dz_rc restore_tile(restore *r, const dz_index_row *row, uint32_t tile, void *out, dz_error *err) {
+    dz_error inner = {0};
+    int has_region = row->policy == DZ_POLICY_LOSSLESS || row->policy == DZ_POLICY_ULTRADELTA;
+    int whole = has_region && dz_decoder_region(&r->decoder, r->task, row, &inner) != DZ_OK;
+    if (inner.rc == DZ_OK && dz_decode_tile(&r->decoder, r->task, row, tile, out, &inner) == DZ_OK) return DZ_OK;
+    if (!r->opt->keep_going || inner.rc != DZ_EDAMAGE) return dz_fail(err, inner.rc, "%s", inner.text);
+    return substitute(r, row, tile, whole, out, inner.text, err);
 }
 
 static dz_rc write_tile(restore *r, const out_tensor *t, uint64_t first_byte, const void *bytes, size_t len, dz_error *err) {
@@ -226,7 +293,7 @@ static dz_rc fill(restore *r, dz_progress *progress, dz_error *err) {
             walked += (double)len;
             if (home != r->world->rank) continue;
             out.len = 0;
-            if (dz_buf_reserve(&out, len, err) != DZ_OK || dz_decode_tile(&r->decoder, r->task, row, tile, out.data, err) != DZ_OK) break;
+            if (dz_buf_reserve(&out, len, err) != DZ_OK || restore_tile(r, row, tile, out.data, err) != DZ_OK) break;
             write_tile(r, &r->tensors[i], dz_tile_first(&tiles, tile) * size, out.data, len, err);
             dz_progress_add(progress, (double)len);
         }
@@ -255,6 +322,18 @@ static dz_rc check_output(const dz_restore_options *opt, dz_error *err) {
 
 static char *marker_path(const restore *r, dz_error *err) { return dz_format(err, "%s/%s", r->partial, MARKER); }
 
+/* A directory that is new, and so nobody else's: its name can be guessed. */
+static dz_rc make_own_dir(char *path, dz_error *err) {
+    char *slash = strrchr(path, '/');
+    if (slash && slash != path) {
+        *slash = '\0';
+        dz_make_dirs(path, err);
+        *slash = '/';
+    }
+    if (err->rc == DZ_OK && mkdir(path, 0777) != 0) dz_fail(err, DZ_EFAIL, "%s: cannot make the directory: %s", path, strerror(errno));
+    return err->rc;
+}
+
 /* Rank 0: an empty, marked DIR.partial. One left by a killed restore is removed; anything else of that name is refused. */
 static dz_rc make_partial(restore *r, dz_error *err) {
     char *marker = marker_path(r, err);
@@ -273,8 +352,8 @@ static dz_rc make_partial(restore *r, dz_error *err) {
     } else {
         dz_remove_tree(r->partial);
         r->made = 1;
-        if (dz_make_dirs(r->partial, err) == DZ_OK) {
-            int fd = dz_open(marker, O_WRONLY | O_CREAT);
+        if (make_own_dir(r->partial, err) == DZ_OK) {
+            int fd = dz_open(marker, O_WRONLY | O_CREAT | O_EXCL);
             if (fd < 0)
                 dz_fail(err, DZ_EFAIL, "%s: cannot create: %s", marker, strerror(errno));
             else
@@ -303,8 +382,8 @@ static dz_rc publish(restore *r, dz_error *err) {
     if (marker) unlink(marker);
     free(marker);
     if (dz_rename(r->partial, r->opt->out) == 0) return dz_fsync_parent(r->opt->out, err);
-    for (size_t i = 0; i < (r->opt->tensors ? 1 : r->task->nfiles) && err->rc == DZ_OK; i++) {
-        const char *name = r->opt->tensors ? "model.safetensors" : r->task->files[i].path;
+    for (size_t i = 0; i < r->nfiles && err->rc == DZ_OK; i++) {
+        const char *name = r->files[i].name;
         char *from = dz_format(err, "%s/%s", r->partial, name), *to = dz_format(err, "%s/%s", r->opt->out, name),
              *slash = to ? strrchr(to, '/') : NULL;
         if (slash) {
@@ -323,9 +402,11 @@ static dz_rc publish(restore *r, dz_error *err) {
 static void restore_free(restore *r) {
     for (size_t i = 0; i < r->nfiles; i++) {
         if (r->files[i].fd >= 0) close(r->files[i].fd);
+        free(r->files[i].name);
         free(r->files[i].path);
     }
     free(r->files);
+    dz_damage_free(&r->damage);
     free(r->tensors);
     free(r->partial);
     dz_decoder_close(&r->decoder);
@@ -368,11 +449,15 @@ dz_rc dz_restore(const dz_world *world, const dz_restore_options *opt, dz_restor
     dz_progress_end(&progress);
     if ((rc = dz_agree(world, err->rc, err)) != DZ_OK) goto out;
     if ((rc = dz_agree_on_base(world, r.archive, opt->base, r.decoder.base_differs, err)) != DZ_OK) goto out;
+    if ((rc = dz_damage_gather(world, &r.damage, err)) != DZ_OK) goto out;
     if ((rc = dz_agree(world, world->rank == 0 ? publish(&r, err) : DZ_OK, err)) != DZ_OK) goto out;
+    r.made = 0;
     double most[2] = {dz_now() - begun, dz_peak_memory()};
     dz_max_f64(world, most, 2);
     *result = (dz_restore_result){
-        .ntensors = r.ntensors, .nbytes = r.nbytes, .nfiles = opt->tensors ? 1 : r.task->nfiles, .secs = most[0], .peak_memory = most[1]};
+        .ntensors = r.ntensors, .nbytes = r.nbytes, .nfiles = r.nfiles, .damage = r.damage, .secs = most[0], .peak_memory = most[1]};
+    r.damage = (dz_damage){0};
+    if (result->damage.count) rc = DZ_EDAMAGE;
 out:
     if (rc != DZ_OK && r.made) remove_partial(&r);
     restore_free(&r);

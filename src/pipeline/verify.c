@@ -13,17 +13,14 @@ typedef struct verify {
     dz_archive *archive;
     dz_checkpoint *base;
     dz_decoder decoder;
-    dz_buf problems, out;
-    uint64_t nproblems, nblocks, nbytes;
+    dz_damage damage;
+    dz_buf out;
+    uint64_t nblocks, nbytes;
     uint64_t **kept; /* [tasks][rows] */
 } verify;
 
-static void told(verify *v, dz_error *one) {
-    dz_error none = {0};
-    if (one->rc == DZ_OK) return;
-    dz_buf_put(&v->problems, one->text, strlen(one->text), &none);
-    dz_buf_put(&v->problems, "\n", 1, &none);
-    v->nproblems++;
+static void told(verify *v, const dz_task_entry *task, const char *tensor, int64_t block, dz_error *one) {
+    if (one->rc != DZ_OK) dz_damage_add(&v->damage, task ? task->name : NULL, tensor, block, one->text);
     *one = (dz_error){0};
 }
 
@@ -31,38 +28,69 @@ static void told(verify *v, dz_error *one) {
 static void check_row(verify *v, const dz_task_entry *task, size_t i, uint64_t *number, dz_progress *progress) {
     const dz_index_row *row = &task->rows[i];
     dz_pair_tiles tiles = dz_row_tiles(v->archive->catalog, row);
+    dz_tensor t = dz_tensor_of_row(&v->archive->catalog->tensors[row->tensor]);
     dz_error one = {0};
-    uint64_t kept = 0;
-    for (uint32_t tile = 0; tile < tiles.ntiles; tile++, ++*number) {
-        if (*number % (uint64_t)v->world->size != (uint64_t)v->world->rank) continue;
+    uint64_t kept = 0, first = *number;
+    *number += tiles.ntiles;
+    if (tiles.ntiles && dz_decoder_region(&v->decoder, task, row, &one) != DZ_OK) { /* all its blocks: told once */
+        if (first % (uint64_t)v->world->size == (uint64_t)v->world->rank) told(v, task, t.name, -1, &one);
+        return;
+    }
+    for (uint32_t tile = 0; tile < tiles.ntiles; tile++) {
+        if ((first + tile) % (uint64_t)v->world->size != (uint64_t)v->world->rank) continue;
         dz_check_tile(&v->decoder, task, row, tile, &kept, &one);
         if (one.rc == DZ_OK && v->base) {
-            dz_tensor t = dz_tensor_of_row(&v->archive->catalog->tensors[row->tensor]);
             v->out.len = 0;
             if (dz_buf_reserve(&v->out, (size_t)dz_tile_count(&tiles, tile) * dz_dtype_size(t.dtype), &one) == DZ_OK)
                 dz_decode_tile(&v->decoder, task, row, tile, v->out.data, &one);
         }
         v->nblocks++;
-        told(v, &one);
+        told(v, task, t.name, tile, &one);
         dz_progress_add(progress, (double)row->length / tiles.ntiles);
     }
     v->kept[task - v->archive->catalog->tasks][i] = kept;
 }
 
-/* Blobs and what hangs on them: headers parse, side files have their size. Rank 0. */
+/* A safetensors file's header: it parses, and its tensors are those of the index. */
+static void check_header(const verify *v, const dz_task_entry *task, const dz_file_row *file, const char *bytes, size_t len,
+                         dz_error *err) {
+    const dz_catalog *c = v->archive->catalog;
+    dz_tensor *tensors = NULL;
+    size_t n = 0, next = 0;
+    if (len < 8 || file->size < len)
+        dz_fail(err, DZ_EDAMAGE, "%s: task '%s': the header of '%s' is cut short", v->archive->path, task->name, file->path);
+    else
+        dz_safetensors_parse(file->path, bytes + 8, len - 8, file->size, 0, &tensors, &n, err);
+    for (size_t i = 0; i < n && err->rc == DZ_OK; i++) {
+        const dz_index_row *row = dz_task_row(c, task, &tensors[i], &next);
+        if (!row)
+            dz_fail(err, DZ_EDAMAGE, "%s: task '%s': tensor '%s' of '%s' is not in its index", v->archive->path, task->name,
+                    tensors[i].name, file->path);
+    }
+    dz_tensors_free(tensors, n);
+}
+
+/* Blobs and what hangs on them: headers parse, side files have their size, the recipe is there. Rank 0. */
 static void check_files(verify *v, const dz_task_entry *task) {
-    for (size_t i = 0; i < task->nfiles; i++) {
-        dz_error one = {0};
+    const dz_catalog *c = v->archive->catalog;
+    dz_error one = {0};
+    if (task->files_lost) dz_damage_add(&v->damage, task->name, NULL, -1, task->files_lost);
+    for (size_t i = 0; i <= task->nfiles && !c->blobs_lost; i++) { /* the last is the recipe */
+        const dz_file_row *f = i < task->nfiles ? &task->files[i] : NULL;
         char *bytes = NULL;
         size_t len = 0;
-        if (dz_catalog_blob(v->archive->catalog, task->files[i].blob, &bytes, &len, &one) != DZ_OK) {
-            char text[DZ_ERROR_TEXT];
-            memcpy(text, one.text, sizeof text);
-            one = (dz_error){0};
-            dz_fail(&one, DZ_EDAMAGE, "%s: task '%s': file '%s': %.900s", v->archive->path, task->name, task->files[i].path, text);
+        dz_error inner = {0};
+        if (dz_catalog_blob(c, f ? f->blob : task->recipe_blob, &bytes, &len, &inner) == DZ_OK && f) {
+            if (f->kind == DZ_FILE_SAFETENSORS)
+                check_header(v, task, f, bytes, len, &inner);
+            else if (f->size != len)
+                dz_fail(&inner, DZ_EDAMAGE, "it has %zu bytes, not %llu", len, (unsigned long long)f->size);
         }
+        if (inner.rc != DZ_OK)
+            dz_fail(&one, DZ_EDAMAGE, "%s: task '%s': file '%s': %.900s", v->archive->path, task->name, f ? f->path : "(its recipe)",
+                    inner.text);
         free(bytes);
-        told(v, &one);
+        told(v, task, NULL, -1, &one);
     }
 }
 
@@ -85,7 +113,7 @@ static void check_base(verify *v) {
                 dz_digest got = dz_digest_of(bytes.data, len), want = c->base_tiles[c->base[i].first_tile + tile];
                 if (got.hi != want.hi || got.lo != want.lo) v->decoder.base_differs[i] = 1;
             }
-            told(v, &one);
+            told(v, NULL, t.name, tile, &one);
         }
     }
     dz_buf_free(&bytes);
@@ -94,7 +122,7 @@ static void check_base(verify *v) {
 /* Collective. What all ranks' blocks keep must be what the index says. */
 static void check_kept(verify *v) {
     const dz_catalog *c = v->archive->catalog;
-    uint64_t known = v->nproblems;
+    uint64_t known = v->damage.count;
     dz_sum_u64(v->world, &known, 1);
     for (size_t t = 0; t < c->ntasks; t++) {
         dz_sum_u64(v->world, v->kept[t], c->tasks[t].nrows);
@@ -104,42 +132,16 @@ static void check_kept(verify *v) {
             if (row->policy == DZ_POLICY_ULTRADELTA && row->kept != v->kept[t][i] && known == 0) /* a damaged block is told already */
                 dz_fail(&one, DZ_EDAMAGE, "%s: task '%s': tensor '%s' keeps %llu elements, its index says %llu", v->archive->path,
                         c->tasks[t].name, c->tensors[row->tensor].name, (unsigned long long)v->kept[t][i], (unsigned long long)row->kept);
-            told(v, &one);
+            told(v, &c->tasks[t], c->tensors[row->tensor].name, -1, &one);
         }
     }
 }
 
-/* Collective. All ranks' lines to rank 0. */
-static dz_rc gather(verify *v, dz_verify_result *result, dz_error *err) {
-    dz_buf *mine = &v->problems;
-    uint64_t sums[2] = {v->nproblems, v->nblocks};
-    dz_sum_u64(v->world, sums, 2);
-    int len = (int)(mine->len > 1000000 ? 1000000 : mine->len), *lens = NULL, *at = NULL, total = 0;
-    if (v->world->rank == 0) {
-        lens = dz_alloc((size_t)v->world->size, sizeof *lens, err);
-        at = dz_alloc((size_t)v->world->size, sizeof *at, err);
-    }
-    dz_rc rc = dz_agree(v->world, err->rc, err);
-    if (rc == DZ_OK) {
-        if (v->world->size > 1) MPI_Gather(&len, 1, MPI_INT, lens, 1, MPI_INT, 0, v->world->comm);
-        for (int r = 0; v->world->rank == 0 && r < v->world->size; r++) {
-            at[r] = total;
-            total += lens[r];
-        }
-        if (v->world->rank == 0) dz_buf_reserve(&result->text, (size_t)total + 1, err);
-        rc = dz_agree(v->world, err->rc, err);
-    }
-    if (rc == DZ_OK && v->world->size == 1) {
-        dz_buf_put(&result->text, mine->data, (size_t)len, err);
-    } else if (rc == DZ_OK) {
-        MPI_Gatherv(mine->data, len, MPI_BYTE, result->text.data, lens, at, MPI_BYTE, 0, v->world->comm);
-        result->text.len = (size_t)total;
-    }
-    result->problems = (int)sums[0];
-    result->nblocks = sums[1];
-    free(lens);
-    free(at);
-    return rc;
+/* What could not be opened. Rank 0. */
+static void check_lost(verify *v) {
+    const dz_catalog *c = v->archive->catalog;
+    if (c->blobs_lost) dz_damage_add(&v->damage, NULL, NULL, -1, c->blobs_lost);
+    for (size_t i = 0; i < c->nlost; i++) dz_damage_add(&v->damage, c->lost[i].name, NULL, -1, c->lost[i].text);
 }
 
 dz_rc dz_verify(const dz_world *world, const char *archive, const char *base, int quiet, dz_verify_result *result, dz_error *err) {
@@ -162,6 +164,7 @@ dz_rc dz_verify(const dz_world *world, const char *archive, const char *base, in
     if ((rc = dz_agree(world, err->rc, err)) != DZ_OK) goto out;
     dz_progress_begin(&progress, world, "verify", total, quiet);
     uint64_t number = 0;
+    if (world->rank == 0) check_lost(&v);
     for (size_t t = 0; t < ntasks; t++) {
         for (size_t i = 0; i < c->tasks[t].nrows; i++) check_row(&v, &c->tasks[t], i, &number, &progress);
         if (world->rank == 0) check_files(&v, &c->tasks[t]);
@@ -171,17 +174,21 @@ dz_rc dz_verify(const dz_world *world, const char *archive, const char *base, in
     if (v.base) check_base(&v);
     dz_progress_end(&progress);
     check_kept(&v);
-    if ((rc = gather(&v, result, err)) != DZ_OK) goto out;
+    dz_sum_u64(world, &v.nblocks, 1);
+    if ((rc = dz_damage_gather(world, &v.damage, err)) != DZ_OK) goto out;
+    result->damage = v.damage;
+    v.damage = (dz_damage){0};
+    result->nblocks = v.nblocks;
     result->ntasks = ntasks;
     result->secs = dz_now() - begun;
-    if (result->problems)
+    if (result->damage.count)
         rc = DZ_EDAMAGE;
     else if (v.base)
         rc = dz_agree_on_base(world, v.archive, base, v.decoder.base_differs, err); /* the archive is sound, the base is another */
 out:
     for (size_t t = 0; v.kept && t < ntasks; t++) free(v.kept[t]);
     free(v.kept);
-    dz_buf_free(&v.problems);
+    dz_damage_free(&v.damage);
     dz_buf_free(&v.out);
     dz_decoder_close(&v.decoder);
     dz_checkpoint_free(v.base);

@@ -2,12 +2,12 @@
 #ifndef DZ_PIPELINE_VERIFY_H
 #define DZ_PIPELINE_VERIFY_H
 
+#include "pipeline/damage.h"
 #include "pipeline/restore.h"
 
 typedef struct dz_verify_result {
     uint64_t ntasks, ntensors, nblocks, nbytes;
-    int problems; /* all ranks */
-    dz_buf text;  /* rank 0: a line for each problem */
+    dz_damage damage; /* its count on all ranks, its records on rank 0; the caller frees */
     double secs;
 } dz_verify_result;
 

@@ -1,4 +1,5 @@
 """Archives that are no archives, damaged archives, wrong bases, wrong outputs and full disks."""
+import json
 import os
 import random
 import subprocess
@@ -6,7 +7,7 @@ import subprocess
 import h5py
 
 from common import (EMBED, K, NORM, Q, RANKS, UP, Scratch, Skipped, SmallZoo, changes, check, equal, good, hashes, read, refused, replaced, run,
-                    snapshot, st_bytes, tiny_zoo, turns, with_scratch, write)
+                    snapshot, st_bytes, st_parse, tiny_zoo, turns, with_scratch, write)
 
 RESTORE = ["restore", "a.h5", "--task", "one", "--base", "base", "-o", "r", "-q"]
 VERIFY = ["verify", "a.h5", "-q"]
@@ -313,18 +314,31 @@ def test_flipped_bits_anywhere_are_found_or_do_no_harm(folder, zoo):
     good(VERIFY, cwd=folder)
 
 
-def changed_table(table, column, value, *wanted):
-    """An index whose checksums are right, but whose values are not: written by h5py."""
+def change_table(path, table, column, value, row=1):
+    with h5py.File(path, "r+") as f:
+        rows = f[table][:]
+        rows[column][row] = value
+        f[table][...] = rows
+
+
+def changed_table(table, column, value, *wanted, row=1):
+    """A table whose checksums are right, but whose values are not: written by h5py. One of a task does not touch the other task."""
     ranks = turns(next(_variants))
 
     def test(folder):
         SmallZoo(folder).compress()
-        with h5py.File(f"{folder}/a.h5", "r+") as f:
-            rows = f[table][:]
-            rows[column][1] = value
-            f[table][...] = rows
-        for args in (VERIFY, RESTORE):
-            refused(folder, args, 3, "a.h5", *wanted, ranks=ranks)
+        change_table(f"{folder}/a.h5", table, column, value, row)
+        if not table.startswith("tasks"):
+            for args in (VERIFY, RESTORE):
+                refused(folder, args, 3, "a.h5", *wanted, ranks=ranks)
+            return
+        damaged(folder, *wanted, ranks=ranks)
+        refused(folder, RESTORE, 3, "a.h5", *wanted, ranks=ranks)
+        good(["restore", "a.h5", "--task", "two", "--base", "base", "-o", "two-again", "-q"], ranks[-1], cwd=folder)
+        r = run(["info", "a.h5", "--json"], cwd=folder)
+        told = json.loads(r.out)
+        if "index" in table:
+            equal((r.code, [t["name"] for t in told["tasks"]], [t["name"] for t in told["lost"]]), (3, ["two"], ["one"]), "what info tells")
 
     return with_scratch(test)
 
@@ -337,6 +351,8 @@ test_index_row_of_a_base_there_is_not = changed_table(INDEX, "base", 1000, "'one
 test_index_row_of_unknown_policy = changed_table(INDEX, "policy", 99, "'one'")
 test_index_row_with_too_many_bits = changed_table(INDEX, "bits", 9, "'one'")
 test_index_row_with_a_step_of_nan = changed_table(INDEX, "step", float("nan"), "'one'")
+test_index_row_of_an_equal_tensor_without_base = changed_table(INDEX, "policy", 3, "'one'", row=0)
+test_index_row_of_a_lossy_tensor_without_base = changed_table(INDEX, "base", 2**32 - 1, "'one'")
 test_tensor_table_with_a_shape_that_overflows = changed_table("tensors", "shape", 2**62)
 test_tensor_table_with_too_many_bytes = changed_table("tensors", "nbytes", 2**63)
 test_tensor_table_with_too_many_dimensions = changed_table("tensors", "ndim", 77)
@@ -354,6 +370,116 @@ def test_blob_table_with_an_offset_outside(folder, zoo):
 
 test_file_table_with_a_path_outside = changed_table("tasks/one/files", "path", b"../evil", "'one'")
 test_file_table_with_an_absolute_path = changed_table("tasks/one/files", "path", b"/tmp/evil", "'one'")
+
+
+# ---------------------------------------------------------------------------------------------------------- keep going
+
+def keeps_going(folder, task, out, *wanted, lines=1, ranks=(1, 3), more=()):
+    """restore --keep-going: exit 3, a line for each damage that names what is wanted, the files made. The same files by any number of ranks."""
+    seen = []
+    for n in ranks:
+        r = run(["restore", "a.h5", "--task", task, "--base", "base", "-o", f"{out}{n}", "-q", "--keep-going", *more], n, cwd=folder)
+        check(r.code == 3 and len(r.lines("error")) == 1 and f"{out}{n}" in r.lines("error")[0] and not r.noise.strip(), f"not as it should be: {r}")
+        told = "\n".join(r.lines("damage"))
+        check(len(r.lines("damage")) == lines and all(w in told for w in wanted), f"{lines} lines with {wanted} are wanted: {r}")
+        check(not os.path.exists(f"{folder}/{out}{n}.partial"), f"{out}{n}.partial is left")
+        seen.append(hashes(f"{folder}/{out}{n}"))
+    equal(seen, [seen[0]] * len(seen), "files by number of ranks")
+    return f"{folder}/{out}{ranks[0]}"
+
+
+def flip_row(folder, task, tensor):
+    place, rows = rows_of(f"{folder}/a.h5", task)
+    offset, length = next((r[1], r[2]) for r in rows if r[0] == tensor)
+    flip(f"{folder}/a.h5", place + offset + length // 2, 5)
+
+
+@with_archive
+def test_keep_going_puts_the_base_in_the_place_of_a_damaged_block(folder, zoo):
+    good(RESTORE, cwd=folder)
+    want = st_parse(f"{folder}/r")
+    for tensor in (UP, EMBED):
+        flip_row(folder, "one", tensor)
+    refused(folder, ["restore", "a.h5", "--task", "one", "--base", "base", "-o", "s"], 3, "a.h5", "'one'", "block 0")
+    got = st_parse(keeps_going(folder, "one", "k", UP, EMBED, "'one'", "block 0", "the base's values", lines=2))
+    base = st_parse(f"{folder}/base")
+    equal([t for t in want if got[t] != want[t]], [t for t in want if t in (UP, EMBED)], "tensors that differ")
+    for tensor in (UP, EMBED):
+        equal(got[tensor], base[tensor], tensor)
+    got = st_parse(keeps_going(folder, "one", "t", UP, more=["--tensor", UP]))
+    equal(list(got), [UP], "tensors")
+    r = run(VERIFY + ["--json"], cwd=folder)
+    told = json.loads(r.out)
+    equal((r.code, told["sound"], sorted((d["task"], d["tensor"], d["block"]) for d in told["damage"])),
+          (3, False, sorted([("one", UP, 0), ("one", EMBED, 0)])), "what verify tells")
+    equal([d["message"] for d in told["damage"]], told["problems"], "problems")
+
+
+@with_archive
+def test_keep_going_without_damage_is_restore(folder, zoo):
+    good(RESTORE, cwd=folder)
+    good(["restore", "a.h5", "--task", "one", "--base", "base", "-o", "k", "-q", "-k"], 3, cwd=folder)
+    equal(hashes(f"{folder}/k"), hashes(f"{folder}/r"), "files")
+
+
+@with_archive
+def test_keep_going_past_each_damaged_file(folder, zoo):
+    """A side file is left out; a header is made anew from the index. The other task's files are not touched."""
+    good(RESTORE, cwd=folder)
+    want = st_parse(f"{folder}/r")
+    with h5py.File(f"{folder}/a.h5", "r") as f:
+        place, blobs, files = f["blobs/data"].id.get_offset(), f["blobs/index"][:], f["tasks/one/files"][:]
+    for i, row in enumerate(files):
+        name, blob = row["path"].rstrip(b"\0").decode(), blobs[row["blob"]]
+        at = place + int(blob["offset"]) + int(blob["length"]) // 2
+        flip(f"{folder}/a.h5", at)
+        if name == "config.json":
+            damaged(folder, "'one'", name, ranks=(1,))
+            made = keeps_going(folder, "one", f"k{i}-", name, "left out")
+            equal(os.listdir(made), ["model.safetensors"], "files")
+        else:
+            made = keeps_going(folder, "one", f"k{i}-", name, "made anew")
+            equal(read(f"{made}/config.json"), read(f"{folder}/one/config.json"), "config.json")
+        equal(st_parse(made), want, "tensors")
+        flip(f"{folder}/a.h5", at)
+
+
+@with_archive
+def test_keep_going_without_the_table_of_files(folder, zoo):
+    good(RESTORE, cwd=folder)
+    change_table(f"{folder}/a.h5", "tasks/one/files", "path", b"../evil")
+    made = keeps_going(folder, "one", "k", "'one'", "../evil")
+    equal(st_parse(made), st_parse(f"{folder}/r"), "tensors")
+    equal(os.listdir(made), ["model.safetensors"], "files")
+
+
+@with_archive
+def test_keep_going_without_any_blob(folder, zoo):
+    good(RESTORE, cwd=folder)
+    with h5py.File(f"{folder}/a.h5", "r") as f:
+        at = f["blobs/index"].id.get_chunk_info(0).byte_offset
+    flip(f"{folder}/a.h5", at + 5)
+    damaged(folder, "blobs", ranks=(1, 3))
+    refused(folder, ["restore", "a.h5", "--task", "one", "--base", "base", "-o", "s"], 3, "a.h5", "blobs")
+    equal(st_parse(keeps_going(folder, "one", "k", "config.json", "model.safetensors", lines=2)), st_parse(f"{folder}/r"), "tensors")
+
+
+@with_archive
+def test_damage_in_a_tasks_structures_leaves_the_other_task(folder, zoo):
+    """Each byte of the headers and tables of a task, in steps: the other task is listed and restored as before."""
+    good(["restore", "a.h5", "--task", "two", "--base", "base", "-o", "r", "-q"], cwd=folder)
+    want = hashes(f"{folder}/r")
+    with h5py.File(f"{folder}/a.h5", "r") as f:
+        group = f["tasks/one"]
+        places = [h5py.h5o.get_info(group.id).addr] + [h5py.h5o.get_info(group[n].id).addr for n in ("index", "files", "payload")]
+        places += [group["index"].id.get_chunk_info(0).byte_offset]
+    for i, at in enumerate(places):
+        for step in (0, 20, 60):
+            flip(f"{folder}/a.h5", at + step, step % 8)
+            damaged(folder, "'one'", ranks=(1,))
+            good(["restore", "a.h5", "--task", "two", "--base", "base", "-o", f"two-{i}-{step}", "-q"], cwd=folder)
+            equal(hashes(f"{folder}/two-{i}-{step}"), want, "files of the other task")
+            flip(f"{folder}/a.h5", at + step, step % 8)
 
 
 # ---------------------------------------------------------------------------------------------------------- full disks

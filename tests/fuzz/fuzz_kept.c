@@ -1,0 +1,30 @@
+/* Lossy bodies of every kind. Input: bits, count u16, key u64, then the body. */
+#include "codec/values.h"
+#include "target.h"
+
+static void check(const dz_kept *kept, size_t count, unsigned bits) {
+    PROMISE(kept->count <= count);
+    for (size_t i = 0; i < kept->count; i++) {
+        PROMISE(kept->index[i] < count && (i == 0 || kept->index[i] > kept->index[i - 1]));
+        PROMISE(bits > 8 || kept->level[i] < 1U << bits);
+    }
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    static dz_kept kept;
+    if (size < 11 || size > 1 << 18) return 0;
+    unsigned bits = data[0];
+    size_t count = (size_t)data[1] | (size_t)data[2] << 8;
+    dz_view view = {.data = data, .len = size, .pos = 3};
+    uint64_t key = dz_view_u64(&view);
+    uint8_t *body = guarded(0, size - 11);
+    memcpy(body, data + 11, size - 11);
+    dz_error err = {0};
+    if (bits > 8)
+        dz_values_decode(&kept, body, size - 11, key, count, &err);
+    else
+        dz_kept_decode(&kept, body, size - 11, key, count, bits, &err);
+    if (err.rc == DZ_OK) check(&kept, count, bits);
+    promise_error(&err);
+    return 0;
+}

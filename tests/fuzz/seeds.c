@@ -1,0 +1,116 @@
+/* First inputs of the codecs' fuzz targets: seeds DIR writes DIR/lossless/... and DIR/kept/..., bodies of every kind from small tiles. */
+#include <math.h>
+
+#include "base/file.h"
+#include "base/hash.h"
+#include "codec/lossless.h"
+#include "codec/values.h"
+#include "target.h"
+
+static const char *root;
+static unsigned number;
+
+static void put(const char *target, const uint8_t *head, size_t nhead, const dz_buf *body) {
+    char path[4096];
+    snprintf(path, sizeof path, "%s/%s/seed-%03u", root, target, number++);
+    FILE *f = fopen(path, "wb");
+    PROMISE(f && fwrite(head, 1, nhead, f) == nhead && fwrite(body->data, 1, body->len, f) == body->len && fclose(f) == 0);
+}
+
+/* The base of fuzz_lossless.c. */
+static void fill_base(uint8_t *base, size_t nbytes, size_t count) {
+    for (size_t i = 0; i < nbytes; i++) base[i] = (uint8_t)(dz_u64_at(count, i / 2) >> (8 * (i % 2)));
+}
+
+/* `how`: 0 as the base, 1 a few changed, 2 all moved a little, 3 noise, 4 one value. */
+static void lossless(dz_dtype dtype, size_t count, int with_base, int how) {
+    size_t nbytes = count * dz_dtype_size(dtype);
+    uint8_t *base = malloc(nbytes + 1), *words = malloc(nbytes + 1);
+    dz_buf body = {0};
+    dz_error err = {0};
+    PROMISE(base && words);
+    fill_base(base, nbytes, count);
+    memcpy(words, base, nbytes);
+    for (size_t i = 0; i < nbytes; i++) {
+        uint64_t r = dz_u64_at(77, i);
+        if (how == 1 && r % 900 == 0) words[i] ^= (uint8_t)(r >> 20);
+        if (how == 2 && i % dz_dtype_size(dtype) == 0) words[i] = (uint8_t)(words[i] + r % 7);
+        if (how == 3) words[i] = (uint8_t)(r >> 9);
+        if (how == 4) words[i] = 0x3c;
+    }
+    PROMISE(dz_lossless_encode(&body, words, with_base ? base : NULL, dtype, count, &err) == DZ_OK);
+    put("lossless", (uint8_t[]){(uint8_t)((unsigned)dtype | (with_base ? 0x80U : 0)), (uint8_t)count, (uint8_t)(count >> 8)}, 3, &body);
+    dz_buf_free(&body);
+    free(base);
+    free(words);
+}
+
+enum { MOST = 4096 };
+
+static void kept_head(uint8_t head[11], unsigned bits, size_t count, uint64_t key) {
+    head[0] = (uint8_t)bits;
+    head[1] = (uint8_t)count;
+    head[2] = (uint8_t)(count >> 8);
+    for (int i = 0; i < 8; i++) head[3 + i] = (uint8_t)(key >> (8 * i));
+}
+
+static void kept(unsigned bits, size_t count, double sparsity, int golomb, uint64_t key) {
+    static uint8_t levels[MOST];
+    uint64_t members[DZ_MAX_LEVELS] = {0}, quota[DZ_MAX_LEVELS] = {0};
+    dz_grid_levels grid = dz_grid_levels_over(-1, 1.5f, bits);
+    for (size_t i = 0; i < count; i++) {
+        double u = ((double)(dz_u64_at(key, i) >> 32) - 2147483648.0) / 2147483648.0;
+        levels[i] = (uint8_t)((u * u * u + 1) / 2 * ((1 << bits) - 1) + 0.5);
+        members[levels[i]]++;
+    }
+    dz_quotas(quota, members, &grid, sparsity, 0);
+    dz_select_input in = {.levels = levels, .count = count, .bits = bits, .key = key, .members = members, .quota = quota};
+    dz_selection s = {0};
+    dz_buf body = {0};
+    dz_error err = {0};
+    uint8_t head[11];
+    PROMISE(dz_select(&in, &s, &err) == DZ_OK && dz_kept_encode(&body, &in, &s, golomb, &err) == DZ_OK);
+    kept_head(head, bits, count, key);
+    put("kept", head, sizeof head, &body);
+    dz_selection_free(&s);
+    dz_buf_free(&body);
+}
+
+static void values(size_t count, int seeded, uint64_t key) {
+    static float delta[MOST];
+    for (size_t i = 0; i < count; i++) delta[i] = (float)((double)dz_u64_at(key, i) / 1.8446744e19 - 0.5);
+    dz_buf body = {0};
+    dz_error err = {0};
+    uint8_t head[11];
+    uint64_t n = 0;
+    if (seeded)
+        dz_values_encode_seeded(&body, delta, count, key, UINT32_MAX / 20, &n, &err);
+    else
+        dz_values_encode_largest(&body, delta, count, count / 20, &err);
+    PROMISE(err.rc == DZ_OK);
+    kept_head(head, 16, count, key);
+    put("kept", head, sizeof head, &body);
+    dz_buf_free(&body);
+}
+
+int main(int argc, char **argv) {
+    PROMISE(argc == 2);
+    root = argv[1];
+    static const dz_dtype dtypes[] = {DZ_BF16, DZ_F16, DZ_F32, DZ_F64, DZ_I8, DZ_OPAQUE};
+    for (size_t d = 0; d < sizeof dtypes / sizeof *dtypes; d++) {
+        for (int how = 0; how < 5; how++) {
+            lossless(dtypes[d], how == 3 ? 40 : 1500, 0, how);
+            lossless(dtypes[d], how == 3 ? 40 : 3000, 1, how);
+        }
+    }
+    lossless(DZ_F32, 0, 0, 0);
+    for (unsigned bits = 1; bits <= 8; bits++) {
+        kept(bits, 2000, 0.9, 0, 1000 + bits);
+        kept(bits, 600, 0.97, 1, 2000 + bits);
+    }
+    kept(4, 4000, 0.3, 0, 5);
+    kept(2, 4000, 1, 0, 6);
+    values(2000, 1, 7);
+    values(2000, 0, 8);
+    return 0;
+}
