@@ -13,8 +13,7 @@ static json_t *tensor_json(const dz_catalog *c, const dz_index_row *row) {
     json_t *shape = json_array();
     for (uint32_t d = 0; d < t->ndim; d++) json_array_append_new(shape, json_integer((json_int_t)t->shape[d]));
     json_t *o = json_pack("{s:s, s:o, s:s, s:s, s:I}", "name", t->name, "shape", shape, "dtype", t->dtype, "policy",
-                          row->policy == DZ_POLICY_ABSENT ? "absent" : dz_policy_name((dz_policy)row->policy), "stored_bytes",
-                          (json_int_t)row->length);
+                          dz_policy_name((dz_policy)row->policy), "stored_bytes", (json_int_t)row->length);
     if (row->policy == DZ_POLICY_ULTRADELTA) {
         json_object_set_new(o, "sparsity", json_real((double)row->sparsity));
         json_object_set_new(o, "kept", json_integer((json_int_t)row->kept));
@@ -128,7 +127,7 @@ void dz_print_tensors(const dz_catalog *c, const dz_task_entry *t) {
         dz_tensor tensor = dz_tensor_of_row(&c->tensors[r->tensor]);
         char shape[DZ_SHAPE_TEXT];
         printf("%-*s  %-5s %-18s %-10s ", (int)width, tensor.name, tensor.dtype_name, dz_shape_text(&tensor, shape),
-               r->policy == DZ_POLICY_ABSENT ? "absent" : dz_policy_name((dz_policy)r->policy));
+               dz_policy_name((dz_policy)r->policy));
         if (r->policy == DZ_POLICY_ULTRADELTA)
             printf("%9.5f %10llu ", (double)r->sparsity, (unsigned long long)r->kept);
         else

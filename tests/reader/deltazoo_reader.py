@@ -23,10 +23,14 @@ import zstandard
 
 NONE = 4294967295
 TILE = 4194304
-LOSSLESS, ULTRADELTA, DROP, EQUAL, ABSENT = range(5)
+LOSSLESS, ULTRADELTA, DROP, EQUAL, ABSENT, TIED = range(6)
 SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "I64": 8, "I32": 4, "I16": 2, "I8": 1,
          "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1}
 UINTS = {1: np.uint8, 2: np.dtype("<u2"), 4: np.dtype("<u4"), 8: np.dtype("<u8")}
+PREFIXES = "base_model. model. module. _orig_mod. transformer. language_model. gpt_neox. bert. roberta. distilbert. backbone.".split()
+HEADS = "lm_head.weight embed_out.weight lm_head.decoder.weight cls.predictions.decoder.weight".split()
+EMBEDDINGS = ("embed_tokens.weight decoder.embed_tokens.weight wte.weight word_embeddings.weight embed_in.weight "
+              "embeddings.word_embeddings.weight shared.weight").split()
 FLOATS = ("F32", "F16", "BF16")
 
 
@@ -532,6 +536,14 @@ class Base:
 # ----------------------------------------------------------------------------------------------------------------------------------------- archive
 
 
+def bare_name(name):
+    """The name without the prefixes that wrappers put before it."""
+    for prefix in PREFIXES:
+        if name.startswith(prefix) and len(name) > len(prefix):
+            return bare_name(name[len(prefix):])
+    return name
+
+
 def text(value):
     return value.decode("utf-8") if isinstance(value, bytes) else str(value)
 
@@ -586,6 +598,22 @@ class Archive:
         self.fingerprint = text(self.file["base"].attrs["fingerprint"])
         need(hasher.hexdigest() == self.fingerprint, "the base's fingerprint is not that of its digests")
 
+    def base_for(self, tensor):
+        """The base tensor that the writer's rule gives for a task's tensor; None for none."""
+        def fits(base):
+            return (tensor.dtype == base.dtype or tensor.dtype in FLOATS and base.dtype in FLOATS) and tensor.ndim == base.ndim and tensor.shape[1:] == base.shape[1:]
+
+        def only(bare):
+            found = [base for base in self.base if bare_name(base.name) == bare]
+            return found[0] if len(found) == 1 and fits(found[0]) else None
+
+        for base in self.base:
+            if base.name == tensor.name:
+                return base
+        bare = bare_name(tensor.name)
+        names = [bare] + (EMBEDDINGS if bare in HEADS and not any(bare_name(base.name) == bare for base in self.base) else [])
+        return next((base for base in map(only, names) if base), None)
+
     def tasks(self):
         return sorted(self.file["tasks"])
 
@@ -616,13 +644,19 @@ class Archive:
             need(row.policy == ABSENT or not absent, f"{name}: row {number} follows an absent tensor")
             absent = row.policy == ABSENT
             if row.base is not None:
-                need(row.base_number not in in_base, f"{name}: a base tensor occurs twice")
+                need(row.policy != ABSENT or row.base_number not in in_base, f"{name}: {row.tensor.name} is absent, and a row's base")
                 in_base.add(row.base_number)
             need(row.offset == at, f"{name}: the region of {row.tensor.name} begins at {row.offset}, not {at}")
             at += row.length
             rows.append(row)
         need(at == len(payload), f"{name}: the payload has {len(payload)} bytes, its regions {at}")
-        need({self.base[b].name for b in range(len(self.base))} <= names, f"{name}: a base tensor has no row")
+        need(all(b in in_base or self.base[b].name in names for b in range(len(self.base))), f"{name}: a base tensor has no row")
+        for row in rows:
+            if row.policy == TIED:
+                need(row.kept < len(rows), f"{name}: {row.tensor.name} is tied to no row")
+                row.tied = rows[row.kept]
+                need(row.tied.policy in (LOSSLESS, ULTRADELTA, DROP, EQUAL), f"{name}: {row.tensor.name} is tied to a row of policy {row.tied.policy}")
+                need((row.tied.tensor.dtype, row.tied.tensor.shape) == (row.tensor.dtype, row.tensor.shape), f"{name}: {row.tensor.name} is tied to another kind")
         return rows
 
     def tensor_names(self, name):
@@ -652,7 +686,8 @@ class Archive:
         restored = {}
         for row in self._rows(name):
             if row.policy != ABSENT:
-                raw = row.restore(contents[row.base_number] if row.base is not None else None)
+                source = row.tied or row
+                raw = source.restore(contents[source.base_number] if source.base is not None else None)
                 need(len(raw) == row.tensor.nbytes, f"{name}: {row.tensor.name} has {len(raw)} bytes")
                 restored[row.tensor.name] = (row.tensor.dtype, row.tensor.shape, raw)
         return restored
@@ -721,13 +756,16 @@ class Archive:
                 continue
             dtype, shape, raw = original[row.tensor.name]
             need((dtype, shape) == restored[row.tensor.name][:2], f"{row.tensor.name}: another dtype or shape")
-            if row.policy in (LOSSLESS, EQUAL):
+            if row.policy in (LOSSLESS, EQUAL) or row.policy == TIED and row.tied.policy in (LOSSLESS, EQUAL):
                 need(restored[row.tensor.name][2] == raw.tobytes(), f"{row.tensor.name}: not the original's bytes")
                 exact += 1
             elif row.policy == ULTRADELTA:
                 rest = row.common * row.tensor.size
                 need(restored[row.tensor.name][2][rest:] == raw[rest:].tobytes(), f"{row.tensor.name}: rows beyond the base's are not exact")
                 row.check_levels(contents[row.base_number], raw)
+                lossy += 1
+            elif row.policy == TIED:
+                need(raw.tobytes() == original[row.tied.tensor.name][2].tobytes(), f"{row.tensor.name}: tied to another tensor")
                 lossy += 1
         return exact, lossy
 
@@ -780,9 +818,10 @@ class Row:
         self.sparsity = np.float32(values["sparsity"])
         self.gamma = np.float32(group.attrs["gamma"])
         self.key = xxhash.xxh64_intdigest(self.tensor.name.encode(), int(group.attrs["key"]))
-        need(self.policy <= ABSENT, f"{self.tensor.name}: policy {self.policy}")
-        need(self.base is not None or self.policy == LOSSLESS, f"{self.tensor.name}: its policy needs a base")
-        need(self.base is None or self.base.name == self.tensor.name, f"{self.tensor.name}: its base is another tensor")
+        self.tied = None
+        need(self.policy <= TIED, f"{self.tensor.name}: policy {self.policy}")
+        need(self.base is not None or self.policy in (LOSSLESS, TIED), f"{self.tensor.name}: its policy needs a base")
+        need(self.base is None or self.base is archive.base_for(self.tensor), f"{self.tensor.name}: its base is another tensor, {self.base}")
         if self.policy == ULTRADELTA:
             need(1 <= self.bits <= 8 or self.bits == 16, f"{self.tensor.name}: {self.bits} bits")
             need(self.tensor.dtype in FLOATS and self.base.dtype in FLOATS, f"{self.tensor.name}: lossy, but {self.tensor.dtype}")
@@ -835,7 +874,7 @@ class Row:
                 kept += len(kept_body(body, end - begin, self.bits, self.tile_key(k))[0])
             else:
                 need(16 <= body[0] <= 20, f"{self.tensor.name}: a lossless body of kind {body[0]}")
-        need(kept == self.kept, f"{self.tensor.name}: {kept} elements are kept, not {self.kept}")
+        need(kept == self.kept or self.policy == TIED, f"{self.tensor.name}: {kept} elements are kept, not {self.kept}")
         return kept
 
     def check_levels(self, base, original):

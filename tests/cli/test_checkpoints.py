@@ -1,0 +1,147 @@
+"""Checkpoints as people have them: tied weights, renamed prefixes, every dtype, hub snapshots, shards of another size. Compressed with 3 ranks (the bytes of
+one rank), restored, and read by the independent reader."""
+import json
+import os
+import sys
+
+import numpy as np
+
+from common import (EMBED, K, NORM, Q, ROOT, UP, SmallZoo, call, check, equal, good, hashes, info, read, refused, replaced, small_model, st_bytes, st_parse, to_dtype,
+                    to_float, with_scratch, write)
+
+READER = os.path.join(ROOT, "tests", "reader", "deltazoo_reader.py")
+HEAD = "lm_head.weight"
+COMPRESS = ["compress", "zoo.yaml", "-o", "a.h5", "-q"]
+
+
+def policies(folder, task="one", archive="a.h5"):
+    return {t["name"]: t["policy"] for t in info(archive, task, folder)["tasks"][0]["tensors"]}
+
+
+def plan(folder, *more, task=0):
+    r = good(["plan", "zoo.yaml", "--json", *more], cwd=folder)
+    return {t["name"]: t for t in json.loads(r.out)["tasks"][task]["tensors"]}, r
+
+
+def reader(folder, *args):
+    code, out, err = call([sys.executable, READER, f"{folder}/a.h5", *args], cwd=folder)
+    check(code == 0, f"the independent reader: {out}{err}")
+
+
+def round_trip(zoo, *recipe, task="one", lossless=True):
+    """Archives of 1 and 3 ranks are the same; what is restored by 3 is what the independent reader decodes. Exact recipes: it is what was there."""
+    folder = zoo.folder
+    r = zoo.compress("a.h5", "--force", *recipe, ranks=3)
+    zoo.compress("alone.h5", "--force", *recipe)
+    check(read(f"{folder}/a.h5") == read(f"{folder}/alone.h5"), "the archives of 1 and of 3 ranks differ")
+    good(["restore", "a.h5", "--task", task, "--base", "base", "-o", "r", "--force"], 3, cwd=folder)
+    good(["verify", "a.h5", "--base", "base"], 3, cwd=folder)
+    equal(sorted(os.listdir(f"{folder}/r")), sorted(os.listdir(f"{folder}/{task}")), "listing")
+    if lossless:
+        equal(hashes(f"{folder}/r"), hashes(f"{folder}/{task}"), "restored files")
+    reader(folder, "--check")
+    reader(folder, "--task", task, "--base", "base", "--against", "r")
+    return r
+
+
+def lossy(*tensors):
+    return "".join(f'  - {{match: "{t}", policy: ultradelta}}\n' for t in tensors) + '  - {match: "*", policy: lossless}\n'
+
+
+# ------------------------------------------------------------------------------------------------------ tied weights
+
+def tied_model(model):
+    """The model with a head that is its embedding."""
+    return model + [(HEAD,) + [t for t in model if t[0] == EMBED][0][1:]]
+
+
+@with_scratch
+def test_tied_head_is_stored_once(folder):
+    zoo = SmallZoo(folder, "BF16", shapes={EMBED: (80, 32), Q: (48, 32), NORM: (32,)})
+    for name, model in [("base", zoo.base)] + list(zoo.tasks.items()):
+        zoo.put(name, tied_model(model))
+    r = round_trip(zoo, "--recipe", "lossless")
+    check(any(HEAD in n and EMBED in n for n in r.lines("note")), f"no note tells the tie: {r}")
+    tensors = {t["name"]: t for t in info("a.h5", "one", folder)["tasks"][0]["tensors"]}
+    equal((tensors[HEAD]["policy"], tensors[HEAD]["stored_bytes"], tensors[EMBED]["policy"]), ("tied", 0, "lossless"), "policies")
+    zoo.compress("b.h5", "--recipe", "lossless")
+    good(["restore", "b.h5", "--task", "two", "--base", "base", "-o", "one-tensor", "--tensor", "lm_head*"], cwd=folder)
+    got = st_parse(f"{folder}/one-tensor/model.safetensors")
+    equal(list(got), [HEAD], "tensors")
+    check(got[HEAD] == st_parse(f"{folder}/two/model.safetensors")[HEAD], "the head is not the task's")
+    out = json.loads(good(["compare", "a.h5", "--task", "one", "--base", "base", "--finetuned", "one", "--json"], 3, cwd=folder).out)
+    check(all(t["identical"] for t in out["tensors"]), f"compare: {out}")
+
+
+@with_scratch
+def test_tied_head_of_a_lossy_embedding_is_the_restored_embedding(folder):
+    zoo = SmallZoo(folder, shapes={EMBED: (80, 32), Q: (48, 32), NORM: (32,)})
+    zoo.put("one", tied_model(zoo.tasks["one"]))  # the base has no head: it is tied
+    write(f"{folder}/r.yaml", "sparsity: 0.8\ntensors:\n" + lossy("*embed_tokens*", "lm_head*", "*_proj*"))
+    round_trip(zoo, "--recipe", "r.yaml", lossless=False)
+    got = st_parse(f"{folder}/r/model.safetensors")
+    check(got[EMBED] == got[HEAD] and got[EMBED] != st_parse(f"{folder}/one/model.safetensors")[EMBED], "head and embedding are not one lossy tensor")
+    write(f"{folder}/r.yaml", "sparsity: 0.8\ntensors:\n" + lossy("*embed_tokens*", "*_proj*"))
+    round_trip(zoo, "--recipe", "r.yaml", lossless=False)  # the head is exact by its rule, so both are
+    got, want = st_parse(f"{folder}/r/model.safetensors"), st_parse(f"{folder}/one/model.safetensors")
+    check(got[HEAD] == want[HEAD] and got[EMBED] == want[EMBED], "a tensor is less exact than its rule")
+    equal(policies(folder)[EMBED], "tied", "policy of the embedding")
+
+
+@with_scratch
+def test_tensors_that_agree_only_in_samples_are_not_tied(folder):
+    zoo = SmallZoo(folder, shapes={EMBED: (400, 32), Q: (48, 32), NORM: (32,)})
+    head = bytearray([t for t in zoo.tasks["one"] if t[0] == EMBED][0][3])
+    head[12345] ^= 1
+    zoo.put("one", zoo.tasks["one"] + [(HEAD, "F32", (400, 32), bytes(head))])
+    round_trip(zoo, "--recipe", "lossless")
+    equal(policies(folder)[HEAD], "lossless", "policy of the head")
+
+
+@with_scratch
+def test_untied_head_takes_the_embedding_of_a_tied_base(folder):
+    zoo = SmallZoo(folder, shapes={EMBED: (40, 32), Q: (48, 32), NORM: (32,)})
+    head = to_float([t for t in zoo.base if t[0] == EMBED][0][3], "F32") * np.float32(1.0001)
+    zoo.put("one", zoo.tasks["one"] + [(HEAD, "F32", (41, 32), head.tobytes() + bytes(range(128)))])
+    tensors, r = plan(folder, "--recipe", "lossless")
+    equal((tensors[HEAD]["base"], tensors[HEAD]["match"]), (EMBED, "head"), "plan")
+    check(any(HEAD in n and EMBED in n for n in r.lines("note")), f"no note tells the match: {r}")
+    round_trip(zoo, "--recipe", "lossless")
+    stored = {t["name"]: t["stored_bytes"] for t in info("a.h5", "one", folder)["tasks"][0]["tensors"]}
+    check(stored[HEAD] < 41 * 32 * 3, f"{stored[HEAD]} bytes: the base did not help")
+
+
+# ---------------------------------------------------------------------------------------------------- other prefixes
+
+def prefix_case(of_base, of_task):
+    def test(folder):
+        zoo = SmallZoo(folder)
+        bare = {name: name.replace("model.", "", 1) for name, *_ in zoo.base}
+        zoo.put("base", [(of_base + bare[n], *rest) for n, *rest in zoo.base])
+        for task, model in zoo.tasks.items():
+            zoo.put(task, [(of_task + bare[n], *rest) for n, *rest in model])
+        tensors, r = plan(folder)
+        for name, t in tensors.items():
+            equal((t["base"], t["match"]), (of_base + name[len(of_task):], "prefix"), f"plan of {name}")
+        check(sum("5 tensors" in n and of_task + bare[EMBED] in n and "'one'" in n for n in r.lines("note")) == 1, f"no note names the rule: {r}")
+        round_trip(zoo, "--recipe", "lossless")
+        round_trip(zoo, "--set", "sparsity=0.5", lossless=False)
+        equal(policies(folder), {of_task + bare[n]: p for n, p in {EMBED: "lossless", Q: "ultradelta", K: "ultradelta", UP: "ultradelta", NORM: "lossless"}.items()},
+              "policies")
+
+    return with_scratch(test)
+
+
+test_prefix_of_a_distributed_wrapper = prefix_case("model.", "module.model.")
+test_prefix_of_an_adapter_library = prefix_case("model.", "base_model.model.model.")
+test_prefix_that_only_the_base_has = prefix_case("transformer.", "")
+
+
+@with_scratch
+def test_ambiguous_prefixes_match_nothing(folder):
+    zoo = SmallZoo(folder)
+    zoo.put("base", zoo.base + [("module." + n, *rest) for n, *rest in zoo.base[:2]])
+    zoo.put("one", [("base_model." + n if n == EMBED else n, *rest) for n, *rest in zoo.tasks["one"]])
+    tensors, _ = plan(folder)
+    equal((tensors["base_model." + EMBED]["base"], tensors[Q]["base"]), (None, Q), "matches")
+    round_trip(zoo, "--recipe", "lossless")
