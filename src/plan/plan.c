@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "model/scales.h"
+
 /* Planned cost of an element, in tenths of a nanosecond as measured (results/): only its proportions matter. */
 #define COST_LOSSY 15
 #define COST_LOSSLESS_BYTE 20
@@ -62,7 +64,7 @@ static void match(dz_plan *p, const dz_matcher *matcher, dz_pair *pair, const ch
             dz_fail_more(
                 err, DZ_EFAIL, "%s: task '%s': tensor '%s' is %s %s, but %s %s in the base: its rule (%s) needs a base of the same %s",
                 p->tasks[pair->task]->path, task_name, t->name, t->dtype_name, dz_shape_text(t, mine), b->dtype_name,
-                dz_shape_text(b, theirs), dz_policy_name(pair->policy), comparable_types ? "shape" : "type, or both of F32, F16, BF16");
+                dz_shape_text(b, theirs), dz_policy_name(pair->policy), comparable_types ? "shape" : "type, or both of float types");
         } else if (common < t->count) {
             note(p, err, "task '%s': tensor '%s' is %s %s, %s %s in the base: %s", task_name, t->name, t->dtype_name,
                  dz_shape_text(t, mine), b->dtype_name, dz_shape_text(b, theirs),
@@ -76,7 +78,8 @@ static void match(dz_plan *p, const dz_matcher *matcher, dz_pair *pair, const ch
         note(p, err, "task '%s': tensor '%s' is %s: kept exactly", task_name, t->name, t->dtype_name);
         pair->policy = DZ_POLICY_LOSSLESS;
     }
-    if (t->count == 0) pair->policy = DZ_POLICY_LOSSLESS;
+    if (t->count == 0 || (pair->policy == DZ_POLICY_ULTRADELTA && dz_scale_partner(p->tasks[pair->task], t)))
+        pair->policy = DZ_POLICY_LOSSLESS;
     if (common == 0) {
         pair->base = -1;
         pair->match = DZ_MATCH_NONE;
@@ -98,6 +101,19 @@ static void note_matches(dz_plan *p, size_t task, const char *task_name, dz_erro
     if (n)
         note(p, err, "task '%s': %zu tensor%s matched with the base's of another prefix ('%s' with '%s'); not compared: %s", task_name, n,
              n > 1 ? "s are" : " is", dz_pair_tensor(p, first)->name, p->base->tensors[first->base].name, DZ_MATCH_PREFIXES);
+}
+
+static void note_scales(dz_plan *p, size_t task, const char *task_name, dz_error *err) {
+    const dz_checkpoint *ck = p->tasks[task];
+    const dz_tensor *first = NULL;
+    size_t n = 0;
+    for (size_t i = 0; i < ck->ntensors; i++) {
+        if (dz_dtype_size(ck->tensors[i].dtype) != 1 || !dz_scale_partner(ck, &ck->tensors[i])) continue;
+        if (n++ == 0) first = &ck->tensors[i];
+    }
+    if (n)
+        note(p, err, "task '%s': %zu block-scaled F8 tensor%s ('%s' with '%s') and their scales are kept exactly", task_name, n,
+             n > 1 ? "s" : "", first->name, dz_scale_partner(ck, first)->name);
 }
 
 /* Which of two equal tensors is stored: an exact one, so that no tensor becomes less exact than its rule; then one with a base. */
@@ -143,6 +159,7 @@ static dz_rc pair_task(dz_plan *p, const dz_matcher *matcher, size_t task, const
         if (err->rc == DZ_ENOMEM) return err->rc;
     }
     note_matches(p, task, task_name, err);
+    note_scales(p, task, task_name, err);
     return tie(p, task, task_name, err);
 }
 
@@ -153,12 +170,14 @@ static dz_rc make_pairs(dz_plan *p, const char *const *names, const dz_recipe *r
     p->first_pair = dz_alloc(p->ntasks + 1, sizeof *p->first_pair, err);
     dz_matcher matcher = {0};
     if (err->rc != DZ_OK || dz_matcher_init(&matcher, p->base, err) != DZ_OK) return err->rc;
+    dz_check_scales(p->base, err);
     size_t n = 0;
     uint64_t tiles = 0;
     for (size_t k = 0; k < p->ntasks && err->rc != DZ_ENOMEM; k++) {
         size_t lossy_before = p->nlossy;
         int problems_before = err->problems;
         p->first_pair[k] = n;
+        dz_check_scales(p->tasks[k], err);
         pair_task(p, &matcher, k, names[k], recipe, err);
         for (size_t i = 0; i < p->tasks[k]->ntensors; i++, n++) {
             dz_pair *pair = &p->pairs[n];

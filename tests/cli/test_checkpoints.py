@@ -145,3 +145,82 @@ def test_ambiguous_prefixes_match_nothing(folder):
     tensors, _ = plan(folder)
     equal((tensors["base_model." + EMBED]["base"], tensors[Q]["base"]), (None, Q), "matches")
     round_trip(zoo, "--recipe", "lossless")
+
+
+# ------------------------------------------------------------------------------------------------------- every dtype
+
+def dtype_case(of_base, of_task):
+    def test(folder):
+        zoo = SmallZoo(folder, of_base)
+        big = 60 if of_task.startswith("F8") else 1  # deltas as coarse as the type
+        model = small_model(2, "F32", base=[(n, "F32", s, to_float(b, d).tobytes()) for n, d, s, b in zoo.base], scale=1e-3 * big)
+        model = [(n, of_task, s, to_dtype(to_float(b, "F32"), of_task)) for n, _, s, b in model]
+        if of_task == "F64":  # values that no f32 is
+            model = [(n, d, s, (np.frombuffer(b) * (1 + 1e-10)).tobytes()) for n, d, s, b in model]
+        zoo.put("one", model)
+        zoo.manifest("one")
+        round_trip(zoo, "--recipe", "lossless")
+        round_trip(zoo, "--set", "sparsity=0.5", lossless=False)
+        equal([policies(folder)[n] for n in (Q, NORM)], ["ultradelta", "lossless"], "policies")
+        reader(folder, "--task", "one", "--base", "base", "--original", "one")
+        got, want = st_parse(f"{folder}/r/model.safetensors"), st_parse(f"{folder}/one/model.safetensors")
+        equal(got[Q][:2], want[Q][:2], "dtype and shape")
+        r, o, b = (to_float(x[Q][2], x[Q][0]) for x in (got, want, st_parse(f"{folder}/base/model.safetensors")))
+        check(got[Q] != want[Q] and np.isfinite(r).all(), "Q is not a lossy tensor")
+        check(np.dot(r - b, o - b) > 0.3 * np.dot(o - b, o - b), "the restored delta has nothing of the task's")
+
+    return with_scratch(test)
+
+
+for pair in (("F64", "F64"), ("F8_E4M3", "F8_E4M3"), ("F8_E5M2", "F8_E5M2"), ("F32", "F64"), ("F64", "BF16"), ("BF16", "F8_E4M3"), ("F8_E5M2", "F32"), ("F32", "F8_E5M2")):
+    globals()["test_dtype_" + "_from_a_base_of_".join(reversed(pair)).lower()] = dtype_case(*pair)
+
+
+@with_scratch
+def test_f64_elements_that_are_not_kept_are_the_base_to_the_last_bit(folder):
+    zoo = SmallZoo(folder, "F64")
+    zoo.put("base", [(n, d, s, (np.frombuffer(b) * (1 + 1e-12)).tobytes()) for n, d, s, b in zoo.base])
+    round_trip(zoo, "--set", "sparsity=0.5", lossless=False)
+    got, base = (np.frombuffer(st_parse(f"{folder}/{x}/model.safetensors")[Q][2]) for x in ("r", "base"))
+    check(0.3 < (got == base).mean() < 0.7, f"{(got == base).mean()} of the elements are the base's")
+
+
+def f8_model(seed, scales=(0, 1, 2)):
+    rng = np.random.default_rng(seed)
+    model = []
+    for layer in range(3):
+        name = f"model.layers.{layer}.self_attn.q_proj.weight"
+        model.append((name, "F8_E4M3", (64, 32), to_dtype(rng.standard_normal(2048).astype(np.float32) * 40, "F8_E4M3")))
+        if layer in scales:
+            model.append((name + "_scale_inv", "F32", (1, 1), rng.random(1).astype(np.float32).tobytes()))
+    return model + [(K, "BF16", (32, 32), to_dtype(rng.standard_normal(1024) * 0.02, "BF16"))]
+
+
+@with_scratch
+def test_block_scaled_f8_pairs_are_kept_exactly(folder):
+    zoo = SmallZoo(folder)
+    zoo.put("base", f8_model(1))
+    zoo.put("one", f8_model(2))
+    zoo.manifest("one")
+    write(f"{folder}/r.yaml", 'sparsity: 0.8\ntensors:\n  - {match: "*", policy: ultradelta}\n')
+    r = round_trip(zoo, "--recipe", "r.yaml", lossless=False)
+    check(any("3 block-scaled F8 tensors" in n and "q_proj.weight_scale_inv" in n for n in r.lines("note")), f"no note tells of the pairs: {r}")
+    found = policies(folder)
+    equal({n: p for n, p in found.items() if p != "lossless"}, {K: "ultradelta"}, "lossy tensors")
+    got, want = st_parse(f"{folder}/r/model.safetensors"), st_parse(f"{folder}/one/model.safetensors")
+    check(all(got[n] == want[n] for n in want if n != K), "a pair is not exact")
+
+
+@with_scratch
+def test_f8_without_the_scale_its_siblings_have_is_refused(folder):
+    zoo = SmallZoo(folder)
+    zoo.put("base", f8_model(1))
+    zoo.put("one", f8_model(2, scales=(0, 2)))
+    zoo.manifest("one")
+    refused(folder, COMPRESS, 1, "one/model.safetensors", "fp8 scale missing", "'model.layers.1.self_attn.q_proj.weight'")
+    refused(folder, ["plan", "zoo.yaml"], 1, "fp8 scale missing", ranks=(1,))
+    zoo.put("base", f8_model(1, scales=(1,)))
+    refused(folder, COMPRESS, 1, "base/model.safetensors", "fp8 scale missing", lines=3)
+    zoo.put("base", f8_model(1, scales=()))
+    zoo.put("one", f8_model(2, scales=()))
+    round_trip(zoo, "--recipe", "lossless")  # no scales at all: plain F8

@@ -31,7 +31,7 @@ PREFIXES = "base_model. model. module. _orig_mod. transformer. language_model. g
 HEADS = "lm_head.weight embed_out.weight lm_head.decoder.weight cls.predictions.decoder.weight".split()
 EMBEDDINGS = ("embed_tokens.weight decoder.embed_tokens.weight wte.weight word_embeddings.weight embed_in.weight "
               "embeddings.word_embeddings.weight shared.weight").split()
-FLOATS = ("F32", "F16", "BF16")
+FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
 
 
 class Damaged(Exception):
@@ -209,7 +209,46 @@ def to_f32(raw, dtype):
         values = np.frombuffer(raw, "<f2").astype(np.float32)
         values.view(np.uint32)[np.isnan(values)] |= np.uint32(0x400000)
         return values
-    return (np.frombuffer(raw, "<u2").astype(np.uint32) << np.uint32(16)).view(np.float32)
+    if dtype == "BF16":
+        return (np.frombuffer(raw, "<u2").astype(np.uint32) << np.uint32(16)).view(np.float32)
+    if dtype == "F64":
+        bits = np.frombuffer(raw, "<u8")
+        with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+            values = bits.view("<f8").astype(np.float32)
+        nan = np.isnan(values)
+        quiet = (bits >> np.uint64(32)) & np.uint64(0x80000000) | np.uint64(0x7FC00000) | (bits >> np.uint64(29)) & np.uint64(0x3FFFFF)
+        values.view(np.uint32)[nan] = quiet[nan].astype(np.uint32)
+        return values
+    codes = np.frombuffer(raw, np.uint8)
+    if dtype == "F8_E5M2":
+        return to_f32((codes.astype("<u2") << np.uint16(8)).tobytes(), "F16")
+    values = E4M3[codes & 127].astype(np.float32)
+    return (values.view(np.uint32) | (codes >> 7).astype(np.uint32) << np.uint32(31)).view(np.float32)
+
+
+def f8_values(mantissa, bias):
+    """What the codes 0 .. 127 stand for, were there no NaN and no infinity."""
+    exponent, rest = np.arange(128) >> mantissa, np.arange(128) & ((1 << mantissa) - 1)
+    return np.where(exponent > 0, (1 + rest / 2.0**mantissa) * 2.0**(exponent - bias), rest / 2.0**mantissa * 2.0**(1 - bias))
+
+
+E4M3, E5M2 = f8_values(3, 7), f8_values(2, 15)
+E4M3[127] = np.nan
+
+
+def to_f8(values, dtype):
+    """The codes of f32 values: of the two nearest the nearer one, of two as near the even one."""
+    known = E4M3[:127] if dtype == "F8_E4M3" else E5M2[:125]  # the latter with infinity, as if it were 65536
+    size, bits, nan = np.abs(values.astype(np.float64)), values.view(np.uint32), np.isnan(values)
+    size[nan] = 0
+    high = np.clip(np.searchsorted(known, size), 1, len(known) - 1)
+    below, above = size - known[high - 1], known[high] - size
+    codes = np.where((below < above) | (below == above) & (high % 2 == 1), high - 1, high).astype(np.uint8)
+    if dtype == "F8_E4M3":
+        codes[nan | np.isinf(values)] = 127
+    else:
+        codes[nan] = (0x7E | bits[nan] >> np.uint32(21) & np.uint32(3)).astype(np.uint8)
+    return (codes | (bits >> np.uint32(31) << np.uint32(7)).astype(np.uint8)).tobytes()
 
 
 def from_f32(values, dtype):
@@ -224,6 +263,14 @@ def from_f32(values, dtype):
         quiet = (bits >> np.uint32(16) & np.uint32(0x8000)) | np.uint32(0x7E00) | (bits >> np.uint32(13) & np.uint32(0x1FF))
         half[nan] = quiet[nan]
         return half.astype("<u2").tobytes()
+    if dtype in ("F8_E4M3", "F8_E5M2"):
+        return to_f8(values, dtype)
+    if dtype == "F64":
+        wide = values.astype("<f8")
+        quiet = (bits & np.uint32(0x80000000)).astype(np.uint64) << np.uint64(32) | np.uint64(0x7FF8000000000000) | \
+            (bits & np.uint32(0x3FFFFF)).astype(np.uint64) << np.uint64(29)
+        wide.view("<u8")[nan] = quiet[nan]
+        return wide.tobytes()
     rounded = (bits.astype(np.uint64) + 0x7FFF + (bits >> np.uint32(16) & np.uint32(1))) >> np.uint64(16)
     rounded = rounded.astype(np.uint16)
     rounded[nan] = (bits[nan] >> np.uint32(16)).astype(np.uint16) | np.uint16(0x40)
@@ -944,10 +991,14 @@ class Row:
             with np.errstate(over="ignore", invalid="ignore", under="ignore"):
                 q = levels.astype(np.float32)
                 delta = q if self.bits == 16 else self.lo + q * self.step
-                value = to_f32(raw, self.base.dtype)[positions] + (self.gamma * self.scale) * delta
-            need(value.dtype == np.float32, "not f32")
+                delta = (self.gamma * self.scale) * delta
+                need(delta.dtype == np.float32, "not f32")
+                if dtype == "F64":
+                    value = (np.frombuffer(mine, "<f8")[positions] + delta.astype(np.float64)).tobytes()
+                else:
+                    value = from_f32(to_f32(raw, self.base.dtype)[positions] + delta, dtype)
             elements = np.frombuffer(mine, UINTS[size]).copy()
-            elements[positions] = np.frombuffer(from_f32(value, dtype), UINTS[size])
+            elements[positions] = np.frombuffer(value, UINTS[size])
             parts.append(elements.tobytes())
         need(kept == self.kept, f"{kept} elements are kept, not {self.kept}")
         return b"".join(parts)
