@@ -7,7 +7,7 @@
 #include <string.h>
 
 typedef enum dz_dtype {                /* on disk as its safetensors name */
-                        DZ_OPAQUE = 0, /* a name we do not know: bytes, lossless only */
+                        DZ_OPAQUE = 0, /* another name: bytes, lossless only */
                         DZ_F64,
                         DZ_F32,
                         DZ_F16,
