@@ -1,6 +1,7 @@
 #include "cli/report.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
@@ -40,6 +41,67 @@ static json_t *task_json(const dz_task_entry *t) {
                      (json_int_t)s.source, "stored_bytes", (json_int_t)s.stored, "ratio", "on_disk", s.ratio, "lossy", lossy);
 }
 
+typedef struct holder { /* a tensor by the bytes that tasks have for it */
+    uint32_t tensor;    /* row of /tensors */
+    uint8_t policy;     /* in the first task that has it */
+    size_t ntasks;
+    uint64_t stored;
+} holder;
+
+static int by_stored(const void *x, const void *y) {
+    const holder *a = x, *b = y;
+    if (a->stored != b->stored) return a->stored > b->stored ? -1 : 1;
+    return a->tensor < b->tensor ? -1 : a->tensor > b->tensor;
+}
+
+#define LARGEST 5
+
+/* The tensors that hold most bytes, at most LARGEST; how many. `only` NULL: of all tasks together. `*total`: of all tensors. */
+static size_t find_largest(const dz_catalog *c, const dz_task_entry *only, holder out[LARGEST], uint64_t *total) {
+    dz_error err = {0};
+    size_t n = 0;
+    holder *all = dz_alloc(c->ntensors, sizeof *all, &err);
+    *total = 0;
+    for (size_t t = 0; all && t < c->ntasks; t++) {
+        const dz_task_entry *task = &c->tasks[t];
+        for (size_t i = 0; i < task->nrows && (!only || only == task); i++) {
+            const dz_index_row *row = &task->rows[i];
+            holder *h = &all[row->tensor];
+            if (row->length && h->ntasks++ == 0) h->policy = row->policy;
+            h->stored += row->length;
+            *total += row->length;
+        }
+    }
+    for (uint32_t i = 0; all && i < c->ntensors; i++) all[i].tensor = i;
+    if (all) qsort(all, c->ntensors, sizeof *all, by_stored);
+    for (; all && n < LARGEST && n < c->ntensors && all[n].stored; n++) out[n] = all[n];
+    free(all);
+    return n;
+}
+
+static json_t *largest_json(const dz_catalog *c, const dz_task_entry *only) {
+    holder list[LARGEST];
+    uint64_t total;
+    size_t n = find_largest(c, only, list, &total);
+    json_t *array = json_array();
+    for (size_t i = 0; i < n; i++)
+        json_array_append_new(array, json_pack("{s:s, s:s, s:I, s:f, s:I}", "name", c->tensors[list[i].tensor].name, "policy",
+                                               dz_policy_name((dz_policy)list[i].policy), "stored_bytes", (json_int_t)list[i].stored,
+                                               "share", (double)list[i].stored / (double)total, "tasks", (json_int_t)list[i].ntasks));
+    return array;
+}
+
+void dz_print_largest(const dz_catalog *c, const dz_task_entry *only) {
+    holder list[LARGEST];
+    uint64_t total;
+    char size[32];
+    size_t n = find_largest(c, only, list, &total);
+    for (size_t i = 0; i < n; i++)
+        printf("%s %-40s %-10s %10s %5.1f %%\n", i ? "           " : "most bytes:", c->tensors[list[i].tensor].name,
+               dz_policy_name((dz_policy)list[i].policy), dz_format_size((double)list[i].stored, size),
+               100 * (double)list[i].stored / (double)total);
+}
+
 json_t *dz_info_json(const dz_catalog *c, const dz_task_entry *only) {
     char hex[33];
     dz_digest_hex(c->fingerprint, hex);
@@ -56,9 +118,9 @@ json_t *dz_info_json(const dz_catalog *c, const dz_task_entry *only) {
         }
         json_array_append_new(tasks, o);
     }
-    return json_pack("{s:i, s:s, s:{s:s, s:I}, s:I, s:I, s:o}", "format_version", (int)c->format_version, "generator", c->generator, "base",
-                     "fingerprint", hex, "tensors", (json_int_t)c->nbase, "archive_bytes", (json_int_t)c->file_size, "shared_bytes",
-                     (json_int_t)c->shared_bytes, "tasks", tasks);
+    return json_pack("{s:i, s:s, s:{s:s, s:I}, s:I, s:I, s:o, s:o}", "format_version", (int)c->format_version, "generator", c->generator,
+                     "base", "fingerprint", hex, "tensors", (json_int_t)c->nbase, "archive_bytes", (json_int_t)c->file_size, "shared_bytes",
+                     (json_int_t)c->shared_bytes, "tasks", tasks, "largest", largest_json(c, only));
 }
 
 json_t *dz_job_json(const dz_compress_result *r, const dz_catalog *c, const dz_compress_options *opt) {

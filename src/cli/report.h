@@ -16,6 +16,9 @@ json_t *dz_job_json(const dz_compress_result *result, const dz_catalog *catalog,
 /* A line per task and the totals. */
 void dz_print_tasks(const dz_catalog *catalog);
 
+/* The tensors that hold most bytes: of a task, or (NULL) of all together. */
+void dz_print_largest(const dz_catalog *catalog, const dz_task_entry *task);
+
 void dz_print_tensors(const dz_catalog *catalog, const dz_task_entry *task);
 
 #endif

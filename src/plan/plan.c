@@ -116,8 +116,11 @@ static void note_scales(dz_plan *p, size_t task, const char *task_name, dz_error
              n > 1 ? "s" : "", first->name, dz_scale_partner(ck, first)->name);
 }
 
-/* Which of two equal tensors is stored: an exact one, so that no tensor becomes less exact than its rule; then one with a base. */
-static int tie_rank(const dz_pair *pair) { return 2 * (pair->policy == DZ_POLICY_LOSSLESS) + (pair->base >= 0); }
+/* Which of two equal tensors is stored: an exact one, so that no tensor becomes less exact than its rule; then one with a base,
+ * best of the same name. */
+static int tie_rank(const dz_pair *pair) {
+    return 4 * (pair->policy == DZ_POLICY_LOSSLESS) + 2 * (pair->base >= 0) + (pair->match == DZ_MATCH_NAME);
+}
 
 static int can_tie(const dz_pair *pair, const dz_pair *stored) {
     if (pair->policy == DZ_POLICY_DROP || stored->policy == DZ_POLICY_DROP) return 0;

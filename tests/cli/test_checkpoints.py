@@ -224,3 +224,10 @@ def test_f8_without_the_scale_its_siblings_have_is_refused(folder):
     zoo.put("base", f8_model(1, scales=()))
     zoo.put("one", f8_model(2, scales=()))
     round_trip(zoo, "--recipe", "lossless")  # no scales at all: plain F8
+
+
+@with_scratch
+def test_whole_llama_shaped_model_is_small_and_comes_back(folder):
+    """The small one of tests/bench/whole.py: 3 shards, a row more than the base, tied and untied head."""
+    code, out, err = call([sys.executable, os.path.join(ROOT, "tests", "bench", "whole.py"), folder, "--small"], limit=180)
+    check(code == 0 and out.count("| whole |") == 2, f"{out}{err}")
