@@ -78,4 +78,6 @@ out:
 }
 
 const dz_command DZ_CMD_SCAN = {"scan", "DIR -o ZOO.yaml [--base NAME]... [--json]",
-                                "Finds which models of a folder share a base, and writes a manifest for each base.", run};
+                                "Finds which models of a folder share a base, and writes a manifest for each base.", run,
+                                "deltazoo scan models -o found.yaml\n"
+                                "mpirun -n 2 deltazoo scan models -o found.yaml --base base --force"};

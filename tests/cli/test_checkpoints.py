@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 
-from common import (EMBED, K, NORM, Q, ROOT, UP, SmallZoo, call, check, equal, good, hashes, info, read, refused, replaced, small_model, st_bytes, st_parse, to_dtype,
+from common import (EMBED, K, NORM, Q, ROOT, UP, SmallZoo, call, check, equal, good, hashes, info, read, refused, sha256, small_model, st_bytes, st_parse, to_dtype,
                     to_float, with_scratch, write)
 
 READER = os.path.join(ROOT, "tests", "reader", "deltazoo_reader.py")
@@ -231,3 +231,71 @@ def test_whole_llama_shaped_model_is_small_and_comes_back(folder):
     """The small one of tests/bench/whole.py: 3 shards, a row more than the base, tied and untied head."""
     code, out, err = call([sys.executable, os.path.join(ROOT, "tests", "bench", "whole.py"), folder, "--small"], limit=180)
     check(code == 0 and out.count("| whole |") == 2, f"{out}{err}")
+
+
+# --------------------------------------------------------------------------------------------------- on disk, as it is
+
+def shard(folder, name, model, sizes=(2, 2)):
+    """A directory of shards with an index, a config and a generation config."""
+    parts, at = [], 0
+    for size in (*sizes, len(model)):
+        parts.append(model[at:at + size])
+        at += size
+    parts = [p for p in parts if p]
+    where = {}
+    for i, part in enumerate(parts):
+        file = f"model-{i + 1:05}-of-{len(parts):05}.safetensors"
+        write(f"{folder}/{name}/{file}", st_bytes(part, {"format": "pt"}))
+        where.update({t[0]: file for t in part})
+    write(f"{folder}/{name}/model.safetensors.index.json", json.dumps({"metadata": {"total_size": 1}, "weight_map": where}))
+    write(f"{folder}/{name}/config.json", '{"a": 1}')
+    write(f"{folder}/{name}/generation_config.json", "{}")
+
+
+@with_scratch
+def test_shards_other_than_the_bases_with_more_rows_and_a_tie(folder):
+    zoo = SmallZoo(folder, "F32", shapes={EMBED: (80, 32), Q: (48, 32), K: (48, 32), NORM: (32,)})
+    model = [(n, "BF16", s, to_dtype(to_float(b, d), "BF16")) for n, d, s, b in zoo.tasks["one"]]
+    embed = (EMBED, "BF16", (81, 32), model[0][3] + bytes(range(64)))
+    os.remove(f"{folder}/one/model.safetensors")
+    shard(folder, "one", [embed] + model[1:] + [(HEAD,) + embed[1:]])
+    zoo.manifest("one")
+    round_trip(zoo, "--recipe", "lossless")
+    equal(policies(folder)[HEAD], "tied", "policy of the head")
+    round_trip(zoo, "--recipe", "whole", "--set", "sparsity=0.5", lossless=False)
+    got = st_parse(f"{folder}/r")
+    check(got[HEAD] == got[EMBED] and got[EMBED][2][-64:] == bytes(range(64)) and got[EMBED] != (embed[1:]), "embedding and head")
+
+
+@with_scratch
+def test_hub_snapshots_of_links_work(folder):
+    zoo = SmallZoo(folder)
+    for name in "base", "one":
+        hub = f"{folder}/models--org--{name}"
+        snapshot = f"{hub}/snapshots/0123abcd"
+        os.makedirs(f"{hub}/blobs")
+        os.makedirs(snapshot)
+        shard(folder, f"made-{name}", zoo.base if name == "base" else zoo.tasks["one"])
+        for i, file in enumerate(sorted(os.listdir(f"{folder}/made-{name}"))):
+            os.rename(f"{folder}/made-{name}/{file}", f"{hub}/blobs/{i:040x}")
+            os.symlink(f"../../blobs/{i:040x}", f"{snapshot}/{file}")
+    write(f"{folder}/zoo.yaml", "base: models--org--base/snapshots/0123abcd\ntasks:\n  - {name: one, path: models--org--one/snapshots/0123abcd}\n")
+    zoo.compress("a.h5", "--recipe", "lossless", ranks=3)
+    good(["restore", "a.h5", "--task", "one", "--base", "models--org--base/snapshots/0123abcd", "-o", "r"], 3, cwd=folder)
+    want = {f: sha256(f"{folder}/models--org--one/snapshots/0123abcd/{f}") for f in os.listdir(f"{folder}/models--org--one/snapshots/0123abcd")}
+    equal(hashes(f"{folder}/r"), want, "restored files")
+    check(not any(os.path.islink(f"{folder}/r/{f}") for f in os.listdir(f"{folder}/r")), "links are restored")
+
+
+@with_scratch
+def test_tied_task_is_appended_and_outlives_another(folder):
+    zoo = SmallZoo(folder, shapes={EMBED: (80, 32), Q: (48, 32), NORM: (32,)})
+    zoo.put("two", [("module." + n, *rest) for n, *rest in tied_model(zoo.tasks["two"])])
+    zoo.manifest("one")
+    zoo.compress("a.h5", "--recipe", "lossless")
+    zoo.manifest("two")
+    zoo.compress("a.h5", "--append", "--recipe", "lossless", ranks=3)
+    good(["remove", "a.h5", "--task", "one"], cwd=folder)
+    good(["restore", "a.h5", "--task", "two", "--base", "base", "-o", "r"], 3, cwd=folder)
+    equal(hashes(f"{folder}/r"), hashes(f"{folder}/two"), "restored files")
+    reader(folder, "--task", "two", "--base", "base", "--against", "r")
