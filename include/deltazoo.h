@@ -22,7 +22,7 @@ typedef struct deltazoo_archive deltazoo_archive;
 typedef struct deltazoo_tensor {
     const char *name;   /* borrowed from the archive, as the others */
     const char *dtype;  /* safetensors name: "BF16" */
-    const char *policy; /* "ultradelta", "lossless", "equal" or "drop" */
+    const char *policy; /* "ultradelta", "lossless", "equal", "drop" or "tied" */
     uint32_t ndim;
     uint64_t shape[8];
     uint64_t nbytes;       /* restored */

@@ -9,8 +9,7 @@
 
 #define DZ_FORMAT_VERSION 1
 #define DZ_NO_BASE UINT32_MAX
-#define DZ_BITS_VALUES 16  /* on disk, column bits: kept elements have fp16 values of their own, not levels */
-#define DZ_POLICY_ABSENT 4 /* on disk: the base has this tensor, the task has not */
+#define DZ_BITS_VALUES 16 /* on disk, column bits: kept elements have fp16 values of their own, not levels */
 
 /* /tensors: names, types and shapes, each distinct one once. */
 typedef struct dz_tensor_row {
@@ -37,7 +36,7 @@ typedef struct dz_index_row {
     uint32_t tensor, base; /* rows of /tensors and /base/tensors */
     uint8_t policy, bits;
     uint64_t offset, length; /* its region of the payload */
-    uint64_t kept;           /* lossy: elements kept */
+    uint64_t kept;           /* lossy: elements kept; tied: the row whose tensor this one is */
     float lo, step;          /* lossy: decoded value of level q is lo + q * step */
     float scale;             /* lossy: factor / (1 - s) of section 5; a restored delta is gamma * scale * value */
     float sparsity;          /* lossy: share of the elements to be dropped */

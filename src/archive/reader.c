@@ -272,6 +272,18 @@ static dz_rc read_task_attributes(dz_archive *a, hid_t g, dz_task_entry *t, dz_e
     return err->rc;
 }
 
+const dz_index_row *dz_row_source(const dz_task_entry *task, const dz_index_row *row) {
+    return row->policy == DZ_POLICY_TIED ? &task->rows[row->kept] : row;
+}
+
+/* A tied row has no bytes, and what it is tied to has its type and shape and values of its own. */
+static int tie_sound(const dz_catalog *c, const dz_task_entry *t, const dz_index_row *row) {
+    if (row->kept >= t->nrows || row->length != 0) return 0;
+    const dz_index_row *to = &t->rows[row->kept];
+    dz_tensor a = dz_tensor_of_row(&c->tensors[row->tensor]), b = dz_tensor_of_row(&c->tensors[to->tensor]);
+    return to->policy != DZ_POLICY_TIED && to->policy != DZ_POLICY_ABSENT && dz_same_kind(&a, &b);
+}
+
 dz_pair_tiles dz_row_tiles(const dz_catalog *c, const dz_index_row *row) {
     if (row->policy != DZ_POLICY_LOSSLESS && row->policy != DZ_POLICY_ULTRADELTA) return (dz_pair_tiles){0};
     uint64_t count = dz_tensor_of_row(&c->tensors[row->tensor]).count, base = 0;
@@ -281,7 +293,8 @@ dz_pair_tiles dz_row_tiles(const dz_catalog *c, const dz_index_row *row) {
 
 /* Policies and types that go together, and a base that is large enough. */
 static int row_fits(const dz_catalog *c, const dz_index_row *r) {
-    if (r->tensor >= c->ntensors || (r->base != DZ_NO_BASE && r->base >= c->nbase) || r->policy > DZ_POLICY_ABSENT) return 0;
+    if (r->tensor >= c->ntensors || (r->base != DZ_NO_BASE && r->base >= c->nbase) || r->policy > DZ_POLICY_TIED) return 0;
+    if (r->policy == DZ_POLICY_TIED) return r->length == 0; /* what it is tied to is looked at below */
     if (r->base == DZ_NO_BASE) return r->policy == DZ_POLICY_LOSSLESS;
     dz_tensor t = dz_tensor_of_row(&c->tensors[r->tensor]), b = dz_tensor_of_row(&c->tensors[c->base[r->base].tensor]);
     int floats = dz_dtype_is_float(t.dtype) && dz_dtype_is_float(b.dtype);
@@ -317,6 +330,10 @@ static dz_rc read_index(dz_archive *a, hid_t g, dz_task_entry *t, dz_buf *b, dz_
         if (!row_fits(c, r) || r->offset != end || r->length > t->payload_len - end)
             return dz_fail(err, DZ_EDAMAGE, "%s: task '%s': row %zu of its index is not sound", a->path, t->name, i);
         end += r->length;
+    }
+    for (size_t i = 0; i < n; i++) {
+        if (t->rows[i].policy == DZ_POLICY_TIED && !tie_sound(c, t, &t->rows[i]))
+            return dz_fail(err, DZ_EDAMAGE, "%s: task '%s': row %zu of its index is tied to none", a->path, t->name, i);
     }
     return end == t->payload_len ? DZ_OK
                                  : dz_fail(err, DZ_EDAMAGE, "%s: task '%s': its payload is longer than its index", a->path, t->name);

@@ -20,7 +20,10 @@ dz_rc dz_archive_open(const char *path, dz_archive **out, dz_error *err);
 dz_rc dz_archive_open_partly(const char *path, dz_archive **out, dz_error *err);
 void dz_archive_close(dz_archive *archive); /* accepts NULL */
 
-/* Tiles of a row of a task's index (see plan/tiles.h); no tile for equal, dropped and absent tensors. */
+/* The row whose region and base hold the row's values: itself, or for a tied one the row it is tied to. */
+const dz_index_row *dz_row_source(const dz_task_entry *task, const dz_index_row *row);
+
+/* Tiles of a row of a task's index (see plan/tiles.h); no tile for equal, dropped, absent and tied tensors. */
 dz_pair_tiles dz_row_tiles(const dz_catalog *catalog, const dz_index_row *row);
 
 /* The row of a tensor that the task has, by name, dtype and size, or NULL. Tensors come in the order of rows again and again: the search

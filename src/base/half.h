@@ -7,7 +7,7 @@
 #include <string.h>
 
 typedef enum dz_dtype {                /* on disk as its safetensors name */
-                        DZ_OPAQUE = 0, /* a name we do not know: bytes, lossless only */
+                        DZ_OPAQUE = 0, /* another name: bytes, lossless only */
                         DZ_F64,
                         DZ_F32,
                         DZ_F16,
@@ -30,7 +30,7 @@ typedef enum dz_dtype {                /* on disk as its safetensors name */
 const char *dz_dtype_name(dz_dtype dtype);
 dz_dtype dz_dtype_of(const char *name);
 size_t dz_dtype_size(dz_dtype dtype);  /* bytes of an element; 1 for DZ_OPAQUE */
-int dz_dtype_is_float(dz_dtype dtype); /* the lossy path can widen it: F32, F16, BF16 */
+int dz_dtype_is_float(dz_dtype dtype); /* the lossy path can widen it: F64 (rounded), F32, F16, BF16, F8_E4M3, F8_E5M2 */
 
 static inline float dz_bits_to_float(uint32_t bits) {
     float x;
@@ -54,6 +54,15 @@ static inline uint16_t dz_float_to_bf16(float x) {
 
 float dz_f16_to_float(uint16_t h);
 uint16_t dz_float_to_f16(float x);
+
+/* F8_E5M2 overflows to infinity as F16 does; F8_E4M3, which has none, stays at its largest, 448, and takes an infinity as NaN. */
+float dz_e4m3_to_float(uint8_t b);
+uint8_t dz_float_to_e4m3(float x);
+uint8_t dz_float_to_e5m2(float x);
+
+/* To nearest even; a NaN keeps its sign and the upper bits of its payload and becomes quiet. */
+float dz_double_to_float(double x);
+double dz_float_to_double(float x);
 
 /* Whole rows: `dst` and `src` do not overlap, `dtype` is a float type (dz_dtype_is_float). src need not be aligned. */
 void dz_widen(float *restrict dst, const void *restrict src, dz_dtype dtype, size_t count);

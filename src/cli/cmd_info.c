@@ -20,6 +20,8 @@ static dz_rc print_info(const char *path, const char *name, int json, int names,
     dz_digest_hex(a->catalog->fingerprint, hex);
     printf("%s: format %u, written by %s, base %s\n\n", path, a->catalog->format_version, a->catalog->generator, hex);
     dz_print_tasks(a->catalog);
+    putchar('\n');
+    dz_print_largest(a->catalog, task);
     if (task) {
         printf("\n%s: recipe %s, key %016llx\n%s", task->name, task->recipe, (unsigned long long)task->key, task->recipe_text);
         dz_print_tensors(a->catalog, task);

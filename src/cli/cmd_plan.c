@@ -78,8 +78,12 @@ static dz_rc tell_json(const dz_zoo *zoo, const dz_plan *plan, dz_error *err) {
         for (size_t i = plan->first_pair[t]; i < plan->first_pair[t + 1]; i++) {
             const dz_pair *pair = &plan->pairs[i];
             const dz_tensor *tensor = dz_pair_tensor(plan, pair);
-            json_array_append_new(tensors, json_pack("{s:s, s:s, s:s, s:i}", "name", tensor->name, "dtype", tensor->dtype_name, "policy",
-                                                     dz_policy_name(pair->policy), "tiles", (int)pair->tiles.ntiles));
+            const char *base = pair->base >= 0 ? plan->base->tensors[pair->base].name : NULL;
+            const char *tied = pair->policy == DZ_POLICY_TIED ? plan->tasks[t]->tensors[pair->tied].name : NULL;
+            json_array_append_new(tensors,
+                                  json_pack("{s:s, s:s, s:s, s:i, s:s?, s:s, s:s?}", "name", tensor->name, "dtype", tensor->dtype_name,
+                                            "policy", dz_policy_name(pair->policy), "tiles", (int)pair->tiles.ntiles, "base", base, "match",
+                                            dz_match_name(pair->match), "tied", tied));
         }
         json_array_append_new(tasks, json_pack("{s:s, s:f, s:f, s:f, s:f, s:f, s:o}", "name", zoo->names[t], "lossy_bytes", s.lossy_bytes,
                                                "lossless_bytes", s.lossless_bytes, "dropped_bytes", s.dropped_bytes, "lossy_parameters",

@@ -30,8 +30,7 @@ static json_t *tensor_json(const dz_catalog *c, const dz_index_row *row) {
     json_t *shape = json_array();
     for (uint32_t d = 0; d < t->ndim; d++) json_array_append_new(shape, json_integer((json_int_t)t->shape[d]));
     json_t *o = json_pack("{s:o, s:o, s:o, s:s, s:I}", "name", text_json(t->name), "shape", shape, "dtype", text_json(t->dtype), "policy",
-                          row->policy == DZ_POLICY_ABSENT ? "absent" : dz_policy_name((dz_policy)row->policy), "stored_bytes",
-                          (json_int_t)row->length);
+                          dz_policy_name((dz_policy)row->policy), "stored_bytes", (json_int_t)row->length);
     if (row->policy == DZ_POLICY_ULTRADELTA) {
         json_object_set_new(o, "sparsity", json_real((double)row->sparsity));
         json_object_set_new(o, "kept", json_integer((json_int_t)row->kept));
@@ -59,6 +58,67 @@ static json_t *task_json(const dz_task_entry *t) {
                      lossy);
 }
 
+typedef struct holder { /* a tensor by the bytes that tasks have for it */
+    uint32_t tensor;    /* row of /tensors */
+    uint8_t policy;     /* in the first task that has it */
+    size_t ntasks;
+    uint64_t stored;
+} holder;
+
+static int by_stored(const void *x, const void *y) {
+    const holder *a = x, *b = y;
+    if (a->stored != b->stored) return a->stored > b->stored ? -1 : 1;
+    return a->tensor < b->tensor ? -1 : a->tensor > b->tensor;
+}
+
+#define LARGEST 5
+
+/* The tensors that hold most bytes, at most LARGEST; how many. `only` NULL: of all tasks together. `*total`: of all tensors. */
+static size_t find_largest(const dz_catalog *c, const dz_task_entry *only, holder out[LARGEST], uint64_t *total) {
+    dz_error err = {0};
+    size_t n = 0;
+    holder *all = dz_alloc(c->ntensors, sizeof *all, &err);
+    *total = 0;
+    for (size_t t = 0; all && t < c->ntasks; t++) {
+        const dz_task_entry *task = &c->tasks[t];
+        for (size_t i = 0; i < task->nrows && (!only || only == task); i++) {
+            const dz_index_row *row = &task->rows[i];
+            holder *h = &all[row->tensor];
+            if (row->length && h->ntasks++ == 0) h->policy = row->policy;
+            h->stored += row->length;
+            *total += row->length;
+        }
+    }
+    for (uint32_t i = 0; all && i < c->ntensors; i++) all[i].tensor = i;
+    if (all) qsort(all, c->ntensors, sizeof *all, by_stored);
+    for (; all && n < LARGEST && n < c->ntensors && all[n].stored; n++) out[n] = all[n];
+    free(all);
+    return n;
+}
+
+static json_t *largest_json(const dz_catalog *c, const dz_task_entry *only) {
+    holder list[LARGEST];
+    uint64_t total;
+    size_t n = find_largest(c, only, list, &total);
+    json_t *array = json_array();
+    for (size_t i = 0; i < n; i++)
+        json_array_append_new(array, json_pack("{s:o, s:s, s:I, s:f, s:I}", "name", text_json(c->tensors[list[i].tensor].name), "policy",
+                                               dz_policy_name((dz_policy)list[i].policy), "stored_bytes", (json_int_t)list[i].stored,
+                                               "share", (double)list[i].stored / (double)total, "tasks", (json_int_t)list[i].ntasks));
+    return array;
+}
+
+void dz_print_largest(const dz_catalog *c, const dz_task_entry *only) {
+    holder list[LARGEST];
+    uint64_t total;
+    char size[32];
+    size_t n = find_largest(c, only, list, &total);
+    for (size_t i = 0; i < n; i++)
+        printf("%s %-40s %-10s %10s %5.1f %%\n", i ? "           " : "most bytes:", c->tensors[list[i].tensor].name,
+               dz_policy_name((dz_policy)list[i].policy), dz_format_size((double)list[i].stored, size),
+               100 * (double)list[i].stored / (double)total);
+}
+
 json_t *dz_info_json(const dz_catalog *c, const dz_task_entry *only) {
     char hex[33];
     dz_digest_hex(c->fingerprint, hex);
@@ -78,9 +138,10 @@ json_t *dz_info_json(const dz_catalog *c, const dz_task_entry *only) {
     json_t *lost = json_array();
     for (size_t i = 0; i < c->nlost; i++)
         json_array_append_new(lost, json_pack("{s:o, s:o}", "name", text_json(c->lost[i].name), "message", text_json(c->lost[i].text)));
-    return json_pack("{s:i, s:o, s:{s:s, s:I}, s:I, s:I, s:o, s:o}", "format_version", (int)c->format_version, "generator",
+    return json_pack("{s:i, s:o, s:{s:s, s:I}, s:I, s:I, s:o, s:o, s:o}", "format_version", (int)c->format_version, "generator",
                      text_json(c->generator), "base", "fingerprint", hex, "tensors", (json_int_t)c->nbase, "archive_bytes",
-                     (json_int_t)c->file_size, "shared_bytes", (json_int_t)c->shared_bytes, "tasks", tasks, "lost", lost);
+                     (json_int_t)c->file_size, "shared_bytes", (json_int_t)c->shared_bytes, "tasks", tasks, "lost", lost, "largest",
+                     largest_json(c, only));
 }
 
 json_t *dz_job_json(const dz_compress_result *r, const dz_catalog *c, const dz_compress_options *opt) {
@@ -149,7 +210,7 @@ void dz_print_tensors(const dz_catalog *c, const dz_task_entry *t) {
         dz_tensor tensor = dz_tensor_of_row(&c->tensors[r->tensor]);
         char shape[DZ_SHAPE_TEXT];
         printf("%-*s  %-5s %-18s %-10s ", (int)width, tensor.name, tensor.dtype_name, dz_shape_text(&tensor, shape),
-               r->policy == DZ_POLICY_ABSENT ? "absent" : dz_policy_name((dz_policy)r->policy));
+               dz_policy_name((dz_policy)r->policy));
         if (r->policy == DZ_POLICY_ULTRADELTA)
             printf("%9.5f %10llu ", (double)r->sparsity, (unsigned long long)r->kept);
         else

@@ -23,6 +23,9 @@ void dz_print_damage(const dz_damage *damage);
 /* A list of {task, tensor, block, message}: null where a record has none. */
 json_t *dz_damage_json(const dz_damage *damage);
 
+/* The tensors that hold most bytes: of a task, or (NULL) of all together. */
+void dz_print_largest(const dz_catalog *catalog, const dz_task_entry *task);
+
 void dz_print_tensors(const dz_catalog *catalog, const dz_task_entry *task);
 
 #endif

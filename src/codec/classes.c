@@ -30,7 +30,7 @@ typedef struct layout {
     unsigned ncontexts;
 } layout;
 
-int dz_classes_fit(dz_dtype dtype) { return dz_dtype_is_float(dtype) || dtype == DZ_F8_E4M3 || dtype == DZ_F8_E5M2; }
+int dz_classes_fit(dz_dtype dtype) { return dz_dtype_is_float(dtype) && dtype != DZ_F64; }
 
 static layout layout_of(dz_dtype dtype, unsigned shift) {
     unsigned bits = (unsigned)dz_dtype_size(dtype) * 8 - 1 - shift;

@@ -44,6 +44,7 @@ void dz_checkpoint_free(dz_checkpoint *ck) {
     free_sides(ck->sides, ck->nsides);
     free_sides(ck->others, ck->nothers);
     free(ck->by_name);
+    free(ck->same);
     dz_buf_free(&ck->notes);
     free(ck->path);
     free(ck);
@@ -113,6 +114,32 @@ static int compare_tensor_names(const void *x, const void *y, void *arg) {
     return strcmp(t[*(const uint32_t *)x].name, t[*(const uint32_t *)y].name);
 }
 
+static int by_place(const void *x, const void *y, void *arg) {
+    const dz_tensor *t = arg, *a = &t[*(const uint32_t *)x], *b = &t[*(const uint32_t *)y];
+    if (a->shard != b->shard) return a->shard < b->shard ? -1 : 1;
+    if (a->offset != b->offset) return a->offset < b->offset ? -1 : 1;
+    if (a->nbytes != b->nbytes) return a->nbytes < b->nbytes ? -1 : 1;
+    return *(const uint32_t *)x < *(const uint32_t *)y ? -1 : 1;
+}
+
+int dz_same_kind(const dz_tensor *a, const dz_tensor *b) {
+    return a->nbytes == b->nbytes && strcmp(a->dtype_name, b->dtype_name) == 0 && dz_same_shape(a, b);
+}
+
+/* Tensors that are one in the file: tied weights of a PyTorch file. */
+static dz_rc find_shared(dz_checkpoint *ck, dz_error *err) {
+    uint32_t *order = dz_alloc_raw(ck->ntensors, sizeof *order, err);
+    ck->same = dz_alloc_raw(ck->ntensors, sizeof *ck->same, err);
+    for (uint32_t i = 0; err->rc == DZ_OK && i < ck->ntensors; i++) ck->same[i] = order[i] = i;
+    if (err->rc == DZ_OK) qsort_r(order, ck->ntensors, sizeof *order, by_place, ck->tensors);
+    for (size_t i = 1; err->rc == DZ_OK && i < ck->ntensors; i++) {
+        const dz_tensor *a = &ck->tensors[order[i - 1]], *b = &ck->tensors[order[i]];
+        if (b->nbytes && a->shard == b->shard && a->offset == b->offset && dz_same_kind(a, b)) ck->same[order[i]] = ck->same[order[i - 1]];
+    }
+    free(order);
+    return err->rc;
+}
+
 dz_rc dz_checkpoint_parse(dz_checkpoint *ck, dz_error *err) {
     for (size_t i = 0; i < ck->nshards; i++) {
         dz_shard *s = &ck->shards[i];
@@ -134,7 +161,7 @@ dz_rc dz_checkpoint_parse(dz_checkpoint *ck, dz_error *err) {
             return dz_fail(err, DZ_EFAIL, "%s: tensor '%s' is in both %s and %s", ck->path, a->name, ck->shards[a->shard].file,
                            ck->shards[b->shard].file);
     }
-    return DZ_OK;
+    return find_shared(ck, err);
 }
 
 static int compare_text(const void *x, const void *y) { return strcmp(*(char *const *)x, *(char *const *)y); }

@@ -34,6 +34,8 @@ typedef struct dz_checkpoint {
     dz_tensor *tensors; /* in the order of their bytes, shard after shard */
     size_t ntensors;
     uint32_t *by_name;   /* tensor numbers sorted by name */
+    uint32_t *same;      /* the first tensor known to have the same bytes, type and shape: itself, unless shared in a PyTorch file or
+                          * found by dz_find_twins */
     dz_side_file *sides; /* config, tokenizer and the like: kept in the archive */
     size_t nsides;
     dz_side_file *others; /* files and folders that are not kept: reported, never silently skipped */
@@ -58,6 +60,9 @@ int64_t dz_checkpoint_find(const dz_checkpoint *ck, const char *name);
 
 /* Reads bytes [first, first + len) of a tensor. */
 dz_rc dz_checkpoint_read(dz_checkpoint *ck, size_t tensor, uint64_t first, size_t len, void *dst, dz_error *err);
+
+/* The same dtype, shape and size. */
+int dz_same_kind(const dz_tensor *a, const dz_tensor *b);
 
 uint64_t dz_checkpoint_nbytes(const dz_checkpoint *ck); /* of all tensors */
 

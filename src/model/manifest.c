@@ -1,5 +1,6 @@
 #include "model/manifest.h"
 
+#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -112,4 +113,26 @@ void dz_manifest_free(dz_manifest *m) {
     free(m->base);
     free(m->path);
     free(m);
+}
+
+/* Appends head, the path quoted, and tail. */
+static void put_path(dz_buf *out, const char *head, const char *path, const char *tail, dz_error *err) {
+    json_t *json = json_string(path);
+    char *quoted = json ? json_dumps(json, JSON_ENCODE_ANY) : NULL;
+    if (!json) dz_fail(err, DZ_EFAIL, "%s: a path that is not UTF-8 cannot stand in a manifest", path);
+    char *line = quoted ? dz_format(err, "%s%s%s", head, quoted, tail) : NULL;
+    if (line) dz_buf_put(out, line, strlen(line), err);
+    free(line);
+    free(quoted);
+    json_decref(json);
+}
+
+dz_rc dz_manifest_text(const dz_manifest *m, dz_buf *out, dz_error *err) {
+    put_path(out, "base: ", m->base, "\ntasks:\n", err);
+    for (size_t i = 0; i < m->ntasks && err->rc == DZ_OK; i++) {
+        char *head = dz_format(err, "  - {name: \"%s\", path: ", m->tasks[i].name);
+        if (head) put_path(out, head, m->tasks[i].path, "}\n", err);
+        free(head);
+    }
+    return err->rc;
 }

@@ -18,6 +18,9 @@ typedef struct dz_manifest {
 dz_rc dz_manifest_load(const char *path, dz_manifest **out, dz_error *err);
 void dz_manifest_free(dz_manifest *manifest);
 
+/* The text of a manifest; its paths are taken as they are. */
+dz_rc dz_manifest_text(const dz_manifest *manifest, dz_buf *out, dz_error *err);
+
 /* A task's name becomes an HDF5 group and a directory: letters, digits and . _ + - only, at most 128, not starting with a dot. */
 int dz_task_name_ok(const char *name);
 

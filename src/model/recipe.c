@@ -90,9 +90,12 @@ static const char *const ROUNDINGS[] = {"nearest", "systematic", NULL};
 static const char *const POSITIONS[] = {"seeded", "golomb", NULL};
 static const char *const TRACENORMS[] = {"slq", "exact", "off", NULL};
 static const char *const NONFINITES[] = {"error", "lossless", NULL};
-static const char *const POLICIES[] = {"lossless", "ultradelta", "drop", NULL};
+static const char *const POLICIES[] = {"lossless", "ultradelta", "drop", NULL}; /* what a rule may say */
 
-const char *dz_policy_name(dz_policy policy) { return policy == DZ_POLICY_EQUAL ? "equal" : POLICIES[policy]; }
+const char *dz_policy_name(dz_policy policy) {
+    static const char *const names[] = {"lossless", "ultradelta", "drop", "equal", "absent", "tied"};
+    return names[policy];
+}
 
 static int choose(const char *where, const char *key, const char *value, const char *const *names, dz_error *err) {
     char known[128] = "";

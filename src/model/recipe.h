@@ -8,7 +8,9 @@ typedef enum dz_policy { /* on disk */
                          DZ_POLICY_LOSSLESS = 0,
                          DZ_POLICY_ULTRADELTA = 1,
                          DZ_POLICY_DROP = 2,
-                         DZ_POLICY_EQUAL = 3 /* never in a recipe: a lossless tensor that turned out to equal its base */
+                         DZ_POLICY_EQUAL = 3,  /* never in a recipe: a lossless tensor that turned out to equal its base */
+                         DZ_POLICY_ABSENT = 4, /* nor this: the base has the tensor, the task has not */
+                         DZ_POLICY_TIED = 5    /* nor this: the bytes are another tensor's of the task */
 } dz_policy;
 
 typedef enum dz_method {

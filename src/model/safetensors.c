@@ -53,6 +53,20 @@ static dz_rc parse_offsets(const char *path, dz_tensor *t, const json_t *offsets
     return DZ_OK;
 }
 
+/* The format's types that are bytes to us, with the bits of an element. Any other name is made up. */
+static const struct {
+    const char *name;
+    uint64_t bits;
+} OPAQUE_TYPES[] = {{"F4", 4}, {"F6_E2M3", 6}, {"F6_E3M2", 6}, {"F8_E8M0", 8}, {"F8_E4M3FNUZ", 8}, {"F8_E5M2FNUZ", 8}, {"C64", 64}};
+
+static uint64_t bits_of(const dz_tensor *t) {
+    if (t->dtype != DZ_OPAQUE) return 8 * (uint64_t)dz_dtype_size(t->dtype);
+    for (size_t i = 0; i < sizeof OPAQUE_TYPES / sizeof *OPAQUE_TYPES; i++) {
+        if (strcmp(OPAQUE_TYPES[i].name, t->dtype_name) == 0) return OPAQUE_TYPES[i].bits;
+    }
+    return 0;
+}
+
 static dz_rc parse_tensor(const char *path, const char *name, const json_t *entry, uint64_t data_len, dz_tensor *t, dz_error *err) {
     if (!(t->name = dz_strdup(name, err))) return err->rc;
     if (name[0] == '\0') return dz_fail(err, DZ_EFAIL, "%s: a tensor has an empty name", path);
@@ -64,14 +78,14 @@ static dz_rc parse_tensor(const char *path, const char *name, const json_t *entr
     dz_rc rc = parse_shape(path, t, json_object_get(entry, "shape"), err);
     if (rc == DZ_OK) rc = parse_offsets(path, t, json_object_get(entry, "data_offsets"), data_len, err);
     if (rc != DZ_OK) return rc;
-    uint64_t want;
-    if (t->dtype == DZ_OPAQUE) {
-        t->count = t->nbytes;
-    } else if (__builtin_mul_overflow(t->count, (uint64_t)dz_dtype_size(t->dtype), &want) || want != t->nbytes) {
+    uint64_t want, bits = bits_of(t);
+    if (bits == 0) return dz_fail(err, DZ_EFAIL, "%s: tensor '%s': '%s' is no dtype of safetensors", path, name, dtype);
+    if (__builtin_mul_overflow(t->count, bits, &want) || want % 8 != 0 || want / 8 != t->nbytes) {
         char shape[DZ_SHAPE_TEXT];
         return dz_fail(err, DZ_EFAIL, "%s: tensor '%s': shape %s of %s does not fill its %llu bytes", path, name, dz_shape_text(t, shape),
                        dtype, (unsigned long long)t->nbytes);
     }
+    if (t->dtype == DZ_OPAQUE) t->count = t->nbytes;
     return DZ_OK;
 }
 

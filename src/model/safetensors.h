@@ -15,7 +15,7 @@
 typedef struct dz_tensor {
     char *name;
     char dtype_name[DZ_DTYPE_NAME]; /* as in the file */
-    dz_dtype dtype;                 /* DZ_OPAQUE when the name is not known */
+    dz_dtype dtype;                 /* DZ_OPAQUE for those that are bytes to us */
     uint32_t ndim;
     uint64_t shape[DZ_MAX_NDIM];
     uint64_t count;  /* elements; bytes for DZ_OPAQUE */

@@ -24,7 +24,7 @@ static void widen(float *restrict dst, const void *restrict src, dz_dtype dtype,
         for (; i < count; i++) dst[i] = dz_f16_to_float(h[i]);
         return;
     }
-    memcpy(dst, src, 4 * count);
+    dz_widen(dst, src, dtype, count); /* F32, and types that are seldom met */
 }
 
 static void narrow(void *restrict dst, const float *restrict src, dz_dtype dtype, size_t count) {
@@ -47,7 +47,7 @@ static void narrow(void *restrict dst, const float *restrict src, dz_dtype dtype
         for (; i < count; i++) h[i] = dz_float_to_f16(src[i]);
         return;
     }
-    memcpy(dst, src, 4 * count);
+    dz_narrow(dst, src, dtype, count);
 }
 
 static void range(dz_range *out, const float *restrict task, const float *restrict base, size_t count) {

@@ -1,7 +1,7 @@
 /* The loops that touch every element, compiled once for each instruction set and picked at run time. Every variant gives the same bits:
  * only elementwise float operations, integer reductions, no contraction (tests/unit/test_kernels.c compares them all).
  *
- * Preconditions are asserted by the callers: counts in elements, no overlap, dtype is F32, F16 or BF16 (dz_dtype_is_float).
+ * Preconditions are asserted by the callers: counts in elements, no overlap, dtype is a float type (dz_dtype_is_float).
  */
 #ifndef DZ_NUMERIC_KERNELS_H
 #define DZ_NUMERIC_KERNELS_H

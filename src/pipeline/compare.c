@@ -50,7 +50,7 @@ static void add_tile(compare *c, size_t row, dz_dtype dtype, dz_dtype base_dtype
 }
 
 static dz_rc compare_tile(compare *c, size_t i, int64_t tensor, uint32_t tile, dz_error *err) {
-    const dz_index_row *row = &c->task->rows[i];
+    const dz_index_row *row = dz_row_source(c->task, &c->task->rows[i]);
     const dz_catalog *cat = c->archive->catalog;
     dz_pair_tiles tiles = dz_row_work(cat, row);
     dz_tensor t = dz_tensor_of_row(&cat->tensors[row->tensor]);
@@ -127,7 +127,7 @@ static dz_rc walk(compare *c, const int64_t *tensor, dz_progress *progress, dz_e
     uint64_t number = 0;
     for (size_t i = 0; i < c->task->nrows && err->rc == DZ_OK; i++) {
         if (tensor[i] < 0) continue;
-        dz_pair_tiles tiles = dz_row_work(c->archive->catalog, &c->task->rows[i]);
+        dz_pair_tiles tiles = dz_row_work(c->archive->catalog, dz_row_source(c->task, &c->task->rows[i]));
         for (uint32_t tile = 0; tile < tiles.ntiles && err->rc == DZ_OK; tile++, number++) {
             if (number % (uint64_t)c->world->size != (uint64_t)c->world->rank) continue;
             compare_tile(c, i, tensor[i], tile, err);

@@ -13,6 +13,7 @@
 #include "parallel/watchdog.h"
 #include "pipeline/job.h"
 #include "pipeline/publish.h"
+#include "pipeline/twins.h"
 #include "pipeline/version.h"
 
 const char *const DZ_PHASE_NAMES[DZ_PHASES] = {"open", "statistics", "histogram", "code", "trace norm", "write"};
@@ -158,6 +159,7 @@ static dz_rc open_job(dz_job *job, dz_error *err) {
     if ((rc = dz_zoo_open(world, job->opt->manifest, &job->opt->recipe, &job->zoo, err)) != DZ_OK) return rc;
     if ((rc = dz_agree(world, world->rank == 0 ? check_no_input(job, err) : DZ_OK, err)) != DZ_OK) return rc;
     if ((rc = dz_job_open_archive(job, err)) != DZ_OK || job->zoo.ntasks == 0) return rc;
+    if ((rc = dz_find_twins(world, job->zoo.tasks, job->zoo.ntasks, err)) != DZ_OK) return rc;
     rc = dz_plan_make(job->zoo.base, job->zoo.tasks, job->zoo.names, job->zoo.ntasks, job->zoo.recipe, world->size, &job->plan, err);
     if ((rc = dz_agree(world, rc, err)) != DZ_OK) return rc;
     if ((rc = dz_agree(world, prepare(job, err), err)) != DZ_OK) return rc;
@@ -206,7 +208,7 @@ static void collect_notes(const dz_job *job, dz_buf *notes, dz_error *err) {
         for (size_t i = plan->first_pair[t]; i < plan->first_pair[t + 1]; i++) {
             const dz_pair *pair = &plan->pairs[i];
             dropped += pair->policy == DZ_POLICY_DROP;
-            differs += !(pair->policy == DZ_POLICY_EQUAL || pair->policy == DZ_POLICY_DROP);
+            differs += pair->policy == DZ_POLICY_LOSSLESS || pair->policy == DZ_POLICY_ULTRADELTA;
             if (pair->policy == DZ_POLICY_LOSSLESS && pair->lossy >= 0)
                 add_note(notes, err, "task '%s': tensor '%s' holds NaN or infinity: kept exactly\n", job->zoo.names[t],
                          dz_pair_tensor(plan, pair)->name);

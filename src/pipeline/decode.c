@@ -105,16 +105,24 @@ static void level_deltas(const dz_task_entry *task, const dz_index_row *row, flo
     for (unsigned g = 0; g < 1U << row->bits; g++) delta[g] = scale * dz_level_value(&grid, g);
 }
 
-/* out[i] = task type of (base + delta of its level), at the kept places. The sum is taken from the base's own value, in float. */
+/* out[i] = task type of (base + delta of its level), at the kept places. The sum is taken from the base's own value: in float, for an F64
+ * task in double, so that nothing of an F64 base is lost. */
 static void add_kept(const dz_decoder *d, const dz_task_entry *task, const dz_index_row *row, const float *delta, const uint8_t *base,
                      dz_dtype from, uint8_t *out, dz_dtype to) {
     size_t in = dz_dtype_size(from), size = dz_dtype_size(to);
     float scale = task->gamma * row->scale;
     for (size_t i = 0; i < d->kept.count; i++) {
-        float x;
+        float x, change = row->bits > 8 ? scale * d->kept.value[i] : delta[d->kept.level[i]];
         size_t at = d->kept.index[i];
+        if (to == DZ_F64) { /* `out` holds the base's value already */
+            double y;
+            memcpy(&y, out + at * size, sizeof y);
+            y += (double)change;
+            memcpy(out + at * size, &y, sizeof y);
+            continue;
+        }
         dz_widen(&x, base + at * in, from, 1);
-        x += row->bits > 8 ? scale * d->kept.value[i] : delta[d->kept.level[i]];
+        x += change;
         dz_narrow(out + at * size, &x, to, 1);
     }
 }

@@ -92,7 +92,7 @@ int deltazoo_restore(deltazoo_archive *a, size_t task, size_t index, void *dst, 
     } else if (!a->has_decoder) {
         dz_fail(&err, DZ_EUSAGE, "deltazoo_set_base comes before deltazoo_restore");
     } else {
-        const dz_index_row *row = &c->tasks[task].rows[index];
+        const dz_index_row *row = dz_row_source(&c->tasks[task], &c->tasks[task].rows[index]);
         dz_pair_tiles tiles = dz_row_work(c, row);
         dz_tensor t = dz_tensor_of_row(&c->tensors[row->tensor]);
         for (uint32_t tile = 0; tile < tiles.ntiles && err.rc == DZ_OK; tile++)

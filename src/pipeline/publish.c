@@ -91,8 +91,10 @@ static dz_rc add_rows(const dz_job *job, dz_catalog *c, size_t task, const uint3
         if (row->policy == DZ_POLICY_ULTRADELTA) fill_lossy_row(job, pair, row, t);
         t->payload_len += row->length;
         t->source_bytes += tensor->nbytes;
+        if (row->policy == DZ_POLICY_TIED) row->kept = pair->tied; /* rows are numbered as the checkpoint's tensors */
         int64_t same = dz_checkpoint_find(job->zoo.base, tensor->name);
         if (same >= 0) seen[same] = 1;
+        if (pair->base >= 0) seen[pair->base] = 1;
     }
     for (size_t b = 0; b < nbase; b++) {
         if (!seen[b])

@@ -36,7 +36,8 @@ dz_rc dz_job_set_grids(dz_job *job, const int32_t *extremes, dz_error *err) {
         int finite = dz_range_finite(range) && isfinite(hi - lo);
         if (finite) {
             set_grid(job->zoo.recipe, pair, lo, hi, &job->lossy[i]);
-            if (lo == 0 && hi == 0 && pair->tiles.extra.ntiles == 0) pair->policy = DZ_POLICY_EQUAL;
+            int f64 = dz_pair_tensor(plan, pair)->dtype == DZ_F64; /* its deltas may vanish only in f32 */
+            if (lo == 0 && hi == 0 && pair->tiles.extra.ntiles == 0 && !f64) pair->policy = DZ_POLICY_EQUAL;
         } else if (job->zoo.recipe->nonfinite == DZ_NONFINITE_LOSSLESS) {
             pair->policy = DZ_POLICY_LOSSLESS;
         } else {

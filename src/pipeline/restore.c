@@ -284,7 +284,7 @@ static dz_rc fill(restore *r, dz_progress *progress, dz_error *err) {
     dz_buf out = {0};
     double walked = 0, total = (double)r->nbytes;
     for (size_t i = 0; i < r->ntensors && err->rc == DZ_OK; i++) {
-        const dz_index_row *row = &r->task->rows[r->tensors[i].row];
+        const dz_index_row *row = dz_row_source(r->task, &r->task->rows[r->tensors[i].row]);
         dz_pair_tiles tiles = dz_row_work(c, row);
         size_t size = dz_dtype_size(dz_tensor_of_row(&c->tensors[row->tensor]).dtype);
         for (uint32_t tile = 0; tile < tiles.ntiles && err->rc == DZ_OK; tile++) {
@@ -419,9 +419,9 @@ static dz_rc open_decoder(restore *r, dz_error *err) {
     const dz_catalog *c = r->archive->catalog;
     uint8_t *needed = dz_alloc(c->nbase, 1, err);
     for (size_t i = 0; needed && i < r->task->nrows; i++) {
-        const dz_index_row *row = &r->task->rows[i];
-        if (row->base == DZ_NO_BASE || row->policy == DZ_POLICY_ABSENT) continue;
-        needed[row->base] = !r->opt->tensors || fnmatch(r->opt->tensors, c->tensors[row->tensor].name, 0) == 0;
+        const dz_index_row *row = &r->task->rows[i], *source = dz_row_source(r->task, row);
+        if (source->base == DZ_NO_BASE || row->policy == DZ_POLICY_ABSENT) continue;
+        needed[source->base] |= !r->opt->tensors || fnmatch(r->opt->tensors, c->tensors[row->tensor].name, 0) == 0;
     }
     if (needed) dz_decoder_open(&r->decoder, r->archive, r->base, needed, err);
     free(needed);

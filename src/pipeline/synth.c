@@ -24,7 +24,8 @@
 
 static dz_rc check_options(const dz_synth_options *opt, dz_error *err) {
     if (opt->tasks < 1 || opt->tasks > MAX_TASKS) dz_fail_more(err, DZ_EUSAGE, "%d tasks cannot be had: 1 to %d", opt->tasks, MAX_TASKS);
-    if (!dz_dtype_is_float(opt->dtype)) dz_fail_more(err, DZ_EUSAGE, "the element type must be f32, f16 or bf16");
+    if (opt->dtype != DZ_F32 && opt->dtype != DZ_F16 && opt->dtype != DZ_BF16)
+        dz_fail_more(err, DZ_EUSAGE, "the element type must be f32, f16 or bf16");
     if (!opt->out_dir || !opt->out_dir[0]) dz_fail_more(err, DZ_EUSAGE, "no directory to write to");
     return err->rc;
 }

@@ -4,6 +4,7 @@
 #define DZ_PLAN_PLAN_H
 
 #include "model/recipe.h"
+#include "plan/match.h"
 #include "plan/tiles.h"
 
 #define DZ_NO_PAIR UINT32_MAX
@@ -12,6 +13,8 @@
 typedef struct dz_pair {
     uint32_t task, tensor; /* numbers of the task and of the tensor in its checkpoint */
     int64_t base;          /* number of the base tensor it is coded against, or -1 */
+    dz_match match;        /* how that was found */
+    uint32_t tied;         /* policy tied: the tensor of its checkpoint that has its bytes */
     dz_policy policy;
     int bits;        /* lossy: levels of 2^bits */
     double sparsity; /* NaN: by allocation */

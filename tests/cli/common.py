@@ -202,7 +202,7 @@ def hashes(folder):
     return {os.path.relpath(os.path.join(w, f), folder): sha256(os.path.join(w, f)) for w, _, files in os.walk(folder) for f in files}
 
 
-SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I8": 1, "U8": 1, "BOOL": 1}
+SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "I64": 8, "I32": 4, "I8": 1, "U8": 1, "BOOL": 1}
 
 
 def st_raw(header, data=b"", length=None):
@@ -247,9 +247,23 @@ def st_head(path):
     return raw[:8 + struct.unpack("<Q", raw[:8])[0]]
 
 
+def f8_values(dtype):
+    """The finite values of the positive codes, ascending."""
+    if dtype == "F8_E5M2":
+        return (np.arange(124, dtype=np.uint16) << np.uint16(8)).view(np.float16).astype(np.float32)
+    codes = np.arange(127)
+    return np.where(codes < 8, codes / 512, (8 + codes % 8) * 2.0 ** (codes // 8 - 10)).astype(np.float32)
+
+
 def to_dtype(x, dtype):
-    """float32 array to the bytes of a dtype, rounded to nearest even."""
+    """float32 array to the bytes of a dtype, rounded to nearest (even, but for F8)."""
     x = np.ascontiguousarray(x, dtype=np.float32)
+    if dtype == "F64":
+        return x.astype(np.float64).tobytes()
+    if dtype.startswith("F8"):
+        values = f8_values(dtype)
+        codes = np.searchsorted((values[1:] + values[:-1]) / 2, np.abs(x)).astype(np.uint8)
+        return (codes | np.signbit(x).astype(np.uint8) << np.uint8(7)).tobytes()
     if dtype == "F32":
         return x.tobytes()
     if dtype == "F16":
@@ -259,6 +273,11 @@ def to_dtype(x, dtype):
 
 
 def to_float(data, dtype):
+    if dtype == "F64":
+        return np.frombuffer(data, np.float64).astype(np.float32)
+    if dtype.startswith("F8"):
+        codes, values = np.frombuffer(data, np.uint8), np.append(f8_values(dtype), [np.nan] * 4)
+        return (np.where(codes > 127, -1, 1) * values[codes & 127]).astype(np.float32)
     if dtype == "F32":
         return np.frombuffer(data, np.float32)
     if dtype == "F16":

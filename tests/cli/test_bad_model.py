@@ -1,6 +1,8 @@
 """Models that are missing, broken, hostile or do not fit the recipe: exit 1, one line that names file, tensor and value, with 1, 3 and 7 ranks."""
+import io
 import json
 import os
+import zipfile
 
 import numpy as np
 
@@ -48,6 +50,9 @@ HOSTILE = {
     "no_shape": (st_raw('{"t": {"dtype": "U8", "data_offsets": [0, 4]}}', b"\0" * 4), "'t'", "shape"),
     "no_offsets": (st_raw('{"t": {"dtype": "U8", "shape": [4]}}', b"\0" * 4), "'t'", "offsets"),
     "three_offsets": (st_raw('{"t": {"dtype": "U8", "shape": [4], "data_offsets": [0, 4, 8]}}', b"\0" * 8), "'t'", "offsets"),
+    "dtype_made_up": (one("F17", [4], 0, 4, b"\0" * 4), "'t'", "'F17' is no dtype"),
+    "dtype_in_small_letters": (one("f32", [1], 0, 4, b"\0" * 4), "'t'", "'f32' is no dtype"),
+    "dtype_of_half_bytes": (one("F4", [3], 0, 2, b"\0" * 2), "'t'", "[3]", "2 bytes"),
     "overlapping_offsets": (st_raw(st_header([("t", "U8", [8], 0, 8), ("u", "U8", [8], 4, 12)]), b"\0" * 12), "'t'", "'u'"),
     "gapped_offsets": (st_raw(st_header([("t", "U8", [4], 0, 4), ("u", "U8", [4], 8, 12)]), b"\0" * 12), "'u'", "4 bytes"),
     "gap_before_the_first": (st_raw(st_header([("t", "U8", [4], 4, 8)]), b"\0" * 8), "'t'", "4 bytes"),
@@ -205,6 +210,7 @@ def broken_index(text):
 test_index_not_json = broken_index("{")
 test_index_without_weight_map = broken_index("{}")
 test_index_empty = broken_index("")
+test_index_lists_a_tensor_twice = broken_index(f'{{"weight_map": {{"{Q}": "a.safetensors", "{Q}": "b.safetensors"}}}}')
 test_index_weight_map_an_array = broken_index('{"weight_map": ["a.safetensors"]}')
 
 
@@ -219,6 +225,42 @@ def test_stray_shard_beside_an_index_is_named_and_left_out(folder):
         check(any("stray.safetensors" in n for n in r.lines("note")), f"no note names the stray file: {r}")
     good(["restore", "a.h5", "--task", "one", "--base", "base", "-o", "r"], cwd=folder)
     equal(hashes(f"{folder}/r"), want, "restored files")
+
+
+# --------------------------------------------------------------------------------------------------- PyTorch files
+
+def torch_file(pickle, kind=zipfile.ZIP_STORED):
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", kind) as file:
+        file.writestr("archive/data.pkl", b"\x80\x02" + pickle)
+        file.writestr("archive/version", b"3\n")
+    return out.getvalue()
+
+
+TORCH = {
+    "foreign_global": (torch_file(b"cposix\nsystem\nX\x0e\0\0\0touch executed\x85R."), "global 'posix.system' is not allowed"),
+    "foreign_global_deep_in_a_dict": (torch_file(b"}X\1\0\0\0acbuiltins\neval\ns."), "global 'builtins.eval' is not allowed"),
+    "bomb_of_marks": (torch_file(b"(" * 1000 + b"."), "more than the 64 objects"),
+    "bomb_of_depth": (torch_file(b"N" + b"\x85" * 1000 + b"."), "nested deeper"),
+    "bomb_of_objects": (torch_file(b"N" * 5_000_000 + b"."), "objects that are allowed"),
+    "bomb_of_a_length": (torch_file(b"\x8d" + b"\xff" * 8 + b"."), "cut short"),
+    "bomb_in_a_compressed_entry": (torch_file(b"N" * 50_000_000, zipfile.ZIP_DEFLATED), "is compressed"),
+    "persistent_id_of_an_object": (torch_file(b"NQ."), "data.pkl"),
+}
+
+
+def torch_case(content, *wanted):
+    def test(folder):
+        SmallZoo(folder)
+        os.remove(f"{folder}/{MODEL}")
+        write(f"{folder}/one/pytorch_model.bin", content)
+        refused(folder, COMPRESS, 1, "one/pytorch_model.bin", *wanted)
+
+    return with_scratch(test)
+
+
+for key, (content, *wanted) in TORCH.items():
+    globals()["test_torch_" + key] = torch_case(content, *wanted)
 
 
 # --------------------------------------------------------------------------------------------- shapes, types, values
@@ -268,11 +310,11 @@ def test_extra_rows_under_a_lossy_rule_come_back_exactly(folder):
 
 
 @with_scratch
-def test_unknown_dtype_is_kept_exactly(folder):
+def test_dtypes_that_are_bytes_are_kept_exactly(folder):
     zoo = SmallZoo(folder)
-    zoo.base.append(("odd.weight", "F4_E2M1", (6, 5), bytes(range(15))))
+    zoo.base.append(("odd.weight", "F4", (6, 5), bytes(range(15))))
     zoo.put("base", zoo.base)
-    zoo.put("one", zoo.tasks["one"] + [("odd.weight", "F4_E2M1", (6, 5), bytes(range(100, 115))), ("own.weight", "X9", (3,), b"\xff" * 7)])
+    zoo.put("one", zoo.tasks["one"] + [("odd.weight", "F4", (6, 5), bytes(range(100, 115))), ("own.weight", "F8_E8M0", (7,), b"\xff" * 7)])
     want = hashes(f"{folder}/one")
     for ranks in (1, 3):
         zoo.compress("a.h5", "--force", "--recipe", "lossless", ranks=ranks)

@@ -28,6 +28,9 @@ def test_every_example_runs(folder):
     os.rename(f"{folder}/task-2", f"{folder}/code")
     with open(f"{folder}/zoo.yaml", "w") as f:
         f.write("base: base\ntasks:\n  - {name: math, path: math}\n  - {name: code, path: code}\n")
+    os.makedirs(f"{folder}/models")
+    for name in "base", "math", "code":
+        os.symlink(f"../{name}", f"{folder}/models/{name}")
     path = f"{os.path.dirname(DELTAZOO)}:{os.environ['PATH']}"
     lines = examples()
     check(len(lines) >= 2 * len(commands()) - 4, f"only {len(lines)} examples")

@@ -23,11 +23,15 @@ import zstandard
 
 NONE = 4294967295
 TILE = 4194304
-LOSSLESS, ULTRADELTA, DROP, EQUAL, ABSENT = range(5)
+LOSSLESS, ULTRADELTA, DROP, EQUAL, ABSENT, TIED = range(6)
 SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "I64": 8, "I32": 4, "I16": 2, "I8": 1,
          "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1}
 UINTS = {1: np.uint8, 2: np.dtype("<u2"), 4: np.dtype("<u4"), 8: np.dtype("<u8")}
-FLOATS = ("F32", "F16", "BF16")
+PREFIXES = "base_model. model. module. _orig_mod. transformer. language_model. gpt_neox. bert. roberta. distilbert. backbone.".split()
+HEADS = "lm_head.weight embed_out.weight lm_head.decoder.weight cls.predictions.decoder.weight".split()
+EMBEDDINGS = ("embed_tokens.weight decoder.embed_tokens.weight wte.weight word_embeddings.weight embed_in.weight "
+              "embeddings.word_embeddings.weight shared.weight").split()
+FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
 
 
 class Damaged(Exception):
@@ -205,7 +209,46 @@ def to_f32(raw, dtype):
         values = np.frombuffer(raw, "<f2").astype(np.float32)
         values.view(np.uint32)[np.isnan(values)] |= np.uint32(0x400000)
         return values
-    return (np.frombuffer(raw, "<u2").astype(np.uint32) << np.uint32(16)).view(np.float32)
+    if dtype == "BF16":
+        return (np.frombuffer(raw, "<u2").astype(np.uint32) << np.uint32(16)).view(np.float32)
+    if dtype == "F64":
+        bits = np.frombuffer(raw, "<u8")
+        with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+            values = bits.view("<f8").astype(np.float32)
+        nan = np.isnan(values)
+        quiet = (bits >> np.uint64(32)) & np.uint64(0x80000000) | np.uint64(0x7FC00000) | (bits >> np.uint64(29)) & np.uint64(0x3FFFFF)
+        values.view(np.uint32)[nan] = quiet[nan].astype(np.uint32)
+        return values
+    codes = np.frombuffer(raw, np.uint8)
+    if dtype == "F8_E5M2":
+        return to_f32((codes.astype("<u2") << np.uint16(8)).tobytes(), "F16")
+    values = E4M3[codes & 127].astype(np.float32)
+    return (values.view(np.uint32) | (codes >> 7).astype(np.uint32) << np.uint32(31)).view(np.float32)
+
+
+def f8_values(mantissa, bias):
+    """What the codes 0 .. 127 stand for, were there no NaN and no infinity."""
+    exponent, rest = np.arange(128) >> mantissa, np.arange(128) & ((1 << mantissa) - 1)
+    return np.where(exponent > 0, (1 + rest / 2.0**mantissa) * 2.0**(exponent - bias), rest / 2.0**mantissa * 2.0**(1 - bias))
+
+
+E4M3, E5M2 = f8_values(3, 7), f8_values(2, 15)
+E4M3[127] = np.nan
+
+
+def to_f8(values, dtype):
+    """The codes of f32 values: of the two nearest the nearer one, of two as near the even one."""
+    known = E4M3[:127] if dtype == "F8_E4M3" else E5M2[:125]  # the latter with infinity, as if it were 65536
+    size, bits, nan = np.abs(values.astype(np.float64)), values.view(np.uint32), np.isnan(values)
+    size[nan] = 0
+    high = np.clip(np.searchsorted(known, size), 1, len(known) - 1)
+    below, above = size - known[high - 1], known[high] - size
+    codes = np.where((below < above) | (below == above) & (high % 2 == 1), high - 1, high).astype(np.uint8)
+    if dtype == "F8_E4M3":
+        codes[nan | np.isinf(values)] = 127
+    else:
+        codes[nan] = (0x7E | bits[nan] >> np.uint32(21) & np.uint32(3)).astype(np.uint8)
+    return (codes | (bits >> np.uint32(31) << np.uint32(7)).astype(np.uint8)).tobytes()
 
 
 def from_f32(values, dtype):
@@ -220,6 +263,14 @@ def from_f32(values, dtype):
         quiet = (bits >> np.uint32(16) & np.uint32(0x8000)) | np.uint32(0x7E00) | (bits >> np.uint32(13) & np.uint32(0x1FF))
         half[nan] = quiet[nan]
         return half.astype("<u2").tobytes()
+    if dtype in ("F8_E4M3", "F8_E5M2"):
+        return to_f8(values, dtype)
+    if dtype == "F64":
+        wide = values.astype("<f8")
+        quiet = (bits & np.uint32(0x80000000)).astype(np.uint64) << np.uint64(32) | np.uint64(0x7FF8000000000000) | \
+            (bits & np.uint32(0x3FFFFF)).astype(np.uint64) << np.uint64(29)
+        wide.view("<u8")[nan] = quiet[nan]
+        return wide.tobytes()
     rounded = (bits.astype(np.uint64) + 0x7FFF + (bits >> np.uint32(16) & np.uint32(1))) >> np.uint64(16)
     rounded = rounded.astype(np.uint16)
     rounded[nan] = (bits[nan] >> np.uint32(16)).astype(np.uint16) | np.uint16(0x40)
@@ -532,6 +583,14 @@ class Base:
 # ----------------------------------------------------------------------------------------------------------------------------------------- archive
 
 
+def bare_name(name):
+    """The name without the prefixes that wrappers put before it."""
+    for prefix in PREFIXES:
+        if name.startswith(prefix) and len(name) > len(prefix):
+            return bare_name(name[len(prefix):])
+    return name
+
+
 def text(value):
     return value.decode("utf-8") if isinstance(value, bytes) else str(value)
 
@@ -586,6 +645,22 @@ class Archive:
         self.fingerprint = text(self.file["base"].attrs["fingerprint"])
         need(hasher.hexdigest() == self.fingerprint, "the base's fingerprint is not that of its digests")
 
+    def base_for(self, tensor):
+        """The base tensor that the writer's rule gives for a task's tensor; None for none."""
+        def fits(base):
+            return (tensor.dtype == base.dtype or tensor.dtype in FLOATS and base.dtype in FLOATS) and tensor.ndim == base.ndim and tensor.shape[1:] == base.shape[1:]
+
+        def only(bare):
+            found = [base for base in self.base if bare_name(base.name) == bare]
+            return found[0] if len(found) == 1 and fits(found[0]) else None
+
+        for base in self.base:
+            if base.name == tensor.name:
+                return base
+        bare = bare_name(tensor.name)
+        names = [bare] + (EMBEDDINGS if bare in HEADS and not any(bare_name(base.name) == bare for base in self.base) else [])
+        return next((base for base in map(only, names) if base), None)
+
     def tasks(self):
         return sorted(self.file["tasks"])
 
@@ -616,13 +691,19 @@ class Archive:
             need(row.policy == ABSENT or not absent, f"{name}: row {number} follows an absent tensor")
             absent = row.policy == ABSENT
             if row.base is not None:
-                need(row.base_number not in in_base, f"{name}: a base tensor occurs twice")
+                need(row.policy != ABSENT or row.base_number not in in_base, f"{name}: {row.tensor.name} is absent, and a row's base")
                 in_base.add(row.base_number)
             need(row.offset == at, f"{name}: the region of {row.tensor.name} begins at {row.offset}, not {at}")
             at += row.length
             rows.append(row)
         need(at == len(payload), f"{name}: the payload has {len(payload)} bytes, its regions {at}")
-        need({self.base[b].name for b in range(len(self.base))} <= names, f"{name}: a base tensor has no row")
+        need(all(b in in_base or self.base[b].name in names for b in range(len(self.base))), f"{name}: a base tensor has no row")
+        for row in rows:
+            if row.policy == TIED:
+                need(row.kept < len(rows), f"{name}: {row.tensor.name} is tied to no row")
+                row.tied = rows[row.kept]
+                need(row.tied.policy in (LOSSLESS, ULTRADELTA, DROP, EQUAL), f"{name}: {row.tensor.name} is tied to a row of policy {row.tied.policy}")
+                need((row.tied.tensor.dtype, row.tied.tensor.shape) == (row.tensor.dtype, row.tensor.shape), f"{name}: {row.tensor.name} is tied to another kind")
         return rows
 
     def tensor_names(self, name):
@@ -652,7 +733,8 @@ class Archive:
         restored = {}
         for row in self._rows(name):
             if row.policy != ABSENT:
-                raw = row.restore(contents[row.base_number] if row.base is not None else None)
+                source = row.tied or row
+                raw = source.restore(contents[source.base_number] if source.base is not None else None)
                 need(len(raw) == row.tensor.nbytes, f"{name}: {row.tensor.name} has {len(raw)} bytes")
                 restored[row.tensor.name] = (row.tensor.dtype, row.tensor.shape, raw)
         return restored
@@ -721,13 +803,16 @@ class Archive:
                 continue
             dtype, shape, raw = original[row.tensor.name]
             need((dtype, shape) == restored[row.tensor.name][:2], f"{row.tensor.name}: another dtype or shape")
-            if row.policy in (LOSSLESS, EQUAL):
+            if row.policy in (LOSSLESS, EQUAL) or row.policy == TIED and row.tied.policy in (LOSSLESS, EQUAL):
                 need(restored[row.tensor.name][2] == raw.tobytes(), f"{row.tensor.name}: not the original's bytes")
                 exact += 1
             elif row.policy == ULTRADELTA:
                 rest = row.common * row.tensor.size
                 need(restored[row.tensor.name][2][rest:] == raw[rest:].tobytes(), f"{row.tensor.name}: rows beyond the base's are not exact")
                 row.check_levels(contents[row.base_number], raw)
+                lossy += 1
+            elif row.policy == TIED:
+                need(raw.tobytes() == original[row.tied.tensor.name][2].tobytes(), f"{row.tensor.name}: tied to another tensor")
                 lossy += 1
         return exact, lossy
 
@@ -780,9 +865,10 @@ class Row:
         self.sparsity = np.float32(values["sparsity"])
         self.gamma = np.float32(group.attrs["gamma"])
         self.key = xxhash.xxh64_intdigest(self.tensor.name.encode(), int(group.attrs["key"]))
-        need(self.policy <= ABSENT, f"{self.tensor.name}: policy {self.policy}")
-        need(self.base is not None or self.policy == LOSSLESS, f"{self.tensor.name}: its policy needs a base")
-        need(self.base is None or self.base.name == self.tensor.name, f"{self.tensor.name}: its base is another tensor")
+        self.tied = None
+        need(self.policy <= TIED, f"{self.tensor.name}: policy {self.policy}")
+        need(self.base is not None or self.policy in (LOSSLESS, TIED), f"{self.tensor.name}: its policy needs a base")
+        need(self.base is None or self.base is archive.base_for(self.tensor), f"{self.tensor.name}: its base is another tensor, {self.base}")
         if self.policy == ULTRADELTA:
             need(1 <= self.bits <= 8 or self.bits == 16, f"{self.tensor.name}: {self.bits} bits")
             need(self.tensor.dtype in FLOATS and self.base.dtype in FLOATS, f"{self.tensor.name}: lossy, but {self.tensor.dtype}")
@@ -835,7 +921,7 @@ class Row:
                 kept += len(kept_body(body, end - begin, self.bits, self.tile_key(k))[0])
             else:
                 need(16 <= body[0] <= 20, f"{self.tensor.name}: a lossless body of kind {body[0]}")
-        need(kept == self.kept, f"{self.tensor.name}: {kept} elements are kept, not {self.kept}")
+        need(kept == self.kept or self.policy == TIED, f"{self.tensor.name}: {kept} elements are kept, not {self.kept}")
         return kept
 
     def check_levels(self, base, original):
@@ -905,10 +991,14 @@ class Row:
             with np.errstate(over="ignore", invalid="ignore", under="ignore"):
                 q = levels.astype(np.float32)
                 delta = q if self.bits == 16 else self.lo + q * self.step
-                value = to_f32(raw, self.base.dtype)[positions] + (self.gamma * self.scale) * delta
-            need(value.dtype == np.float32, "not f32")
+                delta = (self.gamma * self.scale) * delta
+                need(delta.dtype == np.float32, "not f32")
+                if dtype == "F64":
+                    value = (np.frombuffer(mine, "<f8")[positions] + delta.astype(np.float64)).tobytes()
+                else:
+                    value = from_f32(to_f32(raw, self.base.dtype)[positions] + delta, dtype)
             elements = np.frombuffer(mine, UINTS[size]).copy()
-            elements[positions] = np.frombuffer(from_f32(value, dtype), UINTS[size])
+            elements[positions] = np.frombuffer(value, UINTS[size])
             parts.append(elements.tobytes())
         need(kept == self.kept, f"{kept} elements are kept, not {self.kept}")
         return b"".join(parts)

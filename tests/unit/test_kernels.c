@@ -35,14 +35,67 @@ static void test_f16_and_bf16_widen_and_narrow_exactly(void **state) {
     assert_int_equal(dz_float_to_bf16(dz_bits_to_float(0x3f818000)), 0x3f82);
 }
 
+/* The code nearest to x, by trying all: of two as near the even one. */
+static uint8_t nearest_code(const float *known, int n, float x) {
+    int best = 0;
+    for (int c = 1; c < n; c++) {
+        double mine = fabs((double)known[c] - (double)x), least = fabs((double)known[best] - (double)x);
+        if (mine < least || (!(mine > least) && c % 2 == 0)) best = c;
+    }
+    return (uint8_t)best;
+}
+
+static void test_f8_narrows_to_the_nearest_even(void **state) {
+    (void)state;
+    float e4m3[127], e5m2[125];
+    for (int c = 0; c < 127; c++) e4m3[c] = dz_e4m3_to_float((uint8_t)c);
+    for (int c = 0; c < 125; c++) e5m2[c] = dz_f16_to_float((uint16_t)(c << 8));
+    assert_true(e4m3[1] == 0x1p-9f && e4m3[8] == 0x1p-6f && e4m3[126] == 448 && e5m2[1] == 0x1p-16f && e5m2[123] == 57344 &&
+                isinf(e5m2[124]));
+    e5m2[124] = 65536; /* what would follow: from the middle on, infinity */
+    for (int c = 0; c < 127; c++) {
+        assert_int_equal(dz_float_to_e4m3(e4m3[c]), c);
+        assert_int_equal(dz_float_to_e4m3(-e4m3[c]), c | 0x80);
+        if (c < 124) assert_int_equal(dz_float_to_e5m2(e5m2[c]), c);
+    }
+    for (uint64_t i = 0; i < 20000; i++) { /* magnitudes from below the smallest to above the largest, many of them in the middle of two */
+        uint64_t r = draw(7, i);
+        float x = ldexpf(1 + (float)(r & (i % 2 ? 0xf : 0xfffff)) * (i % 2 ? 0x1p-4f : 0x1p-20f), (int)(r >> 40) % 36 - 19);
+        assert_int_equal(dz_float_to_e4m3(x), nearest_code(e4m3, 127, x));
+        assert_int_equal(dz_float_to_e5m2(x), nearest_code(e5m2, 125, x));
+    }
+    assert_int_equal(dz_float_to_e4m3(1e30f), 0x7e);
+    assert_int_equal(dz_float_to_e4m3(-INFINITY), 0xff);
+    assert_int_equal(dz_float_to_e4m3(NAN) & 0x7f, 0x7f);
+    assert_int_equal(dz_float_to_e5m2(-1e30f), 0xfc);
+    assert_int_equal(dz_float_to_e5m2(dz_bits_to_float(0xffa00001)), 0xff);
+    assert_true(isnan(dz_e4m3_to_float(0x7f)) && isnan(dz_e4m3_to_float(0xff)) && signbit(dz_e4m3_to_float(0xff)));
+}
+
+static void test_f64_rounds_to_float_and_comes_back(void **state) {
+    (void)state;
+    double tricky[] = {1 + 0x1p-24, 1 + 0x3p-24, -0.0, 1e300, -INFINITY, 0x1p-149, 0x1p-150};
+    float want[] = {1, 1 + 0x1p-22f, -0.0f, INFINITY, -INFINITY, 0x1p-149f, 0}, got[7];
+    dz_widen(got, tricky, DZ_F64, 7);
+    assert_memory_equal(got, want, sizeof want);
+    uint64_t nan = 0xfff4000020000001U;
+    double wide;
+    memcpy(&wide, &nan, sizeof wide);
+    uint32_t narrow = dz_float_bits(dz_double_to_float(wide));
+    assert_int_equal(narrow, 0xffe00001U);
+    wide = dz_float_to_double(dz_bits_to_float(0x7f800001U));
+    memcpy(&nan, &wide, sizeof nan);
+    assert_true(nan == 0x7ff8000020000000U);
+}
+
 static void test_variants_widen_and_narrow_alike(void **state) {
     (void)state;
-    static const dz_dtype types[] = {DZ_F32, DZ_F16, DZ_BF16};
+    static const dz_dtype types[] = {DZ_F32, DZ_F16, DZ_BF16, DZ_F8_E4M3, DZ_F8_E5M2};
     uint32_t *bits = malloc(N * sizeof *bits);
     float *want = malloc(N * sizeof *want), *got = malloc(N * sizeof *got);
     for (size_t i = 0; i < N; i++) bits[i] = (uint32_t)draw(1, i) ^ (i % 3 == 0 ? 0x7c007f80U : 0);
     for (const dz_kernel_table *const *k = dz_kernels_all(); *k; k++) {
-        for (int t = 0; t < 3; t++) {
+        for (size_t t = 0; t < sizeof types / sizeof *types; t++) {
             dz_widen(want, bits, types[t], N);
             (*k)->widen(got, bits, types[t], N);
             assert_memory_equal(want, got, N * sizeof *want);
@@ -127,7 +180,8 @@ static void test_a_shifted_key_continues_the_numbers(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_f16_and_bf16_widen_and_narrow_exactly), cmocka_unit_test(test_variants_widen_and_narrow_alike),
+        cmocka_unit_test(test_f16_and_bf16_widen_and_narrow_exactly),  cmocka_unit_test(test_variants_widen_and_narrow_alike),
+        cmocka_unit_test(test_f8_narrows_to_the_nearest_even),         cmocka_unit_test(test_f64_rounds_to_float_and_comes_back),
         cmocka_unit_test(test_variants_range_levels_and_counts_alike), cmocka_unit_test(test_variants_find_the_same_candidates),
         cmocka_unit_test(test_a_shifted_key_continues_the_numbers)};
     return cmocka_run_group_tests(tests, NULL, NULL);

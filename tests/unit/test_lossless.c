@@ -42,12 +42,7 @@ static void fill_near(uint8_t *words, const uint8_t *base, size_t count, size_t 
 }
 
 static void put_float(void *words, size_t i, dz_dtype dtype, float x) {
-    uint16_t half = dtype == DZ_BF16 ? dz_float_to_bf16(x) : dz_float_to_f16(x);
-    if (dtype == DZ_F32) {
-        memcpy((uint8_t *)words + 4 * i, &x, 4);
-    } else {
-        memcpy((uint8_t *)words + 2 * i, &half, 2);
-    }
+    dz_narrow((uint8_t *)words + dz_dtype_size(dtype) * i, &x, dtype, 1);
 }
 
 static void fill_weights(void *words, void *base, dz_dtype dtype, size_t count, double scale) {

@@ -1,0 +1,83 @@
+#include <stdio.h>
+#include <string.h>
+
+#include "cli/cli.h"
+#include "pipeline/scan.h"
+
+static dz_rc tell_json(const dz_scan_result *r, dz_error *err) {
+    json_t *zoos = json_array(), *alone = json_array();
+    for (size_t b = 0; b < r->nmodels; b++) {
+        const dz_scan_model *base = &r->models[b];
+        if (base->base != b || base->bad) continue;
+        if (!base->manifest) {
+            json_array_append_new(alone, json_pack("{s:s, s:s}", "name", base->name, "path", base->path));
+            continue;
+        }
+        json_t *tasks = json_array();
+        for (size_t i = 0; i < r->nmodels; i++) {
+            const dz_scan_model *m = &r->models[i];
+            if (i != b && m->base == b)
+                json_array_append_new(tasks, json_pack("{s:s, s:s, s:f, s:f}", "name", m->name, "path", m->path, "distance", m->distance,
+                                                       "distance_sum", m->sum));
+        }
+        json_array_append_new(zoos, json_pack("{s:s, s:{s:s, s:s, s:f}, s:o}", "manifest", base->manifest, "base", "name", base->name,
+                                              "path", base->path, "distance_sum", base->sum, "tasks", tasks));
+    }
+    return dz_print_json(json_pack("{s:o, s:o}", "zoos", zoos, "alone", alone), NULL, err);
+}
+
+static void tell(const dz_scan_result *r) {
+    size_t width = 4;
+    for (size_t i = 0; i < r->nmodels; i++) width = strlen(r->models[i].name) > width ? strlen(r->models[i].name) : width;
+    for (size_t b = 0; b < r->nmodels; b++) {
+        const dz_scan_model *base = &r->models[b];
+        if (!base->manifest) continue;
+        printf("%s: base %s, %zu task%s\n  %-*s %9s %16s\n", base->manifest, base->name, base->ntasks, base->ntasks == 1 ? "" : "s",
+               (int)width, "", "from base", "from all, summed");
+        printf("  %-*s %9s %16.4f\n", (int)width, base->name, "-", base->sum);
+        for (size_t i = 0; i < r->nmodels; i++) {
+            if (i != b && r->models[i].base == b)
+                printf("  %-*s %9.4f %16.4f\n", (int)width, r->models[i].name, r->models[i].distance, r->models[i].sum);
+        }
+    }
+}
+
+static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
+    const char *args[1];
+    int json = 0, helped = 0;
+    dz_option_list bases = {0};
+    dz_scan_options opt = {0};
+    dz_scan_result result = {0};
+    const dz_option options[] = {
+        {"output", 'o', DZ_OPTION_TEXT, &opt.out, "ZOO.yaml", "the manifest; with several bases ZOO-BASE.yaml for each"},
+        {"base", 'b', DZ_OPTION_LIST, &bases, "NAME|PATH", "this model is a base; otherwise the one with the least sum of distances is"},
+        {"force", 0, DZ_OPTION_FLAG, &opt.force, NULL, "replace manifests that exist"},
+        {"json", 0, DZ_OPTION_FLAG, &json, NULL, "for programs"},
+        {NULL, 0, DZ_OPTION_FLAG, NULL, NULL, NULL}};
+    dz_rc rc = dz_parse_options(world, &DZ_CMD_SCAN, argc, argv, options, args, 1, &helped, err);
+    if (rc != DZ_OK || helped) goto out;
+    if (!opt.out) {
+        rc = dz_fail(err, DZ_EUSAGE, "scan: -o ZOO.yaml is needed");
+        goto out;
+    }
+    opt.dir = args[0];
+    opt.bases = bases.values;
+    opt.nbases = bases.n;
+    rc = dz_scan(world, &opt, &result, err);
+    if (world->rank == 0) dz_print_notes(&result.notes);
+    if (rc == DZ_OK && world->rank == 0) {
+        if (json)
+            rc = tell_json(&result, err);
+        else
+            tell(&result);
+    }
+out:
+    dz_scan_result_free(&result);
+    dz_option_list_free(&bases);
+    return rc;
+}
+
+const dz_command DZ_CMD_SCAN = {"scan", "DIR -o ZOO.yaml [--base NAME]... [--json]",
+                                "Finds which models of a folder share a base, and writes a manifest for each base.", run,
+                                "deltazoo scan models -o found.yaml\n"
+                                "mpirun -n 2 deltazoo scan models -o found.yaml --base base --force"};
