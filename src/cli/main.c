@@ -6,8 +6,9 @@
 #include "cli/cli.h"
 #include "pipeline/version.h"
 
-static const dz_command *const COMMANDS[] = {&DZ_CMD_SYNTH,   &DZ_CMD_COMPRESS, &DZ_CMD_RESTORE, &DZ_CMD_INFO,   &DZ_CMD_VERIFY,
-                                             &DZ_CMD_COMPARE, &DZ_CMD_PLAN,     &DZ_CMD_REMOVE,  &DZ_CMD_REPACK, NULL};
+static const dz_command *const COMMANDS[] = {
+    &DZ_CMD_SYNTH,  &DZ_CMD_COMPRESS, &DZ_CMD_RESTORE, &DZ_CMD_INFO, &DZ_CMD_VERIFY, &DZ_CMD_COMPARE, &DZ_CMD_PLAN,
+    &DZ_CMD_REMOVE, &DZ_CMD_REPACK,   &DZ_CMD_REPORT,  NULL};
 
 static void usage(FILE *to) {
     fprintf(to, "deltazoo %s: a zoo of fine-tuned models as one base and tiny deltas\n\n", DZ_VERSION);

@@ -100,7 +100,7 @@ class Cluster:
 
     def daemon(self, program, *args, name=None):
         log = open(f"{self.box}/{name or program}.out", "a")
-        self.daemons[name or program] = subprocess.Popen([find(program), *args], env=self.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+        self.daemons[name or program] = subprocess.Popen([find(program), *args], env=dict(self.env, DZ_NODE=name or ""), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                                                          start_new_session=True)
 
     def processes(self, *wanted):
@@ -120,6 +120,7 @@ class Cluster:
         """As if its power failed: slurmd and every process of a job on it."""
         self.daemons[node].kill()
         self.daemons[node].wait()
+        self.kill(f"DZ_NODE={node}")  # slurmstepd first: it would tell how its job ended
         self.kill(f"SLURMD_NODENAME={node}")
 
     def kill(self, *wanted):
