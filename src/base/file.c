@@ -26,10 +26,11 @@ int dz_open(const char *path, int flags) { return fails("open") ? -1 : open(path
 int dz_fsync(int fd) { return fails("sync") ? -1 : fsync(fd); }
 int dz_rename(const char *from, const char *to) { return fails("rename") ? -1 : rename(from, to); }
 
-static _Atomic uint64_t activity;
+static _Atomic uint64_t activity, written;
 
 uint64_t dz_activity(void) { return atomic_load_explicit(&activity, memory_order_relaxed); }
 void dz_moved(void) { atomic_fetch_add_explicit(&activity, 1, memory_order_relaxed); }
+uint64_t dz_bytes_written(void) { return atomic_load_explicit(&written, memory_order_relaxed); }
 
 dz_rc dz_pread_all(int fd, const char *path, void *dst, size_t len, uint64_t offset, dz_error *err) {
     uint8_t *at = dst;
@@ -54,6 +55,7 @@ dz_rc dz_pwrite_all(int fd, const char *path, const void *src, size_t len, uint6
         if (put <= 0)
             return dz_fail(err, DZ_EFAIL, "%s: cannot write at byte %llu: %s", path, (unsigned long long)offset,
                            strerror(put < 0 ? errno : ENOSPC));
+        atomic_fetch_add_explicit(&written, (uint64_t)put, memory_order_relaxed);
         at += put;
         len -= (size_t)put;
         offset += (uint64_t)put;

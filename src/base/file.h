@@ -21,6 +21,8 @@ dz_rc dz_pwrite_all(int fd, const char *path, const void *src, size_t len, uint6
 uint64_t dz_activity(void);
 void dz_moved(void);
 
+uint64_t dz_bytes_written(void); /* by dz_pwrite_all in this process */
+
 /* fsync of the directory that holds `path`, so that a create, rename or unlink in it is durable. */
 dz_rc dz_fsync_parent(const char *path, dz_error *err);
 

@@ -1,13 +1,15 @@
-/* Messages for people, on stderr. Results go to stdout and are printed by the commands themselves. */
+/* Messages for people, on stderr, and clocks. Results go to stdout and are printed by the commands themselves. */
 #ifndef DZ_BASE_LOG_H
 #define DZ_BASE_LOG_H
 
-/* "deltazoo: warning: ..." Only rank 0 calls these; other ranks hand their text over (parallel/agree.h). */
-void dz_warn(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-void dz_say(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+/* "2026-11-25 04:31:02  ...": a line of a job's log. Only rank 0 calls it. */
+void dz_log(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 /* Seconds of a monotonic clock. */
 double dz_now(void);
+
+/* "0.35 s", "42 s", "12 min 05 s", "3 h 20 min". Returns `text`. */
+char *dz_format_time(double secs, char text[32]);
 
 /* Peak resident set of this process so far, bytes. */
 double dz_peak_memory(void);

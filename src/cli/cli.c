@@ -82,7 +82,9 @@ dz_rc dz_parse_options(const dz_world *world, const dz_command *command, int arg
             return dz_fail(err, DZ_EUSAGE, "%s: unknown option '%s' (deltazoo %s --help)", command->name, argv[optind - 1], command->name);
         if (take(&options[which], optarg, err) != DZ_OK) return err->rc;
     }
-    if (argc - optind != nargs)
+    if (nargs == DZ_ANY_ARGS && argc == optind)
+        return dz_fail(err, DZ_EUSAGE, "%s: an argument is wanted: deltazoo %s %s", command->name, command->name, command->arguments);
+    if (nargs != DZ_ANY_ARGS && argc - optind != nargs)
         return dz_fail(err, DZ_EUSAGE, "%s: %d argument%s wanted, %d given: deltazoo %s %s", command->name, nargs, nargs == 1 ? "" : "s",
                        argc - optind, command->name, command->arguments);
     for (int i = 0; i < nargs; i++) args[i] = argv[optind + i];

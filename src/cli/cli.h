@@ -28,15 +28,17 @@ typedef struct dz_command {
     const char *examples; /* command lines, newline-separated; NULL: none */
 } dz_command;
 
-/* Parses options anywhere among exactly `nargs` positional arguments. `--help` (or --help=man, --help=words: help.h) prints the command's
- * help on rank 0 and returns 1 in
+#define DZ_ANY_ARGS (-1) /* one or more: argv[optind] (unistd.h) and what follows */
+
+/* Parses options anywhere among exactly `nargs` positional arguments (DZ_ANY_ARGS: `args` stays as it is). `--help` (or --help=man,
+ * --help=words: help.h) prints the command's help on rank 0 and returns 1 in
  * `*helped`. Every rank parses alike. DZ_EUSAGE otherwise. */
 dz_rc dz_parse_options(const dz_world *world, const dz_command *command, int argc, char **argv, const dz_option *options, const char **args,
                        int nargs, int *helped, dz_error *err);
 void dz_option_list_free(dz_option_list *list);
 
 extern const dz_command DZ_CMD_SYNTH, DZ_CMD_COMPRESS, DZ_CMD_RESTORE, DZ_CMD_INFO, DZ_CMD_VERIFY, DZ_CMD_COMPARE, DZ_CMD_PLAN,
-    DZ_CMD_REMOVE, DZ_CMD_REPACK, DZ_CMD_RECIPES, DZ_CMD_SCAN;
+    DZ_CMD_REMOVE, DZ_CMD_REPACK, DZ_CMD_RECIPES, DZ_CMD_SCAN, DZ_CMD_REPORT;
 
 /* Rank 0: prints a JSON value on stdout (or into a file) and releases it. */
 dz_rc dz_print_json(json_t *root, const char *path, dz_error *err);

@@ -11,13 +11,6 @@
 #include "cli/report.h"
 #include "pipeline/compress.h"
 
-static void print_phases(const dz_compress_result *r) {
-    char memory[32];
-    printf("\n%d rank%s, %.2f s:", r->nranks, r->nranks == 1 ? "" : "s", r->total_secs);
-    for (int p = 0; p < DZ_PHASES; p++) printf("%s %s %.2f", p ? "," : "", DZ_PHASE_NAMES[p], r->secs[p]);
-    printf("; peak memory %s per rank\n", dz_format_size(r->peak_memory, memory));
-}
-
 /* Rank 0: tells the result as the archive has it, not as the job remembers it. */
 static dz_rc tell(const dz_compress_options *opt, const dz_compress_result *r, const char *report, dz_error *err) {
     dz_archive *archive = NULL;
@@ -31,7 +24,7 @@ static dz_rc tell(const dz_compress_options *opt, const dz_compress_result *r, c
     printf("%s: %zu task%s, recipe %s, sparsity %g, %u bits, seed %llu\n\n", opt->archive, archive->catalog->ntasks,
            archive->catalog->ntasks == 1 ? "" : "s", r->recipe_name, first->sparsity, first->bits, (unsigned long long)first->seed);
     dz_print_tasks(archive->catalog);
-    print_phases(r);
+    dz_print_phases(r);
     if (report) dz_print_json(dz_job_json(r, archive->catalog, opt), report, err);
     dz_archive_close(archive);
     return err->rc;

@@ -1,10 +1,10 @@
 #include "cli/report.h"
 
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "base/file.h"
 #include "pipeline/version.h"
@@ -24,6 +24,10 @@ static json_t *text_json(const char *text) {
     free(copy);
     return json;
 }
+
+typedef struct dz_spread {
+    double least, mean, most, sum;
+} dz_spread;
 
 static json_t *tensor_json(const dz_catalog *c, const dz_index_row *row) {
     const dz_tensor_row *t = &c->tensors[row->tensor];
@@ -144,26 +148,96 @@ json_t *dz_info_json(const dz_catalog *c, const dz_task_entry *only) {
                      largest_json(c, only));
 }
 
+/* Least, mean and most of a figure over the ranks; `offset`: of the double in dz_rank_figures. */
+static dz_spread spread_of(const dz_compress_result *r, size_t offset) {
+    dz_spread s = {0};
+    for (int i = 0; i < r->nranks; i++) {
+        double x;
+        memcpy(&x, (const char *)&r->ranks[i] + offset, sizeof x);
+        if (i == 0 || x < s.least) s.least = x;
+        if (i == 0 || x > s.most) s.most = x;
+        s.sum += x;
+    }
+    s.mean = s.sum / r->nranks;
+    return s;
+}
+
+static dz_spread phase_spread(const dz_compress_result *r, int phase) {
+    return spread_of(r, offsetof(dz_rank_figures, secs) + (size_t)phase * sizeof(double));
+}
+
+static json_t *spread_json(dz_spread s) { return json_pack("{s:f, s:f, s:f}", "min", s.least, "mean", s.mean, "max", s.most); }
+
+void dz_print_phases(const dz_compress_result *r) {
+    char memory[32];
+    printf("\n%d rank%s, %.2f s:", r->nranks, r->nranks == 1 ? "" : "s", r->total_secs);
+    for (int p = 0; p < DZ_PHASES; p++) printf("%s %s %.2f", p ? "," : "", DZ_PHASE_NAMES[p], phase_spread(r, p).most);
+    printf("; peak memory %s per rank\n", dz_format_size(spread_of(r, offsetof(dz_rank_figures, peak_memory)).most, memory));
+}
+
+static json_t *rank_json(const dz_rank_figures *f) {
+    json_t *secs = json_object();
+    for (int p = 0; p < DZ_PHASES; p++) json_object_set_new(secs, DZ_PHASE_NAMES[p], json_real(f->secs[p]));
+    return json_pack("{s:s, s:o, s:f, s:f, s:f}", "host", f->host, "phase_seconds", secs, "peak_memory_bytes", f->peak_memory, "bytes_read",
+                     f->bytes_read, "bytes_written", f->bytes_written);
+}
+
+/* The job as SLURM knows it, or null. */
+static json_t *slurm_json(void) {
+    static const char *const names[][2] = {
+        {"job_id", "SLURM_JOB_ID"},           {"job_name", "SLURM_JOB_NAME"},         {"nodes", "SLURM_JOB_NODELIST"},
+        {"partition", "SLURM_JOB_PARTITION"}, {"array_job_id", "SLURM_ARRAY_JOB_ID"}, {"array_task_id", "SLURM_ARRAY_TASK_ID"}};
+    const char *restarts = getenv("SLURM_RESTART_COUNT");
+    if (!getenv("SLURM_JOB_ID")) return json_null();
+    json_t *o = json_object();
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        const char *value = getenv(names[i][1]);
+        if (value) json_object_set_new(o, names[i][0], json_string(value));
+    }
+    json_object_set_new(o, "restarts", json_integer(restarts ? atoi(restarts) : 0));
+    return o;
+}
+
+static json_t *hosts_json(const dz_compress_result *r) {
+    json_t *hosts = json_object(); /* ranks of each host */
+    for (int i = 0; i < r->nranks; i++) {
+        json_int_t n = json_integer_value(json_object_get(hosts, r->ranks[i].host));
+        json_object_set_new(hosts, r->ranks[i].host, json_integer(n + 1));
+    }
+    return hosts;
+}
+
 json_t *dz_job_json(const dz_compress_result *r, const dz_catalog *c, const dz_compress_options *opt) {
-    char host[256] = "", stamp[32];
+    char stamp[32];
     time_t now = time(NULL);
     struct tm tm;
-    gethostname(host, sizeof host - 1);
     strftime(stamp, sizeof stamp, "%FT%TZ", gmtime_r(&now, &tm));
-    json_t *phases = json_object(), *notes = json_array();
-    for (int p = 0; p < DZ_PHASES; p++) json_object_set_new(phases, DZ_PHASE_NAMES[p], json_real(r->secs[p]));
+    json_t *phases = json_object(), *spreads = json_object(), *notes = json_array(), *ranks = json_array();
+    for (int p = 0; p < DZ_PHASES; p++) {
+        dz_spread s = phase_spread(r, p);
+        json_object_set_new(phases, DZ_PHASE_NAMES[p], json_real(s.most));
+        json_object_set_new(spreads, DZ_PHASE_NAMES[p], spread_json(s));
+    }
     for (size_t at = 0; at < r->notes.len;) {
         const char *line = (const char *)r->notes.data + at, *end = memchr(line, '\n', r->notes.len - at);
         size_t len = end ? (size_t)(end - line) : r->notes.len - at;
         json_array_append_new(notes, json_stringn(line, len));
         at += len + 1;
     }
+    for (int i = 0; i < r->nranks; i++) json_array_append_new(ranks, rank_json(&r->ranks[i]));
+    dz_spread memory = spread_of(r, offsetof(dz_rank_figures, peak_memory));
     json_t *root = dz_info_json(c, NULL);
-    json_t *job =
-        json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:i, s:f, s:o, s:f, s:f, s:f, s:I, s:o}", "version", DZ_VERSION, "manifest",
-                  opt->manifest, "archive", opt->archive, "recipe", r->recipe_name, "host", host, "finished", stamp, "ranks", r->nranks,
-                  "seconds", r->total_secs, "phase_seconds", phases, "peak_memory_bytes", r->peak_memory, "bytes_read", r->bytes_read,
-                  "planned_imbalance", r->planned_imbalance, "mem_per_rank_bytes", (json_int_t)opt->mem_per_rank, "notes", notes);
+    json_t *job = json_pack("{s:s, s:s, s:s, s:s, s:s, s:o, s:o, s:s, s:i, s:f}", "version", DZ_VERSION, "manifest", opt->manifest,
+                            "archive", opt->archive, "recipe", r->recipe_name, "host", r->ranks[0].host, "hosts", hosts_json(r), "slurm",
+                            slurm_json(), "finished", stamp, "ranks", r->nranks, "seconds", r->total_secs);
+    json_t *more = json_pack("{s:o, s:o, s:f, s:o, s:f, s:f, s:I, s:f, s:I, s:o, s:o}", "phase_seconds", phases, "phase_seconds_of_ranks",
+                             spreads, "peak_memory_bytes", memory.most, "peak_memory_of_ranks", spread_json(memory), "bytes_read",
+                             spread_of(r, offsetof(dz_rank_figures, bytes_read)).sum, "bytes_written",
+                             spread_of(r, offsetof(dz_rank_figures, bytes_written)).sum, "resumed_blocks",
+                             (json_int_t)spread_of(r, offsetof(dz_rank_figures, blocks_taken_over)).sum, "planned_imbalance",
+                             r->planned_imbalance, "mem_per_rank_bytes", (json_int_t)opt->mem_per_rank, "notes", notes, "per_rank", ranks);
+    json_object_update(job, more);
+    json_decref(more);
     json_object_set_new(root, "job", job);
     return root;
 }

@@ -14,6 +14,9 @@ json_t *dz_info_json(const dz_catalog *catalog, const dz_task_entry *task);
 /* The report of a compress job: what, where, how long, how much. */
 json_t *dz_job_json(const dz_compress_result *result, const dz_catalog *catalog, const dz_compress_options *opt);
 
+/* The line of a job's phases, slowest rank each. */
+void dz_print_phases(const dz_compress_result *result);
+
 /* A line per task and the totals. */
 void dz_print_tasks(const dz_catalog *catalog);
 

@@ -13,13 +13,20 @@
 #define TAG 7       /* to rank 0: bytes done, and LAST or STOP */
 #define TAG_ORDER 8 /* from rank 0: NEWS or STOP */
 enum { NEWS = 0, LAST = 1, STOP = 2 };
-#define LINES_EVERY 15.0 /* seconds between lines of a log */
+#define LINES_EVERY 60.0       /* seconds between lines of a log, */
+#define LINES_EVERY_FIRST 15.0 /* and in the first minute of a phase */
+
+static double interval(const dz_progress *p, double secs) {
+    if (p->terminal) return 0.1;
+    if (p->interval > 0) return p->interval;
+    return secs < 60 ? LINES_EVERY_FIRST : LINES_EVERY;
+}
 
 static void show(dz_progress *p, int last) {
-    char done[32], all[32], rate[32];
+    char done[32], all[32], rate[32], rest[32];
     double now = dz_now(), secs = now - p->begun, bytes = p->mine + p->others;
     if (p->quiet || p->total <= 0) return;
-    if (!last && now - p->shown < (p->terminal ? 0.1 : p->interval)) return;
+    if (!last && now - p->shown < interval(p, secs)) return;
     if (last && !p->terminal && p->shown == p->begun) return; /* a short phase needs no line in a log: the final table has its seconds */
     p->shown = now;
     double share = bytes / p->total, left = bytes > 0 ? secs * (p->total - bytes) / bytes : 0;
@@ -27,18 +34,15 @@ static void show(dz_progress *p, int last) {
     dz_format_size(bytes, done);
     dz_format_size(p->total, all);
     dz_format_size(secs > 0 ? bytes / secs : 0, rate);
+    dz_format_time(last ? secs : left, rest);
     if (!p->terminal) {
-        time_t clock = time(NULL);
-        struct tm tm;
-        char stamp[32];
-        strftime(stamp, sizeof stamp, "%F %T", localtime_r(&clock, &tm));
-        fprintf(stderr, "%s  %-10s %5.1f %%  %s of %s  %s/s  %.0f s left\n", stamp, p->phase, 100 * share, done, all, rate, left);
+        dz_log("%-10s %5.1f %%  %s of %s  %s/s  %s%s", p->phase, 100 * share, done, all, rate, last ? "in " : rest, last ? rest : " left");
         return;
     }
     char bar[25];
     for (int i = 0; i < 24; i++) bar[i] = i < (int)(24 * share + 0.5) ? '#' : '.';
     bar[24] = '\0';
-    fprintf(stderr, "\r%-10s [%s] %3.0f %%  %s of %s  %s/s  %.0f s left \033[K", p->phase, bar, 100 * share, done, all, rate, left);
+    fprintf(stderr, "\r%-10s [%s] %3.0f %%  %s of %s  %s/s  %s left \033[K", p->phase, bar, 100 * share, done, all, rate, rest);
     if (last) fprintf(stderr, "\r\033[K");
     fflush(stderr);
 }
@@ -46,7 +50,7 @@ static void show(dz_progress *p, int last) {
 void dz_progress_begin(dz_progress *p, const dz_world *world, const char *phase, double total, int quiet) {
     *p = (dz_progress){.world = world, .phase = phase, .total = total, .quiet = quiet, .request = MPI_REQUEST_NULL};
     const char *seconds = getenv("DZ_LOG_INTERVAL");
-    p->interval = seconds ? atof(seconds) : LINES_EVERY;
+    p->interval = seconds ? atof(seconds) : 0;
     p->terminal = isatty(STDERR_FILENO);
     p->begun = p->shown = p->sent = p->ordered = dz_now();
     if (world->rank == 0) p->of_rank = calloc((size_t)world->size, sizeof *p->of_rank);
@@ -163,7 +167,6 @@ double dz_progress_end(dz_progress *p) {
         show(p, 0);
         nanosleep(&(struct timespec){.tv_nsec = 200000}, NULL);
     }
-    secs = dz_now() - p->begun;
     meet(p);
     show(p, 1);
     free(p->of_rank);

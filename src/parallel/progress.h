@@ -12,7 +12,7 @@ typedef struct dz_progress {
     double total, mine, others; /* bytes */
     double *of_rank;            /* rank 0: what each rank has told */
     double begun, shown, sent, ordered;
-    double interval; /* seconds between log lines */
+    double interval; /* seconds between log lines (DZ_LOG_INTERVAL); 0: by default, closer at first */
     int terminal, quiet, finished_ranks, stop_told;
     MPI_Request request;
     double message[2];
@@ -27,7 +27,7 @@ void dz_progress_add(dz_progress *progress, double nbytes);
 dz_rc dz_progress_check(dz_progress *progress, dz_error *err);
 
 /* Collective, in the sense that every rank calls it, whether its work succeeded or not. All wait here for all, rank 0 shows how they come
- * in. Returns the phase's seconds on this rank. */
+ * in. Returns the seconds of this rank's own work. */
 double dz_progress_end(dz_progress *progress);
 
 #endif

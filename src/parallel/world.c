@@ -81,6 +81,13 @@ dz_rc dz_bcast_buf(const dz_world *world, dz_buf *buf, dz_error *err) {
     return DZ_OK;
 }
 
+void dz_gather(const dz_world *world, const void *mine, size_t len, void *all) {
+    if (world->size == 1)
+        memcpy(all, mine, len);
+    else
+        MPI_Gather(mine, (int)len, MPI_BYTE, all, (int)len, MPI_BYTE, 0, world->comm);
+}
+
 static void reduce(const dz_world *world, void *values, size_t count, size_t size, MPI_Datatype type, MPI_Op op) {
     for (size_t at = 0; world->size > 1 && at < count; at += PIECE)
         MPI_Allreduce(MPI_IN_PLACE, (char *)values + at * size, (int)(count - at < PIECE ? count - at : PIECE), type, op, world->comm);

@@ -24,6 +24,9 @@ void dz_world_end(dz_world *world);
  * failing rank. Call it before each collective step, with no return in between. */
 dz_rc dz_agree(const dz_world *world, dz_rc rc, dz_error *err);
 
+/* Collective. `len` bytes of each rank, in the order of the ranks, on rank 0 (`all` has room for size * len there). */
+void dz_gather(const dz_world *world, const void *mine, size_t len, void *all);
+
 /* Collective. Rank 0's bytes on every rank: `buf` is filled on the others. */
 dz_rc dz_bcast_buf(const dz_world *world, dz_buf *buf, dz_error *err);
 

@@ -22,6 +22,7 @@ const char *const DZ_PHASE_NAMES[DZ_PHASES] = {"open", "statistics", "histogram"
 
 void dz_compress_result_free(dz_compress_result *r) {
     free(r->recipe_name);
+    free(r->ranks);
     dz_buf_free(&r->notes);
     *r = (dz_compress_result){0};
 }
@@ -150,6 +151,25 @@ static dz_rc open_journal(dz_job *job, dz_error *err) {
                            job->block_budget, &job->foreign, err);
 }
 
+/* Collective. The first lines of a log. */
+static void tell_begin(const dz_job *job) {
+    uint64_t known = 0;
+    char size[32];
+    double bytes = 0;
+    const char *slurm = getenv("SLURM_JOB_ID"), *nodes = getenv("SLURM_JOB_NODELIST");
+    for (size_t i = 0; i < job->journal.nentries; i++) known += job->journal.entries[i].kind == DZ_RECORD_STATISTICS;
+    dz_sum_u64(job->world, &known, 1);
+    if (job->world->rank != 0 || job->opt->quiet || isatty(STDERR_FILENO)) return;
+    for (size_t t = 0; t < job->zoo.ntasks; t++) {
+        for (size_t i = 0; i < job->zoo.tasks[t]->ntensors; i++) bytes += (double)job->zoo.tasks[t]->tensors[i].nbytes;
+    }
+    dz_log("%s: %zu task%s of %s in all, %zu tiles, %d rank%s%s%s%s%s", job->opt->manifest, job->zoo.ntasks,
+           job->zoo.ntasks == 1 ? "" : "s", dz_format_size(bytes, size), job->plan->nunits, job->world->size,
+           job->world->size == 1 ? "" : "s", slurm ? ", SLURM job " : "", slurm ? slurm : "", slurm && nodes ? " on " : "",
+           slurm && nodes ? nodes : "");
+    if (known) dz_log("%llu of these tiles were begun by an earlier run of this job", (unsigned long long)known);
+}
+
 /* Collective. Models, recipe, plan: every error of this kind is found here, before any heavy work. */
 static dz_rc open_job(dz_job *job, dz_error *err) {
     const dz_world *world = job->world;
@@ -163,7 +183,8 @@ static dz_rc open_job(dz_job *job, dz_error *err) {
     rc = dz_plan_make(job->zoo.base, job->zoo.tasks, job->zoo.names, job->zoo.ntasks, job->zoo.recipe, world->size, &job->plan, err);
     if ((rc = dz_agree(world, rc, err)) != DZ_OK) return rc;
     if ((rc = dz_agree(world, prepare(job, err), err)) != DZ_OK) return rc;
-    return open_journal(job, err);
+    if ((rc = open_journal(job, err)) == DZ_OK) tell_begin(job);
+    return rc;
 }
 
 static void close_job(dz_job *job) {
@@ -246,22 +267,22 @@ static double imbalance(const dz_plan *plan) {
     return sum > 0 ? most * plan->nranks / sum : 1;
 }
 
-/* Collective. Slowest phase, largest memory, all bytes. */
-static void gather_figures(dz_job *job, dz_compress_result *result, double begun) {
-    double most[DZ_PHASES + 2], bytes = job->bytes_read;
-    memcpy(most, job->secs, sizeof job->secs);
-    most[DZ_PHASES] = dz_now() - begun;
-    most[DZ_PHASES + 1] = dz_peak_memory();
-    dz_max_f64(job->world, most, DZ_PHASES + 2);
-    dz_sum_f64(job->world, &bytes, 1);
-    memcpy(result->secs, most, sizeof result->secs);
-    result->total_secs = most[DZ_PHASES];
-    result->peak_memory = most[DZ_PHASES + 1];
-    result->bytes_read = bytes;
+/* Collective. */
+static dz_rc gather_figures(const dz_job *job, dz_compress_result *result, double begun, dz_error *err) {
+    dz_rank_figures mine = {.peak_memory = dz_peak_memory(),
+                            .bytes_read = job->bytes_read,
+                            .bytes_written = (double)dz_bytes_written(),
+                            .blocks_taken_over = (double)job->journal.adopted};
+    memcpy(mine.secs, job->secs, sizeof mine.secs);
+    if (gethostname(mine.host, sizeof mine.host - 1) != 0) strcpy(mine.host, "?");
     result->nranks = job->world->size;
-    result->resumed = job->journal.adopted;
-    dz_sum_u64(job->world, &result->resumed, 1);
+    if (job->world->rank == 0) result->ranks = dz_alloc((size_t)job->world->size, sizeof mine, err);
+    dz_rc rc = dz_agree(job->world, err->rc, err);
+    if (rc != DZ_OK) return rc;
+    dz_gather(job->world, &mine, sizeof mine, result->ranks);
+    result->total_secs = dz_now() - begun;
     result->planned_imbalance = imbalance(job->plan);
+    return DZ_OK;
 }
 
 /* Collective. Once; with a target ratio again until every task's lossy tensors have, on disk, the size that was asked for. */
@@ -317,8 +338,8 @@ dz_rc dz_compress(const dz_world *world, const dz_compress_options *opt, dz_comp
     if (rc == DZ_OK) rc = prune_and_code(&job, err);
     if (rc == DZ_OK) rc = dz_job_trace(&job, err);
     if (rc == DZ_OK) rc = dz_job_write(&job, err);
+    if (rc == DZ_OK) rc = gather_figures(&job, result, begun, err);
     if (rc == DZ_OK) {
-        gather_figures(&job, result, begun);
         if (world->rank == 0) collect_notes(&job, &result->notes, err);
         if (world->rank == 0) result->recipe_name = dz_strdup(job.zoo.recipe->name, err);
         rc = dz_agree(world, err->rc, err);

@@ -20,16 +20,24 @@ typedef struct dz_compress_options {
     double watchdog; /* seconds without any progress after which the job ends; 0: never */
 } dz_compress_options;
 
+/* Of one rank. */
+typedef struct dz_rank_figures {
+    char host[64];
+    double secs[DZ_PHASES];   /* of its own work; of phases that wait for others, with the waiting */
+    double peak_memory;       /* bytes */
+    double bytes_read;        /* of models */
+    double bytes_written;     /* of journal and archive */
+    double blocks_taken_over; /* from an interrupted run */
+} dz_rank_figures;
+
 /* What a job tells its user, on rank 0. */
 typedef struct dz_compress_result {
     char *recipe_name;
-    double secs[DZ_PHASES], total_secs; /* slowest rank */
-    double peak_memory;                 /* bytes, largest rank */
-    double bytes_read;                  /* all ranks */
-    double planned_imbalance;           /* largest planned cost of a rank over the mean */
+    double total_secs;
+    double planned_imbalance; /* largest planned cost of a rank over the mean */
     int nranks;
-    int nothing_to_do; /* --skip-existing, and the archive has all tasks */
-    uint64_t resumed;  /* blocks taken over from an interrupted run */
+    dz_rank_figures *ranks; /* [nranks] */
+    int nothing_to_do;      /* --skip-existing, and the archive has all tasks */
     dz_buf notes;
 } dz_compress_result;
 

@@ -1,0 +1,275 @@
+#!/usr/bin/python3
+"""The scripts of jobs/ in a real SLURM on this machine (cluster.py): run.py [substring]... Prints a line per test and "N passed, N failed".
+
+Jobs that are to be interrupted read slowly (slow_reads.c) as long as a file exists: they cannot be over too early, and go on fast. Every archive must have
+the bytes of an uninterrupted run on one rank.
+"""
+import concurrent.futures
+import glob
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+
+sys.dont_write_bytecode = True
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path[:0] = [HERE, os.path.join(HERE, "..", "cli")]
+from cluster import Cluster, why_not  # noqa: E402
+from common import DELTAZOO, ENV, ROOT, Failed, check, equal, hashes, read, sha256, write  # noqa: E402
+
+BOX = tempfile.mkdtemp(prefix="dz-slurm-")
+JOBS = os.path.join(ROOT, "jobs")
+SLURM = Cluster(BOX)
+RIGHT = None  # the archive's checksum
+
+
+class Job:
+    """A script of jobs/ in its own folder: <name>.h5, <name>.json, log."""
+
+    def __init__(self, name, script, *options, slow=False, **env):
+        self.folder = f"{BOX}/{name}"
+        os.mkdir(self.folder)
+        self.archive = f"{self.folder}/{name}.h5"
+        self.slow = f"{self.folder}/slow"
+        self.log = f"{self.folder}/log"
+        env = {"ZOO": f"{BOX}/zoo/zoo.yaml", "ARCHIVE": self.archive, "SLOW_READS": self.slow, "SLOW_MS": "400", "DELTAZOO": f"{BOX}/deltazoo",
+               "DZ_LOG_INTERVAL": "3", **env}
+        if slow:
+            write(self.slow, "")
+        log = self.log + ("-%a" if any(o.startswith("--array") for o in options) else "")
+        p = subprocess.run(["sbatch", "--parsable", "--mem-per-cpu=100M", "--output", log, *options, f"{JOBS}/{script}"], cwd=self.folder,
+                           env=dict(SLURM.env, **env), capture_output=True, text=True)
+        check(p.returncode == 0, f"sbatch {script}: {p.stderr}")
+        self.id = p.stdout.strip()
+
+    def state(self):
+        return SLURM.job(self.id).get("JobState")
+
+    def text(self):
+        return read(self.log).decode(errors="replace") if os.path.exists(self.log) else ""
+
+    def __str__(self):
+        return f"[job {self.id}: {self.state()}; its log: {self.text()[-1500:]}]"
+
+    def wait(self, *states, limit=90):
+        end = time.time() + limit
+        while self.state() not in states:
+            check(time.time() < end, f"not {' or '.join(states)} after {limit} s: {self}")
+            time.sleep(0.2)
+
+    def ends(self, state, code=0, limit=90):
+        self.wait("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", limit=limit)
+        equal((self.state(), SLURM.job(self.id)["ExitCode"]), (state, f"{code}:0"), f"state and exit code of {self}")
+
+    def works(self):
+        """Until something is in the journal."""
+        end = time.time() + 60
+        while sum(os.path.getsize(p) for p in glob.glob(f"{self.archive}.journal/*")) < 20000:
+            check(time.time() < end and self.state() in ("PENDING", "RUNNING"), f"nothing in the journal: {self}")
+            time.sleep(0.1)
+
+    def starts_again(self, limit=90):
+        """After an interruption: waits until it is back in the queue, lets it read fast, and start now."""
+        end = time.time() + limit
+        while (self.state(), SLURM.job(self.id).get("Restarts")) != ("PENDING", "1"):
+            check(time.time() < end, f"not back in the queue after {limit} s: {self}")
+            time.sleep(0.2)
+        check(os.path.isdir(f"{self.archive}.journal") and not os.path.exists(self.archive), f"{os.listdir(self.folder)}")
+        os.unlink(self.slow)
+        SLURM.call("scontrol", "update", f"jobid={self.id}", "StartTime=now")
+
+    def is_right(self, resumed=None):
+        equal(sha256(self.archive), RIGHT, f"archive of {self}")
+        left = [n for n in os.listdir(self.folder) if re.search(r"\.(journal|lock|partial)", n)]
+        check(not left, f"left behind: {left}")
+        job = json.loads(read(self.archive[:-3] + ".json"))["job"]
+        equal((job["slurm"]["job_id"], job["slurm"]["restarts"]), (self.id, int(resumed is not None)), "SLURM's numbers in the report")
+        if resumed is not None:
+            check(job["resumed_blocks"] > 0, f"nothing was taken over from before the interruption: {job}")
+            check("went on where an earlier run" in self.text(), f"the log does not tell of it: {self}")
+        return job
+
+
+def test_one_node():
+    job = Job("one", "compress.sbatch", "-N1", "--ntasks-per-node=3")
+    job.ends("COMPLETED")
+    report = job.is_right()
+    equal((report["ranks"], len(report["per_rank"])), (3, 3), "ranks")
+    check("sound" in job.text() and re.search(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  .*3 ranks", job.text(), re.M), f"{job}")
+
+
+def test_two_nodes_with_mpirun():
+    # both nodes are this host, and Open MPI's shared memory would take the ranks of one for those of the other
+    job = Job("two", "compress.sbatch", "-N2", "--ntasks-per-node=2", OMPI_MCA_btl="tcp,self", OMPI_MCA_btl_tcp_if_include="lo")
+    job.ends("COMPLETED")
+    equal(job.is_right()["ranks"], 4, "ranks")
+
+
+def test_srun_with_pmix():
+    job = Job("srun", "compress.sbatch", "-N1", "--ntasks-per-node=2", LAUNCH="srun")
+    job.ends("COMPLETED")
+    equal(job.is_right()["ranks"], 2, "ranks")
+
+
+def test_array():
+    lines = "".join(f"{BOX}/zoo/zoo.yaml {BOX}/array/{i}.h5\n" for i in (1, 2)) + f"{BOX}/zoo/no.yaml {BOX}/array/3.h5\n"
+    job = Job("array", "array.sbatch", "-N1", "--ntasks-per-node=1", "--array=1-3", ZOOS=write(f"{BOX}/zoos.txt", lines))
+    want = {"1": ("COMPLETED", "0:0"), "2": ("COMPLETED", "0:0"), "3": ("FAILED", "2:0")}
+    for i in want:
+        SLURM.until(lambda: SLURM.job(f"{job.id}_{i}").get("JobState") in ("COMPLETED", "FAILED"), f"element {i}", 60)
+        element = SLURM.job(f"{job.id}_{i}")
+        equal((element["JobState"], element["ExitCode"]), want[i], f"element {i}: {read(job.log + '-' + i)}")
+    equal([sha256(f"{BOX}/array/{i}.h5") for i in (1, 2)], [RIGHT, RIGHT], "archives")
+    check(not os.path.exists(f"{BOX}/array/3.h5"), "an archive of nothing")
+    table = subprocess.run([DELTAZOO, "report", f"{BOX}/array/1.json", f"{BOX}/array/2.json"], capture_output=True, text=True)
+    check(table.returncode == 0 and table.stdout.count("array/") == 2, f"deltazoo report: {table}")
+
+
+def test_bad_input():
+    job = Job("bad", "compress.sbatch", "-N1", "--ntasks-per-node=2", ZOO=write(f"{BOX}/bad.yaml", "base: zoo/base\ntasks:\n  - {name: a, path: zoo/none}\n"))
+    job.ends("FAILED", 1)
+    lines = job.text().splitlines()
+    check(len(lines) == 1 and lines[0].startswith("deltazoo: error: ") and "zoo/none" in lines[0], f"{job}")
+    equal([n for n in os.listdir(job.folder) if n != "log"], [], "left behind")
+
+
+def test_restore_and_verify():
+    job = Job("verify", "verify.sbatch", "-N1", "--ntasks-per-node=2", ARCHIVE=f"{BOX}/right.h5", BASE=f"{BOX}/zoo/base")
+    job.ends("COMPLETED")
+    check("sound, base right" in job.text(), f"{job}")
+    out = f"{BOX}/restored"
+    job = Job("restore", "restore.sbatch", "-N1", "--ntasks-per-node=2", ARCHIVE=f"{BOX}/right.h5", BASE=f"{BOX}/zoo/base", TASKS="task-1 task-3", OUT=out)
+    job.ends("COMPLETED")
+    equal(sorted(os.listdir(out)), ["task-1", "task-3"], "restored tasks")
+    subprocess.run([DELTAZOO, "restore", "-q", f"{BOX}/right.h5", "--task", "task-3", "--base", f"{BOX}/zoo/base", "-o", f"{BOX}/by-hand"], check=True, capture_output=True)
+    equal(hashes(f"{out}/task-3"), hashes(f"{BOX}/by-hand"), "files")
+    os.mkdir(f"{BOX}/scratch")
+    job = Job("use", "restore.sbatch", "-N1", "--ntasks-per-node=1", ARCHIVE=f"{BOX}/right.h5", BASE=f"{BOX}/zoo/base", TASKS="task-1 task-2", LAUNCH="srun",
+              SCRATCH_DIR=f"{BOX}/scratch", USE='echo "used $TASK: $(ls $MODEL)"')
+    job.ends("COMPLETED")
+    check("used task-1: " in job.text() and "used task-2: " in job.text() and "safetensors" in job.text(), f"{job}")
+    equal(os.listdir(f"{BOX}/scratch"), [], "scratch")
+    damaged = bytearray(read(f"{BOX}/right.h5"))
+    damaged[len(damaged) // 2] ^= 1
+    job = Job("damage", "verify.sbatch", "-N1", "--ntasks-per-node=1", ARCHIVE=write(f"{BOX}/damaged.h5", bytes(damaged)))
+    job.ends("FAILED", 3)
+    check("deltazoo: damage: " in job.text(), f"{job}")
+
+
+def test_time_limit():
+    job = Job("limit", "compress.sbatch", "-N1", "--ntasks-per-node=2", "--time=1", "--signal=B:USR1@20", slow=True)
+    job.starts_again(limit=80)
+    check("interrupted: back into the queue" in job.text(), f"{job}")
+    job.ends("COMPLETED")
+    job.is_right(resumed=True)
+
+
+def test_preemption():
+    job = Job("preempted", "compress.sbatch", "-N1", "--ntasks-per-node=3", "--partition=low", "--nodelist=n2", "--exclusive", slow=True)
+    job.works()
+    other = Job("important", "compress.sbatch", "-N1", "--ntasks-per-node=1", "--partition=high", "--nodelist=n2", "--exclusive")
+    job.starts_again()
+    other.ends("COMPLETED")
+    job.ends("COMPLETED")
+    job.is_right(resumed=True)
+
+
+def test_srun_interrupted():
+    job = Job("asked", "compress.sbatch", "-N1", "--ntasks-per-node=2", slow=True, LAUNCH="srun")
+    job.works()
+    SLURM.call("scancel", "--batch", "--signal=USR1", job.id)
+    job.starts_again()
+    job.ends("COMPLETED")
+    job.is_right(resumed=True)
+
+
+def test_requeues_have_a_limit():
+    job = Job("often", "compress.sbatch", "-N1", "--ntasks-per-node=1", slow=True, MAX_REQUEUES="0")
+    job.works()
+    SLURM.call("scancel", "--batch", "--signal=USR1", job.id)
+    job.ends("FAILED", 75)
+    check("submit the same job again" in job.text(), f"{job}")
+
+
+def test_cancelled_stays_cancelled():
+    job = Job("cancelled", "compress.sbatch", "-N1", "--ntasks-per-node=2", slow=True)
+    job.works()
+    SLURM.call("scancel", job.id)
+    job.wait("CANCELLED")
+    time.sleep(2)
+    equal((job.state(), SLURM.job(job.id)["Restarts"]), ("CANCELLED", "0"), f"state of {job}")
+
+
+def test_node_failure():
+    """The last: n2 loses its power in the middle of a job; SLURM starts it on n1."""
+    job = Job("lost", "compress.sbatch", "-N1", "--ntasks-per-node=2", "--partition=low", "--nodelist=n2", slow=True)
+    job.works()
+    SLURM.kill_node("n2")
+    SLURM.call("scontrol", "update", "nodename=n2", "state=down", "reason=power")
+    SLURM.until(lambda: job.state() == "PENDING", "requeued")
+    SLURM.call("scontrol", "update", f"jobid={job.id}", "ReqNodeList=")
+    job.starts_again()
+    job.ends("COMPLETED")
+    job.is_right(resumed=True)
+    check("start 2 of job" in job.text() and "n1" in job.text(), f"{job}")
+
+
+def one(test):
+    begun = time.time()
+    try:
+        test()
+        state, why = "ok", ""
+    except Failed as e:
+        state, why = "FAIL", str(e)
+    except Exception:  # a mistake of the test is a failure too
+        state, why = "FAIL", traceback.format_exc().strip()
+    return state, test.__name__[5:], why, time.time() - begun
+
+
+def prepare():
+    global RIGHT
+    subprocess.run(["cc", "-D_GNU_SOURCE", "-O", "-shared", "-fPIC", "-o", f"{BOX}/slow.so", f"{HERE}/slow_reads.c", "-ldl"], check=True)
+    write(f"{BOX}/deltazoo", f'#!/bin/sh\nLD_PRELOAD={BOX}/slow.so exec {DELTAZOO} "$@"\n')
+    os.chmod(f"{BOX}/deltazoo", 0o755)
+    subprocess.run([DELTAZOO, "synth", "-q", "--shape", "tiny", "--tasks", "3", "-o", f"{BOX}/zoo"], check=True, capture_output=True)
+    subprocess.run([DELTAZOO, "compress", "-q", f"{BOX}/zoo/zoo.yaml", "-o", f"{BOX}/right.h5"], check=True, capture_output=True)
+    RIGHT = sha256(f"{BOX}/right.h5")
+    SLURM.env.update(ENV, SLURM_CONF=SLURM.env["SLURM_CONF"])
+    SLURM.start()
+
+
+def main():
+    why = why_not()
+    if why:
+        print(f"skipped: {why}\n0 passed, 0 failed")
+        return 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    count = {"ok": 0, "FAIL": 0}
+    tests = [f for name, f in globals().items() if name.startswith("test_") and (len(sys.argv) == 1 or any(w in name for w in sys.argv[1:]))]
+    last = [t for t in tests if t is test_node_failure]
+    try:
+        prepare()
+        tests.sort(key=lambda t: t not in (test_time_limit, test_preemption))  # long ones first
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            for some in ([t for t in tests if t not in last], last):
+                for done in concurrent.futures.as_completed([pool.submit(one, t) for t in some]):
+                    state, name, reason, secs = done.result()
+                    count[state] += 1
+                    print(f"{state} {name}  {secs:.0f} s" + (f": {reason}" if reason else ""), flush=True)
+    finally:
+        SLURM.stop()
+        if count["FAIL"] and os.environ.get("DZ_KEEP"):
+            print(f"kept: {BOX}")
+        else:
+            subprocess.run(["rm", "-rf", BOX])
+    print(f"{count['ok']} passed, {count['FAIL']} failed")
+    return 1 if count["FAIL"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
