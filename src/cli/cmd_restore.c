@@ -43,4 +43,4 @@ const dz_command DZ_CMD_RESTORE = {"restore", "ARCHIVE --task NAME --base PATH -
                                    "deltazoo restore zoo.h5 --task math --base base -o restored\n"
                                    "mpirun -n 2 deltazoo restore zoo.h5 --task code --base base -o restored-code\n"
                                    "deltazoo restore zoo.h5 --task math --base base -o some --tensor '*q_proj*'\n"
-                                   "deltazoo restore damaged.h5 --task math --base base -o what-is-left --keep-going"};
+                                   "deltazoo restore zoo.h5 --task math --base base -o what-is-left --keep-going"};
