@@ -10,6 +10,8 @@ CC = gcc
 MPICC ?= $(if $(shell command -v mpicc.openmpi),mpicc.openmpi,mpicc)
 PKG ?= pkg-config
 PREFIX ?= /usr/local
+ABI := 0
+VERSION := $(shell sed -n 's/.*DZ_VERSION "\(.*\)"/\1/p' src/pipeline/version.h)
 PYTHON ?= /usr/bin/python3
 
 B := build/$(FLAVOUR)
@@ -64,17 +66,22 @@ RECIPES := $(sort $(wildcard config/recipes/*.yaml))
 
 .PHONY: all deps demo check check-unit check-asan check-crash check-flips fuzz bench experiments man install format lint clean units
 .SECONDARY:
-all: build/deltazoo build/libdeltazoo.so
+all: build/deltazoo build/libdeltazoo.so build/libdeltazoo.a
 
 build/deltazoo: $(B)/deltazoo
 	@cp -f $< $@.tmp && mv -f $@.tmp $@
 build/libdeltazoo.so: $(B)/libdeltazoo.so
 	@cp -f $< $@.tmp && mv -f $@.tmp $@
+	@ln -sf libdeltazoo.so build/libdeltazoo.so.$(ABI)
+build/libdeltazoo.a: $(B)/libdeltazoo.a
+	@cp -f $< $@.tmp && mv -f $@.tmp $@
 
 $(B)/deltazoo: $(CLIOBJ) $(OBJ)
 	$(CC) $(LD_$(FLAVOUR)) $(LDFLAGS) -o $@ $^ $(LIBS)
-$(B)/libdeltazoo.so: $(OBJ)
-	$(CC) -shared $(LD_$(FLAVOUR)) $(LDFLAGS) -o $@ $^ $(LIBS)
+$(B)/libdeltazoo.so: $(OBJ) src/pipeline/library.map
+	$(CC) -shared -Wl,-soname,libdeltazoo.so.$(ABI) -Wl,--version-script=src/pipeline/library.map $(LD_$(FLAVOUR)) $(LDFLAGS) -o $@ $(OBJ) $(LIBS)
+$(B)/libdeltazoo.a: $(OBJ)
+	rm -f $@ && $(AR) rcs $@ $^
 
 $(B)/%.o: src/%.c Makefile
 	@mkdir -p $(@D)

@@ -1,7 +1,8 @@
-/* libdeltazoo: open an archive, look at its tasks and tensors, restore a tensor. C11, also from C++.
+/* libdeltazoo: open an archive, look at its tasks and tensors, restore a tensor or take its delta. C11, also from C++.
  *
  * Functions return 0, or one of the codes below with a one-line text in `message` (always terminated when size > 0; message may be NULL).
- * One archive handle is used by one thread at a time. The library neither starts nor needs MPI, and never prints or exits.
+ * One archive handle is used by one thread at a time, different handles by different threads only where the HDF5 library is built
+ * thread-safe: opening uses HDF5, everything after it does not. The library neither starts nor needs MPI, and never prints or exits.
  */
 #ifndef DELTAZOO_H
 #define DELTAZOO_H
@@ -19,26 +20,43 @@ enum { DELTAZOO_OK = 0, DELTAZOO_EFAIL = 1, DELTAZOO_EUSAGE = 2, DELTAZOO_EDAMAG
 
 typedef struct deltazoo_archive deltazoo_archive;
 
-typedef struct deltazoo_tensor {
+typedef struct deltazoo_task {
     const char *name;   /* borrowed from the archive, as the others */
+    const char *recipe; /* its name */
+    double sparsity, gamma, trace_norm;
+    uint64_t source_bytes; /* of all its tensors */
+    uint64_t stored_bytes; /* payload, index and its share of the file's structures */
+} deltazoo_task;
+
+typedef struct deltazoo_tensor {
+    const char *name;
     const char *dtype;  /* safetensors name: "BF16" */
-    const char *policy; /* "ultradelta", "lossless", "equal", "drop" or "tied" */
+    const char *policy; /* "ultradelta" (lossy), "lossless", "equal", "drop" or "tied"; of a base tensor "" */
     uint32_t ndim;
     uint64_t shape[8];
     uint64_t nbytes;       /* restored */
     uint64_t stored_bytes; /* in the archive */
 } deltazoo_tensor;
 
+DELTAZOO_API const char *deltazoo_version(void); /* "0.1.0" */
+
 /* Opens an archive; `*out` is the caller's, to be closed. */
 DELTAZOO_API int deltazoo_open(const char *path, deltazoo_archive **out, char *message, size_t size);
 DELTAZOO_API void deltazoo_close(deltazoo_archive *archive); /* accepts NULL */
 
 DELTAZOO_API size_t deltazoo_task_count(const deltazoo_archive *archive);
-DELTAZOO_API const char *deltazoo_task_name(const deltazoo_archive *archive, size_t task); /* NULL beyond the last */
+DELTAZOO_API const char *deltazoo_task_name(const deltazoo_archive *archive, size_t task);           /* NULL beyond the last */
+DELTAZOO_API int deltazoo_task_at(const deltazoo_archive *archive, size_t task, deltazoo_task *out); /* DELTAZOO_EUSAGE beyond the last */
 
 /* Tensors of a task, in the order of its files. */
 DELTAZOO_API size_t deltazoo_tensor_count(const deltazoo_archive *archive, size_t task);
 DELTAZOO_API int deltazoo_tensor_at(const deltazoo_archive *archive, size_t task, size_t index, deltazoo_tensor *out);
+
+/* The number of the tensor `name` of a task; DELTAZOO_EUSAGE when it has none. */
+DELTAZOO_API int deltazoo_tensor_find(const deltazoo_archive *archive, size_t task, const char *name, size_t *index);
+
+/* The base's tensor that a task's tensor is restored from: its name, type and shape. DELTAZOO_EUSAGE when it needs none. */
+DELTAZOO_API int deltazoo_base_of(const deltazoo_archive *archive, size_t task, size_t index, deltazoo_tensor *out);
 
 /* Gives the base model (a .safetensors file or a directory). Needed before deltazoo_restore; one whose tensors' names, types or shapes
  * differ is refused here, one whose values differ when a tensor is restored. */
@@ -47,6 +65,20 @@ DELTAZOO_API int deltazoo_set_base(deltazoo_archive *archive, const char *path, 
 /* Restores tensor `index` of task `task` into `dst`, which has room for its nbytes. Blocks' checksums and the base's digests are checked.
  */
 DELTAZOO_API int deltazoo_restore(deltazoo_archive *archive, size_t task, size_t index, void *dst, char *message, size_t size);
+
+/* The same with the base's tensor (deltazoo_base_of) in memory instead of a file: `base` has its nbytes, or is NULL where none is needed.
+ */
+DELTAZOO_API int deltazoo_restore_from(deltazoo_archive *archive, size_t task, size_t index, const void *base, void *dst, char *message,
+                                       size_t size);
+
+/* The delta of a lossy tensor alone, gamma and scale applied, without any base: one float for each element, 0 where nothing is kept and
+ * beyond the base's elements. DELTAZOO_EUSAGE for a tensor that is not lossy. */
+DELTAZOO_API int deltazoo_delta(deltazoo_archive *archive, size_t task, size_t index, float *dst, char *message, size_t size);
+
+/* The same as positions (ascending, in the flat tensor) and values of what is not 0. `*count`: room on entry, how many there are on return;
+ * with `positions` or `values` NULL only the count is given. DELTAZOO_EUSAGE when the room does not suffice. */
+DELTAZOO_API int deltazoo_delta_sparse(deltazoo_archive *archive, size_t task, size_t index, uint64_t *count, uint64_t *positions,
+                                       float *values, char *message, size_t size);
 
 #ifdef __cplusplus
 }

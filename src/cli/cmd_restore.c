@@ -1,17 +1,50 @@
+#include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "base/file.h"
 #include "cli/cli.h"
 #include "cli/report.h"
 #include "pipeline/restore.h"
 
+/* NAME or NAME=WEIGHT, each. */
+static dz_rc take_weights(const dz_option_list *list, char ***names, double **weights, dz_error *err) {
+    *names = dz_alloc(list->n, sizeof **names, err);
+    *weights = dz_alloc(list->n, sizeof **weights, err);
+    for (size_t t = 0; t < list->n && err->rc == DZ_OK; t++) {
+        const char *equals = strchr(list->values[t], '=');
+        char *end = NULL;
+        (*weights)[t] = equals ? strtod(equals + 1, &end) : 1;
+        if (equals && (end == equals + 1 || *end || !isfinite((*weights)[t])))
+            dz_fail(err, DZ_EUSAGE, "restore: --task %s: '%s' is not a weight", list->values[t], equals + 1);
+        else
+            (*names)[t] = dz_strndup(list->values[t], equals ? (size_t)(equals - list->values[t]) : strlen(list->values[t]), err);
+    }
+    return err->rc;
+}
+
+/* "math", or "0.6 * math + 0.4 * code". */
+static void print_sum(char *const *names, const double *weights, size_t n) {
+    for (size_t t = 0; t < n; t++) {
+        if (n > 1 || weights[t] != 1)
+            printf("%s%g * %s", t ? " + " : "", weights[t], names[t]);
+        else
+            printf("%s", names[t]);
+    }
+}
+
 static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
     dz_restore_options opt = {0};
     dz_restore_result result = {0};
+    dz_option_list tasks = {0};
+    char **names = NULL;
+    double *weights = NULL;
     const char *args[1];
     int helped = 0;
     const dz_option options[] = {
-        {"task", 't', DZ_OPTION_TEXT, &opt.task, "NAME", "the task to restore"},
+        {"task", 't', DZ_OPTION_LIST, &tasks, "NAME[=WEIGHT]", "the task to restore; several are merged: base + sum of weight * delta"},
+        {"sign-consensus", 0, DZ_OPTION_FLAG, &opt.sign_consensus, NULL, "merge only deltas with the sign of the weighted sum (TIES)"},
         {"base", 'b', DZ_OPTION_TEXT, &opt.base, "PATH", "the base model it was compressed against"},
         {"output", 'o', DZ_OPTION_TEXT, &opt.out, "DIR", "gets the model's files"},
         {"tensor", 0, DZ_OPTION_TEXT, &opt.tensors, "GLOB", "only these tensors, into one file, without side files"},
@@ -19,28 +52,47 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
         {"force", 0, DZ_OPTION_FLAG, &opt.force, NULL, "replace files that DIR has"},
         {"quiet", 'q', DZ_OPTION_FLAG, &opt.quiet, NULL, "no progress"},
         {NULL, 0, DZ_OPTION_FLAG, NULL, NULL, NULL}};
-    if (dz_parse_options(world, &DZ_CMD_RESTORE, argc, argv, options, args, 1, &helped, err) != DZ_OK || helped) return err->rc;
-    if (!opt.task || !opt.base || !opt.out) return dz_fail(err, DZ_EUSAGE, "restore: --task NAME, --base PATH and -o DIR are needed");
+    if (dz_parse_options(world, &DZ_CMD_RESTORE, argc, argv, options, args, 1, &helped, err) != DZ_OK || helped) {
+        dz_option_list_free(&tasks);
+        return err->rc;
+    }
+    dz_rc rc = DZ_OK;
+    if (tasks.n == 0 || !opt.base || !opt.out) {
+        rc = dz_fail(err, DZ_EUSAGE, "restore: --task NAME, --base PATH and -o DIR are needed");
+        goto out;
+    }
+    if ((rc = dz_agree(world, take_weights(&tasks, &names, &weights, err), err)) != DZ_OK) goto out;
     opt.archive = args[0];
-    dz_rc rc = dz_restore(world, &opt, &result, err);
+    opt.tasks = (const char *const *)names;
+    opt.weights = weights;
+    opt.ntasks = tasks.n;
+    rc = dz_restore(world, &opt, &result, err);
     int damaged = rc == DZ_EDAMAGE && err->rc == DZ_OK;
     if (damaged && world->rank == 0) dz_print_damage(&result.damage);
     if ((rc == DZ_OK || damaged) && world->rank == 0) {
         char size[32], memory[32];
-        printf("%s: task %s, %llu tensors, %s in %llu file%s, %.2f s, peak memory %s per rank\n", opt.out, opt.task,
-               (unsigned long long)result.ntensors, dz_format_size((double)result.nbytes, size), (unsigned long long)result.nfiles,
-               result.nfiles == 1 ? "" : "s", result.secs, dz_format_size(result.peak_memory, memory));
+        printf("%s: task ", opt.out);
+        print_sum(names, weights, tasks.n);
+        printf(", %llu tensors, %s in %llu file%s, %.2f s, peak memory %s per rank\n", (unsigned long long)result.ntensors,
+               dz_format_size((double)result.nbytes, size), (unsigned long long)result.nfiles, result.nfiles == 1 ? "" : "s", result.secs,
+               dz_format_size(result.peak_memory, memory));
     }
     if (damaged && world->rank == 0)
         dz_fail(err, rc, "%s: restored without what is damaged: %llu place%s, each told above", opt.out,
                 (unsigned long long)result.damage.count, result.damage.count == 1 ? "" : "s");
+out:
+    for (size_t t = 0; names && t < tasks.n; t++) free(names[t]);
+    free(names);
+    free(weights);
+    dz_option_list_free(&tasks);
     dz_damage_free(&result.damage);
     return rc;
 }
 
-const dz_command DZ_CMD_RESTORE = {"restore", "ARCHIVE --task NAME --base PATH -o DIR [--tensor GLOB] [--keep-going]",
-                                   "Restores a task from archive and base.", run,
+const dz_command DZ_CMD_RESTORE = {"restore", "ARCHIVE --task NAME[=WEIGHT]... --base PATH -o DIR [--tensor GLOB] [--keep-going]",
+                                   "Restores a task from archive and base, or the weighted sum of several tasks' deltas.", run,
                                    "deltazoo restore zoo.h5 --task math --base base -o restored\n"
                                    "mpirun -n 2 deltazoo restore zoo.h5 --task code --base base -o restored-code\n"
                                    "deltazoo restore zoo.h5 --task math --base base -o some --tensor '*q_proj*'\n"
+                                   "deltazoo restore zoo.h5 --task math=0.6 --task code=0.4 --base base -o merged\n"
                                    "deltazoo restore zoo.h5 --task math --base base -o what-is-left --keep-going"};

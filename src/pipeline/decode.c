@@ -182,6 +182,27 @@ dz_rc dz_decode_substitute(dz_decoder *d, const dz_index_row *row, uint32_t tile
     return DZ_OK;
 }
 
+dz_rc dz_decode_delta(dz_decoder *d, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, float *out, dz_error *err) {
+    dz_pair_tiles tiles = dz_row_tiles(d->archive->catalog, row);
+    size_t count = (size_t)dz_tile_count(&tiles, tile);
+    float delta[DZ_MAX_LEVELS], scale = task->gamma * row->scale;
+    if (dz_decoder_region(d, task, row, err) != DZ_OK || dz_block_read(d->archive, task, row, &d->region, tile, &d->block, err) != DZ_OK ||
+        decode_kept(d, task, row, tile, count, err) != DZ_OK)
+        return err->rc;
+    memset(out, 0, count * sizeof *out);
+    level_deltas(task, row, delta);
+    for (size_t i = 0; i < d->kept.count; i++) out[d->kept.index[i]] = row->bits > 8 ? scale * d->kept.value[i] : delta[d->kept.level[i]];
+    return DZ_OK;
+}
+
+dz_rc dz_decoder_base(dz_decoder *d, const dz_index_row *row, uint32_t tile, const uint8_t **bytes, dz_dtype *dtype, dz_error *err) {
+    const dz_catalog *c = d->archive->catalog;
+    if (need_base(d, row, tile, err) != DZ_OK) return err->rc;
+    *bytes = d->base_bytes.data;
+    *dtype = dz_tensor_of_row(&c->tensors[c->base[row->base].tensor]).dtype;
+    return DZ_OK;
+}
+
 dz_rc dz_decode_tile(dz_decoder *d, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, void *out, dz_error *err) {
     const dz_catalog *c = d->archive->catalog;
     dz_pair_tiles tiles = dz_row_work(c, row);

@@ -36,6 +36,13 @@ dz_rc dz_decoder_region(dz_decoder *decoder, const dz_task_entry *task, const dz
 /* What takes a lost tile's place, into `out` as dz_decode_tile: the base's values in the task's dtype, zeros where there is no base. */
 dz_rc dz_decode_substitute(dz_decoder *decoder, const dz_index_row *row, uint32_t tile, void *out, dz_error *err);
 
+/* The delta of a lossy row's common tile in float, gamma and scale applied, 0 where nothing is kept: `out` has a place for each element.
+ * Needs no base. */
+dz_rc dz_decode_delta(dz_decoder *decoder, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, float *out, dz_error *err);
+
+/* The base tile under a row's common tile: its bytes (the decoder's, until the next call) and their type. */
+dz_rc dz_decoder_base(dz_decoder *decoder, const dz_index_row *row, uint32_t tile, const uint8_t **bytes, dz_dtype *dtype, dz_error *err);
+
 /* Checks a tile's block without a base: checksum, and for lossy ones that it decodes. Adds to `*kept` what is kept. */
 dz_rc dz_check_tile(dz_decoder *decoder, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, uint64_t *kept, dz_error *err);
 

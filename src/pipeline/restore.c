@@ -15,6 +15,7 @@
 #include "model/header.h"
 #include "parallel/progress.h"
 #include "pipeline/decode.h"
+#include "pipeline/merge.h"
 #include "pipeline/zoo.h"
 
 dz_rc dz_archive_open_all(const dz_world *world, const char *path, dz_archive **out, dz_error *err) {
@@ -70,7 +71,8 @@ typedef struct restore {
     const dz_world *world;
     const dz_restore_options *opt;
     dz_archive *archive;
-    const dz_task_entry *task;
+    const dz_task_entry *task; /* the first one: its files are made */
+    dz_merge merge;
     dz_checkpoint *base;
     char *partial;
     out_file *files; /* all that are made */
@@ -266,7 +268,9 @@ static dz_rc restore_tile(restore *r, const dz_index_row *row, uint32_t tile, vo
     dz_error inner = {0};
     int has_region = row->policy == DZ_POLICY_LOSSLESS || row->policy == DZ_POLICY_ULTRADELTA;
     int whole = has_region && dz_decoder_region(&r->decoder, r->task, row, &inner) != DZ_OK;
-    if (inner.rc == DZ_OK && dz_decode_tile(&r->decoder, r->task, row, tile, out, &inner) == DZ_OK) return DZ_OK;
+    if (inner.rc == DZ_OK && dz_merge_is_plain(&r->merge)) dz_decode_tile(&r->decoder, r->task, row, tile, out, &inner);
+    if (inner.rc == DZ_OK && !dz_merge_is_plain(&r->merge)) dz_merge_tile(&r->merge, &r->decoder, row, tile, out, &inner);
+    if (inner.rc == DZ_OK) return DZ_OK;
     if (!r->opt->keep_going || inner.rc != DZ_EDAMAGE) return dz_fail(err, inner.rc, "%s", inner.text);
     return substitute(r, row, tile, whole, out, inner.text, err);
 }
@@ -407,6 +411,7 @@ static void restore_free(restore *r) {
     }
     free(r->files);
     dz_damage_free(&r->damage);
+    dz_merge_free(&r->merge);
     free(r->tensors);
     free(r->partial);
     dz_decoder_close(&r->decoder);
@@ -414,14 +419,31 @@ static void restore_free(restore *r) {
     dz_archive_close(r->archive);
 }
 
+/* All tasks that are to be added up; the first gives the files. Alike on every rank. */
+static dz_rc choose_tasks(restore *r, dz_error *err) {
+    const dz_restore_options *opt = r->opt;
+    r->merge.sign_consensus = opt->sign_consensus;
+    r->merge.tasks = dz_alloc(opt->ntasks, sizeof *r->merge.tasks, err);
+    r->merge.weights = dz_alloc(opt->ntasks, sizeof *r->merge.weights, err);
+    for (size_t t = 0; t < opt->ntasks && err->rc == DZ_OK; t++) {
+        r->merge.weights[t] = opt->weights[t];
+        r->merge.ntasks++;
+        dz_archive_task(r->archive, opt->tasks[t], &r->merge.tasks[t], err);
+    }
+    if (err->rc == DZ_OK) r->task = r->merge.tasks[0];
+    return err->rc;
+}
+
 /* Base rows that the chosen tensors need. */
 static dz_rc open_decoder(restore *r, dz_error *err) {
     const dz_catalog *c = r->archive->catalog;
     uint8_t *needed = dz_alloc(c->nbase, 1, err);
-    for (size_t i = 0; needed && i < r->task->nrows; i++) {
-        const dz_index_row *row = &r->task->rows[i], *source = dz_row_source(r->task, row);
-        if (source->base == DZ_NO_BASE || row->policy == DZ_POLICY_ABSENT) continue;
-        needed[source->base] |= !r->opt->tensors || fnmatch(r->opt->tensors, c->tensors[row->tensor].name, 0) == 0;
+    for (size_t t = 0; needed && t < r->merge.ntasks; t++) {
+        for (size_t i = 0; i < r->merge.tasks[t]->nrows; i++) {
+            const dz_index_row *row = &r->merge.tasks[t]->rows[i], *source = dz_row_source(r->merge.tasks[t], row);
+            if (source->base == DZ_NO_BASE || row->policy == DZ_POLICY_ABSENT) continue;
+            needed[source->base] |= !r->opt->tensors || fnmatch(r->opt->tensors, c->tensors[row->tensor].name, 0) == 0;
+        }
     }
     if (needed) dz_decoder_open(&r->decoder, r->archive, r->base, needed, err);
     free(needed);
@@ -434,7 +456,7 @@ dz_rc dz_restore(const dz_world *world, const dz_restore_options *opt, dz_restor
     dz_progress progress;
     dz_rc rc = dz_agree(world, world->rank == 0 ? check_output(opt, err) : DZ_OK, err);
     if (rc != DZ_OK || (rc = dz_archive_open_all(world, opt->archive, &r.archive, err)) != DZ_OK) goto out;
-    if ((rc = dz_agree(world, dz_archive_task(r.archive, opt->task, &r.task, err), err)) != DZ_OK) goto out;
+    if ((rc = dz_agree(world, choose_tasks(&r, err), err)) != DZ_OK) goto out;
     if ((rc = dz_checkpoint_open_all(world, opt->base, &r.base, err)) != DZ_OK) goto out;
     if ((rc = dz_agree(world, open_decoder(&r, err), err)) != DZ_OK) goto out;
     size_t name_len = strlen(opt->out);

@@ -12,7 +12,11 @@ dz_rc dz_archive_open_all(const dz_world *world, const char *path, dz_archive **
 dz_rc dz_archive_task(const dz_archive *archive, const char *name, const dz_task_entry **out, dz_error *err);
 
 typedef struct dz_restore_options {
-    const char *archive, *task, *base, *out;
+    const char *archive, *base, *out;
+    const char *const *tasks; /* one; or several, whose weighted deltas are added (pipeline/merge.h) */
+    const double *weights;
+    size_t ntasks;
+    int sign_consensus;
     const char *tensors; /* glob; NULL: all, and the side files */
     int force, quiet;
     int keep_going; /* past damage: what is lost is left out, or the base's values take its place */

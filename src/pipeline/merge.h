@@ -1,0 +1,25 @@
+/* Task arithmetic from the archive: base + sum of weight * delta over several tasks (Ilharco et al., arXiv 2212.04089), tile by tile. */
+#ifndef DZ_PIPELINE_MERGE_H
+#define DZ_PIPELINE_MERGE_H
+
+#include "pipeline/decode.h"
+
+typedef struct dz_merge {
+    const dz_task_entry **tasks; /* the first one gives names, types and what cannot be merged */
+    double *weights;
+    size_t ntasks;
+    int sign_consensus; /* only deltas whose sign is that of the weighted sum count (after TIES, arXiv 2306.01708) */
+    dz_buf sum, elected, delta, exact;
+} dz_merge;
+
+void dz_merge_free(dz_merge *merge);
+
+/* True when there is nothing to add up: one task, with weight 1. */
+int dz_merge_is_plain(const dz_merge *merge);
+
+/* The tile of a row of the first task, merged, in its type. The delta of a lossy tensor is the restored one, that of another tensor of
+ * floats its exact difference from the base; a task that has no tensor of this name and shape adds nothing. What the base has not, and what
+ * is no float, is the first task's. Sums are in double and rounded once. */
+dz_rc dz_merge_tile(dz_merge *merge, dz_decoder *decoder, const dz_index_row *row, uint32_t tile, void *out, dz_error *err);
+
+#endif
