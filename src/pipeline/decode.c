@@ -69,10 +69,13 @@ static dz_rc need_base(dz_decoder *d, const dz_index_row *row, uint32_t tile, dz
     size_t size = dz_dtype_size(b.dtype), len = (size_t)dz_tile_count(&grid, tile) * size;
     d->have_base = DZ_NO_BASE;
     d->base_bytes.len = 0;
-    if (!d->base || d->base_tensor[row->base] < 0) return dz_fail(err, DZ_EFAIL, "tensor '%s' cannot be restored without its base", b.name);
+    if (!d->given && (!d->base || d->base_tensor[row->base] < 0))
+        return dz_fail(err, DZ_EFAIL, "tensor '%s' cannot be restored without its base", b.name);
     if (dz_buf_reserve(&d->base_bytes, len, err) != DZ_OK) return err->rc;
-    if (dz_checkpoint_read(d->base, (size_t)d->base_tensor[row->base], dz_tile_first(&grid, tile) * size, len, d->base_bytes.data, err) !=
-        DZ_OK)
+    if (d->given)
+        memcpy(d->base_bytes.data, d->given + dz_tile_first(&grid, tile) * size, len);
+    else if (dz_checkpoint_read(d->base, (size_t)d->base_tensor[row->base], dz_tile_first(&grid, tile) * size, len, d->base_bytes.data,
+                                err) != DZ_OK)
         return err->rc;
     d->bytes_read += (double)len;
     dz_digest digest = dz_digest_of(d->base_bytes.data, len), want = c->base_tiles[c->base[row->base].first_tile + tile];

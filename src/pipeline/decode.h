@@ -8,6 +8,7 @@
 typedef struct dz_decoder {
     const dz_archive *archive;
     dz_checkpoint *base;   /* NULL: only what needs no base can be decoded */
+    const uint8_t *given;  /* or the whole base tensor of the row at hand, in memory */
     int64_t *base_tensor;  /* [base rows of the catalog] tensor of `base`, or -1 */
     uint8_t *base_differs; /* [base rows] set when a tile's digest does not match */
     dz_buf base_bytes, block, predictor;

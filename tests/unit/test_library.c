@@ -92,6 +92,69 @@ static void test_exact_tensors_come_back_byte_for_byte_and_lossy_ones_near(void 
     deltazoo_close(a);
 }
 
+static void test_deltas_and_a_base_in_memory(void **state) {
+    (void)state;
+    deltazoo_archive *a = open_it();
+    dz_checkpoint *ck = NULL;
+    dz_error err = {0};
+    char message[256] = "";
+    size_t task = 1, index = 0, lossy = 0;
+    assert_int_equal(deltazoo_set_base(a, base, message, sizeof message), DELTAZOO_OK);
+    assert_int_equal(dz_checkpoint_load(base, &ck, &err), DZ_OK);
+    for (; index < deltazoo_tensor_count(a, task); index++) {
+        deltazoo_tensor t, b;
+        size_t found = SIZE_MAX;
+        deltazoo_tensor_at(a, task, index, &t);
+        assert_int_equal(deltazoo_tensor_find(a, task, t.name, &found), DELTAZOO_OK);
+        assert_int_equal(found, index);
+        assert_int_equal(deltazoo_base_of(a, task, index, &b), DELTAZOO_OK);
+        size_t count = t.nbytes / 2;
+        uint16_t *want = malloc(t.nbytes), *got = malloc(t.nbytes), *from = malloc(b.nbytes);
+        float *dense = malloc(count * sizeof *dense), *values = malloc(count * sizeof *values);
+        uint64_t *positions = malloc(count * sizeof *positions), n = 0;
+        assert_int_equal(dz_checkpoint_read(ck, (size_t)dz_checkpoint_find(ck, b.name), 0, b.nbytes, from, &err), DZ_OK);
+        assert_int_equal(deltazoo_restore(a, task, index, want, message, sizeof message), DELTAZOO_OK);
+        if (deltazoo_restore_from(a, task, index, from, got, message, sizeof message) != DELTAZOO_OK) fail_msg("%s", message);
+        assert_memory_equal(got, want, t.nbytes);
+        from[0] ^= 1;
+        assert_int_equal(deltazoo_restore_from(a, task, index, from, got, message, sizeof message), DELTAZOO_EFAIL);
+        from[0] ^= 1;
+        assert_int_equal(deltazoo_restore_from(a, task, index, NULL, got, message, sizeof message), DELTAZOO_EUSAGE);
+        int rc = deltazoo_delta(a, task, index, dense, message, sizeof message);
+        assert_int_equal(rc, strcmp(t.policy, "ultradelta") == 0 ? DELTAZOO_OK : DELTAZOO_EUSAGE);
+        if (rc == DELTAZOO_OK) {
+            assert_int_equal(deltazoo_delta_sparse(a, task, index, &n, NULL, NULL, message, sizeof message), DELTAZOO_OK);
+            uint64_t room = n - 1;
+            assert_int_equal(deltazoo_delta_sparse(a, task, index, &room, positions, values, message, sizeof message), DELTAZOO_EUSAGE);
+            room = n;
+            assert_int_equal(deltazoo_delta_sparse(a, task, index, &room, positions, values, message, sizeof message), DELTAZOO_OK);
+            assert_true(n > 0 && n < count && positions[n - 1] < count);
+            for (size_t i = 0, k = 0; i < count; i++) {
+                float sum, x = k < n && positions[k] == i ? values[k++] : 0;
+                assert_true(x == dense[i]);
+                dz_widen(&sum, from + i, DZ_BF16, 1);
+                sum += x;
+                dz_narrow(got + i, &sum, DZ_BF16, 1);
+            }
+            assert_memory_equal(got, want, t.nbytes);
+            lossy++;
+        }
+        free(want);
+        free(got);
+        free(from);
+        free(dense);
+        free(values);
+        free(positions);
+    }
+    assert_int_equal(lossy, 7);
+    deltazoo_task about;
+    assert_int_equal(deltazoo_task_at(a, task, &about), DELTAZOO_OK);
+    assert_true(about.source_bytes > 20 * about.stored_bytes / 10 && strcmp(about.name, "task-2") == 0);
+    assert_int_equal(deltazoo_task_at(a, 2, &about), DELTAZOO_EUSAGE);
+    dz_checkpoint_free(ck);
+    deltazoo_close(a);
+}
+
 static void test_what_cannot_be_is_refused_with_a_text(void **state) {
     (void)state;
     deltazoo_archive *a = NULL;
@@ -122,6 +185,7 @@ static void test_what_cannot_be_is_refused_with_a_text(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_tasks_and_tensors_are_listed),
                                        cmocka_unit_test(test_exact_tensors_come_back_byte_for_byte_and_lossy_ones_near),
+                                       cmocka_unit_test(test_deltas_and_a_base_in_memory),
                                        cmocka_unit_test(test_what_cannot_be_is_refused_with_a_text)};
     return cmocka_run_group_tests(tests, make_archive, remove_archive);
 }
