@@ -11,6 +11,9 @@ static void append_line(dz_error *err, const char *fmt, va_list args) {
         static const char more[] = "...";
         memcpy(err->text + sizeof err->text - sizeof more, more, sizeof more);
     }
+    for (char *at = err->text + used; *at; at++) { /* names come from files: nothing in them moves a terminal's cursor */
+        if (((unsigned char)*at < 0x20 && *at != '\n' && *at != '\t') || *at == 0x7f) *at = '?';
+    }
 }
 
 dz_rc dz_fail(dz_error *err, dz_rc rc, const char *fmt, ...) {

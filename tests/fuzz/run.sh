@@ -5,7 +5,7 @@ set -euo pipefail
 . "$(dirname "$0")/../env.sh"
 T=${T:-60} jobs=${FUZZ_JOBS:-2} box=$PWD/build/fuzz
 targets=("$@")
-export ASAN_OPTIONS=detect_leaks=1:allocator_may_return_null=1:handle_abort=1 UBSAN_OPTIONS=print_stacktrace=1
+export ASAN_OPTIONS=detect_leaks=1:allocator_may_return_null=1:handle_abort=1:quarantine_size_mb=16 UBSAN_OPTIONS=print_stacktrace=1
 export LSAN_OPTIONS=suppressions=$PWD/tests/fuzz/lsan.supp:print_suppressions=0 HDF5_PLUGIN_PRELOAD=::
 for t in "${targets[@]}"; do mkdir -p "$box/corpus/$t" "$box/seeds/$t" "$box/crashes/$t" "tests/broken/$t"; done
 mkdir -p "$box"/seeds/{lossless,kept,safetensors,torch,yaml,archive}
@@ -40,10 +40,10 @@ wait
 } | tee "$box/table.md"
 if [ -n "${FUZZ_REPORT:-}" ]; then
     {
-        printf '# Fuzzing\n\n`make fuzz T=%s FUZZ_REPORT=1`: libFuzzer (%s) with ASan and UBSan, a core for each target' \
+        printf '# Fuzzing\n\n`make fuzz T=%s FUZZ_REPORT=1`: libFuzzer (%s) with ASan and UBSan, seconds of wall clock' \
             "$T" "$(clang --version | sed -n 's/.*version \([0-9.]*\).*/clang \1/p')"
-        printf ' (%s).\nInputs end at a page without access, so that libraries built without sanitizers are watched too.' \
-            "$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)"
+        printf ' (%s,\nload %s at the end: on a machine shared with other work a target gets only a part of a core).\nInputs end at a page without access, so that libraries built without sanitizers are watched too.' \
+            "$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)" "$(cut -d' ' -f1 /proc/loadavg)"
         printf ' A run starts from the\ninputs that earlier ones found (build/fuzz/corpus) and from tests/broken.\n\n'
         cat "$box/table.md"
     } >results/fuzz.md

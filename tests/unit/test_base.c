@@ -10,6 +10,13 @@
 #include "base/hash.h"
 #include "base/mem.h"
 
+static void test_names_from_files_do_not_control_the_terminal(void **state) {
+    (void)state;
+    dz_error err = {0};
+    dz_fail(&err, DZ_EFAIL, "tensor '%s'", "a\033]0;x\007\177b\r");
+    assert_string_equal(err.text, "tensor 'a?]0;x??b?'");
+}
+
 static void test_the_first_fault_is_kept_and_problems_add_up(void **state) {
     (void)state;
     dz_error err = {0};
@@ -93,6 +100,7 @@ static void test_hashes_have_known_answers(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_names_from_files_do_not_control_the_terminal),
         cmocka_unit_test(test_the_first_fault_is_kept_and_problems_add_up),
         cmocka_unit_test(test_varints_come_back_and_views_never_read_past_the_end),
         cmocka_unit_test(test_sizes_are_read_as_people_write_them),
