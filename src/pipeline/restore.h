@@ -14,6 +14,7 @@ dz_rc dz_archive_task(const dz_archive *archive, const char *name, const dz_task
 typedef struct dz_restore_options {
     const char *archive, *task, *base, *out;
     const char *tensors; /* glob; NULL: all, and the side files */
+    uint64_t max_shard;  /* new shards of at most so many bytes of tensors (one larger tensor is alone); 0: the original ones */
     int force, quiet;
     int keep_going; /* past damage: what is lost is left out, or the base's values take its place */
 } dz_restore_options;
