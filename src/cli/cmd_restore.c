@@ -49,6 +49,7 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
         {"output", 'o', DZ_OPTION_TEXT, &opt.out, "DIR", "gets the model's files"},
         {"tensor", 0, DZ_OPTION_TEXT, &opt.tensors, "GLOB", "only these tensors, into one file, without side files"},
         {"keep-going", 'k', DZ_OPTION_FLAG, &opt.keep_going, NULL, "past damage: restore what there is, say what is missing, exit 3"},
+        {"max-shard-size", 0, DZ_OPTION_SIZE, &opt.max_shard, "SIZE", "new shards of at most this size instead of the original ones"},
         {"force", 0, DZ_OPTION_FLAG, &opt.force, NULL, "replace files that DIR has"},
         {"quiet", 'q', DZ_OPTION_FLAG, &opt.quiet, NULL, "no progress"},
         {NULL, 0, DZ_OPTION_FLAG, NULL, NULL, NULL}};
@@ -59,6 +60,10 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
     dz_rc rc = DZ_OK;
     if (tasks.n == 0 || !opt.base || !opt.out) {
         rc = dz_fail(err, DZ_EUSAGE, "restore: --task NAME, --base PATH and -o DIR are needed");
+        goto out;
+    }
+    if (opt.tensors && opt.max_shard) {
+        rc = dz_fail(err, DZ_EUSAGE, "restore: --tensor makes one file: not with --max-shard-size");
         goto out;
     }
     if ((rc = dz_agree(world, take_weights(&tasks, &names, &weights, err), err)) != DZ_OK) goto out;
@@ -89,7 +94,8 @@ out:
     return rc;
 }
 
-const dz_command DZ_CMD_RESTORE = {"restore", "ARCHIVE --task NAME[=WEIGHT]... --base PATH -o DIR [--tensor GLOB] [--keep-going]",
+const dz_command DZ_CMD_RESTORE = {"restore", "ARCHIVE --task NAME[=WEIGHT]... --base PATH -o DIR [--tensor GLOB | --max-shard-size SIZE]"
+                                   " [--keep-going]",
                                    "Restores a task from archive and base, or the weighted sum of several tasks' deltas.", run,
                                    "deltazoo restore zoo.h5 --task math --base base -o restored\n"
                                    "mpirun -n 2 deltazoo restore zoo.h5 --task code --base base -o restored-code\n"

@@ -29,3 +29,22 @@ dz_rc dz_safetensors_header(const dz_tensor *tensors, size_t ntensors, dz_buf *o
     free(text);
     return err->rc;
 }
+
+dz_rc dz_safetensors_index(const dz_tensor *tensors, const char *const *files, size_t ntensors, dz_buf *out, dz_error *err) {
+    json_t *map = json_object();
+    json_int_t total = 0;
+    int bad = map == NULL;
+    for (size_t i = 0; i < ntensors && !bad; i++) {
+        bad = json_object_set_new(map, tensors[i].name, json_string(files[i])) != 0;
+        total += (json_int_t)tensors[i].nbytes;
+    }
+    json_t *root = json_pack("{s:{s:I}, s:O}", "metadata", "total_size", total, "weight_map", map);
+    char *text = root && !bad ? json_dumps(root, JSON_INDENT(2) | JSON_SORT_KEYS) : NULL;
+    json_decref(map);
+    json_decref(root);
+    if (!text) return dz_fail(err, DZ_ENOMEM, "out of memory for an index of %zu tensors", ntensors);
+    dz_buf_put(out, text, strlen(text), err);
+    dz_buf_put(out, "\n", 1, err);
+    free(text);
+    return err->rc;
+}

@@ -8,4 +8,7 @@
  * to a multiple of 8. Uses name, dtype_name, ndim, shape and nbytes. Appended to `out`. */
 dz_rc dz_safetensors_header(const dz_tensor *tensors, size_t ntensors, dz_buf *out, dz_error *err);
 
+/* The model.safetensors.index.json that tells of each tensor the file it is in. Appended to `out`. */
+dz_rc dz_safetensors_index(const dz_tensor *tensors, const char *const *files, size_t ntensors, dz_buf *out, dz_error *err);
+
 #endif

@@ -368,17 +368,9 @@ char *dz_torch_restored_name(const char *file, dz_error *err) {
 }
 
 dz_rc dz_torch_index(const dz_checkpoint *ck, dz_buf *out, dz_error *err) {
-    json_t *map = json_object();
-    int bad = map == NULL;
-    for (size_t i = 0; i < ck->ntensors && !bad; i++)
-        bad = json_object_set_new(map, ck->tensors[i].name, json_string(ck->shards[ck->tensors[i].shard].file)) != 0;
-    json_t *root = json_pack("{s:{s:I}, s:O}", "metadata", "total_size", (json_int_t)dz_checkpoint_nbytes(ck), "weight_map", map);
-    char *text = root && !bad ? json_dumps(root, JSON_INDENT(2) | JSON_SORT_KEYS) : NULL;
-    json_decref(map);
-    json_decref(root);
-    if (!text) return dz_fail(err, DZ_ENOMEM, "%s: out of memory for an index", ck->path);
-    dz_buf_put(out, text, strlen(text), err);
-    dz_buf_put(out, "\n", 1, err);
-    free(text);
+    const char **files = dz_alloc(ck->ntensors, sizeof *files, err);
+    for (size_t i = 0; files && i < ck->ntensors; i++) files[i] = ck->shards[ck->tensors[i].shard].file;
+    if (files) dz_safetensors_index(ck->tensors, files, ck->ntensors, out, err);
+    free(files);
     return err->rc;
 }

@@ -220,14 +220,20 @@ static dz_rc plan_headless(restore *r, const char *name, dz_error *err) {
     return err->rc;
 }
 
+/* The table of files is damaged. */
+static dz_rc tell_lost_files(restore *r, const char *what, dz_error *err) {
+    if (!r->opt->keep_going) return dz_fail(err, DZ_EDAMAGE, "%s", r->task->files_lost);
+    char *text = dz_format(err, "%s: %sside files are left out", r->task->files_lost, what);
+    if (text && r->world->rank == 0) dz_damage_add(&r->damage, r->task->name, NULL, -1, text);
+    free(text);
+    return err->rc;
+}
+
 static dz_rc plan_whole_task(restore *r, dz_error *err) {
     const char *headless = NULL;
     size_t next_row = 0;
     if (r->task->files_lost) {
-        if (!r->opt->keep_going) return dz_fail(err, DZ_EDAMAGE, "%s", r->task->files_lost);
-        char *text = dz_format(err, "%s: all tensors go into one file, side files are left out", r->task->files_lost);
-        if (text && r->world->rank == 0) dz_damage_add(&r->damage, r->task->name, NULL, -1, text);
-        free(text);
+        if (tell_lost_files(r, "all tensors go into one file, ", err) != DZ_OK) return err->rc;
         headless = "model.safetensors";
     }
     for (size_t i = 0; i < r->task->nfiles && err->rc == DZ_OK; i++) plan_file(r, &r->task->files[i], &next_row, &headless, err);
@@ -248,6 +254,71 @@ static dz_rc plan_some_tensors(restore *r, dz_error *err) {
     else if (rows)
         add_rows(r, "model.safetensors", rows, n, err);
     free(rows);
+    return err->rc;
+}
+
+/* The side files, but for an index: the shards it tells of are not made. */
+static dz_rc plan_side_files(restore *r, dz_error *err) {
+    static const char index[] = ".safetensors.index.json";
+    for (size_t i = 0; i < r->task->nfiles && err->rc == DZ_OK; i++) {
+        const dz_file_row *f = &r->task->files[i];
+        size_t length = strlen(f->path), tail = strlen(index);
+        if (f->kind == DZ_FILE_SIDE && !(length > tail && strcmp(f->path + length - tail, index) == 0)) plan_file(r, f, NULL, NULL, err);
+    }
+    return err->rc;
+}
+
+/* Where shards of at most max_shard bytes of tensors begin among `rows`, each as full as it may be; how many. first[n] is the end. */
+static size_t cut_shards(const restore *r, const uint32_t *rows, size_t n, size_t *first) {
+    size_t nshards = 0;
+    uint64_t held = 0;
+    for (size_t i = 0; i < n; i++) {
+        uint64_t nbytes = r->archive->catalog->tensors[r->task->rows[rows[i]].tensor].nbytes;
+        if (i == 0 || held + nbytes > r->opt->max_shard) {
+            first[nshards++] = i;
+            held = 0;
+        }
+        held += nbytes;
+    }
+    first[nshards] = n;
+    return nshards;
+}
+
+/* The tensors in their order in new shards, with an index where there are several, and the side files. */
+static dz_rc plan_new_shards(restore *r, dz_error *err) {
+    const dz_catalog *c = r->archive->catalog;
+    size_t n = 0, nrows = r->task->nrows, nshards = 0;
+    uint32_t *rows = dz_alloc(nrows, sizeof *rows, err);
+    size_t *first = dz_alloc(nrows + 1, sizeof *first, err);
+    dz_tensor *tensors = dz_alloc(nrows, sizeof *tensors, err);
+    const char **files = dz_alloc(nrows, sizeof *files, err);
+    dz_buf index = {0};
+    if (r->task->files_lost) tell_lost_files(r, "", err);
+    if (err->rc != DZ_OK) goto out;
+    for (size_t i = 0; i < nrows; i++) {
+        if (r->task->rows[i].policy == DZ_POLICY_ABSENT) continue;
+        tensors[n] = dz_tensor_of_row(&c->tensors[r->task->rows[i].tensor]);
+        rows[n++] = (uint32_t)i;
+    }
+    nshards = cut_shards(r, rows, n, first);
+    for (size_t s = 0; s < nshards && err->rc == DZ_OK; s++) {
+        char *name =
+            nshards == 1 ? dz_strdup("model.safetensors", err) : dz_format(err, "model-%05zu-of-%05zu.safetensors", s + 1, nshards);
+        if (name) add_rows(r, name, rows + first[s], first[s + 1] - first[s], err);
+        free(name);
+    }
+    for (size_t s = 0; s < nshards && err->rc == DZ_OK; s++) {
+        for (size_t i = first[s]; i < first[s + 1]; i++) files[i] = r->files[s].name;
+    }
+    if (nshards > 1 && err->rc == DZ_OK && dz_safetensors_index(tensors, files, n, &index, err) == DZ_OK)
+        add_file(r, "model.safetensors.index.json", index.data, index.len, index.len, err);
+    plan_side_files(r, err);
+out:
+    dz_buf_free(&index);
+    free(rows);
+    free(first);
+    free(tensors);
+    free(files);
     return err->rc;
 }
 
@@ -464,7 +535,11 @@ dz_rc dz_restore(const dz_world *world, const dz_restore_options *opt, dz_restor
     r.partial = dz_format(err, "%.*s.partial", (int)name_len, opt->out);
     if (r.partial && world->rank == 0) make_partial(&r, err);
     if ((rc = dz_agree(world, err->rc, err)) != DZ_OK) goto out;
-    rc = dz_agree(world, opt->tensors ? plan_some_tensors(&r, err) : plan_whole_task(&r, err), err);
+    rc = dz_agree(world,
+                  opt->tensors     ? plan_some_tensors(&r, err)
+                  : opt->max_shard ? plan_new_shards(&r, err)
+                                   : plan_whole_task(&r, err),
+                  err);
     if (rc != DZ_OK) goto out;
     dz_progress_begin(&progress, world, "restore", (double)r.nbytes, opt->quiet);
     fill(&r, &progress, err);

@@ -18,6 +18,7 @@ typedef struct dz_restore_options {
     size_t ntasks;
     int sign_consensus;
     const char *tensors; /* glob; NULL: all, and the side files */
+    uint64_t max_shard;  /* new shards of at most so many bytes of tensors (one larger tensor is alone); 0: the original ones */
     int force, quiet;
     int keep_going; /* past damage: what is lost is left out, or the base's values take its place */
 } dz_restore_options;

@@ -299,3 +299,32 @@ def test_tied_task_is_appended_and_outlives_another(folder):
     good(["restore", "a.h5", "--task", "two", "--base", "base", "-o", "r"], 3, cwd=folder)
     equal(hashes(f"{folder}/r"), hashes(f"{folder}/two"), "restored files")
     reader(folder, "--task", "two", "--base", "base", "--against", "r")
+
+
+@with_scratch
+def test_restore_cuts_new_shards(folder):
+    zoo = SmallZoo(folder)
+    os.remove(f"{folder}/one/model.safetensors")
+    shard(folder, "one", tied_model(zoo.tasks["one"]), sizes=(1, 3))
+    zoo.compress("a.h5", "--recipe", "lossless")
+    want = st_parse(f"{folder}/one")
+    for ranks in (1, 3):
+        for size, files in (("12K", 4), ("100", 6), ("1G", 1)):
+            good(["restore", "a.h5", "--task", "one", "--base", "base", "-o", f"r{size}", "--max-shard-size", size, "--force"], ranks, cwd=folder)
+            out = f"{folder}/r{size}"
+            shards = [f"model-{i + 1:05}-of-{files:05}.safetensors" for i in range(files)] if files > 1 else ["model.safetensors"]
+            index = ["model.safetensors.index.json"] if files > 1 else []
+            equal(sorted(os.listdir(out)), sorted(shards + index + ["config.json", "generation_config.json"]), "listing")
+            got = st_parse(out)
+            check(got == want and list(got) == list(want), "tensors or their order differ")
+            if index:
+                told = json.loads(read(f"{out}/{index[0]}"))
+                equal(told["weight_map"], {n: s for s in shards for n in st_parse(f"{out}/{s}")}, "index")
+                equal(told["metadata"]["total_size"], sum(len(t[2]) for t in want.values()), "total size")
+            if size == "12K":
+                sizes = [sum(len(t[2]) for t in st_parse(f"{out}/{s}").values()) for s in shards]
+                check(max(sizes) <= 12 << 10, f"shards of {sizes} bytes")
+            write(f"{folder}/again.yaml", f"base: base\ntasks:\n  - {{name: x, path: r{size}}}\n")
+            good(["plan", "again.yaml"], cwd=folder)
+    refused(folder, ["restore", "a.h5", "--task", "one", "--base", "base", "-o", "x", "--max-shard-size", "1K", "--tensor", "*"], 2, "--tensor")
+    refused(folder, ["restore", "a.h5", "--task", "one", "--base", "base", "-o", "x", "--max-shard-size", "many"], 2, "many")
