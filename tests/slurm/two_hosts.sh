@@ -10,7 +10,7 @@ if [ "$(id -u)" -ne 0 ] || ! command -v ip >/dev/null || ! unshare --net --uts t
 fi
 dir=$(mktemp -d)
 a=dza$$ b=dzb$$ net=10.213.$((RANDOM % 250))
-export DZ_TWO_HOSTS=$dir
+export DZ_TWO_HOSTS=$dir DZ_JOURNAL_AFTER=0
 passed=0 failed=0
 result() { # name, status
     if [ "$2" -eq 0 ]; then passed=$((passed + 1)); echo "ok $1"; else failed=$((failed + 1)); echo "FAIL $1"; sed 's/^/    /' "$dir/log"; fi
