@@ -4,6 +4,8 @@
 #   make FLAVOUR=asan                                 address and undefined behaviour sanitizers, in build/asan
 #   make FLAVOUR=fault                                faults on purpose (src/base/fault.h), in build/fault
 #   make CC=clang WERROR=1                            warnings as errors (CI)
+#   make check-mpich                                  the program, its unit tests and a small job with MPICH instead of Open MPI
+#   make check-slurm                                  jobs/ in a SLURM of its own on this machine
 
 FLAVOUR ?= release
 CC = gcc
@@ -14,11 +16,13 @@ ABI := 0
 VERSION := $(shell sed -n 's/.*DZ_VERSION "\(.*\)"/\1/p' src/pipeline/version.h)
 PYTHON ?= /usr/bin/python3
 
+comma := ,
 B := build/$(FLAVOUR)
 WARN := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wvla $(if $(WERROR),-Werror)
 CSTD := -std=c11 -D_GNU_SOURCE -fPIC -ffp-contract=off -fno-math-errno -fvisibility=hidden
 OPT_release := -O3 -g
 OPT_clang := -O2
+OPT_mpich := -O3 -g -Wno-stringop-overflow # its MPI_STATUSES_IGNORE is address 1
 OPT_fault := -O2 -g -DDZ_FAULTS
 OPT_asan := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 LD_asan := -fsanitize=address,undefined
@@ -31,9 +35,10 @@ MPI_CFLAGS := -Isrc/parallel/serial -DDZ_SERIAL
 MPI_LIBS :=
 HDF5_NAME ?= $(shell $(PKG) --exists hdf5-serial 2>/dev/null && echo hdf5-serial || echo hdf5)
 else
-# Open MPI's and HDF5's own words for their paths; a cluster gives HDF5_PREFIX or has pkg-config files.
-MPI_CFLAGS := $(shell $(MPICC) -showme:compile 2>/dev/null || $(MPICC) -compile_info 2>/dev/null | cut -d' ' -f2-)
-MPI_LIBS := $(shell $(MPICC) -showme:link 2>/dev/null || $(MPICC) -link_info 2>/dev/null | cut -d' ' -f2-)
+# The compiler wrapper's own words for its paths (Open MPI's; MPICH's and Intel's); HDF5's come from HDF5_PREFIX or pkg-config.
+MPI_WORDS := $(shell $(MPICC) -showme 2>/dev/null || $(MPICC) -show 2>/dev/null)
+MPI_CFLAGS := $(filter -I% -D%,$(MPI_WORDS))
+MPI_LIBS := $(filter -L% -l% -Wl$(comma)%,$(MPI_WORDS))
 HDF5_NAME ?= $(shell $(PKG) --exists hdf5-openmpi 2>/dev/null && echo hdf5-openmpi || echo hdf5)
 endif
 ifdef HDF5_PREFIX
@@ -64,7 +69,7 @@ REPLAY := $(FUZZ:%=$(B)/fuzz/%)
 BENCH := $(patsubst tests/bench/%.c,$(B)/bench/%,$(wildcard tests/bench/bench_*.c))
 RECIPES := $(sort $(wildcard config/recipes/*.yaml))
 
-.PHONY: all deps demo check check-unit check-asan check-crash check-flips fuzz bench experiments man install format lint clean units
+.PHONY: all deps demo check check-unit check-asan check-crash check-flips check-mpich mpich check-slurm check-all fuzz bench experiments man install format lint clean units
 .SECONDARY:
 all: build/deltazoo build/libdeltazoo.so build/libdeltazoo.a
 
@@ -133,6 +138,13 @@ check: deps
 	@$(MAKE) --no-print-directory FLAVOUR=fault build/fault/deltazoo
 	@tests/check.sh
 
+# All of it: also SLURM, two hosts, MPICH (CI).
+check-all:
+	@tests/deps.sh slurm mpich
+	@$(MAKE) --no-print-directory all units mpich
+	@$(MAKE) --no-print-directory FLAVOUR=fault build/fault/deltazoo
+	@tests/check.sh all slurm mpich
+
 check-unit: units
 	@tests/check.sh unit
 
@@ -159,6 +171,18 @@ fuzz:
 	@$(MAKE) --no-print-directory all
 	@$(MAKE) --no-print-directory CC=clang FLAVOUR=fuzz build/fuzz/fuzz_seeds $(TARGETS:%=build/fuzz/fuzz/%)
 	@T=$(T) tests/fuzz/run.sh $(TARGETS)
+
+check-slurm:
+	@tests/deps.sh slurm
+	@$(MAKE) --no-print-directory all
+	@tests/check.sh slurm
+
+mpich:
+	@$(MAKE) --no-print-directory FLAVOUR=mpich MPICC=mpicc.mpich HDF5_NAME=hdf5-mpich build/mpich/deltazoo $(UNIT:$(B)/%=build/mpich/%)
+check-mpich:
+	@tests/deps.sh mpich
+	@$(MAKE) --no-print-directory all mpich
+	@tests/check.sh mpich
 
 bench: deps
 	@$(MAKE) --no-print-directory all

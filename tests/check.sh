@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Runs the tests: check.sh [unit]. The last line reads "N passed, N failed".
+# Runs the tests: check.sh [SET]...: all (by default), unit, slurm, mpich. The last line reads "N passed, N failed".
 set -uo pipefail
 . "$(dirname "$0")/env.sh"
-only=${1:-all}
+sets=" ${*:-all} "
+wants() { case $sets in *" $1 "*) return 0 ;; *) return 1 ;; esac; }
 passed=0 failed=0
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
@@ -23,7 +24,7 @@ suite() {
         p=$((rc == 0)) f=$((rc != 0))
     fi
     passed=$((passed + p)) failed=$((failed + f))
-    printf '%-28s %4d passed %3d failed  %4d s\n' "$name" "$p" "$f" $((SECONDS - begun))
+    printf '%-28s %4d passed %3d failed  %4d s%s\n' "$name" "$p" "$f" $((SECONDS - begun)) "$(sed -n 's/^skipped: /  skipped: /p' "$log" | head -n 1)"
     if [ "$f" -ne 0 ]; then
         grep -vE '^(ok |\[ +OK|\[ RUN)' "$log" | tail -n 60 | sed 's/^/    /'
     fi
@@ -37,12 +38,17 @@ cmocka() {
     return $rc
 }
 
-[ "$only" = unit ] || suite layers tests/layers.sh
-for t in build/"$FLAVOUR"/unit/test_*; do
-    case $t in *.d) continue ;; esac
-    suite "unit/$(basename "$t")" cmocka "$t"
-done
-if [ "$only" = all ]; then
+units() { # flavour, prefix of the name
+    local t
+    for t in build/"$1"/unit/test_*; do
+        case $t in *.d) continue ;; esac
+        suite "${2:-}unit/$(basename "$t")" cmocka "$t"
+    done
+}
+
+if wants all; then suite layers tests/layers.sh; fi
+if wants all || wants unit; then units "$FLAVOUR"; fi
+if wants all; then
     if command -v clang-format >/dev/null; then suite format make --no-print-directory lint; fi
     for t in tests/mpi/*.sh tests/reader/test_*.sh tests/torch/test_*.sh tests/flips/test_*.sh; do
         [ -e "$t" ] && suite "${t#tests/}" bash "$t"
@@ -52,6 +58,14 @@ if [ "$only" = all ]; then
         if [ -x "$t" ] && [ -d "tests/broken/${t##*/}" ]; then suite "broken/${t##*/}" "$t" "tests/broken/${t##*/}"; fi
     done
     [ -e tests/cli/run.py ] && suite cli "$PYTHON" tests/cli/run.py
+fi
+if wants mpich; then
+    units mpich mpich/
+    suite mpich tests/mpich/run.sh
+fi
+if wants slurm; then
+    suite slurm "$PYTHON" tests/slurm/run.py
+    suite slurm/two_hosts tests/slurm/two_hosts.sh
 fi
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]

@@ -1,9 +1,16 @@
 #!/usr/bin/env bash
-# Installs through apt-get what is missing to build and test on Debian or Ubuntu. Elsewhere it only says what would be needed.
+# deps.sh [fuzz] [slurm] [mpich]: installs through apt-get what is missing to build and test on Debian or Ubuntu, and for the extra tests named. Elsewhere
+# it only says what would be needed.
 set -euo pipefail
 packages=(gcc make pkg-config openmpi-bin libopenmpi-dev libhdf5-openmpi-dev libopenblas-dev liblapacke-dev libjansson-dev libcyaml-dev
     libxxhash-dev libzstd-dev zlib1g-dev libhtscodecs-dev libcmocka-dev hdf5-tools groff-base python3 python3-numpy python3-h5py python3-zstandard python3-xxhash)
-[ "${1:-}" != fuzz ] || packages+=(clang libclang-rt-dev)
+for extra in "$@"; do
+    case $extra in
+        fuzz) packages+=(clang libclang-rt-dev) ;;
+        slurm) packages+=(slurm-wlm munge iproute2) ;;
+        mpich) packages+=(mpich libmpich-dev libhdf5-mpich-dev) ;;
+    esac
+done
 if ! command -v dpkg-query >/dev/null; then
     echo "deps: not a Debian system; needed: ${packages[*]} (see README, Clusters)" >&2
     exit 0

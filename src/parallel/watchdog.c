@@ -48,7 +48,10 @@ double dz_watchdog_limit(void) { return dog.limit; }
 void dz_watchdog_heard(int rank, const char *phase, int finished) {
     if (!dog.running || !dog.heard) return;
     pthread_mutex_lock(&dog.lock);
-    if (dog.phase != phase) memset(dog.finished, 0, (size_t)dog.size);
+    for (int r = 0; dog.phase != phase && r < dog.size; r++) {
+        dog.finished[r] = 0;
+        dog.heard[r] = dz_now();
+    }
     dog.phase = phase;
     dog.heard[rank] = dz_now();
     dog.finished[rank] = (uint8_t)finished;
@@ -64,10 +67,18 @@ static int behind(void) {
     return found;
 }
 
+/* Rank 0, which takes messages all the while: for how long has the rank behind been silent? */
+static double silence(void) {
+    int late = behind();
+    return late > 0 && !dog.finished[0] ? dog.heard[0] - dog.heard[late] : 0;
+}
+
 static void give_up(double still) {
     char text[256];
     int late = behind(), n = 0;
-    if (dog.rank != 0)
+    if (silence() > dog.limit)
+        n = snprintf(text, sizeof text, "deltazoo: error: nothing heard of rank %d for %.0f s in phase '%s'\n", late, silence(), dog.phase);
+    else if (dog.rank != 0)
         n = snprintf(text, sizeof text, "deltazoo: error: rank %d: nothing has moved for %.0f s, nor told by rank 0\n", dog.rank, still);
     else if (late >= 0)
         n = snprintf(text, sizeof text, "deltazoo: error: no progress on any rank for %.0f s in phase '%s': rank %d is behind\n", still,
@@ -99,7 +110,7 @@ static void *watch(void *arg) {
         }
         /* rank 0 speaks for all; the others end by themselves only when they are cut off from it */
         double limit = dog.rank == 0 ? dog.limit : 1.5 * dog.limit + 5;
-        if (dog.limit > 0 && now - moved > limit && !dog.stop) give_up(now - moved);
+        if (dog.limit > 0 && (now - moved > limit || silence() > limit) && !dog.stop) give_up(now - moved);
     }
     pthread_mutex_unlock(&dog.lock);
     return NULL;

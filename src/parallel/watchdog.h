@@ -10,7 +10,8 @@ int dz_stop_asked(void);
 void dz_stop_ask(void); /* rank 0 has told so */
 
 /* Starts a thread that ends the process with exit code 75 when nothing has moved for `seconds` (0: never): bytes read or written here, work
- * reported, or, where this rank waits for others, their work as rank 0 hears of it. Rank 0 says in one line which rank is behind.
+ * reported, or, where this rank waits for others, their work as rank 0 hears of it. Rank 0 also ends the job when it has not heard of one
+ * rank for so long, and says in one line which rank is behind.
  * `every_minute` (may be NULL) is called with `arg` about once a minute. */
 void dz_watchdog_start(const dz_world *world, double seconds, void (*every_minute)(void *), void *arg);
 void dz_watchdog_stop(void);

@@ -38,7 +38,7 @@ class Job:
         self.slow = f"{self.folder}/slow"
         self.log = f"{self.folder}/log"
         env = {"ZOO": f"{BOX}/zoo/zoo.yaml", "ARCHIVE": self.archive, "SLOW_READS": self.slow, "SLOW_MS": "400", "DELTAZOO": f"{BOX}/deltazoo",
-               "DZ_LOG_INTERVAL": "3", **env}
+               "DZ_LOG_INTERVAL": "3", "DZ_JOURNAL_AFTER": "0", **env}
         if slow:
             write(self.slow, "")
         log = self.log + ("-%a" if any(o.startswith("--array") for o in options) else "")
@@ -81,6 +81,7 @@ class Job:
             time.sleep(0.2)
         check(os.path.isdir(f"{self.archive}.journal") and not os.path.exists(self.archive), f"{os.listdir(self.folder)}")
         os.unlink(self.slow)
+        time.sleep(2)  # a job that starts in the second of its requeue has the old credential, and fails; SLURM itself would wait two minutes
         SLURM.call("scontrol", "update", f"jobid={self.id}", "StartTime=now")
 
     def is_right(self, resumed=None):
