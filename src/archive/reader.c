@@ -12,6 +12,7 @@
 #include "archive/structure.h"
 #include "archive/table.h"
 #include "base/file.h"
+#include "numeric/gauss.h"
 
 #define TABLE_MAX ((uint64_t)1 << 32) /* bytes of one table: far above any real archive, far below what would exhaust a node */
 
@@ -98,10 +99,10 @@ static char *take_text(dz_view *v, size_t width, dz_error *err) {
 
 static float take_f32(dz_view *v) { return dz_bits_to_float(dz_view_u32(v)); }
 
-static dz_rc attribute(const dz_archive *a, hid_t at, const char *name, hid_t type, void *value, dz_error *err) {
+static dz_rc attribute(const dz_archive *a, hid_t at, const char *name, hid_t type, hssize_t count, void *value, dz_error *err) {
     hid_t attr = H5Aopen(at, name, H5P_DEFAULT);
     hid_t space = attr >= 0 ? H5Aget_space(attr) : -1;
-    int bad = space < 0 || H5Sget_simple_extent_npoints(space) != 1 || H5Aread(attr, type, value) < 0;
+    int bad = space < 0 || H5Sget_simple_extent_npoints(space) != count || H5Aread(attr, type, value) < 0;
     if (space >= 0) H5Sclose(space);
     if (attr >= 0) H5Aclose(attr);
     return bad ? dz_fail(err, DZ_EDAMAGE, "%s: attribute '%s' is missing or not sound", a->path, name) : DZ_OK;
@@ -242,30 +243,34 @@ static dz_rc try_blobs(dz_archive *a, hid_t file, dz_buf *b, dz_error *err) {
     return err->rc;
 }
 
-static dz_rc read_task_attributes(dz_archive *a, hid_t g, dz_task_entry *t, dz_error *err) {
-    const struct {
-        const char *name;
-        hid_t type;
-        void *value;
-    } list[] = {{"recipe_blob", H5T_NATIVE_UINT32, &t->recipe_blob},
-                {"sparsity", H5T_NATIVE_DOUBLE, &t->sparsity},
-                {"bits", H5T_NATIVE_UINT32, &t->bits},
-                {"seed", H5T_NATIVE_UINT64, &t->seed},
-                {"key", H5T_NATIVE_UINT64, &t->key},
-                {"gamma", H5T_NATIVE_FLOAT, &t->gamma},
-                {"trace_norm", H5T_NATIVE_DOUBLE, &t->trace_norm},
-                {"trace_norm_error", H5T_NATIVE_DOUBLE, &t->trace_error},
-                {"reference_trace_norm", H5T_NATIVE_DOUBLE, &t->trace_reference},
-                {"source_bytes", H5T_NATIVE_UINT64, &t->source_bytes},
-                {"lossy_source_bytes", H5T_NATIVE_UINT64, &t->lossy_source_bytes},
-                {"lossy_parameters", H5T_NATIVE_UINT64, &t->lossy_parameters},
-                {"lossy_kept", H5T_NATIVE_UINT64, &t->lossy_kept},
-                {"lossy_value_bits", H5T_NATIVE_DOUBLE, &t->value_bits},
-                {"lossy_entropy_bytes", H5T_NATIVE_DOUBLE, &t->entropy_bytes}};
-    if (text_attribute(a, g, "recipe", &t->recipe, err) != DZ_OK) return err->rc;
-    for (size_t i = 0; i < sizeof list / sizeof *list; i++) {
-        if (attribute(a, g, list[i].name, list[i].type, list[i].value, err) != DZ_OK) return err->rc;
-    }
+static double take_f64(dz_view *v) {
+    uint64_t bits = dz_view_u64(v);
+    double x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+static dz_rc read_record(dz_archive *a, hid_t g, dz_task_entry *t, dz_error *err) {
+    uint8_t record[DZ_RECORD_SIZE];
+    if (text_attribute(a, g, "recipe", &t->recipe, err) != DZ_OK ||
+        attribute(a, g, "record", H5T_STD_U8LE, sizeof record, record, err) != DZ_OK)
+        return err->rc;
+    dz_view v = {.data = record, .len = sizeof record};
+    t->recipe_blob = dz_view_u32(&v);
+    t->sparsity = take_f64(&v);
+    t->bits = dz_view_u32(&v);
+    t->seed = dz_view_u64(&v);
+    t->key = dz_view_u64(&v);
+    t->gamma = take_f32(&v);
+    t->trace_norm = take_f64(&v);
+    t->trace_error = take_f64(&v);
+    t->trace_reference = take_f64(&v);
+    t->source_bytes = dz_view_u64(&v);
+    t->lossy_source_bytes = dz_view_u64(&v);
+    t->lossy_parameters = dz_view_u64(&v);
+    t->lossy_kept = dz_view_u64(&v);
+    t->value_bits = take_f64(&v);
+    t->entropy_bytes = take_f64(&v);
     size_t len = 0;
     dz_error inner = {0};
     if (dz_catalog_blob(a->catalog, t->recipe_blob, &t->recipe_text, &len, &inner) != DZ_OK) t->recipe_text = dz_strdup("", err);
@@ -300,7 +305,7 @@ static int row_fits(const dz_catalog *c, const dz_index_row *r) {
     int floats = dz_dtype_is_float(t.dtype) && dz_dtype_is_float(b.dtype);
     if (!floats && strcmp(t.dtype_name, b.dtype_name) != 0) return 0;
     if (r->policy == DZ_POLICY_ULTRADELTA) {
-        int bits = (r->bits >= 1 && r->bits <= 8) || r->bits == DZ_BITS_VALUES;
+        int bits = (r->bits >= 1 && r->bits <= 8) || r->bits == DZ_BITS_VALUES || r->bits == DZ_BITS_SIGNS;
         return floats && bits && isfinite(r->lo) && isfinite(r->step) && isfinite(r->scale);
     }
     return r->policy == DZ_POLICY_LOSSLESS || (r->length == 0 && t.count <= b.count);
@@ -387,7 +392,7 @@ static dz_rc try_files(dz_archive *a, hid_t g, dz_task_entry *t, dz_buf *b, dz_e
 static dz_rc read_task(dz_archive *a, hid_t tasks, dz_task_entry *t, dz_buf *b, dz_error *err) {
     hid_t g = H5Gopen2(tasks, t->name, H5P_DEFAULT);
     if (g < 0) return dz_hdf5_fail(err, DZ_EDAMAGE, a->path, t->name);
-    if (find_payload(a, g, t, err) == DZ_OK && read_task_attributes(a, g, t, err) == DZ_OK && read_index(a, g, t, b, err) == DZ_OK)
+    if (find_payload(a, g, t, err) == DZ_OK && read_record(a, g, t, err) == DZ_OK && read_index(a, g, t, b, err) == DZ_OK)
         try_files(a, g, t, b, err);
     H5Gclose(g);
     return err->rc;
@@ -455,14 +460,14 @@ static dz_rc read_all(dz_archive *a, hid_t file, dz_error *err) {
         dz_fail(err, DZ_EFAIL, "%s: an HDF5 file, but not a deltazoo archive", a->path);
         goto out;
     }
-    if (attribute(a, file, "format_version", H5T_NATIVE_UINT32, &c->format_version, err) != DZ_OK) goto out;
+    if (attribute(a, file, "format_version", H5T_NATIVE_UINT32, 1, &c->format_version, err) != DZ_OK) goto out;
     if (c->format_version != DZ_FORMAT_VERSION) {
         dz_fail(err, DZ_EFAIL, "%s: format version %u; this program reads version %d", a->path, c->format_version, DZ_FORMAT_VERSION);
         goto out;
     }
     if (text_attribute(a, file, "generator", &generator, err) != DZ_OK) goto out;
     strncpy(c->generator, generator, sizeof c->generator - 1);
-    if (attribute(a, file, "reference_trace_norm", H5T_NATIVE_DOUBLE, &c->trace_reference, err) != DZ_OK) goto out;
+    if (attribute(a, file, "reference_trace_norm", H5T_NATIVE_DOUBLE, 1, &c->trace_reference, err) != DZ_OK) goto out;
     if (read_tensors(a, file, &b, err) == DZ_OK && read_base(a, file, &b, err) == DZ_OK && try_blobs(a, file, &b, err) == DZ_OK)
         read_tasks(a, file, &b, err);
 out:
@@ -638,4 +643,48 @@ dz_sizes dz_task_sizes(const dz_task_entry *t) {
         s.positions_coded = 16 * n / (n * entropy_of_share(p) + t->value_bits);
     }
     return s;
+}
+
+static double columns_of(const dz_catalog *c, const dz_index_row *row) {
+    dz_tensor t = dz_tensor_of_row(&c->tensors[row->tensor]);
+    return t.ndim >= 2 && t.shape[0] ? (double)(t.count / t.shape[0]) : 1;
+}
+
+dz_quality dz_row_quality(const dz_catalog *c, const dz_task_entry *task, const dz_index_row *row) {
+    dz_tensor t = dz_tensor_of_row(&c->tensors[row->tensor]), b = dz_tensor_of_row(&c->tensors[c->base[row->base].tensor]);
+    double common = (double)(t.count < b.count ? t.count : b.count), density = common > 0 ? (double)row->kept / common : 0;
+    double scale = (double)task->gamma * (double)row->scale, columns = columns_of(c, row);
+    if (row->bits == DZ_BITS_SIGNS)
+        return dz_quality_signs(density, scale * dz_gauss_mean(dz_gauss_threshold(1 - (double)row->sparsity)), columns);
+    if (row->bits == 1 && density == 1) return dz_quality_signs(1, scale * DZ_QUALITY_MEAN_GAIN, columns); /* every sign: bitdelta */
+    return dz_quality_sampled(density, scale, columns);
+}
+
+/* Entropy of a normal number's level on a grid of 2^bits levels over about +-5.2 standard deviations. */
+static double normal_entropy(unsigned bits) { return 2.047 - log2(10.4 / ((1U << bits) - 1)); }
+
+dz_rc dz_task_warnings(const dz_catalog *c, const dz_task_entry *t, dz_buf *lines, dz_error *err) {
+    size_t lossy = 0, noisy = 0, worst = 0;
+    double most = 0, grid = 0;
+    for (size_t i = 0; i < t->nrows; i++) {
+        const dz_index_row *row = &t->rows[i];
+        if (row->policy != DZ_POLICY_ULTRADELTA) continue;
+        double noise = dz_row_quality(c, t, row).row;
+        lossy++;
+        noisy += noise > DZ_QUALITY_LIMIT;
+        if (noise > most) {
+            most = noise;
+            worst = i;
+        }
+        if (row->bits > 2 && row->bits <= 8) grid += (double)row->kept * normal_entropy(row->bits);
+    }
+    if (noisy)
+        dz_buf_line(
+            lines, err,
+            "task '%s': in %zu of %zu lossy tensors the noise is more than %g of the row length (%.2g in '%s'): accuracy will suffer\n",
+            t->name, noisy, lossy, DZ_QUALITY_LIMIT, most, c->tensors[t->rows[worst].tensor].name);
+    if (grid > 0 && 8 * t->entropy_bytes < grid / 2)
+        dz_buf_line(lines, err, "task '%s': %.2f bits in a kept level where a normal delta has %.2f: heavy tails stretch the grid\n",
+                    t->name, 8 * t->entropy_bytes / (double)t->lossy_kept, grid / (double)t->lossy_kept);
+    return err->rc;
 }

@@ -4,6 +4,7 @@
 #define DZ_ARCHIVE_READER_H
 
 #include "archive/catalog.h"
+#include "numeric/quality.h"
 #include "plan/tiles.h"
 
 typedef struct dz_archive {
@@ -57,5 +58,11 @@ typedef struct dz_sizes {
 void dz_share_structures(dz_catalog *catalog);
 
 dz_sizes dz_task_sizes(const dz_task_entry *task);
+
+/* What the coding of a lossy row is expected to have done to its tensor. */
+dz_quality dz_row_quality(const dz_catalog *catalog, const dz_task_entry *task, const dz_index_row *row);
+
+/* What is known to cost accuracy in a task, a line each: noise that rows are too short to average out, heavy tails on a uniform grid. */
+dz_rc dz_task_warnings(const dz_catalog *catalog, const dz_task_entry *task, dz_buf *lines, dz_error *err);
 
 #endif

@@ -17,6 +17,9 @@ typedef struct dz_field {
 
 extern const dz_field DZ_TENSOR_FIELDS[], DZ_BASE_FIELDS[], DZ_TILE_FIELDS[], DZ_BLOB_FIELDS[], DZ_INDEX_FIELDS[], DZ_FILE_FIELDS[];
 
+/* Bytes of the attribute `record` of a task (FORMAT.md, section 5). */
+#define DZ_RECORD_SIZE 108
+
 /* The packed compound type of a table whose open text field has `width` bytes; its size. Close with H5Tclose. Negative on failure. */
 hid_t dz_schema_type(const dz_field *fields, size_t width);
 size_t dz_schema_size(const dz_field *fields, size_t width);

@@ -15,6 +15,7 @@
 #define TYPE_DEPTH_MAX 3 /* a table's array of numbers */
 #define TYPE_SIZE_MAX ((uint64_t)1 << 17)
 #define MEMBERS_MAX 32
+#define ATTRIBUTE_MAX 256 /* bytes of a record */
 #define DEFLATE_MOST 1100 /* bytes that one deflated byte can stand for: 1032 */
 
 enum {
@@ -201,8 +202,8 @@ static int attribute_ok(dz_view *v) {
     if (v->bad || version != 3 || flags != 0 || text > 1 || name_len < 2 || name_len > NAME_MAX_LEN) return 0;
     dz_view inner_type = {.data = type, .len = (size_t)type_len}, inner_space = {.data = space, .len = (size_t)space_len};
     return name[name_len - 1] == 0 && strlen((const char *)name) == name_len - 1 && type_ok(&inner_type, &size, TYPE_DEPTH_MAX - 1) &&
-           inner_type.pos == type_len && space_ok(&inner_space, &count) && inner_space.pos == space_len && count == 1 &&
-           dz_view_bytes(v, size) != NULL;
+           inner_type.pos == type_len && space_ok(&inner_space, &count) && inner_space.pos == space_len && count <= ATTRIBUTE_MAX &&
+           dz_view_bytes(v, count * size) != NULL;
 }
 
 /* Links and attributes stand in the header itself, not in a heap of their own. */

@@ -17,6 +17,11 @@
 
 static void put_u8(dz_buf *b, uint8_t v, dz_error *err) { dz_buf_put(b, &v, 1, err); }
 static void put_f32(dz_buf *b, float v, dz_error *err) { dz_buf_put_u32(b, dz_float_bits(v), err); }
+static void put_f64(dz_buf *b, double v, dz_error *err) {
+    uint64_t bits;
+    memcpy(&bits, &v, sizeof bits);
+    dz_buf_put_u64(b, bits, err);
+}
 
 static void put_text(dz_buf *b, const char *text, size_t width, dz_error *err) { /* NUL-padded */
     size_t len = strlen(text);
@@ -30,7 +35,8 @@ static dz_rc write_table(hid_t at, const char *path, const char *name, const dz_
     hsize_t n = rows->len / dz_schema_size(fields, width), chunk = n ? n : 1;
     hid_t type = dz_schema_type(fields, width), space = H5Screate_simple(1, &n, NULL), props = H5Pcreate(H5P_DATASET_CREATE), set = -1;
     int bad = type < 0 || space < 0 || props < 0 || H5Pset_chunk(props, 1, &chunk) < 0 || H5Pset_shuffle(props) < 0 ||
-              H5Pset_deflate(props, 9) < 0 || H5Pset_fletcher32(props) < 0 || H5Pset_obj_track_times(props, 0) < 0;
+              H5Pset_deflate(props, 9) < 0 || H5Pset_fletcher32(props) < 0 || H5Pset_obj_track_times(props, 0) < 0 ||
+              H5Pset_dset_no_attrs_hint(props, 1) < 0; /* no room in its header for attributes */
     if (!bad) set = H5Dcreate2(at, name, type, space, H5P_DEFAULT, props, H5P_DEFAULT);
     bad = bad || set < 0 || (n && H5Dwrite(set, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, rows->data) < 0);
     if (bad) dz_hdf5_fail(err, DZ_EFAIL, path, name);
@@ -48,7 +54,8 @@ static dz_rc write_bytes(hid_t at, const char *path, const char *name, const uin
     hsize_t n = len;
     hid_t space = H5Screate_simple(1, &n, NULL), props = H5Pcreate(H5P_DATASET_CREATE), set = -1;
     int bad = space < 0 || props < 0 || H5Pset_layout(props, H5D_CONTIGUOUS) < 0 || H5Pset_alloc_time(props, H5D_ALLOC_TIME_EARLY) < 0 ||
-              H5Pset_fill_time(props, H5D_FILL_TIME_NEVER) < 0 || H5Pset_obj_track_times(props, 0) < 0;
+              H5Pset_fill_time(props, H5D_FILL_TIME_NEVER) < 0 || H5Pset_obj_track_times(props, 0) < 0 ||
+              H5Pset_dset_no_attrs_hint(props, 1) < 0;
     if (!bad) set = H5Dcreate2(at, name, H5T_STD_U8LE, space, H5P_DEFAULT, props, H5P_DEFAULT);
     bad = bad || set < 0 || (bytes && len && H5Dwrite(set, H5T_STD_U8LE, H5S_ALL, H5S_ALL, H5P_DEFAULT, bytes) < 0);
     if (!bad && offset) {
@@ -82,9 +89,6 @@ static void text_attribute(hid_t at, const char *path, const char *name, const c
 
 static void f64_attribute(hid_t at, const char *path, const char *name, double v, dz_error *err) {
     attribute(at, path, name, H5T_IEEE_F64LE, &v, err);
-}
-static void u64_attribute(hid_t at, const char *path, const char *name, uint64_t v, dz_error *err) {
-    attribute(at, path, name, H5T_STD_U64LE, &v, err);
 }
 static void u32_attribute(hid_t at, const char *path, const char *name, uint32_t v, dz_error *err) {
     attribute(at, path, name, H5T_STD_U32LE, &v, err);
@@ -156,23 +160,30 @@ static dz_rc write_shared(hid_t file, const char *path, dz_catalog *c, dz_error 
     return err->rc;
 }
 
-static void write_task_attributes(hid_t at, const char *path, const dz_task_entry *t, dz_error *err) {
-    text_attribute(at, path, "recipe", t->recipe, err);
-    u32_attribute(at, path, "recipe_blob", t->recipe_blob, err);
-    f64_attribute(at, path, "sparsity", t->sparsity, err);
-    u32_attribute(at, path, "bits", t->bits, err);
-    u64_attribute(at, path, "seed", t->seed, err);
-    u64_attribute(at, path, "key", t->key, err);
-    attribute(at, path, "gamma", H5T_IEEE_F32LE, &t->gamma, err);
-    f64_attribute(at, path, "trace_norm", t->trace_norm, err);
-    f64_attribute(at, path, "trace_norm_error", t->trace_error, err);
-    f64_attribute(at, path, "reference_trace_norm", t->trace_reference, err);
-    u64_attribute(at, path, "source_bytes", t->source_bytes, err);
-    u64_attribute(at, path, "lossy_source_bytes", t->lossy_source_bytes, err);
-    u64_attribute(at, path, "lossy_parameters", t->lossy_parameters, err);
-    u64_attribute(at, path, "lossy_kept", t->lossy_kept, err);
-    f64_attribute(at, path, "lossy_value_bits", t->value_bits, err);
-    f64_attribute(at, path, "lossy_entropy_bytes", t->entropy_bytes, err);
+static void write_record(hid_t at, const char *path, const dz_task_entry *t, dz_error *err) {
+    dz_buf b = {0};
+    dz_buf_put_u32(&b, t->recipe_blob, err);
+    put_f64(&b, t->sparsity, err);
+    dz_buf_put_u32(&b, t->bits, err);
+    dz_buf_put_u64(&b, t->seed, err);
+    dz_buf_put_u64(&b, t->key, err);
+    put_f32(&b, t->gamma, err);
+    put_f64(&b, t->trace_norm, err);
+    put_f64(&b, t->trace_error, err);
+    put_f64(&b, t->trace_reference, err);
+    dz_buf_put_u64(&b, t->source_bytes, err);
+    dz_buf_put_u64(&b, t->lossy_source_bytes, err);
+    dz_buf_put_u64(&b, t->lossy_parameters, err);
+    dz_buf_put_u64(&b, t->lossy_kept, err);
+    put_f64(&b, t->value_bits, err);
+    put_f64(&b, t->entropy_bytes, err);
+    hsize_t n = DZ_RECORD_SIZE;
+    hid_t space = H5Screate_simple(1, &n, NULL), attr = H5Acreate2(at, "record", H5T_STD_U8LE, space, H5P_DEFAULT, H5P_DEFAULT);
+    if (err->rc == DZ_OK && (b.len != n || attr < 0 || H5Awrite(attr, H5T_STD_U8LE, b.data) < 0))
+        dz_hdf5_fail(err, DZ_EFAIL, path, "record");
+    if (attr >= 0) H5Aclose(attr);
+    if (space >= 0) H5Sclose(space);
+    dz_buf_free(&b);
 }
 
 static dz_rc write_task(hid_t tasks, const char *path, dz_task_entry *t, dz_error *err) {
@@ -180,7 +191,8 @@ static dz_rc write_task(hid_t tasks, const char *path, dz_task_entry *t, dz_erro
     dz_buf b = {0};
     size_t width = 1;
     if (group < 0) return dz_hdf5_fail(err, DZ_EFAIL, path, t->name);
-    write_task_attributes(group, path, t, err);
+    text_attribute(group, path, "recipe", t->recipe, err);
+    write_record(group, path, t, err);
     for (size_t i = 0; i < t->nrows; i++) {
         const dz_index_row *r = &t->rows[i];
         dz_buf_put_u32(&b, r->tensor, err);

@@ -93,6 +93,15 @@ dz_rc dz_buf_put_u64(dz_buf *buf, uint64_t value, dz_error *err) {
     return rc != DZ_OK ? rc : dz_buf_put_u32(buf, (uint32_t)(value >> 32), err);
 }
 
+dz_rc dz_buf_line(dz_buf *buf, dz_error *err, const char *fmt, ...) {
+    char line[1024];
+    va_list args;
+    va_start(args, fmt);
+    int n = vsnprintf(line, sizeof line, fmt, args);
+    va_end(args);
+    return n > 0 ? dz_buf_put(buf, line, strlen(line), err) : err->rc;
+}
+
 void dz_buf_free(dz_buf *buf) {
     free(buf->data);
     *buf = (dz_buf){0};

@@ -29,9 +29,10 @@ typedef struct dz_buf {
 
 dz_rc dz_buf_reserve(dz_buf *buf, size_t more, dz_error *err);
 dz_rc dz_buf_put(dz_buf *buf, const void *bytes, size_t len, dz_error *err);
-dz_rc dz_buf_put_varint(dz_buf *buf, uint64_t value, dz_error *err); /* LEB128 */
-dz_rc dz_buf_put_u32(dz_buf *buf, uint32_t value, dz_error *err);    /* little endian */
-dz_rc dz_buf_put_u64(dz_buf *buf, uint64_t value, dz_error *err);    /* little endian */
+dz_rc dz_buf_put_varint(dz_buf *buf, uint64_t value, dz_error *err);                                       /* LEB128 */
+dz_rc dz_buf_put_u32(dz_buf *buf, uint32_t value, dz_error *err);                                          /* little endian */
+dz_rc dz_buf_put_u64(dz_buf *buf, uint64_t value, dz_error *err);                                          /* little endian */
+dz_rc dz_buf_line(dz_buf *buf, dz_error *err, const char *fmt, ...) __attribute__((format(printf, 3, 4))); /* text, without its NUL */
 void dz_buf_free(dz_buf *buf);
 
 /* A read-only cursor over bytes that are not trusted. A read past the end sets `bad` and gives 0. */

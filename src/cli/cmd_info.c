@@ -8,6 +8,7 @@
 static dz_rc print_info(const char *path, const char *name, int json, int names, dz_error *err) {
     dz_archive *a = NULL;
     const dz_task_entry *task = NULL;
+    dz_buf warnings = {0};
     if (dz_archive_open_partly(path, &a, err) != DZ_OK) return err->rc;
     if (name && dz_archive_task(a, name, &task, err) != DZ_OK) goto out;
     for (size_t t = 0; names && t < a->catalog->ntasks; t++) printf("%s\n", a->catalog->tasks[t].name);
@@ -22,6 +23,8 @@ static dz_rc print_info(const char *path, const char *name, int json, int names,
     dz_print_tasks(a->catalog);
     putchar('\n');
     dz_print_largest(a->catalog, task);
+    for (size_t t = 0; t < a->catalog->ntasks; t++) dz_task_warnings(a->catalog, &a->catalog->tasks[t], &warnings, err);
+    dz_print_notes(&warnings);
     if (task) {
         printf("\n%s: recipe %s, key %016llx\n%s", task->name, task->recipe, (unsigned long long)task->key, task->recipe_text);
         dz_print_tensors(a->catalog, task);
@@ -30,6 +33,7 @@ lost:
     for (size_t i = 0; i < a->catalog->nlost; i++) fprintf(stderr, "deltazoo: damage: %s\n", a->catalog->lost[i].text);
     if (a->catalog->nlost) dz_fail(err, DZ_EDAMAGE, "%s: is damaged, %zu of its tasks cannot be read", path, a->catalog->nlost);
 out:
+    dz_buf_free(&warnings);
     dz_archive_close(a);
     return err->rc;
 }

@@ -6,12 +6,15 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "cli/cli.h"
+#include "cli/report.h"
+#include "numeric/gauss.h"
+#include "numeric/quality.h"
 #include "pipeline/zoo.h"
 #include "plan/plan.h"
 
 typedef struct totals {
     size_t lossy, lossless, dropped;
-    double lossy_bytes, lossless_bytes, dropped_bytes, lossy_parameters, kept, predicted;
+    double lossy_bytes, lossless_bytes, dropped_bytes, lossy_parameters, predicted;
 } totals;
 
 /* Coded bits of a kept value for a normal delta: entropy of a unit normal on a grid of 2^bits levels over about +-5.2 sigma, plus 5 % for
@@ -22,18 +25,70 @@ static double bits_per_kept(int bits) {
     return 1.05 * (entropy < 0.3 ? 0.3 : entropy);
 }
 
+/* Share of a lossy tensor's elements, or coefficients, to be kept. */
+static double share_of(const dz_recipe *r, const dz_pair *pair) {
+    if (!isnan(pair->sparsity)) return 1 - pair->sparsity;
+    if (r->method == DZ_METHOD_BITDELTA) return 1;
+    if (r->method == DZ_METHOD_AUTO && r->target_ratio > 0) return dz_gauss_share_of_bits(16 / r->target_ratio);
+    return 1 - r->sparsity;
+}
+
+/* What the recipe is expected to do to a tensor. A target ratio's density is known only for method auto, and there without what tables
+ * take. */
+static dz_quality quality_of(const dz_plan *plan, const dz_recipe *r, const dz_pair *pair) {
+    const dz_tensor *t = dz_pair_tensor(plan, pair);
+    double columns = t->ndim >= 2 && t->shape[0] ? (double)(t->count / t->shape[0]) : 1, share = share_of(r, pair);
+    if (r->method == DZ_METHOD_AUTO)
+        return dz_quality_signs(share, isnan(r->gain) ? dz_quality_gain(dz_gauss_noise(share), columns) : r->gain, columns);
+    if (r->method == DZ_METHOD_BITDELTA) return dz_quality_signs(1, DZ_QUALITY_MEAN_GAIN, columns);
+    return dz_quality_sampled(share, r->method == DZ_METHOD_MAGNITUDE ? 1 : 1 / share, columns);
+}
+
+static int quality_is_known(const dz_recipe *r, const dz_pair *pair) {
+    return pair->policy == DZ_POLICY_ULTRADELTA && (r->target_ratio <= 0 || r->method == DZ_METHOD_AUTO);
+}
+
+static double predicted_bytes(const dz_recipe *r, const dz_pair *pair, double nbytes) {
+    double n = (double)pair->tiles.common, share = share_of(r, pair);
+    if (r->target_ratio > 0) return nbytes / r->target_ratio;
+    if (r->method == DZ_METHOD_AUTO) return n * dz_gauss_bits(share) / 8 + 60;
+    return n * share * bits_per_kept(pair->bits) / 8 + 100;
+}
+
+/* Lines about what is known to cost accuracy. */
+static void warn(const dz_zoo *zoo, const dz_plan *plan, dz_buf *lines, dz_error *err) {
+    for (size_t t = 0; t < zoo->ntasks; t++) {
+        size_t lossy = 0, noisy = 0;
+        double most = 0;
+        const char *worst = "";
+        for (size_t i = plan->first_pair[t]; i < plan->first_pair[t + 1]; i++) {
+            if (!quality_is_known(zoo->recipe, &plan->pairs[i])) continue;
+            double noise = quality_of(plan, zoo->recipe, &plan->pairs[i]).row;
+            lossy++;
+            noisy += noise > DZ_QUALITY_LIMIT;
+            if (noise <= most) continue;
+            most = noise;
+            worst = dz_pair_tensor(plan, &plan->pairs[i])->name;
+        }
+        if (noisy)
+            dz_buf_line(
+                lines, err,
+                "task '%s': in %zu of %zu lossy tensors the noise will be more than %g of the row length (%.2g in '%s'): accuracy will "
+                "suffer\n",
+                zoo->names[t], noisy, lossy, DZ_QUALITY_LIMIT, most, worst);
+    }
+}
+
 static totals totals_of(const dz_plan *plan, const dz_recipe *recipe, size_t task) {
     totals sum = {0};
     for (size_t i = plan->first_pair[task]; i < plan->first_pair[task + 1]; i++) {
         const dz_pair *pair = &plan->pairs[i];
         double nbytes = (double)dz_pair_tensor(plan, pair)->nbytes, n = (double)pair->tiles.common;
         if (pair->policy == DZ_POLICY_ULTRADELTA) {
-            double kept = n * (1 - (isnan(pair->sparsity) ? recipe->sparsity : pair->sparsity));
             sum.lossy++;
             sum.lossy_bytes += nbytes;
             sum.lossy_parameters += n;
-            sum.kept += kept;
-            sum.predicted += kept * bits_per_kept(pair->bits) / 8 + 100;
+            sum.predicted += predicted_bytes(recipe, pair, nbytes);
         } else if (pair->policy == DZ_POLICY_DROP) {
             sum.dropped++;
             sum.dropped_bytes += nbytes;
@@ -70,7 +125,7 @@ static json_t *rank_json(const dz_plan *plan) {
                      mean > 0 ? most / mean : 1, "per_rank", list);
 }
 
-static dz_rc tell_json(const dz_zoo *zoo, const dz_plan *plan, dz_error *err) {
+static dz_rc tell_json(const dz_zoo *zoo, const dz_plan *plan, const dz_buf *warnings, dz_error *err) {
     json_t *tasks = json_array();
     for (size_t t = 0; t < zoo->ntasks; t++) {
         totals s = totals_of(plan, zoo->recipe, t);
@@ -80,18 +135,19 @@ static dz_rc tell_json(const dz_zoo *zoo, const dz_plan *plan, dz_error *err) {
             const dz_tensor *tensor = dz_pair_tensor(plan, pair);
             const char *base = pair->base >= 0 ? plan->base->tensors[pair->base].name : NULL;
             const char *tied = pair->policy == DZ_POLICY_TIED ? plan->tasks[t]->tensors[pair->tied].name : NULL;
-            json_array_append_new(tensors,
-                                  json_pack("{s:s, s:s, s:s, s:i, s:s?, s:s, s:s?}", "name", tensor->name, "dtype", tensor->dtype_name,
-                                            "policy", dz_policy_name(pair->policy), "tiles", (int)pair->tiles.ntiles, "base", base, "match",
-                                            dz_match_name(pair->match), "tied", tied));
+            json_t *o = json_pack("{s:s, s:s, s:s, s:i, s:s?, s:s, s:s?}", "name", tensor->name, "dtype", tensor->dtype_name, "policy",
+                                  dz_policy_name(pair->policy), "tiles", (int)pair->tiles.ntiles, "base", base, "match",
+                                  dz_match_name(pair->match), "tied", tied);
+            if (quality_is_known(zoo->recipe, pair)) dz_json_quality(o, quality_of(plan, zoo->recipe, pair));
+            json_array_append_new(tensors, o);
         }
         json_array_append_new(tasks, json_pack("{s:s, s:f, s:f, s:f, s:f, s:f, s:o}", "name", zoo->names[t], "lossy_bytes", s.lossy_bytes,
                                                "lossless_bytes", s.lossless_bytes, "dropped_bytes", s.dropped_bytes, "lossy_parameters",
                                                s.lossy_parameters, "predicted_lossy_stored_bytes", s.predicted, "tensors", tensors));
     }
     char *text = dz_recipe_text(zoo->recipe, err);
-    json_t *root =
-        json_pack("{s:s, s:s?, s:o, s:o}", "recipe", zoo->recipe->name, "recipe_text", text, "tasks", tasks, "work", rank_json(plan));
+    json_t *root = json_pack("{s:s, s:s?, s:o, s:o, s:o}", "recipe", zoo->recipe->name, "recipe_text", text, "tasks", tasks, "work",
+                             rank_json(plan), "warnings", dz_json_lines(warnings));
     free(text);
     return dz_print_json(root, NULL, err);
 }
@@ -122,6 +178,7 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
     dz_recipe_request request = {0};
     dz_zoo zoo = {0};
     dz_plan *plan = NULL;
+    dz_buf warnings = {0};
     const dz_option options[] = {{"recipe", 0, DZ_OPTION_TEXT, &request.recipe, "FILE|NAME", "as for compress"},
                                  {"set", 0, DZ_OPTION_LIST, &sets, "KEY=VALUE", "as for compress"},
                                  {"ranks", 0, DZ_OPTION_INT, &ranks, "N", "plan for N ranks (those that run)"},
@@ -140,13 +197,17 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
     if ((rc = dz_agree(world, rc, err)) != DZ_OK) goto out;
     if (world->rank == 0) {
         dz_print_notes(&plan->notes);
+        warn(&zoo, plan, &warnings, err);
         if (json)
-            rc = tell_json(&zoo, plan, err);
+            tell_json(&zoo, plan, &warnings, err);
         else
             tell(&zoo, plan);
+        if (!json) dz_print_notes(&warnings);
+        rc = err->rc;
     }
     rc = dz_agree(world, rc, err);
 out:
+    dz_buf_free(&warnings);
     dz_plan_free(plan);
     dz_zoo_close(&zoo);
     dz_option_list_free(&sets);

@@ -1,5 +1,6 @@
 #include "cli/report.h"
 
+#include <math.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,7 +30,43 @@ typedef struct dz_spread {
     double least, mean, most, sum;
 } dz_spread;
 
-static json_t *tensor_json(const dz_catalog *c, const dz_index_row *row) {
+void dz_json_quality(json_t *o, dz_quality q) {
+    const struct {
+        const char *name;
+        double value;
+    } list[] = {{"expected_relative_error", q.error}, {"noise_to_signal", q.noise}, {"noise_to_row", q.row}};
+    for (size_t i = 0; i < sizeof list / sizeof *list; i++)
+        json_object_set_new(o, list[i].name, isfinite(list[i].value) ? json_real(list[i].value) : json_null());
+}
+
+json_t *dz_json_lines(const dz_buf *lines) {
+    json_t *list = json_array();
+    for (size_t at = 0; at < lines->len;) {
+        const char *line = (const char *)lines->data + at, *end = memchr(line, '\n', lines->len - at);
+        size_t len = end ? (size_t)(end - line) : lines->len - at;
+        json_array_append_new(list, json_stringn(line, len));
+        at += len + 1;
+    }
+    return list;
+}
+
+/* Of a task's lossy tensors together, each with the weight of its elements. */
+static dz_quality task_quality(const dz_catalog *c, const dz_task_entry *t) {
+    dz_quality mean = {0, 0, 0};
+    double n = 0;
+    for (size_t i = 0; i < t->nrows; i++) {
+        if (t->rows[i].policy != DZ_POLICY_ULTRADELTA) continue;
+        dz_quality q = dz_row_quality(c, t, &t->rows[i]);
+        double count = (double)dz_tensor_of_row(&c->tensors[t->rows[i].tensor]).count;
+        mean.error += count * q.error * q.error;
+        mean.noise += count * q.noise;
+        mean.row += count * q.row;
+        n += count;
+    }
+    return n > 0 ? (dz_quality){sqrt(mean.error / n), mean.noise / n, mean.row / n} : mean;
+}
+
+static json_t *tensor_json(const dz_catalog *c, const dz_task_entry *task, const dz_index_row *row) {
     const dz_tensor_row *t = &c->tensors[row->tensor];
     json_t *shape = json_array();
     for (uint32_t d = 0; d < t->ndim; d++) json_array_append_new(shape, json_integer((json_int_t)t->shape[d]));
@@ -42,6 +79,7 @@ static json_t *tensor_json(const dz_catalog *c, const dz_index_row *row) {
         json_object_set_new(o, "lo", json_real((double)row->lo));
         json_object_set_new(o, "step", json_real((double)row->step));
         json_object_set_new(o, "scale", json_real((double)row->scale));
+        dz_json_quality(o, dz_row_quality(c, task, row));
     } else {
         json_object_set_new(o, "sparsity", json_null());
         json_object_set_new(o, "kept", json_null());
@@ -49,17 +87,23 @@ static json_t *tensor_json(const dz_catalog *c, const dz_index_row *row) {
     return o;
 }
 
-static json_t *task_json(const dz_task_entry *t) {
+static json_t *task_json(const dz_catalog *c, const dz_task_entry *t) {
+    dz_error err = {0};
+    dz_buf lines = {0};
     dz_sizes s = dz_task_sizes(t);
     json_t *lossy = json_pack("{s:I, s:I, s:I, s:I, s:f, s:{s:f, s:f, s:f}}", "parameters", (json_int_t)t->lossy_parameters, "kept",
                               (json_int_t)t->lossy_kept, "source_bytes", (json_int_t)s.lossy_source, "stored_bytes",
                               (json_int_t)s.lossy_stored, "entropy_bytes", t->entropy_bytes, "ratio", "on_disk", s.lossy_ratio,
                               "value_bits", s.value_bits, "positions_coded", s.positions_coded);
-    return json_pack("{s:s, s:o, s:f, s:f, s:f, s:f, s:f, s:i, s:I, s:I, s:I, s:{s:f}, s:o}", "name", t->name, "recipe",
+    if (t->lossy_parameters) dz_json_quality(lossy, task_quality(c, t));
+    dz_task_warnings(c, t, &lines, &err);
+    json_t *warnings = dz_json_lines(&lines);
+    dz_buf_free(&lines);
+    return json_pack("{s:s, s:o, s:f, s:f, s:f, s:f, s:f, s:i, s:I, s:I, s:I, s:{s:f}, s:o, s:o}", "name", t->name, "recipe",
                      text_json(t->recipe), "gamma", (double)t->gamma, "trace_norm", t->trace_norm, "trace_norm_error", t->trace_error,
                      "reference_trace_norm", t->trace_reference, "sparsity", t->sparsity, "bits", (int)t->bits, "seed", (json_int_t)t->seed,
                      "source_bytes", (json_int_t)s.source, "stored_bytes", (json_int_t)s.stored, "ratio", "on_disk", s.ratio, "lossy",
-                     lossy);
+                     lossy, "warnings", warnings);
 }
 
 typedef struct holder { /* a tensor by the bytes that tasks have for it */
@@ -130,10 +174,10 @@ json_t *dz_info_json(const dz_catalog *c, const dz_task_entry *only) {
     for (size_t t = 0; t < c->ntasks; t++) {
         const dz_task_entry *task = &c->tasks[t];
         if (only && only != task) continue;
-        json_t *o = task_json(task);
+        json_t *o = task_json(c, task);
         if (only) {
             json_t *tensors = json_array();
-            for (size_t i = 0; i < task->nrows; i++) json_array_append_new(tensors, tensor_json(c, &task->rows[i]));
+            for (size_t i = 0; i < task->nrows; i++) json_array_append_new(tensors, tensor_json(c, task, &task->rows[i]));
             json_object_set_new(o, "tensors", tensors);
             json_object_set_new(o, "recipe_text", text_json(task->recipe_text));
         }
@@ -212,17 +256,11 @@ json_t *dz_job_json(const dz_compress_result *r, const dz_catalog *c, const dz_c
     time_t now = time(NULL);
     struct tm tm;
     strftime(stamp, sizeof stamp, "%FT%TZ", gmtime_r(&now, &tm));
-    json_t *phases = json_object(), *spreads = json_object(), *notes = json_array(), *ranks = json_array();
+    json_t *phases = json_object(), *spreads = json_object(), *notes = dz_json_lines(&r->notes), *ranks = json_array();
     for (int p = 0; p < DZ_PHASES; p++) {
         dz_spread s = phase_spread(r, p);
         json_object_set_new(phases, DZ_PHASE_NAMES[p], json_real(s.most));
         json_object_set_new(spreads, DZ_PHASE_NAMES[p], spread_json(s));
-    }
-    for (size_t at = 0; at < r->notes.len;) {
-        const char *line = (const char *)r->notes.data + at, *end = memchr(line, '\n', r->notes.len - at);
-        size_t len = end ? (size_t)(end - line) : r->notes.len - at;
-        json_array_append_new(notes, json_stringn(line, len));
-        at += len + 1;
     }
     for (int i = 0; i < r->nranks; i++) json_array_append_new(ranks, rank_json(&r->ranks[i]));
     dz_spread memory = spread_of(r, offsetof(dz_rank_figures, peak_memory));
@@ -277,18 +315,19 @@ void dz_print_tensors(const dz_catalog *c, const dz_task_entry *t) {
         size_t len = strlen(c->tensors[t->rows[i].tensor].name);
         width = len > width ? len : width;
     }
-    printf("\n%-*s  %-5s %-18s %-10s %9s %10s %12s %8s\n", (int)width, "tensor", "dtype", "shape", "policy", "sparsity", "kept", "stored",
-           "ratio");
+    printf("\n%-*s  %-5s %-18s %-10s %9s %10s %9s %9s %12s %8s\n", (int)width, "tensor", "dtype", "shape", "policy", "sparsity", "kept",
+           "error", "noise/row", "stored", "ratio");
     for (size_t i = 0; i < t->nrows; i++) {
         const dz_index_row *r = &t->rows[i];
         dz_tensor tensor = dz_tensor_of_row(&c->tensors[r->tensor]);
         char shape[DZ_SHAPE_TEXT];
         printf("%-*s  %-5s %-18s %-10s ", (int)width, tensor.name, tensor.dtype_name, dz_shape_text(&tensor, shape),
                dz_policy_name((dz_policy)r->policy));
+        dz_quality q = r->policy == DZ_POLICY_ULTRADELTA ? dz_row_quality(c, t, r) : (dz_quality){0, 0, 0};
         if (r->policy == DZ_POLICY_ULTRADELTA)
-            printf("%9.5f %10llu ", (double)r->sparsity, (unsigned long long)r->kept);
+            printf("%9.5f %10llu %9.3g %9.3g ", (double)r->sparsity, (unsigned long long)r->kept, q.error, q.row);
         else
-            printf("%9s %10s ", "-", "-");
+            printf("%9s %10s %9s %9s ", "-", "-", "-", "-");
         printf("%12llu ", (unsigned long long)r->length);
         if (r->length)
             printf("%7.1fx\n", (double)tensor.nbytes / (double)r->length);

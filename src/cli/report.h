@@ -16,6 +16,11 @@ json_t *dz_job_json(const dz_compress_result *result, const dz_catalog *catalog,
 
 /* The line of a job's phases, slowest rank each. */
 void dz_print_phases(const dz_compress_result *result);
+/* expected_relative_error, noise_to_signal and noise_to_row of a quality into an object; null where they are not finite. */
+void dz_json_quality(json_t *object, dz_quality quality);
+
+/* Lines of text as an array of strings. */
+json_t *dz_json_lines(const dz_buf *lines);
 
 /* A line per task and the totals. */
 void dz_print_tasks(const dz_catalog *catalog);

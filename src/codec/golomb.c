@@ -26,7 +26,7 @@ static void put_bits(bit_writer *w, uint32_t value, unsigned n) { /* n <= 32 */
     }
 }
 
-dz_rc dz_rice_encode(dz_buf *out, const uint32_t *positions, size_t n, unsigned parameter, dz_error *err) {
+dz_rc dz_rice_encode(dz_buf *out, const uint32_t *positions, const uint8_t *mark, size_t n, unsigned parameter, dz_error *err) {
     bit_writer w = {.out = out, .err = err};
     uint32_t next = 0;
     if (dz_buf_reserve(out, n + 16, err) != DZ_OK) return err->rc;
@@ -36,6 +36,7 @@ dz_rc dz_rice_encode(dz_buf *out, const uint32_t *positions, size_t n, unsigned 
         for (; q >= 16; q -= 16) put_bits(&w, 0xffff, 16);
         put_bits(&w, (1U << q) - 1, q + 1);
         put_bits(&w, gap & (uint32_t)(((uint64_t)1 << parameter) - 1), parameter);
+        if (mark) put_bits(&w, mark[i] & 1, 1);
     }
     if (w.used) put_bits(&w, 0, 8 - w.used);
     return err->rc;
@@ -53,7 +54,8 @@ static unsigned get_bit(bit_reader *r) {
     return bit;
 }
 
-dz_rc dz_rice_decode(uint32_t *positions, size_t n, unsigned parameter, size_t count, const uint8_t *bytes, size_t nbytes, dz_error *err) {
+dz_rc dz_rice_decode(uint32_t *positions, uint8_t *mark, size_t n, unsigned parameter, size_t count, const uint8_t *bytes, size_t nbytes,
+                     dz_error *err) {
     bit_reader r = {.bytes = bytes, .end = 8 * (uint64_t)nbytes};
     uint64_t next = 0;
     for (size_t i = 0; i < n; i++) {
@@ -61,6 +63,7 @@ dz_rc dz_rice_decode(uint32_t *positions, size_t n, unsigned parameter, size_t c
         while (get_bit(&r)) gap++;
         gap <<= parameter;
         for (unsigned b = 0; b < parameter; b++) gap |= (uint64_t)get_bit(&r) << b;
+        if (mark) mark[i] = (uint8_t)get_bit(&r);
         if (r.pos > r.end || gap >= count || next + gap >= count) return dz_fail(err, DZ_EDAMAGE, "positions run past the block");
         positions[i] = (uint32_t)(next + gap);
         next += gap + 1;

@@ -8,9 +8,11 @@
 /* k for `kept` of `count` positions: the power of two nearest below ln 2 times the mean gap, at least 0. */
 unsigned dz_rice_parameter(size_t count, size_t kept);
 
-dz_rc dz_rice_encode(dz_buf *out, const uint32_t *positions, size_t n, unsigned parameter, dz_error *err);
+/* With `mark` (may be NULL), one bit of each position follows its gap. */
+dz_rc dz_rice_encode(dz_buf *out, const uint32_t *positions, const uint8_t *mark, size_t n, unsigned parameter, dz_error *err);
 
-/* DZ_EDAMAGE when the bits do not hold `n` ascending positions below `count`. */
-dz_rc dz_rice_decode(uint32_t *positions, size_t n, unsigned parameter, size_t count, const uint8_t *bytes, size_t nbytes, dz_error *err);
+/* DZ_EDAMAGE when the bits do not hold `n` ascending positions below `count` (and their marks, where `mark` is given). */
+dz_rc dz_rice_decode(uint32_t *positions, uint8_t *mark, size_t n, unsigned parameter, size_t count, const uint8_t *bytes, size_t nbytes,
+                     dz_error *err);
 
 #endif

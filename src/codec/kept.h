@@ -14,7 +14,8 @@ enum {                   /* on disk: first byte of a tile's body; 16 and above a
        DZ_KEPT_SEEDED = 1,
        DZ_KEPT_GOLOMB = 2,
        DZ_KEPT_VALUES_SEEDED = 3, /* codec/values.h */
-       DZ_KEPT_VALUES_GOLOMB = 4
+       DZ_KEPT_VALUES_GOLOMB = 4,
+       DZ_KEPT_SIGNS = 5 /* codec/signs.h */
 };
 
 /* The kept elements of a tile in index order. Zero-initialise, reuse, free once. */

@@ -29,14 +29,13 @@ enum {
     K_SEED,
     K_DAC,
     K_TARGET,
-    K_DEADZONE,
     K_GAIN,
     K_DETECT,
     NKEYS
 };
 
-static const char *const KEYS[NKEYS] = {"method",    "sparsity",  "step", "bits", "allocation",   "rescale",   "rounding", "positions",
-                                        "tracenorm", "nonfinite", "seed", "dac",  "target_ratio", "dead_zone", "gain",     "detect"};
+static const char *const KEYS[NKEYS] = {"method",    "sparsity",  "step", "bits", "allocation",   "rescale", "rounding", "positions",
+                                        "tracenorm", "nonfinite", "seed", "dac",  "target_ratio", "gain",    "detect"};
 
 typedef struct raw_rule {
     char *match, *policy, *sparsity, *bits, *factor;
@@ -68,7 +67,6 @@ static const cyaml_schema_field_t RECIPE_FIELDS[] = {TEXT("method", raw_recipe, 
                                                      TEXT("seed", raw_recipe, value[K_SEED]),
                                                      TEXT("dac", raw_recipe, value[K_DAC]),
                                                      TEXT("target_ratio", raw_recipe, value[K_TARGET]),
-                                                     TEXT("dead_zone", raw_recipe, value[K_DEADZONE]),
                                                      TEXT("gain", raw_recipe, value[K_GAIN]),
                                                      TEXT("detect", raw_recipe, value[K_DETECT]),
                                                      {.key = "tensors",
@@ -146,7 +144,6 @@ static void set_key(const char *where, dz_recipe *r, int key, const char *v, dz_
         case K_SEED: r->seed = whole(where, name, v, 0, INT64_MAX, err); break;
         case K_DAC: r->no_groups = choose(where, name, v, SWITCHES, err); break;
         case K_TARGET: r->target_ratio = strcmp(v, "none") == 0 ? 0 : number(where, name, v, 1, 1e6, 0, err); break;
-        case K_DEADZONE: r->dead_zone = strcmp(v, "auto") == 0 ? (double)NAN : number(where, name, v, 0.01, 6, 0, err); break;
         case K_GAIN: r->gain = strcmp(v, "auto") == 0 ? (double)NAN : number(where, name, v, 0.01, 10, 0, err); break;
         case K_DETECT: break; /* only built-in recipes use it: read before */
         default: break;
@@ -220,7 +217,6 @@ static dz_recipe *defaults(dz_error *err) {
     dz_recipe *r = dz_alloc(1, sizeof *r, err);
     if (r)
         *r = (dz_recipe){.sparsity = 0.97,
-                         .dead_zone = (double)NAN,
                          .gain = (double)NAN,
                          .step = (double)NAN,
                          .bits = 4,
@@ -333,7 +329,6 @@ static void put_line(dz_buf *buf, dz_error *err, const char *fmt, ...) {
 static void put_numbers(dz_buf *b, const dz_recipe *r, dz_error *err) {
     if (r->no_groups) put_line(b, err, "dac: off\n");
     if (r->target_ratio > 0) put_line(b, err, "target_ratio: %.17g\n", r->target_ratio);
-    if (!isnan(r->dead_zone)) put_line(b, err, "dead_zone: %.17g\n", r->dead_zone);
     if (!isnan(r->gain)) put_line(b, err, "gain: %.17g\n", r->gain);
 }
 

@@ -15,7 +15,7 @@ typedef enum dz_policy { /* on disk */
 
 typedef enum dz_method {
     DZ_METHOD_ULTRADELTA,
-    DZ_METHOD_AUTO,      /* ternary values with a dead zone, seeded positions, density by spread: most accuracy for its bytes */
+    DZ_METHOD_AUTO,      /* signs of the large coefficients of the rotated delta: most accuracy for its bytes */
     DZ_METHOD_DARE,      /* uniform random drop, fp16 survivors, 1 / (1 - s) */
     DZ_METHOD_MAGNITUDE, /* the largest of each tile, fp16, no rescale */
     DZ_METHOD_BITDELTA   /* sign times mean |D| */
@@ -41,7 +41,6 @@ typedef struct dz_recipe {
     dz_method method;
     double sparsity, step;
     double target_ratio; /* on disk, of the lossy tensors of each task; 0: none */
-    double dead_zone;    /* auto: in standard deviations; NaN: chosen */
     double gain;         /* auto: NaN: chosen */
     int bits;
     int no_groups; /* dac: off: elements are kept whatever their level */

@@ -13,8 +13,7 @@
 typedef struct dz_grid_levels {
     float lo, step;
     unsigned bits;
-    float threshold; /* 0: uniform levels by rounding. Above 0: ternary, levels 0 and 2 beyond -+threshold (bits = 2). Below: the sign (bits
-                        = 1) */
+    int sign; /* bits = 1: the sign instead of the nearer level */
 } dz_grid_levels;
 
 dz_grid_levels dz_grid_levels_over(float lo, float hi, unsigned bits);

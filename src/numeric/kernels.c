@@ -88,20 +88,53 @@ static void moments(double *restrict sums, const float *restrict task, const flo
     memcpy(sums + DZ_LANES, second, sizeof second);
 }
 
-static void ternary(uint8_t *restrict dst, double *restrict above, const float *restrict task, const float *restrict base, float threshold,
-                    size_t count) {
-    double sum[DZ_LANES];
-    memcpy(sum, above, sizeof sum);
-    for (size_t i = 0; i < count; i += DZ_LANES) {
-        size_t len = count - i < DZ_LANES ? count - i : DZ_LANES;
-        for (size_t j = 0; j < len; j++) {
-            float d = task[i + j] - base[i + j], size = d < 0 ? -d : d;
-            int up = d > threshold, down = d < -threshold;
-            dst[i + j] = (uint8_t)(1 + up - down);
-            sum[j] += up | down ? (double)size : 0.0;
+static void flip(float *x, uint64_t key, size_t count) {
+    for (size_t i = 0; i < count; i++) x[i] = dz_bits_to_float(dz_float_bits(x[i]) ^ (dz_u32_at(key, (uint32_t)i) & 0x80000000U));
+}
+
+/* One stage over pairs that lie h apart. */
+static void butterflies(float *x, size_t h, size_t count) {
+    for (size_t at = 0; at < count; at += 2 * h) {
+        float *restrict low = x + at, *restrict high = x + at + h;
+        for (size_t i = 0; i < h; i++) {
+            float a = low[i], b = high[i];
+            low[i] = a + b;
+            high[i] = a - b;
         }
     }
-    memcpy(above, sum, sizeof sum);
+}
+
+/* The four stages within 16 floats. */
+static void hadamard16(float *x) {
+    float a[16], b[16];
+    for (size_t i = 0; i < 8; i++) {
+        a[2 * i] = x[2 * i] + x[2 * i + 1];
+        a[2 * i + 1] = x[2 * i] - x[2 * i + 1];
+    }
+    for (size_t i = 0; i < 16; i++) b[i] = i & 2 ? a[i - 2] - a[i] : a[i] + a[i + 2];
+    for (size_t i = 0; i < 16; i++) a[i] = i & 4 ? b[i - 4] - b[i] : b[i] + b[i + 4];
+    for (size_t i = 0; i < 16; i++) x[i] = i & 8 ? a[i - 8] - a[i] : a[i] + a[i + 8];
+}
+
+/* Halves first, so that all but the last stages work within the caches; two stages at a time where the memory is the limit. */
+static void hadamard(float *x, size_t count) {
+    if (count <= DZ_CHUNK) {
+        size_t h = 1;
+        for (; h < 16 && count < 16 && h < count; h *= 2) butterflies(x, h, count);
+        for (size_t i = 0; count >= 16 && i < count; i += 16) hadamard16(x + i);
+        for (h = 16; h < count; h *= 2) butterflies(x, h, count);
+        return;
+    }
+    size_t q = count / 4;
+    for (size_t k = 0; k < 4; k++) hadamard(x + k * q, q);
+    float *restrict x0 = x, *restrict x1 = x + q, *restrict x2 = x + 2 * q, *restrict x3 = x + 3 * q;
+    for (size_t i = 0; i < q; i++) {
+        float a = x0[i] + x1[i], b = x0[i] - x1[i], c = x2[i] + x3[i], d = x2[i] - x3[i];
+        x0[i] = a + c;
+        x1[i] = b + d;
+        x2[i] = a - c;
+        x3[i] = b - d;
+    }
 }
 
 typedef uint8_t bytes64 __attribute__((vector_size(64)));
@@ -197,6 +230,7 @@ const dz_kernel_table DZ_KERNELS = {.name = &STRING(DZ_KERNELS)[sizeof "dz_kerne
                                     .range = range,
                                     .levels = levels,
                                     .moments = moments,
-                                    .ternary = ternary,
+                                    .flip = flip,
+                                    .hadamard = hadamard,
                                     .count = count_levels,
                                     .candidates = candidates};

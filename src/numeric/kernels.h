@@ -32,9 +32,12 @@ typedef struct dz_kernel_table {
      * so that the order of addition is the same in every variant. dz_lanes_total adds the lanes up. */
     void (*moments)(double *restrict sums, const float *restrict task, const float *restrict base, size_t count);
 
-    /* level = 2 where d > threshold, 0 where d < -threshold, else 1. Adds |d| of those beyond the threshold to the lanes of `above`. */
-    void (*ternary)(uint8_t *restrict dst, double *restrict above, const float *restrict task, const float *restrict base, float threshold,
-                    size_t count);
+    /* Negates x[i] where dz_u32_at(key, i) has its top bit set. */
+    void (*flip)(float *x, uint64_t key, size_t count);
+
+    /* Walsh-Hadamard transform, not normalised, of `count` floats, a power of two: for h = 1, 2, 4, ... count / 2 each pair (x[i], x[i +
+     * h]), i without bit h, becomes (x[i] + x[i + h], x[i] - x[i + h]). */
+    void (*hadamard)(float *x, size_t count);
 
     /* Adds to histogram[level] for levels below 2^bits. */
     void (*count)(uint64_t *restrict histogram, const uint8_t *restrict levels, unsigned bits, size_t count);

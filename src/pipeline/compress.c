@@ -65,7 +65,6 @@ static dz_rc prepare(dz_job *job, dz_error *err) {
     const dz_plan *plan = job->plan;
     for (size_t i = 0; i < plan->nlossy; i++) {
         size_t levels = (size_t)1 << plan->pairs[plan->lossy[i]].bits;
-        if (levels < 4) levels = 4; /* what a ternary grid takes */
         if (levels > job->levels) job->levels = levels;
     }
     size_t n = plan->nlossy * job->levels, mine = dz_job_end(job) - dz_job_first(job);
@@ -75,7 +74,7 @@ static dz_rc prepare(dz_job *job, dz_error *err) {
     job->quotas = dz_alloc(n, sizeof *job->quotas, err);
     job->running = dz_alloc(n, sizeof *job->running, err);
     job->kepts = dz_alloc(n, sizeof *job->kepts, err);
-    job->unit_sums = dz_alloc(3 * plan->nunits, sizeof *job->unit_sums, err);
+    job->unit_sums = dz_alloc(2 * plan->nunits, sizeof *job->unit_sums, err);
     job->task_sparsity = dz_alloc(plan->ntasks, sizeof *job->task_sparsity, err);
     job->task_key = dz_alloc(plan->ntasks, sizeof *job->task_key, err);
     job->base_digests = dz_alloc(2 * (size_t)plan->base_tile[plan->base->ntensors], sizeof *job->base_digests, err);
@@ -92,7 +91,7 @@ static dz_rc prepare(dz_job *job, dz_error *err) {
         job->lossy[i].quota = job->quotas + i * job->levels;
         job->lossy[i].kept_levels = job->kepts + i * job->levels;
     }
-    for (size_t t = 0; t < plan->ntasks; t++) job->task_sparsity[t] = job->zoo.recipe->sparsity;
+    for (size_t t = 0; t < plan->ntasks; t++) job->task_sparsity[t] = dz_job_first_sparsity(job->zoo.recipe);
     for (size_t t = 0; t < plan->ntasks; t++)
         job->task_key[t] = dz_hash64(job->zoo.names[t], strlen(job->zoo.names[t]), job->zoo.recipe->seed);
     return DZ_OK;

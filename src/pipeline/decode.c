@@ -4,7 +4,9 @@
 #include <string.h>
 
 #include "codec/lossless.h"
+#include "codec/signs.h"
 #include "codec/values.h"
+#include "numeric/rotate.h"
 
 dz_rc dz_decoder_open(dz_decoder *d, const dz_archive *archive, dz_checkpoint *base, const uint8_t *needed, dz_error *err) {
     const dz_catalog *c = archive->catalog;
@@ -38,6 +40,7 @@ void dz_decoder_close(dz_decoder *d) {
     dz_buf_free(&d->base_bytes);
     dz_buf_free(&d->block);
     dz_buf_free(&d->predictor);
+    dz_buf_free(&d->delta);
     dz_kept_free(&d->kept);
 }
 
@@ -130,10 +133,46 @@ static void add_kept(const dz_decoder *d, const dz_task_entry *task, const dz_in
     }
 }
 
+/* The changes that the kept coefficients of a rotated tile stand for, scaled: `out` has a place for each element. */
+static void turn_back(const dz_decoder *d, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, float *out, size_t count) {
+    float scale = task->gamma * row->scale;
+    memset(out, 0, count * sizeof *out);
+    if (d->kept.count == 0) return;
+    for (size_t i = 0; i < d->kept.count; i++) out[d->kept.index[i]] = d->kept.value[i];
+    dz_unrotate(out, count, dz_tile_key(task->key, name_of(d, row), tile));
+    for (size_t i = 0; i < count; i++) out[i] *= scale;
+}
+
+/* As add_kept, everywhere. */
+static dz_rc add_rotated(dz_decoder *d, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, size_t count, dz_dtype from,
+                         uint8_t *out, dz_dtype to, dz_error *err) {
+    const dz_kernel_table *k = dz_kernels();
+    float wide[DZ_CHUNK];
+    d->delta.len = 0;
+    if (d->kept.count == 0 || dz_buf_reserve(&d->delta, count * sizeof(float), err) != DZ_OK) return err->rc;
+    float *delta = (float *)(void *)d->delta.data;
+    turn_back(d, task, row, tile, delta, count);
+    for (size_t i = 0; to == DZ_F64 && i < count; i++) { /* `out` holds the base's value already */
+        double y;
+        memcpy(&y, out + i * sizeof y, sizeof y);
+        y += (double)delta[i];
+        memcpy(out + i * sizeof y, &y, sizeof y);
+    }
+    for (size_t at = 0; to != DZ_F64 && at < count; at += DZ_CHUNK) {
+        size_t len = count - at < DZ_CHUNK ? count - at : DZ_CHUNK;
+        k->widen(wide, d->base_bytes.data + at * dz_dtype_size(from), from, len);
+        for (size_t i = 0; i < len; i++) wide[i] += delta[at + i];
+        k->narrow(out + at * dz_dtype_size(to), wide, to, len);
+    }
+    return DZ_OK;
+}
+
 static dz_rc decode_kept(dz_decoder *d, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, size_t count, dz_error *err) {
     uint64_t key = dz_tile_key(task->key, name_of(d, row), tile);
     dz_error inner = {0};
-    if (row->bits > 8)
+    if (row->bits == DZ_BITS_SIGNS)
+        dz_signs_decode(&d->kept, d->block.data, d->block.len, count, &inner);
+    else if (row->bits > 8)
         dz_values_decode(&d->kept, d->block.data, d->block.len, key, count, &inner);
     else
         dz_kept_decode(&d->kept, d->block.data, d->block.len, key, count, row->bits, &inner);
@@ -192,6 +231,10 @@ dz_rc dz_decode_delta(dz_decoder *d, const dz_task_entry *task, const dz_index_r
     if (dz_decoder_region(d, task, row, err) != DZ_OK || dz_block_read(d->archive, task, row, &d->region, tile, &d->block, err) != DZ_OK ||
         decode_kept(d, task, row, tile, count, err) != DZ_OK)
         return err->rc;
+    if (row->bits == DZ_BITS_SIGNS) {
+        turn_back(d, task, row, tile, out, count);
+        return DZ_OK;
+    }
     memset(out, 0, count * sizeof *out);
     level_deltas(task, row, delta);
     for (size_t i = 0; i < d->kept.count; i++) out[d->kept.index[i]] = row->bits > 8 ? scale * d->kept.value[i] : delta[d->kept.level[i]];
@@ -225,8 +268,9 @@ dz_rc dz_decode_tile(dz_decoder *d, const dz_task_entry *task, const dz_index_ro
         return decode_exact(d, task, row, tile, base, t.dtype, count, out, err);
     float delta[DZ_MAX_LEVELS];
     if (decode_kept(d, task, row, tile, count, err) != DZ_OK) return err->rc;
-    level_deltas(task, row, delta);
     memcpy(out, base, nbytes);
+    if (row->bits == DZ_BITS_SIGNS) return add_rotated(d, task, row, tile, count, from, out, t.dtype, err);
+    level_deltas(task, row, delta);
     add_kept(d, task, row, delta, d->base_bytes.data, from, out, t.dtype);
     return DZ_OK;
 }

@@ -16,6 +16,7 @@ typedef struct dz_decoder {
     const dz_index_row *region_of; /* whose region is read */
     dz_region region;
     dz_kept kept;
+    dz_buf delta; /* of a rotated tile */
     double bytes_read;
 } dz_decoder;
 

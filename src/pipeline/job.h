@@ -17,9 +17,9 @@ typedef struct dz_lossy {
     dz_grid_levels grid;
     uint64_t *histogram, *before, *quota;        /* [levels] whole tensor; members on lower ranks; to keep */
     double sparsity, trace_norm, trace_variance; /* trace norm of the pruned, rescaled delta, without gamma */
-    double sums[3];                              /* of |d|, d^2, and |d| beyond the threshold, over the whole tensor */
-    double density;                              /* auto, dac off: chance of an element with a value to be kept */
+    double sums[2];                              /* of |d| and of d^2 over the whole tensor */
     float scale;
+    double threshold;            /* auto: beyond which a coefficient is kept, in standard deviations */
     uint64_t kept, *kept_levels; /* over all ranks, known after coding */
 } dz_lossy;
 
@@ -32,7 +32,7 @@ typedef struct dz_job {
     size_t levels; /* places per histogram: 2^bits, the most of any pair */
     dz_lossy *lossy;
     uint64_t *histograms, *befores, *quotas, *running, *kepts; /* behind the pointers of `lossy`; running: members so far, while coding */
-    double *unit_sums;                                         /* [3 * units] sums of a tile, as in dz_lossy */
+    double *unit_sums;                                         /* [2 * units] sums of a tile, as in dz_lossy */
     double *task_sparsity;                                     /* [tasks] share of the elements to drop */
     uint64_t *task_key;
     uint64_t *base_digests; /* [2 * base tiles] */
@@ -68,7 +68,7 @@ dz_rc dz_job_check_base(const dz_job *job, dz_error *err);
 
 /* Quantisers and densities by method (quantiser.c). The same on every rank. */
 dz_rc dz_job_set_grids(dz_job *job, const int32_t *extremes, dz_error *err); /* after the statistics */
-void dz_job_set_values(dz_job *job);                                         /* after the histograms */
+double dz_job_first_sparsity(const dz_recipe *recipe);                       /* of a task, before a target ratio has been tried */
 dz_rc dz_job_allocate_task(dz_job *job, size_t task, dz_error *err);         /* rank 0 */
 void dz_job_set_scales(dz_job *job);                                         /* after the allocation */
 int dz_job_has_levels(const dz_job *job);                                    /* the method quantises */

@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "codec/kept.h"
 #include "codec/lossless.h"
+#include "codec/signs.h"
 #include "codec/values.h"
 #include "pipeline/job.h"
 #include "pipeline/tiles.h"
@@ -64,7 +65,7 @@ static dz_rc statistics_of_tile(dz_job *job, dz_tile_reader *reader, size_t unit
         if (!dz_range_finite(range) && job->zoo.recipe->nonfinite == DZ_NONFINITE_ERROR) return dz_tile_nonfinite(reader, &t, err);
         r->extremes[0] = ~range.lo; /* ~x mirrors the order of integers, so one maximum serves both ends */
         r->extremes[1] = range.hi;
-        if (job->zoo.recipe->method == DZ_METHOD_AUTO || job->zoo.recipe->method == DZ_METHOD_BITDELTA) dz_tile_moments(&t, r->sums);
+        if (job->zoo.recipe->method == DZ_METHOD_BITDELTA) dz_tile_moments(&t, r->sums);
     } else if (t.pair && code_exact(job, unit, &t, body, scratch, err) != DZ_OK) {
         return err->rc;
     }
@@ -84,25 +85,23 @@ static dz_rc statistics_of_unit(dz_job *job, dz_tile_reader *reader, size_t unit
     if (lossy) {
         int32_t *e = &extremes[2 * job->plan->pairs[u->pair].lossy];
         for (int k = 0; k < 2; k++) e[k] = r.extremes[k] > e[k] ? r.extremes[k] : e[k];
-        memcpy(&job->unit_sums[3 * unit], r.sums, sizeof r.sums);
+        memcpy(&job->unit_sums[2 * unit], r.sums, sizeof r.sums);
     }
     dz_progress_add(progress, unit_bytes(job, u));
     return DZ_OK;
 }
 
-/* Collective. Sums `from` to `to` - 1 over whole tensors: of the tiles' sums, in the order of the tiles. */
-static void sum_tiles(dz_job *job, int from, int to) {
+/* Collective. Sums over whole tensors: of the tiles' sums, in the order of the tiles. */
+static void sum_tiles(dz_job *job) {
     const dz_plan *plan = job->plan;
-    dz_sum_f64(job->world, job->unit_sums, 3 * plan->nunits); /* a tile was summed by one rank: a sum with zeros is exact */
+    dz_sum_f64(job->world, job->unit_sums, 2 * plan->nunits); /* a tile was summed by one rank: a sum with zeros is exact */
     for (size_t i = 0; i < plan->nlossy; i++) {
         const dz_pair *pair = &plan->pairs[plan->lossy[i]];
-        for (int k = from; k < to; k++) job->lossy[i].sums[k] = 0;
         for (uint32_t tile = 0; tile < pair->tiles.ncommon; tile++) {
-            const double *sums = &job->unit_sums[3 * (size_t)plan->unit_of[pair->first_tile + tile]];
-            for (int k = from; k < to; k++) job->lossy[i].sums[k] += sums[k];
+            const double *sums = &job->unit_sums[2 * (size_t)plan->unit_of[pair->first_tile + tile]];
+            for (int k = 0; k < 2; k++) job->lossy[i].sums[k] += sums[k];
         }
     }
-    memset(job->unit_sums, 0, 3 * plan->nunits * sizeof *job->unit_sums);
 }
 
 dz_rc dz_job_statistics(dz_job *job, dz_error *err) {
@@ -122,7 +121,7 @@ dz_rc dz_job_statistics(dz_job *job, dz_error *err) {
     if (rc == DZ_OK) {
         dz_max_i32(job->world, extremes, 2 * plan->nlossy);
         dz_sum_u64(job->world, job->base_digests, 2 * (size_t)plan->base_tile[plan->base->ntensors]);
-        sum_tiles(job, 0, 2);
+        sum_tiles(job);
         rc = dz_job_check_base(job, err);
         if (rc == DZ_OK) rc = dz_job_set_grids(job, extremes, err);
     }
@@ -154,10 +153,9 @@ static void unpack_levels(uint8_t *restrict levels, const uint8_t *restrict pack
 
 /* Adds what an earlier run has counted. */
 static int known_histogram(dz_job *job, size_t unit, dz_lossy *lossy) {
-    uint64_t record[1 + DZ_MAX_LEVELS];
-    if (!dz_journal_find(&job->journal, DZ_RECORD_HISTOGRAM, unit, 0, record, (1 + job->levels) * sizeof *record)) return 0;
-    for (size_t g = 0; g < job->levels; g++) lossy->histogram[g] += record[1 + g];
-    memcpy(&job->unit_sums[3 * unit + 2], record, sizeof(double));
+    uint64_t record[DZ_MAX_LEVELS];
+    if (!dz_journal_find(&job->journal, DZ_RECORD_HISTOGRAM, unit, 0, record, job->levels * sizeof *record)) return 0;
+    for (size_t g = 0; g < job->levels; g++) lossy->histogram[g] += record[g];
     return 1;
 }
 
@@ -176,14 +174,11 @@ static dz_rc histogram_of_unit(dz_job *job, dz_tile_reader *reader, size_t unit,
     if (became_exact) return code_exact(job, unit, &t, levels, scratch, err);
     levels->len = 0;
     if (dz_buf_reserve(levels, (size_t)t.count, err) != DZ_OK) return err->rc;
-    dz_tile_levels(&t, &lossy->grid, levels->data, &job->unit_sums[3 * unit + 2]);
-    double *sum = &job->unit_sums[3 * unit + 2];
-    uint64_t record[1 + DZ_MAX_LEVELS] = {0};
-    dz_kernels()->count(record + 1, levels->data, lossy->grid.bits, (size_t)t.count);
-    for (size_t g = 0; g < job->levels; g++) lossy->histogram[g] += record[1 + g];
-    memcpy(record, sum, sizeof *sum);
-    if (dz_journal_put(&job->journal, DZ_RECORD_HISTOGRAM, unit, 0, record, (1 + job->levels) * sizeof *record, err) != DZ_OK)
-        return err->rc;
+    dz_tile_levels(&t, &lossy->grid, levels->data);
+    uint64_t record[DZ_MAX_LEVELS] = {0};
+    dz_kernels()->count(record, levels->data, lossy->grid.bits, (size_t)t.count);
+    for (size_t g = 0; g < job->levels; g++) lossy->histogram[g] += record[g];
+    if (dz_journal_put(&job->journal, DZ_RECORD_HISTOGRAM, unit, 0, record, job->levels * sizeof *record, err) != DZ_OK) return err->rc;
     size_t packed = packed_size((size_t)t.count, (int)lossy->grid.bits);
     if (packed > job->cache_size - job->cache_used) return DZ_OK; /* the coding pass will read the tile again */
     uint8_t *at = job->cache + job->cache_used;
@@ -209,8 +204,6 @@ dz_rc dz_job_histograms(dz_job *job, dz_error *err) {
         memcpy(job->befores, job->histograms, n * sizeof *job->befores);
         dz_before_u64(job->world, job->befores, n);
         dz_sum_u64(job->world, job->histograms, n);
-        sum_tiles(job, 2, 3);
-        dz_job_set_values(job);
     }
     dz_tile_reader_free(&reader);
     dz_buf_free(&levels);
@@ -222,18 +215,12 @@ dz_rc dz_job_allocate(dz_job *job, dz_error *err) {
     size_t n = job->plan->nlossy;
     for (size_t task = 0; task < job->plan->ntasks && err->rc == DZ_OK && job->world->rank == 0; task++)
         dz_job_allocate_task(job, task, err);
-    double *told = dz_alloc(2 * n, sizeof *told, err);
+    double *told = dz_alloc(n, sizeof *told, err);
     dz_rc rc = dz_agree(job->world, err->rc, err);
     if (rc != DZ_OK) goto out;
-    for (size_t i = 0; i < n; i++) {
-        told[2 * i] = job->lossy[i].sparsity;
-        told[2 * i + 1] = job->lossy[i].density;
-    }
-    dz_bcast_f64(job->world, told, 2 * n);
-    for (size_t i = 0; i < n; i++) {
-        job->lossy[i].sparsity = told[2 * i];
-        job->lossy[i].density = told[2 * i + 1];
-    }
+    for (size_t i = 0; i < n; i++) told[i] = job->lossy[i].sparsity;
+    dz_bcast_f64(job->world, told, n);
+    for (size_t i = 0; i < n; i++) job->lossy[i].sparsity = told[i];
     dz_job_set_scales(job);
 out:
     free(told);
@@ -257,11 +244,11 @@ static dz_rc levels_of_unit(dz_job *job, dz_tile_reader *reader, size_t unit, co
         unpack_levels(levels->data, cached, count, (int)l->grid.bits);
         return DZ_OK;
     }
-    if (dz_tile_read(reader, unit, &t, err) == DZ_OK) dz_tile_levels(&t, &l->grid, levels->data, NULL);
+    if (dz_tile_read(reader, unit, &t, err) == DZ_OK) dz_tile_levels(&t, &l->grid, levels->data);
     return err->rc;
 }
 
-/* A tile of a method that keeps values, not levels. */
+/* A tile of a method that keeps values, or signs after a rotation, not levels. */
 static dz_rc code_values(dz_job *job, dz_tile_reader *reader, size_t unit, const dz_lossy *l, uint64_t key, coder *c, dz_error *err) {
     dz_tile t;
     uint64_t kept = 0;
@@ -270,6 +257,9 @@ static dz_rc code_values(dz_job *job, dz_tile_reader *reader, size_t unit, const
     if (dz_buf_reserve(&c->levels, (size_t)t.count * sizeof(float), err) != DZ_OK) return err->rc;
     float *delta = (float *)(void *)c->levels.data;
     dz_tile_delta(&t, delta);
+    if (job->zoo.recipe->method == DZ_METHOD_AUTO) {
+        return dz_signs_encode(&c->body, delta, (size_t)t.count, key, l->threshold, c->counts + job->levels, err);
+    }
     if (job->zoo.recipe->method == DZ_METHOD_DARE) {
         dz_values_encode_seeded(&c->body, delta, (size_t)t.count, key, dz_chance_limit(1 - l->sparsity), &kept, err);
     } else {

@@ -60,17 +60,17 @@ static int turned_out_equal(const dz_job *job, const dz_pair *pair) {
 
 static void fill_lossy_row(const dz_job *job, const dz_pair *pair, dz_index_row *row, dz_task_entry *t) {
     const dz_lossy *l = &job->lossy[pair->lossy];
-    int values = !dz_job_has_levels(job);
-    row->bits = (uint8_t)(values ? DZ_BITS_VALUES : l->grid.bits);
+    int signs = job->zoo.recipe->method == DZ_METHOD_AUTO, values = !signs && !dz_job_has_levels(job);
+    row->bits = (uint8_t)(signs ? DZ_BITS_SIGNS : values ? DZ_BITS_VALUES : l->grid.bits);
     row->kept = l->kept;
-    row->lo = values ? 0 : l->grid.lo;
-    row->step = values ? 0 : l->grid.step;
+    row->lo = signs || values ? 0 : l->grid.lo;
+    row->step = signs || values ? 0 : l->grid.step;
     row->scale = l->scale;
     row->sparsity = (float)l->sparsity;
     t->lossy_parameters += pair->tiles.common;
     t->lossy_source_bytes += pair->tiles.common * dz_dtype_size(dz_pair_tensor(job->plan, pair)->dtype);
     t->lossy_kept += l->kept;
-    t->value_bits += (double)l->kept * row->bits;
+    t->value_bits += (double)l->kept * (signs ? 1 : row->bits);
     t->entropy_bytes += values ? 2 * (double)l->kept : (double)dz_entropy_fixed(l->kept_levels, job->levels) / 65536 / 8;
 }
 

@@ -4,25 +4,22 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "numeric/gauss.h"
+#include "numeric/quality.h"
 #include "pipeline/job.h"
 
-#define DEAD_ZONE 1.0 /* standard deviations; chosen on the validation split of two trained families (results/quality.md) */
-
 int dz_job_has_levels(const dz_job *job) {
-    return job->zoo.recipe->method != DZ_METHOD_DARE && job->zoo.recipe->method != DZ_METHOD_MAGNITUDE;
+    return job->zoo.recipe->method == DZ_METHOD_ULTRADELTA || job->zoo.recipe->method == DZ_METHOD_BITDELTA;
 }
 
-/* The grid of a finite range by method. A ternary grid gets its value only after the histogram pass: dz_job_set_values. */
+/* The grid of a finite range by method. */
 static void set_grid(const dz_recipe *r, const dz_pair *pair, float lo, float hi, dz_lossy *l) {
     double n = (double)pair->tiles.common;
     l->grid = dz_grid_levels_over(lo, hi, (unsigned)pair->bits);
     if (r->method == DZ_METHOD_BITDELTA) {
         float mean = (float)(l->sums[0] / n);
-        l->grid = (dz_grid_levels){.lo = -mean, .step = 2 * mean, .bits = 1, .threshold = -1};
-    } else if (r->method == DZ_METHOD_AUTO) {
-        double zone = isnan(r->dead_zone) ? DEAD_ZONE : r->dead_zone;
-        l->grid = (dz_grid_levels){.bits = 2, .threshold = (float)(zone * sqrt(l->sums[1] / n))};
-    } else if (r->method == DZ_METHOD_DARE || r->method == DZ_METHOD_MAGNITUDE) {
+        l->grid = (dz_grid_levels){.lo = -mean, .step = 2 * mean, .bits = 1, .sign = 1};
+    } else if (r->method != DZ_METHOD_ULTRADELTA) {
         l->grid.bits = 1;
     }
 }
@@ -48,41 +45,20 @@ dz_rc dz_job_set_grids(dz_job *job, const int32_t *extremes, dz_error *err) {
     return DZ_OK;
 }
 
-/* The size of a ternary value is such that the restored delta's inner product with the true one is the true one's square: a = sum d^2 / sum
- * |d| over the elements beyond the threshold, times the density through `scale`. */
-void dz_job_set_values(dz_job *job) {
-    for (size_t i = 0; i < job->plan->nlossy; i++) {
-        dz_lossy *l = &job->lossy[i];
-        if (!(l->grid.threshold > 0)) continue;
-        float a = l->sums[2] > 0 ? (float)(l->sums[1] / l->sums[2]) : 0;
-        l->grid.lo = -a;
-        l->grid.step = a;
-    }
-}
-
 uint64_t dz_job_block_key(const dz_job *job, const dz_lossy *l) {
     struct {
-        double sparsity, density;
-        float lo, step, threshold;
-        uint32_t bits;
-    } of = {l->sparsity, l->density, l->grid.lo, l->grid.step, l->grid.threshold, l->grid.bits};
+        double sparsity, threshold;
+        float lo, step;
+        uint32_t bits, reserved;
+    } of = {l->sparsity, l->threshold, l->grid.lo, l->grid.step, l->grid.bits, 0};
     return dz_hash64(l->quota, job->levels * sizeof *l->quota, dz_hash64(&of, sizeof of, 1));
 }
 
 static double entropy_bits(const dz_lossy *l) { return (double)dz_entropy_fixed(l->histogram, (size_t)1 << l->grid.bits) / 65536; }
 
-/* Under method auto a density is the chance of an element with a value; those without one are dropped beside it. */
-static void set_density(dz_lossy *l, const dz_pair *pair, double density) {
-    l->density = density;
-    l->sparsity = 1 - density * (1 - (double)l->histogram[1] / (double)pair->tiles.common);
-}
-
-/* Densities of a task's tensors under method auto: the share of elements with a value that is kept. Noise n var / p for h bits an element
- * sampled: by Lagrange p is proportional to std / sqrt(h), at most 1 (`optimal` of section 3 with the levels' whole entropy as price). */
-static void densities(dz_job *job, size_t task, dz_alloc_tensor *tensors, const uint32_t *number, size_t n) {
-    dz_allocate_optimal(tensors, n, job->task_sparsity[task]);
-    for (size_t i = 0; i < n; i++)
-        set_density(&job->lossy[number[i]], &job->plan->pairs[job->plan->lossy[number[i]]], 1 - tensors[i].sparsity);
+double dz_job_first_sparsity(const dz_recipe *r) {
+    if (r->method != DZ_METHOD_AUTO || r->target_ratio <= 0) return r->sparsity;
+    return 1 - dz_gauss_share_of_bits(16 / r->target_ratio); /* most models are of 16-bit numbers */
 }
 
 dz_rc dz_job_allocate_task(dz_job *job, size_t task, dz_error *err) {
@@ -99,15 +75,13 @@ dz_rc dz_job_allocate_task(dz_job *job, size_t task, dz_error *err) {
         if (pair->task != task || pair->policy != DZ_POLICY_ULTRADELTA) continue;
         l->sparsity = isnan(pair->sparsity) ? sparsity : pair->sparsity;
         if (r->method == DZ_METHOD_BITDELTA) l->sparsity = 0;
-        l->density = 1 - l->sparsity;
-        if (r->method == DZ_METHOD_AUTO) set_density(l, pair, 1 - l->sparsity);  /* a rule's own stays; the others follow below */
-        if (!isnan(pair->sparsity) || r->method == DZ_METHOD_BITDELTA) continue; /* its own, outside the allocation */
-        double std = r->method == DZ_METHOD_AUTO ? sqrt(l->sums[1] / (double)pair->tiles.common) : dz_quantised_std(&l->grid, l->histogram);
+        if (!isnan(pair->sparsity) || !dz_job_has_levels(job)) continue; /* its own, outside the allocation */
         number[n] = (uint32_t)i;
-        tensors[n++] = (dz_alloc_tensor){
-            .std = std, .count = pair->tiles.common, .bits_per_kept = entropy_bits(l) / (double)pair->tiles.common, .sparsity = sparsity};
+        tensors[n++] = (dz_alloc_tensor){.std = dz_quantised_std(&l->grid, l->histogram),
+                                         .count = pair->tiles.common,
+                                         .bits_per_kept = entropy_bits(l) / (double)pair->tiles.common,
+                                         .sparsity = sparsity};
     }
-    if (r->method == DZ_METHOD_AUTO) densities(job, task, tensors, number, n);
     if (r->method != DZ_METHOD_ULTRADELTA) goto out;
     if (r->allocation == DZ_ALLOCATE_THIRDS) dz_allocate_thirds(tensors, n, sparsity, step, order);
     if (r->allocation == DZ_ALLOCATE_OPTIMAL) dz_allocate_optimal(tensors, n, sparsity);
@@ -119,15 +93,14 @@ out:
     return err->rc;
 }
 
-/* Gain of method auto: below 1 only where the sampling noise dominates. 1 / (1 + c k / (p n)), n the row length, k = E[v^2] / E[d^2] of the
- * scaled values. */
-#define GAIN_C 0.45
-
-static double gain_of(const dz_recipe *r, const dz_lossy *l, const dz_tensor *t) {
-    if (!isnan(r->gain)) return r->gain;
-    double cols = t->ndim >= 2 ? (double)(t->count / t->shape[0]) : 1, a = (double)l->grid.step;
-    double k = l->sums[1] > 0 ? a * a * (double)(l->histogram[0] + l->histogram[2]) / l->sums[1] : 1;
-    return 1 / (1 + GAIN_C * k / (l->density * cols));
+/* Method auto: kept are the coefficients beyond the threshold that a Gaussian exceeds as often as is wanted. Their size is such that the
+ * restored delta's inner product with the true one is the true one's square: a block's standard deviation and number of elements a kept one
+ * (codec/signs.h) over the mean size beyond the threshold. */
+static void set_threshold(const dz_recipe *r, const dz_pair *pair, const dz_tensor *tensor, dz_lossy *l) {
+    double columns = tensor->ndim >= 2 ? (double)(tensor->count / tensor->shape[0]) : 1;
+    double gain = isnan(r->gain) ? dz_quality_gain(dz_gauss_noise(1 - l->sparsity), columns) : r->gain;
+    l->threshold = dz_gauss_threshold(1 - l->sparsity);
+    l->scale = (float)(pair->factor * gain / dz_gauss_mean(l->threshold));
 }
 
 void dz_job_set_scales(dz_job *job) {
@@ -137,10 +110,9 @@ void dz_job_set_scales(dz_job *job) {
         dz_lossy *l = &job->lossy[i];
         if (pair->policy != DZ_POLICY_ULTRADELTA) continue;
         double target = r->rescale == DZ_RESCALE_TENSOR || !isnan(pair->sparsity) ? l->sparsity : job->task_sparsity[pair->task];
-        double scale = pair->factor / (1 - target);
-        if (r->method == DZ_METHOD_AUTO) scale = pair->factor * gain_of(r, l, dz_pair_tensor(job->plan, pair)) / l->density;
-        if (r->method == DZ_METHOD_MAGNITUDE || r->method == DZ_METHOD_BITDELTA) scale = pair->factor;
-        l->scale = (float)scale;
+        int plain = r->method == DZ_METHOD_MAGNITUDE || r->method == DZ_METHOD_BITDELTA;
+        l->scale = (float)(plain ? pair->factor : pair->factor / (1 - target));
+        if (r->method == DZ_METHOD_AUTO) set_threshold(r, pair, dz_pair_tensor(job->plan, pair), l);
         if (dz_job_has_levels(job)) dz_quotas(l->quota, l->histogram, &l->grid, l->sparsity, r->rounding == DZ_ROUND_SYSTEMATIC);
     }
 }
@@ -159,7 +131,8 @@ void dz_job_adjust(dz_job *job, int round, int *again) {
         if (s.lossy_stored <= 0) continue;
         double want = s.lossy_source / r->target_ratio, fixed = s.lossy_fixed, now = s.lossy_stored;
         if (fabs(now / want - 1) < 0.003) continue;
-        double density = (1 - job->task_sparsity[t]) * (want > fixed ? (want - fixed) / (now - fixed) : 0.5);
+        double density = 1 - job->task_sparsity[t], change = want > fixed ? (want - fixed) / (now - fixed) : 0.5;
+        density = r->method == DZ_METHOD_AUTO ? dz_gauss_share_of_bits(change * dz_gauss_bits(density)) : density * change;
         if (density > 1) density = 1;
         if (1 - density == job->task_sparsity[t]) continue;
         told[0] = 1;

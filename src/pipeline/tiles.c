@@ -67,25 +67,18 @@ void dz_tile_range(const dz_tile *t, dz_range *range) {
     }
 }
 
-void dz_tile_levels(const dz_tile *t, const dz_grid_levels *grid, uint8_t *levels, double *above) {
+void dz_tile_levels(const dz_tile *t, const dz_grid_levels *grid, uint8_t *levels) {
     const dz_kernel_table *k = dz_kernels();
     float task[DZ_CHUNK], base[DZ_CHUNK];
-    double lanes[DZ_LANES] = {0};
-    if (grid->threshold == 0 && !(grid->step > 0)) {
+    if (!grid->sign && !(grid->step > 0)) {
         memset(levels, 0, (size_t)t->count);
         return;
     }
     for (uint64_t at = 0; at < t->count; at += DZ_CHUNK) {
         size_t len = widen_chunk(t, k, at, task, base);
-        if (grid->threshold == 0) {
-            k->levels(levels + at, task, base, grid->lo, grid->step, (1U << grid->bits) - 1, len);
-        } else if (grid->threshold > 0) {
-            k->ternary(levels + at, lanes, task, base, grid->threshold, len);
-        } else {
-            for (size_t i = 0; i < len; i++) levels[at + i] = task[i] - base[i] >= 0;
-        }
+        if (!grid->sign) k->levels(levels + at, task, base, grid->lo, grid->step, (1U << grid->bits) - 1, len);
+        for (size_t i = 0; grid->sign && i < len; i++) levels[at + i] = task[i] - base[i] >= 0;
     }
-    if (above) *above = dz_lanes_total(lanes);
 }
 
 void dz_tile_moments(const dz_tile *t, double sums[2]) {

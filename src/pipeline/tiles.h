@@ -32,9 +32,8 @@ dz_rc dz_tile_read(dz_tile_reader *reader, size_t unit, dz_tile *tile, dz_error 
 /* Range of the tile's delta in ordered integers. */
 void dz_tile_range(const dz_tile *tile, dz_range *range);
 
-/* Levels of the tile's delta on a grid; all 0 where a uniform grid has no step. `above` (may be NULL): of a ternary grid, the sum of |d|
- * over the elements beyond the threshold. */
-void dz_tile_levels(const dz_tile *tile, const dz_grid_levels *grid, uint8_t *levels, double *above);
+/* Levels of the tile's delta on a grid; all 0 where a uniform grid has no step. */
+void dz_tile_levels(const dz_tile *tile, const dz_grid_levels *grid, uint8_t *levels);
 
 /* Sum of |d| and of d^2 over the tile. */
 void dz_tile_moments(const dz_tile *tile, double sums[2]);

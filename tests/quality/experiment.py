@@ -17,6 +17,7 @@ from evaluate import accuracy
 
 DELTAZOO = os.environ.get("DELTAZOO", os.path.join(os.path.dirname(__file__), "../../build/deltazoo"))
 SPARSITIES = (0.90, 0.97, 0.98, 0.99, 0.995)
+BEYOND = (0.998, 0.999, 0.9995)  # for the sizes that method auto is compared at
 RATIOS = (50, 100, 200, 400, 800)
 # The paper's run: thirds, global rescale, gamma from exact company; positions coded as gaps, as its final version counts them.
 PAPER = ("allocation=thirds", "rescale=global", "rounding=nearest", "tracenorm=slq")
@@ -42,8 +43,9 @@ def settings(seeds):
         for s in SPARSITIES:
             for name, sets in ABLATION.items():
                 yield name, (*sets, f"sparsity={s}"), seed
-        for s in (*SPARSITIES, 0.998):
+        for s in (*SPARSITIES, *BEYOND):
             yield "ultradelta, positions coded", (*VARIANTS["ultradelta, positions coded"], f"sparsity={s}"), seed
+        yield "+tngr", (*PAPER, f"sparsity={BEYOND[0]}"), seed
         for ratio in RATIOS:
             yield "auto", ("method=auto", f"target_ratio={ratio}"), seed
     for s in SPARSITIES[1:]:

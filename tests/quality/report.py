@@ -69,12 +69,19 @@ def family_text(data):
     return out, curve, tuned, base
 
 
+def seeds_of(path):
+    """How many, and how many of method auto where that differs."""
+    rows = json.load(open(path))["rows"]
+    count = lambda auto: 1 + max((r["seed"] for r in rows if (r["method"] == "auto") == auto), default=-1)
+    return f"{count(False)}" + (f" (auto {count(True)})" if count(True) != count(False) else "")
+
+
 def main():
     text_path, plot_path, files = sys.argv[1], sys.argv[2], sys.argv[3:]
     figure, axes = plt.subplots(1, len(files), figsize=(6.5 * len(files), 4.5), squeeze=False)
     text = ["# Quality at a given size", "", "Command: `make experiments` (tests/quality/run.sh): trains the zoos, compresses and restores them with the program, measures accuracy. "
             "Bits per parameter are the lossy tensors' bytes on disk, everything counted. ±: standard deviation over seeds. Seeds: " +
-            ", ".join(f"{f.split('/')[-1]} {1 + max(r['seed'] for r in json.load(open(f))['rows'])}" for f in files) + ".", "", "![accuracy against bits](quality.png)", ""]
+            ", ".join(f"{f.split('/')[-1]} {seeds_of(f)}" for f in files) + ".", "", "![accuracy against bits](quality.png)", ""]
     for axis, path in zip(axes[0], files):
         data = json.load(open(path))
         lines, curve, tuned, base = family_text(data)

@@ -311,8 +311,8 @@ def element_numbers(count, key):
 # ---------------------------------------------------------------------------------------------------------------------------------- kept bodies
 
 
-def golomb(data, n, k):
-    """n positions of a Golomb-Rice code."""
+def golomb(data, n, k, marked=False):
+    """n positions of a Golomb-Rice code; with `marked` also the bit after each."""
     bits = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")
     zeros = np.flatnonzero(bits == 0).tolist()
     ends, at, index, starts = [], 0, 0, []
@@ -322,13 +322,14 @@ def golomb(data, n, k):
         need(index < len(zeros), "Golomb: the gaps end too early")
         starts.append(at)
         ends.append(zeros[index])
-        at = zeros[index] + 1 + k
+        at = zeros[index] + 1 + k + marked
     need(at <= len(bits) and len(bits) - at < 8 and not bits[at:].any(), "Golomb: the gaps do not fill their bytes")
     starts, ends = np.array(starts, np.int64), np.array(ends, np.int64)
     gaps = (ends - starts) << k
     for j in range(k):
         gaps |= bits[ends + 1 + j].astype(np.int64) << j
-    return np.cumsum(gaps + 1) - 1
+    positions = np.cumsum(gaps + 1) - 1
+    return (positions, bits[ends + 1 + k]) if marked else positions
 
 
 def kept_values(cursor, kind, count, key):
@@ -347,15 +348,83 @@ def kept_values(cursor, kind, count, key):
     return positions, to_f32(lossless_body(cursor.rest(), n, "F16", None), "F16")
 
 
+RECORD = np.dtype([(name, kind) for kind, names in (
+    ("<u4", "recipe_blob"), ("<f8", "sparsity"), ("<u4", "bits"), ("<u8", "seed key"), ("<f4", "gamma"), ("<f8", "trace_norm trace_norm_error reference_trace_norm"),
+    ("<u8", "source_bytes lossy_source_bytes lossy_parameters lossy_kept"), ("<f8", "lossy_value_bits lossy_entropy_bytes")) for name in names.split()])
+
+
+def record_of(group):
+    """The numbers of a task."""
+    raw = np.asarray(group.attrs["record"])
+    need(raw.dtype == np.uint8 and len(raw) == RECORD.itemsize, "a task's record")
+    return raw.view(RECORD)[0]
+
+
+SIXTEENTHS = (2 ** (np.arange(16) / 16)).astype(np.float32)
+
+
+def rotation_blocks(count):
+    """[(begin, end)] of the blocks of a rotated tile."""
+    n = max(1, count // 65536)
+    return [(b * 65536, (b + 1) * 65536 if b + 1 < n else count) for b in range(n)]
+
+
+def kept_signs(cursor, kind, count):
+    """Coefficients of a rotated tile."""
+    need(kind == 5, f"a kept body of kind {kind} with 17 bits")
+    k, n = cursor.u8(), cursor.varint()
+    blocks = rotation_blocks(count)
+    numbers = [cursor.varint() for _ in blocks]
+    need(0 < n <= count and max(numbers) <= 4608, "SIGNS: its head")
+    positions, signs = golomb(cursor.rest(), n, k, True)
+    values = np.zeros(n, np.float32)
+    for (begin, end), e in zip(blocks, numbers):
+        mine = (positions >= begin) & (positions < end)
+        if mine.any():
+            std = np.ldexp(SIXTEENTHS[e % 16], e // 16 - 160).astype(np.float32) if e else np.float32(0)
+            values[mine] = std * (np.float32(end - begin) / np.float32(mine.sum()))
+    return positions, np.where(signs, values, -values).astype(np.float32)
+
+
+def hadamard(x):
+    """The unnormalised Walsh-Hadamard transform, in f32, shortest distance first."""
+    h = 1
+    while h < len(x):
+        pairs = x.reshape(-1, 2, h)
+        x = np.stack([pairs[:, 0] + pairs[:, 1], pairs[:, 0] - pairs[:, 1]], axis=1).reshape(-1)
+        h *= 2
+    norm = np.float32(1) / np.float32(1 << (len(x).bit_length() - 1) // 2)
+    if (len(x).bit_length() - 1) % 2:
+        norm *= np.float32(0.5 ** 0.5)
+    return x * norm
+
+
+def unrotate(x, key):
+    """What a rotated tile was before, in f32."""
+    def signed(values, key, begin, end):
+        return np.where(element_numbers(len(x), key)[begin:end] >> np.uint32(31), -values, values)
+
+    for begin, end in rotation_blocks(len(x)):
+        p = 1 << ((end - begin).bit_length() - 1)
+        if p < end - begin:
+            x[end - p:end] = signed(hadamard(x[end - p:end]), key ^ (1 << 64) - 1, end - p, end)
+        x[begin:begin + p] = hadamard(x[begin:begin + p])
+    return signed(x, key, 0, len(x))
+
+
 def kept_body(body, count, bits, key):
-    """(positions ascending, levels) of a kept body's elements; with 16 bits: (positions, f32 values)."""
+    """(positions ascending, levels) of a kept body's elements; with 16 or 17 bits: (positions, f32 values)."""
     cursor = Cursor(body)
     kind = cursor.u8()
     if bits == 16:
         return kept_values(cursor, kind, count, key)
     if kind == 0:
         cursor.done()
-        return np.zeros(0, np.int64), np.zeros(0, np.uint8)
+        return np.zeros(0, np.int64), np.zeros(0, np.uint8 if bits <= 8 else np.float32)
+    if bits == 17:
+        positions, values = kept_signs(cursor, kind, count)
+        need(positions[-1] < count, "a kept element is beyond its tile")
+        return positions, values
     if kind == 1:
         skip, low, span = cursor.u8(), cursor.u32(), cursor.varint()
         ncore, corelen = cursor.varint(), cursor.varint()
@@ -828,7 +897,7 @@ class Archive:
         need(at == len(self.file["blobs/data"]), "/blobs/data is longer than its blobs")
         ntensors = nblocks = 0
         for name in self.tasks():
-            attributes = self.file["tasks"][name].attrs
+            attributes = record_of(self.file["tasks"][name])
             need(xxhash.xxh64_intdigest(name.encode(), int(attributes["seed"])) == int(attributes["key"]), f"{name}: its key")
             need(float(attributes["gamma"]) <= 1, f"{name}: its gamma")
             self.blob(int(attributes["recipe_blob"]))
@@ -863,14 +932,14 @@ class Row:
         self.offset, self.length, self.kept = int(values["offset"]), int(values["length"]), int(values["kept"])
         self.lo, self.step, self.scale = np.float32(values["lo"]), np.float32(values["step"]), np.float32(values["scale"])
         self.sparsity = np.float32(values["sparsity"])
-        self.gamma = np.float32(group.attrs["gamma"])
-        self.key = xxhash.xxh64_intdigest(self.tensor.name.encode(), int(group.attrs["key"]))
+        self.gamma = np.float32(record_of(group)["gamma"])
+        self.key = xxhash.xxh64_intdigest(self.tensor.name.encode(), int(record_of(group)["key"]))
         self.tied = None
         need(self.policy <= TIED, f"{self.tensor.name}: policy {self.policy}")
         need(self.base is not None or self.policy in (LOSSLESS, TIED), f"{self.tensor.name}: its policy needs a base")
         need(self.base is None or self.base is archive.base_for(self.tensor), f"{self.tensor.name}: its base is another tensor, {self.base}")
         if self.policy == ULTRADELTA:
-            need(1 <= self.bits <= 8 or self.bits == 16, f"{self.tensor.name}: {self.bits} bits")
+            need(1 <= self.bits <= 8 or self.bits in (16, 17), f"{self.tensor.name}: {self.bits} bits")
             need(self.tensor.dtype in FLOATS and self.base.dtype in FLOATS, f"{self.tensor.name}: lossy, but {self.tensor.dtype}")
         self.common = 0 if self.base is None else min(self.tensor.count, self.base.count)
         if self.policy in (DROP, EQUAL):
@@ -989,8 +1058,12 @@ class Row:
             positions, levels = kept_body(body, end - begin, self.bits, self.tile_key(k))
             kept += len(positions)
             with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+                if self.bits == 17 and len(positions):
+                    rotated = np.zeros(end - begin, np.float32)
+                    rotated[positions] = levels
+                    positions, levels = np.arange(end - begin), unrotate(rotated, self.tile_key(k))
                 q = levels.astype(np.float32)
-                delta = q if self.bits == 16 else self.lo + q * self.step
+                delta = q if self.bits >= 16 else self.lo + q * self.step
                 delta = (self.gamma * self.scale) * delta
                 need(delta.dtype == np.float32, "not f32")
                 if dtype == "F64":

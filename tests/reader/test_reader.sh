@@ -68,6 +68,9 @@ run shards shards
 for kind in shapes files dtypes values drop tiles; do
     run edge-$kind $kind --recipe "$work/$kind/recipe.yaml"
 done
+for kind in shapes values tiles; do
+    run edge-$kind-auto $kind --recipe "$work/$kind/recipe.yaml" --set method=auto --set sparsity=0.9
+done
 run edge-shapes-golomb shapes --recipe "$work/shapes/recipe.yaml" --set positions=golomb --set bits=2
 run edge-dtypes-dense dtypes --recipe "$work/dtypes/recipe.yaml" --set sparsity=0.1 --set bits=8
 
