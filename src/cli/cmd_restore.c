@@ -94,7 +94,8 @@ out:
     return rc;
 }
 
-const dz_command DZ_CMD_RESTORE = {"restore", "ARCHIVE --task NAME[=WEIGHT]... --base PATH -o DIR [--tensor GLOB | --max-shard-size SIZE]"
+const dz_command DZ_CMD_RESTORE = {"restore",
+                                   "ARCHIVE --task NAME[=WEIGHT]... --base PATH -o DIR [--tensor GLOB | --max-shard-size SIZE]"
                                    " [--keep-going]",
                                    "Restores a task from archive and base, or the weighted sum of several tasks' deltas.", run,
                                    "deltazoo restore zoo.h5 --task math --base base -o restored\n"
