@@ -203,7 +203,13 @@ man: build/man/deltazoo.1
 install: all man
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/share/deltazoo
 	install -m 755 build/deltazoo $(DESTDIR)$(PREFIX)/bin/
-	install -m 755 build/libdeltazoo.so $(DESTDIR)$(PREFIX)/lib/
+	install -m 755 build/libdeltazoo.so $(DESTDIR)$(PREFIX)/lib/libdeltazoo.so.$(VERSION)
+	ln -sf libdeltazoo.so.$(VERSION) $(DESTDIR)$(PREFIX)/lib/libdeltazoo.so.$(ABI)
+	ln -sf libdeltazoo.so.$(ABI) $(DESTDIR)$(PREFIX)/lib/libdeltazoo.so
+	install -m 644 build/libdeltazoo.a $(DESTDIR)$(PREFIX)/lib/
+	install -d $(DESTDIR)$(PREFIX)/lib/pkgconfig
+	printf '%s\n' 'prefix=$(PREFIX)' 'Name: deltazoo' 'Description: archives of fine-tuned models as one base and tiny deltas' 'Version: $(VERSION)' \
+	    'Cflags: -I$${prefix}/include' 'Libs: -L$${prefix}/lib -ldeltazoo' 'Libs.private: $(strip $(LIBS))' >$(DESTDIR)$(PREFIX)/lib/pkgconfig/deltazoo.pc
 	install -m 644 include/deltazoo.h $(DESTDIR)$(PREFIX)/include/
 	cp -r config jobs $(DESTDIR)$(PREFIX)/share/deltazoo/
 	install -d $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/bash-completion/completions

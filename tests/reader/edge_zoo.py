@@ -115,7 +115,7 @@ def dtypes(z):
         z.add(f"{dtype}.dense", base, rng.integers(0, 2, (30, 33)), dtype)
         z.add(f"{dtype}.more", base, rng.integers(0, 2, (35, 33)), dtype)
     z.add("F64.real", rng.standard_normal((20, 20)), rng.standard_normal((20, 20)), "F64")
-    for dtype in ("F8_E4M3", "F8_E5M2", "F8_E8M0", "U3"):
+    for dtype in ("F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ"):
         base = rng.integers(0, 256, (30, 33))
         near = base + rng.integers(-1, 2, (30, 33)) & 255
         z.add(f"{dtype}.near", base, near, dtype)
