@@ -48,9 +48,13 @@ else
 HDF5_CFLAGS := $(shell $(PKG) --cflags $(HDF5_NAME) 2>/dev/null)
 HDF5_LIBS := $(shell $(PKG) --libs $(HDF5_NAME) 2>/dev/null || echo -lhdf5)
 endif
+ifdef MKL
+MKL_CFLAGS := -DDZ_MKL -I$(MKLROOT)/include
+BLAS_LIBS ?= -L$(MKLROOT)/lib -L$(MKLROOT)/lib/intel64 -lmkl_rt
+endif
 BLAS_LIBS ?= -llapacke -lopenblas
 
-CPPFLAGS_ALL := -Isrc -Iinclude $(CPPFLAGS) $(patsubst -I%,-isystem %,$(MPI_CFLAGS) $(HDF5_CFLAGS))
+CPPFLAGS_ALL := -Isrc -Iinclude $(CPPFLAGS) $(patsubst -I%,-isystem %,$(MPI_CFLAGS) $(HDF5_CFLAGS) $(MKL_CFLAGS))
 CFLAGS_ALL := $(CSTD) $(WARN) $(OPT_$(FLAVOUR)) $(CFLAGS)
 LIBS := $(MPI_LIBS) $(HDF5_LIBS) -lcyaml -ljansson -lxxhash -lzstd -lz -lhtscodecs $(BLAS_LIBS) -lm $(LDLIBS)
 

@@ -1,8 +1,12 @@
 #include "numeric/tracenorm.h"
 
-#include <lapacke.h>
 #include <math.h>
 #include <stdlib.h>
+#ifdef DZ_MKL
+#include <mkl_lapacke.h>
+#else
+#include <lapacke.h>
+#endif
 
 #include "base/mem.h"
 

@@ -30,8 +30,9 @@ trap clean_up EXIT
 trap 'trap "" INT TERM; exit 1' INT TERM
 
 ip netns add $a && ip netns add $b && ip link add $a type veth peer name $b && ip link set $a netns $a && ip link set $b netns $b || exit 1
+ip -n $a addr add $net.1/24 dev $a
+ip -n $b addr add $net.2/24 dev $b
 for host in $a $b; do
-    ip -n $host addr add $net.$([ $host = $a ] && echo 1 || echo 2)/24 dev $host
     ip -n $host link set $host up
     ip -n $host link set lo up
     ip netns exec $host sysctl -qw net.ipv4.tcp_retries2=5 # mpirun itself gives up a dead connection after 13 s, not 15 minutes
