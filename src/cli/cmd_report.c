@@ -81,7 +81,7 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
     for (size_t i = 0; rows && i < n && err->rc == DZ_OK; i++) read_row(argv[(size_t)optind + i], &rows[i], err);
     if (err->rc == DZ_OK) {
         printf("%-20s  %10s  %6s  %5s  %5s  %12s  %5s  %9s  %9s  %8s  %11s  %9s  %5s  %s\n", "finished", "SLURM job", "starts", "ranks",
-               "hosts", "time", "tasks", "bytes in", "archive", "ratio", "read per s", "memory", "notes", "");
+               "hosts", "time", "tasks", "bytes in", "archive", "ratio", "read per s", "memory", "notes", "file");
         for (size_t i = 0; i < n; i++) print_row(&rows[i]);
         if (n == 1) print_details(&rows[0]);
     }
