@@ -12,7 +12,6 @@
 #include "archive/structure.h"
 #include "archive/table.h"
 #include "base/file.h"
-#include "numeric/gauss.h"
 
 #define TABLE_MAX ((uint64_t)1 << 32) /* bytes of one table: far above any real archive, far below what would exhaust a node */
 
@@ -541,8 +540,6 @@ dz_rc dz_archive_open(const char *path, dz_archive **out, dz_error *err) {
     return err->rc;
 }
 
-static const char *row_name(const dz_archive *a, const dz_index_row *row) { return a->catalog->tensors[row->tensor].name; }
-
 const dz_index_row *dz_task_row(const dz_catalog *c, const dz_task_entry *task, const dz_tensor *tensor, size_t *next) {
     for (size_t walked = 0; walked < task->nrows; walked++) {
         size_t i = (*next + walked) % task->nrows;
@@ -554,137 +551,4 @@ const dz_index_row *dz_task_row(const dz_catalog *c, const dz_task_entry *task, 
         return &task->rows[i];
     }
     return NULL;
-}
-
-/* Bytes of a task's payload. What the disk does not give back is damage. */
-static dz_rc read_payload(const dz_archive *a, const dz_task_entry *task, const dz_index_row *row, void *dst, size_t len, uint64_t at,
-                          dz_error *err) {
-    dz_error inner = {0};
-    if (dz_pread_all(a->fd, a->path, dst, len, task->payload_offset + at, &inner) == DZ_OK) return DZ_OK;
-    return dz_fail(err, DZ_EDAMAGE, "%s: task '%s': tensor '%s': %s", a->path, task->name, row_name(a, row), inner.text);
-}
-
-dz_rc dz_region_read(const dz_archive *a, const dz_task_entry *task, const dz_index_row *row, dz_region *region, dz_error *err) {
-    dz_pair_tiles tiles = dz_row_tiles(a->catalog, row);
-    size_t table = tiles.ntiles > 1 ? 4 * (size_t)tiles.ntiles + 4 : 0;
-    *region = (dz_region){.ntiles = tiles.ntiles, .first = row->offset + table};
-    if (tiles.ntiles == 0)
-        return row->length == 0
-                   ? DZ_OK
-                   : dz_fail(err, DZ_EDAMAGE, "%s: task '%s': tensor '%s' has bytes but no tile", a->path, task->name, row_name(a, row));
-    if (row->length < table || (tiles.ntiles == 1 && (row->length < 5 || row->length > UINT32_MAX))) {
-        return dz_fail(err, DZ_EDAMAGE, "%s: task '%s': tensor '%s': its %llu bytes do not hold %u tiles", a->path, task->name,
-                       row_name(a, row), (unsigned long long)row->length, tiles.ntiles);
-    }
-    if (!(region->lengths = dz_alloc(tiles.ntiles, sizeof *region->lengths, err))) return err->rc;
-    region->lengths[0] = (uint32_t)row->length;
-    if (tiles.ntiles == 1) return DZ_OK;
-    uint8_t *bytes = dz_alloc_raw(table, 1, err);
-    if (!bytes || read_payload(a, task, row, bytes, table, row->offset, err) != DZ_OK) goto out;
-    dz_view v = {.data = bytes, .len = table};
-    uint64_t sum = table;
-    for (uint32_t i = 0; i < tiles.ntiles; i++) {
-        region->lengths[i] = dz_view_u32(&v);
-        sum += region->lengths[i];
-        if (region->lengths[i] < 5) v.bad = 1;
-    }
-    if (dz_view_u32(&v) != dz_checksum(bytes, table - 4) || v.bad || sum != row->length)
-        dz_fail(err, DZ_EDAMAGE, "%s: task '%s': tensor '%s': its table of tiles is damaged", a->path, task->name, row_name(a, row));
-out:
-    free(bytes);
-    if (err->rc != DZ_OK) {
-        free(region->lengths);
-        region->lengths = NULL;
-    }
-    return err->rc;
-}
-
-dz_rc dz_block_read(const dz_archive *a, const dz_task_entry *task, const dz_index_row *row, const dz_region *region, uint32_t tile,
-                    dz_buf *block, dz_error *err) {
-    uint64_t at = region->first;
-    for (uint32_t i = 0; i < tile; i++) at += region->lengths[i];
-    size_t len = region->lengths[tile];
-    block->len = 0;
-    if (dz_buf_reserve(block, len, err) != DZ_OK) return err->rc;
-    if (read_payload(a, task, row, block->data, len, at, err) != DZ_OK) return err->rc;
-    dz_view v = {.data = block->data, .len = len, .pos = len - 4};
-    if (dz_view_u32(&v) != dz_checksum(block->data, len - 4))
-        return dz_fail(err, DZ_EDAMAGE, "%s: task '%s': tensor '%s': block %u is damaged (checksum)", a->path, task->name, row_name(a, row),
-                       tile);
-    block->len = len - 4;
-    return DZ_OK;
-}
-
-void dz_share_structures(dz_catalog *c) {
-    uint64_t named = c->shared_bytes;
-    for (size_t i = 0; i < c->ntasks; i++) named += c->tasks[i].payload_len + c->tasks[i].index_bytes;
-    for (size_t i = 0; i < c->ntasks; i++) c->tasks[i].meta_bytes = named < c->file_size ? (c->file_size - named) / c->ntasks : 0;
-}
-
-static double entropy_of_share(double p) { return p <= 0 || p >= 1 ? 0 : -p * log2(p) - (1 - p) * log2(1 - p); }
-
-dz_sizes dz_task_sizes(const dz_task_entry *t) {
-    dz_sizes s = {.source = (double)t->source_bytes, .lossy_source = (double)t->lossy_source_bytes};
-    uint64_t lossy_rows = 0, lossy_payload = 0;
-    for (size_t i = 0; i < t->nrows; i++) {
-        if (t->rows[i].policy != DZ_POLICY_ULTRADELTA) continue;
-        lossy_rows++;
-        lossy_payload += t->rows[i].length;
-    }
-    s.stored = (double)(t->payload_len + t->index_bytes + t->meta_bytes);
-    double share = t->nrows ? (double)lossy_rows / (double)t->nrows : 0;
-    s.lossy_fixed = share * (double)(t->index_bytes + t->meta_bytes);
-    s.lossy_stored = lossy_rows ? (double)lossy_payload + s.lossy_fixed : 0;
-    s.ratio = s.stored > 0 ? s.source / s.stored : 0;
-    s.lossy_ratio = s.lossy_stored > 0 ? s.lossy_source / s.lossy_stored : 0;
-    double n = (double)t->lossy_parameters, p = n > 0 ? (double)t->lossy_kept / n : 0;
-    if (p > 0) {
-        s.value_bits = 16 * n / t->value_bits;
-        s.positions_coded = 16 * n / (n * entropy_of_share(p) + t->value_bits);
-    }
-    return s;
-}
-
-static double columns_of(const dz_catalog *c, const dz_index_row *row) {
-    dz_tensor t = dz_tensor_of_row(&c->tensors[row->tensor]);
-    return t.ndim >= 2 && t.shape[0] ? (double)(t.count / t.shape[0]) : 1;
-}
-
-dz_quality dz_row_quality(const dz_catalog *c, const dz_task_entry *task, const dz_index_row *row) {
-    dz_tensor t = dz_tensor_of_row(&c->tensors[row->tensor]), b = dz_tensor_of_row(&c->tensors[c->base[row->base].tensor]);
-    double common = (double)(t.count < b.count ? t.count : b.count), density = common > 0 ? (double)row->kept / common : 0;
-    double scale = (double)task->gamma * (double)row->scale, columns = columns_of(c, row);
-    if (row->bits == DZ_BITS_SIGNS)
-        return dz_quality_signs(density, scale * dz_gauss_mean(dz_gauss_threshold(1 - (double)row->sparsity)), columns);
-    if (row->bits == 1 && density == 1) return dz_quality_signs(1, scale * DZ_QUALITY_MEAN_GAIN, columns); /* every sign: bitdelta */
-    return dz_quality_sampled(density, scale, columns);
-}
-
-/* Entropy of a normal number's level on a grid of 2^bits levels over about +-5.2 standard deviations. */
-static double normal_entropy(unsigned bits) { return 2.047 - log2(10.4 / ((1U << bits) - 1)); }
-
-dz_rc dz_task_warnings(const dz_catalog *c, const dz_task_entry *t, dz_buf *lines, dz_error *err) {
-    size_t lossy = 0, noisy = 0, worst = 0;
-    double most = 0, grid = 0;
-    for (size_t i = 0; i < t->nrows; i++) {
-        const dz_index_row *row = &t->rows[i];
-        if (row->policy != DZ_POLICY_ULTRADELTA) continue;
-        double noise = dz_row_quality(c, t, row).row;
-        lossy++;
-        noisy += noise > DZ_QUALITY_LIMIT;
-        if (noise > most) {
-            most = noise;
-            worst = i;
-        }
-        if (row->bits > 2 && row->bits <= 8) grid += (double)row->kept * normal_entropy(row->bits);
-    }
-    if (noisy)
-        dz_buf_line(
-            lines, err,
-            "task '%s': in %zu of %zu lossy tensors the noise is more than %g of the row length (%.2g in '%s'): accuracy will suffer\n",
-            t->name, noisy, lossy, DZ_QUALITY_LIMIT, most, c->tensors[t->rows[worst].tensor].name);
-    if (grid > 0 && 8 * t->entropy_bytes < grid / 2)
-        dz_buf_line(lines, err, "task '%s': %.2f bits in a kept level where a normal delta has %.2f: heavy tails stretch the grid\n",
-                    t->name, 8 * t->entropy_bytes / (double)t->lossy_kept, grid / (double)t->lossy_kept);
-    return err->rc;
 }

@@ -124,6 +124,23 @@ dz_rc dz_make_dirs(const char *path, dz_error *err) {
     return rc;
 }
 
+dz_rc dz_make_file(const char *path, const void *head, size_t len, uint64_t size, dz_error *err) {
+    char *dir = dz_path_beside(path, ".", err);
+    int fd = dir && dz_make_dirs(dir, err) == DZ_OK ? dz_open(path, O_WRONLY | O_CREAT | O_EXCL) : -1;
+    if (err->rc == DZ_OK && fd < 0) dz_fail(err, DZ_EFAIL, "%s: cannot create: %s", path, strerror(errno));
+    if (fd >= 0) {
+        int rc = size ? posix_fallocate(fd, 0, (off_t)size) : 0;
+        if (rc == EOPNOTSUPP || rc == EINVAL) rc = ftruncate(fd, (off_t)size) == 0 ? 0 : errno;
+        if (rc != 0)
+            dz_fail(err, DZ_EFAIL, "%s: no room for %llu bytes: %s", path, (unsigned long long)size, strerror(rc));
+        else
+            dz_pwrite_all(fd, path, head, len, 0, err);
+        if (close(fd) != 0) dz_fail(err, DZ_EFAIL, "%s: cannot close: %s", path, strerror(errno));
+    }
+    free(dir);
+    return err->rc;
+}
+
 static int remove_one(const char *path, const struct stat *st, int kind, struct FTW *at) {
     (void)st;
     (void)kind;

@@ -123,8 +123,10 @@ static dz_rc identity(const dz_job *job, dz_digest *out, dz_error *err) {
         if (t > 0) dz_buf_put(&b, job->zoo.names[t - 1], strlen(job->zoo.names[t - 1]) + 1, err);
         for (size_t i = 0; i < ck->nshards; i++) {
             struct stat st;
-            if (stat(ck->shards[i].path, &st) != 0)
-                return dz_fail(err, DZ_EFAIL, "%s: cannot open: %s", ck->shards[i].path, strerror(errno));
+            if (stat(ck->shards[i].path, &st) != 0) {
+                dz_fail(err, DZ_EFAIL, "%s: cannot open: %s", ck->shards[i].path, strerror(errno));
+                goto out;
+            }
             dz_buf_put(&b, ck->shards[i].path, strlen(ck->shards[i].path) + 1, err);
             dz_buf_put(&b, ck->shards[i].header, ck->shards[i].header_len, err);
             dz_buf_put_u64(&b, (uint64_t)st.st_size, err);
@@ -132,6 +134,7 @@ static dz_rc identity(const dz_job *job, dz_digest *out, dz_error *err) {
         }
     }
     *out = dz_digest_of(b.data, b.len);
+out:
     free(recipe);
     dz_buf_free(&b);
     return err->rc;

@@ -35,7 +35,7 @@ typedef struct export {
     char *partial;
     int fd;
     uint64_t file_size;
-    dz_buf delta, out, scratch;
+    dz_buf delta, wide, out, scratch;
 }
 export;
 
@@ -67,33 +67,15 @@ static dz_rc choose(export *x, dz_error *err) {
     return err->rc;
 }
 
-static double float_at(const uint8_t *bytes, dz_dtype dtype, size_t i) {
-    double wide;
-    float x;
-    if (dtype == DZ_F64) {
-        memcpy(&wide, bytes + 8 * i, sizeof wide);
-        return wide;
-    }
-    dz_widen(&x, bytes + i * dz_dtype_size(dtype), dtype, 1);
-    return (double)x;
-}
-
-/* The delta of a tile in float; of what the base has not, the values themselves. */
+/* The delta of a tile in float. */
 static dz_rc delta_of(export *x, const item *it, uint32_t tile, size_t count, dz_error *err) {
-    const dz_catalog *c = x->archive->catalog;
-    dz_pair_tiles tiles = dz_row_work(c, it->row);
-    dz_dtype dtype = dz_tensor_of_row(&c->tensors[it->row->tensor]).dtype, from = DZ_F32;
-    const uint8_t *base = NULL;
-    x->delta.len = x->scratch.len = 0;
-    if (dz_buf_reserve(&x->delta, count * sizeof(float), err) != DZ_OK) return err->rc;
-    float *delta = (float *)(void *)x->delta.data;
-    if (it->row->policy == DZ_POLICY_ULTRADELTA && tile < tiles.ncommon)
-        return dz_decode_delta(&x->decoder, x->task, it->row, tile, delta, err);
-    if (dz_buf_reserve(&x->scratch, count * dz_dtype_size(dtype), err) != DZ_OK ||
-        dz_decode_tile(&x->decoder, x->task, it->row, tile, x->scratch.data, err) != DZ_OK)
+    x->delta.len = x->wide.len = 0;
+    if (dz_buf_reserve(&x->delta, count * sizeof(float), err) != DZ_OK || dz_buf_reserve(&x->wide, count * sizeof(double), err) != DZ_OK)
         return err->rc;
-    if (tile < tiles.ncommon && dz_decoder_base(&x->decoder, it->row, tile, &base, &from, err) != DZ_OK) return err->rc;
-    for (size_t i = 0; i < count; i++) delta[i] = (float)(float_at(x->scratch.data, dtype, i) - (base ? float_at(base, from, i) : 0));
+    float *delta = (float *)(void *)x->delta.data;
+    double *wide = (double *)(void *)x->wide.data;
+    if (dz_tile_difference(&x->decoder, x->task, it->row, tile, &x->scratch, wide, err) != DZ_OK) return err->rc;
+    for (size_t i = 0; i < count; i++) delta[i] = (float)wide[i];
     return DZ_OK;
 }
 
@@ -173,11 +155,8 @@ static dz_rc make_file(export *x, dz_error *err) {
     }
     if (x->opt->format == DZ_EXPORT_SPARSE && (rc = count_kept(x, err)) != DZ_OK) goto out;
     if (lay_out(x, &header, err) == DZ_OK && x->world->rank == 0) {
-        int fd = dz_open(x->partial, O_WRONLY | O_CREAT | O_TRUNC);
-        if (fd < 0) dz_fail(err, DZ_EFAIL, "%s: cannot create: %s", x->partial, strerror(errno));
-        if (fd >= 0 && ftruncate(fd, (off_t)x->file_size) != 0) dz_fail(err, DZ_EFAIL, "%s: no room: %s", x->partial, strerror(errno));
-        if (fd >= 0 && err->rc == DZ_OK) dz_pwrite_all(fd, x->partial, header.data, header.len, 0, err);
-        if (fd >= 0) close(fd);
+        unlink(x->partial); /* a killed export's */
+        dz_make_file(x->partial, header.data, header.len, x->file_size, err);
     }
     rc = dz_agree(x->world, err->rc, err);
 out:
@@ -274,6 +253,7 @@ dz_rc dz_export(const dz_world *world, const dz_export_options *opt, dz_export_r
     if (rc == DZ_OK) stat(opt->out, &st);
     *result = (dz_export_result){.ntensors = x.nitems, .left_out = x.left_out, .nbytes = (uint64_t)st.st_size, .secs = dz_now() - begun};
     dz_buf_free(&x.delta);
+    dz_buf_free(&x.wide);
     dz_buf_free(&x.out);
     dz_buf_free(&x.scratch);
     free(x.items);

@@ -21,6 +21,7 @@ typedef struct import {
     char *partial;
     int *fds; /* of the base's shards, as they are written */
     dz_buf base_bytes, vector_bytes;
+    int made; /* rank 0: the directory `partial` */
 } import;
 
 /* Every tensor of the vector has one of the base, of the same shape. */
@@ -45,24 +46,18 @@ static dz_rc check_vector(const import *m, dz_error *err) {
 static char *path_of(const import *m, const char *name, dz_error *err) { return dz_format(err, "%s/%s", m->partial, name); }
 
 static dz_rc make_file(const import *m, const char *name, const void *head, size_t len, uint64_t size, dz_error *err) {
-    char *path = path_of(m, name, err), *slash = path ? strrchr(path, '/') : NULL;
-    if (!path) return err->rc;
-    *slash = '\0';
-    dz_make_dirs(path, err);
-    *slash = '/';
-    int fd = err->rc == DZ_OK ? dz_open(path, O_WRONLY | O_CREAT | O_EXCL) : -1;
-    if (err->rc == DZ_OK && fd < 0) dz_fail(err, DZ_EFAIL, "%s: cannot create: %s", path, strerror(errno));
-    if (fd >= 0 && ftruncate(fd, (off_t)size) != 0) dz_fail(err, DZ_EFAIL, "%s: no room: %s", path, strerror(errno));
-    if (fd >= 0 && err->rc == DZ_OK) dz_pwrite_all(fd, path, head, len, 0, err);
-    if (fd >= 0) close(fd);
+    char *path = path_of(m, name, err);
+    if (path) dz_make_file(path, head, len, size, err);
     free(path);
     return err->rc;
 }
 
 /* Rank 0: the directory, the shards' headers and the side files. */
-static dz_rc make_files(const import *m, dz_error *err) {
-    dz_remove_tree(m->partial);
-    if (dz_make_dirs(m->partial, err) != DZ_OK) return err->rc;
+static dz_rc make_files(import *m, dz_error *err) {
+    if (mkdir(m->partial, 0777) != 0)
+        return dz_fail(err, errno == EEXIST ? DZ_EUSAGE : DZ_EFAIL, "%s: cannot make the directory: %s%s", m->partial, strerror(errno),
+                       errno == EEXIST ? " (a killed import's, or another's: remove it first)" : "");
+    m->made = 1;
     for (size_t i = 0; i < m->base->nshards && err->rc == DZ_OK; i++)
         make_file(m, m->base->shards[i].file, m->base->shards[i].header, m->base->shards[i].header_len, m->base->shards[i].size, err);
     for (size_t i = 0; i < m->base->nsides && err->rc == DZ_OK; i++) {
@@ -159,7 +154,6 @@ dz_rc dz_import(const dz_world *world, const dz_import_options *opt, dz_export_r
 import m = {.world = world, .opt = opt };
     dz_progress progress;
     dz_rc rc = open_all(&m, err);
-    int made = rc == DZ_OK;
     if (rc == DZ_OK) rc = dz_agree(world, world->rank == 0 ? make_files(&m, err) : DZ_OK, err);
     if (rc == DZ_OK) {
         dz_progress_begin(&progress, world, "import", (double)dz_checkpoint_nbytes(m.base), opt->quiet);
@@ -170,7 +164,7 @@ import m = {.world = world, .opt = opt };
     if (rc == DZ_OK && world->rank == 0 && dz_rename(m.partial, opt->out) != 0)
         dz_fail(err, DZ_EFAIL, "%s: cannot rename to %s: %s", m.partial, opt->out, strerror(errno));
     rc = dz_agree(world, err->rc, err);
-    if (rc != DZ_OK && made && world->rank == 0) dz_remove_tree(m.partial);
+    if (rc != DZ_OK && m.made) dz_remove_tree(m.partial);
     if (rc == DZ_OK)
         *result = (dz_export_result){.ntensors = m.base->ntensors,
                                      .left_out = m.base->ntensors - m.vector->ntensors,

@@ -127,22 +127,8 @@ static dz_rc add_out_file(restore *r, const char *path, dz_error *err) {
 
 /* Rank 0: makes a file of the given size that begins with `head`. */
 static dz_rc make_file(const restore *r, const char *name, const void *head, size_t len, uint64_t size, dz_error *err) {
-    char *path = dz_format(err, "%s/%s", r->partial, name), *slash = path ? strrchr(path, '/') : NULL;
-    if (!path) return err->rc;
-    *slash = '\0';
-    dz_make_dirs(path, err);
-    *slash = '/';
-    int fd = err->rc == DZ_OK ? dz_open(path, O_WRONLY | O_CREAT | O_EXCL) : -1;
-    if (err->rc == DZ_OK && fd < 0) dz_fail(err, DZ_EFAIL, "%s: cannot create: %s", path, strerror(errno));
-    if (fd >= 0) {
-        int rc = size ? posix_fallocate(fd, 0, (off_t)size) : 0;
-        if (rc == EOPNOTSUPP || rc == EINVAL) rc = ftruncate(fd, (off_t)size) == 0 ? 0 : errno;
-        if (rc != 0)
-            dz_fail(err, DZ_EFAIL, "%s: no room for %llu bytes: %s", path, (unsigned long long)size, strerror(rc));
-        else
-            dz_pwrite_all(fd, path, head, len, 0, err);
-        if (close(fd) != 0) dz_fail(err, DZ_EFAIL, "%s: cannot close: %s", path, strerror(errno));
-    }
+    char *path = dz_format(err, "%s/%s", r->partial, name);
+    if (path) dz_make_file(path, head, len, size, err);
     free(path);
     return err->rc;
 }

@@ -1,10 +1,11 @@
 """Task vectors for other tools, and back: what is written is the delta that restore adds."""
+import os
 import subprocess
 
 import h5py
 import numpy as np
 
-from common import Q, check, equal, good, refused, run, st_parse, tiny_zoo, to_float, with_scratch
+from common import Q, check, equal, good, refused, run, st_parse, tiny_zoo, to_float, with_scratch, write
 
 
 def restored(folder, zoo, task="task-1"):
@@ -83,3 +84,7 @@ def test_refused(folder):
     good(["export", "a.h5", "--task", "task-1", "--format", "sparse", "-o", "s.safetensors", "-q"], cwd=folder)
     r = run(["import", "s.safetensors", "--base", f"{zoo}/base", "-o", "m"], 3, cwd=folder)
     check(r.code == 1 and "q_proj.weight.positions' is not in the base" in r.err, f"{r}")
+    os.makedirs(f"{folder}/mine.partial")  # nothing that was there before is removed or filled
+    good(["export", "a.h5", "--task", "task-1", "-o", "d.safetensors", "-q"], cwd=folder)
+    write(f"{folder}/mine.partial/notes", "mine")
+    refused(folder, ["import", "d.safetensors", "--base", f"{zoo}/base", "-o", "mine"], 2, "mine.partial", "remove it first")
