@@ -36,14 +36,14 @@ typedef struct dz_blob_row {
 typedef struct dz_index_row {
     uint32_t tensor, base; /* rows of /tensors and /base/tensors */
     uint8_t policy, bits;
-    uint64_t offset, length; /* its region of the payload */
+    uint64_t offset, length; /* its region of the payload; offset: the lengths before, not on disk */
     uint64_t kept;           /* lossy: elements kept; tied: the row whose tensor this one is */
     float lo, step;          /* lossy: decoded value of level q is lo + q * step */
     float scale;             /* lossy: factor / (1 - s) of section 5; a restored delta is gamma * scale * value */
     float sparsity;          /* lossy: share of the elements to be dropped */
 } dz_index_row;
 
-/* /tasks/NAME/files: what the task's directory held. */
+/* What the task's directory held. On disk a blob in JSON; `files_blob` is its row. */
 enum { DZ_FILE_SIDE = 0, DZ_FILE_SAFETENSORS = 1 /* blob: its header, length prefix included */ };
 typedef struct dz_file_row {
     char *path;
@@ -58,7 +58,7 @@ typedef struct dz_lost { /* what cannot be read, and why, in a line that names t
 typedef struct dz_task_entry {
     char *name;
     char *recipe, *recipe_text;
-    uint32_t recipe_blob;
+    uint32_t recipe_blob, files_blob;
     double sparsity;
     uint32_t bits;
     uint64_t seed, key;
@@ -70,9 +70,9 @@ typedef struct dz_task_entry {
     size_t nrows;
     dz_file_row *files;
     size_t nfiles;
-    char *files_lost;                     /* why the table of its files cannot be read; NULL: it can */
+    char *files_lost;                     /* why the list of its files cannot be read; NULL: it can */
     uint64_t payload_len, payload_offset; /* offset in the archive file */
-    uint64_t index_bytes, meta_bytes;     /* stored size of index and files; this task's share of HDF5's own structures */
+    uint64_t index_bytes, meta_bytes;     /* stored size of its index; of HDF5's structures that are tasks' its share */
 } dz_task_entry;
 
 typedef struct dz_catalog {
@@ -112,6 +112,12 @@ dz_rc dz_catalog_add_blob(dz_catalog *catalog, const void *bytes, size_t len, ui
 
 /* Adds the blob `number` of another catalog as it is, without unpacking it (or finds an identical one). */
 dz_rc dz_catalog_copy_blob(dz_catalog *catalog, const dz_catalog *from, uint32_t number, uint32_t *added, dz_error *err);
+
+/* The task's list of files as a blob of its own: fills files_blob. After its files have theirs. */
+dz_rc dz_catalog_add_files(dz_catalog *catalog, dz_task_entry *task, dz_error *err);
+
+/* The list back from the blob: fills files. DZ_EDAMAGE when a path leads out of the task's directory, or another number is not sound. */
+dz_rc dz_catalog_read_files(const dz_catalog *catalog, dz_task_entry *task, dz_error *err);
 
 /* The raw bytes of a blob; the caller frees. Checked against size and digest (DZ_EDAMAGE). A NUL follows the bytes. */
 dz_rc dz_catalog_blob(const dz_catalog *catalog, uint32_t number, char **out, size_t *len, dz_error *err);

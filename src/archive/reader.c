@@ -249,13 +249,27 @@ static double take_f64(dz_view *v) {
     return x;
 }
 
-static dz_rc read_record(dz_archive *a, hid_t g, dz_task_entry *t, dz_error *err) {
-    uint8_t record[DZ_RECORD_SIZE];
-    if (text_attribute(a, g, "recipe", &t->recipe, err) != DZ_OK ||
-        attribute(a, g, "record", H5T_STD_U8LE, sizeof record, record, err) != DZ_OK)
-        return err->rc;
-    dz_view v = {.data = record, .len = sizeof record};
+static dz_rc read_record_bytes(dz_archive *a, hid_t g, const dz_task_entry *t, dz_buf *b, dz_error *err) {
+    hid_t attr = H5Aopen(g, "record", H5P_DEFAULT), type = attr >= 0 ? H5Aget_type(attr) : -1, space = attr >= 0 ? H5Aget_space(attr) : -1;
+    hid_t want = dz_schema_type(DZ_RECORD_FIELDS, 0);
+    size_t size = dz_schema_size(DZ_RECORD_FIELDS, 0);
+    b->len = 0;
+    if (dz_buf_reserve(b, size, err) == DZ_OK &&
+        (type < 0 || want < 0 || H5Tequal(type, want) <= 0 || H5Sget_simple_extent_npoints(space) != 1 || H5Aread(attr, want, b->data) < 0))
+        dz_fail(err, DZ_EDAMAGE, "%s: task '%s': its record is missing or not sound", a->path, t->name);
+    if (want >= 0) H5Tclose(want);
+    if (space >= 0) H5Sclose(space);
+    if (type >= 0) H5Tclose(type);
+    if (attr >= 0) H5Aclose(attr);
+    b->len = size;
+    return err->rc;
+}
+
+static dz_rc read_record(dz_archive *a, hid_t g, dz_task_entry *t, dz_buf *b, dz_error *err) {
+    if (text_attribute(a, g, "recipe", &t->recipe, err) != DZ_OK || read_record_bytes(a, g, t, b, err) != DZ_OK) return err->rc;
+    dz_view v = {.data = b->data, .len = b->len};
     t->recipe_blob = dz_view_u32(&v);
+    t->files_blob = dz_view_u32(&v);
     t->sparsity = take_f64(&v);
     t->bits = dz_view_u32(&v);
     t->seed = dz_view_u64(&v);
@@ -324,14 +338,14 @@ static dz_rc read_index(dz_archive *a, hid_t g, dz_task_entry *t, dz_buf *b, dz_
         r->base = dz_view_u32(&v);
         r->policy = dz_view_u8(&v);
         r->bits = dz_view_u8(&v);
-        r->offset = dz_view_u64(&v);
+        r->offset = end;
         r->length = dz_view_u64(&v);
         r->kept = dz_view_u64(&v);
         r->lo = take_f32(&v);
         r->step = take_f32(&v);
         r->scale = take_f32(&v);
         r->sparsity = take_f32(&v);
-        if (!row_fits(c, r) || r->offset != end || r->length > t->payload_len - end)
+        if (!row_fits(c, r) || r->length > t->payload_len - end)
             return dz_fail(err, DZ_EDAMAGE, "%s: task '%s': row %zu of its index is not sound", a->path, t->name, i);
         end += r->length;
     }
@@ -341,24 +355,6 @@ static dz_rc read_index(dz_archive *a, hid_t g, dz_task_entry *t, dz_buf *b, dz_
     }
     return end == t->payload_len ? DZ_OK
                                  : dz_fail(err, DZ_EDAMAGE, "%s: task '%s': its payload is longer than its index", a->path, t->name);
-}
-
-static dz_rc read_files(dz_archive *a, hid_t g, dz_task_entry *t, dz_buf *b, dz_error *err) {
-    size_t width = 0, n = 0;
-    if (read_table(a, g, "files", DZ_FILE_FIELDS, &width, b, &n, &t->index_bytes, err) != DZ_OK) return err->rc;
-    if (!(t->files = dz_alloc(n, sizeof *t->files, err))) return err->rc;
-    dz_view v = {.data = b->data, .len = b->len};
-    for (size_t i = 0; i < n; i++) {
-        dz_file_row *f = &t->files[i];
-        if (!(f->path = take_text(&v, width, err))) return err->rc;
-        t->nfiles++;
-        f->kind = dz_view_u32(&v);
-        f->blob = dz_view_u32(&v);
-        f->size = dz_view_u64(&v);
-        if (!dz_path_is_inside(f->path) || f->kind > DZ_FILE_SAFETENSORS || (!a->catalog->blobs_lost && f->blob >= a->catalog->nblobs))
-            return dz_fail(err, DZ_EDAMAGE, "%s: task '%s': file '%s' of its table is not sound", a->path, t->name, f->path);
-    }
-    return DZ_OK;
 }
 
 /* The payload must be one contiguous run of bytes inside the file. */
@@ -377,10 +373,10 @@ static dz_rc find_payload(dz_archive *a, hid_t g, dz_task_entry *t, dz_error *er
     return DZ_OK;
 }
 
-/* The table of files; without it, tensors can still be restored. */
-static dz_rc try_files(dz_archive *a, hid_t g, dz_task_entry *t, dz_buf *b, dz_error *err) {
+/* The list of files; without it, tensors can still be restored. */
+static dz_rc try_files(dz_archive *a, dz_task_entry *t, dz_error *err) {
     dz_error inner = {0};
-    if (read_files(a, g, t, b, &inner) == DZ_OK) return DZ_OK;
+    if (dz_catalog_read_files(a->catalog, t, &inner) == DZ_OK) return DZ_OK;
     if (inner.rc == DZ_ENOMEM) return dz_fail(err, inner.rc, "%s", inner.text);
     for (size_t i = 0; i < t->nfiles; i++) free(t->files[i].path);
     t->nfiles = 0;
@@ -391,8 +387,8 @@ static dz_rc try_files(dz_archive *a, hid_t g, dz_task_entry *t, dz_buf *b, dz_e
 static dz_rc read_task(dz_archive *a, hid_t tasks, dz_task_entry *t, dz_buf *b, dz_error *err) {
     hid_t g = H5Gopen2(tasks, t->name, H5P_DEFAULT);
     if (g < 0) return dz_hdf5_fail(err, DZ_EDAMAGE, a->path, t->name);
-    if (find_payload(a, g, t, err) == DZ_OK && read_record(a, g, t, err) == DZ_OK && read_index(a, g, t, b, err) == DZ_OK)
-        try_files(a, g, t, b, err);
+    if (find_payload(a, g, t, err) == DZ_OK && read_record(a, g, t, b, err) == DZ_OK && read_index(a, g, t, b, err) == DZ_OK)
+        try_files(a, t, err);
     H5Gclose(g);
     return err->rc;
 }

@@ -54,7 +54,7 @@ typedef struct dz_sizes {
     double ratio, lossy_ratio, value_bits, positions_coded;
 } dz_sizes;
 
-/* Shares what is neither payload nor table (HDF5's own structures) equally over the tasks: fills meta_bytes. */
+/* Shares what is neither payload nor index nor shared by all tasks (HDF5's structures for tasks) equally over them: fills meta_bytes. */
 void dz_share_structures(dz_catalog *catalog);
 
 dz_sizes dz_task_sizes(const dz_task_entry *task);

@@ -9,19 +9,36 @@ const dz_field DZ_BASE_FIELDS[] = {{"tensor", DZ_FIELD_U32, 0}, {"first_tile", D
 const dz_field DZ_TILE_FIELDS[] = {{"digest_hi", DZ_FIELD_U64, 0}, {"digest_lo", DZ_FIELD_U64, 0}, {NULL, DZ_FIELD_U8, 0}};
 const dz_field DZ_BLOB_FIELDS[] = {{"digest_hi", DZ_FIELD_U64, 0}, {"digest_lo", DZ_FIELD_U64, 0}, {"raw_size", DZ_FIELD_U64, 0},
                                    {"offset", DZ_FIELD_U64, 0},    {"length", DZ_FIELD_U64, 0},    {NULL, DZ_FIELD_U8, 0}};
-const dz_field DZ_INDEX_FIELDS[] = {{"tensor", DZ_FIELD_U32, 0}, {"base", DZ_FIELD_U32, 0},     {"policy", DZ_FIELD_U8, 0},
-                                    {"bits", DZ_FIELD_U8, 0},    {"offset", DZ_FIELD_U64, 0},   {"length", DZ_FIELD_U64, 0},
-                                    {"kept", DZ_FIELD_U64, 0},   {"lo", DZ_FIELD_F32, 0},       {"step", DZ_FIELD_F32, 0},
-                                    {"scale", DZ_FIELD_F32, 0},  {"sparsity", DZ_FIELD_F32, 0}, {NULL, DZ_FIELD_U8, 0}};
-const dz_field DZ_FILE_FIELDS[] = {
-    {"path", DZ_FIELD_TEXT, 0}, {"kind", DZ_FIELD_U32, 0}, {"blob", DZ_FIELD_U32, 0}, {"size", DZ_FIELD_U64, 0}, {NULL, DZ_FIELD_U8, 0}};
+const dz_field DZ_INDEX_FIELDS[] = {{"tensor", DZ_FIELD_U32, 0},   {"base", DZ_FIELD_U32, 0},   {"policy", DZ_FIELD_POLICY, 0},
+                                    {"bits", DZ_FIELD_U8, 0},      {"length", DZ_FIELD_U64, 0}, {"kept", DZ_FIELD_U64, 0},
+                                    {"lo", DZ_FIELD_F32, 0},       {"step", DZ_FIELD_F32, 0},   {"scale", DZ_FIELD_F32, 0},
+                                    {"sparsity", DZ_FIELD_F32, 0}, {NULL, DZ_FIELD_U8, 0}};
+const dz_field DZ_RECORD_FIELDS[] = {{"recipe_blob", DZ_FIELD_U32, 0},
+                                     {"files_blob", DZ_FIELD_U32, 0},
+                                     {"sparsity", DZ_FIELD_F64, 0},
+                                     {"bits", DZ_FIELD_U32, 0},
+                                     {"seed", DZ_FIELD_U64, 0},
+                                     {"key", DZ_FIELD_U64, 0},
+                                     {"gamma", DZ_FIELD_F32, 0},
+                                     {"trace_norm", DZ_FIELD_F64, 0},
+                                     {"trace_norm_error", DZ_FIELD_F64, 0},
+                                     {"reference_trace_norm", DZ_FIELD_F64, 0},
+                                     {"source_bytes", DZ_FIELD_U64, 0},
+                                     {"lossy_source_bytes", DZ_FIELD_U64, 0},
+                                     {"lossy_parameters", DZ_FIELD_U64, 0},
+                                     {"lossy_kept", DZ_FIELD_U64, 0},
+                                     {"lossy_value_bits", DZ_FIELD_F64, 0},
+                                     {"lossy_entropy_bytes", DZ_FIELD_F64, 0},
+                                     {NULL, DZ_FIELD_U8, 0}};
 
 static size_t field_size(const dz_field *f, size_t width) {
     switch (f->kind) {
-        case DZ_FIELD_U8: return 1;
+        case DZ_FIELD_U8:
+        case DZ_FIELD_POLICY: return 1;
         case DZ_FIELD_U32:
         case DZ_FIELD_F32: return 4;
-        case DZ_FIELD_U64: return 8;
+        case DZ_FIELD_U64:
+        case DZ_FIELD_F64: return 8;
         case DZ_FIELD_SHAPE: return 8 * DZ_MAX_NDIM;
         case DZ_FIELD_TEXT: break;
     }
@@ -34,13 +51,23 @@ size_t dz_schema_size(const dz_field *fields, size_t width) {
     return size;
 }
 
+/* An enumeration, so that HDF5's tools show names. */
+static hid_t policy_type(void) {
+    static const char *const names[] = {"lossless", "ultradelta", "drop", "equal", "absent", "tied"};
+    hid_t type = H5Tenum_create(H5T_STD_U8LE);
+    for (uint8_t i = 0; type >= 0 && i < sizeof names / sizeof *names; i++) H5Tenum_insert(type, names[i], &i);
+    return type;
+}
+
 static hid_t field_type(const dz_field *f, size_t width) {
     const hsize_t dims[] = {DZ_MAX_NDIM};
     switch (f->kind) {
         case DZ_FIELD_U8: return H5Tcopy(H5T_STD_U8LE);
+        case DZ_FIELD_POLICY: return policy_type();
         case DZ_FIELD_U32: return H5Tcopy(H5T_STD_U32LE);
         case DZ_FIELD_U64: return H5Tcopy(H5T_STD_U64LE);
         case DZ_FIELD_F32: return H5Tcopy(H5T_IEEE_F32LE);
+        case DZ_FIELD_F64: return H5Tcopy(H5T_IEEE_F64LE);
         case DZ_FIELD_SHAPE: return H5Tarray_create2(H5T_STD_U64LE, 1, dims);
         case DZ_FIELD_TEXT: break;
     }

@@ -7,7 +7,16 @@
 
 #include "archive/catalog.h"
 
-typedef enum dz_field_kind { DZ_FIELD_U8, DZ_FIELD_U32, DZ_FIELD_U64, DZ_FIELD_F32, DZ_FIELD_TEXT, DZ_FIELD_SHAPE } dz_field_kind;
+typedef enum dz_field_kind {
+    DZ_FIELD_U8,
+    DZ_FIELD_POLICY,
+    DZ_FIELD_U32,
+    DZ_FIELD_U64,
+    DZ_FIELD_F32,
+    DZ_FIELD_F64,
+    DZ_FIELD_TEXT,
+    DZ_FIELD_SHAPE
+} dz_field_kind;
 
 typedef struct dz_field {
     const char *name; /* NULL ends the list */
@@ -15,10 +24,11 @@ typedef struct dz_field {
     size_t size; /* DZ_FIELD_TEXT: bytes; 0: the width given with the table */
 } dz_field;
 
-extern const dz_field DZ_TENSOR_FIELDS[], DZ_BASE_FIELDS[], DZ_TILE_FIELDS[], DZ_BLOB_FIELDS[], DZ_INDEX_FIELDS[], DZ_FILE_FIELDS[];
+extern const dz_field DZ_TENSOR_FIELDS[], DZ_BASE_FIELDS[], DZ_TILE_FIELDS[], DZ_BLOB_FIELDS[], DZ_INDEX_FIELDS[], DZ_RECORD_FIELDS[];
 
-/* Bytes of the attribute `record` of a task (FORMAT.md, section 5). */
-#define DZ_RECORD_SIZE 108
+/* The types that every task has use of stand in the root group, once: of its index's rows and of its record. */
+#define DZ_INDEX_TYPE "index_row"
+#define DZ_RECORD_TYPE "task_record"
 
 /* The packed compound type of a table whose open text field has `width` bytes; its size. Close with H5Tclose. Negative on failure. */
 hid_t dz_schema_type(const dz_field *fields, size_t width);

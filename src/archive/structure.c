@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "archive/schema.h"
 #include "base/file.h"
 #include "base/mem.h"
 
@@ -15,7 +16,9 @@
 #define TYPE_DEPTH_MAX 3 /* a table's array of numbers */
 #define TYPE_SIZE_MAX ((uint64_t)1 << 17)
 #define MEMBERS_MAX 32
-#define ATTRIBUTE_MAX 256 /* bytes of a record */
+#define ATTRIBUTE_MAX 256 /* elements */
+#define ROOT_MAX 8        /* links of the root group */
+#define NAMED_MAX 2       /* types among what they lead to, for all tasks */
 #define DEFLATE_MOST 1100 /* bytes that one deflated byte can stand for: 1032 */
 
 enum {
@@ -31,9 +34,10 @@ enum {
     MESSAGE_ATTRIBUTE = 0x0C,
     MESSAGE_CONTINUED = 0x10,
     MESSAGE_ATTRIBUTES = 0x15,
-    MESSAGE_KINDS = 0x16
+    MESSAGE_REFERENCES = 0x16,
+    MESSAGE_KINDS = 0x17
 };
-enum { TYPE_INTEGER = 0, TYPE_FLOAT = 1, TYPE_STRING = 3, TYPE_COMPOUND = 6, TYPE_ARRAY = 10 };
+enum { TYPE_INTEGER = 0, TYPE_FLOAT = 1, TYPE_STRING = 3, TYPE_COMPOUND = 6, TYPE_ENUM = 8, TYPE_ARRAY = 10 };
 enum { FILTER_DEFLATE = 1, FILTER_SHUFFLE = 2, FILTER_FLETCHER32 = 3 };
 
 typedef struct extent {
@@ -47,7 +51,15 @@ typedef struct walk {
     dz_catalog *catalog;
     extent *seen; /* the headers' blocks: HDF5 keeps them by place, and takes one for what it was first */
     size_t nseen, seen_cap;
-    uint64_t sum; /* of their lengths: no more than the file, if none lies over another */
+    uint64_t sum, tasks; /* of their lengths: no more than the file, if none lies over another; of those of tasks */
+    struct {
+        char name[NAME_MAX_LEN + 1];
+        uint64_t at;
+    } root[ROOT_MAX]; /* the root group's links */
+    struct {
+        uint64_t at, size;
+    } named[NAMED_MAX];
+    size_t nroot, nnamed;
     dz_error *err;
 } walk;
 
@@ -57,7 +69,7 @@ typedef struct object { /* what an object header's messages say */
     uint32_t has[MESSAGE_KINDS];
     uint64_t count, type_size, element; /* of a dataset: elements, bytes of one, also as its chunk has it */
     uint64_t nfilters, shuffled;
-    int chunked;
+    int chunked, shared; /* shared: its type stands elsewhere */
     uint64_t data_at, data_len, chunk;
 } object;
 
@@ -106,18 +118,34 @@ static int space_ok(dz_view *v, uint64_t *count) {
 
 static int type_ok(dz_view *v, uint64_t *size, unsigned depth);
 
+static int member_name_ok(dz_view *v) {
+    uint64_t len = 0;
+    while (!v->bad && dz_view_u8(v) != 0 && len < NAME_MAX_LEN) len++;
+    return !v->bad && len > 0 && len < NAME_MAX_LEN;
+}
+
 /* Members lie in a compound without overlap, in order and without gap. */
 static int compound_ok(dz_view *v, uint64_t bits, uint64_t size, unsigned depth) {
     uint64_t members = bits & 0xffff, end = 0;
     unsigned nbytes = size < 1 << 8 ? 1 : size < 1 << 16 ? 2 : size < 1 << 24 ? 3 : 4;
     if (members == 0 || members > MEMBERS_MAX || depth + 1 >= TYPE_DEPTH_MAX) return 0;
     for (uint64_t i = 0; i < members; i++) {
-        uint64_t len = 0, inner = 0;
-        while (!v->bad && dz_view_u8(v) != 0 && len < NAME_MAX_LEN) len++;
-        if (v->bad || len == 0 || len == NAME_MAX_LEN || number(v, nbytes) != end || !type_ok(v, &inner, depth + 1)) return 0;
+        uint64_t inner = 0;
+        if (!member_name_ok(v) || number(v, nbytes) != end || !type_ok(v, &inner, depth + 1)) return 0;
         end += inner;
     }
     return end == size;
+}
+
+/* Names of small numbers. */
+static int enum_ok(dz_view *v, uint64_t bits, uint64_t size, unsigned depth) {
+    uint64_t members = bits & 0xffff, inner = 0;
+    if (members == 0 || members > MEMBERS_MAX || size != 1 || depth + 1 > TYPE_DEPTH_MAX || !type_ok(v, &inner, depth + 1) || inner != size)
+        return 0;
+    for (uint64_t i = 0; i < members; i++) {
+        if (!member_name_ok(v)) return 0;
+    }
+    return dz_view_bytes(v, members) != NULL;
 }
 
 /* Plain numbers and texts of fixed length, arrays of one dimension of them, and compounds of all that. */
@@ -140,6 +168,7 @@ static int type_ok(dz_view *v, uint64_t *size, unsigned depth) {
         }
         case TYPE_STRING: return (bits & ~0x1fULL) == 0 && (bits & 15) <= 2;
         case TYPE_COMPOUND: return version == 3 && compound_ok(v, bits, *size, depth);
+        case TYPE_ENUM: return version == 3 && enum_ok(v, bits, *size, depth);
         case TYPE_ARRAY: {
             unsigned ndims = dz_view_u8(v);
             uint64_t n = dz_view_u32(v);
@@ -193,16 +222,29 @@ static int filters_ok(dz_view *v, object *o) {
     return !v->bad;
 }
 
-static int attribute_ok(dz_view *v) {
+/* A type that stands in the root group. */
+static int shared_type_ok(const walk *w, dz_view *v, uint64_t *size) {
+    unsigned version = dz_view_u8(v), kind = dz_view_u8(v);
+    uint64_t at = dz_view_u64(v);
+    if (v->bad || (version != 2 && version != 3) || kind != 2) return 0;
+    for (size_t i = 0; i < w->nnamed; i++) {
+        *size = w->named[i].size;
+        if (w->named[i].at == at) return 1;
+    }
+    return 0;
+}
+
+static int attribute_ok(const walk *w, dz_view *v) {
     uint64_t size = 0, count = 0;
     unsigned version = dz_view_u8(v), flags = dz_view_u8(v);
     uint64_t name_len = number(v, 2), type_len = number(v, 2), space_len = number(v, 2);
     unsigned text = dz_view_u8(v);
     const uint8_t *name = dz_view_bytes(v, name_len), *type = dz_view_bytes(v, type_len), *space = dz_view_bytes(v, space_len);
-    if (v->bad || version != 3 || flags != 0 || text > 1 || name_len < 2 || name_len > NAME_MAX_LEN) return 0;
+    if (v->bad || version != 3 || flags > 1 || text > 1 || name_len < 2 || name_len > NAME_MAX_LEN) return 0;
     dz_view inner_type = {.data = type, .len = (size_t)type_len}, inner_space = {.data = space, .len = (size_t)space_len};
-    return name[name_len - 1] == 0 && strlen((const char *)name) == name_len - 1 && type_ok(&inner_type, &size, TYPE_DEPTH_MAX - 1) &&
-           inner_type.pos == type_len && space_ok(&inner_space, &count) && inner_space.pos == space_len && count <= ATTRIBUTE_MAX &&
+    int typed = flags ? shared_type_ok(w, &inner_type, &size) : type_ok(&inner_type, &size, TYPE_DEPTH_MAX - 1);
+    return typed && name[name_len - 1] == 0 && strlen((const char *)name) == name_len - 1 && inner_type.pos == type_len &&
+           space_ok(&inner_space, &count) && inner_space.pos == space_len && count <= ATTRIBUTE_MAX &&
            dz_view_bytes(v, count * size) != NULL;
 }
 
@@ -227,7 +269,10 @@ static int target_ok(walk *w, const object *from, const char *name, uint64_t at,
     w->err = &inner;
     walk_object(w, name, at, depth + 1);
     w->err = outer;
-    if (inner.rc == DZ_OK) return 1;
+    if (inner.rc == DZ_OK) {
+        w->tasks += task ? w->sum - sum : 0;
+        return 1;
+    }
     w->nseen = nseen;
     w->sum = sum;
     if (inner.rc == DZ_ENOMEM)
@@ -251,6 +296,12 @@ static int link_ok(walk *w, const object *o, dz_view *v, unsigned depth) {
     if (v->bad || len == 0 || len > NAME_MAX_LEN || memchr(bytes, 0, (size_t)len) || memchr(bytes, '/', (size_t)len)) return 0;
     memcpy(name, bytes, (size_t)len);
     if (depth == 1 && strcmp(o->name, "tasks") == 0 && !dz_task_name_ok(name)) return 0;
+    if (depth == 0) {
+        if (w->nroot == ROOT_MAX) return 0;
+        memcpy(w->root[w->nroot].name, name, sizeof name);
+        w->root[w->nroot++].at = target;
+        return 1;
+    }
     return target_ok(w, o, name, target, depth);
 }
 
@@ -272,18 +323,19 @@ static dz_rc walk_continued(walk *w, object *o, dz_view *v, unsigned numbered, u
     return w->err->rc;
 }
 
-static dz_rc walk_message(walk *w, object *o, unsigned kind, dz_view *v, uint64_t at, unsigned numbered, unsigned depth) {
+static dz_rc walk_message(walk *w, object *o, unsigned kind, int shared, dz_view *v, uint64_t at, unsigned numbered, unsigned depth) {
     int good = 0;
     switch (kind) {
         case MESSAGE_NIL: return DZ_OK;
         case MESSAGE_SPACE: good = space_ok(v, &o->count); break;
         case MESSAGE_LINKS: good = compact_ok(v, 8); break;
-        case MESSAGE_TYPE: good = type_ok(v, &o->type_size, 0); break;
+        case MESSAGE_TYPE: good = shared ? shared_type_ok(w, v, &o->type_size) : type_ok(v, &o->type_size, 0); break;
+        case MESSAGE_REFERENCES: good = dz_view_u8(v) == 0 && dz_view_bytes(v, 4) != NULL; break;
         case MESSAGE_FILL: good = fill_ok(v); break;
         case MESSAGE_LINK: good = link_ok(w, o, v, depth); break;
         case MESSAGE_LAYOUT: good = layout_ok(v, o); break;
         case MESSAGE_FILTERS: good = filters_ok(v, o); break;
-        case MESSAGE_ATTRIBUTE: good = attribute_ok(v); break;
+        case MESSAGE_ATTRIBUTE: good = attribute_ok(w, v); break;
         case MESSAGE_ATTRIBUTES: good = compact_ok(v, 2); break;
         case MESSAGE_CONTINUED: return walk_continued(w, o, v, numbered, depth);
         case MESSAGE_GROUP: {
@@ -305,11 +357,14 @@ static dz_rc walk_messages(walk *w, object *o, const uint8_t *bytes, uint64_t le
         unsigned flags = dz_view_u8(&v);
         dz_view_bytes(&v, numbered);
         const uint8_t *body = dz_view_bytes(&v, size);
-        if (!body || (flags & ~5U) != 0 || kind >= MESSAGE_KINDS) return wrong(w, at + v.pos, "a message of a kind that archives have not");
+        int shared = flags & 2 && kind == MESSAGE_TYPE;
+        if (!body || (flags & ~(shared ? 7U : 5U)) != 0 || kind >= MESSAGE_KINDS)
+            return wrong(w, at + v.pos, "a message of a kind that archives have not");
         int one = kind != MESSAGE_NIL && kind != MESSAGE_LINK && kind != MESSAGE_ATTRIBUTE && kind != MESSAGE_CONTINUED;
         if (o->has[kind]++ && one) return wrong(w, at + v.pos, "a message is there twice");
         dz_view inner = {.data = body, .len = (size_t)size};
-        walk_message(w, o, kind, &inner, at + v.pos, numbered, depth);
+        o->shared |= shared;
+        walk_message(w, o, kind, shared, &inner, at + v.pos, numbered, depth);
     }
     return w->err->rc;
 }
@@ -331,6 +386,29 @@ static dz_rc check_dataset(walk *w, const object *o) {
                : wrong(w, o->at, "its bytes reach beyond the end of the file");
 }
 
+/* A type with a name. Not of another named type. */
+static dz_rc name_type(walk *w, const object *o) {
+    if (o->has[MESSAGE_LAYOUT] || o->has[MESSAGE_LINK] || o->has[MESSAGE_FILTERS] || o->has[MESSAGE_FILL] || o->shared ||
+        w->nnamed == NAMED_MAX)
+        return wrong(w, o->at, "neither a table nor a type");
+    w->named[w->nnamed].at = o->at;
+    w->named[w->nnamed++].size = o->type_size;
+    return DZ_OK;
+}
+
+/* Types first: tables and attributes refer to them. */
+static dz_rc walk_root(walk *w, const object *root) {
+    for (int types = 1; types >= 0; types--) {
+        for (size_t i = 0; i < w->nroot && w->err->rc == DZ_OK; i++) {
+            const char *name = w->root[i].name;
+            int is_type = strcmp(name, DZ_INDEX_TYPE) == 0 || strcmp(name, DZ_RECORD_TYPE) == 0;
+            if (is_type == types && !target_ok(w, root, name, w->root[i].at, 0) && w->err->rc == DZ_OK)
+                wrong(w, root->at, "a link that archives have not");
+        }
+    }
+    return w->err->rc;
+}
+
 static dz_rc walk_object(walk *w, const char *name, uint64_t at, unsigned depth) {
     uint8_t head[40] = {0};
     if (at > w->file_size || w->file_size - at < 16) return wrong(w, at, "an object beyond the end of the file");
@@ -347,8 +425,9 @@ static dz_rc walk_object(walk *w, const char *name, uint64_t at, unsigned depth)
     if (bytes && dz_pread_all(w->fd, w->path, bytes, (size_t)len, at + v.pos, w->err) == DZ_OK)
         walk_messages(w, &o, bytes, len, at + v.pos, flags & 4 ? 2 : 0, depth);
     free(bytes);
+    if (w->err->rc == DZ_OK && depth == 0) return walk_root(w, &o);
     if (w->err->rc != DZ_OK || o.has[MESSAGE_LINKS]) return w->err->rc;
-    return check_dataset(w, &o);
+    return depth == 1 && o.has[MESSAGE_TYPE] && !o.has[MESSAGE_SPACE] ? name_type(w, &o) : check_dataset(w, &o);
 }
 
 dz_rc dz_structure_check(int fd, dz_catalog *catalog, dz_error *err) {
@@ -370,6 +449,7 @@ dz_rc dz_structure_check(int fd, dz_catalog *catalog, dz_error *err) {
         return wrong(&w, 8, "a superblock of another kind, or of a file that was not closed");
     if (end > file_size) return wrong(&w, file_size, "cut short");
     if (claim(&w, 0, SUPERBLOCK_LEN) == DZ_OK && walk_object(&w, "", root, 0) == DZ_OK) check_overlap(&w);
+    catalog->shared_bytes += w.sum - w.tasks;
     free(w.seen);
     return err->rc;
 }

@@ -8,7 +8,7 @@
 
 /* DZ_EFAIL when the file is no HDF5 file, or a kind of it that no archive is; DZ_EDAMAGE naming the byte where it leaves the format. Where
  * only a task does, or what the blobs are in, that is noted in the catalog (lost, blobs_lost), and must not be shown to HDF5. Uses the
- * catalog's path and file_size. */
+ * catalog's path and file_size; adds to shared_bytes the structures that are no task's. */
 dz_rc dz_structure_check(int fd, dz_catalog *catalog, dz_error *err);
 
 #endif

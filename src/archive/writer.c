@@ -8,10 +8,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "archive/reader.h"
 #include "archive/schema.h"
+#include "archive/structure.h"
 #include "base/fault.h"
 #include "base/file.h"
 
+#define TASK_ROOM 256    /* bytes: the header of a task is then one piece */
 #define TASK_LINKS 65535 /* as many stand in the header of /tasks; a reader takes no other form (structure.h) */
 #define PENDING_MAX ((size_t)8 << 20)
 
@@ -30,11 +33,11 @@ static void put_text(dz_buf *b, const char *text, size_t width, dz_error *err) {
 }
 
 /* A table: one chunk, shuffled, deflated, checksummed. Types and bytes do not depend on the machine. */
-static dz_rc write_table(hid_t at, const char *path, const char *name, const dz_field *fields, size_t width, const dz_buf *rows,
-                         uint64_t *stored, dz_error *err) {
-    hsize_t n = rows->len / dz_schema_size(fields, width), chunk = n ? n : 1;
-    hid_t type = dz_schema_type(fields, width), space = H5Screate_simple(1, &n, NULL), props = H5Pcreate(H5P_DATASET_CREATE), set = -1;
-    int bad = type < 0 || space < 0 || props < 0 || H5Pset_chunk(props, 1, &chunk) < 0 || H5Pset_shuffle(props) < 0 ||
+static dz_rc write_typed(hid_t at, const char *path, const char *name, hid_t type, const dz_buf *rows, uint64_t *stored, dz_error *err) {
+    size_t row = type < 0 ? 0 : H5Tget_size(type);
+    hsize_t n = row ? rows->len / row : 0, chunk = n ? n : 1;
+    hid_t space = H5Screate_simple(1, &n, NULL), props = H5Pcreate(H5P_DATASET_CREATE), set = -1;
+    int bad = row == 0 || space < 0 || props < 0 || H5Pset_chunk(props, 1, &chunk) < 0 || H5Pset_shuffle(props) < 0 ||
               H5Pset_deflate(props, 9) < 0 || H5Pset_fletcher32(props) < 0 || H5Pset_obj_track_times(props, 0) < 0 ||
               H5Pset_dset_no_attrs_hint(props, 1) < 0; /* no room in its header for attributes */
     if (!bad) set = H5Dcreate2(at, name, type, space, H5P_DEFAULT, props, H5P_DEFAULT);
@@ -44,8 +47,24 @@ static dz_rc write_table(hid_t at, const char *path, const char *name, const dz_
     if (set >= 0 && H5Dclose(set) < 0 && !bad) dz_hdf5_fail(err, DZ_EFAIL, path, name);
     if (props >= 0) H5Pclose(props);
     if (space >= 0) H5Sclose(space);
+    return err->rc;
+}
+
+static dz_rc write_table(hid_t at, const char *path, const char *name, const dz_field *fields, size_t width, const dz_buf *rows,
+                         uint64_t *stored, dz_error *err) {
+    hid_t type = dz_schema_type(fields, width);
+    write_typed(at, path, name, type, rows, stored, err);
     if (type >= 0) H5Tclose(type);
     return err->rc;
+}
+
+/* A type with a name of its own, which tables and attributes then refer to. Close with H5Tclose; negative on failure. */
+static hid_t commit_type(hid_t file, const char *path, const char *name, const dz_field *fields, dz_error *err) {
+    hid_t type = dz_schema_type(fields, 0), props = H5Pcreate(H5P_DATATYPE_CREATE);
+    H5Pset_obj_track_times(props, 0);
+    if (type < 0 || H5Tcommit2(file, name, type, H5P_DEFAULT, props, H5P_DEFAULT) < 0) dz_hdf5_fail(err, DZ_EFAIL, path, name);
+    if (props >= 0) H5Pclose(props);
+    return type;
 }
 
 /* A contiguous byte dataset; `bytes` NULL: space only, its offset in the file through `offset`. */
@@ -95,11 +114,11 @@ static void u32_attribute(hid_t at, const char *path, const char *name, uint32_t
 }
 
 /* A group whose attributes and links stay in its own object header, which HDF5 guards by a checksum. */
-static hid_t make_group(hid_t at, const char *name, unsigned links) {
+static hid_t make_group(hid_t at, const char *name, unsigned links, unsigned room) {
     hid_t props = H5Pcreate(H5P_GROUP_CREATE);
     H5Pset_attr_phase_change(props, 64, 0);
     H5Pset_link_phase_change(props, links, links ? links / 2 : 0);
-    H5Pset_est_link_info(props, 3, 8);
+    H5Pset_est_link_info(props, 1, room);
     H5Pset_obj_track_times(props, 0);
     hid_t group = H5Gcreate2(at, name, H5P_DEFAULT, props, H5P_DEFAULT);
     H5Pclose(props);
@@ -125,7 +144,7 @@ static dz_rc write_shared(hid_t file, const char *path, dz_catalog *c, dz_error 
     }
     if (err->rc == DZ_OK) write_table(file, path, "tensors", DZ_TENSOR_FIELDS, width, &b, &c->shared_bytes, err);
 
-    hid_t base = err->rc == DZ_OK ? make_group(file, "base", 8) : -1;
+    hid_t base = err->rc == DZ_OK ? make_group(file, "base", 8, 60) : -1;
     char hex[33];
     dz_digest_hex(c->fingerprint, hex);
     if (base >= 0) text_attribute(base, path, "fingerprint", hex, err);
@@ -143,7 +162,7 @@ static dz_rc write_shared(hid_t file, const char *path, dz_catalog *c, dz_error 
     if (err->rc == DZ_OK) write_table(base, path, "tiles", DZ_TILE_FIELDS, 0, &b, &c->shared_bytes, err);
     if (base >= 0) H5Gclose(base);
 
-    hid_t blobs = err->rc == DZ_OK ? make_group(file, "blobs", 8) : -1;
+    hid_t blobs = err->rc == DZ_OK ? make_group(file, "blobs", 8, 16) : -1;
     b.len = 0;
     for (size_t i = 0; i < c->nblobs; i++) {
         dz_buf_put_u64(&b, c->blobs[i].digest.hi, err);
@@ -160,9 +179,10 @@ static dz_rc write_shared(hid_t file, const char *path, dz_catalog *c, dz_error 
     return err->rc;
 }
 
-static void write_record(hid_t at, const char *path, const dz_task_entry *t, dz_error *err) {
+static void write_record(hid_t at, const char *path, hid_t type, const dz_task_entry *t, dz_error *err) {
     dz_buf b = {0};
     dz_buf_put_u32(&b, t->recipe_blob, err);
+    dz_buf_put_u32(&b, t->files_blob, err);
     put_f64(&b, t->sparsity, err);
     dz_buf_put_u32(&b, t->bits, err);
     dz_buf_put_u64(&b, t->seed, err);
@@ -177,29 +197,22 @@ static void write_record(hid_t at, const char *path, const dz_task_entry *t, dz_
     dz_buf_put_u64(&b, t->lossy_kept, err);
     put_f64(&b, t->value_bits, err);
     put_f64(&b, t->entropy_bytes, err);
-    hsize_t n = DZ_RECORD_SIZE;
-    hid_t space = H5Screate_simple(1, &n, NULL), attr = H5Acreate2(at, "record", H5T_STD_U8LE, space, H5P_DEFAULT, H5P_DEFAULT);
-    if (err->rc == DZ_OK && (b.len != n || attr < 0 || H5Awrite(attr, H5T_STD_U8LE, b.data) < 0))
-        dz_hdf5_fail(err, DZ_EFAIL, path, "record");
-    if (attr >= 0) H5Aclose(attr);
-    if (space >= 0) H5Sclose(space);
+    if (err->rc == DZ_OK) attribute(at, path, "record", type, b.data, err);
     dz_buf_free(&b);
 }
 
-static dz_rc write_task(hid_t tasks, const char *path, dz_task_entry *t, dz_error *err) {
-    hid_t group = make_group(tasks, t->name, 8);
+static dz_rc write_task(hid_t tasks, const char *path, hid_t row_type, hid_t record_type, dz_task_entry *t, dz_error *err) {
+    hid_t group = make_group(tasks, t->name, 8, TASK_ROOM);
     dz_buf b = {0};
-    size_t width = 1;
     if (group < 0) return dz_hdf5_fail(err, DZ_EFAIL, path, t->name);
     text_attribute(group, path, "recipe", t->recipe, err);
-    write_record(group, path, t, err);
+    write_record(group, path, record_type, t, err);
     for (size_t i = 0; i < t->nrows; i++) {
         const dz_index_row *r = &t->rows[i];
         dz_buf_put_u32(&b, r->tensor, err);
         dz_buf_put_u32(&b, r->base, err);
         put_u8(&b, r->policy, err);
         put_u8(&b, r->bits, err);
-        dz_buf_put_u64(&b, r->offset, err);
         dz_buf_put_u64(&b, r->length, err);
         dz_buf_put_u64(&b, r->kept, err);
         put_f32(&b, r->lo, err);
@@ -207,16 +220,7 @@ static dz_rc write_task(hid_t tasks, const char *path, dz_task_entry *t, dz_erro
         put_f32(&b, r->scale, err);
         put_f32(&b, r->sparsity, err);
     }
-    if (err->rc == DZ_OK) write_table(group, path, "index", DZ_INDEX_FIELDS, 0, &b, &t->index_bytes, err);
-    b.len = 0;
-    for (size_t i = 0; i < t->nfiles; i++) width = strlen(t->files[i].path) > width ? strlen(t->files[i].path) : width;
-    for (size_t i = 0; i < t->nfiles; i++) {
-        put_text(&b, t->files[i].path, width, err);
-        dz_buf_put_u32(&b, t->files[i].kind, err);
-        dz_buf_put_u32(&b, t->files[i].blob, err);
-        dz_buf_put_u64(&b, t->files[i].size, err);
-    }
-    if (err->rc == DZ_OK) write_table(group, path, "files", DZ_FILE_FIELDS, width, &b, &t->index_bytes, err);
+    if (err->rc == DZ_OK) write_typed(group, path, "index", row_type, &b, &t->index_bytes, err);
     if (err->rc == DZ_OK) write_bytes(group, path, "payload", NULL, t->payload_len, &t->payload_offset, err);
     dz_buf_free(&b);
     H5Gclose(group);
@@ -229,7 +233,7 @@ static hid_t create_file(const char *path) {
 #if H5_VERSION_GE(1, 10, 7)
     H5Pset_file_locking(access, 0, 1); /* the job holds a lock of its own on this file */
 #endif
-    H5Pset_meta_block_size(access, 512);
+    H5Pset_meta_block_size(access, 2048);
     H5Pset_small_data_block_size(access, 512);
     H5Pset_attr_phase_change(create, 64, 0);
     H5Pset_obj_track_times(create, 0);
@@ -239,7 +243,8 @@ static hid_t create_file(const char *path) {
     return file;
 }
 
-/* Reserves the disk space now: a full disk is then one clear error before any payload is written. */
+/* Reserves the disk space now: a full disk is then one clear error before any payload is written. Looks at the structures as readers will.
+ */
 static dz_rc reserve(const char *path, dz_catalog *c, dz_error *err) {
     struct stat st;
     int fd = dz_open(path, O_RDWR);
@@ -250,6 +255,9 @@ static dz_rc reserve(const char *path, dz_catalog *c, dz_error *err) {
         int rc = posix_fallocate(fd, 0, st.st_size);
         if (rc != 0 && rc != EOPNOTSUPP && rc != EINVAL)
             dz_fail(err, DZ_EFAIL, "%s: no room for %llu bytes: %s", path, (unsigned long long)c->file_size, strerror(rc));
+        c->path = path;
+        if (err->rc == DZ_OK && dz_structure_check(fd, c, err) == DZ_OK) dz_share_structures(c);
+        c->path = NULL;
     }
     if (fd >= 0) close(fd);
     return err->rc;
@@ -263,10 +271,14 @@ dz_rc dz_archive_layout(const char *path, dz_catalog *c, dz_error *err) {
     u32_attribute(file, path, "format_version", DZ_FORMAT_VERSION, err);
     text_attribute(file, path, "generator", c->generator, err);
     f64_attribute(file, path, "reference_trace_norm", c->trace_reference, err);
+    hid_t row_type = err->rc == DZ_OK ? commit_type(file, path, DZ_INDEX_TYPE, DZ_INDEX_FIELDS, err) : -1;
+    hid_t record_type = err->rc == DZ_OK ? commit_type(file, path, DZ_RECORD_TYPE, DZ_RECORD_FIELDS, err) : -1;
     if (err->rc == DZ_OK) write_shared(file, path, c, err);
-    hid_t tasks = err->rc == DZ_OK ? make_group(file, "tasks", TASK_LINKS) : -1;
+    hid_t tasks = err->rc == DZ_OK ? make_group(file, "tasks", TASK_LINKS, 200) : -1;
     if (err->rc == DZ_OK && tasks < 0) dz_hdf5_fail(err, DZ_EFAIL, path, "tasks");
-    for (size_t t = 0; t < c->ntasks && err->rc == DZ_OK; t++) write_task(tasks, path, &c->tasks[t], err);
+    for (size_t t = 0; t < c->ntasks && err->rc == DZ_OK; t++) write_task(tasks, path, row_type, record_type, &c->tasks[t], err);
+    if (row_type >= 0) H5Tclose(row_type);
+    if (record_type >= 0) H5Tclose(record_type);
     if (tasks >= 0) H5Gclose(tasks);
     if (dz_fault("layout")) dz_fail(err, DZ_EFAIL, "%s: cannot write: a fault on purpose", path);
     if (H5Fclose(file) < 0 && err->rc == DZ_OK) dz_hdf5_fail(err, DZ_EFAIL, path, "cannot close");

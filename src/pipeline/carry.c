@@ -76,7 +76,7 @@ static dz_rc carry_task(const dz_catalog *from, const dz_task_entry *task, dz_ca
         t->nfiles++;
         if (dz_catalog_copy_blob(to, from, task->files[i].blob, &f->blob, err) != DZ_OK) return err->rc;
     }
-    return DZ_OK;
+    return dz_catalog_add_files(to, t, err);
 }
 
 dz_rc dz_carry_catalog(const dz_carry *c, dz_catalog *to, size_t more, dz_error *err) {

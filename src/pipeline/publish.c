@@ -130,7 +130,7 @@ static dz_rc add_files(const dz_job *job, dz_catalog *c, size_t task, dz_task_en
             add_file(c, t, side->file, DZ_FILE_SIDE, bytes, len, len, err);
         free(bytes);
     }
-    return err->rc;
+    return err->rc == DZ_OK ? dz_catalog_add_files(c, t, err) : err->rc;
 }
 
 static dz_rc add_task(const dz_job *job, dz_catalog *c, size_t task, const char *recipe_text, const uint32_t *base_row, dz_error *err) {
@@ -244,7 +244,6 @@ dz_rc dz_job_layout(dz_job *job, dz_error *err) {
         dz_catalog_free(job->catalog);
         job->catalog = dz_alloc(1, sizeof *job->catalog, err);
         if (job->catalog && make_catalog(job, job->catalog, err) == DZ_OK) dz_archive_layout(partial, job->catalog, err);
-        if (err->rc == DZ_OK) dz_share_structures(job->catalog);
     }
     free(partial);
     return dz_agree(job->world, err->rc, err);

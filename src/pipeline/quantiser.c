@@ -56,9 +56,16 @@ uint64_t dz_job_block_key(const dz_job *job, const dz_lossy *l) {
 
 static double entropy_bits(const dz_lossy *l) { return (double)dz_entropy_fixed(l->histogram, (size_t)1 << l->grid.bits) / 65536; }
 
+/* To `bits` significant bits: what comes of exp and erfc is then the same with every C library. */
+static double rounded(double x, int bits) {
+    int exponent;
+    double mantissa = frexp(x, &exponent);
+    return ldexp(rint(ldexp(mantissa, bits)), exponent - bits);
+}
+
 double dz_job_first_sparsity(const dz_recipe *r) {
     if (r->method != DZ_METHOD_AUTO || r->target_ratio <= 0) return r->sparsity;
-    return 1 - dz_gauss_share_of_bits(16 / r->target_ratio); /* most models are of 16-bit numbers */
+    return 1 - rounded(dz_gauss_share_of_bits(16 / r->target_ratio), 20); /* most models are of 16-bit numbers */
 }
 
 dz_rc dz_job_allocate_task(dz_job *job, size_t task, dz_error *err) {
@@ -99,8 +106,8 @@ out:
 static void set_threshold(const dz_recipe *r, const dz_pair *pair, const dz_tensor *tensor, dz_lossy *l) {
     double columns = tensor->ndim >= 2 ? (double)(tensor->count / tensor->shape[0]) : 1;
     double gain = isnan(r->gain) ? dz_quality_gain(dz_gauss_noise(1 - l->sparsity), columns) : r->gain;
-    l->threshold = dz_gauss_threshold(1 - l->sparsity);
-    l->scale = (float)(pair->factor * gain / dz_gauss_mean(l->threshold));
+    l->threshold = rounded(dz_gauss_threshold(1 - l->sparsity), 20);
+    l->scale = (float)rounded(pair->factor * gain / dz_gauss_mean(l->threshold), 12);
 }
 
 void dz_job_set_scales(dz_job *job) {
@@ -132,7 +139,7 @@ void dz_job_adjust(dz_job *job, int round, int *again) {
         double want = s.lossy_source / r->target_ratio, fixed = s.lossy_fixed, now = s.lossy_stored;
         if (fabs(now / want - 1) < 0.003) continue;
         double density = 1 - job->task_sparsity[t], change = want > fixed ? (want - fixed) / (now - fixed) : 0.5;
-        density = r->method == DZ_METHOD_AUTO ? dz_gauss_share_of_bits(change * dz_gauss_bits(density)) : density * change;
+        density = r->method == DZ_METHOD_AUTO ? rounded(dz_gauss_share_of_bits(change * dz_gauss_bits(density)), 20) : density * change;
         if (density > 1) density = 1;
         if (1 - density == job->task_sparsity[t]) continue;
         told[0] = 1;

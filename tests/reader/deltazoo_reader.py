@@ -73,6 +73,12 @@ class Cursor:
     def u8(self):
         return self.take(1)[0]
 
+    def text(self):
+        """Up to a NUL."""
+        end = self.data.find(b"\0", self.at)
+        need(end >= 0, "a text without an end")
+        return self.take(end + 1 - self.at)[:-1]
+
     def u32(self):
         return struct.unpack("<I", self.take(4))[0]
 
@@ -349,15 +355,16 @@ def kept_values(cursor, kind, count, key):
 
 
 RECORD = np.dtype([(name, kind) for kind, names in (
-    ("<u4", "recipe_blob"), ("<f8", "sparsity"), ("<u4", "bits"), ("<u8", "seed key"), ("<f4", "gamma"), ("<f8", "trace_norm trace_norm_error reference_trace_norm"),
-    ("<u8", "source_bytes lossy_source_bytes lossy_parameters lossy_kept"), ("<f8", "lossy_value_bits lossy_entropy_bytes")) for name in names.split()])
+    ("<u4", "recipe_blob files_blob"), ("<f8", "sparsity"), ("<u4", "bits"), ("<u8", "seed key"), ("<f4", "gamma"),
+    ("<f8", "trace_norm trace_norm_error reference_trace_norm"), ("<u8", "source_bytes lossy_source_bytes lossy_parameters lossy_kept"),
+    ("<f8", "lossy_value_bits lossy_entropy_bytes")) for name in names.split()])
 
 
 def record_of(group):
     """The numbers of a task."""
-    raw = np.asarray(group.attrs["record"])
-    need(raw.dtype == np.uint8 and len(raw) == RECORD.itemsize, "a task's record")
-    return raw.view(RECORD)[0]
+    record = group.attrs["record"]
+    need(record.dtype == RECORD, "a task's record")
+    return record
 
 
 SIXTEENTHS = (2 ** (np.arange(16) / 16)).astype(np.float32)
@@ -754,7 +761,7 @@ class Archive:
         rows, at, in_base, names = [], 0, set(), set()
         absent = False
         for number, values in enumerate(group["index"][()]):
-            row = Row(self, group, values)
+            row = Row(self, group, values, at)
             need(row.tensor.name not in names, f"{name}: {row.tensor.name} occurs twice")
             names.add(row.tensor.name)
             need(row.policy == ABSENT or not absent, f"{name}: row {number} follows an absent tensor")
@@ -762,7 +769,6 @@ class Archive:
             if row.base is not None:
                 need(row.policy != ABSENT or row.base_number not in in_base, f"{name}: {row.tensor.name} is absent, and a row's base")
                 in_base.add(row.base_number)
-            need(row.offset == at, f"{name}: the region of {row.tensor.name} begins at {row.offset}, not {at}")
             at += row.length
             rows.append(row)
         need(at == len(payload), f"{name}: the payload has {len(payload)} bytes, its regions {at}")
@@ -811,11 +817,13 @@ class Archive:
     def _files(self, name):
         """[(path, kind, blob, size)], the paths checked."""
         files = []
-        for row in self.file["tasks"][name]["files"][()]:
-            path = text(row["path"])
+        listed = Cursor(self.blob(int(record_of(self.file["tasks"][name])["files_blob"])))
+        while listed.at < len(listed.data):
+            path = os.fsdecode(listed.text())
             need(path and not path.startswith("/") and ".." not in path.split("/"), f"{name}: path {path!r}")
-            need(int(row["kind"]) in (0, 1), f"{name}: {path} is of kind {row['kind']}")
-            files.append((path, int(row["kind"]), self.blob(int(row["blob"])), int(row["size"])))
+            kind, blob, size = listed.u8(), listed.varint(), listed.varint()
+            need(kind in (0, 1), f"{name}: {path} is of kind {kind}")
+            files.append((path, kind, self.blob(blob), size))
         need(len({f[0] for f in files}) == len(files), f"{name}: a path occurs twice")
         return files
 
@@ -921,7 +929,7 @@ class Archive:
 class Row:
     """One tensor of a task."""
 
-    def __init__(self, archive, group, values):
+    def __init__(self, archive, group, values, offset):
         need(int(values["tensor"]) < len(archive.tensors), "an index row beyond /tensors")
         self.payload = group["payload"]
         self.tensor = archive.tensors[int(values["tensor"])]
@@ -929,7 +937,7 @@ class Row:
         need(self.base_number == NONE or self.base_number < len(archive.base), f"{self.tensor.name}: a base row beyond /base/tensors")
         self.base = None if self.base_number == NONE else archive.base[self.base_number]
         self.policy, self.bits = int(values["policy"]), int(values["bits"])
-        self.offset, self.length, self.kept = int(values["offset"]), int(values["length"]), int(values["kept"])
+        self.offset, self.length, self.kept = offset, int(values["length"]), int(values["kept"])
         self.lo, self.step, self.scale = np.float32(values["lo"]), np.float32(values["step"]), np.float32(values["scale"])
         self.sparsity = np.float32(values["sparsity"])
         self.gamma = np.float32(record_of(group)["gamma"])
