@@ -54,6 +54,18 @@ typedef struct dz_sizes {
     double ratio, lossy_ratio, value_bits, positions_coded;
 } dz_sizes;
 
+/* What a task's stored bytes are, one after another; they add up to dz_sizes.stored. */
+typedef struct dz_parts {
+    double values; /* kept values at the order-0 entropy of their levels: the bound for any coding of them */
+    double coding; /* the rest of the lossy blocks: positions, code tables, heads */
+    double checks; /* of the lossy tensors: checksums and lengths of the blocks */
+    double exact;  /* blocks of all other tensors, with theirs */
+    double index;  /* index rows */
+    double structures;
+} dz_parts;
+
+dz_parts dz_task_parts(const dz_catalog *catalog, const dz_task_entry *task);
+
 /* Shares what is neither payload nor index nor shared by all tasks (HDF5's structures for tasks) equally over them: fills meta_bytes. */
 void dz_share_structures(dz_catalog *catalog);
 

@@ -34,6 +34,20 @@ dz_sizes dz_task_sizes(const dz_task_entry *t) {
     return s;
 }
 
+dz_parts dz_task_parts(const dz_catalog *c, const dz_task_entry *t) {
+    dz_parts p = {.values = t->entropy_bytes, .index = (double)t->index_bytes, .structures = (double)t->meta_bytes};
+    double lossy = 0;
+    for (size_t i = 0; i < t->nrows; i++) {
+        const dz_index_row *row = &t->rows[i];
+        uint32_t ntiles = row->policy == DZ_POLICY_ULTRADELTA ? dz_row_tiles(c, row).ntiles : 0;
+        if (row->policy != DZ_POLICY_ULTRADELTA) p.exact += (double)row->length;
+        if (ntiles) lossy += (double)row->length;
+        if (ntiles) p.checks += 4.0 * ntiles + (ntiles > 1 ? 4.0 * ntiles + 4 : 0); /* FORMAT.md, section 3 */
+    }
+    p.coding = lossy - p.checks - p.values;
+    return p;
+}
+
 static double columns_of(const dz_catalog *c, const dz_index_row *row) {
     dz_tensor t = dz_tensor_of_row(&c->tensors[row->tensor]);
     return t.ndim >= 2 && t.shape[0] ? (double)(t.count / t.shape[0]) : 1;

@@ -5,6 +5,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "cli/cli.h"
+#include "numeric/synth_delta.h"
 #include "parallel/progress.h"
 #include "pipeline/synth.h"
 
@@ -17,7 +18,10 @@ static dz_rc choose_types(const char *dtype, const char *tails, dz_synth_options
     opt->dtype = strcmp(dtype, "f32") == 0 ? DZ_F32 : strcmp(dtype, "f16") == 0 ? DZ_F16 : strcmp(dtype, "bf16") == 0 ? DZ_BF16 : DZ_OPAQUE;
     if (opt->dtype == DZ_OPAQUE) return dz_fail(err, DZ_EUSAGE, "--dtype %s: not one of f32, f16, bf16", dtype);
     opt->gauss = strcmp(tails, "gauss") == 0;
-    if (!opt->gauss && strcmp(tails, "t") != 0) return dz_fail(err, DZ_EUSAGE, "--tails %s: not one of gauss, t", tails);
+    if (opt->gauss || strcmp(tails, "t") == 0) return DZ_OK;
+    if (tails[0] != 't' || tails[1] < '0' + DZ_SYNTH_DF_MIN || tails[1] > '0' + DZ_SYNTH_DF_MAX || tails[2] != '\0')
+        return dz_fail(err, DZ_EUSAGE, "--tails %s: not one of gauss, t, t4 to t8", tails);
+    opt->df = tails[1] - '0';
     return DZ_OK;
 }
 
@@ -31,7 +35,8 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
         {"layers", 0, DZ_OPTION_INT, &opt.layers, "N", "only the first N blocks"},
         {"tasks", 0, DZ_OPTION_INT, &opt.tasks, "N", "fine-tuned models beside the base (4)"},
         {"dtype", 0, DZ_OPTION_TEXT, &dtype, "TYPE", "f32, f16 or bf16 (bf16)"},
-        {"tails", 0, DZ_OPTION_TEXT, &tails, "KIND", "t: heavy tails and a low-rank part; gauss: neither, hardest to code (t)"},
+        {"tails", 0, DZ_OPTION_TEXT, &tails, "KIND",
+         "t: heavy tails and a low-rank part, t4 (heaviest) to t8: in all blocks alike; gauss: neither, hardest to code (t)"},
         {"seed", 0, DZ_OPTION_U64, &opt.seed, "S", "of all random numbers (42)"},
         {"shard-size", 0, DZ_OPTION_SIZE, &opt.shard_bytes, "SIZE", "cut models into shards of about this size"},
         {"output", 'o', DZ_OPTION_TEXT, &opt.out_dir, "DIR", "gets base/, task-*/ and zoo.yaml"},
@@ -67,7 +72,7 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
 }
 
 const dz_command DZ_CMD_SYNTH = {
-    "synth", "--shape NAME [--layers N] --tasks N --dtype f32|f16|bf16 [--tails gauss|t] --seed S -o DIR",
+    "synth", "--shape NAME [--layers N] --tasks N --dtype f32|f16|bf16 [--tails gauss|t|t4..t8] --seed S -o DIR",
     "Makes a zoo with the names and shapes of a real model and random weights.", run,
     "deltazoo synth --shape tiny --tasks 2 --dtype bf16 --seed 1 -o tiny\n"
     "mpirun -n 2 deltazoo synth --shape vit-b-32 --layers 1 --tasks 1 --dtype f16 --tails gauss --seed 7 -o vit"};

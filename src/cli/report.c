@@ -99,11 +99,15 @@ static json_t *task_json(const dz_catalog *c, const dz_task_entry *t) {
     dz_task_warnings(c, t, &lines, &err);
     json_t *warnings = dz_json_lines(&lines);
     dz_buf_free(&lines);
-    return json_pack("{s:s, s:o, s:f, s:f, s:f, s:f, s:f, s:i, s:I, s:I, s:I, s:{s:f}, s:o, s:o}", "name", t->name, "recipe",
+    dz_parts p = dz_task_parts(c, t);
+    json_t *bytes = json_pack("{s:f, s:f, s:I, s:I, s:I, s:I}", "kept_values", p.values, "positions_and_codes", p.coding, "checks",
+                              (json_int_t)p.checks, "exact_tensors", (json_int_t)p.exact, "index", (json_int_t)p.index, "structures",
+                              (json_int_t)p.structures);
+    return json_pack("{s:s, s:o, s:f, s:f, s:f, s:f, s:f, s:i, s:I, s:I, s:I, s:{s:f}, s:o, s:o, s:o}", "name", t->name, "recipe",
                      text_json(t->recipe), "gamma", (double)t->gamma, "trace_norm", t->trace_norm, "trace_norm_error", t->trace_error,
                      "reference_trace_norm", t->trace_reference, "sparsity", t->sparsity, "bits", (int)t->bits, "seed", (json_int_t)t->seed,
                      "source_bytes", (json_int_t)s.source, "stored_bytes", (json_int_t)s.stored, "ratio", "on_disk", s.ratio, "lossy",
-                     lossy, "warnings", warnings);
+                     lossy, "bytes", bytes, "warnings", warnings);
 }
 
 typedef struct holder { /* a tensor by the bytes that tasks have for it */

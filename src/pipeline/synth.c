@@ -247,6 +247,7 @@ static dz_synth_law delta_law(const dz_synth_options *opt, int task, const dz_sh
     int linear = t->role == DZ_ROLE_LINEAR, small = t->role == DZ_ROLE_NORM || t->role == DZ_ROLE_BIAS;
     dz_synth_law law = {.key = key, .cols = t->count / t->shape[0], .moved_rows = t->role == DZ_ROLE_EMBEDDING ? 0.01 : 1};
     law.df = DZ_SYNTH_DF_MIN + (int)(dz_u64_at(block_key ^ LAW_SALT, SALT_DF) % (DZ_SYNTH_DF_MAX - DZ_SYNTH_DF_MIN + 1));
+    if (opt->df) law.df = opt->df;
     double where = 0.45 * unit(block_key, SALT_BLOCK) + 0.45 * unit(zoo_key, SALT_TENSOR) + 0.1 * unit(key, SALT_TASK);
     law.std = small ? log_spread(1e-4, 5e-4, unit(key, SALT_SMALL)) : log_spread(1e-4, 2e-3, where);
     law.low_rank = linear ? 0.3 : 0;

@@ -6,6 +6,7 @@
  *            linear      Student's t, 4 to 8 degrees of freedom by block, 70 % of the variance, and a rank-8 part, 30 %;
  *                        scale 1e-4..2e-3, log-spread over blocks and tensors, a little over tasks.
  *                        With `gauss`: independent normal values of the same scale and nothing else, which is the hardest to code
+ *                        With `df` that number of degrees of freedom in all blocks
  *            head, other Student's t, same scales, no rank-8 part
  *            norm, bias  Student's t of scale 1e-4..5e-4
  *            embedding   1 % of the rows as head; all other rows are exactly the base's
@@ -28,6 +29,7 @@ typedef struct dz_synth_options {
     int tasks;         /* 1..500 */
     dz_dtype dtype;    /* DZ_F32, DZ_F16 or DZ_BF16 */
     int gauss;         /* linear deltas: independent normal values */
+    int df;            /* of all deltas but those, Student's t: 4..8, or 0: by block */
     uint64_t seed;
     const char *out_dir;
     uint64_t shard_bytes; /* largest file, bytes of tensors (a larger tensor gets its own); 0: one file */

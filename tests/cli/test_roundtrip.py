@@ -135,6 +135,12 @@ def test_info_tells_what_the_contract_says(folder):
         part = sum(x["stored_bytes"] for x in lossy)
         check(part < t["lossy"]["stored_bytes"] <= part + t["stored_bytes"] - payload, f"lossy.stored_bytes {t['lossy']['stored_bytes']} beside {part}")
         check(t["lossy"]["entropy_bytes"] < part < 1.5 * t["lossy"]["entropy_bytes"], f"entropy {t['lossy']['entropy_bytes']} beside {part}")
+        b = t["bytes"]
+        near(sum(b.values()), t["stored_bytes"], "sum of bytes", 1e-9)
+        equal((b["kept_values"], b["exact_tensors"]), (t["lossy"]["entropy_bytes"], payload - part), "bytes of kept values and exact tensors")
+        equal(b["checks"], 4 * len(lossy), "bytes.checks: a checksum for the one block of each")
+        near(b["positions_and_codes"], part - b["kept_values"] - b["checks"], "bytes.positions_and_codes")
+        check(b["index"] > 0 and b["structures"] > 0, f"bytes: {b}")
         near(t["ratio"]["on_disk"], t["source_bytes"] / t["stored_bytes"], "ratio.on_disk")
         near(t["lossy"]["ratio"]["on_disk"], t["lossy"]["source_bytes"] / t["lossy"]["stored_bytes"], "lossy.ratio.on_disk", 1 / t["lossy"]["stored_bytes"])
         p = t["lossy"]["kept"] / parameters

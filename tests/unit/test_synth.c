@@ -377,6 +377,25 @@ static void test_deltas_in_files_are_as_promised(void **state) {
     free(table);
 }
 
+static void test_degrees_of_freedom_set_the_tails_of_every_block(void **state) {
+    (void)state;
+    static const char *const linear[] = {"model.layers.0.mlp.up_proj.weight", "model.layers.1.mlp.up_proj.weight"};
+    dz_synth_options light = tiny_options("t8", DZ_F32), heavy = tiny_options("t4", DZ_F32);
+    light.df = 8;
+    heavy.df = 4;
+    must_synth(&light, 1);
+    must_synth(&heavy, 1);
+    for (size_t i = 0; i < 2; i++) {
+        size_t count;
+        float *a = read_delta(light.out_dir, linear[i], &count), *b = read_delta(heavy.out_dir, linear[i], &count);
+        double least = moments_of(a, count).kurtosis, most = moments_of(b, count).kurtosis;
+        assert_true(least > 3.3 && least < 4.5); /* 3 + 0.7^2 * 6/(8-4), and a little of the rank-8 part */
+        assert_true(most > least + 1);           /* without bound for 4 */
+        free(a);
+        free(b);
+    }
+}
+
 static void test_rows_that_do_not_move_are_the_bytes_of_the_base(void **state) {
     (void)state;
     dz_error err = {0};
@@ -446,6 +465,7 @@ int main(void) {
         cmocka_unit_test(test_one_and_three_ranks_make_the_same_files),
         cmocka_unit_test(test_files_parse_and_hold_the_model),
         cmocka_unit_test(test_deltas_in_files_are_as_promised),
+        cmocka_unit_test(test_degrees_of_freedom_set_the_tails_of_every_block),
         cmocka_unit_test(test_rows_that_do_not_move_are_the_bytes_of_the_base),
         cmocka_unit_test(test_a_used_directory_is_refused_and_force_replaces_it),
         cmocka_unit_test(test_options_are_checked_and_work_can_be_stopped),
