@@ -58,6 +58,7 @@ if wants all; then
         if [ -x "$t" ] && [ -d "tests/broken/${t##*/}" ]; then suite "broken/${t##*/}" "$t" "tests/broken/${t##*/}"; fi
     done
     [ -e tests/cli/run.py ] && suite cli "$PYTHON" tests/cli/run.py
+    suite paper/config "$PYTHON" tests/paper/test_config.py
 fi
 if wants mpich; then
     units mpich mpich/
