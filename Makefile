@@ -192,8 +192,10 @@ bench: deps
 	@$(MAKE) --no-print-directory all
 	@tests/bench/run.sh
 
+# What results/ has of the paper's models and of accuracy: under an hour on two cores. jobs/experiments.sbatch: the full scale.
 experiments: deps
 	@$(MAKE) --no-print-directory all
+	@tests/paper/run.sh
 	@tests/quality/run.sh
 
 # Manual pages, from the commands' own tables.

@@ -59,6 +59,7 @@ if wants all; then
     done
     [ -e tests/cli/run.py ] && suite cli "$PYTHON" tests/cli/run.py
     suite paper/config "$PYTHON" tests/paper/test_config.py
+    [ "$FLAVOUR" = release ] && suite paper/rows "$PYTHON" tests/paper/run.py --rows cheap --check # the committed table against what the program gives
 fi
 if wants mpich; then
     units mpich mpich/

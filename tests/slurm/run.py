@@ -131,6 +131,15 @@ def test_array():
     check(table.returncode == 0 and table.stdout.count("array/") == 2, f"deltazoo report: {table}")
 
 
+def test_experiments_at_the_tiny_scale():
+    job = Job("experiments", "experiments.sbatch", "-N1", "--ntasks-per-node=2", SCALE="tiny", REPO=ROOT, OUT=f"{BOX}/experiments/out", WORK=f"{BOX}/experiments",
+              DELTAZOO=DELTAZOO)
+    job.ends("COMPLETED", limit=240)
+    tables = {name: read(f"{BOX}/experiments/out/{name}").decode() for name in ("paper.md", "paper.csv", "paper-plan.csv", "paper-norms.csv", "llama-2-7b.md")}
+    check("rows are above the paper's first headline" in tables["paper.md"] and "byte for byte" in tables["llama-2-7b.md"], f"{tables}")
+    check(all(text.count("\n") > 4 for text in tables.values()), f"{tables}")
+
+
 def test_bad_input():
     job = Job("bad", "compress.sbatch", "-N1", "--ntasks-per-node=2", ZOO=write(f"{BOX}/bad.yaml", "base: zoo/base\ntasks:\n  - {name: a, path: zoo/none}\n"))
     job.ends("FAILED", 1)
