@@ -50,7 +50,7 @@ def sparsity(paper, out, scale):
 
 
 PARTS = (("kept_values", "kept values (entropy)", "tab:blue"), ("positions_and_codes", "positions, code tables, heads", "tab:orange"), ("checks", "checksums, lengths", "tab:red"),
-         ("index", "index and files", "tab:purple"), ("structures", "HDF5 structures", "tab:brown"), ("shared_bytes", "shared by tasks", "tab:pink"), ("exact_tensors", "exact tensors", "lightgrey"))
+         ("index", "index", "tab:purple"), ("structures", "HDF5 structures", "tab:brown"), ("shared_bytes", "shared by tasks", "tab:pink"), ("exact_tensors", "exact tensors", "lightgrey"))
 
 
 def parts(paper, out, scale):

@@ -73,7 +73,7 @@ def bytes_section(paper):
     for key, line in paper.items():
         if key[0] == "headline" and key[4] == "gauss" and key[5] == "2" and key[6] in ("paper", "paper, positions coded"):
             rows.append([model_label(key), key[6], *(f"{float(line[n]):,.0f}" for n in names), f"{int(line['shared_bytes']):,}", f"{int(line['archive_bytes']):,}"])
-    return table(["model", "recipe", "kept values (entropy)", "positions, code tables, heads", "checksums, lengths", "index and files", "HDF5", "exact tensors", "shared tables", "archive"], rows)
+    return table(["model", "recipe", "kept values (entropy)", "positions, code tables, heads", "checksums, lengths", "index", "HDF5", "exact tensors", "shared tables", "archive"], rows)
 
 
 def plan_section(plan, paper):

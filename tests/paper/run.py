@@ -147,8 +147,8 @@ def measure(row, zoo, work, ranks):
     return figures, times, compared["tensors"] if compared else []
 
 
-def measure_rows(rows, work, ranks, scale, here, tables):
-    for zoo in dict.fromkeys(r.zoo for r in rows):
+def measure_rows(rows, work, ranks, scale, here, tables, keep):
+    for zoo in sorted(dict.fromkeys(r.zoo for r in rows), key=lambda z: z.model.startswith("llama")):  # the largest last
         path = make_zoo(zoo, work, ranks, scale)
         for row in (r for r in rows if r.zoo == zoo):
             figures, times, tensors = measure(row, path, work, ranks)
@@ -159,6 +159,7 @@ def measure_rows(rows, work, ranks, scale, here, tables):
                     tables["paper-layers"][(*row.key()[1:], t["name"])] = {"relative_error": str(t["relative_error"]), "cosine": str(t["cosine"])}
             print(f"{' '.join(row.key()):<70} {figures['lossy_on_disk']:8.1f}x  {times['seconds']:6.2f} s", flush=True)
         shutil.rmtree(path)
+        keep()
 
 
 def grow(path, blocks):
@@ -331,14 +332,14 @@ def main():
     os.makedirs(options.out, exist_ok=True)
     work = tempfile.mkdtemp(prefix="deltazoo-paper.", dir=options.work)
 
-    def keep():  # after each part, so that a job that is cut short has not worked for nothing
+    def keep():  # again and again, so that a job that is cut short has not worked for nothing
         if not options.check:
             for name, table in made.items():
                 committed[name].update(table)
             save(committed, options.out, options.scale)
 
     try:
-        for part, measured in (("rows", lambda: measure_rows(rows, work, options.ranks, options.scale, here, made)), ("plan", lambda: measure_plans(work, options.ranks, options.scale, made)),
+        for part, measured in (("rows", lambda: measure_rows(rows, work, options.ranks, options.scale, here, made, keep)), ("plan", lambda: measure_plans(work, options.ranks, options.scale, made)),
                                ("ranks", lambda: measure_ranks(work, options.ranks, options.scale, made, here)), ("norms", lambda: measure_norms(work, options.ranks, options.scale, made, here))):
             if part in parts:
                 measured()
