@@ -38,7 +38,7 @@ def sparsity(paper, out, scale):
                 xs = [p for p, _ in curve]
                 axes.plot(xs, [float(v["lossy_on_disk"]) for _, v in curve], style, marker=marker, ms=5, color=COLOURS[model], label=f"{model}, {tails}: on disk")
                 axes.plot(xs, [int(v["lossy_source_bytes"]) / float(v["kept_values"]) for _, v in curve], "_", ms=14, color=COLOURS[model],
-                          label="their entropy bounds" if (model, tails) == ("vit-b-32", "gauss") else None)
+                          label="entropy bounds (bars)" if (model, tails) == ("vit-b-32", "gauss") else None)
     axes.set(xscale="log", yscale="log", xlabel="share of the elements that is kept, p = 1 - sparsity", ylabel="ratio of the lossy tensors (16-bit source)")
     axes.invert_xaxis()
     ticks = [0.1, 0.05, 0.03, 0.02, 0.01, 0.005, 0.002]
@@ -119,18 +119,21 @@ KINDS = (("attn.in_proj", "o"), ("attn.out_proj", "s"), ("mlp.c_fc", "^"), ("mlp
 
 def layers(table, out, scale):
     tails = list(dict.fromkeys(k[3] for k in table))
-    recipes = [r for r in dict.fromkeys(k[5] for k in table) if r in ("paper", "paper, positions coded", "auto at 200x")]
-    recipes = [r for r in recipes if "coded" not in r]
-    figure, panels = plt.subplots(1, len(tails), figsize=(5 * len(tails) + 1, 5), sharey=True, squeeze=False)
+    recipes = ("paper", "auto at 200x")
+    shown = [float(v["relative_error"]) for k, v in table.items() if k[5] in recipes]
+    figure, panels = plt.subplots(1, len(tails), figsize=(4 * len(tails) + 2, 5), sharey=True, squeeze=False)
     for axes, law in zip(panels[0], tails):
         for recipe, colour in zip(recipes, ("tab:blue", "tab:red")):
             for kind, marker in KINDS:
                 points = sorted((int(k[6].split("resblocks.")[1].split(".")[0]), float(v["relative_error"])) for k, v in table.items() if k[3] == law and k[5] == recipe and kind in k[6])
                 axes.plot(*zip(*points), marker=marker, ms=5, lw=0.8, color=colour, label=f"{recipe}: {kind}")
-        axes.set(xlabel="block", title=f"deltas: {law}")
-        axes.set_ylim(bottom=0)
+        axes.set(yscale="log", xlabel="block", title=f"deltas: {law}")
         axes.set_xticks(range(0, 12, 1 if len(tails) < 3 else 2))
         axes.grid(alpha=0.3, which="both")
+    ticks = [t for t in (1, 2, 3, 4, 5, 7, 10, 15, 20, 30, 50, 100) if min(shown) * 0.9 <= t <= max(shown) * 1.1]
+    panels[0][0].set_ylim(min(shown) * 0.9, max(shown) * 1.1)
+    panels[0][0].set_yticks(ticks, [str(t) for t in ticks])
+    panels[0][0].set_yticks([], minor=True)
     panels[0][0].set_ylabel("|restored - true| / |true delta|")
     panels[0][-1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
     save(figure, out, scale, "layers")

@@ -100,6 +100,35 @@ def ranks_section(ranks):
     return table(["ranks", "seconds", "speed-up", *(p.replace("_", " ") for p in phases), "MB a rank"], rows)
 
 
+BEGIN, END = "<!-- begin: from paper.csv by tests/paper/report.py -->\n", "<!-- end -->\n"
+
+
+def digest(paper):
+    """A line for each model: normal deltas, two tasks."""
+    rows = []
+    for m in MODELS.values():
+        of = {k[6]: (k, v) for k, v in paper.items() if k[0] == "headline" and k[1] == m.name and k[4:6] == ("gauss", "2")}
+        if not {"paper", "auto", "paper, positions coded"} <= of.keys():
+            continue
+        key, line = of["paper"]
+        auto, coded = of["auto"][1], of["paper, positions coded"][1]
+        rows.append([model_label(key), percent(1 - float(line["sparsity"])), f"{m.first:g}", f"{m.last:g}", number(line["value_bits"]), f"**{number(line['lossy_on_disk'])}**",
+                     f"{int(line['lossy_source_bytes']) / float(line['kept_values']):.1f}", number(line["whole_on_disk"]), number(coded["lossy_on_disk"]), number(auto["lossy_on_disk"])])
+    return table(["model", "density", "paper, first", "paper, last", "16/(b p)", "ours on disk, lossy", "entropy bound", "whole model", "positions coded, lossy", "auto, lossy"], rows)
+
+
+def refresh(path, paper):
+    """The digest in OUT/README.md, where there is one."""
+    if not os.path.exists(path):
+        return
+    with open(path, encoding="utf-8") as file:
+        before, _, rest = file.read().partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if end:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(before + BEGIN + "\n" + "\n".join(digest(paper)) + "\n" + END + after)
+
+
 def picture(name, what, out, scale):
     file = f"paper-{'full-' if scale == 'full' else ''}{name}.png"
     return [f"![{what}]({file})", ""] if os.path.exists(os.path.join(out, file)) else []
@@ -139,4 +168,6 @@ def write(tables, out, scale):
              "second moment k: it exceeds the delta itself and averages out over a row (results/quality.md).", "", *show("layers", "error per layer")]
     with open(os.path.join(out, stem + ".md"), "w", encoding="utf-8") as file:
         file.write("\n".join(text).rstrip() + "\n")
+    if scale == "small":
+        refresh(os.path.join(out, "README.md"), paper)
     print(f"{out}/{stem}.md")
