@@ -141,9 +141,10 @@ static dz_rc tell_json(const dz_zoo *zoo, const dz_plan *plan, const dz_buf *war
             if (quality_is_known(zoo->recipe, pair)) dz_json_quality(o, quality_of(plan, zoo->recipe, pair));
             json_array_append_new(tensors, o);
         }
-        json_array_append_new(tasks, json_pack("{s:s, s:f, s:f, s:f, s:f, s:f, s:o}", "name", zoo->names[t], "lossy_bytes", s.lossy_bytes,
-                                               "lossless_bytes", s.lossless_bytes, "dropped_bytes", s.dropped_bytes, "lossy_parameters",
-                                               s.lossy_parameters, "predicted_lossy_stored_bytes", s.predicted, "tensors", tensors));
+        json_array_append_new(tasks, json_pack("{s:s, s:I, s:I, s:I, s:I, s:f, s:o}", "name", zoo->names[t], "lossy_bytes",
+                                               (json_int_t)s.lossy_bytes, "lossless_bytes", (json_int_t)s.lossless_bytes, "dropped_bytes",
+                                               (json_int_t)s.dropped_bytes, "lossy_parameters", (json_int_t)s.lossy_parameters,
+                                               "predicted_lossy_stored_bytes", s.predicted, "tensors", tensors));
     }
     char *text = dz_recipe_text(zoo->recipe, err);
     json_t *root = json_pack("{s:s, s:s?, s:o, s:o, s:o}", "recipe", zoo->recipe->name, "recipe_text", text, "tasks", tasks, "work",
