@@ -67,11 +67,11 @@ def sweep_section(paper):
     return table(["model", "dtype", "deltas", "sparsity", "lossy", "whole", "over the entropy", "16/(b p)", "16/(H(p) + b p)"], rows)
 
 
-def bytes_section(paper):
+def bytes_section(paper, scale):
     names = ("kept_values", "positions_and_codes", "checks", "index", "structures", "exact_tensors")
     rows = []
     for key, line in paper.items():
-        if key[0] == "headline" and key[4] == "gauss" and key[5] == "2" and key[6] in ("paper", "paper, positions coded"):
+        if key[0] == "headline" and key[4] == "gauss" and (key[5] == "2" or scale == "full") and key[6] in ("paper", "paper, positions coded"):
             rows.append([model_label(key), key[6], *(f"{float(line[n]):,.0f}" for n in names), f"{int(line['shared_bytes']):,}", f"{int(line['archive_bytes']):,}"])
     return table(["model", "recipe", "kept values (entropy)", "positions, code tables, heads", "checksums, lengths", "index", "HDF5", "exact tensors", "shared tables", "archive"], rows)
 
@@ -143,6 +143,7 @@ def write(tables, out, scale):
     paper, times = tables["paper"], tables["paper-times"]
     command = {"small": "make experiments", "full": "sbatch jobs/experiments.sbatch", "tiny": "tests/paper/run.py --scale tiny"}[scale]
     stem = "paper-full" if scale == "full" else "paper"
+    tasks = "eight tasks, two of LLaMA" if scale == "full" else "two tasks"
     show = lambda name, what: picture(name, what, out, scale)
     text = [f"# The paper's models at true shape{', full scale' if scale == 'full' else ''}", "",
             f"Command: `{command}` (tests/paper/run.py; cheap rows alone: `tests/paper/run.py --rows cheap --write`). Commit {distinct(times.values(), 'commit')}. Machine: "
@@ -153,10 +154,10 @@ def write(tables, out, scale):
             "2505.13563), \"up to\" for each family; the two formulas are those versions' ways of counting, at this row's own density. Relative error and cosine: of task-1's restored delta against the true one.", "",
             "## Beside the headlines", "", *headline_section(paper, times)]
     if any(k[0] == "sweep" for k in paper):
-        text += ["## Ratio against sparsity", "", "Default recipe, two tasks. *Over the entropy*: stored bytes of the lossy tensors over kept values times the entropy of their levels.", "",
+        text += ["## Ratio against sparsity", "", f"Default recipe, {tasks}. *Over the entropy*: stored bytes of the lossy tensors over kept values times the entropy of their levels.", "",
                  *show("sparsity", "ratio against sparsity"), *sweep_section(paper)]
-    text += ["## Where the bytes go", "", "Paper's recipe, normal deltas, two tasks; bytes, as `info --json` splits them. *Kept values*: at the entropy of their levels, the bound for any code of theirs.", "",
-             *show("bytes", "where the bytes go"), *bytes_section(paper)]
+    text += ["## Where the bytes go", "", f"Paper's recipe, normal deltas, {tasks}; bytes, as `info --json` splits them. *Kept values*: at the entropy of their levels, the bound for any code of theirs.", "",
+             *show("bytes", "where the bytes go"), *bytes_section(paper, scale)]
     if tables["paper-plan"]:
         text += ["## LLaMA in full, planned", "", "`deltazoo plan` on headers of every block (no data is read).", "", *plan_section(tables["paper-plan"], paper)]
     if tables["paper-norms"]:

@@ -154,7 +154,7 @@ def measure_rows(rows, work, ranks, scale, here, tables, keep):
             figures, times, tensors = measure(row, path, work, ranks)
             tables["paper"][row.key()] = {k: str(figures[k]) for k in FIGURES}
             tables["paper-times"][row.key()] = {k: str(v) for k, v in {**times, **here}.items()}
-            if zoo.model in LAYERED and zoo.tasks == 2:
+            if zoo.model in LAYERED and (zoo.tasks == 2 or scale == "full"):
                 for t in (t for t in tensors if t["policy"] == "ultradelta"):
                     tables["paper-layers"][(*row.key()[1:], t["name"])] = {"relative_error": str(t["relative_error"]), "cosine": str(t["cosine"])}
             print(f"{' '.join(row.key()):<70} {figures['lossy_on_disk']:8.1f}x  {times['seconds']:6.2f} s", flush=True)
