@@ -26,18 +26,19 @@ static double bits_per_kept(int bits) {
 }
 
 /* Share of a lossy tensor's elements, or coefficients, to be kept. */
-static double share_of(const dz_recipe *r, const dz_pair *pair) {
+static double share_of(const dz_plan *plan, const dz_recipe *r, const dz_pair *pair) {
     if (!isnan(pair->sparsity)) return 1 - pair->sparsity;
     if (r->method == DZ_METHOD_BITDELTA) return 1;
-    if (r->method == DZ_METHOD_AUTO && r->target_ratio > 0) return dz_gauss_share_of_bits(16 / r->target_ratio);
-    return 1 - r->sparsity;
+    if (r->method != DZ_METHOD_AUTO) return 1 - r->sparsity;
+    double share = r->target_ratio > 0 ? dz_gauss_share_of_bits(16 / r->target_ratio) : 1 - r->sparsity;
+    return dz_plan_density(pair, share, dz_plan_spread(plan, pair->task));
 }
 
 /* What the recipe is expected to do to a tensor. A target ratio's density is known only for method auto, and there without what tables
  * take. */
 static dz_quality quality_of(const dz_plan *plan, const dz_recipe *r, const dz_pair *pair) {
     const dz_tensor *t = dz_pair_tensor(plan, pair);
-    double columns = t->ndim >= 2 && t->shape[0] ? (double)(t->count / t->shape[0]) : 1, share = share_of(r, pair);
+    double columns = t->ndim >= 2 && t->shape[0] ? (double)(t->count / t->shape[0]) : 1, share = share_of(plan, r, pair);
     if (r->method == DZ_METHOD_AUTO)
         return dz_quality_signs(share, isnan(r->gain) ? dz_quality_gain(dz_gauss_noise(share), columns) : r->gain, columns);
     if (r->method == DZ_METHOD_BITDELTA) return dz_quality_signs(1, DZ_QUALITY_MEAN_GAIN, columns);
@@ -48,8 +49,8 @@ static int quality_is_known(const dz_recipe *r, const dz_pair *pair) {
     return pair->policy == DZ_POLICY_ULTRADELTA && (r->target_ratio <= 0 || r->method == DZ_METHOD_AUTO);
 }
 
-static double predicted_bytes(const dz_recipe *r, const dz_pair *pair, double nbytes) {
-    double n = (double)pair->tiles.common, share = share_of(r, pair);
+static double predicted_bytes(const dz_plan *plan, const dz_recipe *r, const dz_pair *pair, double nbytes) {
+    double n = (double)pair->tiles.common, share = share_of(plan, r, pair);
     if (r->target_ratio > 0) return nbytes / r->target_ratio;
     if (r->method == DZ_METHOD_AUTO) return n * dz_gauss_bits(share) / 8 + 60;
     return n * share * bits_per_kept(pair->bits) / 8 + 100;
@@ -88,7 +89,7 @@ static totals totals_of(const dz_plan *plan, const dz_recipe *recipe, size_t tas
             sum.lossy++;
             sum.lossy_bytes += nbytes;
             sum.lossy_parameters += n;
-            sum.predicted += predicted_bytes(recipe, pair, nbytes);
+            sum.predicted += predicted_bytes(plan, recipe, pair, nbytes);
         } else if (pair->policy == DZ_POLICY_DROP) {
             sum.dropped++;
             sum.dropped_bytes += nbytes;

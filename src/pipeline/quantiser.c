@@ -68,6 +68,16 @@ double dz_job_first_sparsity(const dz_recipe *r) {
     return 1 - rounded(dz_gauss_share_of_bits(16 / r->target_ratio), 20); /* most models are of 16-bit numbers */
 }
 
+static void allocate_by_size(dz_job *job, size_t task, double density) {
+    const dz_plan *plan = job->plan;
+    double spread = dz_plan_spread(plan, task);
+    for (size_t i = 0; i < plan->nlossy; i++) {
+        const dz_pair *pair = &plan->pairs[plan->lossy[i]];
+        if (pair->task != task || !isnan(pair->sparsity)) continue;
+        job->lossy[i].sparsity = 1 - rounded(dz_plan_density(pair, density, spread), 20);
+    }
+}
+
 dz_rc dz_job_allocate_task(dz_job *job, size_t task, dz_error *err) {
     const dz_plan *plan = job->plan;
     const dz_recipe *r = job->zoo.recipe;
@@ -89,6 +99,7 @@ dz_rc dz_job_allocate_task(dz_job *job, size_t task, dz_error *err) {
                                          .bits_per_kept = entropy_bits(l) / (double)pair->tiles.common,
                                          .sparsity = sparsity};
     }
+    if (r->method == DZ_METHOD_AUTO) allocate_by_size(job, task, 1 - sparsity);
     if (r->method != DZ_METHOD_ULTRADELTA) goto out;
     if (r->allocation == DZ_ALLOCATE_THIRDS) dz_allocate_thirds(tensors, n, sparsity, step, order);
     if (r->allocation == DZ_ALLOCATE_OPTIMAL) dz_allocate_optimal(tensors, n, sparsity);

@@ -337,3 +337,18 @@ out:
     dz_plan_free(p);
     return err->rc;
 }
+
+double dz_plan_spread(const dz_plan *plan, size_t task) {
+    double elements = 0, roots = 0;
+    for (size_t i = plan->first_pair[task]; i < plan->first_pair[task + 1]; i++) {
+        const dz_pair *pair = &plan->pairs[i];
+        if (pair->policy != DZ_POLICY_ULTRADELTA || !isnan(pair->sparsity)) continue;
+        elements += (double)pair->tiles.common;
+        roots += sqrt((double)pair->tiles.common);
+    }
+    return roots > 0 ? elements / roots : 0;
+}
+
+double dz_plan_density(const dz_pair *pair, double density, double spread) {
+    return pair->tiles.common ? fmin(1, density * spread / sqrt((double)pair->tiles.common)) : density;
+}

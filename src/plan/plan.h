@@ -62,6 +62,12 @@ int dz_unit_is_first(const dz_plan *plan, size_t unit);
 /* The tensor behind a pair. */
 const dz_tensor *dz_pair_tensor(const dz_plan *plan, const dz_pair *pair);
 
+/* Method auto: the noise of every tensor counts the same, whatever its size. The sum of 1 / density over a task's lossy tensors is least,
+ * for the given number of kept coefficients, with densities in proportion to 1 / sqrt(elements): density * spread / sqrt(elements), with
+ * spread the sum of the elements over the sum of their roots. Of the tensors that have no sparsity of their own. */
+double dz_plan_spread(const dz_plan *plan, size_t task);
+double dz_plan_density(const dz_pair *pair, double density, double spread);
+
 /* The rank that computes a lossy pair's trace norm: the one that coded most of its tiles. */
 int dz_pair_owner(const dz_plan *plan, const dz_pair *pair);
 

@@ -20,7 +20,8 @@ import numpy as np
 
 sys.path.insert(0, os.path.dirname(__file__))
 from models import MODELS, ROOT  # noqa: E402
-from run import DELTAZOO, ENV, LAUNCH, SEED, provenance  # noqa: E402
+from provenance import provenance  # noqa: E402
+from run import DELTAZOO, ENV, LAUNCH, SEED  # noqa: E402
 
 
 class Log:
@@ -106,6 +107,8 @@ def main():
     parser.add_argument("--work", default=os.environ.get("TMPDIR", "/tmp"))
     parser.add_argument("--out", default=os.path.join(ROOT, "results", "llama-2-7b.md"))
     options = parser.parse_args()
+    if options.work:
+        os.makedirs(options.work, exist_ok=True)
     here, work = provenance(), tempfile.mkdtemp(prefix="deltazoo-llama.", dir=options.work)
     try:
         shutil.copy(m.recipe(options.recipe), os.path.join(work, f"{options.recipe}.yaml"))

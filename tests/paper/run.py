@@ -23,6 +23,7 @@ from dataclasses import dataclass
 sys.path.insert(0, os.path.dirname(__file__))
 import report  # noqa: E402
 from models import MODELS, ROOT  # noqa: E402
+from provenance import provenance  # noqa: E402
 
 DELTAZOO = os.environ.get("DELTAZOO", os.path.join(ROOT, "build", "deltazoo"))
 ENV = dict(os.environ, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1", OMPI_MCA_rmaps_base_oversubscribe="1",
@@ -302,16 +303,6 @@ def difference(committed, made):
             if d > worst[0]:
                 worst = (d, f"{' '.join(key)}: {column}: {other}, made again {value}")
     return worst
-
-
-def provenance():
-    def words(*command):
-        done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False)
-        return done.stdout.strip() if done.returncode == 0 else "unknown"
-    with open("/proc/cpuinfo", encoding="utf-8") as file:
-        cpu = next((line.split(":")[1].strip() for line in file if line.startswith("model name")), "unknown processor")
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return {"commit": words("git", "describe", "--always", "--dirty", "--abbrev=10"), "machine": f"{os.cpu_count()} cores of {cpu}, {memory:.0f} GiB"}
 
 
 def main():

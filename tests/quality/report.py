@@ -3,6 +3,7 @@
 
 usage: report.py OUT.md OUT.png FILE.json..."""
 import json
+import os
 import statistics
 import sys
 
@@ -10,6 +11,9 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "paper"))
+from provenance import provenance  # noqa: E402
 
 CURVES = {"ultradelta, positions coded": "UltraDelta, positions coded (paper)", "+tngr": "UltraDelta, seeded positions", "auto": "auto",
           "dare": "DARE, fp16, seeded", "magnitude": "magnitude, fp16"}
@@ -78,10 +82,11 @@ def seeds_of(path):
 
 def main():
     text_path, plot_path, files = sys.argv[1], sys.argv[2], sys.argv[3:]
+    here = provenance()
     figure, axes = plt.subplots(1, len(files), figsize=(6.5 * len(files), 4.5), squeeze=False)
     text = ["# Quality at a given size", "", "Command: `make experiments` (tests/quality/run.sh): trains the zoos, compresses and restores them with the program, measures accuracy. "
             "Bits per parameter are the lossy tensors' bytes on disk, everything counted. ±: standard deviation over seeds. Seeds: " +
-            ", ".join(f"{f.split('/')[-1]} {seeds_of(f)}" for f in files) + ".", "", "![accuracy against bits](quality.png)", ""]
+            ", ".join(f"{f.split('/')[-1]} {seeds_of(f)}" for f in files) + f". Commit {here['commit']}. Machine: {here['machine']}.", "", "![accuracy against bits](quality.png)", ""]
     for axis, path in zip(axes[0], files):
         data = json.load(open(path))
         lines, curve, tuned, base = family_text(data)
