@@ -40,13 +40,17 @@ typedef struct deltazoo_tensor {
 
 DELTAZOO_API const char *deltazoo_version(void); /* "0.1.0" */
 
-/* Opens an archive; `*out` is the caller's, to be closed. */
+/* Opens an archive; `*out` is the caller's, to be closed. Tasks that are damaged beyond reading are left out, see deltazoo_lost. */
 DELTAZOO_API int deltazoo_open(const char *path, deltazoo_archive **out, char *message, size_t size);
 DELTAZOO_API void deltazoo_close(deltazoo_archive *archive); /* accepts NULL */
 
 DELTAZOO_API size_t deltazoo_task_count(const deltazoo_archive *archive);
 DELTAZOO_API const char *deltazoo_task_name(const deltazoo_archive *archive, size_t task);           /* NULL beyond the last */
 DELTAZOO_API int deltazoo_task_at(const deltazoo_archive *archive, size_t task, deltazoo_task *out); /* DELTAZOO_EUSAGE beyond the last */
+
+/* What of the archive cannot be read, a line for each task that is left out. 0 and NULL (also beyond the last): all can. */
+DELTAZOO_API size_t deltazoo_lost_count(const deltazoo_archive *archive);
+DELTAZOO_API const char *deltazoo_lost(const deltazoo_archive *archive, size_t number);
 
 /* Tensors of a task, in the order of its files. */
 DELTAZOO_API size_t deltazoo_tensor_count(const deltazoo_archive *archive, size_t task);

@@ -25,7 +25,8 @@ const char *deltazoo_version(void) { return DZ_VERSION; }
 int deltazoo_open(const char *path, deltazoo_archive **out, char *message, size_t size) {
     dz_error err = {0};
     deltazoo_archive *a = dz_alloc(1, sizeof *a, &err);
-    if (a && dz_archive_open(path, &a->archive, &err) == DZ_OK && dz_decoder_open(&a->decoder, a->archive, NULL, NULL, &err) == DZ_OK) {
+    if (a && dz_archive_open_partly(path, &a->archive, &err) == DZ_OK &&
+        dz_decoder_open(&a->decoder, a->archive, NULL, NULL, &err) == DZ_OK) {
         *out = a;
         a = NULL;
     }
@@ -48,6 +49,12 @@ void deltazoo_close(deltazoo_archive *a) {
     dz_archive_close(a->archive);
     dz_buf_free(&a->delta);
     free(a);
+}
+
+size_t deltazoo_lost_count(const deltazoo_archive *a) { return a->archive->catalog->nlost; }
+
+const char *deltazoo_lost(const deltazoo_archive *a, size_t number) {
+    return number < a->archive->catalog->nlost ? a->archive->catalog->lost[number].text : NULL;
 }
 
 size_t deltazoo_task_count(const deltazoo_archive *a) { return a->archive->catalog->ntasks; }

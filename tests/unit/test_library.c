@@ -182,10 +182,48 @@ static void test_what_cannot_be_is_refused_with_a_text(void **state) {
     deltazoo_close(NULL);
 }
 
+/* A byte flipped here and there: an archive that opens has all tasks, or tells which one it has lost. */
+static void test_a_damaged_task_leaves_the_other(void **state) {
+    (void)state;
+    char damaged[80], message[256] = "";
+    char *bytes = NULL;
+    size_t len = 0, once = 0;
+    dz_error err = {0};
+    assert_int_equal(dz_read_file(archive, 1 << 24, &bytes, &len, &err), DZ_OK);
+    snprintf(damaged, sizeof damaged, "%s/damaged.h5", dir);
+    for (size_t at = 48; at < len; at += 127) {
+        bytes[at] ^= 4;
+        FILE *f = fopen(damaged, "wb");
+        assert_int_equal(fwrite(bytes, 1, len, f), len);
+        fclose(f);
+        bytes[at] ^= 4;
+        deltazoo_archive *a = NULL;
+        if (deltazoo_open(damaged, &a, message, sizeof message) != DELTAZOO_OK) continue;
+        size_t lost = deltazoo_lost_count(a);
+        assert_int_equal(lost + deltazoo_task_count(a), 2);
+        assert_null(deltazoo_lost(a, lost));
+        if (lost == 1) {
+            size_t other = strstr(deltazoo_lost(a, 0), "'task-1'") ? 2 : 1;
+            assert_int_equal(deltazoo_task_name(a, 0)[5] - '0', other);
+            if (once++ == 0) {
+                deltazoo_tensor t;
+                assert_int_equal(deltazoo_set_base(a, base, message, sizeof message), DELTAZOO_OK);
+                assert_int_equal(deltazoo_tensor_at(a, 0, 2, &t), DELTAZOO_OK);
+                void *got = malloc(t.nbytes);
+                if (deltazoo_restore(a, 0, 2, got, message, sizeof message) != DELTAZOO_OK) fail_msg("%s", message);
+                free(got);
+            }
+        }
+        deltazoo_close(a);
+    }
+    assert_true(once > 0);
+    free(bytes);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_tasks_and_tensors_are_listed),
-                                       cmocka_unit_test(test_exact_tensors_come_back_byte_for_byte_and_lossy_ones_near),
-                                       cmocka_unit_test(test_deltas_and_a_base_in_memory),
-                                       cmocka_unit_test(test_what_cannot_be_is_refused_with_a_text)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_damaged_task_leaves_the_other), cmocka_unit_test(test_tasks_and_tensors_are_listed),
+        cmocka_unit_test(test_exact_tensors_come_back_byte_for_byte_and_lossy_ones_near),
+        cmocka_unit_test(test_deltas_and_a_base_in_memory), cmocka_unit_test(test_what_cannot_be_is_refused_with_a_text)};
     return cmocka_run_group_tests(tests, make_archive, remove_archive);
 }
