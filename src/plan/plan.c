@@ -260,14 +260,18 @@ int dz_unit_is_first(const dz_plan *p, size_t unit) {
     return u->base >= 0 && (unit == 0 || u[-1].base != u->base || u[-1].tile != u->tile);
 }
 
-static uint64_t unit_cost(const dz_plan *p, size_t unit) {
+static uint64_t base_cost(const dz_plan *p, size_t unit) {
     const dz_unit *u = &p->units[unit];
-    uint64_t cost = 0;
-    if (dz_unit_is_first(p, unit)) {
-        const dz_tensor *b = &p->base->tensors[u->base];
-        dz_pair_tiles grid = dz_pair_tiles_of(b->count, b->count, b->count);
-        cost += COST_BASE_BYTE * dz_tile_count(&grid, u->tile) * dz_dtype_size(b->dtype);
-    }
+    if (u->base < 0) return 0;
+    const dz_tensor *b = &p->base->tensors[u->base];
+    dz_pair_tiles grid = dz_pair_tiles_of(b->count, b->count, b->count);
+    return COST_BASE_BYTE * dz_tile_count(&grid, u->tile) * dz_dtype_size(b->dtype);
+}
+
+/* `begins`: the unit is the first of a rank, which must read the base tile whoever else does. */
+static uint64_t unit_cost(const dz_plan *p, size_t unit, int begins) {
+    const dz_unit *u = &p->units[unit];
+    uint64_t cost = begins || dz_unit_is_first(p, unit) ? base_cost(p, unit) : 0;
     if (u->pair == DZ_NO_PAIR) return cost;
     const dz_pair *pair = &p->pairs[u->pair];
     uint64_t count = dz_tile_count(&pair->tiles, u->tile);
@@ -275,23 +279,40 @@ static uint64_t unit_cost(const dz_plan *p, size_t unit) {
     return cost + (lossy ? COST_LOSSY * count : COST_LOSSLESS_BYTE * count * dz_dtype_size(dz_pair_tensor(p, pair)->dtype));
 }
 
-/* Contiguous runs of about equal cost: a base tile is then read by one rank, or two where a run ends inside it. */
+/* Runs of at most `limit` each: false when there are more of them than ranks. */
+static int deal_by(dz_plan *p, uint64_t limit) {
+    int rank = 0;
+    memset(p->rank_cost, 0, (size_t)p->nranks * sizeof *p->rank_cost);
+    p->first_unit[0] = 0;
+    for (size_t u = 0; u < p->nunits; u++) {
+        uint64_t cost = unit_cost(p, u, u == p->first_unit[rank]);
+        if (p->rank_cost[rank] + cost > limit && u > p->first_unit[rank]) {
+            if (++rank == p->nranks) return 0;
+            p->first_unit[rank] = u;
+            cost = unit_cost(p, u, 1);
+        }
+        if (cost > limit) return 0;
+        p->rank_cost[rank] += cost;
+    }
+    while (rank < p->nranks) p->first_unit[++rank] = p->nunits;
+    return 1;
+}
+
+/* Contiguous runs, so that a base tile is read by one rank, or two where a run ends inside it; the costliest run as cheap as can be. */
 static dz_rc deal(dz_plan *p, dz_error *err) {
     p->first_unit = dz_alloc((size_t)p->nranks + 1, sizeof *p->first_unit, err);
     p->rank_cost = dz_alloc((size_t)p->nranks, sizeof *p->rank_cost, err);
     if (err->rc != DZ_OK) return err->rc;
-    double total = 0, walked = 0;
-    for (size_t u = 0; u < p->nunits; u++) total += (double)unit_cost(p, u);
-    int rank = 0;
-    for (size_t u = 0; u < p->nunits; u++) {
-        uint64_t cost = unit_cost(p, u);
-        int home = total > 0 ? (int)((walked + (double)cost / 2) / total * p->nranks) : 0; /* by the middle of the unit */
-        if (home >= p->nranks) home = p->nranks - 1;
-        while (rank < home) p->first_unit[++rank] = u;
-        p->rank_cost[rank] += cost;
-        walked += (double)cost;
+    uint64_t low = 0, high = 0; /* too little; enough */
+    for (size_t u = 0; u < p->nunits; u++) high += unit_cost(p, u, 0);
+    while (low + high / 1024 + 1 < high) {
+        uint64_t middle = low + (high - low) / 2;
+        if (deal_by(p, middle))
+            high = middle;
+        else
+            low = middle;
     }
-    while (rank < p->nranks) p->first_unit[++rank] = p->nunits;
+    deal_by(p, high);
     return DZ_OK;
 }
 

@@ -8,8 +8,12 @@ import os
 import shutil
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "paper"))
+from provenance import provenance  # noqa: E402
 
 DELTAZOO = os.environ["DELTAZOO"]
 PHASES = ("open", "statistics", "histogram", "code", "trace norm", "write")
@@ -29,10 +33,10 @@ def files_below(path):
     return sorted(os.path.join(d, f) for d, _, names in os.walk(path) for f in names if f.endswith(".safetensors"))
 
 
-def compress(ranks, zoo, work, sets=()):
+def compress(ranks, zoo, work, more=()):
     report = os.path.join(work, "report.json")
     wall = timed("mpirun", "-n", str(ranks), DELTAZOO, "compress", "-q", "--force", os.path.join(zoo, "zoo.yaml"), "-o", os.path.join(work, "a.h5"), "--report", report,
-                 *(x for s in sets for x in ("--set", s)))
+                 *more)
     return wall, json.load(open(report))
 
 
@@ -72,18 +76,51 @@ def bench_zoo(title, shape, work, repeat):
     return out
 
 
+def bench_memory(work, limits=("256M", "512M", "2G")):
+    """--mem-per-rank against the peak resident set, with matrices of 4096 x 11008."""
+    zoo = os.path.join(work, "zoo")
+    run("mpirun", "-n", "2", DELTAZOO, "synth", "-q", "--shape", "llama2-7b", "--layers", "2", "--tasks", "2", "--dtype", "bf16", "--seed", "3", "-o", zoo)
+    nbytes = sum(map(os.path.getsize, files_below(zoo)))
+    out = ["## Memory", "", f"LLaMA-2-7B shapes (4096 x 11008), 2 layers, 2 tasks, bf16, {nbytes / 1e9:.2f} GB, 2 ranks, one run each.", "",
+           "| `--mem-per-rank` | peak memory of a rank | wall |", "|---|---|---|"]
+    for limit in limits:
+        wall, report = compress(2, zoo, work, more=("--mem-per-rank", limit))
+        out.append(f"| {limit} | {report['job']['peak_memory_bytes'] / 2**20:.0f} MiB | {wall:.2f} s |")
+    shutil.rmtree(zoo)
+    return out + [""]
+
+
+def bench_growth(work, repeat, layers=(1, 2, 4, 8)):
+    """Time against size: the same shapes, more blocks."""
+    out = ["## Time against size", "", f"LLaMA-2-7B shapes, 1 task, bf16, 2 ranks, warm cache, medians of {repeat}. The head and the embedding (262 M parameters) are exact and the same in all rows.", "",
+           "| blocks | parameters of the task | wall | a thousand million parameters | a thousand million in lossy tensors, beyond the row before |", "|---|---|---|---|---|"]
+    before = None
+    for n in layers:
+        zoo = os.path.join(work, "zoo")
+        run("mpirun", "-n", "2", DELTAZOO, "synth", "-q", "--shape", "llama2-7b", "--layers", str(n), "--tasks", "1", "--dtype", "bf16", "--seed", "3", "-o", zoo)
+        run("cat", *files_below(zoo))
+        parameters = sum(map(os.path.getsize, files_below(os.path.join(zoo, "task-1")))) / 2e9
+        wall = statistics.median(compress(2, zoo, work)[0] for _ in range(repeat))
+        slope = f"{(wall - before[1]) / (parameters - before[0]):.2f} s" if before else "-"
+        out.append(f"| {n} | {parameters:.2f} G | {wall:.2f} s | {wall / parameters:.2f} s | {slope} |")
+        before = (parameters, wall)
+        shutil.rmtree(zoo)
+    return out + [""]
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--out", default="results/bench.md")
     options = parser.parse_args()
-    cpu = next(line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name"))
-    text = ["# Speed and memory", "", f"Command: `make bench`. Medians of {options.repeat}, warm cache. Machine: {os.cpu_count()} cores of {cpu}, a virtual machine; noisy, so compare the ratios.", ""]
+    here = provenance()
+    text = ["# Speed and memory", "", f"Command: `make bench`. Medians of {options.repeat}, warm cache. Commit {here['commit']}. Machine: {here['machine']}, a virtual machine; noisy, so compare the ratios.", ""]
     work = tempfile.mkdtemp(prefix="deltazoo-bench.")
     try:
         for title, shape in (("ViT-B/32, 8 tasks, f16", ("--shape", "vit-b-32", "--tasks", "8", "--dtype", "f16")),
-                             ("LLaMA-2-7B shapes, 1 layer, 2 tasks, bf16", ("--shape", "llama2-7b", "--layers", "1", "--tasks", "2", "--dtype", "bf16"))):
+                             ("LLaMA-2-7B shapes, 4 layers, 4 tasks, bf16", ("--shape", "llama2-7b", "--layers", "4", "--tasks", "4", "--dtype", "bf16"))):
             text += bench_zoo(title, shape, work, options.repeat)
+        text += bench_memory(work) + bench_growth(work, min(3, options.repeat))
     finally:
         shutil.rmtree(work)
     open(options.out, "w").write("\n".join(text))
