@@ -1,29 +1,42 @@
 #!/usr/bin/python3
-"""An independent reader of deltazoo archives, written from src/archive/FORMAT.md alone.
+"""Reads deltazoo archives, in Python alone: numpy, h5py, xxhash, zstandard.
 
-  deltazoo_reader.py ARCHIVE --task NAME --base PATH --against DIR   decodes the task and compares it with DIR, byte for byte
-  deltazoo_reader.py ARCHIVE --task NAME --base PATH --original DIR  compares it with the fine-tuned model: exact tensors are exact, and lossy ones keep
-                                                                     just the levels that section 8 says the writer keeps
-  deltazoo_reader.py ARCHIVE --check                                 walks all tasks: structure and checksums, no base needed
+    import deltazoo
+    with deltazoo.open("zoo.h5") as z:
+        z.tasks                                            # ["code", "math"]
+        z.tensors("math")                                  # what it has: name, dtype, shape, policy, nbytes, stored_bytes
+        z.restore("math", "model.norm.weight", "base")     # the tensor, a numpy array; the base is a path or the tensor itself
+        z.delta("math", "model.layers.0.mlp.up_proj.weight")
+        z.restore_model("math", "base", "math")            # all files of the model, as `deltazoo restore` makes them
 
-It shares no code with the C program: its rANS decoder, its tilings and its rounding are its own. Exit codes: 0 all is well, 1 something differs
-or is damaged.
+    python3 -m deltazoo list|show|restore ...
+
+Written from src/archive/FORMAT.md alone, it shares no code with the C program: its rANS decoder, its tilings and its rounding are its own, and the tests
+hold the two against each other. What is damaged, or not what the archive says, raises deltazoo.Error.
 """
 
 import argparse
+import builtins
+import contextlib
+import fnmatch
 import json
 import os
 import struct
 import sys
+import typing
 
 import h5py
 import numpy as np
 import xxhash
 import zstandard
 
+__all__ = ["open", "Archive", "Base", "Error", "TensorInfo"]
+__version__ = "0.1.0"
+
 NONE = 4294967295
 TILE = 4194304
 LOSSLESS, ULTRADELTA, DROP, EQUAL, ABSENT, TIED = range(6)
+POLICIES = ("lossless", "ultradelta", "drop", "equal", "absent", "tied")
 SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "I64": 8, "I32": 4, "I16": 2, "I8": 1,
          "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1}
 UINTS = {1: np.uint8, 2: np.dtype("<u2"), 4: np.dtype("<u4"), 8: np.dtype("<u8")}
@@ -34,13 +47,26 @@ EMBEDDINGS = ("embed_tokens.weight decoder.embed_tokens.weight wte.weight word_e
 FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
 
 
-class Damaged(Exception):
+class Error(Exception):
+    """What cannot be done, and what to do about it, in one line."""
+
+
+class Damaged(Error):
     """The archive, or the base, is not what the archive says."""
 
 
 def need(condition, message):
     if not condition:
         raise Damaged(message)
+
+
+@contextlib.contextmanager
+def about(where):
+    """Puts the place before the text of an error."""
+    try:
+        yield
+    except Error as error:
+        raise type(error)(f"{where}: {error}") from None
 
 
 def xxh3_32(data):
@@ -300,18 +326,48 @@ def tiling(count):
     return [(k * size, min(count, (k + 1) * size)) for k in range(-(-count // size))]
 
 
+PIECE = 65536  # elements that stay in the cache
+
+
+def pieces(count):
+    return [(begin, min(begin + PIECE, count)) for begin in range(0, count, PIECE)]
+
+
+def numbers(begin, end, key, x, y):
+    """u(begin) to u(end - 1), made in x; y is as long."""
+    k0, k1 = np.uint32((key + begin) & 0xFFFFFFFF), np.uint32(key >> 32)
+    x, y = x[:end - begin], y[:end - begin]
+    np.add(ASCENDING[:end - begin], k0, out=x)
+    for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
+        np.right_shift(x, np.uint32(shift), out=y)
+        np.bitwise_xor(x, y, out=x)
+        if shift == 15:
+            np.bitwise_xor(x, k1, out=x)
+        np.multiply(x, np.uint32(factor), out=x)
+    np.right_shift(x, np.uint32(16), out=y)
+    return np.bitwise_xor(x, y, out=x)
+
+
+ASCENDING = np.arange(PIECE, dtype=np.uint32)
+
+
 def element_numbers(count, key):
     """u(i) for i = 0 .. count - 1."""
-    k0, k1 = np.uint32(key & 0xFFFFFFFF), np.uint32(key >> 32)
-    x = np.arange(count, dtype=np.uint32)
-    x += k0
-    x ^= x >> np.uint32(16)
-    x *= np.uint32(0x7FEB352D)
-    x ^= x >> np.uint32(15)
-    x ^= k1
-    x *= np.uint32(0x846CA68B)
-    x ^= x >> np.uint32(16)
-    return x
+    u, spare = np.empty(count, np.uint32), np.empty(PIECE, np.uint32)
+    for begin, end in pieces(count):
+        numbers(begin, end, key, u[begin:end], spare)
+    return u
+
+
+def elements_up_to(last, count, key):
+    """The elements with u <= last, ascending, and their u."""
+    x, y, where, what = np.empty(PIECE, np.uint32), np.empty(PIECE, np.uint32), [], []
+    for begin, end in pieces(count):
+        u = numbers(begin, end, key, x, y)
+        at = np.flatnonzero(u <= np.uint32(last))
+        where.append(at + begin)
+        what.append(u[at])
+    return np.concatenate(where), np.concatenate(what)
 
 
 # ---------------------------------------------------------------------------------------------------------------------------------- kept bodies
@@ -320,15 +376,18 @@ def element_numbers(count, key):
 def golomb(data, n, k, marked=False):
     """n positions of a Golomb-Rice code; with `marked` also the bit after each."""
     bits = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")
-    zeros = np.flatnonzero(bits == 0).tolist()
-    ends, at, index, starts = [], 0, 0, []
-    for _ in range(n):
-        while index < len(zeros) and zeros[index] < at:
-            index += 1
-        need(index < len(zeros), "Golomb: the gaps end too early")
-        starts.append(at)
-        ends.append(zeros[index])
-        at = zeros[index] + 1 + k + marked
+    need(n <= len(bits), "Golomb: the gaps end too early")
+    following = np.where(bits == 0, np.arange(len(bits)), len(bits))
+    following = np.minimum.accumulate(following[::-1])[::-1].tolist()  # the next zero, from each bit on
+    starts, ends, at, skip = [], [], 0, 1 + k + marked
+    try:
+        for _ in range(n):
+            starts.append(at)
+            at = following[at]
+            ends.append(at)
+            at += skip
+    except IndexError:
+        raise Damaged("Golomb: the gaps end too early") from None
     need(at <= len(bits) and len(bits) - at < 8 and not bits[at:].any(), "Golomb: the gaps do not fill their bytes")
     starts, ends = np.array(starts, np.int64), np.array(ends, np.int64)
     gaps = (ends - starts) << k
@@ -342,7 +401,7 @@ def kept_values(cursor, kind, count, key):
     """Elements with values of their own."""
     if kind == 3:
         last, n = cursor.u32(), cursor.varint()
-        positions = np.flatnonzero(element_numbers(count, key) <= np.uint32(last))
+        positions, _ = elements_up_to(last, count, key)
     else:
         need(kind == 4, f"a kept body of kind {kind} with 16 bits")
         k, gapslen = cursor.u8(), cursor.varint()
@@ -351,7 +410,7 @@ def kept_values(cursor, kind, count, key):
         positions = golomb(gaps, n, k)
     need(len(positions) == n, f"{len(positions)} elements for {n} values")
     need(n == 0 or positions[-1] < count, "a kept element is beyond its tile")
-    return positions, to_f32(lossless_body(cursor.rest(), n, "F16", None), "F16")
+    return positions, to_f32(lossless_body(cursor.rest(), n, "F16", None).tobytes(), "F16")
 
 
 RECORD = np.dtype([(name, kind) for kind, names in (
@@ -394,12 +453,19 @@ def kept_signs(cursor, kind, count):
 
 
 def hadamard(x):
-    """The unnormalised Walsh-Hadamard transform, in f32, shortest distance first."""
-    h = 1
-    while h < len(x):
-        pairs = x.reshape(-1, 2, h)
-        x = np.stack([pairs[:, 0] + pairs[:, 1], pairs[:, 0] - pairs[:, 1]], axis=1).reshape(-1)
-        h *= 2
+    """The unnormalised Walsh-Hadamard transform of f32 values, shortest distance first; then times 1 / sqrt(their number)."""
+    def steps(x, width):  # of the first axis; a step of the second is `width`
+        h, y = 1, np.empty_like(x)
+        while h < len(x):
+            a, b = x.reshape(-1, 2, h * width), y.reshape(-1, 2, h * width)
+            np.add(a[:, 0], a[:, 1], out=b[:, 0])
+            np.subtract(a[:, 0], a[:, 1], out=b[:, 1])
+            x, y, h = y, x, 2 * h
+        return x
+
+    low = min(len(x), 256)  # the short distances go down the columns, where numpy's loops are long
+    columns = steps(np.ascontiguousarray(x.reshape(-1, low).T), len(x) // low)
+    x = steps(np.ascontiguousarray(columns.T), low).reshape(-1)
     norm = np.float32(1) / np.float32(1 << (len(x).bit_length() - 1) // 2)
     if (len(x).bit_length() - 1) % 2:
         norm *= np.float32(0.5 ** 0.5)
@@ -409,7 +475,8 @@ def hadamard(x):
 def unrotate(x, key):
     """What a rotated tile was before, in f32."""
     def signed(values, key, begin, end):
-        return np.where(element_numbers(len(x), key)[begin:end] >> np.uint32(31), -values, values)
+        u = element_numbers(end, key)[begin:] & np.uint32(1 << 31)
+        return (values.view(np.uint32) ^ u).view(np.float32)
 
     for begin, end in rotation_blocks(len(x)):
         p = 1 << ((end - begin).bit_length() - 1)
@@ -443,11 +510,12 @@ def kept_body(body, count, bits, key):
         need(bits == 8 or skip == 1 << bits, f"skip is {skip} with {bits} bits")
         first, second = low + 1, low + 1 + span
         need(second <= 1 << 32, "HIGH is beyond 2^32")
-        u = element_numbers(count, key)
-        inner = np.flatnonzero(u <= np.uint32(first - 1))
-        outer = np.flatnonzero((u >= np.uint32(first)) & (u <= np.uint32(second - 1))) if span else np.zeros(0, np.int64)
-        need(len(inner) == ncore and len(outer) == nfringe, f"{len(inner)} and {len(outer)} elements for {ncore} and {nfringe} symbols")
-        positions, levels = np.concatenate([inner, outer]), np.concatenate([core, fringe])
+        positions, u = elements_up_to(second - 1, count, key)
+        inner = u <= np.uint32(first - 1)
+        found = int(np.count_nonzero(inner))
+        need(found == ncore and len(u) - found == nfringe, f"{found} and {len(u) - found} elements for {ncore} and {nfringe} symbols")
+        levels = np.empty(len(u), np.uint8)
+        levels[inner], levels[~inner] = core, fringe
         chosen = levels != skip
         positions, levels = positions[chosen], levels[chosen]
         at, more, extra = 0, [], []
@@ -457,11 +525,12 @@ def kept_body(body, count, bits, key):
             extra.append(cursor.u8())
             at += 1
         cursor.done()
-        positions = np.concatenate([positions, np.array(more, np.int64)])
-        levels = np.concatenate([levels, np.array(extra, np.uint8)])
-        order = np.argsort(positions, kind="stable")
-        positions, levels = positions[order], levels[order]
-        need((np.diff(positions) > 0).all(), "an element is kept twice")
+        if more:
+            positions = np.concatenate([positions, np.array(more, np.int64)])
+            levels = np.concatenate([levels, np.array(extra, np.uint8)])
+            order = np.argsort(positions, kind="stable")
+            positions, levels = positions[order], levels[order]
+            need((np.diff(positions) > 0).all(), "an element is kept twice")
     else:
         need(kind == 2, f"a kept body of kind {kind}")
         k, n, gapslen = cursor.u8(), cursor.varint(), cursor.varint()
@@ -613,14 +682,14 @@ def lossless_elements(cursor, count, dtype, size, base, inner=False):
 
 
 def lossless_body(body, count, dtype, base):
-    """The bytes of a lossless tile; base: bytes in the same dtype, or None."""
+    """The elements of a lossless tile, as unsigned integers; base: bytes in the same dtype, or None."""
     size = SIZES.get(dtype, 1)
     if base is not None:
         base = np.frombuffer(base, UINTS[size])
     cursor = Cursor(body)
     x = lossless_elements(cursor, count, dtype, size, base)
     cursor.done()
-    return x.astype(UINTS[size]).tobytes()
+    return x.astype(UINTS[size], copy=False)
 
 
 # ------------------------------------------------------------------------------------------------------------------------------------ base model
@@ -639,21 +708,68 @@ def safetensors_header(raw, where):
 
 
 def safetensors_files(path):
-    if os.path.isdir(path):
-        return [os.path.join(path, name) for name in sorted(os.listdir(path)) if name.endswith(".safetensors")]
-    return [path]
+    if not os.path.isdir(path):
+        return [path]
+    files = [os.path.join(path, name) for name in sorted(os.listdir(path)) if name.endswith(".safetensors")]
+    if not files:
+        raise Error(f"{path}: has no .safetensors files (PyTorch's own files are read by `deltazoo restore` only)")
+    return files
 
 
 class Base:
-    """The tensors of a model on disk."""
+    """The tensors of a model on disk, a .safetensors file or a directory with some: base[name] is (dtype, shape, bytes)."""
 
     def __init__(self, path):
-        self.tensors = {}
-        for file in safetensors_files(path):
-            raw = np.memmap(file, np.uint8, "r")
-            entries, data = safetensors_header(raw[:8 + struct.unpack("<Q", raw[:8].tobytes())[0]].tobytes(), file)
+        self.path, self.tensors = os.fspath(path), {}
+        for file in safetensors_files(self.path):
+            try:
+                raw = np.memmap(file, np.uint8, "r")
+            except (OSError, ValueError) as error:
+                raise Error(f"{file}: {getattr(error, 'strerror', None) or error}") from None
+            need(len(raw) >= 8, f"{file}: no safetensors file")
+            length = struct.unpack("<Q", raw[:8].tobytes())[0]
+            try:
+                entries, data = safetensors_header(raw[:8 + length].tobytes(), file)
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise Damaged(f"{file}: its header: {error}") from None
             for name, dtype, shape, begin, end in entries:
+                need(data + end <= len(raw), f"{file}: {name} is cut off")
                 self.tensors[name] = (dtype, shape, raw[data + begin:data + end])
+
+    def __getitem__(self, name):
+        return self.tensors[name]
+
+
+def bytes_of(array, dtype):
+    """The bytes of a tensor in memory: bytes, a numpy array or a torch tensor, also of f32 where numpy has not the type."""
+    if hasattr(array, "detach"):  # torch
+        import torch
+        array = array.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()
+    if isinstance(array, (bytes, bytearray, memoryview)):
+        return np.frombuffer(array, np.uint8)
+    array = np.ascontiguousarray(array)
+    if array.dtype == np.float32 and dtype in ("BF16", "F8_E4M3", "F8_E5M2"):
+        return np.frombuffer(from_f32(array.reshape(-1), dtype), np.uint8)
+    return array.reshape(-1).view(np.uint8)
+
+
+def array_of(raw, dtype, shape, framework):
+    if framework == "np":
+        if dtype in ("BF16", "F8_E4M3", "F8_E5M2"):
+            return np.array(to_f32(raw.tobytes(), dtype)).reshape(shape)
+        return raw.view(NUMPY.get(dtype, np.uint8)).reshape(shape if dtype in NUMPY else -1)
+    if framework != "pt":
+        raise Error(f"framework {framework!r}: 'np' or 'pt'")
+    import torch
+    if dtype not in TORCH or not hasattr(torch, TORCH[dtype]):
+        raise Error(f"this torch has no type for {dtype} (restore_bytes gives its bytes)")
+    return torch.from_numpy(np.array(raw)).view(getattr(torch, TORCH[dtype])).reshape(shape)
+
+
+NUMPY = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U64": "<u8", "U32": "<u4", "U16": "<u2",
+         "U8": "u1", "BOOL": "?"}
+TORCH = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2", "I64": "int64",
+         "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool"}
 
 
 # ----------------------------------------------------------------------------------------------------------------------------------------- archive
@@ -687,24 +803,63 @@ class Tensor:
             need(self.count * self.size == self.nbytes, f"{self.name}: {self.nbytes} bytes do not fit its shape")
 
 
+class TensorInfo(typing.NamedTuple):
+    """What an archive tells of a task's tensor. sparsity, bits and kept count for the policy ultradelta only."""
+
+    name: str
+    dtype: str
+    shape: tuple
+    policy: str
+    nbytes: int
+    stored_bytes: int
+    sparsity: float
+    bits: int
+    kept: int
+
+
 class Archive:
+    """An open archive; `with` closes it."""
+
     def __init__(self, path):
-        self.file = h5py.File(path, "r")
-        need(text(self.file.attrs.get("format", b"")) == "deltazoo", f"{path}: not a deltazoo archive")
-        need(int(self.file.attrs["format_version"]) == 1, f"{path}: format version {self.file.attrs['format_version']}")
-        self.tensors = [Tensor(row) for row in self.file["tensors"][()]]
-        keys = [(t.name, t.dtype, t.shape, t.nbytes) for t in self.tensors]
+        self.path = os.fspath(path)
+        try:
+            self.file = h5py.File(self.path, "r")
+        except OSError as error:
+            reason = error.strerror if error.errno and error.strerror else "not an HDF5 file" if os.path.isfile(self.path) else "there is no such file"
+            raise Error(f"{self.path}: {reason}") from None
+        with about(self.path):
+            self._open()
+
+    def _open(self):
+        need(text(self.file.attrs.get("format", b"")) == "deltazoo", "not a deltazoo archive")
+        version = int(self.file.attrs["format_version"])
+        need(version == 1, f"format version {version}, and this reader knows version 1: a newer deltazoo.py is needed")
+        self.listed = [Tensor(row) for row in self.file["tensors"][()]]
+        keys = [(t.name, t.dtype, t.shape, t.nbytes) for t in self.listed]
         need(len(set(keys)) == len(keys), "/tensors lists a tensor twice")
         self._read_base()
         self.blobs = self.file["blobs/index"][()]
-        self.blob_cache = {}
+        self.blob_cache, self.row_cache, self.digested, self.model = {}, {}, set(), None
+
+    def close(self):
+        self.file.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
 
     def _read_base(self):
         rows = self.file["base/tensors"][()]
         tiles = self.file["base/tiles"][()]
-        need(all(int(r["tensor"]) < len(self.tensors) for r in rows), "/base/tensors: a row beyond /tensors")
-        self.base = [self.tensors[int(r["tensor"])] for r in rows]
-        need(len({t.name for t in self.base}) == len(self.base), "/base/tensors: a name occurs twice")
+        need(all(int(r["tensor"]) < len(self.listed) for r in rows), "/base/tensors: a row beyond /tensors")
+        self.base = [self.listed[int(r["tensor"])] for r in rows]
+        self.base_named = {t.name: t for t in self.base}
+        need(len(self.base_named) == len(self.base), "/base/tensors: a name occurs twice")
+        self.base_bare = {}
+        for t in self.base:
+            self.base_bare.setdefault(bare_name(t.name), []).append(t)
         self.base_digests, at = [], 0
         for row, tensor in zip(rows, self.base):
             need(int(row["first_tile"]) == at, f"/base/tensors: the first tile of {tensor.name} is not {at}")
@@ -727,18 +882,35 @@ class Archive:
             return (tensor.dtype == base.dtype or tensor.dtype in FLOATS and base.dtype in FLOATS) and tensor.ndim == base.ndim and tensor.shape[1:] == base.shape[1:]
 
         def only(bare):
-            found = [base for base in self.base if bare_name(base.name) == bare]
+            found = self.base_bare.get(bare, [])
             return found[0] if len(found) == 1 and fits(found[0]) else None
 
-        for base in self.base:
-            if base.name == tensor.name:
-                return base
+        if tensor.name in self.base_named:
+            return self.base_named[tensor.name]
         bare = bare_name(tensor.name)
-        names = [bare] + (EMBEDDINGS if bare in HEADS and not any(bare_name(base.name) == bare for base in self.base) else [])
+        names = [bare] + (EMBEDDINGS if bare in HEADS and bare not in self.base_bare else [])
         return next((base for base in map(only, names) if base), None)
 
+    @property
     def tasks(self):
+        """The tasks' names."""
         return sorted(self.file["tasks"])
+
+    def task(self, name):
+        """The numbers of a task: sparsity, bits, seed, gamma, trace_norm, source_bytes, ... (FORMAT.md, section 5)."""
+        group = self._group(name)
+        record = {key: value.item() for key, value in zip(RECORD.names, record_of(group))}
+        return {"recipe": text(group.attrs["recipe"]), **{k: v for k, v in record.items() if not k.endswith("_blob")}}
+
+    def tensors(self, task):
+        """A TensorInfo of each tensor of a task, in the order of its files."""
+        return [TensorInfo(r.tensor.name, r.tensor.dtype, r.tensor.shape, POLICIES[r.policy], r.tensor.nbytes, r.length,
+                           *((float(r.sparsity), r.bits, r.kept) if r.policy == ULTRADELTA else (0.0, 0, 0))) for r in self._rows(task) if r.policy != ABSENT]
+
+    def _group(self, task):
+        if task not in self.file["tasks"]:
+            raise Error(f"{self.path}: no task {task!r}; it has {', '.join(self.tasks)}")
+        return self.file["tasks"][task]
 
     def blob(self, number):
         if number not in self.blob_cache:
@@ -755,13 +927,14 @@ class Archive:
 
     def _rows(self, name):
         """The index of a task as checked Rows."""
-        need(name in self.file["tasks"], f"there is no task {name}")
-        group = self.file["tasks"][name]
-        payload = group["payload"]
+        if name in self.row_cache:
+            return self.row_cache[name]
+        group = self._group(name)
+        payload, record = group["payload"], record_of(group)
         rows, at, in_base, names = [], 0, set(), set()
         absent = False
         for number, values in enumerate(group["index"][()]):
-            row = Row(self, group, values, at)
+            row = Row(self, payload, record, values, at)
             need(row.tensor.name not in names, f"{name}: {row.tensor.name} occurs twice")
             names.add(row.tensor.name)
             need(row.policy == ABSENT or not absent, f"{name}: row {number} follows an absent tensor")
@@ -779,45 +952,153 @@ class Archive:
                 row.tied = rows[row.kept]
                 need(row.tied.policy in (LOSSLESS, ULTRADELTA, DROP, EQUAL), f"{name}: {row.tensor.name} is tied to a row of policy {row.tied.policy}")
                 need((row.tied.tensor.dtype, row.tied.tensor.shape) == (row.tensor.dtype, row.tensor.shape), f"{name}: {row.tensor.name} is tied to another kind")
+        self.row_cache[name] = rows
         return rows
 
-    def tensor_names(self, name):
-        return [row.tensor.name for row in self._rows(name) if row.policy != ABSENT]
+    def _row(self, task, name):
+        """The row that tells how a tensor is restored, and its own."""
+        for row in self._rows(task):
+            if row.tensor.name == name and row.policy != ABSENT:
+                return row.tied or row, row
+        raise Error(f"{self.path}: task {task} has no tensor {name!r}; tensors({task!r}) lists what it has")
 
-    # -- the base on disk
+    # -- the base
 
-    def open_base(self, path):
-        """The base's tensors as bytes, in the order of /base/tensors; every digest checked."""
-        model = Base(path).tensors
-        need(set(model) == {t.name for t in self.base}, f"{path}: its tensors are not the archive's base")
-        contents = []
-        for tensor, digests in zip(self.base, self.base_digests):
-            dtype, shape, raw = model[tensor.name]
-            need((dtype, shape, len(raw)) == (tensor.dtype, tensor.shape, tensor.nbytes), f"{path}: {tensor.name} has another dtype or shape")
-            for (begin, end), (hi, lo) in zip(tiling(tensor.count), digests):
-                digest = xxhash.xxh3_128_intdigest(raw[begin * tensor.size:end * tensor.size])
-                need(digest == hi << 64 | lo, f"{path}: {tensor.name}, element {begin} and on, is not the base's")
-            contents.append(raw)
-        return contents
+    def _digests(self, number, raw, where):
+        """The tensor's bytes are those of the base."""
+        tensor = self.base[number]
+        for (begin, end), (hi, lo) in zip(tiling(tensor.count), self.base_digests[number]):
+            digest = xxhash.xxh3_128_intdigest(raw[begin * tensor.size:end * tensor.size])
+            need(digest == hi << 64 | lo, f"{where}: {tensor.name}, element {begin} and on, is not the base's: another model than the archive was made from")
 
-    # -- tasks
+    def _open_base(self, base):
+        """A model whose tensors have the names, dtypes and shapes of the base's. The last one is remembered."""
+        if not isinstance(base, Base):
+            if self.model is not None and self.model.path == os.fspath(base):
+                return self.model
+            base = Base(base)
+        if base is not self.model:
+            wrong = [t.name for t in self.base if t.name not in base.tensors or base[t.name][:2] != (t.dtype, t.shape)]
+            wrong += [name for name in base.tensors if name not in self.base_named]
+            need(not wrong, f"{base.path}: not the base of this archive: {len(wrong)} tensors differ in name, dtype or shape, first {', '.join(wrong[:3])}")
+            self.model, self.digested = base, set()
+        return base
 
-    def restore_task(self, name, base_path):
-        """name -> (dtype, shape, bytes) of every tensor of the task."""
-        contents = self.open_base(base_path)
-        restored = {}
-        for row in self._rows(name):
-            if row.policy != ABSENT:
-                source = row.tied or row
-                raw = source.restore(contents[source.base_number] if source.base is not None else None)
-                need(len(raw) == row.tensor.nbytes, f"{name}: {row.tensor.name} has {len(raw)} bytes")
-                restored[row.tensor.name] = (row.tensor.dtype, row.tensor.shape, raw)
-        return restored
+    def _base_of(self, row, base):
+        """The bytes of the base's tensor of a row, None where it has none; `base` is a path, a Base, or the tensor itself."""
+        if row.base is None:
+            return None
+        if base is None:
+            raise Error(f"{row.tensor.name} needs the base's {row.base.name} ({row.base.dtype}, {list(row.base.shape)}): give base=, that tensor or a path")
+        if isinstance(base, (str, os.PathLike, Base)):
+            model = self._open_base(base)
+            raw = model[row.base.name][2]
+            if row.base_number not in self.digested:
+                self._digests(row.base_number, raw, model.path)
+                self.digested.add(row.base_number)
+            return raw
+        raw = bytes_of(base, row.base.dtype)
+        need(len(raw) == row.base.nbytes, f"base has {len(raw)} bytes, {row.base.name} ({row.base.dtype}, {list(row.base.shape)}) has {row.base.nbytes}")
+        self._digests(row.base_number, raw, "base")
+        return raw
+
+    # -- tensors
+
+    def restore_bytes(self, task, name, base=None):
+        """A tensor's bytes, a numpy array of u8. base: a path, a Base, or the base's tensor; not needed for what has none."""
+        row, wanted = self._row(task, name)
+        with about(f"{self.path}: task {task}"):
+            raw = row.restore(self._base_of(row, base))
+            need(len(raw) == wanted.tensor.nbytes, f"{name}: has {len(raw)} bytes")
+        return raw
+
+    def restore(self, task, name, base=None, framework="np"):
+        """A tensor as a numpy array (BF16 and F8 as the f32 of the same values, since numpy has no such types), or with framework="pt" a torch tensor."""
+        _, row = self._row(task, name)
+        return array_of(self.restore_bytes(task, name, base), row.tensor.dtype, row.tensor.shape, framework)
+
+    def delta_sparse(self, task, name):
+        """(positions in the flat tensor, ascending; f32 values) of what is not 0 in a lossy tensor's delta. No base is needed."""
+        row, _ = self._row(task, name)
+        if row.policy != ULTRADELTA:
+            raise Error(f"{self.path}: task {task}: {name} is {POLICIES[row.policy]}, not ultradelta: delta(..., base=...) gives the difference")
+        where, what = [np.zeros(0, np.int64)], [np.zeros(0, np.float32)]
+        with about(f"{self.path}: task {task}"):
+            for begin, _, positions, values in row.deltas():
+                positions = np.flatnonzero(values) if positions is None else positions[values != 0]
+                where.append(positions + begin)
+                what.append(values[values != 0])
+        return np.concatenate(where), np.concatenate(what)
+
+    def delta(self, task, name, base=None):
+        """What is added to the base, gamma and scale applied: a dense f32 array. A tensor that is not lossy needs `base`: its delta is the difference."""
+        row, wanted = self._row(task, name)
+        if row.policy == ULTRADELTA:
+            dense = np.zeros(wanted.tensor.count, np.float32)
+            positions, values = self.delta_sparse(task, name)
+            dense[positions] = values
+            return dense.reshape(wanted.tensor.shape)
+        if row.base is None or wanted.tensor.dtype not in FLOATS:
+            raise Error(f"{self.path}: task {task}: {name} has no delta ({wanted.tensor.dtype}, base {row.base.name if row.base else 'none'}): restore it")
+        dense = to_f32(self.restore_bytes(task, name, base).tobytes(), wanted.tensor.dtype).copy()
+        with about(f"{self.path}: task {task}"):
+            raw = self._base_of(row, base)
+        dense[:row.common] -= to_f32(raw[:row.common * row.base.size].tobytes(), row.base.dtype)
+        dense[row.common:] = 0
+        return dense.reshape(wanted.tensor.shape)
+
+    # -- models
+
+    def restore_model(self, task, base, out, force=False):
+        """Makes all files of a task's model in the directory `out`. Returns their paths in it; nothing is left of a restore that fails."""
+        self._rows(task)
+        with about(f"{self.path}: task {task}"):
+            files, base = self._files(task), self._open_base(base)
+        if os.path.isdir(out) and os.listdir(out) and not force:
+            raise Error(f"{out}: exists and is not empty (force=True, or --force, replaces its files)")
+        made, fresh = [], not os.path.exists(out)
+        try:
+            for path, kind, blob, size in files:
+                target = os.path.join(out, path)
+                os.makedirs(os.path.dirname(target), exist_ok=True)
+                made.append(target)
+                with builtins.open(target + ".partial", "wb") as file:
+                    file.write(blob)
+                    for raw in self._contents(task, path, kind, blob, size, base):
+                        file.write(raw)
+            for target in made:
+                os.replace(target + ".partial", target)
+        except BaseException:
+            for target in made:
+                with contextlib.suppress(OSError):
+                    os.remove(target + ".partial")
+            if fresh:
+                for folder, _, _ in os.walk(out, topdown=False):
+                    with contextlib.suppress(OSError):
+                        os.rmdir(folder)
+            raise
+        return [path for path, _, _, _ in files]
+
+    def _contents(self, task, path, kind, blob, size, base):
+        """What follows the blob in a file, tensor by tensor."""
+        if kind == 0:
+            need(len(blob) == size, f"{self.path}: task {task}: {path} has {len(blob)} bytes, not {size}")
+            return
+        entries, data = safetensors_header(blob, path)
+        need(data == len(blob), f"{self.path}: task {task}: the blob of {path} is not its header")
+        at = 0
+        for name, dtype, shape, begin, end in entries:
+            _, row = self._row(task, name)
+            need((row.tensor.dtype, row.tensor.shape, row.tensor.nbytes) == (dtype, shape, end - begin), f"{self.path}: {path} and the index disagree on {name}")
+            need(begin == at, f"{self.path}: task {task}: {path} has a gap before {name}")
+            yield self.restore_bytes(task, name, base)
+            at = end
+        need(data + at == size, f"{self.path}: task {task}: {path} has {data + at} bytes, not {size}")
 
     def _files(self, name):
         """[(path, kind, blob, size)], the paths checked."""
         files = []
-        listed = Cursor(self.blob(int(record_of(self.file["tasks"][name])["files_blob"])))
+        listed = Cursor(self.blob(int(record_of(self._group(name))["files_blob"])))
         while listed.at < len(listed.data):
             path = os.fsdecode(listed.text())
             need(path and not path.startswith("/") and ".." not in path.split("/"), f"{name}: path {path!r}")
@@ -846,53 +1127,6 @@ class Archive:
         index = {r.tensor.name: (r.tensor.dtype, r.tensor.shape, r.tensor.nbytes) for r in rows if r.policy != ABSENT}
         need(listed == index, f"{name}: the files' headers and the index disagree")
 
-    def restore_files(self, name, base_path):
-        """path -> bytes of every file of the task."""
-        return self._assemble(name, self.restore_task(name, base_path))
-
-    def _assemble(self, name, tensors):
-        files = {}
-        for path, kind, blob, size in self._files(name):
-            if kind == 0:
-                content = blob
-            else:
-                entries, data = safetensors_header(blob, path)
-                need(data == len(blob), f"{name}: the blob of {path} is not its header")
-                parts, at = [blob], 0
-                for tensor, dtype, shape, begin, end in entries:
-                    need(tensor in tensors, f"{name}: {path} has {tensor}, the index has not")
-                    need(tensors[tensor][:2] == (dtype, shape) and end - begin == len(tensors[tensor][2]), f"{name}: {path} and the index disagree on {tensor}")
-                    need(begin == at, f"{name}: {path} has a gap before {tensor}")
-                    parts.append(tensors[tensor][2])
-                    at = end
-                content = b"".join(parts)
-            need(len(content) == size, f"{name}: {path} has {len(content)} bytes, not {size}")
-            files[path] = content
-        return files
-
-    def check_original(self, name, base_path, original_path, restored):
-        """The writer did with the fine-tuned model what it says. Returns the numbers of exact and of lossy tensors."""
-        contents, original = self.open_base(base_path), Base(original_path).tensors
-        need(set(restored) == set(original), f"{original_path}: its tensors are not those of {name}")
-        exact = lossy = 0
-        for row in self._rows(name):
-            if row.policy == ABSENT:
-                continue
-            dtype, shape, raw = original[row.tensor.name]
-            need((dtype, shape) == restored[row.tensor.name][:2], f"{row.tensor.name}: another dtype or shape")
-            if row.policy in (LOSSLESS, EQUAL) or row.policy == TIED and row.tied.policy in (LOSSLESS, EQUAL):
-                need(restored[row.tensor.name][2] == raw.tobytes(), f"{row.tensor.name}: not the original's bytes")
-                exact += 1
-            elif row.policy == ULTRADELTA:
-                rest = row.common * row.tensor.size
-                need(restored[row.tensor.name][2][rest:] == raw[rest:].tobytes(), f"{row.tensor.name}: rows beyond the base's are not exact")
-                row.check_levels(contents[row.base_number], raw)
-                lossy += 1
-            elif row.policy == TIED:
-                need(raw.tobytes() == original[row.tied.tensor.name][2].tobytes(), f"{row.tensor.name}: tied to another tensor")
-                lossy += 1
-        return exact, lossy
-
     # -- structure
 
     def check(self):
@@ -904,7 +1138,7 @@ class Archive:
             self.blob(number)
         need(at == len(self.file["blobs/data"]), "/blobs/data is longer than its blobs")
         ntensors = nblocks = 0
-        for name in self.tasks():
+        for name in self.tasks:
             attributes = record_of(self.file["tasks"][name])
             need(xxhash.xxh64_intdigest(name.encode(), int(attributes["seed"])) == int(attributes["key"]), f"{name}: its key")
             need(float(attributes["gamma"]) <= 1, f"{name}: its gamma")
@@ -923,16 +1157,16 @@ class Archive:
             need(lossy == int(attributes["lossy_parameters"]), f"{name}: lossy_parameters is not {lossy}")
             need(kept == int(attributes["lossy_kept"]), f"{name}: lossy_kept is not {kept}")
             self._check_files(name, rows)
-        return len(self.tasks()), ntensors, nblocks
+        return len(self.tasks), ntensors, nblocks
 
 
 class Row:
     """One tensor of a task."""
 
-    def __init__(self, archive, group, values, offset):
-        need(int(values["tensor"]) < len(archive.tensors), "an index row beyond /tensors")
-        self.payload = group["payload"]
-        self.tensor = archive.tensors[int(values["tensor"])]
+    def __init__(self, archive, payload, record, values, offset):
+        need(int(values["tensor"]) < len(archive.listed), "an index row beyond /tensors")
+        self.payload = payload
+        self.tensor = archive.listed[int(values["tensor"])]
         self.base_number = int(values["base"])
         need(self.base_number == NONE or self.base_number < len(archive.base), f"{self.tensor.name}: a base row beyond /base/tensors")
         self.base = None if self.base_number == NONE else archive.base[self.base_number]
@@ -940,8 +1174,8 @@ class Row:
         self.offset, self.length, self.kept = offset, int(values["length"]), int(values["kept"])
         self.lo, self.step, self.scale = np.float32(values["lo"]), np.float32(values["step"]), np.float32(values["scale"])
         self.sparsity = np.float32(values["sparsity"])
-        self.gamma = np.float32(record_of(group)["gamma"])
-        self.key = xxhash.xxh64_intdigest(self.tensor.name.encode(), int(record_of(group)["key"]))
+        self.gamma = np.float32(record["gamma"])
+        self.key = xxhash.xxh64_intdigest(self.tensor.name.encode(), int(record["key"]))
         self.tied = None
         need(self.policy <= TIED, f"{self.tensor.name}: policy {self.policy}")
         need(self.base is not None or self.policy in (LOSSLESS, TIED), f"{self.tensor.name}: its policy needs a base")
@@ -1001,67 +1235,11 @@ class Row:
         need(kept == self.kept or self.policy == TIED, f"{self.tensor.name}: {kept} elements are kept, not {self.kept}")
         return kept
 
-    def check_levels(self, base, original):
-        """Kept are the elements and levels that the quota asks for."""
-        if self.common == 0:
-            return
-        delta = to_f32(original[:self.common * self.tensor.size].tobytes(), self.tensor.dtype) - \
-            to_f32(base[:self.common * self.base.size].tobytes(), self.base.dtype)
-        lo, hi = delta.min(), delta.max()
-        step = (hi - lo) / np.float32((1 << self.bits) - 1)
-        need((lo, step) == (self.lo, self.step), f"{self.tensor.name}: lo {self.lo} and step {self.step}, not {lo} and {step}")
-        levels = np.zeros(self.common, np.uint8) if step == 0 else np.rint((delta - lo) / step).astype(np.uint8)
-        members = np.bincount(levels, minlength=1 << self.bits).tolist()
-        zero = [self.lo + np.float32(g) * self.step == 0 for g in range(1 << self.bits)]
-        z = sum(n for n, is_zero in zip(members, zero) if is_zero) / self.common
-        tiles = []
+    def deltas(self):
+        """(begin, end, positions in the tile or None for all, f32 values) of each tile of a lossy tensor that has a base."""
+        kept = 0
         for k, ((begin, end, shared), body) in enumerate(zip(self.tiles(), self.bodies())):
-            if shared:
-                tiles.append((begin, end, self.tile_key(k), *kept_body(body, end - begin, self.bits, self.tile_key(k))))
-        quota = np.bincount(np.concatenate([t[4] for t in tiles]), minlength=1 << self.bits).tolist()
-
-        def quotas(sparsity):
-            pruned = max(0.0, (sparsity - z) / (1 - z)) if z < 1 else 0.0
-            return [0 if is_zero else n - round(n * pruned) for n, is_zero in zip(members, zero)]
-
-        # the writer's sparsity is an f64 that the index rounds to f32: any that rounds to it will do
-        half = float(np.spacing(self.sparsity)) / 2
-        least, most = quotas(float(self.sparsity) + half), quotas(float(self.sparsity) - half)
-        for g in range(1 << self.bits):
-            need(least[g] <= quota[g] <= most[g], f"{self.tensor.name}: {quota[g]} elements of level {g}, where {least[g]} to {most[g]} are due")
-        seen = [0] * (1 << self.bits)
-        for k, (begin, end, key, positions, found) in enumerate(tiles):
-            u = element_numbers(end - begin, key)
-            wanted = []
-            for g in range(1 << self.bits):
-                mine = np.flatnonzero(levels[begin:end] == g)
-                if len(mine):
-                    n, m, h = members[g], seen[g], len(mine)
-                    share = (quota[g] * (m + h) + n // 2) // n - (quota[g] * m + n // 2) // n
-                    wanted.append(mine[np.argsort(u[mine], kind="stable")[:share]])
-                    seen[g] += h
-            wanted = np.sort(np.concatenate(wanted))
-            need(np.array_equal(wanted, positions), f"{self.tensor.name}: tile {k} keeps {len(positions)} elements, others than the {len(wanted)} due")
-            need(np.array_equal(levels[begin:end][wanted], found), f"{self.tensor.name}: tile {k} has other levels")
-
-    def restore(self, base):
-        """The tensor's bytes. base: bytes of the whole base tensor, or None."""
-        try:
-            return self._restore(base)
-        except Damaged as error:
-            raise Damaged(f"{self.tensor.name}: {error}") from None
-
-    def _restore(self, base):
-        size, dtype = self.tensor.size, self.tensor.dtype
-        base_size = self.base.size if self.base is not None else 0
-        if self.policy in (DROP, EQUAL):
-            return convert(base[:self.common * base_size].tobytes(), self.base.dtype, dtype)
-        parts, kept = [], 0
-        for k, ((begin, end, shared), body) in enumerate(zip(self.tiles(), self.bodies())):
-            raw = base[begin * base_size:end * base_size].tobytes() if shared else None
-            mine = convert(raw, self.base.dtype, dtype) if shared else None
-            if self.policy == LOSSLESS or not shared:
-                parts.append(lossless_body(body, end - begin, dtype, mine))
+            if not shared:
                 continue
             positions, levels = kept_body(body, end - begin, self.bits, self.tile_key(k))
             kept += len(positions)
@@ -1069,90 +1247,121 @@ class Row:
                 if self.bits == 17 and len(positions):
                     rotated = np.zeros(end - begin, np.float32)
                     rotated[positions] = levels
-                    positions, levels = np.arange(end - begin), unrotate(rotated, self.tile_key(k))
-                q = levels.astype(np.float32)
-                delta = q if self.bits >= 16 else self.lo + q * self.step
-                delta = (self.gamma * self.scale) * delta
-                need(delta.dtype == np.float32, "not f32")
-                if dtype == "F64":
-                    value = (np.frombuffer(mine, "<f8")[positions] + delta.astype(np.float64)).tobytes()
-                else:
-                    value = from_f32(to_f32(raw, self.base.dtype)[positions] + delta, dtype)
-            elements = np.frombuffer(mine, UINTS[size]).copy()
-            elements[positions] = np.frombuffer(value, UINTS[size])
-            parts.append(elements.tobytes())
+                    positions, levels = None, unrotate(rotated, self.tile_key(k))
+                q = levels.astype(np.float32, copy=False)
+                values = (self.gamma * self.scale) * (q if self.bits >= 16 else self.lo + q * self.step)
+            need(values.dtype == np.float32, "not f32")
+            yield begin, end, positions, values
         need(kept == self.kept, f"{kept} elements are kept, not {self.kept}")
-        return b"".join(parts)
+
+    def restore(self, base):
+        """The tensor's bytes, an array of u8. base: bytes of the whole base tensor, or None."""
+        with about(self.tensor.name):
+            size, dtype = self.tensor.size, self.tensor.dtype
+            base_size = self.base.size if self.base is not None else 0
+            if self.policy in (DROP, EQUAL):
+                return np.frombuffer(convert(base[:self.common * base_size], self.base.dtype, dtype), np.uint8)
+            out = np.empty(self.tensor.count, UINTS[size])
+            for (begin, end, shared), body in zip(self.tiles(), self.bodies()):
+                mine = convert(base[begin * base_size:end * base_size], self.base.dtype, dtype) if shared else None
+                if self.policy == LOSSLESS or not shared:
+                    out[begin:end] = lossless_body(body, end - begin, dtype, mine)
+                else:
+                    out[begin:end] = np.frombuffer(mine, UINTS[size])
+            if self.policy == ULTRADELTA:
+                for begin, end, positions, values in self.deltas():
+                    self._add(out[begin:end], base[begin * base_size:end * base_size], slice(None) if positions is None else positions, values)
+            return out.view(np.uint8)
+
+    def _add(self, tile, raw, positions, values):
+        """Puts base + delta, rounded once, at the positions of a tile."""
+        with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+            if self.tensor.dtype == "F64":
+                tile[positions] = (tile.view("<f8")[positions] + values.astype(np.float64)).view("<u8")
+            else:
+                old = to_f32(np.frombuffer(raw, UINTS[self.base.size])[positions].tobytes(), self.base.dtype)
+                tile[positions] = np.frombuffer(from_f32(old + values, self.tensor.dtype), UINTS[self.tensor.size])
 
 
 # ------------------------------------------------------------------------------------------------------------------------------------ command line
 
 
-def first_difference(mine, theirs):
-    n = min(len(mine), len(theirs))
-    differ = np.flatnonzero(np.frombuffer(mine, np.uint8, n) != np.frombuffer(theirs, np.uint8, n))
-    return int(differ[0]) if len(differ) else n
+def open(path):
+    """Opens an archive; `with` closes it."""
+    return Archive(path)
 
 
-def compare(archive, task, tensors, directory):
-    """(None, or what differs first; tensors; files)"""
-    files = archive._assemble(task, tensors)
-    found = set()
-    for where, _, names in os.walk(directory):
-        found |= {os.path.relpath(os.path.join(where, name), directory) for name in names}
-    for path in sorted(found | set(files)):
-        if path not in found:
-            return f"{path}: not in {directory}", 0, 0
-        if path not in files:
-            return f"{path}: not in the archive", 0, 0
-        with open(os.path.join(directory, path), "rb") as file:
-            theirs = file.read()
-        mine = files[path]
-        if mine != theirs:
-            at = first_difference(mine, theirs)
-            inside = ""
-            if path.endswith(".safetensors"):
-                entries, data = safetensors_header(mine, path)
-                for name, dtype, _, begin, end in entries:
-                    if begin <= at - data < end:
-                        element = (at - data - begin) // SIZES.get(dtype, 1)
-                        size = SIZES.get(dtype, 1)
-                        where = data + begin + element * size
-                        inside = f", {name} element {element}: {mine[where:where + size][::-1].hex()} here, {theirs[where:where + size][::-1].hex()} there"
-            return f"{path}: differs from byte {at} on ({len(mine)} bytes here, {len(theirs)} there){inside}", 0, 0
-    return None, len(tensors), len(files)
+def size_text(nbytes):
+    for unit in ("B", "KB", "MB", "GB", "TB"):
+        if nbytes < 1000 or unit == "TB":
+            return f"{nbytes:.3g} {unit}"
+        nbytes /= 1000
 
 
-def main():
-    parser = argparse.ArgumentParser(description="reads deltazoo archives, independently of the C program")
-    parser.add_argument("archive")
-    parser.add_argument("--task")
-    parser.add_argument("--base")
-    parser.add_argument("--against", metavar="DIR")
-    parser.add_argument("--original", metavar="DIR")
-    parser.add_argument("--check", action="store_true")
-    options = parser.parse_args()
-    wants_task = options.against or options.original
-    if not (options.check or wants_task) or wants_task and not (options.task and options.base):
-        parser.error("--check, or --task, --base and one of --against and --original")
+def print_table(rows, right):
+    """Columns as wide as need be; those of `right` to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    for row in rows:
+        print("  ".join(cell.rjust(w) if k in right else cell.ljust(w) for k, (cell, w) in enumerate(zip(row, widths))).rstrip())
+
+
+def command_list(options):
+    with open(options.archive) as z:
+        rows = [["task", "recipe", "tensors", "bytes in", "payload", "sparsity", "gamma"]]
+        for name in z.tasks:
+            about_task, tensors = z.task(name), z.tensors(name)
+            rows.append([name, about_task["recipe"], str(len(tensors)), size_text(about_task["source_bytes"]), size_text(sum(t.stored_bytes for t in tensors)),
+                         f"{about_task['sparsity']:g}", f"{about_task['gamma']:.4f}"])
+        print_table(rows, (2, 3, 4, 5, 6))
+
+
+def command_show(options):
+    with open(options.archive) as z:
+        rows = [["tensor", "dtype", "shape", "policy", "sparsity", "bytes", "stored"]]
+        for t in z.tensors(options.task):
+            if fnmatch.fnmatchcase(t.name, options.tensor):
+                rows.append([t.name, t.dtype, "x".join(map(str, t.shape)) or "scalar", t.policy, f"{t.sparsity:g}" if t.policy == "ultradelta" else "",
+                             str(t.nbytes), str(t.stored_bytes)])
+        print_table(rows, (4, 5, 6))
+
+
+def command_restore(options):
+    with open(options.archive) as z:
+        files = z.restore_model(options.task, options.base, options.output, options.force)
+        print(f"{options.output}: task {options.task}, {len(z.tensors(options.task))} tensors in {len(files)} files")
+
+
+def command_check(options):
+    with open(options.archive) as z:
+        with about(z.path):
+            ntasks, ntensors, nblocks = z.check()
+        print(f"{z.path}: {ntasks} tasks, {ntensors} tensors, {nblocks} blocks: sound")
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(prog="deltazoo", description="Reads deltazoo archives.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name, run, help, task=False):
+        sub = commands.add_parser(name, help=help, description=help)
+        sub.set_defaults(run=run)
+        sub.add_argument("archive", metavar="ARCHIVE")
+        if task:
+            sub.add_argument("--task", "-t", required=True, metavar="NAME")
+        return sub
+
+    command("list", command_list, "the tasks of an archive")
+    command("show", command_show, "the tensors of a task", True).add_argument("--tensor", default="*", metavar="GLOB")
+    restore = command("restore", command_restore, "a task's model, all its files", True)
+    restore.add_argument("--base", "-b", required=True, metavar="PATH")
+    restore.add_argument("--output", "-o", required=True, metavar="DIR")
+    restore.add_argument("--force", action="store_true", help="replace files that DIR has")
+    command("check", command_check, "structure and checksums; no base is needed")
+    options = parser.parse_args(arguments)
     try:
-        archive = Archive(options.archive)
-        if options.check:
-            ntasks, ntensors, nblocks = archive.check()
-            print(f"sound: {ntasks} tasks, {ntensors} tensors, {nblocks} blocks")
-        if wants_task:
-            tensors = archive.restore_task(options.task, options.base)
-        if options.against:
-            difference, ntensors, nfiles = compare(archive, options.task, tensors, options.against)
-            if difference:
-                print(difference)
-                return 1
-            print(f"identical: {ntensors} tensors, {nfiles} files")
-        if options.original:
-            exact, lossy = archive.check_original(options.task, options.base, options.original, tensors)
-            print(f"faithful: {exact} exact tensors, {lossy} lossy")
-    except (Damaged, OSError, KeyError, ValueError) as error:
-        print(f"damaged: {error}")
+        options.run(options)
+    except (Error, OSError) as error:
+        print(f"deltazoo: error: {error}", file=sys.stderr)
         return 1
     return 0
 
