@@ -18,7 +18,7 @@ import numpy as np
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "src", "python"))
 import deltazoo
-from deltazoo import ABSENT, EQUAL, LOSSLESS, SIZES, TIED, ULTRADELTA, element_numbers, kept_body, need, safetensors_header, to_f32
+from deltazoo import ABSENT, EQUAL, LOSSLESS, SIZES, TIED, ULTRADELTA, element_numbers, kept_body, need, safetensors_header, to_f32, together
 
 
 def check_levels(row, base, original):
@@ -37,7 +37,7 @@ def check_levels(row, base, original):
     tiles = []
     for k, ((begin, end, shared), body) in enumerate(zip(row.tiles(), row.bodies())):
         if shared:
-            tiles.append((begin, end, row.tile_key(k), *kept_body(body, end - begin, row.bits, row.tile_key(k))))
+            tiles.append((begin, end, row.tile_key(k), *together([kept_body(body, end - begin, row.bits, row.tile_key(k))])[0]))
     quota = np.bincount(np.concatenate([t[4] for t in tiles]), minlength=1 << row.bits).tolist()
 
     def quotas(sparsity):
