@@ -910,7 +910,7 @@ class Archive:
         try:
             self.file = h5py.File(self.path, "r")
         except OSError as error:
-            reason = error.strerror if error.errno and error.strerror else "not an HDF5 file" if os.path.isfile(self.path) else "there is no such file"
+            reason = "there is no such file" if not os.path.exists(self.path) else "not an HDF5 file, or one that is damaged: " + str(error).split("(")[-1].rstrip(")")
             raise Error(f"{self.path}: {reason}") from None
         with about(self.path):
             self._open()
