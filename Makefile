@@ -218,6 +218,8 @@ install: all man
 	    'Cflags: -I$${prefix}/include' 'Libs: -L$${prefix}/lib -ldeltazoo' 'Libs.private: $(strip $(LIBS))' >$(DESTDIR)$(PREFIX)/lib/pkgconfig/deltazoo.pc
 	install -m 644 include/deltazoo.h $(DESTDIR)$(PREFIX)/include/
 	cp -r config jobs $(DESTDIR)$(PREFIX)/share/deltazoo/
+	install -d $(DESTDIR)$(PREFIX)/share/deltazoo/python
+	install -m 644 src/python/deltazoo.py src/python/pyproject.toml $(DESTDIR)$(PREFIX)/share/deltazoo/python/
 	install -d $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 	install -m 644 build/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1/
 	install -m 644 src/cli/completion.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/deltazoo

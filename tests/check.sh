@@ -53,6 +53,7 @@ if wants all; then
     for t in tests/mpi/*.sh tests/reader/test_*.sh tests/torch/test_*.sh tests/flips/test_*.sh tests/install/run.sh; do
         [ -e "$t" ] && suite "${t#tests/}" bash "$t"
     done
+    if [ "$FLAVOUR" = release ]; then suite transcript tests/transcript.sh; fi
     [ -x build/fault/deltazoo ] && suite crash "$PYTHON" tests/crash/run.py --quick
     for t in build/"$FLAVOUR"/fuzz/*; do # regressions and the useful part of the corpora
         if [ -x "$t" ] && [ -d "tests/broken/${t##*/}" ]; then suite "broken/${t##*/}" "$t" "tests/broken/${t##*/}"; fi

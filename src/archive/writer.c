@@ -58,15 +58,6 @@ static dz_rc write_table(hid_t at, const char *path, const char *name, const dz_
     return err->rc;
 }
 
-/* A type with a name of its own, which tables and attributes then refer to. Close with H5Tclose; negative on failure. */
-static hid_t commit_type(hid_t file, const char *path, const char *name, const dz_field *fields, dz_error *err) {
-    hid_t type = dz_schema_type(fields, 0), props = H5Pcreate(H5P_DATATYPE_CREATE);
-    H5Pset_obj_track_times(props, 0);
-    if (type < 0 || H5Tcommit2(file, name, type, H5P_DEFAULT, props, H5P_DEFAULT) < 0) dz_hdf5_fail(err, DZ_EFAIL, path, name);
-    if (props >= 0) H5Pclose(props);
-    return type;
-}
-
 /* A contiguous byte dataset; `bytes` NULL: space only, its offset in the file through `offset`. */
 static dz_rc write_bytes(hid_t at, const char *path, const char *name, const uint8_t *bytes, uint64_t len, uint64_t *offset,
                          dz_error *err) {
@@ -111,6 +102,17 @@ static void f64_attribute(hid_t at, const char *path, const char *name, double v
 }
 static void u32_attribute(hid_t at, const char *path, const char *name, uint32_t v, dz_error *err) {
     attribute(at, path, name, H5T_STD_U32LE, &v, err);
+}
+
+/* A type with a name of its own, which tables and attributes then refer to, and which tells what its fields mean. Close with H5Tclose;
+ * negative on failure. */
+static hid_t commit_type(hid_t file, const char *path, const char *name, const dz_field *fields, const char *meaning, dz_error *err) {
+    hid_t type = dz_schema_type(fields, 0), props = H5Pcreate(H5P_DATATYPE_CREATE);
+    H5Pset_obj_track_times(props, 0);
+    if (type < 0 || H5Tcommit2(file, name, type, H5P_DEFAULT, props, H5P_DEFAULT) < 0) dz_hdf5_fail(err, DZ_EFAIL, path, name);
+    if (err->rc == DZ_OK) text_attribute(type, path, "meaning", meaning, err);
+    if (props >= 0) H5Pclose(props);
+    return type;
 }
 
 /* A group whose attributes and links stay in its own object header, which HDF5 guards by a checksum. */
@@ -271,8 +273,8 @@ dz_rc dz_archive_layout(const char *path, dz_catalog *c, dz_error *err) {
     u32_attribute(file, path, "format_version", DZ_FORMAT_VERSION, err);
     text_attribute(file, path, "generator", c->generator, err);
     f64_attribute(file, path, "reference_trace_norm", c->trace_reference, err);
-    hid_t row_type = err->rc == DZ_OK ? commit_type(file, path, DZ_INDEX_TYPE, DZ_INDEX_FIELDS, err) : -1;
-    hid_t record_type = err->rc == DZ_OK ? commit_type(file, path, DZ_RECORD_TYPE, DZ_RECORD_FIELDS, err) : -1;
+    hid_t row_type = err->rc == DZ_OK ? commit_type(file, path, DZ_INDEX_TYPE, DZ_INDEX_FIELDS, DZ_INDEX_MEANING, err) : -1;
+    hid_t record_type = err->rc == DZ_OK ? commit_type(file, path, DZ_RECORD_TYPE, DZ_RECORD_FIELDS, DZ_RECORD_MEANING, err) : -1;
     if (err->rc == DZ_OK) write_shared(file, path, c, err);
     hid_t tasks = err->rc == DZ_OK ? make_group(file, "tasks", TASK_LINKS, 200) : -1;
     if (err->rc == DZ_OK && tasks < 0) dz_hdf5_fail(err, DZ_EFAIL, path, "tasks");

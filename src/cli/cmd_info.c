@@ -2,10 +2,11 @@
 
 #include "archive/reader.h"
 #include "cli/cli.h"
+#include "cli/plot.h"
 #include "cli/report.h"
 #include "pipeline/restore.h"
 
-static dz_rc print_info(const char *path, const char *name, int json, int names, dz_error *err) {
+static dz_rc print_info(const char *path, const char *name, const char *picture, int json, int names, dz_error *err) {
     dz_archive *a = NULL;
     const dz_task_entry *task = NULL;
     dz_buf warnings = {0};
@@ -13,6 +14,11 @@ static dz_rc print_info(const char *path, const char *name, int json, int names,
     if (name && dz_archive_task(a, name, &task, err) != DZ_OK) goto out;
     for (size_t t = 0; names && t < a->catalog->ntasks; t++) printf("%s\n", a->catalog->tasks[t].name);
     if (names) goto out;
+    if (picture && !task && a->catalog->ntasks == 0) {
+        dz_fail(err, DZ_EUSAGE, "%s: has no task that could be plotted", path);
+        goto out;
+    }
+    if (picture && dz_plot_task(a->catalog, task ? task : &a->catalog->tasks[0], picture, err) != DZ_OK) goto out;
     if (json) {
         dz_print_json(dz_info_json(a->catalog, task), NULL, err);
         goto lost;
@@ -39,16 +45,19 @@ out:
 }
 
 static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
-    const char *task = NULL, *args[1];
+    const char *task = NULL, *picture = NULL, *args[1];
     int json = 0, names = 0, helped = 0;
-    const dz_option options[] = {{"task", 't', DZ_OPTION_TEXT, &task, "NAME", "also this task's tensors and recipe"},
-                                 {"json", 0, DZ_OPTION_FLAG, &json, NULL, "for programs"},
-                                 {"names", 0, DZ_OPTION_FLAG, &names, NULL, "only the tasks' names, one a line"},
-                                 {NULL, 0, DZ_OPTION_FLAG, NULL, NULL, NULL}};
+    const dz_option options[] = {
+        {"task", 't', DZ_OPTION_TEXT, &task, "NAME", "also this task's tensors and recipe"},
+        {"json", 0, DZ_OPTION_FLAG, &json, NULL, "for programs"},
+        {"plot", 0, DZ_OPTION_TEXT, &picture, "FILE.svg", "draws bytes and expected error by layer, of the task or the first one"},
+        {"names", 0, DZ_OPTION_FLAG, &names, NULL, "only the tasks' names, one a line"},
+        {NULL, 0, DZ_OPTION_FLAG, NULL, NULL, NULL}};
     if (dz_parse_options(world, &DZ_CMD_INFO, argc, argv, options, args, 1, &helped, err) != DZ_OK || helped) return err->rc;
-    return dz_agree(world, world->rank == 0 ? print_info(args[0], task, json, names, err) : DZ_OK, err);
+    return dz_agree(world, world->rank == 0 ? print_info(args[0], task, picture, json, names, err) : DZ_OK, err);
 }
 
-const dz_command DZ_CMD_INFO = {"info", "ARCHIVE [--task NAME] [--json|--names]", "Tells what an archive holds.", run,
+const dz_command DZ_CMD_INFO = {"info", "ARCHIVE [--task NAME] [--json|--names] [--plot FILE.svg]", "Tells what an archive holds.", run,
                                 "deltazoo info zoo.h5\n"
-                                "deltazoo info zoo.h5 --task math --json"};
+                                "deltazoo info zoo.h5 --task math --json\n"
+                                "deltazoo info zoo.h5 --task math --plot math.svg"};

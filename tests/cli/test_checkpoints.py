@@ -9,7 +9,7 @@ import numpy as np
 from common import (EMBED, K, NORM, Q, ROOT, UP, SmallZoo, call, check, equal, good, hashes, info, read, refused, sha256, small_model, st_bytes, st_parse, to_dtype,
                     to_float, with_scratch, write)
 
-READER = os.path.join(ROOT, "tests", "reader", "deltazoo_reader.py")
+READER = os.path.join(ROOT, "tests", "reader", "check.py")
 HEAD = "lm_head.weight"
 COMPRESS = ["compress", "zoo.yaml", "-o", "a.h5", "-q"]
 

@@ -1,5 +1,5 @@
 #!/bin/bash
-# An independent reader (deltazoo_reader.py, written from FORMAT.md) decodes archives of many kinds and must get the very bytes that
+# An independent reader (src/python/deltazoo.py, written from FORMAT.md) decodes archives of many kinds and must get the very bytes that
 # `deltazoo restore` writes. DELTAZOO: the program, by default build/deltazoo.
 set -euo pipefail
 
@@ -29,7 +29,7 @@ steps() { # steps ZOO ARCHIVE [OPTION...]: compress, restore, read
     timeout 60 "$deltazoo" restore "$archive" --task task-1 --base "$zoo/base" -o "$archive.d" -q 2>&1 || return 1
     local original=(--original "$zoo/task-1")
     case "$*" in *method=*) original=() ;; esac # quotas of the other methods are their own
-    timeout 60 "$python" "$here/deltazoo_reader.py" "$archive" --check --task task-1 --base "$zoo/base" --against "$archive.d" "${original[@]}" 2>&1
+    timeout 60 "$python" "$here/check.py" "$archive" --check --task task-1 --base "$zoo/base" --against "$archive.d" "${original[@]}" 2>&1
 }
 
 run() { # run NAME ZOO [OPTION...]
@@ -79,7 +79,7 @@ run edge-dtypes-dense dtypes --recipe "$work/dtypes/recipe.yaml" --set sparsity=
 refuses() { # refuses NAME PATTERN COMMAND...: exit 1 and one line with the pattern
     local name=$1 pattern=$2 status=0 good=1
     shift 2
-    "$python" "$here/deltazoo_reader.py" "$@" >"$work/$name.log" 2>&1 || status=$?
+    "$python" "$here/check.py" "$@" >"$work/$name.log" 2>&1 || status=$?
     if [ "$status" = 1 ] && grep -q "$pattern" "$work/$name.log" && [ "$(wc -l <"$work/$name.log")" = 1 ]; then good=0; fi
     report "$name" "$good" "$work/$name.log"
 }
