@@ -23,6 +23,7 @@ CSTD := -std=c11 -D_GNU_SOURCE -fPIC -ffp-contract=off -fno-math-errno -fvisibil
 OPT_release := -O3 -g
 OPT_clang := -O2
 OPT_mpich := -O3 -g -Wno-stringop-overflow # its MPI_STATUSES_IGNORE is address 1
+OPT_serial := -O3 -g
 OPT_fault := -O2 -g -DDZ_FAULTS
 OPT_asan := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 LD_asan := -fsanitize=address,undefined
@@ -73,7 +74,7 @@ REPLAY := $(FUZZ:%=$(B)/fuzz/%)
 BENCH := $(patsubst tests/bench/%.c,$(B)/bench/%,$(wildcard tests/bench/bench_*.c))
 RECIPES := $(sort $(wildcard config/recipes/*.yaml))
 
-.PHONY: all deps demo check check-unit check-asan check-crash check-flips check-mpich mpich check-slurm check-all fuzz bench experiments man install format lint clean units
+.PHONY: all deps demo check check-unit check-asan check-crash check-flips check-mpich mpich serial check-slurm check-all fuzz bench experiments man install format lint clean units
 .SECONDARY:
 all: build/deltazoo build/libdeltazoo.so build/libdeltazoo.a
 
@@ -142,12 +143,12 @@ check: deps
 	@$(MAKE) --no-print-directory FLAVOUR=fault build/fault/deltazoo
 	@tests/check.sh
 
-# All of it: also SLURM, two hosts, MPICH (CI).
+# All of it: also SLURM, two hosts, MPICH, no MPI (CI).
 check-all:
-	@tests/deps.sh slurm mpich
-	@$(MAKE) --no-print-directory all units mpich
+	@tests/deps.sh slurm mpich serial
+	@$(MAKE) --no-print-directory all units mpich serial
 	@$(MAKE) --no-print-directory FLAVOUR=fault build/fault/deltazoo
-	@tests/check.sh all slurm mpich
+	@tests/check.sh all slurm mpich serial
 
 check-unit: units
 	@tests/check.sh unit
@@ -183,6 +184,8 @@ check-slurm:
 
 mpich:
 	@$(MAKE) --no-print-directory FLAVOUR=mpich MPICC=mpicc.mpich HDF5_NAME=hdf5-mpich build/mpich/deltazoo $(UNIT:$(B)/%=build/mpich/%)
+serial:
+	@$(MAKE) --no-print-directory SERIAL=1 FLAVOUR=serial build/serial/deltazoo
 check-mpich:
 	@tests/deps.sh mpich
 	@$(MAKE) --no-print-directory all mpich

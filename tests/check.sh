@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the tests: check.sh [SET]...: all (by default), unit, slurm, mpich. The last line reads "N passed, N failed".
+# Runs the tests: check.sh [SET]...: all (by default), unit, slurm, mpich, serial. The last line reads "N passed, N failed".
 set -uo pipefail
 . "$(dirname "$0")/env.sh"
 sets=" ${*:-all} "
@@ -66,6 +66,7 @@ if wants mpich; then
     units mpich mpich/
     suite mpich tests/mpich/run.sh
 fi
+if wants serial; then suite serial tests/serial/run.sh; fi
 if wants slurm; then
     suite slurm "$PYTHON" tests/slurm/run.py
     suite slurm/two_hosts tests/slurm/two_hosts.sh
