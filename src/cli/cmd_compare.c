@@ -48,7 +48,8 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
                                  {"quiet", 'q', DZ_OPTION_FLAG, &quiet, NULL, "no progress"},
                                  {NULL, 0, DZ_OPTION_FLAG, NULL, NULL, NULL}};
     if (dz_parse_options(world, &DZ_CMD_COMPARE, argc, argv, options, args, 1, &helped, err) != DZ_OK || helped) return err->rc;
-    if (!task || !base || !finetuned) return dz_fail(err, DZ_EUSAGE, "compare: --task NAME, --base PATH and --finetuned PATH are needed");
+    if (!task || !base || !finetuned)
+        return dz_fail(err, DZ_EUSAGE, "compare: --task NAME, --base PATH and --finetuned PATH are needed (deltazoo compare --help)");
     dz_rc rc = dz_compare(world, args[0], task, base, finetuned, quiet, &r, err);
     if (rc == DZ_OK && world->rank == 0 && json) {
         json_t *list = json_array();

@@ -66,7 +66,7 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
     dz_rc rc = dz_parse_options(world, &DZ_CMD_COMPRESS, argc, argv, options, args, 1, &helped, err);
     if (rc != DZ_OK || helped) goto out;
     if (!opt.archive) {
-        rc = dz_fail(err, DZ_EUSAGE, "compress: -o ARCHIVE is needed");
+        rc = dz_fail(err, DZ_EUSAGE, "compress: -o ARCHIVE is needed (deltazoo compress --help)");
         goto out;
     }
     if (opt.force && (opt.append || opt.replace || opt.skip_existing)) {

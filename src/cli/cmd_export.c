@@ -21,7 +21,7 @@ static dz_rc run_export(const dz_world *world, int argc, char **argv, dz_error *
                                  {"quiet", 'q', DZ_OPTION_FLAG, &opt.quiet, NULL, "no progress"},
                                  {NULL, 0, DZ_OPTION_FLAG, NULL, NULL, NULL}};
     if (dz_parse_options(world, &DZ_CMD_EXPORT, argc, argv, options, args, 1, &helped, err) != DZ_OK || helped) return err->rc;
-    if (!opt.task || !opt.out) return dz_fail(err, DZ_EUSAGE, "export: --task NAME and -o FILE are needed");
+    if (!opt.task || !opt.out) return dz_fail(err, DZ_EUSAGE, "export: --task NAME and -o FILE are needed (deltazoo export --help)");
     for (int i = 0; i < 3; i++) {
         if (strcmp(format, formats[i]) != 0) continue;
         opt.format = (dz_export_format)i;
@@ -51,7 +51,7 @@ static dz_rc run_import(const dz_world *world, int argc, char **argv, dz_error *
                                  {"quiet", 'q', DZ_OPTION_FLAG, &opt.quiet, NULL, "no progress"},
                                  {NULL, 0, DZ_OPTION_FLAG, NULL, NULL, NULL}};
     if (dz_parse_options(world, &DZ_CMD_IMPORT, argc, argv, options, args, 1, &helped, err) != DZ_OK || helped) return err->rc;
-    if (!opt.base || !opt.out) return dz_fail(err, DZ_EUSAGE, "import: --base PATH and -o DIR are needed");
+    if (!opt.base || !opt.out) return dz_fail(err, DZ_EUSAGE, "import: --base PATH and -o DIR are needed (deltazoo import --help)");
     opt.vector = args[0];
     dz_rc rc = dz_import(world, &opt, &r, err);
     if (rc == DZ_OK && world->rank == 0) {

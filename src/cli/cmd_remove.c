@@ -25,7 +25,7 @@ static dz_rc run_remove(const dz_world *world, int argc, char **argv, dz_error *
     dz_rc rc = dz_parse_options(world, &DZ_CMD_REMOVE, argc, argv, options, args, 1, &helped, err);
     if (rc != DZ_OK || helped) goto out;
     if (tasks.n == 0) {
-        rc = dz_fail(err, DZ_EUSAGE, "remove: --task NAME is needed");
+        rc = dz_fail(err, DZ_EUSAGE, "remove: --task NAME is needed (deltazoo remove --help)");
         goto out;
     }
     opt = (dz_rewrite_options){.archive = args[0], .out = args[0], .leave = tasks.values, .nleave = tasks.n};

@@ -17,7 +17,7 @@ static dz_rc take_weights(const dz_option_list *list, char ***names, double **we
         char *end = NULL;
         (*weights)[t] = equals ? strtod(equals + 1, &end) : 1;
         if (equals && (end == equals + 1 || *end || !isfinite((*weights)[t])))
-            dz_fail(err, DZ_EUSAGE, "restore: --task %s: '%s' is not a weight", list->values[t], equals + 1);
+            dz_fail(err, DZ_EUSAGE, "restore: --task %s: '%s' is not a weight (a number: math=0.6)", list->values[t], equals + 1);
         else
             (*names)[t] = dz_strndup(list->values[t], equals ? (size_t)(equals - list->values[t]) : strlen(list->values[t]), err);
     }
@@ -59,7 +59,7 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
     }
     dz_rc rc = DZ_OK;
     if (tasks.n == 0 || !opt.base || !opt.out) {
-        rc = dz_fail(err, DZ_EUSAGE, "restore: --task NAME, --base PATH and -o DIR are needed");
+        rc = dz_fail(err, DZ_EUSAGE, "restore: --task NAME, --base PATH and -o DIR are needed (deltazoo restore --help)");
         goto out;
     }
     if (opt.tensors && opt.max_shard) {

@@ -57,7 +57,7 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
     dz_rc rc = dz_parse_options(world, &DZ_CMD_SCAN, argc, argv, options, args, 1, &helped, err);
     if (rc != DZ_OK || helped) goto out;
     if (!opt.out) {
-        rc = dz_fail(err, DZ_EUSAGE, "scan: -o ZOO.yaml is needed");
+        rc = dz_fail(err, DZ_EUSAGE, "scan: -o ZOO.yaml is needed (deltazoo scan --help)");
         goto out;
     }
     opt.dir = args[0];

@@ -45,7 +45,7 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
         {NULL, 0, DZ_OPTION_FLAG, NULL, NULL, NULL}};
     if (dz_parse_options(world, &DZ_CMD_SYNTH, argc, argv, options, NULL, 0, &helped, err) != DZ_OK || helped) return err->rc;
     if (choose_types(dtype, tails, &opt, err) != DZ_OK) return err->rc;
-    if (!opt.out_dir) return dz_fail(err, DZ_EUSAGE, "synth: -o DIR is needed");
+    if (!opt.out_dir) return dz_fail(err, DZ_EUSAGE, "synth: -o DIR is needed (deltazoo synth --help)");
     dz_synth_layout *layout = NULL;
     dz_progress progress;
     double begun = dz_now();

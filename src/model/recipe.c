@@ -196,10 +196,14 @@ static void apply_sets(dz_recipe *r, const dz_recipe_request *request, dz_error 
         for (int k = 0; eq && k < K_DETECT; k++) {
             if (strlen(KEYS[k]) == (size_t)(eq - text) && strncmp(KEYS[k], text, (size_t)(eq - text)) == 0) key = k;
         }
-        if (key < 0)
-            dz_fail_more(err, DZ_EUSAGE, "--set %s: %s", text, eq ? "unknown key" : "KEY=VALUE is wanted");
-        else
+        if (key < 0) {
+            char known[300] = "KEY=VALUE is wanted; the keys are";
+            for (int k = 0; k < K_DETECT; k++)
+                snprintf(known + strlen(known), sizeof known - strlen(known), "%s %s", k ? "," : "", KEYS[k]);
+            dz_fail_more(err, DZ_EUSAGE, "--set %s: %s%s", text, eq ? "unknown key: " : "", known);
+        } else {
             set_key("--set", r, key, eq + 1, err);
+        }
     }
 }
 

@@ -51,7 +51,10 @@ dz_rc dz_agree_on_base(const dz_world *world, const dz_archive *a, const char *b
                 snprintf(names + strlen(names), sizeof names - strlen(names), "%s'%s'", n > 1 ? ", " : "",
                          c->tensors[c->base[i].tensor].name);
         }
-        if (n) rc = dz_fail(err, DZ_EFAIL, "%s: not the base of this archive: %zu tensors differ, the first are %s", base_path, n, names);
+        if (n)
+            rc = dz_fail(err, DZ_EFAIL,
+                         "%s: not the base of this archive (the `base` of its manifest): %zu tensors differ, the first are %s", base_path,
+                         n, names);
     }
     free(any);
     return rc;
@@ -236,7 +239,8 @@ static dz_rc plan_some_tensors(restore *r, dz_error *err) {
         if (row->policy != DZ_POLICY_ABSENT && fnmatch(r->opt->tensors, c->tensors[row->tensor].name, 0) == 0) rows[n++] = (uint32_t)i;
     }
     if (rows && n == 0)
-        dz_fail(err, DZ_EUSAGE, "%s: task '%s' has no tensor that matches '%s'", r->archive->path, r->task->name, r->opt->tensors);
+        dz_fail(err, DZ_EUSAGE, "%s: task '%s' has no tensor that matches '%s' (deltazoo info --task lists them)", r->archive->path,
+                r->task->name, r->opt->tensors);
     else if (rows)
         add_rows(r, "model.safetensors", rows, n, err);
     free(rows);

@@ -153,6 +153,14 @@ def test_wrong_base_at_verify_is_no_damage_of_the_archive(folder, zoo):
 
 
 @with_archive
+def test_quite_another_base_at_verify_is_no_damage_of_the_archive(folder, zoo):
+    zoo.put("base", zoo.tasks["two"])  # exact tensors do not decode with it
+    for ranks in (1, 3):
+        r = run(VERIFY + ["--base", "base"], ranks, cwd=folder)
+        check(r.code == 1 and "not the base of this archive" in r.err and "damage" not in r.err, f"a sound archive is called damaged: {r}")
+
+
+@with_archive
 def test_base_does_not_exist(folder, zoo):
     refused(folder, ["restore", "a.h5", "--task", "one", "--base", "nowhere", "-o", "r"], 1, "nowhere")
 
