@@ -43,7 +43,7 @@ typedef struct dz_index_row {
     float sparsity;          /* lossy: share of the elements to be dropped */
 } dz_index_row;
 
-/* What the task's directory held. On disk a blob in JSON; `files_blob` is its row. */
+/* What the task's directory held. On disk a blob of its own (files.c). */
 enum { DZ_FILE_SIDE = 0, DZ_FILE_SAFETENSORS = 1 /* blob: its header, length prefix included */ };
 typedef struct dz_file_row {
     char *path;
