@@ -1,10 +1,13 @@
 #include "codec/golomb.h"
 
+/* Gaps of mean m, geometric, take k + 1 / (1 - exp(-x)) bits, x = 2^k / m. A further bit is worth it when exp(-x) > (sqrt(5) - 1) / 2: m
+ * beyond this many times 2^k. */
+#define SWITCH 2.078
+
 unsigned dz_rice_parameter(size_t count, size_t kept) {
     unsigned k = 0;
     if (kept == 0) return 0;
-    size_t mean = count / kept * 693 / 1000;
-    while (k < 31 && ((size_t)2 << k) <= mean) k++;
+    while (k < 31 && (double)count > SWITCH * (double)kept * (double)((size_t)1 << k)) k++;
     return k;
 }
 

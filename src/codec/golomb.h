@@ -5,7 +5,7 @@
 
 #include "base/mem.h"
 
-/* k for `kept` of `count` positions: the power of two nearest below ln 2 times the mean gap, at least 0. */
+/* The k that codes `kept` of `count` positions, drawn at random, in the fewest bits. */
 unsigned dz_rice_parameter(size_t count, size_t kept);
 
 /* With `mark` (may be NULL), one bit of each position follows its gap. */
