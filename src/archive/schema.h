@@ -32,12 +32,11 @@ extern const dz_field DZ_TENSOR_FIELDS[], DZ_BASE_FIELDS[], DZ_TILE_FIELDS[], DZ
 
 /* Their attribute "meaning", for who looks at an archive with HDF5's tools. */
 #define DZ_INDEX_MEANING                                                                                                                   \
-    "tensor: row of /tensors; base: row of /base/tensors; length: bytes of payload, row after row; kept: elements, of a tied tensor the "  \
-    "row it "                                                                                                                              \
-    "is tied to; level q adds gamma * scale * (lo + q * step) to the base; sparsity: share dropped"
+    "tensor: row of /tensors; base: row of /base/tensors; length: bytes of payload, row after row; kept: elements, of a tied tensor "      \
+    "the row it is tied to; level q adds gamma * scale * (lo + q * step) to the base; sparsity: share dropped"
 #define DZ_RECORD_MEANING                                                                                                                  \
-    "*_blob: row of /blobs/index; gamma: factor of all deltas; trace_norm: of the delta before gamma, its error one sigma; lossy_*: of "   \
-    "ultradelta tensors; key: XXH64 of the task's name, its seed the seed"
+    "*_blob: row of /blobs/index; gamma: factor of all deltas; trace_norm: of the delta before gamma, its error one sigma; "               \
+    "lossy_*: of ultradelta tensors; key: XXH64 of the task's name, its seed the seed"
 
 /* The packed compound type of a table whose open text field has `width` bytes; its size. Close with H5Tclose. Negative on failure. */
 hid_t dz_schema_type(const dz_field *fields, size_t width);

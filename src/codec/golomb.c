@@ -1,13 +1,13 @@
 #include "codec/golomb.h"
 
-/* Gaps of mean m, geometric, take k + 1 / (1 - exp(-x)) bits, x = 2^k / m. A further bit is worth it when exp(-x) > (sqrt(5) - 1) / 2: m
- * beyond this many times 2^k. */
-#define SWITCH 2.078
+/* Of gaps whose places are each free with chance q, k + 1 / (1 - q^(2^k)) bits are wanted. With y = q^(2^k), one more k is worth it as long
+ * as y^2 + y > 1. */
+#define GOLDEN 0.6180339887498949
 
 unsigned dz_rice_parameter(size_t count, size_t kept) {
     unsigned k = 0;
     if (kept == 0) return 0;
-    while (k < 31 && (double)count > SWITCH * (double)kept * (double)((size_t)1 << k)) k++;
+    for (double y = 1 - (double)kept / (double)count; k < 31 && y > GOLDEN; y *= y) k++;
     return k;
 }
 

@@ -3,12 +3,9 @@
 # Python reader and (through export) h5dump give the same tensor's first values. The last line reads "N passed, N failed".
 set -uo pipefail
 . "$(dirname "$0")/../env.sh"
-passed=0 failed=0
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
-result() {
-    if [ "$2" -eq 0 ]; then passed=$((passed + 1)); else failed=$((failed + 1)); echo "FAIL $1"; fi
-}
+. tests/tally.sh
 
 make --no-print-directory install DESTDIR="$dir/root" PREFIX=/opt/deltazoo >"$dir/log" 2>&1 || { cat "$dir/log"; echo "0 passed, 1 failed"; exit 1; }
 tree=$dir/root/opt/deltazoo
@@ -73,5 +70,4 @@ if command -v man >/dev/null; then
     man -l "$tree/share/man/man1/deltazoo.1" >"$dir/page" 2>"$dir/err" && grep -q 'deltazoo-compress' "$dir/page" && [ ! -s "$dir/err" ]
     result "man renders the installed page" $?
 fi
-echo "$passed passed, $failed failed"
-[ "$failed" -eq 0 ]
+tally

@@ -4,10 +4,7 @@ set -uo pipefail
 . "$(dirname "$0")/../env.sh"
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
-passed=0 failed=0
-result() { # name, status
-    if [ "$2" -eq 0 ]; then passed=$((passed + 1)); echo "ok $1"; else failed=$((failed + 1)); echo "FAIL $1"; fi
-}
+. tests/tally.sh
 "$DELTAZOO" synth -q --shape vit-b-32 --layers 1 --tasks 2 --dtype f16 --seed 5 -o "$dir/zoo" >/dev/null
 
 same_for_ranks() {
@@ -74,5 +71,4 @@ exec 9>&-
 result "a lock file that a killed job has left is no obstacle" $?
 ZOO=$dir/zoo/zoo.yaml ARCHIVE=$dir/job.h5 RANKS=2 bash jobs/compress.sbatch >/dev/null 2>&1 && [ -s "$dir/job.json" ]
 result "jobs/compress.sbatch runs as a plain script" $?
-echo "$passed passed, $failed failed"
-[ "$failed" -eq 0 ]
+tally

@@ -5,10 +5,7 @@ set -uo pipefail
 mpich=build/mpich/deltazoo
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
-passed=0 failed=0
-result() { # name, status
-    if [ "$2" -eq 0 ]; then passed=$((passed + 1)); echo "ok $1"; else failed=$((failed + 1)); echo "FAIL $1"; cat "$dir/log"; fi
-}
+. tests/tally.sh
 ldd $mpich >"$dir/log" && grep -q libmpich "$dir/log" && ! grep -qE 'libmpi\.so|libhdf5_openmpi' "$dir/log"
 result "is linked with MPICH alone" $?
 "$DELTAZOO" synth -q --shape tiny --tasks 3 -o "$dir/zoo" >/dev/null
@@ -26,5 +23,4 @@ result "restores the same files" $?
 mpirun.mpich -n 3 $mpich compress -q "$dir/none.yaml" -o "$dir/b.h5" >"$dir/log" 2>&1
 [ $? -eq 2 ] && [ "$(grep -c '^deltazoo: error: ' "$dir/log")" -eq 1 ]
 result "a refusal is one line and exit code 2" $?
-echo "$passed passed, $failed failed"
-[ $failed -eq 0 ]
+tally

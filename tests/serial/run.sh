@@ -5,10 +5,7 @@ set -uo pipefail
 serial=build/serial/deltazoo
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
-passed=0 failed=0
-result() { # name, status
-    if [ "$2" -eq 0 ]; then passed=$((passed + 1)); echo "ok $1"; else failed=$((failed + 1)); echo "FAIL $1"; cat "$dir/log"; fi
-}
+. tests/tally.sh
 ldd $serial >"$dir/log" && grep -q libhdf5_serial "$dir/log" && ! grep -qE 'libmpi|libhdf5_(openmpi|mpich)' "$dir/log"
 result "is linked without MPI" $?
 "$DELTAZOO" synth -q --shape tiny --tasks 2 -o "$dir/zoo" >/dev/null
@@ -20,5 +17,4 @@ $serial restore -q "$dir/right.h5" --task task-2 --base "$dir/zoo/base" -o "$dir
 result "restores the same files" $?
 $serial compress -q "$dir/zoo/zoo.yaml" -o "$dir/a.h5" >"$dir/log" 2>&1 && cmp -s "$dir/a.h5" "$dir/right.h5"
 result "makes the same archive" $?
-echo "$passed passed, $failed failed"
-[ $failed -eq 0 ]
+tally

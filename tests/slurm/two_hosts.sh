@@ -11,10 +11,7 @@ fi
 dir=$(mktemp -d)
 a=dza$$ b=dzb$$ net=10.213.$((RANDOM % 250))
 export DZ_TWO_HOSTS=$dir DZ_JOURNAL_AFTER=0
-passed=0 failed=0
-result() { # name, status
-    if [ "$2" -eq 0 ]; then passed=$((passed + 1)); echo "ok $1"; else failed=$((failed + 1)); echo "FAIL $1"; sed 's/^/    /' "$dir/log"; fi
-}
+. tests/tally.sh
 ours() { # pids of what this script has started on the hosts, by a word of their environment
     grep -lzsx "DZ_TWO_HOSTS=$dir" /proc/[0-9]*/environ | cut -d/ -f3 | while read -r pid; do
         case $(ps -o comm= -p "$pid") in deltazoo | orted | mpirun | orterun) echo "$pid" ;; esac
@@ -89,5 +86,4 @@ rm "$dir/slow"
 job 1
 [ $? -eq 0 ] && cmp -s "$dir/two.h5" "$dir/right.h5" && grep -q 'went on where an earlier run' "$dir/log" && [ ! -e "$dir/two.h5.journal" ]
 result "with the cable in place the same command goes on" $?
-echo "$passed passed, $failed failed"
-[ $failed -eq 0 ]
+tally

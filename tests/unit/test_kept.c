@@ -8,6 +8,7 @@
 #include <cmocka.h>
 
 #include "base/log.h"
+#include "codec/golomb.h"
 #include "codec/kept.h"
 
 typedef struct tile {
@@ -148,6 +149,29 @@ static void test_seeded_positions_cost_little_over_the_entropy_of_the_levels(voi
     }
 }
 
+/* Of positions drawn at random: no other parameter codes them in fewer bytes, but for chance near where two are as good. */
+static void test_the_rice_parameter_is_the_best(void **state) {
+    (void)state;
+    const size_t count = (size_t)1 << 20;
+    uint32_t *positions = malloc(count * sizeof *positions);
+    for (double p = 0.3; p > 0.0002; p *= 0.87) {
+        dz_error err = {0};
+        size_t n = 0, bytes[32] = {0};
+        for (size_t i = 0; i < count; i++) {
+            if ((double)(dz_u64_at(7, i) >> 11) < p * 0x1p53) positions[n++] = (uint32_t)i;
+        }
+        unsigned k = dz_rice_parameter(count, n);
+        for (unsigned other = k ? k - 1 : 0; other <= k + 1; other++) {
+            dz_buf body = {0};
+            assert_int_equal(dz_rice_encode(&body, positions, NULL, n, other, &err), DZ_OK);
+            bytes[other] = body.len;
+            dz_buf_free(&body);
+        }
+        for (unsigned other = k ? k - 1 : 0; other <= k + 1; other++) assert_true((double)bytes[k] <= 1.005 * (double)bytes[other]);
+    }
+    free(positions);
+}
+
 /* The caller's checksum guards content; here: no crash and no write out of bounds, whatever the bytes. */
 static void test_damaged_blocks_never_crash(void **state) {
     (void)state;
@@ -209,6 +233,7 @@ int main(void) {
         cmocka_unit_test(test_small_tiles_keep_the_smallest_hashes_of_each_level),
         cmocka_unit_test(test_large_tiles_keep_every_quota),
         cmocka_unit_test(test_seeded_positions_cost_little_over_the_entropy_of_the_levels),
+        cmocka_unit_test(test_the_rice_parameter_is_the_best),
         cmocka_unit_test(test_damaged_blocks_never_crash),
         cmocka_unit_test(test_select_and_code_speed_is_told),
     };
