@@ -57,8 +57,7 @@ dz_quality dz_row_quality(const dz_catalog *c, const dz_task_entry *task, const 
     dz_tensor t = dz_tensor_of_row(&c->tensors[row->tensor]), b = dz_tensor_of_row(&c->tensors[c->base[row->base].tensor]);
     double common = (double)(t.count < b.count ? t.count : b.count), density = common > 0 ? (double)row->kept / common : 0;
     double scale = (double)task->gamma * (double)row->scale, columns = columns_of(c, row);
-    if (row->bits == DZ_BITS_SIGNS)
-        return dz_quality_signs(density, scale * dz_gauss_mean(dz_gauss_threshold(1 - (double)row->sparsity)), columns);
+    if (row->bits == DZ_BITS_SIGNS) return dz_quality_signs(density, scale * dz_gauss_mean(1 - (double)row->sparsity), columns);
     if (row->bits == 1 && density == 1) return dz_quality_signs(1, scale * DZ_QUALITY_MEAN_GAIN, columns); /* every sign: bitdelta */
     return dz_quality_sampled(density, scale, columns);
 }

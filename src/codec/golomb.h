@@ -8,11 +8,9 @@
 /* The k that codes `kept` of `count` positions, drawn at random, in the fewest bits. */
 unsigned dz_rice_parameter(size_t count, size_t kept);
 
-/* With `mark` (may be NULL), one bit of each position follows its gap. */
-dz_rc dz_rice_encode(dz_buf *out, const uint32_t *positions, const uint8_t *mark, size_t n, unsigned parameter, dz_error *err);
+dz_rc dz_rice_encode(dz_buf *out, const uint32_t *positions, size_t n, unsigned parameter, dz_error *err);
 
-/* DZ_EDAMAGE when the bits do not hold `n` ascending positions below `count` (and their marks, where `mark` is given). */
-dz_rc dz_rice_decode(uint32_t *positions, uint8_t *mark, size_t n, unsigned parameter, size_t count, const uint8_t *bytes, size_t nbytes,
-                     dz_error *err);
+/* DZ_EDAMAGE when the bits do not hold `n` ascending positions below `count`. */
+dz_rc dz_rice_decode(uint32_t *positions, size_t n, unsigned parameter, size_t count, const uint8_t *bytes, size_t nbytes, dz_error *err);
 
 #endif

@@ -226,7 +226,7 @@ static dz_rc encode_golomb(dz_buf *out, const dz_select_input *in, const dz_sele
     dz_buf gaps = {0}, levels = {0};
     if (list_kept(&kept, s, err) != DZ_OK) goto out;
     unsigned parameter = dz_rice_parameter(in->count, kept.count);
-    if (dz_rice_encode(&gaps, kept.index, NULL, kept.count, parameter, err) != DZ_OK) goto out;
+    if (dz_rice_encode(&gaps, kept.index, kept.count, parameter, err) != DZ_OK) goto out;
     if (dz_rans_encode(&levels, kept.level, kept.count, err) != DZ_OK) goto out;
     uint8_t head[2] = {DZ_KEPT_GOLOMB, (uint8_t)parameter};
     dz_buf_put(out, head, sizeof head, err);
@@ -338,7 +338,7 @@ static dz_rc decode_golomb(dz_kept *kept, dz_view *view, size_t count, unsigned 
     const uint8_t *gaps = dz_view_bytes(view, gaps_len);
     if (!gaps || n > count || parameter > 31) return dz_fail(err, DZ_EDAMAGE, "a Golomb block's head is not sound");
     if (dz_kept_reserve(kept, (size_t)n, err) != DZ_OK) return err->rc;
-    if (dz_rice_decode(kept->index, NULL, (size_t)n, parameter, count, gaps, (size_t)gaps_len, err) != DZ_OK) return err->rc;
+    if (dz_rice_decode(kept->index, (size_t)n, parameter, count, gaps, (size_t)gaps_len, err) != DZ_OK) return err->rc;
     size_t rest = view->len - view->pos;
     if (dz_rans_decode(kept->level, (size_t)n, dz_view_bytes(view, rest), rest, err) != DZ_OK) return err->rc;
     for (size_t i = 0; i < n; i++) {

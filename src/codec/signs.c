@@ -3,7 +3,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-#include "codec/golomb.h"
+#include "codec/bits.h"
 #include "numeric/rotate.h"
 
 /* A standard deviation as a number e: 2^((e - BIAS) / 16), 0 for none. */
@@ -37,72 +37,129 @@ static double std_from_zero(const float *x, size_t n) {
     return n ? sqrt(dz_lanes_total(sum) / (double)n) : 0;
 }
 
-static void take_block(dz_kept *kept, const float *x, size_t first, size_t end, float limit, uint64_t signs[2]) {
-    for (size_t i = first; i < end; i++) {
-        if (!(x[i] > limit || x[i] < -limit)) continue;
-        unsigned positive = x[i] > 0;
-        kept->index[kept->count] = (uint32_t)i;
-        kept->level[kept->count++] = (uint8_t)positive;
+/* The sections of a block of n elements: pairs of 2^log elements each, of which `split` are halved, spread evenly. What lies past the
+ * block's end is not there: the last may be shorter or none. */
+typedef struct walk {
+    size_t n, pairs, split; /* pairs and split ones of them */
+    size_t pair, half;      /* the next section */
+    unsigned log;
+} walk;
+
+static walk walk_of(size_t n, double share) {
+    double wanted = rint(share * (double)n);
+    size_t sections = !(wanted >= 1) ? 1 : wanted > (double)n ? n : (size_t)wanted;
+    walk w = {.n = n};
+    while (sections << (w.log + 1) <= n) w.log++;
+    w.pairs = ((n - 1) >> (w.log + 1)) + 1;
+    w.split = sections > w.pairs ? sections - w.pairs : 0;
+    return w;
+}
+
+/* The next section's first element, its length in `len`; 0 elements at the end. */
+static size_t next_section(walk *w, size_t *len) {
+    while (w->pair < w->pairs) {
+        int split = w->pair * w->split % w->pairs < w->split;
+        size_t first = (w->pair << (w->log + 1)) + (w->half << w->log), most = (size_t)2 << w->log >> split;
+        w->half = split && w->half == 0;
+        w->pair += w->half == 0;
+        if (first >= w->n) continue;
+        *len = w->n - first < most ? w->n - first : most;
+        return first;
+    }
+    *len = 0;
+    return w->n;
+}
+
+/* Bits that tell one of len elements. */
+static unsigned place_bits(size_t len) { return len <= 1 ? 0 : 32 - (unsigned)__builtin_clz((uint32_t)len - 1); }
+
+/* The first of the largest sizes. As integers without the sign bit, floats have the order of their sizes. */
+static size_t largest(const float *x, size_t n) {
+    uint32_t most = 0, at = 0;
+    const uint32_t *bits = (const uint32_t *)(const void *)x;
+    for (size_t i = 0; i < n; i++) {
+        uint32_t size = bits[i] & 0x7fffffff;
+        most = size > most ? size : most;
+    }
+    while ((bits[at] & 0x7fffffff) != most) at++;
+    return at;
+}
+
+static void put_block(dz_bit_writer *w, const float *x, size_t n, double share, uint64_t signs[2]) {
+    size_t len;
+    walk sections = walk_of(n, share);
+    for (size_t first = next_section(&sections, &len); len; first = next_section(&sections, &len)) {
+        size_t place = largest(x + first, len);
+        unsigned positive = x[first + place] > 0;
+        dz_put_bits(w, positive, 1);
+        dz_put_bits(w, (uint32_t)place, place_bits(len));
         signs[positive]++;
     }
 }
 
-dz_rc dz_signs_encode(dz_buf *out, float *delta, size_t count, uint64_t key, double threshold, uint64_t signs[2], dz_error *err) {
+dz_rc dz_signs_encode(dz_buf *out, float *delta, size_t count, uint64_t key, double share, uint64_t signs[2], dz_error *err) {
     size_t nblocks = dz_rotate_blocks(count);
-    dz_kept kept = {0};
-    unsigned *number = dz_alloc(nblocks, sizeof *number, err);
+    unsigned *number = dz_alloc(nblocks, sizeof *number, err), any = 0;
     signs[0] = signs[1] = 0;
-    if (!number || dz_kept_reserve(&kept, count, err) != DZ_OK) goto out;
+    if (!number) return err->rc;
     dz_rotate(delta, count, key);
     for (size_t b = 0; b < nblocks; b++) {
-        size_t first = dz_rotate_first(count, b), end = dz_rotate_first(count, b + 1);
-        double std = std_from_zero(delta + first, end - first);
-        number[b] = number_of(std);
-        if (number[b]) take_block(&kept, delta, first, end, (float)(threshold * std), signs);
+        size_t first = dz_rotate_first(count, b);
+        number[b] = number_of(std_from_zero(delta + first, dz_rotate_first(count, b + 1) - first));
+        any |= number[b];
     }
-    if (kept.count == 0) {
-        dz_buf_put(out, (uint8_t[]){DZ_KEPT_NONE}, 1, err);
-        goto out;
+    dz_buf_put(out, (uint8_t[]){any ? DZ_KEPT_SIGNS : DZ_KEPT_NONE}, 1, err);
+    for (size_t b = 0; any && b < nblocks; b++) dz_buf_put_varint(out, number[b], err);
+    dz_bit_writer w = {.out = out, .err = err};
+    for (size_t b = 0; b < nblocks && err->rc == DZ_OK; b++) {
+        size_t first = dz_rotate_first(count, b);
+        if (number[b]) put_block(&w, delta + first, dz_rotate_first(count, b + 1) - first, share, signs);
     }
-    unsigned parameter = dz_rice_parameter(count, kept.count);
-    uint8_t head[2] = {DZ_KEPT_SIGNS, (uint8_t)parameter};
-    dz_buf_put(out, head, sizeof head, err);
-    dz_buf_put_varint(out, kept.count, err);
-    for (size_t b = 0; b < nblocks; b++) dz_buf_put_varint(out, number[b], err);
-    dz_rice_encode(out, kept.index, kept.level, kept.count, parameter, err);
-out:
     free(number);
-    dz_kept_free(&kept);
-    return err->rc;
+    return dz_end_bits(&w);
 }
 
-dz_rc dz_signs_decode(dz_kept *kept, const uint8_t *body, size_t nbytes, size_t count, dz_error *err) {
+static dz_rc get_block(dz_kept *kept, dz_bit_reader *r, size_t start, size_t n, unsigned number, double share, dz_error *err) {
+    size_t len, from = kept->count;
+    walk sections = walk_of(n, share);
+    for (size_t first = next_section(&sections, &len); len; first = next_section(&sections, &len)) {
+        unsigned positive = dz_get_bit(r);
+        size_t place = dz_get_bits(r, place_bits(len));
+        if (place >= len || r->pos > r->end)
+            return dz_fail(err, DZ_EDAMAGE, "a block of signs is cut short, or a place is past its section");
+        kept->index[kept->count] = (uint32_t)(start + first + place);
+        kept->level[kept->count++] = (uint8_t)positive;
+    }
+    float value = std_of(number) * ((float)n / (float)(kept->count - from));
+    for (size_t i = from; i < kept->count; i++) kept->value[i] = kept->level[i] ? value : -value;
+    return DZ_OK;
+}
+
+dz_rc dz_signs_decode(dz_kept *kept, const uint8_t *body, size_t nbytes, size_t count, double share, dz_error *err) {
     dz_view v = {.data = body, .len = nbytes};
+    size_t nblocks = dz_rotate_blocks(count), most = 0;
     unsigned kind = dz_view_u8(&v);
     kept->count = 0;
     if (kind == DZ_KEPT_NONE && nbytes == 1) return DZ_OK;
-    unsigned parameter = dz_view_u8(&v);
-    uint64_t n = dz_view_varint(&v);
-    if (kind != DZ_KEPT_SIGNS || v.bad || n == 0 || n > count || parameter > 31)
-        return dz_fail(err, DZ_EDAMAGE, "a block of signs has no sound head");
-    size_t nblocks = dz_rotate_blocks(count), at = 0;
     uint64_t *number = dz_alloc(nblocks, sizeof *number, err);
-    if (!number || dz_kept_reserve(kept, (size_t)n, err) != DZ_OK) goto out;
+    if (!number) return err->rc;
     for (size_t b = 0; b < nblocks; b++) {
         number[b] = dz_view_varint(&v);
-        if (v.bad || number[b] > LARGEST) {
-            dz_fail(err, DZ_EDAMAGE, "a block of signs has no sound head");
-            goto out;
-        }
+        if (number[b] > LARGEST || v.bad) v.bad = 1;
+        walk w = walk_of(dz_rotate_first(count, b + 1) - dz_rotate_first(count, b), share);
+        if (number[b]) most += w.pairs + w.split;
     }
-    if (dz_rice_decode(kept->index, kept->level, (size_t)n, parameter, count, v.data + v.pos, v.len - v.pos, err) != DZ_OK) goto out;
-    kept->count = (size_t)n;
-    for (size_t b = 0; b < nblocks; b++) {
-        size_t first = dz_rotate_first(count, b), end = dz_rotate_first(count, b + 1), from = at;
-        while (at < n && kept->index[at] < end) at++;
-        float value = at > from ? std_of((unsigned)number[b]) * ((float)(end - first) / (float)(at - from)) : 0;
-        for (size_t i = from; i < at; i++) kept->value[i] = kept->level[i] ? value : -value;
+    if (kind != DZ_KEPT_SIGNS || v.bad || most == 0) {
+        dz_fail(err, DZ_EDAMAGE, "a block of signs has no sound head");
+        goto out;
     }
+    if (dz_kept_reserve(kept, most, err) != DZ_OK) goto out;
+    dz_bit_reader r = {.bytes = v.data + v.pos, .end = 8 * (uint64_t)(v.len - v.pos)};
+    for (size_t b = 0; b < nblocks && err->rc == DZ_OK; b++) {
+        size_t first = dz_rotate_first(count, b), end = dz_rotate_first(count, b + 1);
+        if (number[b]) get_block(kept, &r, first, end - first, (unsigned)number[b], share, err);
+    }
+    if (err->rc == DZ_OK && !dz_bits_at_end(&r)) dz_fail(err, DZ_EDAMAGE, "a block of signs leaves bytes over");
 out:
     free(number);
     return err->rc;

@@ -68,7 +68,7 @@ dz_rc dz_values_encode_largest(dz_buf *out, const float *delta, size_t count, ui
     if (n) qsort(index, n, sizeof *index, ascending);
     unsigned parameter = dz_rice_parameter(count, n);
     uint8_t head[2] = {DZ_KEPT_VALUES_GOLOMB, (uint8_t)parameter};
-    if (dz_rice_encode(&gaps, index, NULL, n, parameter, err) != DZ_OK) goto out;
+    if (dz_rice_encode(&gaps, index, n, parameter, err) != DZ_OK) goto out;
     dz_buf_put(out, head, sizeof head, err);
     dz_buf_put_varint(out, gaps.len, err);
     dz_buf_put(out, gaps.data, gaps.len, err);
@@ -100,7 +100,7 @@ dz_rc dz_values_decode(dz_kept *kept, const uint8_t *body, size_t nbytes, uint64
     if (v.bad || n > count || parameter > 31) return dz_fail(err, DZ_EDAMAGE, "a block of values has no sound head");
     if (dz_kept_reserve(kept, (size_t)n, err) != DZ_OK) return err->rc;
     if (kind == DZ_KEPT_VALUES_GOLOMB) {
-        if (dz_rice_decode(kept->index, NULL, (size_t)n, parameter, count, gaps, (size_t)gaps_len, err) != DZ_OK) return err->rc;
+        if (dz_rice_decode(kept->index, (size_t)n, parameter, count, gaps, (size_t)gaps_len, err) != DZ_OK) return err->rc;
     } else if (find_seeded(kept->index, key, last, count, (size_t)n) != n) {
         return dz_fail(err, DZ_EDAMAGE, "a block of values has too many");
     }

@@ -171,7 +171,7 @@ static dz_rc decode_kept(dz_decoder *d, const dz_task_entry *task, const dz_inde
     uint64_t key = dz_tile_key(task->key, name_of(d, row), tile);
     dz_error inner = {0};
     if (row->bits == DZ_BITS_SIGNS)
-        dz_signs_decode(&d->kept, d->block.data, d->block.len, count, &inner);
+        dz_signs_decode(&d->kept, d->block.data, d->block.len, count, 1 - (double)row->sparsity, &inner);
     else if (row->bits > 8)
         dz_values_decode(&d->kept, d->block.data, d->block.len, key, count, &inner);
     else

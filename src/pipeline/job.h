@@ -19,7 +19,6 @@ typedef struct dz_lossy {
     double sparsity, trace_norm, trace_variance; /* trace norm of the pruned, rescaled delta, without gamma */
     double sums[2];                              /* of |d| and of d^2 over the whole tensor */
     float scale;
-    double threshold;            /* auto: beyond which a coefficient is kept, in standard deviations */
     uint64_t kept, *kept_levels; /* over all ranks, known after coding */
 } dz_lossy;
 

@@ -258,7 +258,7 @@ static dz_rc code_values(dz_job *job, dz_tile_reader *reader, size_t unit, const
     float *delta = (float *)(void *)c->levels.data;
     dz_tile_delta(&t, delta);
     if (job->zoo.recipe->method == DZ_METHOD_AUTO) {
-        return dz_signs_encode(&c->body, delta, (size_t)t.count, key, l->threshold, c->counts + job->levels, err);
+        return dz_signs_encode(&c->body, delta, (size_t)t.count, key, 1 - l->sparsity, c->counts + job->levels, err);
     }
     if (job->zoo.recipe->method == DZ_METHOD_DARE) {
         dz_values_encode_seeded(&c->body, delta, (size_t)t.count, key, dz_chance_limit(1 - l->sparsity), &kept, err);

@@ -47,16 +47,16 @@ dz_rc dz_job_set_grids(dz_job *job, const int32_t *extremes, dz_error *err) {
 
 uint64_t dz_job_block_key(const dz_job *job, const dz_lossy *l) {
     struct {
-        double sparsity, threshold;
+        double sparsity;
         float lo, step;
         uint32_t bits, reserved;
-    } of = {l->sparsity, l->threshold, l->grid.lo, l->grid.step, l->grid.bits, 0};
+    } of = {l->sparsity, l->grid.lo, l->grid.step, l->grid.bits, 0};
     return dz_hash64(l->quota, job->levels * sizeof *l->quota, dz_hash64(&of, sizeof of, 1));
 }
 
 static double entropy_bits(const dz_lossy *l) { return (double)dz_entropy_fixed(l->histogram, (size_t)1 << l->grid.bits) / 65536; }
 
-/* To `bits` significant bits: what comes of exp and erfc is then the same with every C library. */
+/* To `bits` significant bits: a last bit that differs between C libraries does no harm then. */
 static double rounded(double x, int bits) {
     int exponent;
     double mantissa = frexp(x, &exponent);
@@ -111,14 +111,14 @@ out:
     return err->rc;
 }
 
-/* Method auto: kept are the coefficients beyond the threshold that a Gaussian exceeds as often as is wanted. Their size is such that the
- * restored delta's inner product with the true one is the true one's square: a block's standard deviation and number of elements a kept one
- * (codec/signs.h) over the mean size beyond the threshold. */
-static void set_threshold(const dz_recipe *r, const dz_pair *pair, const dz_tensor *tensor, dz_lossy *l) {
+/* Method auto: the kept coefficients' size is such that the restored delta's inner product with the true one is the true one's square: a
+ * block's standard deviation and number of elements a kept one (codec/signs.h) over their mean size in standard deviations. The index has
+ * the sparsity in f32: what reads it divides a block alike. */
+static void set_signs(const dz_recipe *r, const dz_pair *pair, const dz_tensor *tensor, dz_lossy *l) {
     double columns = tensor->ndim >= 2 ? (double)(tensor->count / tensor->shape[0]) : 1;
-    double gain = isnan(r->gain) ? dz_quality_gain(dz_gauss_noise(1 - l->sparsity), columns) : r->gain;
-    l->threshold = rounded(dz_gauss_threshold(1 - l->sparsity), 20);
-    l->scale = (float)rounded(pair->factor * gain / dz_gauss_mean(l->threshold), 12);
+    l->sparsity = (double)(float)l->sparsity;
+    double share = 1 - l->sparsity, gain = isnan(r->gain) ? dz_quality_gain(dz_gauss_noise(share), columns) : r->gain;
+    l->scale = (float)rounded(pair->factor * gain / dz_gauss_mean(share), 12);
 }
 
 void dz_job_set_scales(dz_job *job) {
@@ -130,7 +130,7 @@ void dz_job_set_scales(dz_job *job) {
         double target = r->rescale == DZ_RESCALE_TENSOR || !isnan(pair->sparsity) ? l->sparsity : job->task_sparsity[pair->task];
         int plain = r->method == DZ_METHOD_MAGNITUDE || r->method == DZ_METHOD_BITDELTA;
         l->scale = (float)(plain ? pair->factor : pair->factor / (1 - target));
-        if (r->method == DZ_METHOD_AUTO) set_threshold(r, pair, dz_pair_tensor(job->plan, pair), l);
+        if (r->method == DZ_METHOD_AUTO) set_signs(r, pair, dz_pair_tensor(job->plan, pair), l);
         if (dz_job_has_levels(job)) dz_quotas(l->quota, l->histogram, &l->grid, l->sparsity, r->rounding == DZ_ROUND_SYSTEMATIC);
     }
 }

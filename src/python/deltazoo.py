@@ -451,13 +451,13 @@ def elements_up_to(last, count, key):
 # ---------------------------------------------------------------------------------------------------------------------------------- kept bodies
 
 
-def golomb(data, n, k, marked=False):
-    """n positions of a Golomb-Rice code; with `marked` also the bit after each."""
+def golomb(data, n, k):
+    """n positions of a Golomb-Rice code."""
     bits = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")
     need(n <= len(bits), "Golomb: the gaps end too early")
     following = np.where(bits == 0, np.arange(len(bits)), len(bits))
     following = np.minimum.accumulate(following[::-1])[::-1].tolist()  # the next zero, from each bit on
-    starts, ends, at, skip = [], [], 0, 1 + k + marked
+    starts, ends, at, skip = [], [], 0, 1 + k
     try:
         for _ in range(n):
             starts.append(at)
@@ -471,8 +471,7 @@ def golomb(data, n, k, marked=False):
     gaps = (ends - starts) << k
     for j in range(k):
         gaps |= bits[ends + 1 + j].astype(np.int64) << j
-    positions = np.cumsum(gaps + 1) - 1
-    return (positions, bits[ends + 1 + k]) if marked else positions
+    return np.cumsum(gaps + 1) - 1
 
 
 def kept_values(cursor, kind, count, key):
@@ -513,21 +512,43 @@ def rotation_blocks(count):
     return [(b * 65536, (b + 1) * 65536 if b + 1 < n else count) for b in range(n)]
 
 
-def kept_signs(cursor, kind, count):
+def sections(n, share):
+    """Firsts and lengths of the sections of a block of n elements."""
+    wanted = min(max(int(np.rint(share * n)), 1), n)
+    log = (n // wanted).bit_length() - 1
+    pairs = -(-n // (2 << log))
+    pair = np.arange(pairs)
+    split = pair * (wanted - pairs) % pairs < wanted - pairs
+    half = np.tile([False, True], pairs)
+    first = np.repeat(pair * (2 << log), 2) + half * (1 << log)
+    length = np.minimum(np.where(np.repeat(split, 2), 1 << log, 2 << log), n - first)
+    there = (~half | np.repeat(split, 2)) & (length > 0)
+    return first[there], length[there]
+
+
+def kept_signs(cursor, kind, count, share):
     """Coefficients of a rotated tile."""
     need(kind == 5, f"a kept body of kind {kind} with 17 bits")
-    k, n = cursor.u8(), cursor.varint()
     blocks = rotation_blocks(count)
     numbers = [cursor.varint() for _ in blocks]
-    need(0 < n <= count and max(numbers) <= 4608, "SIGNS: its head")
-    positions, signs = golomb(cursor.rest(), n, k, True)
-    values = np.zeros(n, np.float32)
+    need(any(numbers) and max(numbers) <= 4608, "SIGNS: its head")
+    bits = np.unpackbits(np.frombuffer(cursor.rest(), np.uint8), bitorder="little")
+    at, positions, values = 0, [], []
     for (begin, end), e in zip(blocks, numbers):
-        mine = (positions >= begin) & (positions < end)
-        if mine.any():
-            std = np.ldexp(SIXTEENTHS[e % 16], e // 16 - 160).astype(np.float32) if e else np.float32(0)
-            values[mine] = std * (np.float32(end - begin) / np.float32(mine.sum()))
-    return positions, np.where(signs, values, -values).astype(np.float32)
+        if not e:
+            continue
+        first, length = sections(end - begin, share)
+        width = np.array([int(n - 1).bit_length() for n in length])
+        starts = at + np.concatenate(([0], np.cumsum(width + 1)))
+        at, starts = int(starts[-1]), starts[:-1]
+        need(at <= len(bits), "SIGNS: cut short")
+        place = sum(np.where(width > b, bits[np.minimum(starts + 1 + b, at - 1)].astype(np.int64) << b, 0) for b in range(int(width.max())))
+        need(np.all(place < length), "SIGNS: a place past its section")
+        value = np.ldexp(SIXTEENTHS[e % 16], e // 16 - 160).astype(np.float32) * (np.float32(end - begin) / np.float32(len(first)))
+        positions.append(begin + first + place)
+        values.append(np.where(bits[starts], value, -value).astype(np.float32))
+    need(len(bits) - at < 8, "SIGNS: bytes left over")
+    return np.concatenate(positions), np.concatenate(values)
 
 
 def hadamard(x):
@@ -564,8 +585,9 @@ def unrotate(x, key):
     return signed(x, key, 0, len(x))
 
 
-def kept_body(body, count, bits, key):
-    """A decoder (see together): (positions ascending, levels) of a kept body's elements; with 16 or 17 bits: (positions, f32 values)."""
+def kept_body(body, count, bits, key, share):
+    """A decoder (see together): (positions ascending, levels) of a kept body's elements; with 16 or 17 bits: (positions, f32 values).
+    share: 1 - sparsity, which divides blocks of SIGNS."""
     cursor = Cursor(body)
     kind = cursor.u8()
     if bits == 16:
@@ -574,7 +596,7 @@ def kept_body(body, count, bits, key):
         cursor.done()
         return np.zeros(0, np.int64), np.zeros(0, np.uint8 if bits <= 8 else np.float32)
     if bits == 17:
-        positions, values = kept_signs(cursor, kind, count)
+        positions, values = kept_signs(cursor, kind, count, share)
         need(positions[-1] < count, "a kept element is beyond its tile")
         return positions, values
     if kind == 1:
@@ -1331,7 +1353,7 @@ class Row:
         kept = 0
         for k, ((begin, end, shared), body) in enumerate(zip(self.tiles(), self.bodies())):
             if self.policy == ULTRADELTA and shared:
-                kept += len(together([kept_body(body, end - begin, self.bits, self.tile_key(k))])[0][0])
+                kept += len(together([kept_body(body, end - begin, self.bits, self.tile_key(k), 1 - float(self.sparsity))])[0][0])
             else:
                 need(16 <= body[0] <= 20, f"{self.tensor.name}: a lossless body of kind {body[0]}")
         need(kept == self.kept or self.policy == TIED, f"{self.tensor.name}: {kept} elements are kept, not {self.kept}")
@@ -1339,7 +1361,9 @@ class Row:
 
     def kept_bodies(self):
         """Decoders of the tiles that have a base, of a lossy tensor."""
-        return [kept_body(body, end - begin, self.bits, self.tile_key(k)) for k, ((begin, end, shared), body) in enumerate(zip(self.tiles(), self.bodies())) if shared]
+        share = 1 - float(self.sparsity)
+        return [kept_body(body, end - begin, self.bits, self.tile_key(k), share)
+                for k, ((begin, end, shared), body) in enumerate(zip(self.tiles(), self.bodies())) if shared]
 
     def deltas(self):
         """(begin, end, positions in the tile or None for all, f32 values) of each tile of a lossy tensor that has a base."""

@@ -1,4 +1,5 @@
-/* Lossy bodies of every kind. Input: bits, count u16, key u64, then the body. */
+/* Lossy bodies of every kind. Input: bits, count u16, key u64 (whose upper 24 bits are the share of signs), then the body. */
+#include "codec/signs.h"
 #include "codec/values.h"
 #include "target.h"
 
@@ -20,11 +21,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     uint8_t *body = guarded(0, size - 11);
     memcpy(body, data + 11, size - 11);
     dz_error err = {0};
-    if (bits > 8)
+    if (bits == 17)
+        dz_signs_decode(&kept, body, size - 11, count + 1, (double)(key >> 40) / (1 << 24), &err); /* no tile is empty */
+    else if (bits > 8)
         dz_values_decode(&kept, body, size - 11, key, count, &err);
     else
         dz_kept_decode(&kept, body, size - 11, key, count, bits, &err);
-    if (err.rc == DZ_OK) check(&kept, count, bits);
+    if (err.rc == DZ_OK) check(&kept, count + (bits == 17), bits);
     promise_error(&err);
     return 0;
 }

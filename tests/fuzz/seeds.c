@@ -4,6 +4,7 @@
 #include "base/file.h"
 #include "base/hash.h"
 #include "codec/lossless.h"
+#include "codec/signs.h"
 #include "codec/values.h"
 #include "target.h"
 
@@ -93,6 +94,19 @@ static void values(size_t count, int seeded, uint64_t key) {
     dz_buf_free(&body);
 }
 
+static void signs(size_t count, double share, uint64_t key) {
+    static float delta[MOST];
+    uint8_t head[11];
+    uint64_t kept[2], share24 = (uint64_t)(share * (1 << 24));
+    dz_buf body = {0};
+    dz_error err = {0};
+    for (size_t i = 0; i < count; i++) delta[i] = (float)((double)dz_u64_at(key, i) / 1.8446744e19 - 0.5);
+    PROMISE(dz_signs_encode(&body, delta, count, key, (double)share24 / (1 << 24), kept, &err) == DZ_OK);
+    kept_head(head, 17, count - 1, share24 << 40);
+    put("kept", head, sizeof head, &body);
+    dz_buf_free(&body);
+}
+
 int main(int argc, char **argv) {
     PROMISE(argc == 2);
     root = argv[1];
@@ -112,5 +126,8 @@ int main(int argc, char **argv) {
     kept(2, 4000, 1, 0, 6);
     values(2000, 1, 7);
     values(2000, 0, 8);
+    signs(3000, 0.01, 9);
+    signs(777, 0.3, 10);
+    signs(1, 0.5, 11);
     return 0;
 }

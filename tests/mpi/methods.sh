@@ -37,7 +37,7 @@ cosine() { "$DELTAZOO" compare -q "$dir/a.h5" --task task-1 --base "$dir/zoo/bas
 "$DELTAZOO" compress -q --force "$dir/zoo/zoo.yaml" -o "$dir/a.h5" --set method=bitdelta >/dev/null
 "$PYTHON" -c "c = $(cosine); exit(not 0.6 < c < 0.85)"; result "bitdelta keeps the signs" $?
 
-# A rule's own sparsity under auto: a tenth of the coefficients, their signs alone, has the error that the Gauss figures tell: sqrt(1 / (0.1 * 2.06^2) - 1) = 1.16.
+# A rule's own sparsity under auto: a tenth of the coefficients, three quarters of them the largest of 8 (mean size 1.783), the others of 16 (2.077): sqrt(1 / (0.1 * 1.857^2) - 1) = 1.38.
 cat >"$dir/rule.yaml" <<'END'
 method: auto
 gain: 1
@@ -47,7 +47,7 @@ tensors:
 END
 "$DELTAZOO" compress -q --force "$dir/zoo/zoo.yaml" -o "$dir/a.h5" --recipe "$dir/rule.yaml" >/dev/null
 "$DELTAZOO" compare -q "$dir/a.h5" --task task-1 --base "$dir/zoo/base" --finetuned "$dir/zoo/task-1" --json |
-    "$PYTHON" -c "import json,sys; e = json.load(sys.stdin)['lossy']['relative_error']; print(e); sys.exit(not 1.1 < e < 1.22)"
+    "$PYTHON" -c "import json,sys; e = json.load(sys.stdin)['lossy']['relative_error']; print(e); sys.exit(not 1.32 < e < 1.45)"
 result "auto with a rule's own sparsity errs as told" $?
 
 for method in auto ultradelta; do

@@ -37,7 +37,7 @@ def check_levels(row, base, original):
     tiles = []
     for k, ((begin, end, shared), body) in enumerate(zip(row.tiles(), row.bodies())):
         if shared:
-            tiles.append((begin, end, row.tile_key(k), *together([kept_body(body, end - begin, row.bits, row.tile_key(k))])[0]))
+            tiles.append((begin, end, row.tile_key(k), *together([kept_body(body, end - begin, row.bits, row.tile_key(k), 1 - float(row.sparsity))])[0]))
     quota = np.bincount(np.concatenate([t[4] for t in tiles]), minlength=1 << row.bits).tolist()
 
     def quotas(sparsity):

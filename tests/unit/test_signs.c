@@ -58,24 +58,44 @@ static void test_rotation_is_orthogonal_and_comes_back(void **state) {
     }
 }
 
+/* E max |x| of `length` standard normal numbers: the integral of 1 - P(|x| < t)^length. */
+static double expected_largest(double length) {
+    double sum = 0.5, step = 1e-3;
+    for (double t = step; t < 14; t += step) sum += 1 - exp(length * log1p(-erfc(t / sqrt(2))));
+    return sum * step;
+}
+
+static void test_gauss_figures_are_those_of_the_integral(void **state) {
+    (void)state;
+    for (int k = 0; k <= 17; k++) {
+        double share = ldexp(1, -k);
+        assert_int_equal(dz_gauss_log(share), k);
+        assert_true(fabs(dz_gauss_mean(share) - expected_largest(ldexp(1, k))) < 2e-4);
+        assert_true(fabs(dz_gauss_bits(share) - (k + 1) * share) < 1e-12);
+    }
+    /* a quarter of the elements in sections of 4, the rest in sections of 8: 1/16 and 3/32 of all are kept */
+    double share = 0.25 / 4 + 0.75 / 8;
+    assert_true(fabs(dz_gauss_bits(share) - (0.25 / 4 * 3 + 0.75 / 8 * 4)) < 1e-12);
+    assert_true(fabs(dz_gauss_mean(share) - (0.25 / 4 * expected_largest(4) + 0.75 / 8 * expected_largest(8)) / share) < 2e-4);
+    assert_true(fabs(dz_gauss_share_of_bits(dz_gauss_bits(share)) - share) < 1e-12);
+}
+
 /* An estimate with the inner product of the truth, its noise and its size as numeric/gauss.h has them, whatever the values are. */
 static void test_signs_keep_the_inner_product_at_the_promised_size(void **state) {
     (void)state;
     size_t n = 300000;
     float *x = malloc(n * sizeof *x), *y = malloc(n * sizeof *y);
-    static const double shares[] = {0.001, 0.01, 0.1, 0.5};
-    for (int s = 0; s < 4; s++) {
+    static const double shares[] = {0.0002, 0.001, 0.01, 0.1, 0.5, 1};
+    for (int s = 0; s < 6; s++) {
         dz_error err = {0};
         dz_buf body = {0};
         dz_kept kept = {0};
         uint64_t signs[2];
-        double t = dz_gauss_threshold(shares[s]), scale = 1 / dz_gauss_mean(t), xx = 0, xy = 0, yy = 0;
-        assert_true(fabs(dz_gauss_share(t) / shares[s] - 1) < 1e-3);
-        assert_true(fabs(dz_gauss_share_of_bits(dz_gauss_bits(shares[s])) / shares[s] - 1) < 1e-9);
+        double scale = 1 / dz_gauss_mean(shares[s]), xx = 0, xy = 0, yy = 0;
         for (size_t i = 0; i < n; i++) x[i] = draw(11, i) * (i < n / 3 ? 0.001f : 0.02f) * (i % 97 ? 1 : 20); /* heavy tails, a weak part */
         memcpy(y, x, n * sizeof *y);
-        assert_int_equal(dz_signs_encode(&body, y, n, 3, t, signs, &err), DZ_OK);
-        assert_int_equal(dz_signs_decode(&kept, body.data, body.len, n, &err), DZ_OK);
+        assert_int_equal(dz_signs_encode(&body, y, n, 3, shares[s], signs, &err), DZ_OK);
+        assert_int_equal(dz_signs_decode(&kept, body.data, body.len, n, shares[s], &err), DZ_OK);
         assert_int_equal(kept.count, signs[0] + signs[1]);
         memset(y, 0, n * sizeof *y);
         for (size_t i = 0; i < kept.count; i++) y[kept.index[i]] = kept.value[i];
@@ -89,14 +109,47 @@ static void test_signs_keep_the_inner_product_at_the_promised_size(void **state)
                       (yy - 2 * xy + xx) / xx / dz_gauss_noise(shares[s]));
         assert_true(fabs(xy / xx - 1) < 0.05);
         assert_true(fabs((yy - 2 * xy + xx) / xx / dz_gauss_noise(shares[s]) - 1) < 0.15);
-        double bytes = (double)n * dz_gauss_bits(shares[s]) / 8;
-        print_message("share %.3f: %zu bytes, entropy %.0f\n", shares[s], body.len, bytes);
-        assert_true((double)body.len < 1.08 * bytes + 20 && (double)body.len > 0.93 * bytes);
+        double bytes = 1 + 2 * (double)dz_rotate_blocks(n) + (double)n * dz_gauss_bits(shares[s]) / 8;
+        print_message("share %.3f: %zu bytes, %.0f promised\n", shares[s], body.len, bytes);
+        assert_true(fabs((double)body.len - bytes) < 16);
+        assert_true(fabs((double)kept.count - shares[s] * (double)n) < 2 * (double)dz_rotate_blocks(n));
         dz_buf_free(&body);
         dz_kept_free(&kept);
     }
     free(x);
     free(y);
+}
+
+/* Of every length and share the kept ones are the largest of their sections and come back from what was written. */
+static void test_every_length_of_block_is_divided(void **state) {
+    (void)state;
+    for (size_t n = 1; n < 70; n++) {
+        for (size_t wanted = 0; wanted <= n + 1; wanted++) {
+            float x[70];
+            dz_error err = {0};
+            dz_buf body = {0};
+            dz_kept kept = {0};
+            uint64_t signs[2];
+            double share = (double)wanted / (double)n;
+            for (size_t i = 0; i < n; i++) x[i] = draw(n, i);
+            assert_int_equal(dz_signs_encode(&body, x, n, 3, share, signs, &err), DZ_OK);
+            assert_int_equal(dz_signs_decode(&kept, body.data, body.len, n, share, &err), DZ_OK);
+            assert_int_equal(kept.count, signs[0] + signs[1]);
+            size_t least = wanted < 1 ? 1 : wanted > n ? n : wanted;
+            assert_true(kept.count == least || kept.count + 1 == least); /* one less where a section lies past the end */
+            float most = 0;
+            for (size_t i = 0; i < n; i++) most = fmaxf(most, fabsf(x[i]));
+            int has_most = 0;
+            for (size_t i = 0; i < kept.count; i++) {
+                assert_true(kept.index[i] < n && (i == 0 || kept.index[i] > kept.index[i - 1]));
+                assert_int_equal(kept.level[i], x[kept.index[i]] > 0);
+                has_most |= fabsf(x[kept.index[i]]) == most;
+            }
+            assert_true(has_most);
+            dz_buf_free(&body);
+            dz_kept_free(&kept);
+        }
+    }
 }
 
 static void test_damaged_signs_never_crash(void **state) {
@@ -108,23 +161,23 @@ static void test_damaged_signs_never_crash(void **state) {
     dz_kept kept = {0};
     uint64_t signs[2];
     for (size_t i = 0; i < n; i++) x[i] = draw(1, i);
-    assert_int_equal(dz_signs_encode(&body, x, n, 3, 2.5, signs, &err), DZ_OK);
+    assert_int_equal(dz_signs_encode(&body, x, n, 3, 0.01, signs, &err), DZ_OK);
     uint8_t *copy = malloc(body.len);
     for (size_t i = 0; i < 3000; i++) {
         size_t len = i % 3 ? body.len : dz_u64_at(8, i) % body.len;
         memcpy(copy, body.data, body.len);
         if (i % 3) copy[i % 3 == 1 ? i % 16 : dz_u64_at(9, i) % body.len] ^= (uint8_t)(1 + dz_u64_at(10, i) % 255);
         err = (dz_error){0};
-        dz_signs_decode(&kept, copy, len, n, &err);
+        dz_signs_decode(&kept, copy, len, n, 0.01, &err);
         for (size_t k = 0; err.rc == DZ_OK && k < kept.count; k++) assert_true(kept.index[k] < n && kept.level[k] < 2);
         assert_true(err.rc == DZ_OK || err.rc == DZ_EDAMAGE);
     }
     memset(x, 0, n * sizeof *x); /* nothing to keep */
     body.len = 0;
     err = (dz_error){0};
-    assert_int_equal(dz_signs_encode(&body, x, n, 3, 2.5, signs, &err), DZ_OK);
+    assert_int_equal(dz_signs_encode(&body, x, n, 3, 0.01, signs, &err), DZ_OK);
     assert_int_equal(body.len, 1);
-    assert_int_equal(dz_signs_decode(&kept, body.data, body.len, n, &err), DZ_OK);
+    assert_int_equal(dz_signs_decode(&kept, body.data, body.len, n, 0.01, &err), DZ_OK);
     assert_int_equal(kept.count, 0);
     free(copy);
     free(x);
@@ -135,6 +188,8 @@ static void test_damaged_signs_never_crash(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_every_variant_has_the_bits_of_the_plain_transform),
                                        cmocka_unit_test(test_rotation_is_orthogonal_and_comes_back),
+                                       cmocka_unit_test(test_gauss_figures_are_those_of_the_integral),
+                                       cmocka_unit_test(test_every_length_of_block_is_divided),
                                        cmocka_unit_test(test_signs_keep_the_inner_product_at_the_promised_size),
                                        cmocka_unit_test(test_damaged_signs_never_crash)};
     return cmocka_run_group_tests(tests, NULL, NULL);

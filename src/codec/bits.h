@@ -1,0 +1,50 @@
+/* Bit fields of up to 32 bits, lowest bit first, that fill bytes from the lowest bit; the last byte is filled with zeros. */
+#ifndef DZ_CODEC_BITS_H
+#define DZ_CODEC_BITS_H
+
+#include "base/mem.h"
+
+typedef struct dz_bit_writer {
+    dz_buf *out;
+    uint64_t bits;
+    unsigned used;
+    dz_error *err;
+} dz_bit_writer;
+
+static inline void dz_put_bits(dz_bit_writer *w, uint32_t value, unsigned n) {
+    w->bits |= (uint64_t)value << w->used;
+    w->used += n;
+    while (w->used >= 8) {
+        uint8_t byte = (uint8_t)w->bits;
+        dz_buf_put(w->out, &byte, 1, w->err);
+        w->bits >>= 8;
+        w->used -= 8;
+    }
+}
+
+static inline dz_rc dz_end_bits(dz_bit_writer *w) {
+    if (w->used) dz_put_bits(w, 0, 8 - w->used);
+    return w->err->rc;
+}
+
+typedef struct dz_bit_reader {
+    const uint8_t *bytes;
+    uint64_t pos, end; /* in bits; a reader that went past the end has pos > end, and got zeros there */
+} dz_bit_reader;
+
+static inline unsigned dz_get_bit(dz_bit_reader *r) {
+    unsigned bit = r->pos < r->end ? ((unsigned)r->bytes[r->pos / 8] >> (r->pos % 8)) & 1U : 0;
+    r->pos++;
+    return bit;
+}
+
+static inline uint32_t dz_get_bits(dz_bit_reader *r, unsigned n) {
+    uint32_t value = 0;
+    for (unsigned b = 0; b < n; b++) value |= dz_get_bit(r) << b;
+    return value;
+}
+
+/* Are all bytes used up, and no bit more? */
+static inline int dz_bits_at_end(const dz_bit_reader *r) { return r->pos <= r->end && r->end - r->pos < 8; }
+
+#endif
