@@ -131,6 +131,13 @@ static dz_rc scan(const char *dir, dz_digest identity, dz_buf *parts, dz_buf *fo
     return err->rc;
 }
 
+/* A unit's number among this rank's; mine.count when it is another's. */
+static size_t number_of(const dz_journal *j, uint64_t unit) {
+    if (unit >= j->mine.nunits) return j->mine.count;
+    size_t place = j->mine.place[unit];
+    return place >= j->mine.first && place - j->mine.first < j->mine.count ? place - j->mine.first : j->mine.count;
+}
+
 /* What of all entries concerns this rank. */
 static dz_rc take_entries(dz_journal *j, const dz_buf *found, dz_error *err) {
     size_t n = found->len / sizeof(dz_journal_entry);
@@ -138,7 +145,7 @@ static dz_rc take_entries(dz_journal *j, const dz_buf *found, dz_error *err) {
     for (size_t i = 0; j->entries && i < n; i++) {
         dz_journal_entry e;
         memcpy(&e, found->data + i * sizeof e, sizeof e);
-        if (e.kind == DZ_RECORD_TRACE || (e.id >= j->first && e.id - j->first < j->nblocks)) j->entries[j->nentries++] = e;
+        if (e.kind == DZ_RECORD_TRACE || number_of(j, e.id) < j->mine.count) j->entries[j->nentries++] = e;
     }
     if (j->nentries) qsort(j->entries, j->nentries, sizeof *j->entries, by_key);
     return err->rc;
@@ -159,17 +166,17 @@ static dz_rc make_part(dz_journal *j, dz_digest identity, dz_error *err) {
     return err->rc;
 }
 
-dz_rc dz_journal_open(dz_journal *j, const dz_world *world, const char *archive, dz_digest identity, size_t first, size_t nblocks,
-                      uint64_t budget, int *foreign, dz_error *err) {
+dz_rc dz_journal_open(dz_journal *j, const dz_world *world, const char *archive, dz_digest identity, dz_journal_units mine, uint64_t budget,
+                      int *foreign, dz_error *err) {
     const char *after = getenv("DZ_JOURNAL_AFTER");
     dz_buf parts = {0}, found = {0};
-    *j = (dz_journal){.fd = -1, .other_fd = -1, .first = first, .nblocks = nblocks, .budget = budget};
+    *j = (dz_journal){.fd = -1, .other_fd = -1, .mine = mine, .budget = budget};
     j->begun = j->synced = dz_now();
     j->after = after ? atof(after) : AFTER;
     j->dir = dz_format(err, "%s.journal", archive);
-    j->offset = dz_alloc(nblocks, sizeof *j->offset, err);
-    j->length = dz_alloc(nblocks, sizeof *j->length, err);
-    j->part = dz_alloc(nblocks, sizeof *j->part, err);
+    j->offset = dz_alloc(mine.count, sizeof *j->offset, err);
+    j->length = dz_alloc(mine.count, sizeof *j->length, err);
+    j->part = dz_alloc(mine.count, sizeof *j->part, err);
     *foreign = 0;
     if (err->rc == DZ_OK && world->rank == 0) scan(j->dir, identity, &parts, &found, foreign, err);
     dz_rc rc = dz_agree(world, err->rc, err);
@@ -295,7 +302,7 @@ int dz_journal_find(dz_journal *j, dz_record kind, uint64_t id, uint64_t key, vo
 }
 
 dz_rc dz_journal_put_block(dz_journal *j, uint64_t unit, uint64_t key, const uint64_t *counts, size_t n, dz_buf *body, dz_error *err) {
-    size_t i = (size_t)unit - j->first;
+    size_t i = number_of(j, unit);
     if (body->len > UINT32_MAX - 4 - RECORD - 8 * n) return dz_fail(err, DZ_EFAIL, "a coded block of %zu bytes is too large", body->len);
     uint64_t at = j->flushed + j->memory.len + RECORD + 8 * n;
     if (dz_buf_put_u32(body, dz_checksum(body->data, body->len), err) != DZ_OK ||
@@ -313,15 +320,16 @@ int dz_journal_adopt_block(dz_journal *j, uint64_t unit, uint64_t key, uint64_t 
     if (!bytes) return 0;
     if (n) memcpy(counts, bytes, 8 * n);
     free(bytes);
-    j->offset[unit - j->first] = e->offset + 8 * n;
-    j->length[unit - j->first] = (uint32_t)(e->len - 8 * n);
-    j->part[unit - j->first] = e->part;
+    size_t i = number_of(j, unit);
+    j->offset[i] = e->offset + 8 * n;
+    j->length[i] = (uint32_t)(e->len - 8 * n);
+    j->part[i] = e->part;
     j->adopted++;
     return 1;
 }
 
 dz_rc dz_journal_get_block(dz_journal *j, uint64_t unit, uint8_t *out, dz_error *err) {
-    size_t i = (size_t)unit - j->first;
+    size_t i = number_of(j, unit);
     if (j->part[i] == j->nparts - 1 && j->offset[i] >= j->flushed) {
         memcpy(out, j->memory.data + (j->offset[i] - j->flushed), j->length[i]);
         return DZ_OK;

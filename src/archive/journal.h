@@ -23,6 +23,12 @@ typedef struct dz_journal_entry {
     uint64_t checksum;
 } dz_journal_entry;
 
+/* Which units are this rank's: those that stand at places first .. first + count - 1. */
+typedef struct dz_journal_units {
+    const uint32_t *place; /* [nunits] of every unit; borrowed */
+    size_t nunits, first, count;
+} dz_journal_units;
+
 typedef struct dz_journal {
     char *dir;
     uint64_t *parts; /* numbers of the parts: run in the upper 32 bits, rank in the lower; the last is this rank's own */
@@ -36,17 +42,17 @@ typedef struct dz_journal {
     double begun, after, synced;
     dz_journal_entry *entries; /* of earlier runs, sorted by kind, id, key */
     size_t nentries;
-    size_t first, nblocks; /* blocks of units first .. first + nblocks - 1 */
-    uint64_t *offset;      /* [nblocks] of the block's bytes */
-    uint32_t *length;      /* [nblocks] checksum included; 0: none yet */
-    uint32_t *part;        /* [nblocks] */
-    size_t adopted;        /* blocks taken over from earlier runs */
+    dz_journal_units mine;
+    uint64_t *offset; /* [mine.count] of the block's bytes */
+    uint32_t *length; /* [mine.count] checksum included; 0: none yet */
+    uint32_t *part;   /* [mine.count] */
+    size_t adopted;   /* blocks taken over from earlier runs */
 } dz_journal;
 
-/* Collective. Opens ARCHIVE.journal, or makes it. `identity`: of the job; records of another job are removed, and `*foreign` tells so. This
- * rank's units are first .. first + nblocks - 1. Up to `budget` bytes stay in memory, for some seconds (DZ_JOURNAL_AFTER, by default 10).
+/* Collective. Opens ARCHIVE.journal, or makes it. `identity`: of the job; records of another job are removed, and `*foreign` tells so. Up
+ * to `budget` bytes stay in memory, for some seconds (DZ_JOURNAL_AFTER, by default 10).
  */
-dz_rc dz_journal_open(dz_journal *journal, const dz_world *world, const char *archive, dz_digest identity, size_t first, size_t nblocks,
+dz_rc dz_journal_open(dz_journal *journal, const dz_world *world, const char *archive, dz_digest identity, dz_journal_units mine,
                       uint64_t budget, int *foreign, dz_error *err);
 
 /* The job has run for so long that its records go to the file. */
@@ -72,7 +78,7 @@ dz_rc dz_journal_put_block(dz_journal *journal, uint64_t unit, uint64_t key, con
 /* 1 when an earlier run has coded this block under the same key: it is taken as put, and its counts are filled. */
 int dz_journal_adopt_block(dz_journal *journal, uint64_t unit, uint64_t key, uint64_t *counts, size_t n);
 
-/* Copies a block into `out` (length[unit - first] bytes). */
+/* Copies a block into `out` (as many bytes as its length). */
 dz_rc dz_journal_get_block(dz_journal *journal, uint64_t unit, uint8_t *out, dz_error *err);
 
 #endif

@@ -108,9 +108,12 @@ static json_t *rank_json(const dz_plan *plan) {
     json_t *list = json_array();
     for (int r = 0; r < plan->nranks; r++) {
         double bytes = 0;
-        for (size_t u = plan->first_unit[r]; u < plan->first_unit[r + 1]; u++) {
-            const dz_unit *unit = &plan->units[u];
-            if (unit->base >= 0 && (u == plan->first_unit[r] || dz_unit_is_first(plan, u))) {
+        int64_t base = -1, tile = -1; /* what the rank has read last of the base */
+        for (size_t i = plan->first_work[r]; i < plan->first_work[r + 1]; i++) {
+            const dz_unit *unit = &plan->units[plan->work[i]];
+            if (unit->base >= 0 && (unit->base != base || unit->tile != tile)) {
+                base = unit->base;
+                tile = unit->tile;
                 const dz_tensor *b = &plan->base->tensors[unit->base];
                 dz_pair_tiles grid = dz_pair_tiles_of(b->count, b->count, b->count);
                 bytes += (double)(dz_tile_count(&grid, unit->tile) * dz_dtype_size(b->dtype));
@@ -119,7 +122,7 @@ static json_t *rank_json(const dz_plan *plan) {
             const dz_pair *pair = &plan->pairs[unit->pair];
             bytes += (double)(dz_tile_count(&pair->tiles, unit->tile) * dz_dtype_size(dz_pair_tensor(plan, pair)->dtype));
         }
-        json_array_append_new(list, json_pack("{s:I, s:f, s:f}", "tiles", (json_int_t)(plan->first_unit[r + 1] - plan->first_unit[r]),
+        json_array_append_new(list, json_pack("{s:I, s:f, s:f}", "tiles", (json_int_t)(plan->first_work[r + 1] - plan->first_work[r]),
                                               "bytes", bytes, "cost", mean > 0 ? (double)plan->rank_cost[r] / mean : 0));
     }
     return json_pack("{s:i, s:I, s:f, s:o}", "ranks", plan->nranks, "tiles", (json_int_t)plan->nunits, "imbalance",

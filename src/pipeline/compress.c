@@ -45,8 +45,8 @@ static dz_rc check_output(const dz_compress_options *opt, dz_error *err) {
 static void set_budgets(dz_job *job) {
     uint64_t fixed = MEMORY_LEAST, mem = job->opt->mem_per_rank, left = mem > fixed ? mem - fixed : 0;
     uint64_t want = 0;
-    for (size_t u = dz_job_first(job); u < dz_job_end(job); u++) {
-        const dz_unit *unit = &job->plan->units[u];
+    for (size_t i = 0; i < dz_job_nunits(job); i++) {
+        const dz_unit *unit = &job->plan->units[dz_job_unit(job, i)];
         if (unit->pair != DZ_NO_PAIR) want += dz_tile_count(&job->plan->pairs[unit->pair].tiles, unit->tile);
     }
     job->block_budget = left / 4 + ((uint64_t)8 << 20);
@@ -67,7 +67,7 @@ static dz_rc prepare(dz_job *job, dz_error *err) {
         size_t levels = (size_t)1 << plan->pairs[plan->lossy[i]].bits;
         if (levels > job->levels) job->levels = levels;
     }
-    size_t n = plan->nlossy * job->levels, mine = dz_job_end(job) - dz_job_first(job);
+    size_t n = plan->nlossy * job->levels, mine = dz_job_nunits(job);
     job->lossy = dz_alloc(plan->nlossy, sizeof *job->lossy, err);
     job->histograms = dz_alloc(n, sizeof *job->histograms, err);
     job->befores = dz_alloc(n, sizeof *job->befores, err);
@@ -149,8 +149,10 @@ static dz_rc open_journal(dz_job *job, dz_error *err) {
     uint64_t told[2] = {id.hi, id.lo};
     dz_bcast_u64(world, told, 2);
     id = (dz_digest){.hi = told[0], .lo = told[1]};
-    return dz_journal_open(&job->journal, world, job->opt->archive, id, dz_job_first(job), dz_job_end(job) - dz_job_first(job),
-                           job->block_budget, &job->foreign, err);
+    const dz_plan *plan = job->plan;
+    dz_journal_units mine = {
+        .place = plan->place, .nunits = plan->nunits, .first = plan->first_work[world->rank], .count = dz_job_nunits(job)};
+    return dz_journal_open(&job->journal, world, job->opt->archive, id, mine, job->block_budget, &job->foreign, err);
 }
 
 /* Collective. The first lines of a log. */

@@ -76,7 +76,13 @@ uint64_t dz_job_block_key(const dz_job *job, const dz_lossy *lossy);         /* 
 /* Collective. With a target ratio: what each task came to, and the density to try next; 1 in `*again` if a task is off. */
 void dz_job_adjust(dz_job *job, int round, int *again);
 
-static inline size_t dz_job_first(const dz_job *job) { return job->plan->first_unit[job->world->rank]; }
-static inline size_t dz_job_end(const dz_job *job) { return job->plan->first_unit[job->world->rank + 1]; }
+/* Number i of this rank's units, in the order of its work, and how many there are; the number of a unit among them. */
+static inline size_t dz_job_unit(const dz_job *job, size_t i) { return job->plan->work[job->plan->first_work[job->world->rank] + i]; }
+static inline size_t dz_job_nunits(const dz_job *job) {
+    return job->plan->first_work[job->world->rank + 1] - job->plan->first_work[job->world->rank];
+}
+static inline size_t dz_job_number(const dz_job *job, size_t unit) {
+    return job->plan->place[unit] - job->plan->first_work[job->world->rank];
+}
 
 #endif

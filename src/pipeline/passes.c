@@ -113,8 +113,8 @@ dz_rc dz_job_statistics(dz_job *job, dz_error *err) {
     for (size_t i = 0; extremes && i < 2 * plan->nlossy; i++) extremes[i] = INT32_MIN;
     dz_tile_reader_init(&reader, job->zoo.base, job->zoo.tasks, plan);
     dz_progress_begin(&progress, job->world, DZ_PHASE_NAMES[DZ_PHASE_STATISTICS], bytes_of_pass(job, 0), job->opt->quiet);
-    for (size_t u = dz_job_first(job); u < dz_job_end(job) && dz_progress_check(&progress, err) == DZ_OK; u++)
-        statistics_of_unit(job, &reader, u, extremes, &body, &scratch, &progress, err);
+    for (size_t i = 0; i < dz_job_nunits(job) && dz_progress_check(&progress, err) == DZ_OK; i++)
+        statistics_of_unit(job, &reader, dz_job_unit(job, i), extremes, &body, &scratch, &progress, err);
     job->secs[DZ_PHASE_STATISTICS] = dz_progress_end(&progress);
     job->bytes_read += reader.bytes_read;
     dz_rc rc = dz_agree(job->world, err->rc, err);
@@ -183,7 +183,7 @@ static dz_rc histogram_of_unit(dz_job *job, dz_tile_reader *reader, size_t unit,
     if (packed > job->cache_size - job->cache_used) return DZ_OK; /* the coding pass will read the tile again */
     uint8_t *at = job->cache + job->cache_used;
     pack_levels(at, levels->data, (size_t)t.count, (int)lossy->grid.bits);
-    job->cached[unit - dz_job_first(job)] = at;
+    job->cached[dz_job_number(job, unit)] = at;
     job->cache_used += packed;
     return DZ_OK;
 }
@@ -195,8 +195,8 @@ dz_rc dz_job_histograms(dz_job *job, dz_error *err) {
     size_t n = job->plan->nlossy * job->levels;
     dz_tile_reader_init(&reader, job->zoo.base, job->zoo.tasks, job->plan);
     dz_progress_begin(&progress, job->world, DZ_PHASE_NAMES[DZ_PHASE_HISTOGRAM], bytes_of_pass(job, 1), job->opt->quiet);
-    for (size_t u = dz_job_first(job); u < dz_job_end(job) && dz_progress_check(&progress, err) == DZ_OK; u++)
-        histogram_of_unit(job, &reader, u, &levels, &scratch, &progress, err);
+    for (size_t i = 0; i < dz_job_nunits(job) && dz_progress_check(&progress, err) == DZ_OK; i++)
+        histogram_of_unit(job, &reader, dz_job_unit(job, i), &levels, &scratch, &progress, err);
     job->secs[DZ_PHASE_HISTOGRAM] = dz_progress_end(&progress);
     job->bytes_read += reader.bytes_read;
     dz_rc rc = dz_agree(job->world, err->rc, err);
@@ -236,7 +236,7 @@ typedef struct coder {
 /* Levels of a tile: kept from the histogram pass, or computed again. */
 static dz_rc levels_of_unit(dz_job *job, dz_tile_reader *reader, size_t unit, const dz_lossy *l, size_t count, dz_buf *levels,
                             dz_error *err) {
-    const uint8_t *cached = job->cached[unit - dz_job_first(job)];
+    const uint8_t *cached = job->cached[dz_job_number(job, unit)];
     dz_tile t;
     levels->len = 0;
     if (dz_buf_reserve(levels, count, err) != DZ_OK) return err->rc;
@@ -321,14 +321,14 @@ dz_rc dz_job_code(dz_job *job, dz_error *err) {
     memset(job->kepts, 0, n * sizeof *job->kepts);
     dz_tile_reader_init(&reader, job->zoo.base, job->zoo.tasks, job->plan);
     dz_progress_begin(&progress, job->world, DZ_PHASE_NAMES[DZ_PHASE_CODE], bytes_of_pass(job, 1), job->opt->quiet);
-    for (size_t u = dz_job_first(job); u < dz_job_end(job) && dz_progress_check(&progress, err) == DZ_OK; u++)
-        code_unit(job, &reader, u, &c, &progress, err);
+    for (size_t i = 0; i < dz_job_nunits(job) && dz_progress_check(&progress, err) == DZ_OK; i++)
+        code_unit(job, &reader, dz_job_unit(job, i), &c, &progress, err);
     job->secs[DZ_PHASE_CODE] += dz_progress_end(&progress);
     job->bytes_read += reader.bytes_read;
     dz_rc rc = dz_agree(job->world, err->rc, err);
     if (rc == DZ_OK) {
         memset(job->block_len, 0, job->plan->nunits * sizeof *job->block_len);
-        for (size_t u = dz_job_first(job); u < dz_job_end(job); u++) job->block_len[u] = job->journal.length[u - dz_job_first(job)];
+        for (size_t i = 0; i < dz_job_nunits(job); i++) job->block_len[dz_job_unit(job, i)] = job->journal.length[i];
         dz_sum_u64(job->world, job->block_len, job->plan->nunits); /* each block was coded by one rank */
         dz_sum_u64(job->world, job->kepts, n);
     }

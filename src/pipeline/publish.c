@@ -188,8 +188,9 @@ static dz_rc put_pieces(dz_job *job, dz_extent_writer *w, const uint64_t *where,
     const dz_plan *plan = job->plan;
     size_t n = 0;
     dz_buf bytes = {0};
-    piece *pieces = dz_alloc(dz_job_end(job) - dz_job_first(job), sizeof *pieces, err);
-    for (size_t u = dz_job_first(job); pieces && u < dz_job_end(job); u++) {
+    piece *pieces = dz_alloc(dz_job_nunits(job), sizeof *pieces, err);
+    for (size_t i = 0; pieces && i < dz_job_nunits(job); i++) {
+        size_t u = dz_job_unit(job, i);
         if (plan->units[u].pair == DZ_NO_PAIR || !job->block_len[u]) continue;
         const dz_pair *pair = &plan->pairs[plan->units[u].pair];
         uint64_t at = where[plan->units[u].pair];

@@ -47,7 +47,7 @@ static dz_rc gather_outgoing(dz_job *job, outbox *box, dz_error *err) {
         if (owner == job->world->rank) continue;
         for (uint32_t tile = 0; tile < pair->tiles.ncommon; tile++) {
             size_t unit = job->plan->unit_of[pair->first_tile + tile];
-            if (unit < dz_job_first(job) || unit >= dz_job_end(job)) continue;
+            if (dz_unit_rank(job->plan, unit) != job->world->rank) continue;
             if (dz_grow((void **)&box->list, &box->cap, box->n + 1, sizeof *box->list, err) != DZ_OK) return err->rc;
             outgoing *o = &box->list[box->n++];
             *o = (outgoing){.len = (int)job->block_len[unit], .owner = owner, .block = dz_alloc_raw((size_t)job->block_len[unit], 1, err)};

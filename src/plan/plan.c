@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/hash.h"
 #include "model/scales.h"
 
 /* Planned cost of an element, in tenths of a nanosecond as measured (results/): only its proportions matter. */
@@ -19,7 +20,9 @@ void dz_plan_free(dz_plan *p) {
     free(p->lossy);
     free(p->units);
     free(p->unit_of);
-    free(p->first_unit);
+    free(p->work);
+    free(p->place);
+    free(p->first_work);
     free(p->rank_cost);
     free(p->base_tile);
     dz_buf_free(&p->notes);
@@ -268,59 +271,126 @@ static uint64_t base_cost(const dz_plan *p, size_t unit) {
     return COST_BASE_BYTE * dz_tile_count(&grid, u->tile) * dz_dtype_size(b->dtype);
 }
 
-/* `begins`: the unit is the first of a rank, which must read the base tile whoever else does. */
+static int is_lossy(const dz_plan *p, size_t unit) {
+    const dz_unit *u = &p->units[unit];
+    return u->pair != DZ_NO_PAIR && p->pairs[u->pair].policy == DZ_POLICY_ULTRADELTA && u->tile < p->pairs[u->pair].tiles.ncommon;
+}
+
+/* `begins`: the unit is the first of a run, whose rank must read the base tile whoever else does. */
 static uint64_t unit_cost(const dz_plan *p, size_t unit, int begins) {
     const dz_unit *u = &p->units[unit];
     uint64_t cost = begins || dz_unit_is_first(p, unit) ? base_cost(p, unit) : 0;
     if (u->pair == DZ_NO_PAIR) return cost;
     const dz_pair *pair = &p->pairs[u->pair];
     uint64_t count = dz_tile_count(&pair->tiles, u->tile);
-    int lossy = pair->policy == DZ_POLICY_ULTRADELTA && u->tile < pair->tiles.ncommon;
-    return cost + (lossy ? COST_LOSSY * count : COST_LOSSLESS_BYTE * count * dz_dtype_size(dz_pair_tensor(p, pair)->dtype));
+    return cost + (is_lossy(p, unit) ? COST_LOSSY * count : COST_LOSSLESS_BYTE * count * dz_dtype_size(dz_pair_tensor(p, pair)->dtype));
 }
 
-/* Runs of at most `limit` each: false when there are more of them than ranks. */
-static int deal_by(dz_plan *p, uint64_t limit) {
+/* Cuts list[0 .. n) into runs of at most `limit` each, first[r] where that of rank r begins: false when there are more of them than ranks.
+ */
+static int cut_by(const dz_plan *p, const uint32_t *list, size_t n, uint64_t limit, size_t *first, uint64_t *cost_of_rank) {
     int rank = 0;
-    memset(p->rank_cost, 0, (size_t)p->nranks * sizeof *p->rank_cost);
-    p->first_unit[0] = 0;
-    for (size_t u = 0; u < p->nunits; u++) {
-        uint64_t cost = unit_cost(p, u, u == p->first_unit[rank]);
-        if (p->rank_cost[rank] + cost > limit && u > p->first_unit[rank]) {
+    memset(cost_of_rank, 0, (size_t)p->nranks * sizeof *cost_of_rank);
+    first[0] = 0;
+    for (size_t i = 0; i < n; i++) {
+        uint64_t cost = unit_cost(p, list[i], i == first[rank]);
+        if (cost_of_rank[rank] + cost > limit && i > first[rank]) {
             if (++rank == p->nranks) return 0;
-            p->first_unit[rank] = u;
-            cost = unit_cost(p, u, 1);
+            first[rank] = i;
+            cost = unit_cost(p, list[i], 1);
         }
         if (cost > limit) return 0;
-        p->rank_cost[rank] += cost;
+        cost_of_rank[rank] += cost;
     }
-    while (rank < p->nranks) p->first_unit[++rank] = p->nunits;
+    while (rank < p->nranks) first[++rank] = n;
     return 1;
 }
 
-/* Contiguous runs, so that a base tile is read by one rank, or two where a run ends inside it; the costliest run as cheap as can be. */
-static dz_rc deal(dz_plan *p, dz_error *err) {
-    p->first_unit = dz_alloc((size_t)p->nranks + 1, sizeof *p->first_unit, err);
-    p->rank_cost = dz_alloc((size_t)p->nranks, sizeof *p->rank_cost, err);
-    if (err->rc != DZ_OK) return err->rc;
+/* The costliest run as cheap as can be. */
+static void cut(const dz_plan *p, const uint32_t *list, size_t n, size_t *first, uint64_t *cost_of_rank) {
     uint64_t low = 0, high = 0; /* too little; enough */
-    for (size_t u = 0; u < p->nunits; u++) high += unit_cost(p, u, 0);
+    for (size_t i = 0; i < n; i++) high += unit_cost(p, list[i], i == 0);
     while (low + high / 1024 + 1 < high) {
         uint64_t middle = low + (high - low) / 2;
-        if (deal_by(p, middle))
+        if (cut_by(p, list, n, middle, first, cost_of_rank))
             high = middle;
         else
             low = middle;
     }
-    deal_by(p, high);
-    return DZ_OK;
+    cut_by(p, list, n, high, first, cost_of_rank);
+}
+
+typedef struct shuffled {
+    uint64_t key;
+    uint32_t unit;
+} shuffled;
+
+static int by_key(const void *x, const void *y) {
+    const shuffled *a = x, *b = y;
+    if (a->key != b->key) return a->key < b->key ? -1 : 1;
+    return a->unit < b->unit ? -1 : a->unit > b->unit;
+}
+
+/* Base tiles in random order. What an exact tile costs depends on what is in it: of an embedding most rows have not moved, of a head all.
+ */
+static dz_rc shuffle(const dz_plan *p, uint32_t *list, size_t n, dz_error *err) {
+    shuffled *order = dz_alloc_raw(n, sizeof *order, err);
+    for (size_t i = 0; order && i < n; i++) {
+        const dz_unit *u = &p->units[list[i]];
+        uint64_t of[3] = {(uint64_t)u->base, u->tile, u->base < 0 ? u->pair : 0};
+        order[i] = (shuffled){.key = dz_hash64(of, sizeof of, 0), .unit = list[i]};
+    }
+    if (order && n) qsort(order, n, sizeof *order, by_key);
+    for (size_t i = 0; order && i < n; i++) list[i] = order[i].unit;
+    free(order);
+    return err->rc;
+}
+
+/* Exact and lossy units are dealt each by itself, since ranks wait for each other between phases, and a phase has work for one kind or for
+ * both. Runs of whole base tiles, so that one is read by one rank, or two where a run ends inside it; the lossy ones in the order of all,
+ * as the counts of members on lower ranks need it. */
+static dz_rc deal(dz_plan *p, dz_error *err) {
+    size_t nranks = (size_t)p->nranks, n[2] = {0, 0}, at = 0;
+    uint32_t *list[2] = {dz_alloc_raw(p->nunits, sizeof **list, err), dz_alloc_raw(p->nunits, sizeof **list, err)};
+    size_t *first[2] = {dz_alloc(nranks + 1, sizeof **first, err), dz_alloc(nranks + 1, sizeof **first, err)};
+    uint64_t *cost = dz_alloc(nranks, sizeof *cost, err);
+    p->work = dz_alloc_raw(p->nunits, sizeof *p->work, err);
+    p->place = dz_alloc_raw(p->nunits, sizeof *p->place, err);
+    p->first_work = dz_alloc(nranks + 1, sizeof *p->first_work, err);
+    p->rank_cost = dz_alloc(nranks, sizeof *p->rank_cost, err);
+    if (err->rc != DZ_OK) goto out;
+    for (size_t u = 0; u < p->nunits; u++) {
+        int kind = is_lossy(p, u);
+        list[kind][n[kind]++] = (uint32_t)u;
+    }
+    if (shuffle(p, list[0], n[0], err) != DZ_OK) goto out;
+    for (int kind = 0; kind < 2; kind++) {
+        cut(p, list[kind], n[kind], first[kind], cost);
+        for (size_t r = 0; r < nranks; r++) p->rank_cost[r] += cost[r];
+    }
+    for (size_t r = 0; r < nranks; r++) {
+        for (int kind = 0; kind < 2; kind++) {
+            for (size_t i = first[kind][r]; i < first[kind][r + 1]; i++) {
+                p->place[list[kind][i]] = (uint32_t)at;
+                p->work[at++] = list[kind][i];
+            }
+        }
+        p->first_work[r + 1] = at;
+    }
+out:
+    for (int kind = 0; kind < 2; kind++) {
+        free(list[kind]);
+        free(first[kind]);
+    }
+    free(cost);
+    return err->rc;
 }
 
 int dz_unit_rank(const dz_plan *p, size_t unit) {
-    int low = 0, high = p->nranks - 1; /* the last rank whose first unit is not beyond `unit` */
+    int low = 0, high = p->nranks - 1; /* the last rank whose work does not begin after the unit */
     while (low < high) {
         int mid = low + (high - low + 1) / 2;
-        if (p->first_unit[mid] <= unit)
+        if (p->first_work[mid] <= p->place[unit])
             low = mid;
         else
             high = mid - 1;

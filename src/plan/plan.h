@@ -42,8 +42,12 @@ typedef struct dz_plan {
     size_t nlossy;
     dz_unit *units; /* base tensor by base tensor, tile by tile, task by task; then what has no base */
     size_t nunits;
-    uint32_t *unit_of;   /* unit number of (pair, tile) */
-    size_t *first_unit;  /* [nranks + 1]: rank r does units first_unit[r] .. first_unit[r + 1] - 1 */
+    uint32_t *unit_of; /* unit number of (pair, tile) */
+    /* Units as they are dealt: rank r does work[first_work[r]] .. work[first_work[r + 1] - 1], its exact units, then its lossy ones, these
+     * a run in the order of all. */
+    uint32_t *work;
+    uint32_t *place; /* [nunits] where a unit stands in `work` */
+    size_t *first_work;
     uint64_t *rank_cost; /* [nranks] planned cost, arbitrary unit */
     int nranks;
     uint32_t *base_tile;                /* [base tensors + 1] first tile of each in the table of base tiles */
