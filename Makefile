@@ -161,7 +161,7 @@ check-asan: deps
 check-crash: deps
 	@$(MAKE) --no-print-directory all
 	@$(MAKE) --no-print-directory FLAVOUR=fault build/fault/deltazoo
-	@. tests/env.sh && $(PYTHON) tests/crash/run.py $(if $(CRASH_REPORT),--report $(CRASH_REPORT))
+	@bash -c '. tests/env.sh && exec "$$PYTHON" tests/crash/run.py "$$@"' - $(if $(CRASH_REPORT),--report $(CRASH_REPORT))
 
 # Every bit of an archive flipped, and 4,000 of another; FLIPS_REPORT=FILE.md keeps the table.
 check-flips: deps
