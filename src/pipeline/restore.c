@@ -365,7 +365,7 @@ static dz_rc fill(restore *r, dz_progress *progress, dz_error *err) {
     }
     for (size_t i = 0; i < r->nfiles; i++) {
         if (r->files[i].fd < 0) continue;
-        if (dz_fsync(r->files[i].fd) != 0) dz_fail(err, DZ_EFAIL, "%s: cannot sync: %s", r->files[i].path, strerror(errno));
+        if (!r->opt->no_sync && dz_fsync(r->files[i].fd) != 0) dz_fail(err, DZ_EFAIL, "%s: cannot sync: %s", r->files[i].path, strerror(errno));
         close(r->files[i].fd);
         r->files[i].fd = -1;
     }
@@ -446,7 +446,7 @@ static dz_rc publish(restore *r, dz_error *err) {
     char *marker = marker_path(r, err);
     if (marker) unlink(marker);
     free(marker);
-    if (dz_rename(r->partial, r->opt->out) == 0) return dz_fsync_parent(r->opt->out, err);
+    if (dz_rename(r->partial, r->opt->out) == 0) return r->opt->no_sync ? DZ_OK : dz_fsync_parent(r->opt->out, err);
     for (size_t i = 0; i < r->nfiles && err->rc == DZ_OK; i++) {
         const char *name = r->files[i].name;
         char *from = dz_format(err, "%s/%s", r->partial, name), *to = dz_format(err, "%s/%s", r->opt->out, name),

@@ -45,33 +45,72 @@ def median_run(runs):
     return sorted(runs, key=lambda r: r[0])[len(runs) // 2]
 
 
+def drop_cache(paths):
+    """These files out of the page cache, so that the disk is read."""
+    for path in paths:
+        fd = os.open(path, os.O_RDONLY)
+        os.fsync(fd)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(fd)
+
+
+def bench_compress(zoo, work, repeat):
+    """Rows of one and two ranks; the seconds of `cat`, and the compute phases' speed-up."""
+    models = files_below(zoo)
+    tasks = sum(map(os.path.getsize, models)) - sum(map(os.path.getsize, files_below(os.path.join(zoo, "base"))))
+    rows = ["| ranks | wall, mpirun included | times `cat` of the same files | task GB/s per core | " + " | ".join(PHASES) + " | peak memory per rank |", "|---" * (5 + len(PHASES)) + "|"]
+    run("cat", *models)
+    cat = statistics.median(timed("sh", "-c", 'cat "$@" >/dev/null', "sh", *models) for _ in range(repeat))
+    compute = []
+    for ranks in (1, 2):
+        wall, report = median_run([compress(ranks, zoo, work) for _ in range(repeat)])
+        job = report["job"]
+        compute.append(sum(job["phase_seconds"][p] for p in PHASES[1:-1]))
+        rows.append(f"| {ranks} | {wall:.2f} s | {wall / cat:.1f} | {tasks / wall / 1e9 / ranks:.2f} | " + " | ".join(f"{job['phase_seconds'][p]:.2f}" for p in PHASES) +
+                    f" | {job['peak_memory_bytes'] / 1e6:.0f} MB |")
+    return rows, cat, compute[0] / compute[1]
+
+
+def bench_cold(zoo, work, repeat):
+    """Both with the files dropped from the page cache before."""
+    models, cat, job = files_below(zoo), [], []
+    for _ in range(repeat):
+        drop_cache(models)
+        cat.append(timed("sh", "-c", 'cat "$@" >/dev/null', "sh", *models))
+        drop_cache(models)
+        job.append(compress(2, zoo, work)[0])
+    cat, job = statistics.median(cat), statistics.median(job)
+    return f"Cold (files dropped from the page cache): `cat` {cat:.2f} s, 2 ranks {job:.2f} s, {job / cat:.2f} times `cat`."
+
+
+def bench_restore(zoo, work, repeat):
+    base, copy, restored = os.path.join(zoo, "base"), os.path.join(work, "copy"), os.path.join(work, "r")
+
+    def copied(sync):
+        shutil.rmtree(copy, ignore_errors=True)
+        return timed("sh", "-c", 'cp -r "$0" "$1"' + (' && sync "$1"/*' if sync else ""), base, copy)
+
+    def back(sync):
+        shutil.rmtree(restored, ignore_errors=True)
+        return timed("mpirun", "-n", "2", DELTAZOO, "restore", "-q", os.path.join(work, "a.h5"), "--task", "task-1", "--base", base, "-o", restored, *([] if sync else ["--no-sync"]))
+
+    rows = ["| one task restored, 2 ranks | seconds | `cp` of the base to the same disk | ratio |", "|---|---|---|---|"]
+    for sync in (False, True):
+        pairs = [(back(sync), copied(sync)) for _ in range(repeat)]
+        mine, cp = (statistics.median(x) for x in zip(*pairs))
+        rows.append(f"| {'synced to disk, both' if sync else 'not synced (`--no-sync`), as `cp`'} | {mine:.2f} | {cp:.2f} | {mine / cp:.1f} |")
+    shutil.rmtree(copy)
+    shutil.rmtree(restored)
+    return rows
+
+
 def bench_zoo(title, shape, work, repeat):
     zoo = os.path.join(work, "zoo")
     run("mpirun", "-n", "2", DELTAZOO, "synth", "-q", *shape, "--seed", "3", "-o", zoo)
     models = files_below(zoo)
-    nbytes = sum(map(os.path.getsize, models))
-    tasks = nbytes - sum(map(os.path.getsize, files_below(os.path.join(zoo, "base"))))
-    out = [f"## {title}", "", f"`deltazoo synth {' '.join(shape)} --seed 3`: {nbytes / 1e9:.2f} GB in {len(models)} files.", "",
-           "| ranks | wall, mpirun included | times `cat` of the same files | task GB/s per core | " + " | ".join(PHASES) + " | peak memory per rank |", "|---" * (5 + len(PHASES)) + "|"]
-    run("cat", *models)
-    cat = statistics.median(timed("sh", "-c", 'cat "$@" >/dev/null', "sh", *models) for _ in range(repeat))
-    for ranks in (1, 2):
-        wall, report = median_run([compress(ranks, zoo, work) for _ in range(repeat)])
-        job = report["job"]
-        out.append(f"| {ranks} | {wall:.2f} s | {wall / cat:.1f} | {tasks / wall / 1e9 / ranks:.2f} | " + " | ".join(f"{job['phase_seconds'][p]:.2f}" for p in PHASES) +
-                   f" | {job['peak_memory_bytes'] / 1e6:.0f} MB |")
-    base, copy, restored = os.path.join(zoo, "base"), os.path.join(work, "copy"), os.path.join(work, "r")
-
-    def once_copy():
-        shutil.rmtree(copy, ignore_errors=True)
-        return timed("cp", "-r", base, copy)
-
-    def once_restore():
-        shutil.rmtree(restored, ignore_errors=True)
-        return timed("mpirun", "-n", "2", DELTAZOO, "restore", "-q", os.path.join(work, "a.h5"), "--task", "task-1", "--base", base, "-o", restored)
-
-    cp, back = statistics.median(once_copy() for _ in range(repeat)), statistics.median(once_restore() for _ in range(repeat))
-    out += ["", f"`cat`: {cat:.3f} s. `cp` of the base: {cp:.3f} s. Restore of one task, 2 ranks, synced to disk: {back:.2f} s, {back / cp:.1f} times `cp` (which does not sync).", ""]
+    rows, cat, gain = bench_compress(zoo, work, repeat)
+    out = [f"## {title}", "", f"`deltazoo synth {' '.join(shape)} --seed 3`: {sum(map(os.path.getsize, models)) / 1e9:.2f} GB in {len(models)} files. `cat`: {cat:.3f} s.", "", *rows, "",
+           f"Compute phases (statistics to trace norm) from one rank to two: {gain:.2f} times faster.", "", *bench_restore(zoo, work, repeat), "", bench_cold(zoo, work, repeat), ""]
     shutil.rmtree(zoo)
     return out
 
@@ -90,20 +129,23 @@ def bench_memory(work, limits=("256M", "512M", "2G")):
     return out + [""]
 
 
-def bench_growth(work, repeat, layers=(1, 2, 4, 8)):
-    """Time against size: the same shapes, more blocks."""
-    out = ["## Time against size", "", f"LLaMA-2-7B shapes, 1 task, bf16, 2 ranks, warm cache, medians of {repeat}. The head and the embedding (262 M parameters) are exact and the same in all rows.", "",
-           "| blocks | parameters of the task | wall | a thousand million parameters | a thousand million in lossy tensors, beyond the row before |", "|---|---|---|---|---|"]
+def bench_growth(work, repeat):
+    """Time against size: more tasks of one shape, and more blocks of another."""
+    out = ["## Time against size", "", f"2 ranks, warm cache, medians of {repeat}. LLaMA's head and embedding (262 M parameters) are exact and the same in all its rows; of ViT-B/32 the base is read once for all tasks.", "",
+           "| zoo | parameters of the tasks | wall | of it inside the program | seconds inside for 10^9 parameters | for 10^9 more, beyond the row before |", "|---|---|---|---|---|---|"]
+    zoos = [("vit-b-32", 12, n, "f16") for n in (1, 4, 12, 24)] + [("llama2-7b", n, 1, "bf16") for n in (1, 2, 4, 8)]
     before = None
-    for n in layers:
+    for shape, layers, tasks, dtype in zoos:
         zoo = os.path.join(work, "zoo")
-        run("mpirun", "-n", "2", DELTAZOO, "synth", "-q", "--shape", "llama2-7b", "--layers", str(n), "--tasks", "1", "--dtype", "bf16", "--seed", "3", "-o", zoo)
+        run("mpirun", "-n", "2", DELTAZOO, "synth", "-q", "--shape", shape, "--layers", str(layers), "--tasks", str(tasks), "--dtype", dtype, "--seed", "3", "-o", zoo)
         run("cat", *files_below(zoo))
-        parameters = sum(map(os.path.getsize, files_below(os.path.join(zoo, "task-1")))) / 2e9
-        wall = statistics.median(compress(2, zoo, work)[0] for _ in range(repeat))
-        slope = f"{(wall - before[1]) / (parameters - before[0]):.2f} s" if before else "-"
-        out.append(f"| {n} | {parameters:.2f} G | {wall:.2f} s | {wall / parameters:.2f} s | {slope} |")
-        before = (parameters, wall)
+        parameters = tasks * sum(map(os.path.getsize, files_below(os.path.join(zoo, "task-1")))) / 2e9
+        wall, report = median_run([compress(2, zoo, work) for _ in range(repeat)])
+        inside = report["job"]["seconds"]
+        slope = f"{(inside - before[2]) / (parameters - before[1]):.2f}" if before and before[0] == shape else "-"
+        what = f"ViT-B/32, {tasks} task{'s' * (tasks > 1)}" if shape == "vit-b-32" else f"LLaMA-2-7B, {layers} block{'s' * (layers > 1)}, 1 task"
+        out.append(f"| {what} | {parameters:.2f} G | {wall:.2f} s | {inside:.2f} s | {inside / parameters:.2f} | {slope} |")
+        before = (shape, parameters, inside)
         shutil.rmtree(zoo)
     return out + [""]
 
