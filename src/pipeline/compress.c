@@ -254,6 +254,7 @@ static void collect_notes(const dz_job *job, dz_buf *notes, dz_error *err) {
             at += (size_t)len + 1;
         }
     }
+    if (job->opt->append && !job->carry.old) add_note(notes, err, "there was no archive to append to: it is a new one\n");
     if (job->foreign)
         add_note(notes, err, "%s.journal was of another job (models, recipe or program differ): it was not used\n", job->opt->archive);
     if (job->journal.adopted) add_note(notes, err, "went on where an earlier run of this job was interrupted\n");
