@@ -8,10 +8,11 @@
 #include "base/hash.h"
 #include "model/scales.h"
 
-/* Planned cost of an element, in tenths of a nanosecond as measured (results/): only its proportions matter. */
-#define COST_LOSSY 15
-#define COST_LOSSLESS_BYTE 20
-#define COST_BASE_BYTE 1
+/* Planned cost of an element, or of a byte, in tenths of a nanosecond of one rank (results/bench.md, LLaMA shapes, all phases): only the
+ * proportions matter. */
+#define COST_LOSSY 45
+#define COST_LOSSLESS_BYTE 22
+#define COST_BASE_BYTE 2
 
 void dz_plan_free(dz_plan *p) {
     if (!p) return;
