@@ -365,7 +365,8 @@ static dz_rc fill(restore *r, dz_progress *progress, dz_error *err) {
     }
     for (size_t i = 0; i < r->nfiles; i++) {
         if (r->files[i].fd < 0) continue;
-        if (!r->opt->no_sync && dz_fsync(r->files[i].fd) != 0) dz_fail(err, DZ_EFAIL, "%s: cannot sync: %s", r->files[i].path, strerror(errno));
+        if (!r->opt->no_sync && dz_fsync(r->files[i].fd) != 0)
+            dz_fail(err, DZ_EFAIL, "%s: cannot sync: %s", r->files[i].path, strerror(errno));
         close(r->files[i].fd);
         r->files[i].fd = -1;
     }

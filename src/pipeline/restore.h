@@ -20,7 +20,7 @@ typedef struct dz_restore_options {
     const char *tensors; /* glob; NULL: all, and the side files */
     uint64_t max_shard;  /* new shards of at most so many bytes of tensors (one larger tensor is alone); 0: the original ones */
     int force, quiet;
-    int no_sync; /* files may still be in the page cache when it returns */
+    int no_sync;    /* files may still be in the page cache when it returns */
     int keep_going; /* past damage: what is lost is left out, or the base's values take its place */
 } dz_restore_options;
 
