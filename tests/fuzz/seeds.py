@@ -43,13 +43,17 @@ put("yaml", b"q" + b"sparsity: 0.97\nbits: 4\nmethod: auto\ntarget_ratio: null\n
 def without_filters(path, plain):
     """The archive once more, its tables as they are."""
     import h5py
+    committed = {}  # types of the new file, by name
 
     def attributes(of, to):
         for name in of.attrs:
             old = h5py.h5a.open(of.id, name.encode())
             value = np.zeros((), old.dtype)
             old.read(value)
-            h5py.h5a.create(to, name.encode(), old.get_type(), h5py.h5s.create(h5py.h5s.SCALAR)).write(value)
+            h5py.h5a.create(to, name.encode(), type_in_new(old.get_type()), h5py.h5s.create(h5py.h5s.SCALAR)).write(value)
+
+    def type_in_new(kind):
+        return committed[h5py.h5i.get_name(kind)] if kind.committed() else kind
 
     def copy(of, to):
         attributes(of, to)
@@ -58,6 +62,10 @@ def without_filters(path, plain):
                 props = h5py.h5p.create(h5py.h5p.GROUP_CREATE)
                 props.set_attr_phase_change(64, 0)
                 copy(child, h5py.h5g.create(to, name.encode(), gcpl=props))
+            elif isinstance(child, h5py.Datatype):
+                committed[h5py.h5i.get_name(child.id)] = kind = child.id.copy()
+                kind.commit(to, name.encode())
+                attributes(child, kind)
             else:
                 props = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
                 props.set_obj_track_times(False)
@@ -66,7 +74,7 @@ def without_filters(path, plain):
                     props.set_chunk((max(1, len(data)),))
                 elif not len(data):
                     continue
-                new = h5py.h5d.create(to, name.encode(), child.id.get_type(), h5py.h5s.create_simple((len(data),)), props)
+                new = h5py.h5d.create(to, name.encode(), type_in_new(child.id.get_type()), h5py.h5s.create_simple((len(data),)), props)
                 if len(data):
                     new.write(h5py.h5s.ALL, h5py.h5s.ALL, data)
 
@@ -76,6 +84,7 @@ def without_filters(path, plain):
     with h5py.File(path, "r") as old:
         new = h5py.h5f.create(plain.encode(), h5py.h5f.ACC_TRUNC, create, access)
         copy(old, h5py.h5g.open(new, b"/"))
+        committed.clear()  # open types keep the file open
         new.close()
 
 
@@ -86,9 +95,9 @@ def archives():
     program = os.environ.get("DELTAZOO", f"{ROOT}/build/deltazoo")
     with tempfile.TemporaryDirectory() as box:
         subprocess.run([sys.executable, f"{ROOT}/tests/flips/zoo.py", box, "small"], check=True)
-        for positions in ("seeded", "golomb"):
-            path, plain = f"{box}/{positions}.h5", f"{box}/{positions}-plain.h5"
-            subprocess.run([program, "compress", f"{box}/zoo.yaml", "--recipe", f"{box}/recipe.yaml", "--set", f"positions={positions}", "-q", "-o", path],
+        for setting in ("positions=seeded", "positions=golomb", "method=auto"):
+            path, plain = f"{box}/{setting}.h5", f"{box}/{setting}-plain.h5"
+            subprocess.run([program, "compress", f"{box}/zoo.yaml", "--recipe", f"{box}/recipe.yaml", "--set", setting, "-q", "-o", path],
                            check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             without_filters(path, plain)
             for made in (path, plain):
