@@ -50,7 +50,7 @@ if wants all; then suite layers tests/layers.sh; fi
 if wants all || wants unit; then units "$FLAVOUR"; fi
 if wants all; then
     if command -v clang-format >/dev/null; then suite format make --no-print-directory lint; fi
-    for t in tests/mpi/*.sh tests/reader/test_*.sh tests/torch/test_*.sh tests/flips/test_*.sh tests/install/run.sh; do
+    for t in tests/mpi/*.sh tests/reader/test_*.sh tests/torch/test_*.sh tests/flips/test_*.sh tests/fuzz/test_*.sh tests/install/run.sh; do
         [ -e "$t" ] && suite "${t#tests/}" bash "$t"
     done
     if [ "$FLAVOUR" = release ]; then suite transcript tests/transcript.sh; fi
