@@ -50,10 +50,13 @@ if wants all; then suite layers tests/layers.sh; fi
 if wants all || wants unit; then units "$FLAVOUR"; fi
 if wants all; then
     if command -v clang-format >/dev/null; then suite format make --no-print-directory lint; fi
-    for t in tests/mpi/*.sh tests/reader/test_*.sh tests/torch/test_*.sh tests/flips/test_*.sh tests/fuzz/test_*.sh tests/install/run.sh; do
+    for t in tests/mpi/*.sh tests/reader/test_*.sh tests/torch/test_*.sh tests/flips/test_*.sh tests/fuzz/test_*.sh; do
         [ -e "$t" ] && suite "${t#tests/}" bash "$t"
     done
-    if [ "$FLAVOUR" = release ]; then suite transcript tests/transcript.sh; fi
+    if [ "$FLAVOUR" = release ]; then # a sanitizer's library wants a sanitizer's program around it
+        suite install/run.sh tests/install/run.sh
+        suite transcript tests/transcript.sh
+    fi
     [ -x build/fault/deltazoo ] && suite crash "$PYTHON" tests/crash/run.py --quick
     for t in build/"$FLAVOUR"/fuzz/*; do # regressions and the useful part of the corpora
         if [ -x "$t" ] && [ -d "tests/broken/${t##*/}" ]; then suite "broken/${t##*/}" "$t" "tests/broken/${t##*/}"; fi
