@@ -76,7 +76,11 @@ RECIPES := $(sort $(wildcard config/recipes/*.yaml))
 
 .PHONY: all deps demo check check-unit check-asan check-crash check-flips check-mpich mpich serial check-slurm check-all fuzz bench experiments man install format lint clean units
 .SECONDARY:
+ifeq ($(FLAVOUR),release)
 all: build/deltazoo build/libdeltazoo.so build/libdeltazoo.a
+else # never in the place of the release's program
+all: $(B)/deltazoo $(B)/libdeltazoo.so $(B)/libdeltazoo.a
+endif
 
 build/deltazoo: $(B)/deltazoo
 	@cp -f $< $@.tmp && mv -f $@.tmp $@
@@ -202,20 +206,20 @@ experiments: deps
 	@tests/quality/run.sh
 
 # Manual pages, from the commands' own tables.
-build/man/deltazoo.1: build/deltazoo
+build/man/deltazoo.1: $(B)/deltazoo
 	@mkdir -p $(@D)
 	@rm -f $(@D)/*.1
-	@for c in $$(build/deltazoo --help=words); do build/deltazoo $$c --help=man >$(@D)/deltazoo-$$c.1 || exit 1; done
-	@build/deltazoo --help=man >$@
+	@for c in $$($(B)/deltazoo --help=words); do $(B)/deltazoo $$c --help=man >$(@D)/deltazoo-$$c.1 || exit 1; done
+	@$(B)/deltazoo --help=man >$@
 man: build/man/deltazoo.1
 
 install: all man
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/share/deltazoo
-	install -m 755 build/deltazoo $(DESTDIR)$(PREFIX)/bin/
-	install -m 755 build/libdeltazoo.so $(DESTDIR)$(PREFIX)/lib/libdeltazoo.so.$(VERSION)
+	install -m 755 $(B)/deltazoo $(DESTDIR)$(PREFIX)/bin/
+	install -m 755 $(B)/libdeltazoo.so $(DESTDIR)$(PREFIX)/lib/libdeltazoo.so.$(VERSION)
 	ln -sf libdeltazoo.so.$(VERSION) $(DESTDIR)$(PREFIX)/lib/libdeltazoo.so.$(ABI)
 	ln -sf libdeltazoo.so.$(ABI) $(DESTDIR)$(PREFIX)/lib/libdeltazoo.so
-	install -m 644 build/libdeltazoo.a $(DESTDIR)$(PREFIX)/lib/
+	install -m 644 $(B)/libdeltazoo.a $(DESTDIR)$(PREFIX)/lib/
 	install -d $(DESTDIR)$(PREFIX)/lib/pkgconfig
 	printf '%s\n' 'prefix=$(PREFIX)' 'Name: deltazoo' 'Description: archives of fine-tuned models as one base and tiny deltas' 'Version: $(VERSION)' \
 	    'Cflags: -I$${prefix}/include' 'Libs: -L$${prefix}/lib -ldeltazoo' 'Libs.private: $(strip $(LIBS))' >$(DESTDIR)$(PREFIX)/lib/pkgconfig/deltazoo.pc
