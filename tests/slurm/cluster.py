@@ -41,7 +41,7 @@ SlurmdTimeout=60
 MpiDefault=none
 NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={port1} CPUs=8 RealMemory=64000
 NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={port2} CPUs=8 RealMemory=64000
-PartitionName=main Nodes=n1,n2 Default=YES PriorityTier=10 MaxTime=INFINITE
+PartitionName=main Nodes=n1,n2 Default=YES PriorityTier=1 MaxTime=INFINITE
 PartitionName=low Nodes=n1,n2 PriorityTier=1 GraceTime=30 MaxTime=INFINITE
 PartitionName=high Nodes=n1,n2 PriorityTier=100 MaxTime=INFINITE
 """
