@@ -167,7 +167,7 @@ check-crash: deps
 	@$(MAKE) --no-print-directory FLAVOUR=fault build/fault/deltazoo
 	@bash -c '. tests/env.sh && exec "$$PYTHON" tests/crash/run.py "$$@"' - $(if $(CRASH_REPORT),--report $(CRASH_REPORT))
 
-# Every bit of an archive flipped, and 4,000 of another; FLIPS_REPORT=FILE.md keeps the table.
+# Every bit of an archive flipped, and 4,000 of two others; FLIPS_REPORT=FILE.md keeps the table.
 check-flips: deps
 	@$(MAKE) --no-print-directory all $(B)/flips
 	@tests/flips/test_flips.sh all

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "codec/bits.h"
+#include "numeric/kernels.h"
 #include "numeric/rotate.h"
 
 /* A standard deviation as a number e: 2^((e - BIAS) / 16), 0 for none. */
@@ -73,23 +74,11 @@ static size_t next_section(walk *w, size_t *len) {
 /* Bits that tell one of len elements. */
 static unsigned place_bits(size_t len) { return len <= 1 ? 0 : 32 - (unsigned)__builtin_clz((uint32_t)len - 1); }
 
-/* The first of the largest sizes. As integers without the sign bit, floats have the order of their sizes. */
-static size_t largest(const float *x, size_t n) {
-    uint32_t most = 0, at = 0;
-    const uint32_t *bits = (const uint32_t *)(const void *)x;
-    for (size_t i = 0; i < n; i++) {
-        uint32_t size = bits[i] & 0x7fffffff;
-        most = size > most ? size : most;
-    }
-    while ((bits[at] & 0x7fffffff) != most) at++;
-    return at;
-}
-
 static void put_block(dz_bit_writer *w, const float *x, size_t n, double share, uint64_t signs[2]) {
     size_t len;
     walk sections = walk_of(n, share);
     for (size_t first = next_section(&sections, &len); len; first = next_section(&sections, &len)) {
-        size_t place = largest(x + first, len);
+        size_t place = dz_kernels()->largest(x + first, len);
         unsigned positive = x[first + place] > 0;
         dz_put_bits(w, positive, 1);
         dz_put_bits(w, (uint32_t)place, place_bits(len));
@@ -145,7 +134,7 @@ dz_rc dz_signs_decode(dz_kept *kept, const uint8_t *body, size_t nbytes, size_t 
     if (!number) return err->rc;
     for (size_t b = 0; b < nblocks; b++) {
         number[b] = dz_view_varint(&v);
-        if (number[b] > LARGEST || v.bad) v.bad = 1;
+        v.bad |= number[b] > LARGEST;
         walk w = walk_of(dz_rotate_first(count, b + 1) - dz_rotate_first(count, b), share);
         if (number[b]) most += w.pairs + w.split;
     }

@@ -5,10 +5,10 @@
 #define MOST 17
 
 /* E max |x| of 2^k standard normal numbers, in units of 2^-12 (tests/unit/test_signs.c integrates it). */
-static const double LARGEST[MOST + 2] = {3268 / 4096.0,  4622 / 4096.0,  6000 / 4096.0,  7305 / 4096.0,  8508 / 4096.0,
-                                         9614 / 4096.0,  10634 / 4096.0, 11582 / 4096.0, 12469 / 4096.0, 13305 / 4096.0,
-                                         14098 / 4096.0, 14853 / 4096.0, 15574 / 4096.0, 16267 / 4096.0, 16933 / 4096.0,
-                                         17576 / 4096.0, 18199 / 4096.0, 18802 / 4096.0, 19387 / 4096.0};
+static const double EXPECTED[MOST + 2] = {3268 / 4096.0,  4622 / 4096.0,  6000 / 4096.0,  7305 / 4096.0,  8508 / 4096.0,
+                                          9614 / 4096.0,  10634 / 4096.0, 11582 / 4096.0, 12469 / 4096.0, 13305 / 4096.0,
+                                          14098 / 4096.0, 14853 / 4096.0, 15574 / 4096.0, 16267 / 4096.0, 16933 / 4096.0,
+                                          17576 / 4096.0, 18199 / 4096.0, 18802 / 4096.0, 19387 / 4096.0};
 
 unsigned dz_gauss_log(double share) {
     unsigned k = 0;
@@ -18,8 +18,9 @@ unsigned dz_gauss_log(double share) {
 
 double dz_gauss_mean(double share) {
     unsigned k = dz_gauss_log(share);
-    double whole = ldexp(1, -(int)k - 1), split = share > whole ? (share - whole) / share : 0; /* of the kept, half come of split pairs */
-    return 2 * split * LARGEST[k] + (1 - 2 * split) * LARGEST[k + 1];
+    double pairs = ldexp(1, -(int)k - 1); /* an element; a split pair keeps one more */
+    double split = share > pairs ? (share - pairs) / share : 0;
+    return 2 * split * EXPECTED[k] + (1 - 2 * split) * EXPECTED[k + 1];
 }
 
 double dz_gauss_bits(double share) {

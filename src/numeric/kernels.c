@@ -137,6 +137,17 @@ static void hadamard(float *x, size_t count) {
     }
 }
 
+static size_t largest(const float *x, size_t count) {
+    int32_t most = 0; /* as integers without the sign bit, floats have the order of their sizes */
+    size_t at = 0;
+    for (size_t i = 0; i < count; i++) {
+        int32_t size = (int32_t)(dz_float_bits(x[i]) & 0x7fffffffU);
+        most = size > most ? size : most;
+    }
+    while ((int32_t)(dz_float_bits(x[at]) & 0x7fffffffU) != most) at++;
+    return at;
+}
+
 typedef uint8_t bytes64 __attribute__((vector_size(64)));
 
 /* Compare-and-count, 64 levels at a time; a byte lane counts at most 255 before it is emptied. */
@@ -232,5 +243,6 @@ const dz_kernel_table DZ_KERNELS = {.name = &STRING(DZ_KERNELS)[sizeof "dz_kerne
                                     .moments = moments,
                                     .flip = flip,
                                     .hadamard = hadamard,
+                                    .largest = largest,
                                     .count = count_levels,
                                     .candidates = candidates};

@@ -39,6 +39,9 @@ typedef struct dz_kernel_table {
      * h]), i without bit h, becomes (x[i] + x[i + h], x[i] - x[i + h]). */
     void (*hadamard)(float *x, size_t count);
 
+    /* The first of the elements of the largest size; none is NaN, count > 0. */
+    size_t (*largest)(const float *x, size_t count);
+
     /* Adds to histogram[level] for levels below 2^bits. */
     void (*count)(uint64_t *restrict histogram, const uint8_t *restrict levels, unsigned bits, size_t count);
 

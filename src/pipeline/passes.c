@@ -27,11 +27,9 @@ static double unit_bytes(const dz_job *job, const dz_unit *u) {
     return (double)(dz_tile_count(&pair->tiles, u->tile) * dz_dtype_size(dz_pair_tensor(job->plan, pair)->dtype));
 }
 
-/* The tile of a lossy pair that goes the lossy way (rows beyond the base do not). NULL otherwise. */
+/* The tensor of a unit that goes the lossy way; NULL otherwise. */
 static dz_lossy *lossy_of(const dz_job *job, const dz_unit *u) {
-    if (u->pair == DZ_NO_PAIR) return NULL;
-    const dz_pair *pair = &job->plan->pairs[u->pair];
-    return pair->lossy >= 0 && pair->policy == DZ_POLICY_ULTRADELTA && u->tile < pair->tiles.ncommon ? &job->lossy[pair->lossy] : NULL;
+    return dz_unit_is_lossy(job->plan, u) ? &job->lossy[job->plan->pairs[u->pair].lossy] : NULL;
 }
 
 #define EXACT 0 /* key of the block of an exact tile: it depends on the inputs alone */

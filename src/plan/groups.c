@@ -5,16 +5,16 @@
 #define SAME_SUM 1e-9
 
 /* Numbers a group by its first model. */
-static void connect(const double *distance, size_t n, size_t first, uint32_t *group, uint32_t *todo) {
-    size_t ntodo = 1;
-    todo[0] = (uint32_t)first;
+static void connect(const double *distance, size_t n, size_t first, uint32_t *group, uint32_t *open) {
+    size_t nopen = 1;
+    open[0] = (uint32_t)first;
     group[first] = (uint32_t)first;
-    while (ntodo > 0) {
-        size_t i = todo[--ntodo];
+    while (nopen > 0) {
+        size_t i = open[--nopen];
         for (size_t j = 0; j < n; j++) {
             if (group[j] != UINT32_MAX || !(distance[i * n + j] < DZ_NEAR)) continue;
             group[j] = (uint32_t)first;
-            todo[ntodo++] = (uint32_t)j;
+            open[nopen++] = (uint32_t)j;
         }
     }
 }
@@ -36,11 +36,11 @@ static uint32_t choose(const double *distance, size_t n, uint32_t first, const u
 
 dz_rc dz_group_models(const double *distance, size_t n, const uint8_t *forced, const uint32_t *preference, uint32_t *base_of,
                       dz_error *err) {
-    uint32_t *group = dz_alloc(n, sizeof *group, err), *todo = dz_alloc(n, sizeof *todo, err);
+    uint32_t *group = dz_alloc(n, sizeof *group, err), *open = dz_alloc(n, sizeof *open, err);
     if (err->rc != DZ_OK) goto out;
     for (size_t i = 0; i < n; i++) group[i] = UINT32_MAX;
     for (size_t i = 0; i < n; i++) {
-        if (group[i] == UINT32_MAX) connect(distance, n, i, group, todo);
+        if (group[i] == UINT32_MAX) connect(distance, n, i, group, open);
     }
     for (uint32_t i = 0; i < n; i++) {
         int64_t nearest = -1;
@@ -52,6 +52,6 @@ dz_rc dz_group_models(const double *distance, size_t n, const uint8_t *forced, c
     }
 out:
     free(group);
-    free(todo);
+    free(open);
     return err->rc;
 }

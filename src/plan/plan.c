@@ -272,8 +272,7 @@ static uint64_t base_cost(const dz_plan *p, size_t unit) {
     return COST_BASE_BYTE * dz_tile_count(&grid, u->tile) * dz_dtype_size(b->dtype);
 }
 
-static int is_lossy(const dz_plan *p, size_t unit) {
-    const dz_unit *u = &p->units[unit];
+int dz_unit_is_lossy(const dz_plan *p, const dz_unit *u) {
     return u->pair != DZ_NO_PAIR && p->pairs[u->pair].policy == DZ_POLICY_ULTRADELTA && u->tile < p->pairs[u->pair].tiles.ncommon;
 }
 
@@ -284,7 +283,8 @@ static uint64_t unit_cost(const dz_plan *p, size_t unit, int begins) {
     if (u->pair == DZ_NO_PAIR) return cost;
     const dz_pair *pair = &p->pairs[u->pair];
     uint64_t count = dz_tile_count(&pair->tiles, u->tile);
-    return cost + (is_lossy(p, unit) ? COST_LOSSY * count : COST_LOSSLESS_BYTE * count * dz_dtype_size(dz_pair_tensor(p, pair)->dtype));
+    return cost +
+           (dz_unit_is_lossy(p, u) ? COST_LOSSY * count : COST_LOSSLESS_BYTE * count * dz_dtype_size(dz_pair_tensor(p, pair)->dtype));
 }
 
 /* Cuts list[0 .. n) into runs of at most `limit` each, first[r] where that of rank r begins: false when there are more of them than ranks.
@@ -361,7 +361,7 @@ static dz_rc deal(dz_plan *p, dz_error *err) {
     p->rank_cost = dz_alloc(nranks, sizeof *p->rank_cost, err);
     if (err->rc != DZ_OK) goto out;
     for (size_t u = 0; u < p->nunits; u++) {
-        int kind = is_lossy(p, u);
+        int kind = dz_unit_is_lossy(p, &p->units[u]);
         list[kind][n[kind]++] = (uint32_t)u;
     }
     if (shuffle(p, list[0], n[0], err) != DZ_OK) goto out;

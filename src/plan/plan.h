@@ -63,6 +63,9 @@ void dz_plan_free(dz_plan *plan);
 /* True for the first unit of a base tile: its rank computes the tile's digest. */
 int dz_unit_is_first(const dz_plan *plan, size_t unit);
 
+/* True for a tile that goes the lossy way: of a lossy tensor, and within the base's rows. */
+int dz_unit_is_lossy(const dz_plan *plan, const dz_unit *unit);
+
 /* The tensor behind a pair. */
 const dz_tensor *dz_pair_tensor(const dz_plan *plan, const dz_pair *pair);
 

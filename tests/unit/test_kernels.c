@@ -172,6 +172,19 @@ static void test_variants_find_the_same_candidates(void **state) {
     free(got);
 }
 
+static void test_variants_find_the_same_largest(void **state) {
+    (void)state;
+    float x[300];
+    for (size_t n = 1; n <= 300; n++) {
+        size_t want = 0;
+        for (size_t i = 0; i < n; i++) x[i] = (float)(int)(draw(n, i) % 61) - 30; /* small integers: many are as large */
+        for (size_t i = 1; i < n; i++) want = fabsf(x[i]) > fabsf(x[want]) ? i : want;
+        for (const dz_kernel_table *const *k = dz_kernels_all(); *k; k++) assert_int_equal((*k)->largest(x, n), want);
+    }
+    for (size_t i = 0; i < 300; i++) x[i] = i % 2 ? 0.0f : -0.0f;
+    for (const dz_kernel_table *const *k = dz_kernels_all(); *k; k++) assert_int_equal((*k)->largest(x, 300), 0);
+}
+
 static void test_a_shifted_key_continues_the_numbers(void **state) {
     (void)state;
     uint64_t key = 0x12345678fffffff0ULL; /* the low half wraps */
@@ -183,6 +196,6 @@ int main(void) {
         cmocka_unit_test(test_f16_and_bf16_widen_and_narrow_exactly),  cmocka_unit_test(test_variants_widen_and_narrow_alike),
         cmocka_unit_test(test_f8_narrows_to_the_nearest_even),         cmocka_unit_test(test_f64_rounds_to_float_and_comes_back),
         cmocka_unit_test(test_variants_range_levels_and_counts_alike), cmocka_unit_test(test_variants_find_the_same_candidates),
-        cmocka_unit_test(test_a_shifted_key_continues_the_numbers)};
+        cmocka_unit_test(test_variants_find_the_same_largest),         cmocka_unit_test(test_a_shifted_key_continues_the_numbers)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
