@@ -71,4 +71,9 @@ exec 9>&-
 result "a lock file that a killed job has left is no obstacle" $?
 ZOO=$dir/zoo/zoo.yaml ARCHIVE=$dir/job.h5 RANKS=2 bash jobs/compress.sbatch >/dev/null 2>&1 && [ -s "$dir/job.json" ]
 result "jobs/compress.sbatch runs as a plain script" $?
+for job in compress restore verify; do # a launcher that cannot start anything
+    (unset OMPI_MCA_rmaps_base_oversubscribe; ZOO=$dir/zoo/zoo.yaml ARCHIVE=$dir/job.h5 BASE=$dir/zoo/base TASKS=task-1 OUT=$dir/out RANKS=999 bash jobs/$job.sbatch >/dev/null 2>"$dir/log")
+    [ $? -eq 1 ] && grep -q slots "$dir/log"
+    result "jobs/$job.sbatch says why nothing was started" $?
+done
 tally
