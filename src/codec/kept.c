@@ -38,11 +38,11 @@ static int by_value(const void *x, const void *y) {
     return a < b ? -1 : a > b;
 }
 
-static void find_borders(const dz_select_input *in, const dz_selection *s, zones *z) {
+static void find_borders(const dz_sieve *in, const uint64_t *quota, const dz_selection *s, zones *z) {
     uint64_t all[DZ_MAX_LEVELS];
     size_t n = 0, distinct = 0;
     for (unsigned g = 0; g < 1U << in->bits; g++) { /* a group with under half a percent of the kept elements does not set a border */
-        if (in->quota[g] && 200 * in->quota[g] >= s->kept && s->limit[g] <= (uint64_t)s->last + 1) all[n++] = s->limit[g];
+        if (quota[g] && 200 * quota[g] >= s->kept && s->limit[g] <= (uint64_t)s->last + 1) all[n++] = s->limit[g];
     }
     if (n == 0) all[n++] = (uint64_t)s->last + 1;
     qsort(all, n, sizeof *all, by_value);
@@ -87,7 +87,7 @@ static uint64_t exception_cost(uint64_t n, uint64_t count) {
 }
 
 /* The cheapest pair of borders, by the estimated size of core, fringe and exceptions. */
-static split choose_split(const dz_select_input *in, const dz_selection *s, const zones *z) {
+static split choose_split(const dz_sieve *in, const dz_selection *s, const zones *z) {
     unsigned nlevels = 1U << in->bits;
     uint64_t best = UINT64_MAX, core[DZ_MAX_LEVELS + 1] = {0};
     split found = {0, 0};
@@ -112,11 +112,11 @@ static split choose_split(const dz_select_input *in, const dz_selection *s, cons
 
 /* The symbol that says "not kept": one past the levels, or with 256 of them the level that is kept least, whose kept elements then go to
  * the exceptions. */
-static unsigned skip_symbol(const dz_select_input *in) {
+static unsigned skip_symbol(const dz_sieve *in, const uint64_t *quota) {
     unsigned nlevels = 1U << in->bits, rarest = 0;
     if (nlevels < DZ_MAX_LEVELS) return nlevels;
     for (unsigned g = 1; g < nlevels; g++) {
-        if (in->quota[g] < in->quota[rarest]) rarest = g;
+        if (quota[g] < quota[rarest]) rarest = g;
     }
     return rarest;
 }
@@ -138,6 +138,7 @@ static dz_rc put_exception(streams *st, uint32_t index, uint8_t level, dz_error 
 
 static dz_rc fill_streams(const dz_selection *s, split cut, unsigned skip, streams *st, dz_error *err) {
     size_t rare = 0;
+    size_t ncore = 0, nfringe = 0;
     for (size_t i = 0; i < s->ncandidates; i++) {
         uint32_t u = s->u[i];
         uint8_t level = s->level[i];
@@ -145,27 +146,28 @@ static dz_rc fill_streams(const dz_selection *s, split cut, unsigned skip, strea
         for (; rare < s->nrare && s->rare[rare].index < s->index[i]; rare++)
             put_exception(st, s->rare[rare].index, s->rare[rare].level, err);
         if (kept && (u >= cut.high || level == skip)) put_exception(st, s->index[i], level, err);
-        uint8_t symbol = kept && level != skip ? level : (uint8_t)skip;
-        if (u < cut.low)
-            st->core[st->ncore++] = symbol;
-        else if (u < cut.high)
-            st->fringe[st->nfringe++] = symbol;
+        uint8_t symbol = kept ? level : (uint8_t)skip;
+        st->core[ncore] = st->fringe[nfringe] = symbol; /* no branch: which it is, is chance */
+        ncore += u < cut.low;
+        nfringe += u >= cut.low && u < cut.high;
     }
+    st->ncore = ncore;
+    st->nfringe = nfringe;
     for (; rare < s->nrare; rare++) put_exception(st, s->rare[rare].index, s->rare[rare].level, err);
     return err->rc;
 }
 
-static dz_rc encode_seeded(dz_buf *out, const dz_select_input *in, const dz_selection *s, dz_error *err) {
+static dz_rc encode_seeded(dz_buf *out, const dz_sieve *in, const uint64_t *quota, const dz_selection *s, dz_error *err) {
     streams st = {0};
     dz_buf core = {0}, fringe = {0};
     zones *z = dz_alloc(1, sizeof *z, err);
-    st.core = dz_alloc_raw(s->ncandidates, 1, err);
-    st.fringe = dz_alloc_raw(s->ncandidates, 1, err);
+    st.core = dz_alloc_raw(s->ncandidates + 1, 1, err);
+    st.fringe = dz_alloc_raw(s->ncandidates + 1, 1, err);
     if (err->rc != DZ_OK) goto out;
-    find_borders(in, s, z);
+    find_borders(in, quota, s, z);
     count_zones(s, z);
     split cut = choose_split(in, s, z);
-    unsigned skip = skip_symbol(in);
+    unsigned skip = skip_symbol(in, quota);
     if (fill_streams(s, cut, skip, &st, err) != DZ_OK) goto out;
     if (dz_rans_encode(&core, st.core, st.ncore, err) != DZ_OK || dz_rans_encode(&fringe, st.fringe, st.nfringe, err) != DZ_OK) goto out;
     uint8_t head[2] = {DZ_KEPT_SEEDED, (uint8_t)skip};
@@ -221,7 +223,7 @@ static dz_rc list_kept(dz_kept *kept, const dz_selection *s, dz_error *err) {
     return DZ_OK;
 }
 
-static dz_rc encode_golomb(dz_buf *out, const dz_select_input *in, const dz_selection *s, dz_error *err) {
+static dz_rc encode_golomb(dz_buf *out, const dz_sieve *in, const dz_selection *s, dz_error *err) {
     dz_kept kept = {0};
     dz_buf gaps = {0}, levels = {0};
     if (list_kept(&kept, s, err) != DZ_OK) goto out;
@@ -241,9 +243,9 @@ out:
     return err->rc;
 }
 
-dz_rc dz_kept_encode(dz_buf *out, const dz_select_input *in, const dz_selection *s, int golomb, dz_error *err) {
+dz_rc dz_kept_encode(dz_buf *out, const dz_sieve *in, const uint64_t *quota, const dz_selection *s, int golomb, dz_error *err) {
     if (s->kept == 0) return dz_buf_put(out, (uint8_t[]){DZ_KEPT_NONE}, 1, err);
-    return golomb ? encode_golomb(out, in, s, err) : encode_seeded(out, in, s, err);
+    return golomb ? encode_golomb(out, in, s, err) : encode_seeded(out, in, quota, s, err);
 }
 
 typedef struct seeded_head {
@@ -294,7 +296,7 @@ static dz_rc decode_seeded(dz_kept *kept, dz_view *view, uint64_t key, size_t co
         return err->rc;
 
     const dz_kernel_table *k = dz_kernels();
-    uint32_t local[DZ_CHUNK + 16];
+    uint32_t local[DZ_CHUNK + 16], u[DZ_CHUNK + 16];
     size_t n = 0, c = 0, f = 0;
     uint64_t left = h.nexceptions, next = 0, index = 0;
     uint8_t level = 0;
@@ -302,10 +304,10 @@ static dz_rc decode_seeded(dz_kept *kept, dz_view *view, uint64_t key, size_t co
     unsigned nlevels = 1U << bits;
     for (size_t at = 0; at < count; at += DZ_CHUNK) {
         size_t len = count - at < DZ_CHUNK ? count - at : DZ_CHUNK;
-        size_t hits = k->candidates(local, dz_key_at(key, (uint32_t)at), (uint32_t)(h.high - 1), len);
+        size_t hits = k->candidates(local, u, dz_key_at(key, (uint32_t)at), (uint32_t)(h.high - 1), len);
         for (size_t i = 0; i < hits; i++) {
             uint32_t here = local[i] + (uint32_t)at;
-            int in_core = dz_u32_at(key, here) < h.low;
+            int in_core = u[i] < h.low;
             if (in_core ? c == h.ncore : f == h.nfringe) return dz_fail(err, DZ_EDAMAGE, "a seeded block has too few symbols");
             uint8_t symbol = in_core ? core_symbols[c++] : fringe_symbols[f++];
             while (next_exception(view, &left, &next, &index, &level, &pending) && index < here) {

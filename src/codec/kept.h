@@ -30,8 +30,8 @@ typedef struct dz_kept {
 void dz_kept_free(dz_kept *kept);
 dz_rc dz_kept_reserve(dz_kept *kept, size_t count, dz_error *err); /* room for `count` elements; what it held is lost */
 
-/* Appends a tile's body to `out`. */
-dz_rc dz_kept_encode(dz_buf *out, const dz_select_input *in, const dz_selection *selection, int golomb, dz_error *err);
+/* Appends a tile's body to `out`: of quota[g] elements of each level, as selected. */
+dz_rc dz_kept_encode(dz_buf *out, const dz_sieve *tile, const uint64_t *quota, const dz_selection *selection, int golomb, dz_error *err);
 
 /* Decodes a body of `nbytes` bytes for a tile of `count` elements with levels of `bits` bits. DZ_EDAMAGE when it is not one. */
 dz_rc dz_kept_decode(dz_kept *kept, const uint8_t *body, size_t nbytes, uint64_t key, size_t count, unsigned bits, dz_error *err);

@@ -19,10 +19,10 @@ static dz_rc put_values(dz_buf *out, const float *delta, const uint32_t *index, 
 
 static size_t find_seeded(uint32_t *index, uint64_t key, uint32_t last, size_t count, size_t most) {
     const dz_kernel_table *k = dz_kernels();
-    uint32_t local[DZ_CHUNK + 16];
+    uint32_t local[DZ_CHUNK + 16], u[DZ_CHUNK + 16];
     size_t n = 0;
     for (size_t at = 0; at < count; at += DZ_CHUNK) {
-        size_t len = count - at < DZ_CHUNK ? count - at : DZ_CHUNK, hits = k->candidates(local, dz_key_at(key, (uint32_t)at), last, len);
+        size_t len = count - at < DZ_CHUNK ? count - at : DZ_CHUNK, hits = k->candidates(local, u, dz_key_at(key, (uint32_t)at), last, len);
         for (size_t i = 0; i < hits && n < most; i++) index[n++] = local[i] + (uint32_t)at;
     }
     return n;

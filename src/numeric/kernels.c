@@ -148,32 +148,40 @@ static size_t largest(const float *x, size_t count) {
     return at;
 }
 
-typedef uint8_t bytes64 __attribute__((vector_size(64)));
+/* As wide as the registers: wider ones are taken apart lane by lane. */
+#if defined(__AVX512BW__)
+#define VECTOR 64
+#elif defined(__AVX2__)
+#define VECTOR 32
+#else
+#define VECTOR 16
+#endif
+typedef uint8_t bytes __attribute__((vector_size(VECTOR)));
 
-/* Compare-and-count, 64 levels at a time; a byte lane counts at most 255 before it is emptied. */
+/* Compare-and-count, a vector of levels at a time; a byte lane counts at most 255 before it is emptied. */
 static void count16(uint64_t *restrict histogram, const uint8_t *restrict level, unsigned nlevels, size_t count) {
     size_t done = 0;
-    while (count - done >= 64) {
-        size_t rows = (count - done) / 64;
-        if (rows > 128) rows = 128; /* 8 KB: stays in the first-level cache for all the passes */
-        uint64_t rest = 64 * rows;
+    while (count - done >= VECTOR) {
+        size_t rows = (count - done) / VECTOR;
+        if (rows > 255) rows = 255; /* at most 16 KB: stays in the first-level cache for all the passes */
+        uint64_t rest = VECTOR * rows;
         for (unsigned g = 0; g + 1 < nlevels; g++) {
-            bytes64 acc = {0}, want;
+            bytes acc = {0}, want;
             memset(&want, (int)g, sizeof want);
             for (size_t r = 0; r < rows; r++) {
-                bytes64 x;
-                memcpy(&x, level + done + 64 * r, sizeof x);
-                acc -= (bytes64)(x == want);
+                bytes x;
+                memcpy(&x, level + done + VECTOR * r, sizeof x);
+                acc -= (bytes)(x == want);
             }
             uint64_t sum = 0;
-            uint8_t lanes[64];
+            uint8_t lanes[VECTOR];
             memcpy(lanes, &acc, sizeof lanes);
-            for (int i = 0; i < 64; i++) sum += lanes[i];
+            for (int i = 0; i < VECTOR; i++) sum += lanes[i];
             histogram[g] += sum;
             rest -= sum;
         }
         histogram[nlevels - 1] += rest;
-        done += 64 * rows;
+        done += VECTOR * rows;
     }
     for (; done < count; done++) histogram[level[done]]++;
 }
@@ -200,38 +208,82 @@ static void count_levels(uint64_t *restrict histogram, const uint8_t *restrict l
     for (size_t i = 0; i < count; i += most) count256(histogram, level + i, count - i < most ? count - i : most);
 }
 
-static size_t candidates(uint32_t *restrict dst, uint64_t key, uint32_t last, size_t count) {
+static size_t candidates(uint32_t *restrict index, uint32_t *restrict u, uint64_t key, uint32_t last, size_t count) {
     size_t n = 0, i = 0;
 #ifdef __AVX512F__
     const __m512i k0 = _mm512_set1_epi32((int)(uint32_t)key), k1 = _mm512_set1_epi32((int)(uint32_t)(key >> 32));
     const __m512i m0 = _mm512_set1_epi32(0x7feb352d), m1 = _mm512_set1_epi32((int)0x846ca68bU), limit = _mm512_set1_epi32((int)last);
-    __m512i index = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    __m512i at = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     for (; i + 16 <= count; i += 16) {
-        __m512i x = _mm512_add_epi32(index, k0);
+        __m512i x = _mm512_add_epi32(at, k0);
         x = _mm512_mullo_epi32(_mm512_xor_si512(x, _mm512_srli_epi32(x, 16)), m0);
         x = _mm512_xor_si512(_mm512_xor_si512(x, _mm512_srli_epi32(x, 15)), k1);
         x = _mm512_mullo_epi32(x, m1);
         x = _mm512_xor_si512(x, _mm512_srli_epi32(x, 16));
         __mmask16 hit = _mm512_cmple_epu32_mask(x, limit);
-        _mm512_storeu_si512(dst + n, _mm512_maskz_compress_epi32(hit, index)); /* no branch: a hit in 16 is a coin toss */
+        _mm512_storeu_si512(index + n, _mm512_maskz_compress_epi32(hit, at)); /* no branch: a hit in 16 is a coin toss */
         n += (size_t)__builtin_popcount(hit);
-        index = _mm512_add_epi32(index, _mm512_set1_epi32(16));
+        at = _mm512_add_epi32(at, _mm512_set1_epi32(16));
     }
+    for (size_t j = 0; j < n; j++) u[j] = dz_u32_at(key, index[j]); /* cheaper than a second store of 16 for each of them */
 #else
+    uint32_t here[64];
     uint8_t hit[64];
     for (; i + 64 <= count; i += 64) {
-        for (uint32_t j = 0; j < 64; j++) hit[j] = dz_u32_at(key, (uint32_t)i + j) <= last;
+        for (uint32_t j = 0; j < 64; j++) {
+            here[j] = dz_u32_at(key, (uint32_t)i + j);
+            hit[j] = here[j] <= last;
+        }
         for (uint32_t w = 0; w < 64; w += 8) {
             uint64_t word;
             memcpy(&word, hit + w, 8);
-            for (; word; word &= word - 1) dst[n++] = (uint32_t)i + w + (uint32_t)__builtin_ctzll(word) / 8;
+            for (; word; word &= word - 1) {
+                uint32_t j = w + (uint32_t)__builtin_ctzll(word) / 8;
+                index[n] = (uint32_t)i + j;
+                u[n++] = here[j];
+            }
         }
     }
 #endif
     for (; i < count; i++) {
-        dst[n] = (uint32_t)i;
-        n += dz_u32_at(key, (uint32_t)i) <= last;
+        index[n] = (uint32_t)i;
+        u[n] = dz_u32_at(key, (uint32_t)i);
+        n += u[n] <= last;
     }
+    return n;
+}
+
+static size_t pick(uint32_t *restrict index, const uint8_t *restrict levels, const uint8_t *restrict wanted, unsigned bits, size_t count) {
+    size_t n = 0, i = 0;
+#ifdef __AVX512BW__
+    const __m512i table = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)wanted));
+    for (; bits <= 4 && i + 64 <= count; i += 64) {
+        __m512i x = _mm512_loadu_si512(levels + i), found = _mm512_shuffle_epi8(table, x);
+        for (uint64_t hits = _mm512_test_epi8_mask(found, found); hits; hits &= hits - 1)
+            index[n++] = (uint32_t)i + (uint32_t)__builtin_ctzll(hits);
+    }
+#elif defined(__AVX2__)
+    const __m256i table = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)wanted));
+    for (; bits <= 4 && i + 32 <= count; i += 32) {
+        __m256i x = _mm256_loadu_si256((const __m256i *)(const void *)(levels + i));
+        __m256i found = _mm256_cmpgt_epi8(_mm256_shuffle_epi8(table, x), _mm256_setzero_si256());
+        for (uint32_t hits = (uint32_t)_mm256_movemask_epi8(found); hits; hits &= hits - 1)
+            index[n++] = (uint32_t)i + (uint32_t)__builtin_ctz(hits);
+    }
+#endif
+    for (; i + 16 <= count; i += 16) {
+        uint8_t any = 0;
+        for (size_t j = 0; j < 16; j++) any |= wanted[levels[i + j]];
+        for (size_t j = 0; any && j < 16; j++) {
+            index[n] = (uint32_t)(i + j);
+            n += wanted[levels[i + j]];
+        }
+    }
+    for (; i < count; i++) {
+        index[n] = (uint32_t)i;
+        n += wanted[levels[i]];
+    }
+    (void)bits;
     return n;
 }
 
@@ -245,4 +297,5 @@ const dz_kernel_table DZ_KERNELS = {.name = &STRING(DZ_KERNELS)[sizeof "dz_kerne
                                     .hadamard = hadamard,
                                     .largest = largest,
                                     .count = count_levels,
-                                    .candidates = candidates};
+                                    .candidates = candidates,
+                                    .pick = pick};

@@ -45,8 +45,13 @@ typedef struct dz_kernel_table {
     /* Adds to histogram[level] for levels below 2^bits. */
     void (*count)(uint64_t *restrict histogram, const uint8_t *restrict levels, unsigned bits, size_t count);
 
-    /* Writes, in order, each index i in [0, count) with dz_u32_at(key, i) <= last; returns how many. `dst` has room for count + 16. */
-    size_t (*candidates)(uint32_t *restrict dst, uint64_t key, uint32_t last, size_t count);
+    /* Writes, in order, each index i in [0, count) with u = dz_u32_at(key, i) <= last, and its u; returns how many. Both have room for
+     * count + 16. */
+    size_t (*candidates)(uint32_t *restrict index, uint32_t *restrict u, uint64_t key, uint32_t last, size_t count);
+
+    /* Writes, in order, each index i in [0, count) with wanted[levels[i]], a table of 256 of 0 or 1; returns how many. Levels lie below
+     * 2^bits. `index` has room for count + 16. */
+    size_t (*pick)(uint32_t *restrict index, const uint8_t *restrict levels, const uint8_t *restrict wanted, unsigned bits, size_t count);
 } dz_kernel_table;
 
 /* The fastest variant this processor runs. DZ_KERNELS=portable|avx2|avx512 in the environment asks for another (tests, benchmarks). */

@@ -16,11 +16,12 @@ void dz_selection_free(dz_selection *s) {
 }
 
 /* How far candidates reach. Every large group's limit lies near density * 2^32, within a few times its own scatter of 1/sqrt(quota); small
- * groups that reach further are completed from the tile itself. Any value is correct: this one is rarely too small and seldom wasteful. */
-static uint32_t reach(const dz_select_input *in, uint64_t kept) {
+ * groups that reach further are completed from the sieve's rare levels. Any value is correct: this one is rarely too small and seldom
+ * wasteful. */
+static uint32_t reach(const dz_sieve *in, const uint64_t *quota, uint64_t kept) {
     uint64_t active = 0;
     for (unsigned g = 0; g < 1U << in->bits; g++) {
-        if (in->quota[g]) active += in->members[g];
+        if (quota[g]) active += in->members[g];
     }
     if (active == 0) return 0;
     double density = (double)kept / (double)active, typical = (double)kept / 32;
@@ -29,39 +30,54 @@ static uint32_t reach(const dz_select_input *in, uint64_t kept) {
     return last >= 4294967295.0 ? UINT32_MAX : (uint32_t)last;
 }
 
-static dz_rc find_candidates(const dz_select_input *in, dz_selection *s, dz_error *err) {
-    size_t expect = (size_t)((double)in->count * ((double)s->last + 1) / 4294967296.0);
-    size_t want = expect + 8 * (size_t)sqrt((double)expect) + 64;
-    if (want > in->count) want = in->count;
-    want += 16;
-    if (want > s->cap) {
-        free(s->index);
-        free(s->u);
-        free(s->level);
-        s->cap = 0;
-        s->index = dz_alloc_raw(want, sizeof *s->index, err);
-        s->u = dz_alloc_raw(want, sizeof *s->u, err);
-        s->level = dz_alloc_raw(want, 1, err);
-        if (err->rc != DZ_OK) return err->rc;
-        s->cap = want;
+static dz_rc make_room(dz_selection *s, size_t want, dz_error *err) {
+    if (want <= s->cap) return DZ_OK;
+    free(s->index);
+    free(s->u);
+    free(s->level);
+    s->cap = 0;
+    s->index = dz_alloc_raw(want, sizeof *s->index, err);
+    s->u = dz_alloc_raw(want, sizeof *s->u, err);
+    s->level = dz_alloc_raw(want, 1, err);
+    if (err->rc == DZ_OK) s->cap = want;
+    return err->rc;
+}
+
+/* Levels whose quota may reach beyond the candidates: all but those that have more of them than chance can take away (8 deviations), and
+ * the rare ones, of which the sieve has all. */
+static void find_doubtful(const dz_sieve *in, const uint64_t *quota, uint32_t last, uint8_t *doubtful) {
+    for (unsigned g = 0; g < 1U << in->bits; g++) {
+        double expected = (double)in->members[g] * ((double)last + 1) / 4294967296.0, want = (double)quota[g];
+        doubtful[g] = quota[g] && (in->members[g] <= in->few || expected < want + 8 * sqrt(expected));
     }
-    /* The number of hits is binomial: 8 deviations above the mean is beyond chance for a sound hash, and the kernel writes no more than
-     * count + 16, so a tile is walked in pieces that cannot overrun the room left. */
+}
+
+/* The sieve's candidates up to `last`; counts[level][u >> shift] how many there are. Those of doubtful levels beyond it go to the rare
+ * ones.
+ */
+static dz_rc find_candidates(const dz_sieve *in, const uint8_t *doubtful, dz_selection *s, uint32_t (*counts)[BUCKETS], unsigned shift,
+                             dz_error *err) {
     const dz_kernel_table *k = dz_kernels();
-    const size_t piece = DZ_CHUNK;
-    uint32_t local[DZ_CHUNK + 16];
+    uint32_t index[DZ_CHUNK + 16], u[DZ_CHUNK + 16];
+    const uint8_t *level = in->level;
     size_t n = 0;
-    for (size_t at = 0; at < in->count; at += piece) {
-        size_t len = in->count - at < piece ? in->count - at : piece;
-        size_t hits = k->candidates(local, dz_key_at(in->key, (uint32_t)at), s->last, len);
-        if (n + hits > s->cap) return dz_fail(err, DZ_EFAIL, "more than %zu of %zu elements are candidates", s->cap, in->count);
+    if (make_room(s, in->ncandidates + 1, err) != DZ_OK) return err->rc;
+    for (size_t at = 0; at < in->count; at += DZ_CHUNK) {
+        size_t len = in->count - at < DZ_CHUNK ? in->count - at : DZ_CHUNK;
+        size_t hits = k->candidates(index, u, dz_key_at(in->key, (uint32_t)at), in->last, len);
+        if (dz_grow((void **)&s->rare, &s->rare_cap, s->nrare + hits, sizeof *s->rare, err) != DZ_OK) return err->rc;
         for (size_t i = 0; i < hits; i++) {
-            uint32_t index = local[i] + (uint32_t)at;
-            s->index[n + i] = index;
-            s->u[n + i] = dz_u32_at(in->key, index);
-            s->level[n + i] = in->levels[index];
+            s->index[n] = index[i] + (uint32_t)at;
+            s->u[n] = u[i];
+            s->level[n] = level[i];
+            if (u[i] <= s->last) {
+                counts[level[i]][u[i] >> shift]++;
+                n++;
+            } else if (doubtful[level[i]]) {
+                s->rare[s->nrare++] = (dz_rare){.u = u[i], .index = s->index[n], .level = level[i]};
+            }
         }
-        n += hits;
+        level += hits;
     }
     s->ncandidates = n;
     return DZ_OK;
@@ -82,84 +98,74 @@ static int rare_by_index(const void *x, const void *y) {
     return a->index < b->index ? -1 : a->index > b->index;
 }
 
-/* limit[g] for the groups whose quota is met among the candidates: the bucket that holds the quota-th smallest u, then that bucket sorted.
- */
-static dz_rc limits_among_candidates(const dz_select_input *in, dz_selection *s, uint64_t *found, dz_error *err) {
-    unsigned nlevels = 1U << in->bits;
-    uint64_t width = ((uint64_t)s->last + BUCKETS) / BUCKETS;
+/* Buckets of u are 2^shift wide, so that BUCKETS of them reach beyond `last`. */
+static unsigned bucket_shift(uint32_t last) {
     unsigned shift = 0;
-    while ((width >> shift) > 1) shift++;
-    if (((uint64_t)1 << shift) < width) shift++;
-    s->scratch.len = 0;
-    if (dz_buf_reserve(&s->scratch, (size_t)nlevels * BUCKETS * sizeof(uint32_t) + s->ncandidates * sizeof(uint64_t), err) != DZ_OK)
-        return err->rc;
-    uint32_t *bucket = (uint32_t *)(void *)s->scratch.data;
-    memset(bucket, 0, (size_t)nlevels * BUCKETS * sizeof *bucket);
-    for (size_t i = 0; i < s->ncandidates; i++) bucket[(size_t)s->level[i] * BUCKETS + (s->u[i] >> shift)]++;
+    while (((uint64_t)last >> shift) >= BUCKETS) shift++;
+    return shift;
+}
 
+/* limit[g] for the groups whose quota is met among the candidates: the bucket that holds the quota-th smallest u, then that bucket sorted.
+ * found[g]: candidates of level g. */
+static dz_rc limits_among_candidates(const uint64_t *quota, unsigned nlevels, dz_selection *s, uint32_t (*counts)[BUCKETS], unsigned shift,
+                                     uint64_t *found, dz_error *err) {
     uint32_t at_bucket[DZ_MAX_LEVELS];
     uint64_t left[DZ_MAX_LEVELS];
+    size_t start[DZ_MAX_LEVELS + 1] = {0}, fill[DZ_MAX_LEVELS];
     for (unsigned g = 0; g < nlevels; g++) {
-        uint64_t seen = 0, want = in->quota[g];
+        uint64_t seen = 0, want = quota[g];
         at_bucket[g] = UINT32_MAX;
         s->limit[g] = 0;
+        start[g + 1] = start[g];
         for (uint32_t b = 0; b < BUCKETS; b++) {
-            uint32_t here = bucket[(size_t)g * BUCKETS + b];
+            uint32_t here = counts[g][b];
             if (want && at_bucket[g] == UINT32_MAX && seen + here >= want) {
                 at_bucket[g] = b;
                 left[g] = want - seen;
+                start[g + 1] += here;
             }
             seen += here;
         }
         found[g] = seen;
     }
-    /* Members of the deciding buckets, gathered by level. */
-    struct pick {
-        uint32_t u, level;
-    } *picks = (struct pick *)(void *)(s->scratch.data + (size_t)nlevels * BUCKETS * sizeof(uint32_t));
-    size_t npicks = 0, start[DZ_MAX_LEVELS + 1] = {0};
-    for (size_t i = 0; i < s->ncandidates; i++) {
-        if (s->u[i] >> shift != at_bucket[s->level[i]]) continue;
-        picks[npicks++] = (struct pick){s->u[i], s->level[i]};
-        start[s->level[i] + 1]++;
-    }
-    for (unsigned g = 0; g < nlevels; g++) start[g + 1] += start[g];
-    uint32_t *sorted = dz_alloc_raw(npicks, sizeof *sorted, err);
-    if (!sorted) return err->rc;
-    size_t fill[DZ_MAX_LEVELS];
+    /* Members of the deciding buckets, by level. */
+    uint32_t *picks = dz_alloc_raw(start[nlevels], sizeof *picks, err);
+    if (!picks) return err->rc;
     memcpy(fill, start, sizeof fill);
-    for (size_t i = 0; i < npicks; i++) sorted[fill[picks[i].level]++] = picks[i].u;
+    for (size_t i = 0; i < s->ncandidates; i++) {
+        uint8_t level = s->level[i];
+        if (s->u[i] >> shift == at_bucket[level]) picks[fill[level]++] = s->u[i];
+    }
     for (unsigned g = 0; g < nlevels; g++) {
         if (at_bucket[g] == UINT32_MAX) continue;
-        qsort(sorted + start[g], start[g + 1] - start[g], sizeof *sorted, by_u);
-        s->limit[g] = (uint64_t)sorted[start[g] + left[g] - 1] + 1;
+        qsort(picks + start[g], start[g + 1] - start[g], sizeof *picks, by_u);
+        s->limit[g] = (uint64_t)picks[start[g] + left[g] - 1] + 1;
     }
-    free(sorted);
+    free(picks);
     return DZ_OK;
 }
 
-/* Adds every element of the incomplete levels [not above `below` or not below `above`, or flagged] with u > last. */
-static dz_rc gather_rare(const dz_select_input *in, dz_selection *s, const uint8_t *incomplete, dz_error *err) {
-    s->nrare = 0;
-    for (size_t at = 0; at < in->count; at += 64) {
-        size_t len = in->count - at < 64 ? in->count - at : 64;
-        uint8_t any = 0;
-        for (size_t i = 0; i < len; i++) any |= incomplete[in->levels[at + i]];
-        if (!any) continue;
-        for (size_t i = at; i < at + len; i++) {
-            uint32_t u = dz_u32_at(in->key, (uint32_t)i);
-            if (!incomplete[in->levels[i]] || u <= s->last) continue;
-            if (dz_grow((void **)&s->rare, &s->rare_cap, s->nrare + 1, sizeof *s->rare, err) != DZ_OK) return err->rc;
-            s->rare[s->nrare++] = (dz_rare){.u = u, .index = (uint32_t)i, .level = in->levels[i]};
-        }
+/* The elements of the incomplete levels with u > last that the sieve has. */
+static dz_rc gather_rare(const dz_sieve *in, dz_selection *s, const uint8_t *incomplete, dz_error *err) {
+    size_t n = 0;
+    for (size_t i = 0; i < s->nrare; i++) {
+        s->rare[n] = s->rare[i];
+        n += incomplete[s->rare[i].level];
+    }
+    s->nrare = n;
+    if (dz_grow((void **)&s->rare, &s->rare_cap, s->nrare + in->nrare, sizeof *s->rare, err) != DZ_OK) return err->rc;
+    for (size_t i = 0; i < in->nrare; i++) {
+        if (incomplete[in->rare[i].level]) s->rare[s->nrare++] = in->rare[i];
     }
     return DZ_OK;
 }
 
-/* The incomplete groups: all their candidates are kept, and the smallest of the rest make up the quota. */
-static void limits_among_rare(const dz_select_input *in, dz_selection *s, const uint8_t *incomplete, const uint64_t *found) {
+/* The incomplete groups: all their candidates are kept, and the smallest of the rest make up the quota. The sieve was not enough if a group
+ * that is not rare in it still lacks some. */
+static void limits_among_rare(const dz_sieve *in, const uint64_t *quota, dz_selection *s, const uint8_t *incomplete,
+                              const uint64_t *found) {
     uint64_t want[DZ_MAX_LEVELS];
-    for (unsigned g = 0; g < 1U << in->bits; g++) want[g] = incomplete[g] ? in->quota[g] - found[g] : 0;
+    for (unsigned g = 0; g < 1U << in->bits; g++) want[g] = incomplete[g] ? quota[g] - found[g] : 0;
     if (s->nrare) qsort(s->rare, s->nrare, sizeof *s->rare, rare_by_u);
     size_t kept = 0;
     for (size_t i = 0; i < s->nrare; i++) {
@@ -171,30 +177,51 @@ static void limits_among_rare(const dz_select_input *in, dz_selection *s, const 
     }
     s->nrare = kept;
     if (kept) qsort(s->rare, kept, sizeof *s->rare, rare_by_index);
+    for (unsigned g = 0; g < 1U << in->bits; g++) {
+        if (want[g] && in->members[g] > s->want_few) s->want_few = (uint32_t)in->members[g];
+    }
+    if (s->want_few) s->want_last = in->last;
 }
 
-dz_rc dz_select(const dz_select_input *in, dz_selection *s, dz_error *err) {
+dz_rc dz_select(const dz_sieve *in, const uint64_t *quota, dz_selection *s, dz_error *err) {
     unsigned nlevels = 1U << in->bits;
     uint64_t found[DZ_MAX_LEVELS];
-    uint8_t incomplete[DZ_MAX_LEVELS] = {0};
+    uint8_t incomplete[DZ_MAX_LEVELS] = {0}, doubtful[DZ_MAX_LEVELS] = {0};
     int any = 0;
     s->kept = 0;
     s->nrare = 0;
+    s->want_last = s->want_few = 0;
     for (unsigned g = 0; g < nlevels; g++) {
-        if (in->quota[g] > in->members[g])
-            return dz_fail(err, DZ_EFAIL, "level %u: quota %llu exceeds its %llu members", g, (unsigned long long)in->quota[g],
+        if (quota[g] > in->members[g])
+            return dz_fail(err, DZ_EFAIL, "level %u: quota %llu exceeds its %llu members", g, (unsigned long long)quota[g],
                            (unsigned long long)in->members[g]);
-        s->kept += in->quota[g];
+        s->kept += quota[g];
     }
-    s->last = reach(in, s->kept);
-    if (find_candidates(in, s, err) != DZ_OK || limits_among_candidates(in, s, found, err) != DZ_OK) return err->rc;
+    s->last = reach(in, quota, s->kept);
+    if (s->last > in->last) {
+        s->want_last = s->last;
+        s->want_few = in->few;
+        return DZ_OK;
+    }
+    unsigned shift = bucket_shift(s->last);
+    s->scratch.len = 0;
+    if (dz_buf_reserve(&s->scratch, nlevels * BUCKETS * sizeof(uint32_t), err) != DZ_OK) return err->rc;
+    uint32_t(*counts)[BUCKETS] = (uint32_t(*)[BUCKETS])(void *)s->scratch.data;
+    memset(counts, 0, nlevels * sizeof *counts);
+    find_doubtful(in, quota, s->last, doubtful);
+    if (find_candidates(in, doubtful, s, counts, shift, err) != DZ_OK ||
+        limits_among_candidates(quota, nlevels, s, counts, shift, found, err) != DZ_OK)
+        return err->rc;
     for (unsigned g = 0; g < nlevels; g++) {
-        incomplete[g] = found[g] < in->quota[g];
+        incomplete[g] = found[g] < quota[g];
         any |= incomplete[g];
     }
-    if (!any) return DZ_OK;
+    if (!any) {
+        s->nrare = 0;
+        return DZ_OK;
+    }
     if (gather_rare(in, s, incomplete, err) != DZ_OK) return err->rc;
-    limits_among_rare(in, s, incomplete, found);
+    limits_among_rare(in, quota, s, incomplete, found);
     return DZ_OK;
 }
 
@@ -203,12 +230,14 @@ uint32_t dz_chance_limit(double density) {
     return limit < 1 ? 0 : limit >= 4294967296.0 ? UINT32_MAX : (uint32_t)(limit - 1);
 }
 
-void dz_count_below(const dz_select_input *in, uint32_t last, uint64_t *quota) {
+void dz_count_below(const dz_sieve *in, uint32_t last, uint64_t *quota) {
     const dz_kernel_table *k = dz_kernels();
-    uint32_t local[DZ_CHUNK + 16];
+    uint32_t index[DZ_CHUNK + 16], u[DZ_CHUNK + 16];
+    size_t taken = 0;
     for (size_t at = 0; at < in->count; at += DZ_CHUNK) {
         size_t len = in->count - at < DZ_CHUNK ? in->count - at : DZ_CHUNK;
-        size_t hits = k->candidates(local, dz_key_at(in->key, (uint32_t)at), last, len);
-        for (size_t i = 0; i < hits; i++) quota[in->levels[local[i] + at]]++;
+        size_t hits = k->candidates(index, u, dz_key_at(in->key, (uint32_t)at), in->last, len);
+        for (size_t i = 0; i < hits; i++) quota[in->level[taken + i]] += u[i] <= last;
+        taken += hits;
     }
 }

@@ -4,23 +4,7 @@
 #ifndef DZ_NUMERIC_SELECT_H
 #define DZ_NUMERIC_SELECT_H
 
-#include "base/mem.h"
-#include "numeric/allocate.h"
-#include "numeric/kernels.h"
-
-typedef struct dz_select_input {
-    const uint8_t *levels;
-    size_t count;            /* elements of the tile, below 2^32 */
-    unsigned bits;           /* levels lie below 2^bits */
-    uint64_t key;            /* of the tile */
-    const uint64_t *members; /* [2^bits] the tile's histogram */
-    const uint64_t *quota;   /* [2^bits] how many to keep, at most members */
-} dz_select_input;
-
-typedef struct dz_rare { /* a kept or possible element beyond the candidates */
-    uint32_t u, index;
-    uint8_t level;
-} dz_rare;
+#include "numeric/sieve.h"
 
 /* Result and scratch; zero-initialise, reuse from tile to tile, free once. */
 typedef struct dz_selection {
@@ -33,16 +17,19 @@ typedef struct dz_selection {
     dz_rare *rare; /* kept elements with u > last, in index order */
     size_t nrare, rare_cap;
     dz_buf scratch;
+    /* What a sieve needs for this selection; both are 0 if the one that was given is enough. */
+    uint32_t want_last, want_few;
 } dz_selection;
 
 /* The largest u that has a chance of `density` (0 < density <= 1) to be met: round(density * 2^32) - 1, at least 0. */
 uint32_t dz_chance_limit(double density);
 
-/* quota[g] = members of level g with u <= last: elements kept whatever their level. A level whose members are never stored may be left out
- * by the caller. */
-void dz_count_below(const dz_select_input *in, uint32_t last, uint64_t *quota);
+/* quota[g] = members of level g with u <= last: elements kept whatever their level; last is at most the sieve's. A level whose members are
+ * never stored may be left out by the caller. */
+void dz_count_below(const dz_sieve *sieve, uint32_t last, uint64_t *quota);
 
-dz_rc dz_select(const dz_select_input *in, dz_selection *out, dz_error *err);
+/* Selects quota[g] of level g's members, at most all. A sieve that is not enough gives no selection and says so in want_last, want_few. */
+dz_rc dz_select(const dz_sieve *sieve, const uint64_t *quota, dz_selection *out, dz_error *err);
 void dz_selection_free(dz_selection *selection);
 
 #endif

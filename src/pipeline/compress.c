@@ -41,7 +41,7 @@ static dz_rc check_output(const dz_compress_options *opt, dz_error *err) {
     return err->rc;
 }
 
-/* Splits the memory budget: fixed buffers first, then a quarter for coded blocks and the rest for levels kept between passes. */
+/* Splits the memory budget: fixed buffers first, then a quarter for coded blocks and the rest for sieves kept between passes. */
 static void set_budgets(dz_job *job) {
     uint64_t fixed = MEMORY_LEAST, mem = job->opt->mem_per_rank, left = mem > fixed ? mem - fixed : 0;
     uint64_t want = 0;
@@ -79,7 +79,7 @@ static dz_rc prepare(dz_job *job, dz_error *err) {
     job->task_key = dz_alloc(plan->ntasks, sizeof *job->task_key, err);
     job->base_digests = dz_alloc(2 * (size_t)plan->base_tile[plan->base->ntensors], sizeof *job->base_digests, err);
     job->block_len = dz_alloc(plan->nunits, sizeof *job->block_len, err);
-    job->cached = dz_alloc(mine, sizeof *job->cached, err);
+    job->sieved = dz_alloc(mine, sizeof *job->sieved, err);
     job->gamma = dz_alloc(plan->ntasks, sizeof *job->gamma, err);
     job->trace_norm = dz_alloc(plan->ntasks, sizeof *job->trace_norm, err);
     job->trace_error = dz_alloc(plan->ntasks, sizeof *job->trace_error, err);
@@ -193,7 +193,7 @@ static dz_rc open_job(dz_job *job, dz_error *err) {
 
 static void close_job(dz_job *job) {
     if (job->cache) munmap(job->cache, job->cache_size);
-    free(job->cached);
+    free(job->sieved);
     free(job->lossy);
     free(job->histograms);
     free(job->befores);

@@ -7,6 +7,7 @@
 #include "base/lock.h"
 #include "numeric/allocate.h"
 #include "numeric/kernels.h"
+#include "numeric/sieve.h"
 #include "parallel/progress.h"
 #include "pipeline/carry.h"
 #include "pipeline/compress.h"
@@ -37,10 +38,10 @@ typedef struct dz_job {
     uint64_t *base_digests; /* [2 * base tiles] */
     uint64_t *block_len;    /* [units] checksum included; 0 where there is no block */
     dz_journal journal;     /* blocks on their way to the archive, and what a later run of this job need not do again */
-    uint8_t *cache;         /* levels kept between passes: address space for the budget, touched as it fills */
+    uint8_t *cache;         /* sieves kept between passes: address space for the budget, touched as it fills */
     size_t cache_size, cache_used;
     uint64_t block_budget;                    /* bytes of coded blocks that may stay in memory */
-    uint8_t **cached;                         /* [units of this rank] their packed levels in the cache, or NULL */
+    const dz_sieve **sieved;                  /* [units of this rank] in the cache, or NULL */
     double *gamma, *trace_norm, *trace_error; /* [tasks] */
     double trace_reference;
     dz_lock lock;        /* rank 0: of the archive, while this job runs */
@@ -70,6 +71,7 @@ dz_rc dz_job_set_grids(dz_job *job, const int32_t *extremes, dz_error *err); /* 
 double dz_job_first_sparsity(const dz_recipe *recipe);                       /* of a task, before a target ratio has been tried */
 dz_rc dz_job_allocate_task(dz_job *job, size_t task, dz_error *err);         /* rank 0 */
 void dz_job_set_scales(dz_job *job);                                         /* after the allocation */
+double dz_job_most_density(const dz_job *job, const dz_pair *pair);          /* that the allocation may come to, by a guess */
 int dz_job_has_levels(const dz_job *job);                                    /* the method quantises */
 uint64_t dz_job_block_key(const dz_job *job, const dz_lossy *lossy);         /* of all that a tile's block depends on, but the inputs */
 

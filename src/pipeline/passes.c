@@ -48,25 +48,38 @@ static dz_rc code_exact(dz_job *job, size_t unit, const dz_tile *t, dz_buf *body
     return dz_journal_put_block(&job->journal, unit, EXACT, NULL, 0, body, err);
 }
 
+/* Range, and for the method that asks for them moments, of a lossy tile. */
+static dz_rc measure_tile(dz_job *job, dz_tile_reader *reader, size_t unit, const dz_tile *t, statistics_record *r, dz_error *err) {
+    dz_range range = DZ_RANGE_EMPTY;
+    double lanes[2 * DZ_LANES] = {0};
+    int moments = job->zoo.recipe->method == DZ_METHOD_BITDELTA;
+    dz_tile piece, whole;
+    for (uint64_t at = 0; dz_tile_next(reader, t, &piece, &at, err);) {
+        dz_tile_range(&piece, &range);
+        if (moments) dz_tile_moments(&piece, lanes);
+    }
+    if (err->rc != DZ_OK) return err->rc;
+    if (!dz_range_finite(range) && job->zoo.recipe->nonfinite == DZ_NONFINITE_ERROR)
+        return dz_tile_read(reader, unit, &whole, err) == DZ_OK ? dz_tile_nonfinite(reader, &whole, err) : err->rc;
+    r->extremes[0] = ~range.lo; /* ~x mirrors the order of integers, so one maximum serves both ends */
+    r->extremes[1] = range.hi;
+    r->sums[0] = dz_lanes_total(lanes);
+    r->sums[1] = dz_lanes_total(lanes + DZ_LANES);
+    return DZ_OK;
+}
+
 static dz_rc statistics_of_tile(dz_job *job, dz_tile_reader *reader, size_t unit, statistics_record *r, dz_buf *body, dz_buf *scratch,
                                 dz_error *err) {
+    const dz_lossy *lossy = lossy_of(job, &job->plan->units[unit]);
     dz_tile t;
-    if (dz_tile_read(reader, unit, &t, err) != DZ_OK) return err->rc;
+    if ((lossy ? dz_tile_begin(reader, unit, &t, err) : dz_tile_read(reader, unit, &t, err)) != DZ_OK) return err->rc;
     if (dz_unit_is_first(job->plan, unit)) {
         dz_digest digest = dz_digest_of(t.base, (size_t)t.base_count * dz_dtype_size(t.base_dtype));
         r->digest[0] = digest.hi;
         r->digest[1] = digest.lo;
     }
-    if (t.pair && lossy_of(job, t.unit)) {
-        dz_range range = DZ_RANGE_EMPTY;
-        dz_tile_range(&t, &range);
-        if (!dz_range_finite(range) && job->zoo.recipe->nonfinite == DZ_NONFINITE_ERROR) return dz_tile_nonfinite(reader, &t, err);
-        r->extremes[0] = ~range.lo; /* ~x mirrors the order of integers, so one maximum serves both ends */
-        r->extremes[1] = range.hi;
-        if (job->zoo.recipe->method == DZ_METHOD_BITDELTA) dz_tile_moments(&t, r->sums);
-    } else if (t.pair && code_exact(job, unit, &t, body, scratch, err) != DZ_OK) {
+    if (lossy ? measure_tile(job, reader, unit, &t, r, err) != DZ_OK : t.pair && code_exact(job, unit, &t, body, scratch, err) != DZ_OK)
         return err->rc;
-    }
     return dz_journal_put(&job->journal, DZ_RECORD_STATISTICS, unit, 0, r, sizeof *r, err);
 }
 
@@ -130,23 +143,39 @@ dz_rc dz_job_statistics(dz_job *job, dz_error *err) {
     return rc;
 }
 
-/* Levels of up to 4 bits are kept two to a byte: the first half of a tile in the low nibbles, the second in the high ones. */
-static size_t packed_size(size_t count, int bits) { return bits <= 4 ? (count + 1) / 2 : count; }
+/* Scratch of the passes that quantise. */
+typedef struct coder {
+    dz_buf levels, body, scratch;
+    dz_sieve sieve;
+    dz_selection selection;
+    uint64_t counts[2 * DZ_MAX_LEVELS]; /* of the tile: members of each level [levels], kept of each level [levels] */
+} coder;
 
-static void pack_levels(uint8_t *restrict packed, const uint8_t *restrict levels, size_t count, int bits) {
-    size_t half = packed_size(count, bits);
-    memcpy(packed, levels, half);
-    for (size_t i = 0; i < count - half; i++) packed[i] = (uint8_t)(packed[i] | levels[half + i] << 4);
+static void coder_free(coder *c) {
+    dz_buf_free(&c->levels);
+    dz_buf_free(&c->body);
+    dz_buf_free(&c->scratch);
+    dz_sieve_free(&c->sieve);
+    dz_selection_free(&c->selection);
 }
 
-static void unpack_levels(uint8_t *restrict levels, const uint8_t *restrict packed, size_t count, int bits) {
-    size_t half = packed_size(count, bits);
-    if (bits > 4) {
-        memcpy(levels, packed, count);
-        return;
+/* Reads a lossy tile and sieves its levels. */
+static dz_rc sieve_unit(dz_job *job, dz_tile_reader *reader, size_t unit, uint32_t last, uint32_t few, coder *c, dz_error *err) {
+    const dz_unit *u = &job->plan->units[unit];
+    const dz_pair *pair = &job->plan->pairs[u->pair];
+    const dz_lossy *l = &job->lossy[pair->lossy];
+    uint64_t key = dz_tile_key(job->task_key[pair->task], dz_pair_tensor(job->plan, pair)->name, u->tile);
+    dz_tile t, piece;
+    dz_sieve_begin(&c->sieve, key, l->grid.bits, last, few);
+    if (dz_tile_begin(reader, unit, &t, err) != DZ_OK) return err->rc;
+    for (uint64_t at = 0; dz_tile_next(reader, &t, &piece, &at, err);) {
+        c->levels.len = 0;
+        if (dz_buf_reserve(&c->levels, (size_t)piece.count, err) != DZ_OK) break;
+        dz_tile_levels(&piece, &l->grid, c->levels.data);
+        if (dz_sieve_add(&c->sieve, c->levels.data, (size_t)piece.count, err) != DZ_OK) break;
     }
-    for (size_t i = 0; i < half; i++) levels[i] = packed[i] & 15;
-    for (size_t i = half; i < count; i++) levels[i] = packed[i - half] >> 4;
+    dz_sieve_end(&c->sieve);
+    return err->rc;
 }
 
 /* Adds what an earlier run has counted. */
@@ -157,8 +186,15 @@ static int known_histogram(dz_job *job, size_t unit, dz_lossy *lossy) {
     return 1;
 }
 
-static dz_rc histogram_of_unit(dz_job *job, dz_tile_reader *reader, size_t unit, dz_buf *levels, dz_buf *scratch, dz_progress *progress,
-                               dz_error *err) {
+/* Keeps the sieve for the coding pass, if there is room. */
+static void keep_sieve(dz_job *job, size_t unit, const dz_sieve *sieve) {
+    size_t size = dz_sieve_size(sieve);
+    if (size > job->cache_size - job->cache_used) return; /* the coding pass will read the tile again */
+    job->sieved[dz_job_number(job, unit)] = dz_sieve_copy(job->cache + job->cache_used, sieve);
+    job->cache_used += size;
+}
+
+static dz_rc histogram_of_unit(dz_job *job, dz_tile_reader *reader, size_t unit, coder *c, dz_progress *progress, dz_error *err) {
     const dz_unit *u = &job->plan->units[unit];
     dz_tile t;
     dz_lossy *lossy = lossy_of(job, u);
@@ -166,35 +202,28 @@ static dz_rc histogram_of_unit(dz_job *job, dz_tile_reader *reader, size_t unit,
                        job->plan->pairs[u->pair].policy == DZ_POLICY_LOSSLESS && u->tile < job->plan->pairs[u->pair].tiles.ncommon;
     if (!lossy && !became_exact) return DZ_OK;
     dz_progress_add(progress, unit_bytes(job, u));
-    if (became_exact && dz_journal_adopt_block(&job->journal, unit, EXACT, NULL, 0)) return DZ_OK;
-    if (!became_exact && (!dz_job_has_levels(job) || known_histogram(job, unit, lossy))) return DZ_OK;
-    if (dz_tile_read(reader, unit, &t, err) != DZ_OK) return err->rc;
-    if (became_exact) return code_exact(job, unit, &t, levels, scratch, err);
-    levels->len = 0;
-    if (dz_buf_reserve(levels, (size_t)t.count, err) != DZ_OK) return err->rc;
-    dz_tile_levels(&t, &lossy->grid, levels->data);
-    uint64_t record[DZ_MAX_LEVELS] = {0};
-    dz_kernels()->count(record, levels->data, lossy->grid.bits, (size_t)t.count);
-    for (size_t g = 0; g < job->levels; g++) lossy->histogram[g] += record[g];
-    if (dz_journal_put(&job->journal, DZ_RECORD_HISTOGRAM, unit, 0, record, job->levels * sizeof *record, err) != DZ_OK) return err->rc;
-    size_t packed = packed_size((size_t)t.count, (int)lossy->grid.bits);
-    if (packed > job->cache_size - job->cache_used) return DZ_OK; /* the coding pass will read the tile again */
-    uint8_t *at = job->cache + job->cache_used;
-    pack_levels(at, levels->data, (size_t)t.count, (int)lossy->grid.bits);
-    job->cached[dz_job_number(job, unit)] = at;
-    job->cache_used += packed;
-    return DZ_OK;
+    if (became_exact) {
+        if (dz_journal_adopt_block(&job->journal, unit, EXACT, NULL, 0) || dz_tile_read(reader, unit, &t, err) != DZ_OK) return err->rc;
+        return code_exact(job, unit, &t, &c->body, &c->scratch, err);
+    }
+    if (!dz_job_has_levels(job) || known_histogram(job, unit, lossy)) return DZ_OK;
+    const dz_pair *pair = &job->plan->pairs[u->pair];
+    uint32_t last = dz_sieve_last(dz_job_most_density(job, pair), (size_t)dz_tile_count(&pair->tiles, u->tile));
+    if (sieve_unit(job, reader, unit, last, DZ_RARE, c, err) != DZ_OK) return err->rc;
+    for (size_t g = 0; g < job->levels; g++) lossy->histogram[g] += c->sieve.members[g];
+    keep_sieve(job, unit, &c->sieve);
+    return dz_journal_put(&job->journal, DZ_RECORD_HISTOGRAM, unit, 0, c->sieve.members, job->levels * sizeof *c->sieve.members, err);
 }
 
 dz_rc dz_job_histograms(dz_job *job, dz_error *err) {
     dz_tile_reader reader;
     dz_progress progress;
-    dz_buf levels = {0}, scratch = {0};
+    coder c = {0};
     size_t n = job->plan->nlossy * job->levels;
     dz_tile_reader_init(&reader, job->zoo.base, job->zoo.tasks, job->plan);
     dz_progress_begin(&progress, job->world, DZ_PHASE_NAMES[DZ_PHASE_HISTOGRAM], bytes_of_pass(job, 1), job->opt->quiet);
     for (size_t i = 0; i < dz_job_nunits(job) && dz_progress_check(&progress, err) == DZ_OK; i++)
-        histogram_of_unit(job, &reader, dz_job_unit(job, i), &levels, &scratch, &progress, err);
+        histogram_of_unit(job, &reader, dz_job_unit(job, i), &c, &progress, err);
     job->secs[DZ_PHASE_HISTOGRAM] = dz_progress_end(&progress);
     job->bytes_read += reader.bytes_read;
     dz_rc rc = dz_agree(job->world, err->rc, err);
@@ -204,8 +233,7 @@ dz_rc dz_job_histograms(dz_job *job, dz_error *err) {
         dz_sum_u64(job->world, job->histograms, n);
     }
     dz_tile_reader_free(&reader);
-    dz_buf_free(&levels);
-    dz_buf_free(&scratch);
+    coder_free(&c);
     return rc;
 }
 
@@ -225,36 +253,16 @@ out:
     return rc;
 }
 
-typedef struct coder {
-    dz_buf levels, body;
-    dz_selection selection;
-    uint64_t counts[2 * DZ_MAX_LEVELS]; /* of the tile: members of each level [levels], kept of each level [levels] */
-} coder;
-
-/* Levels of a tile: kept from the histogram pass, or computed again. */
-static dz_rc levels_of_unit(dz_job *job, dz_tile_reader *reader, size_t unit, const dz_lossy *l, size_t count, dz_buf *levels,
-                            dz_error *err) {
-    const uint8_t *cached = job->cached[dz_job_number(job, unit)];
-    dz_tile t;
-    levels->len = 0;
-    if (dz_buf_reserve(levels, count, err) != DZ_OK) return err->rc;
-    if (cached) {
-        unpack_levels(levels->data, cached, count, (int)l->grid.bits);
-        return DZ_OK;
-    }
-    if (dz_tile_read(reader, unit, &t, err) == DZ_OK) dz_tile_levels(&t, &l->grid, levels->data);
-    return err->rc;
-}
-
 /* A tile of a method that keeps values, or signs after a rotation, not levels. */
 static dz_rc code_values(dz_job *job, dz_tile_reader *reader, size_t unit, const dz_lossy *l, uint64_t key, coder *c, dz_error *err) {
-    dz_tile t;
+    dz_tile t, piece;
     uint64_t kept = 0;
-    if (dz_tile_read(reader, unit, &t, err) != DZ_OK) return err->rc;
-    c->levels.len = 0;
-    if (dz_buf_reserve(&c->levels, (size_t)t.count * sizeof(float), err) != DZ_OK) return err->rc;
-    float *delta = (float *)(void *)c->levels.data;
-    dz_tile_delta(&t, delta);
+    c->scratch.len = 0;
+    if (dz_tile_begin(reader, unit, &t, err) != DZ_OK || dz_buf_reserve(&c->scratch, (size_t)t.count * sizeof(float), err) != DZ_OK)
+        return err->rc;
+    float *delta = (float *)(void *)c->scratch.data;
+    for (uint64_t at = 0; dz_tile_next(reader, &t, &piece, &at, err);) dz_tile_delta(&piece, delta + (piece.first - t.first));
+    if (err->rc != DZ_OK) return err->rc;
     if (job->zoo.recipe->method == DZ_METHOD_AUTO) {
         return dz_signs_encode(&c->body, delta, (size_t)t.count, key, 1 - l->sparsity, c->counts + job->levels, err);
     }
@@ -268,19 +276,39 @@ static dz_rc code_values(dz_job *job, dz_tile_reader *reader, size_t unit, const
     return err->rc;
 }
 
-static dz_rc code_levels(dz_job *job, dz_tile_reader *reader, size_t unit, const dz_lossy *l, uint64_t key, size_t count, coder *c,
-                         dz_error *err) {
-    const dz_recipe *r = job->zoo.recipe;
-    unsigned nlevels = 1U << l->grid.bits;
-    uint64_t *members = c->counts, *quota = c->counts + job->levels;
+/* The share of each group's quota that falls to this tile; 0 where the sieve does not reach far enough to tell. */
+static int tile_quotas(const dz_job *job, const dz_lossy *l, const dz_sieve *sieve, uint64_t *quota, uint32_t *want_last) {
     const uint64_t *running = job->running + (size_t)(l - job->lossy) * job->levels;
-    if (levels_of_unit(job, reader, unit, l, count, &c->levels, err) != DZ_OK) return err->rc;
-    dz_kernels()->count(members, c->levels.data, l->grid.bits, count);
-    dz_select_input in = {.levels = c->levels.data, .count = count, .bits = l->grid.bits, .key = key, .members = members, .quota = quota};
-    if (r->no_groups) dz_count_below(&in, dz_chance_limit(1 - l->sparsity), quota);
-    for (unsigned g = 0; g < nlevels && !r->no_groups; g++) quota[g] = dz_quota_share(l->quota[g], l->histogram[g], running[g], members[g]);
-    if (dz_select(&in, &c->selection, err) != DZ_OK) return err->rc;
-    return dz_kept_encode(&c->body, &in, &c->selection, r->positions == DZ_POSITIONS_GOLOMB, err);
+    uint32_t below = dz_chance_limit(1 - l->sparsity);
+    memset(quota, 0, job->levels * sizeof *quota);
+    if (job->zoo.recipe->no_groups && below > sieve->last) {
+        *want_last = dz_sieve_last(1 - l->sparsity, sieve->count);
+        return 0;
+    }
+    if (job->zoo.recipe->no_groups) dz_count_below(sieve, below, quota);
+    for (unsigned g = 0; g < 1U << l->grid.bits && !job->zoo.recipe->no_groups; g++)
+        quota[g] = dz_quota_share(l->quota[g], l->histogram[g], running[g], sieve->members[g]);
+    return 1;
+}
+
+/* From the sieve that was kept; read again where there is none, or not enough of one. */
+static dz_rc code_levels(dz_job *job, dz_tile_reader *reader, size_t unit, const dz_lossy *l, size_t count, coder *c, dz_error *err) {
+    uint64_t *members = c->counts, *quota = c->counts + job->levels;
+    const dz_sieve *sieve = job->sieved[dz_job_number(job, unit)];
+    uint32_t last = dz_sieve_last(1 - l->sparsity, count), few = DZ_RARE;
+    for (;;) {
+        if (!sieve && sieve_unit(job, reader, unit, last, few, c, err) != DZ_OK) return err->rc;
+        if (!sieve) sieve = &c->sieve;
+        if (tile_quotas(job, l, sieve, quota, &last)) {
+            if (dz_select(sieve, quota, &c->selection, err) != DZ_OK) return err->rc;
+            if (!c->selection.want_few) break;
+            last = c->selection.want_last;
+            few = c->selection.want_few;
+        }
+        sieve = NULL;
+    }
+    memcpy(members, sieve->members, job->levels * sizeof *members);
+    return dz_kept_encode(&c->body, sieve, quota, &c->selection, job->zoo.recipe->positions == DZ_POSITIONS_GOLOMB, err);
 }
 
 static dz_rc code_unit(dz_job *job, dz_tile_reader *reader, size_t unit, coder *c, dz_progress *progress, dz_error *err) {
@@ -296,7 +324,7 @@ static dz_rc code_unit(dz_job *job, dz_tile_reader *reader, size_t unit, coder *
         memset(c->counts, 0, sizeof c->counts);
         c->body.len = 0;
         if (dz_job_has_levels(job))
-            code_levels(job, reader, unit, l, key, count, c, err);
+            code_levels(job, reader, unit, l, count, c, err);
         else
             code_values(job, reader, unit, l, key, c, err);
         if (err->rc == DZ_OK) dz_journal_put_block(&job->journal, unit, block_key, c->counts, 2 * job->levels, &c->body, err);
@@ -335,8 +363,6 @@ dz_rc dz_job_code(dz_job *job, dz_error *err) {
         for (size_t g = 0; g < job->levels; g++) job->lossy[i].kept += job->lossy[i].kept_levels[g];
     }
     dz_tile_reader_free(&reader);
-    dz_buf_free(&c.levels);
-    dz_buf_free(&c.body);
-    dz_selection_free(&c.selection);
+    coder_free(&c);
     return rc;
 }

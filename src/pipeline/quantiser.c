@@ -68,6 +68,17 @@ double dz_job_first_sparsity(const dz_recipe *r) {
     return 1 - rounded(dz_gauss_share_of_bits(16 / r->target_ratio), 20); /* most models are of 16-bit numbers */
 }
 
+/* The allocation is made of the levels, whose sieve has to reach as far as it: nearly certain by thirds, likely otherwise. */
+double dz_job_most_density(const dz_job *job, const dz_pair *pair) {
+    const dz_recipe *r = job->zoo.recipe;
+    if (r->method == DZ_METHOD_BITDELTA) return 1;
+    if (!isnan(pair->sparsity)) return 1 - pair->sparsity;
+    double density = 1 - job->task_sparsity[pair->task];
+    if (r->allocation == DZ_ALLOCATE_THIRDS) density += r->step;
+    if (r->allocation == DZ_ALLOCATE_OPTIMAL || r->target_ratio > 0) density *= 1.5;
+    return density < 1 ? density : 1;
+}
+
 static void allocate_by_size(dz_job *job, size_t task, double density) {
     const dz_plan *plan = job->plan;
     double spread = dz_plan_spread(plan, task);

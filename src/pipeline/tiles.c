@@ -3,6 +3,9 @@
 #include <math.h>
 #include <string.h>
 
+#define PIECE ((uint64_t)64 << 10) /* elements read at a time */
+#define WIDE 1024                  /* elements widened at a time: two float buffers of this leave room in the first-level cache */
+
 void dz_tile_reader_init(dz_tile_reader *r, dz_checkpoint *base, dz_checkpoint **tasks, const dz_plan *plan) {
     *r = (dz_tile_reader){.base = base, .tasks = tasks, .plan = plan, .have_base = -1};
 }
@@ -22,7 +25,7 @@ static dz_rc read_into(dz_tile_reader *r, dz_checkpoint *ck, size_t tensor, uint
     return DZ_OK;
 }
 
-dz_rc dz_tile_read(dz_tile_reader *r, size_t unit, dz_tile *tile, dz_error *err) {
+dz_rc dz_tile_begin(dz_tile_reader *r, size_t unit, dz_tile *tile, dz_error *err) {
     const dz_unit *u = &r->plan->units[unit];
     *tile = (dz_tile){.unit = u};
     if (u->base >= 0) {
@@ -44,15 +47,32 @@ dz_rc dz_tile_read(dz_tile_reader *r, size_t unit, dz_tile *tile, dz_error *err)
     tile->first = dz_tile_first(&tile->pair->tiles, u->tile);
     tile->count = dz_tile_count(&tile->pair->tiles, u->tile);
     tile->task_dtype = dz_pair_tensor(r->plan, tile->pair)->dtype;
+    return DZ_OK;
+}
+
+dz_rc dz_tile_read(dz_tile_reader *r, size_t unit, dz_tile *tile, dz_error *err) {
+    if (dz_tile_begin(r, unit, tile, err) != DZ_OK || !tile->pair) return err->rc;
     if (read_into(r, r->tasks[tile->pair->task], tile->pair->tensor, tile->first, tile->count, &r->task_bytes, err) != DZ_OK)
         return err->rc;
     tile->task = r->task_bytes.data;
     return DZ_OK;
 }
 
+int dz_tile_next(dz_tile_reader *r, const dz_tile *t, dz_tile *piece, uint64_t *at, dz_error *err) {
+    if (*at == t->count) return 0;
+    *piece = *t;
+    piece->first += *at;
+    piece->count = t->count - *at < PIECE ? t->count - *at : PIECE;
+    if (piece->base) piece->base += *at * dz_dtype_size(t->base_dtype);
+    if (read_into(r, r->tasks[t->pair->task], t->pair->tensor, piece->first, piece->count, &r->task_bytes, err) != DZ_OK) return 0;
+    piece->task = r->task_bytes.data;
+    *at += piece->count;
+    return 1;
+}
+
 /* Widens the next chunk of both sides. */
 static size_t widen_chunk(const dz_tile *t, const dz_kernel_table *k, uint64_t at, float *task, float *base) {
-    size_t len = t->count - at < DZ_CHUNK ? (size_t)(t->count - at) : DZ_CHUNK;
+    size_t len = t->count - at < WIDE ? (size_t)(t->count - at) : WIDE;
     k->widen(task, t->task + at * dz_dtype_size(t->task_dtype), t->task_dtype, len);
     k->widen(base, t->base + at * dz_dtype_size(t->base_dtype), t->base_dtype, len);
     return len;
@@ -60,8 +80,8 @@ static size_t widen_chunk(const dz_tile *t, const dz_kernel_table *k, uint64_t a
 
 void dz_tile_range(const dz_tile *t, dz_range *range) {
     const dz_kernel_table *k = dz_kernels();
-    float task[DZ_CHUNK], base[DZ_CHUNK];
-    for (uint64_t at = 0; at < t->count; at += DZ_CHUNK) {
+    float task[WIDE], base[WIDE];
+    for (uint64_t at = 0; at < t->count; at += WIDE) {
         size_t len = widen_chunk(t, k, at, task, base);
         k->range(range, task, base, len);
     }
@@ -69,34 +89,31 @@ void dz_tile_range(const dz_tile *t, dz_range *range) {
 
 void dz_tile_levels(const dz_tile *t, const dz_grid_levels *grid, uint8_t *levels) {
     const dz_kernel_table *k = dz_kernels();
-    float task[DZ_CHUNK], base[DZ_CHUNK];
+    float task[WIDE], base[WIDE];
     if (!grid->sign && !(grid->step > 0)) {
         memset(levels, 0, (size_t)t->count);
         return;
     }
-    for (uint64_t at = 0; at < t->count; at += DZ_CHUNK) {
+    for (uint64_t at = 0; at < t->count; at += WIDE) {
         size_t len = widen_chunk(t, k, at, task, base);
         if (!grid->sign) k->levels(levels + at, task, base, grid->lo, grid->step, (1U << grid->bits) - 1, len);
         for (size_t i = 0; grid->sign && i < len; i++) levels[at + i] = task[i] - base[i] >= 0;
     }
 }
 
-void dz_tile_moments(const dz_tile *t, double sums[2]) {
+void dz_tile_moments(const dz_tile *t, double lanes[2 * DZ_LANES]) {
     const dz_kernel_table *k = dz_kernels();
-    float task[DZ_CHUNK], base[DZ_CHUNK];
-    double lanes[2 * DZ_LANES] = {0};
-    for (uint64_t at = 0; at < t->count; at += DZ_CHUNK) {
+    float task[WIDE], base[WIDE];
+    for (uint64_t at = 0; at < t->count; at += WIDE) {
         size_t len = widen_chunk(t, k, at, task, base);
         k->moments(lanes, task, base, len);
     }
-    sums[0] = dz_lanes_total(lanes);
-    sums[1] = dz_lanes_total(lanes + DZ_LANES);
 }
 
 void dz_tile_delta(const dz_tile *t, float *delta) {
     const dz_kernel_table *k = dz_kernels();
-    float base[DZ_CHUNK];
-    for (uint64_t at = 0; at < t->count; at += DZ_CHUNK) {
+    float base[WIDE];
+    for (uint64_t at = 0; at < t->count; at += WIDE) {
         size_t len = widen_chunk(t, k, at, delta + at, base);
         for (size_t i = 0; i < len; i++) delta[at + i] -= base[i];
     }
@@ -104,10 +121,10 @@ void dz_tile_delta(const dz_tile *t, float *delta) {
 
 dz_rc dz_tile_nonfinite(const dz_tile_reader *r, const dz_tile *t, dz_error *err) {
     const dz_kernel_table *k = dz_kernels();
-    float task[DZ_CHUNK], base[DZ_CHUNK];
+    float task[WIDE], base[WIDE];
     const dz_tensor *tensor = dz_pair_tensor(r->plan, t->pair);
     const dz_checkpoint *ck = r->tasks[t->pair->task];
-    for (uint64_t at = 0; at < t->count; at += DZ_CHUNK) {
+    for (uint64_t at = 0; at < t->count; at += WIDE) {
         size_t len = widen_chunk(t, k, at, task, base);
         for (size_t i = 0; i < len; i++) {
             if (isfinite(task[i] - base[i])) continue;
@@ -127,12 +144,12 @@ dz_rc dz_tile_nonfinite(const dz_tile_reader *r, const dz_tile *t, dz_error *err
 const void *dz_tile_predictor(const dz_tile *t, dz_buf *scratch, dz_error *err) {
     if (!t->base || t->task_dtype == t->base_dtype) return t->base;
     const dz_kernel_table *k = dz_kernels();
-    float wide[DZ_CHUNK];
+    float wide[WIDE];
     size_t from = dz_dtype_size(t->base_dtype), to = dz_dtype_size(t->task_dtype);
     scratch->len = 0;
     if (dz_buf_reserve(scratch, (size_t)t->count * to, err) != DZ_OK) return NULL;
-    for (uint64_t at = 0; at < t->count; at += DZ_CHUNK) {
-        size_t len = t->count - at < DZ_CHUNK ? (size_t)(t->count - at) : DZ_CHUNK;
+    for (uint64_t at = 0; at < t->count; at += WIDE) {
+        size_t len = t->count - at < WIDE ? (size_t)(t->count - at) : WIDE;
         k->widen(wide, t->base + at * from, t->base_dtype, len);
         k->narrow(scratch->data + at * to, wide, t->task_dtype, len);
     }

@@ -19,8 +19,8 @@ typedef struct dz_tile_reader {
     dz_checkpoint *base;
     dz_checkpoint **tasks;
     const dz_plan *plan;
-    dz_buf base_bytes, task_bytes;
-    int64_t have_base; /* base tensor whose tile is in base_bytes, or -1 */
+    dz_buf base_bytes, task_bytes; /* a whole tile; a whole tile or a piece */
+    int64_t have_base;             /* base tensor whose tile is in base_bytes, or -1 */
     uint32_t have_tile;
     double bytes_read;
 } dz_tile_reader;
@@ -29,14 +29,19 @@ void dz_tile_reader_init(dz_tile_reader *reader, dz_checkpoint *base, dz_checkpo
 void dz_tile_reader_free(dz_tile_reader *reader);
 dz_rc dz_tile_read(dz_tile_reader *reader, size_t unit, dz_tile *tile, dz_error *err);
 
-/* Range of the tile's delta in ordered integers. */
+/* A tile without the task's bytes, and these piece by piece: `piece` is a tile of the next elements, as few as stay in the second-level
+ * cache from reading to counting. 0 after the last piece and after a failure. `*at` is 0 at first. */
+dz_rc dz_tile_begin(dz_tile_reader *reader, size_t unit, dz_tile *tile, dz_error *err);
+int dz_tile_next(dz_tile_reader *reader, const dz_tile *tile, dz_tile *piece, uint64_t *at, dz_error *err);
+
+/* What follows works on tiles and on pieces. Extends the range by the delta, in ordered integers. */
 void dz_tile_range(const dz_tile *tile, dz_range *range);
 
 /* Levels of the tile's delta on a grid; all 0 where a uniform grid has no step. */
 void dz_tile_levels(const dz_tile *tile, const dz_grid_levels *grid, uint8_t *levels);
 
-/* Sum of |d| and of d^2 over the tile. */
-void dz_tile_moments(const dz_tile *tile, double sums[2]);
+/* Adds |d| and d^2 to the lanes of the moments kernel; a piece before the last has a multiple of DZ_LANES elements. */
+void dz_tile_moments(const dz_tile *tile, double lanes[2 * DZ_LANES]);
 
 /* The tile's delta, in float. */
 void dz_tile_delta(const dz_tile *tile, float *delta);

@@ -65,14 +65,18 @@ static void kept(unsigned bits, size_t count, double sparsity, int golomb, uint6
         members[levels[i]]++;
     }
     dz_quotas(quota, members, &grid, sparsity, 0);
-    dz_select_input in = {.levels = levels, .count = count, .bits = bits, .key = key, .members = members, .quota = quota};
+    dz_sieve sieve = {0};
     dz_selection s = {0};
     dz_buf body = {0};
     dz_error err = {0};
     uint8_t head[11];
-    PROMISE(dz_select(&in, &s, &err) == DZ_OK && dz_kept_encode(&body, &in, &s, golomb, &err) == DZ_OK);
+    dz_sieve_begin(&sieve, key, bits, UINT32_MAX, DZ_RARE);
+    PROMISE(dz_sieve_add(&sieve, levels, count, &err) == DZ_OK);
+    dz_sieve_end(&sieve);
+    PROMISE(dz_select(&sieve, quota, &s, &err) == DZ_OK && dz_kept_encode(&body, &sieve, quota, &s, golomb, &err) == DZ_OK);
     kept_head(head, bits, count, key);
     put("kept", head, sizeof head, &body);
+    dz_sieve_free(&sieve);
     dz_selection_free(&s);
     dz_buf_free(&body);
 }

@@ -155,20 +155,45 @@ static void test_variants_range_levels_and_counts_alike(void **state) {
 
 static void test_variants_find_the_same_candidates(void **state) {
     (void)state;
-    uint32_t *got = malloc((N + 16) * sizeof *got);
+    uint32_t *got = malloc((N + 16) * sizeof *got), *u = malloc((N + 16) * sizeof *u);
     static const uint32_t lasts[] = {0, 1U << 27, 1U << 31, UINT32_MAX};
     for (const dz_kernel_table *const *k = dz_kernels_all(); *k; k++) {
         for (int l = 0; l < 4; l++) {
             for (size_t count = 0; count < 200; count += 13) {
-                size_t n = (*k)->candidates(got, 0x9876543210abcdefULL, lasts[l], count), want = 0;
+                size_t n = (*k)->candidates(got, u, 0x9876543210abcdefULL, lasts[l], count), want = 0;
                 for (uint32_t i = 0; i < count; i++) {
-                    if (dz_u32_at(0x9876543210abcdefULL, i) <= lasts[l]) assert_int_equal(got[want++], i);
+                    uint32_t here = dz_u32_at(0x9876543210abcdefULL, i);
+                    if (here > lasts[l]) continue;
+                    assert_int_equal(u[want], here);
+                    assert_int_equal(got[want++], i);
                 }
                 assert_int_equal(n, want);
             }
         }
-        assert_int_equal((*k)->candidates(got, 5, UINT32_MAX, N), N);
+        assert_int_equal((*k)->candidates(got, u, 5, UINT32_MAX, N), N);
     }
+    free(got);
+    free(u);
+}
+
+static void test_variants_pick_the_same_levels(void **state) {
+    (void)state;
+    uint8_t *levels = malloc(N), wanted[256];
+    uint32_t *got = malloc((N + 16) * sizeof *got);
+    for (const dz_kernel_table *const *k = dz_kernels_all(); *k; k++) {
+        for (unsigned bits = 1; bits <= 8; bits++) {
+            for (size_t i = 0; i < N; i++) levels[i] = (uint8_t)(draw(bits, i) & ((1U << bits) - 1));
+            for (size_t g = 0; g < 256; g++) wanted[g] = draw(9, g) % 3 == 0;
+            for (size_t count = 0; count <= N; count = count < 150 ? count + 13 : count < N ? N : N + 1) {
+                size_t n = (*k)->pick(got, levels, wanted, bits, count), want = 0;
+                for (uint32_t i = 0; i < count; i++) {
+                    if (wanted[levels[i]]) assert_int_equal(got[want++], i);
+                }
+                assert_int_equal(n, want);
+            }
+        }
+    }
+    free(levels);
     free(got);
 }
 
@@ -196,6 +221,7 @@ int main(void) {
         cmocka_unit_test(test_f16_and_bf16_widen_and_narrow_exactly),  cmocka_unit_test(test_variants_widen_and_narrow_alike),
         cmocka_unit_test(test_f8_narrows_to_the_nearest_even),         cmocka_unit_test(test_f64_rounds_to_float_and_comes_back),
         cmocka_unit_test(test_variants_range_levels_and_counts_alike), cmocka_unit_test(test_variants_find_the_same_candidates),
-        cmocka_unit_test(test_variants_find_the_same_largest),         cmocka_unit_test(test_a_shifted_key_continues_the_numbers)};
+        cmocka_unit_test(test_variants_pick_the_same_levels),          cmocka_unit_test(test_variants_find_the_same_largest),
+        cmocka_unit_test(test_a_shifted_key_continues_the_numbers)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
