@@ -5,11 +5,20 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/error.h"
+
 typedef struct dz_digest {
     uint64_t hi, lo; /* XXH3, 128 bits */
 } dz_digest;
 
 dz_digest dz_digest_of(const void *bytes, size_t len);
+
+/* The same of bytes that come in pieces: begin, add each, end, which frees it. NULL where memory is out. */
+typedef struct dz_digester dz_digester;
+dz_digester *dz_digest_begin(dz_error *err);
+void dz_digest_add(dz_digester *digester, const void *bytes, size_t len);
+dz_digest dz_digest_end(dz_digester *digester);
+
 uint64_t dz_hash64(const void *bytes, size_t len, uint64_t seed); /* XXH64 */
 uint32_t dz_checksum(const void *bytes, size_t len);              /* low 32 bits of XXH3-64: guards blocks */
 void dz_digest_hex(dz_digest digest, char text[33]);

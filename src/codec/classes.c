@@ -12,6 +12,13 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
+/* Compiled for each instruction set and picked when the program starts. Integers, and floats that hold them exactly: all give the same. */
+#if defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__) && !defined(__clang__)
+#define VARIANTS __attribute__((target_clones("default", "avx2")))
+#else
+#define VARIANTS
+#endif
+
 enum {
     LONG = 1 << 20,                         /* elements from which on a part of them is enough to plan by */
     BLOCK = 1024,                           /* elements handled at a time: kernels that vectorise work on arrays of this length */
@@ -106,7 +113,7 @@ INLINE void analyse_block(block *restrict b, const void *restrict words, const v
     }
 }
 
-static void analyse(block *b, const void *words, const void *base, const layout *form, size_t start, size_t n) {
+VARIANTS static void analyse(block *b, const void *words, const void *base, const layout *form, size_t start, size_t n) {
     words = (const uint8_t *)words + start * form->size;
     base = (const uint8_t *)base + start * form->size;
     if (form->size == 1) {
@@ -121,7 +128,7 @@ static void analyse(block *b, const void *words, const void *base, const layout 
 }
 
 /* Contexts of base elements. */
-static void find_contexts(uint16_t *restrict context, const void *base, const layout *form, size_t start, size_t n) {
+VARIANTS static void find_contexts(uint16_t *restrict context, const void *base, const layout *form, size_t start, size_t n) {
     base = (const uint8_t *)base + start * form->size;
     if (form->size == 1) {
         for (size_t i = 0; i < n; i++) context[i] = (uint16_t)(base_magnitude(load_word(base, i, 1), form) >> form->context_shift);
@@ -145,7 +152,7 @@ INLINE void apply_block(void *restrict words, const void *restrict base, const u
     }
 }
 
-static void apply(void *words, const void *base, const uint32_t *step, const layout *form, size_t start, size_t n) {
+VARIANTS static void apply(void *words, const void *base, const uint32_t *step, const layout *form, size_t start, size_t n) {
     words = (uint8_t *)words + start * form->size;
     base = (const uint8_t *)base + start * form->size;
     if (form->size == 1) {
@@ -159,21 +166,21 @@ static void apply(void *words, const void *base, const uint32_t *step, const lay
 
 /* What a symbol means. Those that no encoder writes mean a step of 0. */
 typedef struct meaning {
-    uint32_t low[256];   /* least distance */
-    uint32_t minus[256]; /* all ones when the magnitude shrinks */
-    uint32_t flip[256];  /* the sign's bit in a step */
-    uint8_t nbits[256];  /* plain bits that complete the distance */
+    uint32_t low;   /* least distance */
+    uint32_t flip;  /* the sign's bit in a step */
+    uint8_t nbits;  /* plain bits that complete the distance */
+    uint8_t shrink; /* 1 when the magnitude shrinks */
 } meaning;
 
-static void find_meaning(meaning *of, const layout *form) {
-    memset(of, 0, sizeof *of);
+static void find_meaning(meaning of[256], const layout *form) {
+    memset(of, 0, 256 * sizeof *of);
     for (uint32_t s = 0; s < 4 * form->ntokens; s++) {
         uint32_t token = s % form->ntokens, flags = s / form->ntokens, leading = 1U << form->fine;
         uint32_t nbits = token < 2 * leading ? 0 : (token >> form->fine) - 1;
-        of->nbits[s] = (uint8_t)nbits;
-        of->low[s] = token < 2 * leading ? token : (leading | (token & (leading - 1))) << nbits;
-        of->minus[s] = flags & 1 ? 0xffffffffU : 0;
-        of->flip[s] = (flags >> 1) << form->magnitude;
+        of[s].nbits = (uint8_t)nbits;
+        of[s].low = token < 2 * leading ? token : (leading | (token & (leading - 1))) << nbits;
+        of[s].shrink = flags & 1;
+        of[s].flip = (flags >> 1) << form->magnitude;
     }
 }
 
@@ -189,7 +196,7 @@ static unsigned common_shift(const void *words, dz_dtype dtype, size_t count) {
 
 typedef struct encoder {
     layout form;
-    meaning of;
+    meaning of[256];
     dz_class_plan plan;
     size_t start[DZ_CLASSES_MAX + 1]; /* where each class's symbols begin in `coded`; the last one is their number */
     uint8_t *coded;                   /* symbols, gathered by class */
@@ -234,7 +241,7 @@ static void count_symbols(census *c, const void *words, const void *base, const 
 static uint64_t plain_bits(const census *c, const meaning *of) {
     uint64_t bits = 0;
     for (unsigned row = 0; row < c->nrows; row++) {
-        for (size_t s = 0; s < 256; s++) bits += (uint64_t)c->counts[row][s] * of->nbits[s];
+        for (size_t s = 0; s < 256; s++) bits += (uint64_t)c->counts[row][s] * of[s].nbits;
     }
     return bits;
 }
@@ -245,7 +252,7 @@ static dz_rc make_plan(encoder *e, const void *words, const void *base, size_t c
     c.counts = dz_alloc(c.nrows, sizeof *c.counts, err);
     if (!c.counts) return err->rc;
     count_symbols(&c, words, base, &e->form, count);
-    size_t nplain = (size_t)(plain_bits(&c, &e->of) / 8) * plan_stride(count);
+    size_t nplain = (size_t)(plain_bits(&c, e->of) / 8) * plan_stride(count);
     dz_class_plan_make(&e->plan, c.counts, c.contexts, c.nrows, e->form.ncontexts);
     for (unsigned context = 0; context < e->form.ncontexts; context++) e->start[e->plan.class_of[context] + 1] += c.in_context[context];
     for (unsigned k = 0; k < e->plan.nclasses; k++) e->start[k + 1] += e->start[k];
@@ -253,35 +260,69 @@ static dz_rc make_plan(encoder *e, const void *words, const void *base, size_t c
     return dz_buf_reserve(&e->plain, nplain + nplain / 64 + ROOM, err); /* about what is needed, to grow once */
 }
 
+/* The bit stream being written: `count` < 8 bits between elements. */
+typedef struct bit_sink {
+    uint8_t *to;
+    uint64_t held;
+    unsigned count;
+} bit_sink;
+
+/* Up to 56 bits. */
+INLINE void put_bits(bit_sink *s, uint64_t bits, unsigned n) {
+    s->held |= bits << s->count;
+    s->count += n;
+    memcpy(s->to, &s->held, 8);
+    s->to += s->count >> 3;
+    s->held >>= s->count & ~7U;
+    s->count &= 7;
+}
+
+/* The symbols of a block, each to its class; n[i] plain bits of element i, of an escaped one with its symbol below them. */
+static void gather_block(const encoder *e, const block *b, uint8_t **next, uint64_t *restrict bits, uint8_t *restrict nbits, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        uint8_t symbol = b->symbol[i], k = e->plan.class_of[b->context[i]], code = e->plan.code_of[k][symbol];
+        *next[k]++ = code;
+        bits[i] = b->distance[i] - e->of[symbol].low;
+        nbits[i] = e->of[symbol].nbits;
+        if (__builtin_expect(code == DZ_SYMBOL_ESCAPE, 0)) bits[i] = bits[i] << 8 | symbol, nbits[i] = (uint8_t)(nbits[i] + 8);
+    }
+}
+
+/* Four elements at a time where they fit: what has to wait for the bits before is done once for them. */
+static void pack_block(bit_sink *sink, const uint64_t *restrict bits, const uint8_t *restrict nbits, size_t n) {
+    bit_sink s = *sink;
+    size_t i = 0;
+    for (; i + 4 <= n; i += 4) {
+        unsigned low = nbits[i] + nbits[i + 1], all = low + nbits[i + 2] + nbits[i + 3];
+        if (__builtin_expect(all <= 56, 1)) {
+            uint64_t first = bits[i] | bits[i + 1] << nbits[i], second = bits[i + 2] | bits[i + 3] << nbits[i + 2];
+            put_bits(&s, first | second << low, all);
+        } else {
+            for (size_t j = i; j < i + 4; j++) put_bits(&s, bits[j], nbits[j]);
+        }
+    }
+    for (; i < n; i++) put_bits(&s, bits[i], nbits[i]);
+    *sink = s;
+}
+
 /* Gathers the symbols of all elements by class, and writes their plain bits in element order. */
 static dz_rc gather(encoder *e, const void *words, const void *base, size_t count, dz_error *err) {
-    uint8_t *next[DZ_CLASSES_MAX];
+    uint8_t *next[DZ_CLASSES_MAX], nbits[BLOCK];
+    uint64_t bits[BLOCK];
     for (unsigned k = 0; k < e->plan.nclasses; k++) next[k] = e->coded + e->start[k];
     block b;
-    uint64_t held = 0; /* bits not yet written, `nheld` < 8 of them between elements */
-    unsigned nheld = 0;
+    bit_sink sink = {0};
     for (size_t at = 0; at < count; at += BLOCK) {
         size_t n = count - at < BLOCK ? count - at : BLOCK;
         if (dz_buf_reserve(&e->plain, ROOM, err) != DZ_OK) return err->rc;
-        uint8_t *to = e->plain.data + e->plain.len;
+        sink.to = e->plain.data + e->plain.len;
         analyse(&b, words, base, &e->form, at, n);
-        for (size_t i = 0; i < n; i++) {
-            uint8_t symbol = b.symbol[i], k = e->plan.class_of[b.context[i]], code = e->plan.code_of[k][symbol];
-            unsigned nbits = e->of.nbits[symbol];
-            uint64_t bits = b.distance[i] - e->of.low[symbol];
-            *next[k]++ = code;
-            if (__builtin_expect(code == DZ_SYMBOL_ESCAPE, 0)) bits = bits << 8 | symbol, nbits += 8;
-            held |= bits << nheld;
-            nheld += nbits;
-            memcpy(to, &held, 8);
-            to += nheld >> 3;
-            held >>= nheld & ~7U;
-            nheld &= 7;
-        }
-        e->plain.len = (size_t)(to - e->plain.data);
+        gather_block(e, &b, next, bits, nbits, n);
+        pack_block(&sink, bits, nbits, n);
+        e->plain.len = (size_t)(sink.to - e->plain.data);
     }
-    uint8_t last = (uint8_t)held;
-    return nheld ? dz_buf_put(&e->plain, &last, 1, err) : DZ_OK;
+    uint8_t last = (uint8_t)sink.held;
+    return sink.count ? dz_buf_put(&e->plain, &last, 1, err) : DZ_OK;
 }
 
 static dz_rc put_body(dz_buf *out, const encoder *e, dz_error *err) {
@@ -308,7 +349,7 @@ dz_rc dz_classes_encode(dz_buf *out, const void *words, const void *base, dz_dty
     encoder *e = dz_alloc(1, sizeof *e, err);
     if (!e) return err->rc;
     e->form = layout_of(dtype, common_shift(words, dtype, count));
-    find_meaning(&e->of, &e->form);
+    find_meaning(e->of, &e->form);
     e->coded = dz_alloc_raw(count, 1, err);
     dz_rc rc = e->coded ? make_plan(e, words, base, count, err) : err->rc;
     if (rc == DZ_OK) rc = gather(e, words, base, count, err);
@@ -323,7 +364,7 @@ dz_rc dz_classes_encode(dz_buf *out, const void *words, const void *base, dz_dty
 
 typedef struct decoder {
     layout form;
-    meaning of;
+    meaning of[256];
     dz_class_plan plan;
     size_t start[DZ_CLASSES_MAX + 1];
     uint64_t ncoded[DZ_CLASSES_MAX]; /* bytes of each class's stream */
@@ -384,7 +425,7 @@ static dz_rc get_streams(decoder *d, size_t count, dz_view *view, dz_error *err)
  * on. Returns the place behind the block. */
 static uint64_t get_steps(uint32_t *restrict step, const uint16_t *restrict context, const uint8_t **next, const decoder *d,
                           const uint8_t *plain, uint64_t bit, size_t n) {
-    const meaning *of = &d->of;
+    const uint32_t mask = (1U << d->form.magnitude) - 1;
     for (size_t i = 0; i < n; i++) {
         uint32_t symbol = *next[d->plan.class_of[context[i]]]++;
         uint64_t held;
@@ -395,10 +436,11 @@ static uint64_t get_steps(uint32_t *restrict step, const uint16_t *restrict cont
             held >>= 8;
             bit += 8;
         }
-        uint32_t distance = of->low[symbol] + ((uint32_t)held & ((1U << of->nbits[symbol]) - 1));
-        uint32_t moved = (distance ^ of->minus[symbol]) - of->minus[symbol];
-        step[i] = (moved & ((1U << d->form.magnitude) - 1)) | of->flip[symbol];
-        bit += of->nbits[symbol];
+        const meaning *of = &d->of[symbol];
+        uint32_t distance = of->low + ((uint32_t)held & ((1U << of->nbits) - 1)), minus = 0U - of->shrink;
+        uint32_t moved = (distance ^ minus) - minus;
+        step[i] = (moved & mask) | of->flip;
+        bit += of->nbits;
     }
     return bit;
 }
@@ -437,7 +479,7 @@ dz_rc dz_classes_decode(void *words, const void *base, dz_dtype dtype, size_t co
     if (!d) return err->rc;
     dz_rc rc = get_classes(d, dtype, view, err);
     if (rc == DZ_OK) {
-        find_meaning(&d->of, &d->form);
+        find_meaning(d->of, &d->form);
         count_classes(d, base, count);
         rc = get_streams(d, count, view, err);
     }

@@ -26,7 +26,7 @@ const dz_kernel_table *const *dz_kernels_all(void) {
     return all;
 }
 
-const dz_kernel_table *dz_kernels(void) {
+static const dz_kernel_table *choose(void) {
     const dz_kernel_table *all[MOST_VARIANTS];
     int n = list(all);
     const char *asked = getenv("DZ_KERNELS");
@@ -34,4 +34,11 @@ const dz_kernel_table *dz_kernels(void) {
         if (strcmp(all[i]->name, asked) == 0) return all[i];
     }
     return all[n - 1];
+}
+
+const dz_kernel_table *dz_kernels(void) {
+    static _Atomic(const dz_kernel_table *) chosen; /* by whichever thread: all choose the same */
+    const dz_kernel_table *table = chosen;
+    if (!table) chosen = table = choose();
+    return table;
 }

@@ -212,20 +212,33 @@ static size_t candidates(uint32_t *restrict index, uint32_t *restrict u, uint64_
     size_t n = 0, i = 0;
 #ifdef __AVX512F__
     const __m512i k0 = _mm512_set1_epi32((int)(uint32_t)key), k1 = _mm512_set1_epi32((int)(uint32_t)(key >> 32));
-    const __m512i m0 = _mm512_set1_epi32(0x7feb352d), m1 = _mm512_set1_epi32((int)0x846ca68bU), limit = _mm512_set1_epi32((int)last);
+    const __m512i m0 = _mm512_set1_epi32(0x7feb352d), m1 = _mm512_set1_epi32((int)0x846ca68bU),
+                  limit = _mm512_set1_epi32((int)(last | 0xffff));
     __m512i at = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    /* The last step of the hash keeps the upper half: compared without it, a few too many are found. */
     for (; i + 16 <= count; i += 16) {
         __m512i x = _mm512_add_epi32(at, k0);
         x = _mm512_mullo_epi32(_mm512_xor_si512(x, _mm512_srli_epi32(x, 16)), m0);
-        x = _mm512_xor_si512(_mm512_xor_si512(x, _mm512_srli_epi32(x, 15)), k1);
-        x = _mm512_mullo_epi32(x, m1);
-        x = _mm512_xor_si512(x, _mm512_srli_epi32(x, 16));
+        x = _mm512_mullo_epi32(_mm512_ternarylogic_epi32(x, _mm512_srli_epi32(x, 15), k1, 0x96), m1); /* the XOR of three */
         __mmask16 hit = _mm512_cmple_epu32_mask(x, limit);
         _mm512_storeu_si512(index + n, _mm512_maskz_compress_epi32(hit, at)); /* no branch: a hit in 16 is a coin toss */
         n += (size_t)__builtin_popcount(hit);
         at = _mm512_add_epi32(at, _mm512_set1_epi32(16));
     }
-    for (size_t j = 0; j < n; j++) u[j] = dz_u32_at(key, index[j]); /* cheaper than a second store of 16 for each of them */
+    uint32_t beyond = 0;
+    for (size_t j = 0; j < n; j++) { /* cheaper than a second store of 16 for each of them */
+        u[j] = dz_u32_at(key, index[j]);
+        beyond |= u[j] > last;
+    }
+    if (beyond) {
+        size_t found = n;
+        n = 0;
+        for (size_t j = 0; j < found; j++) {
+            index[n] = index[j];
+            u[n] = u[j];
+            n += u[j] <= last;
+        }
+    }
 #else
     uint32_t here[64];
     uint8_t hit[64];

@@ -8,6 +8,9 @@
 #include "codec/values.h"
 #include "numeric/rotate.h"
 
+#define PIECE ((size_t)128 << 10) /* elements restored at a time, where the whole tile is not needed */
+#define INLINE static inline __attribute__((always_inline))
+
 dz_rc dz_decoder_open(dz_decoder *d, const dz_archive *archive, dz_checkpoint *base, const uint8_t *needed, dz_error *err) {
     const dz_catalog *c = archive->catalog;
     *d = (dz_decoder){.archive = archive, .base = base, .have_base = DZ_NO_BASE};
@@ -41,6 +44,7 @@ void dz_decoder_close(dz_decoder *d) {
     dz_buf_free(&d->block);
     dz_buf_free(&d->predictor);
     dz_buf_free(&d->delta);
+    dz_buf_free(&d->whole);
     dz_kept_free(&d->kept);
 }
 
@@ -111,26 +115,60 @@ static void level_deltas(const dz_task_entry *task, const dz_index_row *row, flo
     for (unsigned g = 0; g < 1U << row->bits; g++) delta[g] = scale * dz_level_value(&grid, g);
 }
 
-/* out[i] = task type of (base + delta of its level), at the kept places. The sum is taken from the base's own value: in float, for an F64
- * task in double, so that nothing of an F64 base is lost. */
-static void add_kept(const dz_decoder *d, const dz_task_entry *task, const dz_index_row *row, const float *delta, const uint8_t *base,
-                     dz_dtype from, uint8_t *out, dz_dtype to) {
-    size_t in = dz_dtype_size(from), size = dz_dtype_size(to);
-    float scale = task->gamma * row->scale;
-    for (size_t i = 0; i < d->kept.count; i++) {
-        float x, change = row->bits > 8 ? scale * d->kept.value[i] : delta[d->kept.level[i]];
-        size_t at = d->kept.index[i];
-        if (to == DZ_F64) { /* `out` holds the base's value already */
-            double y;
-            memcpy(&y, out + at * size, sizeof y);
-            y += (double)change;
-            memcpy(out + at * size, &y, sizeof y);
-            continue;
-        }
-        dz_widen(&x, base + at * in, from, 1);
-        x += change;
-        dz_narrow(out + at * size, &x, to, 1);
+/* ---- out[i] = task type of (base + delta of its level), at the kept places. The sum is taken from the base's own value: in float, for an
+ * F64 task in double, so that nothing of an F64 base is lost. ---- */
+
+/* Places `first` .. `end` - 1 of the tile, which `base` and `out` begin at; they may be the same. From kept element k on; the next one. */
+typedef struct stretch {
+    const uint8_t *base;
+    uint8_t *out;
+    dz_dtype from, to;
+    size_t first, end, k;
+} stretch;
+
+INLINE float load_one(const uint8_t *at, dz_dtype dtype) {
+    uint16_t half;
+    float x;
+    if (dtype == DZ_BF16) return memcpy(&half, at, sizeof half), dz_bf16_to_float(half);
+    dz_widen(&x, at, dtype, 1);
+    return x;
+}
+
+INLINE void store_one(uint8_t *at, float x, dz_dtype dtype) {
+    if (dtype == DZ_BF16) {
+        uint16_t half = dz_float_to_bf16(x);
+        memcpy(at, &half, sizeof half);
+    } else {
+        dz_narrow(at, &x, dtype, 1);
     }
+}
+
+INLINE size_t add_between(const dz_kept *kept, const stretch *s, const float *delta, float scale, dz_dtype from, dz_dtype to, int values) {
+    size_t in = dz_dtype_size(from), size = dz_dtype_size(to), k = s->k;
+    for (; k < kept->count && kept->index[k] < s->end; k++) {
+        size_t at = kept->index[k] - s->first;
+        float change = values ? scale * kept->value[k] : delta[kept->level[k]];
+        store_one(s->out + at * size, load_one(s->base + at * in, from) + change, to);
+    }
+    return k;
+}
+
+static size_t add_to_f64(const dz_kept *kept, const stretch *s, const float *delta, float scale, int values) {
+    size_t k = s->k;
+    for (; k < kept->count && kept->index[k] < s->end; k++) { /* `out` holds the base's value already */
+        double y;
+        uint8_t *at = s->out + (kept->index[k] - s->first) * sizeof y;
+        memcpy(&y, at, sizeof y);
+        y += (double)(values ? scale * kept->value[k] : delta[kept->level[k]]);
+        memcpy(at, &y, sizeof y);
+    }
+    return k;
+}
+
+static size_t add_kept(const dz_kept *kept, const stretch *s, const float *delta, float scale, int values) {
+    if (s->to == DZ_F64) return add_to_f64(kept, s, delta, scale, values);
+    if (s->to == DZ_BF16 && s->from == DZ_BF16 && !values) return add_between(kept, s, delta, scale, DZ_BF16, DZ_BF16, 0);
+    return add_between(kept, s, delta, scale, s->from, s->to, values);
 }
 
 /* The changes that the kept coefficients of a rotated tile stand for, scaled: `out` has a place for each element. */
@@ -271,6 +309,68 @@ dz_rc dz_decode_tile(dz_decoder *d, const dz_task_entry *task, const dz_index_ro
     memcpy(out, base, nbytes);
     if (row->bits == DZ_BITS_SIGNS) return add_rotated(d, task, row, tile, count, from, out, t.dtype, err);
     level_deltas(task, row, delta);
-    add_kept(d, task, row, delta, d->base_bytes.data, from, out, t.dtype);
+    stretch all = {.base = d->base_bytes.data, .out = out, .from = from, .to = t.dtype, .end = count};
+    add_kept(&d->kept, &all, delta, task->gamma * row->scale, row->bits > 8);
     return DZ_OK;
+}
+
+/* Nothing but what stands at the same place of the base is needed, and it is not at hand already. */
+static int goes_in_pieces(const dz_decoder *d, const dz_index_row *row, const dz_pair_tiles *tiles, uint32_t tile) {
+    if (tile >= tiles->ncommon || d->given || (d->have_base == row->base && d->have_tile == tile)) return 0;
+    return row->policy == DZ_POLICY_EQUAL || row->policy == DZ_POLICY_DROP ||
+           (row->policy == DZ_POLICY_ULTRADELTA && row->bits != DZ_BITS_SIGNS);
+}
+
+/* The tile of the base with the kept elements added, piece by piece. Its whole digest is taken, though the task may have fewer rows. */
+static dz_rc pass_pieces(dz_decoder *d, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, size_t count, dz_dtype to,
+                         dz_tile_sink sink, void *arg, dz_error *err) {
+    const dz_catalog *c = d->archive->catalog;
+    dz_tensor b = dz_tensor_of_row(&c->tensors[c->base[row->base].tensor]);
+    dz_pair_tiles grid = dz_pair_tiles_of(b.count, b.count, b.count);
+    size_t size = dz_dtype_size(b.dtype), base_count = (size_t)dz_tile_count(&grid, tile);
+    uint64_t base_first = dz_tile_first(&grid, tile);
+    float delta[DZ_MAX_LEVELS];
+    size_t k = 0;
+    level_deltas(task, row, delta);
+    d->have_base = DZ_NO_BASE;
+    d->base_bytes.len = 0;
+    if (!d->base || d->base_tensor[row->base] < 0) return dz_fail(err, DZ_EFAIL, "tensor '%s' cannot be restored without its base", b.name);
+    dz_digester *digester = dz_buf_reserve(&d->base_bytes, PIECE * size, err) == DZ_OK ? dz_digest_begin(err) : NULL;
+    if (!digester) return err->rc;
+    for (size_t at = 0; at < base_count && err->rc == DZ_OK; at += PIECE) {
+        size_t len = base_count - at < PIECE ? base_count - at : PIECE, n = at >= count ? 0 : count - at < len ? count - at : len;
+        if (dz_checkpoint_read(d->base, (size_t)d->base_tensor[row->base], (base_first + at) * size, len * size, d->base_bytes.data, err) !=
+            DZ_OK)
+            break;
+        dz_digest_add(digester, d->base_bytes.data, len * size);
+        uint8_t *out = (uint8_t *)(uintptr_t)predictor(d, b.dtype, to, n, err); /* the base's piece itself, or a converted copy: ours */
+        if (n == 0 || !out) continue;
+        stretch piece = {.base = d->base_bytes.data, .out = out, .from = b.dtype, .to = to, .first = at, .end = at + n, .k = k};
+        k = add_kept(&d->kept, &piece, delta, task->gamma * row->scale, row->bits > 8);
+        sink(arg, out, n * dz_dtype_size(to), err);
+    }
+    dz_digest digest = dz_digest_end(digester), want = c->base_tiles[c->base[row->base].first_tile + tile];
+    if (err->rc != DZ_OK) return err->rc;
+    d->bytes_read += (double)(base_count * size);
+    if (digest.hi != want.hi || digest.lo != want.lo) d->base_differs[row->base] = 1;
+    return DZ_OK;
+}
+
+dz_rc dz_decode_tile_to(dz_decoder *d, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, dz_tile_sink sink, void *arg,
+                        dz_error *err) {
+    dz_pair_tiles tiles = dz_row_work(d->archive->catalog, row);
+    size_t count = (size_t)dz_tile_count(&tiles, tile);
+    dz_dtype to = dz_tensor_of_row(&d->archive->catalog->tensors[row->tensor]).dtype;
+    if (!goes_in_pieces(d, row, &tiles, tile)) {
+        size_t len = count * dz_dtype_size(to);
+        d->whole.len = 0;
+        if (dz_buf_reserve(&d->whole, len, err) != DZ_OK || dz_decode_tile(d, task, row, tile, d->whole.data, err) != DZ_OK) return err->rc;
+        return sink(arg, d->whole.data, len, err);
+    }
+    d->kept.count = 0;
+    if (row->policy == DZ_POLICY_ULTRADELTA &&
+        (dz_decoder_region(d, task, row, err) != DZ_OK || dz_block_read(d->archive, task, row, &d->region, tile, &d->block, err) != DZ_OK ||
+         decode_kept(d, task, row, tile, count, err) != DZ_OK))
+        return err->rc;
+    return pass_pieces(d, task, row, tile, count, to, sink, arg, err);
 }

@@ -17,6 +17,7 @@ typedef struct dz_decoder {
     dz_region region;
     dz_kept kept;
     dz_buf delta; /* of a rotated tile */
+    dz_buf whole; /* a restored tile that is not handed on in pieces */
     double bytes_read;
 } dz_decoder;
 
@@ -31,6 +32,13 @@ dz_pair_tiles dz_row_work(const dz_catalog *catalog, const dz_index_row *row);
 /* Restores the tile's elements, in the task's dtype, into `out` (count * element size bytes). The base tile's digest is checked when it is
  * read: a mismatch sets base_differs and does not fail. DZ_EDAMAGE names task, tensor and block. */
 dz_rc dz_decode_tile(dz_decoder *decoder, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, void *out, dz_error *err);
+
+/* As dz_decode_tile, handed on in pieces that follow each other. A tile that takes from the base no more than what stands at the same place
+ * is read, restored and handed on piece by piece, as few elements as stay in the cache; the first piece comes when nothing of its block can
+ * be damaged any more. */
+typedef dz_rc (*dz_tile_sink)(void *arg, const void *bytes, size_t len, dz_error *err);
+dz_rc dz_decode_tile_to(dz_decoder *decoder, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, dz_tile_sink sink,
+                        void *arg, dz_error *err);
 
 /* Reads and checks the row's table of blocks, if it is not at hand: all that its tiles have in common. */
 dz_rc dz_decoder_region(dz_decoder *decoder, const dz_task_entry *task, const dz_index_row *row, dz_error *err);

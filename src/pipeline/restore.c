@@ -325,41 +325,75 @@ static dz_rc substitute(restore *r, const dz_index_row *row, uint32_t tile, int 
     return err->rc == DZ_OK ? dz_decode_substitute(&r->decoder, row, tile, out, err) : err->rc;
 }
 
-static dz_rc restore_tile(restore *r, const dz_index_row *row, uint32_t tile, void *out, dz_error *err) {
-    dz_error inner = {0};
-    int has_region = row->policy == DZ_POLICY_LOSSLESS || row->policy == DZ_POLICY_ULTRADELTA;
-    int whole = has_region && dz_decoder_region(&r->decoder, r->task, row, &inner) != DZ_OK;
-    if (inner.rc == DZ_OK && dz_merge_is_plain(&r->merge)) dz_decode_tile(&r->decoder, r->task, row, tile, out, &inner);
-    if (inner.rc == DZ_OK && !dz_merge_is_plain(&r->merge)) dz_merge_tile(&r->merge, &r->decoder, row, tile, out, &inner);
-    if (inner.rc == DZ_OK) return DZ_OK;
-    if (!r->opt->keep_going || inner.rc != DZ_EDAMAGE) return dz_fail(err, inner.rc, "%s", inner.text);
-    return substitute(r, row, tile, whole, out, inner.text, err);
-}
+/* Where the next bytes of a tensor go. */
+typedef struct place {
+    restore *r;
+    const out_tensor *tensor;
+    uint64_t at; /* in the tensor */
+} place;
 
-static dz_rc write_tile(restore *r, const out_tensor *t, uint64_t first_byte, const void *bytes, size_t len, dz_error *err) {
-    out_file *f = &r->files[t->file];
+static dz_rc write_next(void *arg, const void *bytes, size_t len, dz_error *err) {
+    place *p = arg;
+    out_file *f = &p->r->files[p->tensor->file];
     if (f->fd < 0 && (f->fd = dz_open(f->path, O_WRONLY)) < 0)
         return dz_fail(err, DZ_EFAIL, "%s: cannot open: %s", f->path, strerror(errno));
-    return dz_pwrite_all(f->fd, f->path, bytes, len, t->offset + first_byte, err);
+    if (dz_pwrite_all(f->fd, f->path, bytes, len, p->tensor->offset + p->at, err) == DZ_OK) p->at += len;
+    return err->rc;
+}
+
+/* Into its place; `out` is scratch. */
+static dz_rc restore_tile(restore *r, const dz_index_row *row, uint32_t tile, place to, dz_buf *out, dz_error *err) {
+    dz_error inner = {0};
+    dz_pair_tiles tiles = dz_row_work(r->archive->catalog, row);
+    size_t size = dz_dtype_size(dz_tensor_of_row(&r->archive->catalog->tensors[row->tensor]).dtype);
+    size_t len = (size_t)dz_tile_count(&tiles, tile) * size;
+    int has_region = row->policy == DZ_POLICY_LOSSLESS || row->policy == DZ_POLICY_ULTRADELTA;
+    int whole = has_region && dz_decoder_region(&r->decoder, r->task, row, &inner) != DZ_OK;
+    to.at = dz_tile_first(&tiles, tile) * size;
+    if (inner.rc == DZ_OK && dz_merge_is_plain(&r->merge)) {
+        if (dz_decode_tile_to(&r->decoder, r->task, row, tile, write_next, &to, &inner) == DZ_OK) return DZ_OK;
+    } else if (inner.rc == DZ_OK) {
+        out->len = 0;
+        if (dz_buf_reserve(out, len, &inner) == DZ_OK && dz_merge_tile(&r->merge, &r->decoder, row, tile, out->data, &inner) == DZ_OK)
+            return write_next(&to, out->data, len, err);
+    }
+    if (!r->opt->keep_going || inner.rc != DZ_EDAMAGE) return dz_fail(err, inner.rc, "%s", inner.text);
+    out->len = 0;
+    if (dz_buf_reserve(out, len, err) != DZ_OK || substitute(r, row, tile, whole, out->data, inner.text, err) != DZ_OK) return err->rc;
+    return write_next(&to, out->data, len, err);
+}
+
+/* What a tile costs, in bytes that are only copied: to decode one byte of a block takes as long as to copy ten or so. */
+static double tile_cost(const dz_index_row *row, const dz_pair_tiles *tiles, size_t len) {
+    return (double)len + 10 * (double)row->length / tiles->ntiles;
+}
+
+static double task_cost(const restore *r) {
+    double sum = 0;
+    for (size_t i = 0; i < r->ntensors; i++) {
+        const dz_index_row *row = dz_row_source(r->task, &r->task->rows[r->tensors[i].row]);
+        dz_pair_tiles tiles = dz_row_work(r->archive->catalog, row);
+        if (tiles.ntiles) sum += tile_cost(row, &tiles, 0) * tiles.ntiles;
+    }
+    return sum + (double)r->nbytes;
 }
 
 /* This rank's share: a contiguous run of the task's bytes, cut at tiles. */
 static dz_rc fill(restore *r, dz_progress *progress, dz_error *err) {
     const dz_catalog *c = r->archive->catalog;
     dz_buf out = {0};
-    double walked = 0, total = (double)r->nbytes;
+    double walked = 0, total = task_cost(r);
     for (size_t i = 0; i < r->ntensors && err->rc == DZ_OK; i++) {
         const dz_index_row *row = dz_row_source(r->task, &r->task->rows[r->tensors[i].row]);
         dz_pair_tiles tiles = dz_row_work(c, row);
         size_t size = dz_dtype_size(dz_tensor_of_row(&c->tensors[row->tensor]).dtype);
         for (uint32_t tile = 0; tile < tiles.ntiles && err->rc == DZ_OK; tile++) {
             size_t len = (size_t)dz_tile_count(&tiles, tile) * size;
-            int home = (int)((walked + (double)len / 2) / total * r->world->size);
-            walked += (double)len;
+            double cost = tile_cost(row, &tiles, len);
+            int home = (int)((walked + cost / 2) / total * r->world->size);
+            walked += cost;
             if (home != r->world->rank) continue;
-            out.len = 0;
-            if (dz_buf_reserve(&out, len, err) != DZ_OK || restore_tile(r, row, tile, out.data, err) != DZ_OK) break;
-            write_tile(r, &r->tensors[i], dz_tile_first(&tiles, tile) * size, out.data, len, err);
+            if (restore_tile(r, row, tile, (place){.r = r, .tensor = &r->tensors[i]}, &out, err) != DZ_OK) break;
             dz_progress_add(progress, (double)len);
         }
     }

@@ -98,6 +98,22 @@ static void test_hashes_have_known_answers(void **state) {
     assert_int_equal(dz_u32_at(0x0123456789abcdefULL, 5), 0x15a0dda9U);
 }
 
+static void test_a_digest_in_pieces_is_that_of_the_whole(void **state) {
+    (void)state;
+    static uint8_t bytes[5000];
+    for (size_t i = 0; i < sizeof bytes; i++) bytes[i] = (uint8_t)(i * 7 + i / 256);
+    for (size_t len = 0; len <= sizeof bytes; len += len < 300 ? 1 : 611) {
+        for (size_t piece = 1; piece < 1500; piece = piece * 3 + 1) {
+            dz_error err = {0};
+            dz_digester *d = dz_digest_begin(&err);
+            assert_non_null(d);
+            for (size_t at = 0; at < len; at += piece) dz_digest_add(d, bytes + at, len - at < piece ? len - at : piece);
+            dz_digest got = dz_digest_end(d), want = dz_digest_of(bytes, len);
+            assert_true(got.hi == want.hi && got.lo == want.lo);
+        }
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_names_from_files_do_not_control_the_terminal),
@@ -106,6 +122,7 @@ int main(void) {
         cmocka_unit_test(test_sizes_are_read_as_people_write_them),
         cmocka_unit_test(test_paths_from_files_stay_inside),
         cmocka_unit_test(test_hashes_have_known_answers),
+        cmocka_unit_test(test_a_digest_in_pieces_is_that_of_the_whole),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
