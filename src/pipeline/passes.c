@@ -48,57 +48,101 @@ static dz_rc code_exact(dz_job *job, size_t unit, const dz_tile *t, dz_buf *body
     return dz_journal_put_block(&job->journal, unit, EXACT, NULL, 0, body, err);
 }
 
-/* Range, and for the method that asks for them moments, of a lossy tile. */
-static dz_rc measure_tile(dz_job *job, dz_tile_reader *reader, size_t unit, const dz_tile *t, statistics_record *r, dz_error *err) {
-    dz_range range = DZ_RANGE_EMPTY;
-    double lanes[2 * DZ_LANES] = {0};
-    int moments = job->zoo.recipe->method == DZ_METHOD_BITDELTA;
-    dz_tile piece, whole;
-    for (uint64_t at = 0; dz_tile_next(reader, t, &piece, &at, err);) {
-        dz_tile_range(&piece, &range);
-        if (moments) dz_tile_moments(&piece, lanes);
+#define AT_ONCE 8 /* tasks whose tiles are walked together: as many sieves are held at a time */
+
+/* How many of this rank's units from number i on are lossy and lie over the same base tile, at most AT_ONCE. 0: number i is not lossy. */
+static size_t run_of(const dz_job *job, size_t i) {
+    const dz_unit *first = &job->plan->units[dz_job_unit(job, i)];
+    size_t n = 0;
+    for (; n < AT_ONCE && i + n < dz_job_nunits(job); n++) {
+        const dz_unit *u = &job->plan->units[dz_job_unit(job, i + n)];
+        if (!dz_unit_is_lossy(job->plan, u) || u->base != first->base || u->tile != first->tile) break;
     }
-    if (err->rc != DZ_OK) return err->rc;
-    if (!dz_range_finite(range) && job->zoo.recipe->nonfinite == DZ_NONFINITE_ERROR)
-        return dz_tile_read(reader, unit, &whole, err) == DZ_OK ? dz_tile_nonfinite(reader, &whole, err) : err->rc;
-    r->extremes[0] = ~range.lo; /* ~x mirrors the order of integers, so one maximum serves both ends */
-    r->extremes[1] = range.hi;
-    r->sums[0] = dz_lanes_total(lanes);
-    r->sums[1] = dz_lanes_total(lanes + DZ_LANES);
+    return n;
+}
+
+static void put_digest(statistics_record *r, dz_digest digest) {
+    r->digest[0] = digest.hi;
+    r->digest[1] = digest.lo;
+}
+
+/* Range, and for the method that asks for them moments, of lossy tiles. */
+typedef struct measures {
+    int moments;
+    dz_range range[AT_ONCE];
+    double lanes[AT_ONCE][2 * DZ_LANES];
+} measures;
+
+static dz_rc measure_piece(void *arg, size_t i, const dz_tile *piece, dz_error *err) {
+    measures *m = arg;
+    dz_tile_range(piece, &m->range[i]);
+    if (m->moments) dz_tile_moments(piece, m->lanes[i]);
+    return err->rc;
+}
+
+static dz_rc measure_units(dz_job *job, dz_tile_reader *reader, const size_t *units, size_t n, statistics_record *const *records,
+                           dz_error *err) {
+    measures m = {.moments = job->zoo.recipe->method == DZ_METHOD_BITDELTA};
+    dz_digest digest;
+    int digests = dz_unit_is_first(job->plan, units[0]);
+    dz_tile whole;
+    for (size_t i = 0; i < n; i++) m.range[i] = DZ_RANGE_EMPTY;
+    dz_tiles_walk(reader, units, n, digests ? &digest : NULL, measure_piece, &m, err);
+    if (digests && err->rc == DZ_OK) put_digest(records[0], digest);
+    for (size_t i = 0; i < n && err->rc == DZ_OK; i++) {
+        if (!dz_range_finite(m.range[i]) && job->zoo.recipe->nonfinite == DZ_NONFINITE_ERROR)
+            return dz_tile_read(reader, units[i], &whole, err) == DZ_OK ? dz_tile_nonfinite(reader, &whole, err) : err->rc;
+        records[i]->extremes[0] = ~m.range[i].lo; /* ~x mirrors the order of integers, so one maximum serves both ends */
+        records[i]->extremes[1] = m.range[i].hi;
+        for (int k = 0; k < 2; k++) records[i]->sums[k] = dz_lanes_total(m.lanes[i] + k * DZ_LANES);
+        dz_journal_put(&job->journal, DZ_RECORD_STATISTICS, units[i], 0, records[i], sizeof *records[i], err);
+    }
+    return err->rc;
+}
+
+static void take_statistics(dz_job *job, size_t unit, const statistics_record *r, int32_t *extremes, dz_progress *progress) {
+    const dz_unit *u = &job->plan->units[unit];
+    if (dz_unit_is_first(job->plan, unit))
+        memcpy(&job->base_digests[2 * (job->plan->base_tile[u->base] + u->tile)], r->digest, sizeof r->digest);
+    if (dz_unit_is_lossy(job->plan, u)) {
+        int32_t *e = &extremes[2 * job->plan->pairs[u->pair].lossy];
+        for (int k = 0; k < 2; k++) e[k] = r->extremes[k] > e[k] ? r->extremes[k] : e[k];
+        memcpy(&job->unit_sums[2 * unit], r->sums, sizeof r->sums);
+    }
+    dz_progress_add(progress, unit_bytes(job, u));
+}
+
+/* Of the n lossy units from number i on; those that an earlier run has measured are taken from its journal. */
+static dz_rc statistics_of_run(dz_job *job, dz_tile_reader *reader, size_t i, size_t n, int32_t *extremes, dz_progress *progress,
+                               dz_error *err) {
+    statistics_record records[AT_ONCE], *wanted[AT_ONCE];
+    size_t units[AT_ONCE], todo = 0;
+    for (size_t j = 0; j < n; j++) {
+        size_t unit = dz_job_unit(job, i + j);
+        records[j] = (statistics_record){.extremes = {INT32_MIN, INT32_MIN}};
+        if (dz_journal_find(&job->journal, DZ_RECORD_STATISTICS, unit, 0, &records[j], sizeof records[j])) continue;
+        units[todo] = unit;
+        wanted[todo++] = &records[j];
+    }
+    if (todo && measure_units(job, reader, units, todo, wanted, err) != DZ_OK) return err->rc;
+    for (size_t j = 0; j < n; j++) take_statistics(job, dz_job_unit(job, i + j), &records[j], extremes, progress);
     return DZ_OK;
 }
 
-static dz_rc statistics_of_tile(dz_job *job, dz_tile_reader *reader, size_t unit, statistics_record *r, dz_buf *body, dz_buf *scratch,
-                                dz_error *err) {
-    const dz_lossy *lossy = lossy_of(job, &job->plan->units[unit]);
-    dz_tile t;
-    if ((lossy ? dz_tile_begin(reader, unit, &t, err) : dz_tile_read(reader, unit, &t, err)) != DZ_OK) return err->rc;
-    if (dz_unit_is_first(job->plan, unit)) {
-        dz_digest digest = dz_digest_of(t.base, (size_t)t.base_count * dz_dtype_size(t.base_dtype));
-        r->digest[0] = digest.hi;
-        r->digest[1] = digest.lo;
-    }
-    if (lossy ? measure_tile(job, reader, unit, &t, r, err) != DZ_OK : t.pair && code_exact(job, unit, &t, body, scratch, err) != DZ_OK)
-        return err->rc;
-    return dz_journal_put(&job->journal, DZ_RECORD_STATISTICS, unit, 0, r, sizeof *r, err);
-}
-
+/* Of a unit that is not lossy: digest of the base, exact coding. */
 static dz_rc statistics_of_unit(dz_job *job, dz_tile_reader *reader, size_t unit, int32_t *extremes, dz_buf *body, dz_buf *scratch,
                                 dz_progress *progress, dz_error *err) {
-    const dz_unit *u = &job->plan->units[unit];
-    const dz_lossy *lossy = lossy_of(job, u);
     statistics_record r = {.extremes = {INT32_MIN, INT32_MIN}};
+    dz_tile t;
     int known = dz_journal_find(&job->journal, DZ_RECORD_STATISTICS, unit, 0, &r, sizeof r);
-    if (known && u->pair != DZ_NO_PAIR && !lossy) known = dz_journal_adopt_block(&job->journal, unit, EXACT, NULL, 0);
-    if (!known && statistics_of_tile(job, reader, unit, &r, body, scratch, err) != DZ_OK) return err->rc;
-    if (dz_unit_is_first(job->plan, unit))
-        memcpy(&job->base_digests[2 * (job->plan->base_tile[u->base] + u->tile)], r.digest, sizeof r.digest);
-    if (lossy) {
-        int32_t *e = &extremes[2 * job->plan->pairs[u->pair].lossy];
-        for (int k = 0; k < 2; k++) e[k] = r.extremes[k] > e[k] ? r.extremes[k] : e[k];
-        memcpy(&job->unit_sums[2 * unit], r.sums, sizeof r.sums);
+    if (known && job->plan->units[unit].pair != DZ_NO_PAIR) known = dz_journal_adopt_block(&job->journal, unit, EXACT, NULL, 0);
+    if (!known) {
+        if (dz_tile_read(reader, unit, &t, err) != DZ_OK) return err->rc;
+        if (dz_unit_is_first(job->plan, unit)) put_digest(&r, dz_digest_of(t.base, (size_t)t.base_count * dz_dtype_size(t.base_dtype)));
+        if (t.pair && code_exact(job, unit, &t, body, scratch, err) != DZ_OK) return err->rc;
+        if (dz_journal_put(&job->journal, DZ_RECORD_STATISTICS, unit, 0, &r, sizeof r, err) != DZ_OK) return err->rc;
     }
-    dz_progress_add(progress, unit_bytes(job, u));
+    take_statistics(job, unit, &r, extremes, progress);
     return DZ_OK;
 }
 
@@ -124,8 +168,12 @@ dz_rc dz_job_statistics(dz_job *job, dz_error *err) {
     for (size_t i = 0; extremes && i < 2 * plan->nlossy; i++) extremes[i] = INT32_MIN;
     dz_tile_reader_init(&reader, job->zoo.base, job->zoo.tasks, plan);
     dz_progress_begin(&progress, job->world, DZ_PHASE_NAMES[DZ_PHASE_STATISTICS], bytes_of_pass(job, 0), job->opt->quiet);
-    for (size_t i = 0; i < dz_job_nunits(job) && dz_progress_check(&progress, err) == DZ_OK; i++)
-        statistics_of_unit(job, &reader, dz_job_unit(job, i), extremes, &body, &scratch, &progress, err);
+    for (size_t i = 0, n; i < dz_job_nunits(job) && dz_progress_check(&progress, err) == DZ_OK; i += n ? n : 1) {
+        if ((n = run_of(job, i)) > 0)
+            statistics_of_run(job, &reader, i, n, extremes, &progress, err);
+        else
+            statistics_of_unit(job, &reader, dz_job_unit(job, i), extremes, &body, &scratch, &progress, err);
+    }
     job->secs[DZ_PHASE_STATISTICS] = dz_progress_end(&progress);
     job->bytes_read += reader.bytes_read;
     dz_rc rc = dz_agree(job->world, err->rc, err);
@@ -146,7 +194,7 @@ dz_rc dz_job_statistics(dz_job *job, dz_error *err) {
 /* Scratch of the passes that quantise. */
 typedef struct coder {
     dz_buf levels, body, scratch;
-    dz_sieve sieve;
+    dz_sieve sieve[AT_ONCE];
     dz_selection selection;
     uint64_t counts[2 * DZ_MAX_LEVELS]; /* of the tile: members of each level [levels], kept of each level [levels] */
 } coder;
@@ -155,26 +203,35 @@ static void coder_free(coder *c) {
     dz_buf_free(&c->levels);
     dz_buf_free(&c->body);
     dz_buf_free(&c->scratch);
-    dz_sieve_free(&c->sieve);
+    for (size_t i = 0; i < AT_ONCE; i++) dz_sieve_free(&c->sieve[i]);
     dz_selection_free(&c->selection);
 }
 
-/* Reads a lossy tile and sieves its levels. */
-static dz_rc sieve_unit(dz_job *job, dz_tile_reader *reader, size_t unit, uint32_t last, uint32_t few, coder *c, dz_error *err) {
-    const dz_unit *u = &job->plan->units[unit];
-    const dz_pair *pair = &job->plan->pairs[u->pair];
-    const dz_lossy *l = &job->lossy[pair->lossy];
-    uint64_t key = dz_tile_key(job->task_key[pair->task], dz_pair_tensor(job->plan, pair)->name, u->tile);
-    dz_tile t, piece;
-    dz_sieve_begin(&c->sieve, key, l->grid.bits, last, few);
-    if (dz_tile_begin(reader, unit, &t, err) != DZ_OK) return err->rc;
-    for (uint64_t at = 0; dz_tile_next(reader, &t, &piece, &at, err);) {
-        c->levels.len = 0;
-        if (dz_buf_reserve(&c->levels, (size_t)piece.count, err) != DZ_OK) break;
-        dz_tile_levels(&piece, &l->grid, c->levels.data);
-        if (dz_sieve_add(&c->sieve, c->levels.data, (size_t)piece.count, err) != DZ_OK) break;
+typedef struct sieving {
+    const dz_job *job;
+    coder *c;
+} sieving;
+
+static dz_rc sieve_piece(void *arg, size_t i, const dz_tile *piece, dz_error *err) {
+    sieving *s = arg;
+    coder *c = s->c;
+    c->levels.len = 0;
+    if (dz_buf_reserve(&c->levels, (size_t)piece->count, err) != DZ_OK) return err->rc;
+    dz_tile_levels(piece, &s->job->lossy[piece->pair->lossy].grid, c->levels.data);
+    return dz_sieve_add(&c->sieve[i], c->levels.data, (size_t)piece->count, err);
+}
+
+/* Reads lossy tiles over one base tile and sieves their levels: candidates up to last[i]. */
+static dz_rc sieve_units(dz_job *job, dz_tile_reader *reader, const size_t *units, size_t n, const uint32_t *last, uint32_t few, coder *c,
+                         dz_error *err) {
+    for (size_t i = 0; i < n; i++) {
+        const dz_unit *u = &job->plan->units[units[i]];
+        const dz_pair *pair = &job->plan->pairs[u->pair];
+        uint64_t key = dz_tile_key(job->task_key[pair->task], dz_pair_tensor(job->plan, pair)->name, u->tile);
+        dz_sieve_begin(&c->sieve[i], key, job->lossy[pair->lossy].grid.bits, last[i], few);
     }
-    dz_sieve_end(&c->sieve);
+    dz_tiles_walk(reader, units, n, NULL, sieve_piece, &(sieving){.job = job, .c = c}, err);
+    for (size_t i = 0; i < n; i++) dz_sieve_end(&c->sieve[i]);
     return err->rc;
 }
 
@@ -194,43 +251,62 @@ static void keep_sieve(dz_job *job, size_t unit, const dz_sieve *sieve) {
     job->cache_used += size;
 }
 
-static dz_rc histogram_of_unit(dz_job *job, dz_tile_reader *reader, size_t unit, coder *c, dz_progress *progress, dz_error *err) {
+/* Of the n lossy units from number i on, but for those that an earlier run has counted. */
+static dz_rc histogram_of_run(dz_job *job, dz_tile_reader *reader, size_t i, size_t n, coder *c, dz_progress *progress, dz_error *err) {
+    size_t units[AT_ONCE], todo = 0;
+    uint32_t last[AT_ONCE];
+    for (size_t j = 0; j < n; j++) {
+        size_t unit = dz_job_unit(job, i + j);
+        const dz_unit *u = &job->plan->units[unit];
+        const dz_pair *pair = &job->plan->pairs[u->pair];
+        dz_progress_add(progress, unit_bytes(job, u));
+        if (!dz_job_has_levels(job) || known_histogram(job, unit, &job->lossy[pair->lossy])) continue;
+        last[todo] = dz_sieve_last(dz_job_most_density(job, pair), (size_t)dz_tile_count(&pair->tiles, u->tile));
+        units[todo++] = unit;
+    }
+    if (todo && sieve_units(job, reader, units, todo, last, DZ_RARE, c, err) != DZ_OK) return err->rc;
+    for (size_t j = 0; j < todo && err->rc == DZ_OK; j++) {
+        const dz_sieve *sieve = &c->sieve[j];
+        uint64_t *histogram = job->lossy[job->plan->pairs[job->plan->units[units[j]].pair].lossy].histogram;
+        for (size_t g = 0; g < job->levels; g++) histogram[g] += sieve->members[g];
+        keep_sieve(job, units[j], sieve);
+        dz_journal_put(&job->journal, DZ_RECORD_HISTOGRAM, units[j], 0, sieve->members, job->levels * sizeof *sieve->members, err);
+    }
+    return err->rc;
+}
+
+/* A tile of a tensor that was to be lossy and, as it turned out, is not finite. */
+static dz_rc code_nonfinite(dz_job *job, dz_tile_reader *reader, size_t unit, coder *c, dz_progress *progress, dz_error *err) {
     const dz_unit *u = &job->plan->units[unit];
     dz_tile t;
-    dz_lossy *lossy = lossy_of(job, u);
-    int became_exact = u->pair != DZ_NO_PAIR && job->plan->pairs[u->pair].lossy >= 0 &&
-                       job->plan->pairs[u->pair].policy == DZ_POLICY_LOSSLESS && u->tile < job->plan->pairs[u->pair].tiles.ncommon;
-    if (!lossy && !became_exact) return DZ_OK;
-    dz_progress_add(progress, unit_bytes(job, u));
-    if (became_exact) {
-        if (dz_journal_adopt_block(&job->journal, unit, EXACT, NULL, 0) || dz_tile_read(reader, unit, &t, err) != DZ_OK) return err->rc;
-        return code_exact(job, unit, &t, &c->body, &c->scratch, err);
-    }
-    if (!dz_job_has_levels(job) || known_histogram(job, unit, lossy)) return DZ_OK;
+    if (u->pair == DZ_NO_PAIR) return DZ_OK;
     const dz_pair *pair = &job->plan->pairs[u->pair];
-    uint32_t last = dz_sieve_last(dz_job_most_density(job, pair), (size_t)dz_tile_count(&pair->tiles, u->tile));
-    if (sieve_unit(job, reader, unit, last, DZ_RARE, c, err) != DZ_OK) return err->rc;
-    for (size_t g = 0; g < job->levels; g++) lossy->histogram[g] += c->sieve.members[g];
-    keep_sieve(job, unit, &c->sieve);
-    return dz_journal_put(&job->journal, DZ_RECORD_HISTOGRAM, unit, 0, c->sieve.members, job->levels * sizeof *c->sieve.members, err);
+    if (pair->lossy < 0 || pair->policy != DZ_POLICY_LOSSLESS || u->tile >= pair->tiles.ncommon) return DZ_OK;
+    dz_progress_add(progress, unit_bytes(job, u));
+    if (dz_journal_adopt_block(&job->journal, unit, EXACT, NULL, 0) || dz_tile_read(reader, unit, &t, err) != DZ_OK) return err->rc;
+    return code_exact(job, unit, &t, &c->body, &c->scratch, err);
 }
 
 dz_rc dz_job_histograms(dz_job *job, dz_error *err) {
     dz_tile_reader reader;
     dz_progress progress;
     coder c = {0};
-    size_t n = job->plan->nlossy * job->levels;
+    size_t total = job->plan->nlossy * job->levels;
     dz_tile_reader_init(&reader, job->zoo.base, job->zoo.tasks, job->plan);
     dz_progress_begin(&progress, job->world, DZ_PHASE_NAMES[DZ_PHASE_HISTOGRAM], bytes_of_pass(job, 1), job->opt->quiet);
-    for (size_t i = 0; i < dz_job_nunits(job) && dz_progress_check(&progress, err) == DZ_OK; i++)
-        histogram_of_unit(job, &reader, dz_job_unit(job, i), &c, &progress, err);
+    for (size_t i = 0, n; i < dz_job_nunits(job) && dz_progress_check(&progress, err) == DZ_OK; i += n ? n : 1) {
+        if ((n = run_of(job, i)) > 0)
+            histogram_of_run(job, &reader, i, n, &c, &progress, err);
+        else
+            code_nonfinite(job, &reader, dz_job_unit(job, i), &c, &progress, err);
+    }
     job->secs[DZ_PHASE_HISTOGRAM] = dz_progress_end(&progress);
     job->bytes_read += reader.bytes_read;
     dz_rc rc = dz_agree(job->world, err->rc, err);
-    if (rc == DZ_OK && n) {
-        memcpy(job->befores, job->histograms, n * sizeof *job->befores);
-        dz_before_u64(job->world, job->befores, n);
-        dz_sum_u64(job->world, job->histograms, n);
+    if (rc == DZ_OK && total) {
+        memcpy(job->befores, job->histograms, total * sizeof *job->befores);
+        dz_before_u64(job->world, job->befores, total);
+        dz_sum_u64(job->world, job->histograms, total);
     }
     dz_tile_reader_free(&reader);
     coder_free(&c);
@@ -255,14 +331,13 @@ out:
 
 /* A tile of a method that keeps values, or signs after a rotation, not levels. */
 static dz_rc code_values(dz_job *job, dz_tile_reader *reader, size_t unit, const dz_lossy *l, uint64_t key, coder *c, dz_error *err) {
-    dz_tile t, piece;
+    dz_tile t;
     uint64_t kept = 0;
     c->scratch.len = 0;
-    if (dz_tile_begin(reader, unit, &t, err) != DZ_OK || dz_buf_reserve(&c->scratch, (size_t)t.count * sizeof(float), err) != DZ_OK)
+    if (dz_tile_read(reader, unit, &t, err) != DZ_OK || dz_buf_reserve(&c->scratch, (size_t)t.count * sizeof(float), err) != DZ_OK)
         return err->rc;
     float *delta = (float *)(void *)c->scratch.data;
-    for (uint64_t at = 0; dz_tile_next(reader, &t, &piece, &at, err);) dz_tile_delta(&piece, delta + (piece.first - t.first));
-    if (err->rc != DZ_OK) return err->rc;
+    dz_tile_delta(&t, delta);
     if (job->zoo.recipe->method == DZ_METHOD_AUTO) {
         return dz_signs_encode(&c->body, delta, (size_t)t.count, key, 1 - l->sparsity, c->counts + job->levels, err);
     }
@@ -297,8 +372,8 @@ static dz_rc code_levels(dz_job *job, dz_tile_reader *reader, size_t unit, const
     const dz_sieve *sieve = job->sieved[dz_job_number(job, unit)];
     uint32_t last = dz_sieve_last(1 - l->sparsity, count), few = DZ_RARE;
     for (;;) {
-        if (!sieve && sieve_unit(job, reader, unit, last, few, c, err) != DZ_OK) return err->rc;
-        if (!sieve) sieve = &c->sieve;
+        if (!sieve && sieve_units(job, reader, &unit, 1, &last, few, c, err) != DZ_OK) return err->rc;
+        if (!sieve) sieve = &c->sieve[0];
         if (tile_quotas(job, l, sieve, quota, &last)) {
             if (dz_select(sieve, quota, &c->selection, err) != DZ_OK) return err->rc;
             if (!c->selection.want_few) break;

@@ -25,15 +25,29 @@ static dz_rc read_into(dz_tile_reader *r, dz_checkpoint *ck, size_t tensor, uint
     return DZ_OK;
 }
 
-dz_rc dz_tile_begin(dz_tile_reader *r, size_t unit, dz_tile *tile, dz_error *err) {
+/* Everything about a unit's tile but its bytes. */
+static dz_tile tile_of(const dz_tile_reader *r, size_t unit) {
     const dz_unit *u = &r->plan->units[unit];
-    *tile = (dz_tile){.unit = u};
+    dz_tile tile = {.unit = u};
     if (u->base >= 0) {
         const dz_tensor *b = &r->base->tensors[u->base];
         dz_pair_tiles grid = dz_pair_tiles_of(b->count, b->count, b->count);
-        tile->base_first = dz_tile_first(&grid, u->tile);
-        tile->base_count = dz_tile_count(&grid, u->tile);
-        tile->base_dtype = b->dtype;
+        tile.base_first = dz_tile_first(&grid, u->tile);
+        tile.base_count = dz_tile_count(&grid, u->tile);
+        tile.base_dtype = b->dtype;
+    }
+    if (u->pair == DZ_NO_PAIR) return tile;
+    tile.pair = &r->plan->pairs[u->pair];
+    tile.first = dz_tile_first(&tile.pair->tiles, u->tile);
+    tile.count = dz_tile_count(&tile.pair->tiles, u->tile);
+    tile.task_dtype = dz_pair_tensor(r->plan, tile.pair)->dtype;
+    return tile;
+}
+
+dz_rc dz_tile_read(dz_tile_reader *r, size_t unit, dz_tile *tile, dz_error *err) {
+    const dz_unit *u = &r->plan->units[unit];
+    *tile = tile_of(r, unit);
+    if (u->base >= 0) {
         if (r->have_base != u->base || r->have_tile != u->tile) {
             r->have_base = -1;
             if (read_into(r, r->base, (size_t)u->base, tile->base_first, tile->base_count, &r->base_bytes, err) != DZ_OK) return err->rc;
@@ -42,32 +56,43 @@ dz_rc dz_tile_begin(dz_tile_reader *r, size_t unit, dz_tile *tile, dz_error *err
         }
         tile->base = r->base_bytes.data;
     }
-    if (u->pair == DZ_NO_PAIR) return DZ_OK;
-    tile->pair = &r->plan->pairs[u->pair];
-    tile->first = dz_tile_first(&tile->pair->tiles, u->tile);
-    tile->count = dz_tile_count(&tile->pair->tiles, u->tile);
-    tile->task_dtype = dz_pair_tensor(r->plan, tile->pair)->dtype;
-    return DZ_OK;
-}
-
-dz_rc dz_tile_read(dz_tile_reader *r, size_t unit, dz_tile *tile, dz_error *err) {
-    if (dz_tile_begin(r, unit, tile, err) != DZ_OK || !tile->pair) return err->rc;
+    if (!tile->pair) return DZ_OK;
     if (read_into(r, r->tasks[tile->pair->task], tile->pair->tensor, tile->first, tile->count, &r->task_bytes, err) != DZ_OK)
         return err->rc;
     tile->task = r->task_bytes.data;
     return DZ_OK;
 }
 
-int dz_tile_next(dz_tile_reader *r, const dz_tile *t, dz_tile *piece, uint64_t *at, dz_error *err) {
-    if (*at == t->count) return 0;
-    *piece = *t;
-    piece->first += *at;
-    piece->count = t->count - *at < PIECE ? t->count - *at : PIECE;
-    if (piece->base) piece->base += *at * dz_dtype_size(t->base_dtype);
-    if (read_into(r, r->tasks[t->pair->task], t->pair->tensor, piece->first, piece->count, &r->task_bytes, err) != DZ_OK) return 0;
-    piece->task = r->task_bytes.data;
-    *at += piece->count;
-    return 1;
+/* The piece from `at` on of one unit, under the piece of the base that has been read. */
+static dz_rc visit_piece(dz_tile_reader *r, size_t unit, size_t i, uint64_t at, dz_piece_visit visit, void *arg, dz_error *err) {
+    dz_tile piece = tile_of(r, unit);
+    if (at >= piece.count) return DZ_OK; /* the task has fewer rows than the base */
+    piece.first += at;
+    piece.count = piece.count - at < PIECE ? piece.count - at : PIECE;
+    piece.base = r->base_bytes.data;
+    if (read_into(r, r->tasks[piece.pair->task], piece.pair->tensor, piece.first, piece.count, &r->task_bytes, err) != DZ_OK)
+        return err->rc;
+    piece.task = r->task_bytes.data;
+    return visit(arg, i, &piece, err);
+}
+
+dz_rc dz_tiles_walk(dz_tile_reader *r, const size_t *units, size_t n, dz_digest *base, dz_piece_visit visit, void *arg, dz_error *err) {
+    dz_tile tile = tile_of(r, units[0]);
+    dz_digester *digester = base ? dz_digest_begin(err) : NULL;
+    uint64_t count = base ? tile.base_count : 0;
+    r->have_base = -1;
+    for (size_t i = 0; i < n; i++) {
+        uint64_t mine = tile_of(r, units[i]).count;
+        count = mine > count ? mine : count;
+    }
+    for (uint64_t at = 0; at < count && err->rc == DZ_OK; at += PIECE) {
+        uint64_t len = tile.base_count - at < PIECE ? tile.base_count - at : PIECE;
+        if (read_into(r, r->base, (size_t)tile.unit->base, tile.base_first + at, len, &r->base_bytes, err) != DZ_OK) break;
+        if (digester) dz_digest_add(digester, r->base_bytes.data, r->base_bytes.len);
+        for (size_t i = 0; i < n && err->rc == DZ_OK; i++) visit_piece(r, units[i], i, at, visit, arg, err);
+    }
+    if (digester) *base = dz_digest_end(digester);
+    return err->rc;
 }
 
 /* Widens the next chunk of both sides. */

@@ -19,7 +19,7 @@ typedef struct dz_tile_reader {
     dz_checkpoint *base;
     dz_checkpoint **tasks;
     const dz_plan *plan;
-    dz_buf base_bytes, task_bytes; /* a whole tile; a whole tile or a piece */
+    dz_buf base_bytes, task_bytes; /* whole tiles, or pieces */
     int64_t have_base;             /* base tensor whose tile is in base_bytes, or -1 */
     uint32_t have_tile;
     double bytes_read;
@@ -29,10 +29,11 @@ void dz_tile_reader_init(dz_tile_reader *reader, dz_checkpoint *base, dz_checkpo
 void dz_tile_reader_free(dz_tile_reader *reader);
 dz_rc dz_tile_read(dz_tile_reader *reader, size_t unit, dz_tile *tile, dz_error *err);
 
-/* A tile without the task's bytes, and these piece by piece: `piece` is a tile of the next elements, as few as stay in the second-level
- * cache from reading to counting. 0 after the last piece and after a failure. `*at` is 0 at first. */
-dz_rc dz_tile_begin(dz_tile_reader *reader, size_t unit, dz_tile *tile, dz_error *err);
-int dz_tile_next(dz_tile_reader *reader, const dz_tile *tile, dz_tile *piece, uint64_t *at, dz_error *err);
+/* Lossy units of one base tile, walked together in pieces that stay in the second-level cache from reading to counting: a piece of the base
+ * is read and is in use for all of them. `visit` gets the number of the unit and its piece, a tile of these elements. `base`, if not NULL,
+ * becomes the digest of the whole base tile. */
+typedef dz_rc (*dz_piece_visit)(void *arg, size_t i, const dz_tile *piece, dz_error *err);
+dz_rc dz_tiles_walk(dz_tile_reader *reader, const size_t *units, size_t n, dz_digest *base, dz_piece_visit visit, void *arg, dz_error *err);
 
 /* What follows works on tiles and on pieces. Extends the range by the delta, in ordered integers. */
 void dz_tile_range(const dz_tile *tile, dz_range *range);
