@@ -14,7 +14,11 @@
 
 /* Compiled for each instruction set and picked when the program starts. Integers, and floats that hold them exactly: all give the same. */
 #if defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__) && !defined(__clang__)
+#if __GNUC__ >= 12
+#define VARIANTS __attribute__((target_clones("default", "avx2", "arch=x86-64-v4")))
+#else
 #define VARIANTS __attribute__((target_clones("default", "avx2")))
+#endif
 #else
 #define VARIANTS
 #endif
@@ -83,18 +87,29 @@ INLINE uint32_t base_magnitude(uint32_t word, const layout *form) {
 /* All ones when a < b, both below 2^31. Masks in place of branches, so that loops vectorise. */
 INLINE uint32_t below(uint32_t a, uint32_t b) { return 0 - ((a - b) >> 31); }
 
-/* Token of x < 2^31: x itself below 2^(fine + 1), then the exponent and `fine` bits, which a float has side by side. */
-INLINE uint32_t token_of(uint32_t x, unsigned fine) {
+/* A distance x < 2^31 as a token, x itself below 2^(fine + 1), then the exponent and `fine` bits, which a float has side by side; and the
+ * bits below these, as good as uniform. No shift by a variable: SSE2 has none for vectors. */
+typedef struct parts {
+    uint32_t token, nbits, bits;
+} parts;
+
+INLINE parts parts_of(uint32_t x, unsigned fine) {
     uint32_t exact = x & ~(below(0xffffff, x) & 0xff); /* 24 leading bits: the conversion does not round */
-    uint32_t coarse = (dz_float_bits((float)(int32_t)exact) >> (23 - fine)) - ((126 + fine) << fine);
-    uint32_t small = below(x, 2U << fine);
-    return (x & small) | (coarse & ~small);
+    uint32_t wide = dz_float_bits((float)(int32_t)exact), small = below(x, 2U << fine);
+    uint32_t token = (wide >> (23 - fine)) - ((126 + fine) << fine);
+    uint32_t least = (uint32_t)(int32_t)dz_bits_to_float(wide & ~((1U << (23 - fine)) - 1));
+    return (parts){.token = (x & small) | (token & ~small), .nbits = ((token >> fine) - 1) & ~small, .bits = (x - least) & ~small};
 }
+
+/* 2^n, n < 31. */
+INLINE uint32_t power(uint32_t n) { return (uint32_t)(int32_t)dz_bits_to_float((n + 127) << 23); }
+
+#define ESCAPED 0x80 /* in nbits: the symbol, 8 bits, comes before them */
 
 typedef struct block {
     uint16_t context[BLOCK];
-    uint8_t symbol[BLOCK];
-    uint32_t distance[BLOCK]; /* between the magnitudes of element and base */
+    uint8_t symbol[BLOCK], nbits[BLOCK];
+    uint32_t bits[BLOCK];
 } block;
 
 INLINE void analyse_block(block *restrict b, const void *restrict words, const void *restrict base, const layout *whose, size_t n,
@@ -106,10 +121,11 @@ INLINE void analyse_block(block *restrict b, const void *restrict words, const v
         uint32_t w = load_word(words, i, size), v = load_word(base, i, size);
         uint32_t from = base_magnitude(v, form), to = (w >> form->shift) & mask;
         uint32_t flip = (w ^ v) >> sign, less = below(to, from);
-        uint32_t distance = ((to - from) ^ less) - less;
+        parts distance = parts_of(((to - from) ^ less) - less, fine);
         b->context[i] = (uint16_t)(from >> form->context_shift);
-        b->distance[i] = distance;
-        b->symbol[i] = (uint8_t)((flip * 2 - less) * ntokens + token_of(distance, fine));
+        b->symbol[i] = (uint8_t)((flip * 2 - less) * ntokens + distance.token);
+        b->nbits[i] = (uint8_t)distance.nbits;
+        b->bits[i] = distance.bits;
     }
 }
 
@@ -139,48 +155,45 @@ VARIANTS static void find_contexts(uint16_t *restrict context, const void *base,
     }
 }
 
-/* Elements from the base and steps: the low bits of a step are added to the magnitude, the bit above them flips the sign. */
-INLINE void apply_block(void *restrict words, const void *restrict base, const uint32_t *restrict step, const layout *whose, size_t n,
-                        unsigned size) {
+/* Elements from the base, symbols and the words that begin with their plain bits. Symbols that no encoder writes mean no step. */
+INLINE void apply_block(void *restrict words, const void *restrict base, const uint8_t *restrict symbol, const uint32_t *restrict plain,
+                        const layout *whose, size_t n, unsigned size, unsigned fine) {
     const layout copy = *whose, *form = &copy;
-    uint32_t mask = (1U << form->magnitude) - 1;
-    unsigned sign = form->magnitude + form->shift;
+    const uint32_t mask = (1U << form->magnitude) - 1, ntokens = form->ntokens, leading = 1U << fine;
+    const unsigned sign = form->magnitude + form->shift;
     for (size_t i = 0; i < n; i++) {
-        uint32_t v = load_word(base, i, size), mag = (base_magnitude(v, form) + step[i]) & mask;
-        uint32_t flip = (step[i] >> form->magnitude) & 1;
-        store_word(words, i, size, mag << form->shift | ((v >> sign) ^ flip) << sign);
+        uint32_t v = load_word(base, i, size), s = symbol[i];
+        uint32_t flags = -below(ntokens - 1, s) - below(2 * ntokens - 1, s) - below(3 * ntokens - 1, s), token = s - flags * ntokens;
+        uint32_t known = below(s, 4 * ntokens), small = below(token, 2 * leading);
+        uint32_t scale = power(((token >> fine) - 1) & ~small & known);
+        uint32_t least = (token & small) | (((leading | (token & (leading - 1))) * scale) & ~small);
+        uint32_t distance = (least + (plain[i] & (scale - 1))) & known, minus = 0 - (flags & 1 & known);
+        uint32_t mag = (base_magnitude(v, form) + ((distance ^ minus) - minus)) & mask;
+        store_word(words, i, size, mag << form->shift | ((v >> sign) ^ (flags >> 1 & known)) << sign);
     }
 }
 
-VARIANTS static void apply(void *words, const void *base, const uint32_t *step, const layout *form, size_t start, size_t n) {
+VARIANTS static void apply(void *words, const void *base, const uint8_t *symbol, const uint32_t *plain, const layout *form, size_t start,
+                           size_t n) {
     words = (uint8_t *)words + start * form->size;
     base = (const uint8_t *)base + start * form->size;
     if (form->size == 1) {
-        apply_block(words, base, step, form, n, 1);
+        apply_block(words, base, symbol, plain, form, n, 1, 2);
     } else if (form->size == 2) {
-        apply_block(words, base, step, form, n, 2);
+        apply_block(words, base, symbol, plain, form, n, 2, 2);
+    } else if (form->fine == 2) {
+        apply_block(words, base, symbol, plain, form, n, 4, 2);
     } else {
-        apply_block(words, base, step, form, n, 4);
+        apply_block(words, base, symbol, plain, form, n, 4, 1);
     }
 }
 
-/* What a symbol means. Those that no encoder writes mean a step of 0. */
-typedef struct meaning {
-    uint32_t low;   /* least distance */
-    uint32_t flip;  /* the sign's bit in a step */
-    uint8_t nbits;  /* plain bits that complete the distance */
-    uint8_t shrink; /* 1 when the magnitude shrinks */
-} meaning;
-
-static void find_meaning(meaning of[256], const layout *form) {
-    memset(of, 0, 256 * sizeof *of);
+/* Plain bits of each symbol. */
+static void find_nbits(uint8_t nbits[256], const layout *form) {
+    memset(nbits, 0, 256);
     for (uint32_t s = 0; s < 4 * form->ntokens; s++) {
-        uint32_t token = s % form->ntokens, flags = s / form->ntokens, leading = 1U << form->fine;
-        uint32_t nbits = token < 2 * leading ? 0 : (token >> form->fine) - 1;
-        of[s].nbits = (uint8_t)nbits;
-        of[s].low = token < 2 * leading ? token : (leading | (token & (leading - 1))) << nbits;
-        of[s].shrink = flags & 1;
-        of[s].flip = (flags >> 1) << form->magnitude;
+        uint32_t token = s % form->ntokens;
+        nbits[s] = (uint8_t)(token < 2U << form->fine ? 0 : (token >> form->fine) - 1);
     }
 }
 
@@ -196,7 +209,6 @@ static unsigned common_shift(const void *words, dz_dtype dtype, size_t count) {
 
 typedef struct encoder {
     layout form;
-    meaning of[256];
     dz_class_plan plan;
     size_t start[DZ_CLASSES_MAX + 1]; /* where each class's symbols begin in `coded`; the last one is their number */
     uint8_t *coded;                   /* symbols, gathered by class */
@@ -238,10 +250,12 @@ static void count_symbols(census *c, const void *words, const void *base, const 
     }
 }
 
-static uint64_t plain_bits(const census *c, const meaning *of) {
+static uint64_t plain_bits(const census *c, const layout *form) {
+    uint8_t nbits[256];
+    find_nbits(nbits, form);
     uint64_t bits = 0;
     for (unsigned row = 0; row < c->nrows; row++) {
-        for (size_t s = 0; s < 256; s++) bits += (uint64_t)c->counts[row][s] * of[s].nbits;
+        for (size_t s = 0; s < 256; s++) bits += (uint64_t)c->counts[row][s] * nbits[s];
     }
     return bits;
 }
@@ -252,7 +266,7 @@ static dz_rc make_plan(encoder *e, const void *words, const void *base, size_t c
     c.counts = dz_alloc(c.nrows, sizeof *c.counts, err);
     if (!c.counts) return err->rc;
     count_symbols(&c, words, base, &e->form, count);
-    size_t nplain = (size_t)(plain_bits(&c, e->of) / 8) * plan_stride(count);
+    size_t nplain = (size_t)(plain_bits(&c, &e->form) / 8) * plan_stride(count);
     dz_class_plan_make(&e->plan, c.counts, c.contexts, c.nrows, e->form.ncontexts);
     for (unsigned context = 0; context < e->form.ncontexts; context++) e->start[e->plan.class_of[context] + 1] += c.in_context[context];
     for (unsigned k = 0; k < e->plan.nclasses; k++) e->start[k + 1] += e->start[k];
@@ -277,38 +291,42 @@ INLINE void put_bits(bit_sink *s, uint64_t bits, unsigned n) {
     s->count &= 7;
 }
 
-/* The symbols of a block, each to its class; n[i] plain bits of element i, of an escaped one with its symbol below them. */
-static void gather_block(const encoder *e, const block *b, uint8_t **next, uint64_t *restrict bits, uint8_t *restrict nbits, size_t n) {
+/* The symbols of a block, each to its class. */
+static void gather_block(const dz_class_plan *plan, block *b, uint8_t **next, size_t n) {
     for (size_t i = 0; i < n; i++) {
-        uint8_t symbol = b->symbol[i], k = e->plan.class_of[b->context[i]], code = e->plan.code_of[k][symbol];
+        uint8_t symbol = b->symbol[i], k = plan->class_of[b->context[i]], code = plan->code_of[k][symbol];
         *next[k]++ = code;
-        bits[i] = b->distance[i] - e->of[symbol].low;
-        nbits[i] = e->of[symbol].nbits;
-        if (__builtin_expect(code == DZ_SYMBOL_ESCAPE, 0)) bits[i] = bits[i] << 8 | symbol, nbits[i] = (uint8_t)(nbits[i] + 8);
+        if (__builtin_expect(code == DZ_SYMBOL_ESCAPE, 0)) b->nbits[i] |= ESCAPED;
     }
 }
 
-/* Four elements at a time where they fit: what has to wait for the bits before is done once for them. */
-static void pack_block(bit_sink *sink, const uint64_t *restrict bits, const uint8_t *restrict nbits, size_t n) {
+/* The plain bits of a block. Four elements at a time where they fit: what has to wait for the bits before is done once for them. */
+static void pack_block(bit_sink *sink, const block *b, size_t n) {
     bit_sink s = *sink;
-    size_t i = 0;
-    for (; i + 4 <= n; i += 4) {
-        unsigned low = nbits[i] + nbits[i + 1], all = low + nbits[i + 2] + nbits[i + 3];
+    const uint8_t *nbits = b->nbits;
+    for (size_t i = 0; i < n; i += 4) {
+        unsigned low = 0, all = 64;
+        if (i + 4 <= n) {
+            low = nbits[i] + nbits[i + 1];
+            all = low + nbits[i + 2] + nbits[i + 3];
+        }
         if (__builtin_expect(all <= 56, 1)) {
-            uint64_t first = bits[i] | bits[i + 1] << nbits[i], second = bits[i + 2] | bits[i + 3] << nbits[i + 2];
+            uint64_t first = b->bits[i] | (uint64_t)b->bits[i + 1] << nbits[i];
+            uint64_t second = b->bits[i + 2] | (uint64_t)b->bits[i + 3] << nbits[i + 2];
             put_bits(&s, first | second << low, all);
-        } else {
-            for (size_t j = i; j < i + 4; j++) put_bits(&s, bits[j], nbits[j]);
+            continue;
+        }
+        for (size_t j = i; j < i + 4 && j < n; j++) {
+            if (nbits[j] & ESCAPED) put_bits(&s, b->symbol[j], 8);
+            put_bits(&s, b->bits[j], nbits[j] & 0x7fU);
         }
     }
-    for (; i < n; i++) put_bits(&s, bits[i], nbits[i]);
     *sink = s;
 }
 
 /* Gathers the symbols of all elements by class, and writes their plain bits in element order. */
 static dz_rc gather(encoder *e, const void *words, const void *base, size_t count, dz_error *err) {
-    uint8_t *next[DZ_CLASSES_MAX], nbits[BLOCK];
-    uint64_t bits[BLOCK];
+    uint8_t *next[DZ_CLASSES_MAX];
     for (unsigned k = 0; k < e->plan.nclasses; k++) next[k] = e->coded + e->start[k];
     block b;
     bit_sink sink = {0};
@@ -317,8 +335,8 @@ static dz_rc gather(encoder *e, const void *words, const void *base, size_t coun
         if (dz_buf_reserve(&e->plain, ROOM, err) != DZ_OK) return err->rc;
         sink.to = e->plain.data + e->plain.len;
         analyse(&b, words, base, &e->form, at, n);
-        gather_block(e, &b, next, bits, nbits, n);
-        pack_block(&sink, bits, nbits, n);
+        gather_block(&e->plan, &b, next, n);
+        pack_block(&sink, &b, n);
         e->plain.len = (size_t)(sink.to - e->plain.data);
     }
     uint8_t last = (uint8_t)sink.held;
@@ -349,7 +367,6 @@ dz_rc dz_classes_encode(dz_buf *out, const void *words, const void *base, dz_dty
     encoder *e = dz_alloc(1, sizeof *e, err);
     if (!e) return err->rc;
     e->form = layout_of(dtype, common_shift(words, dtype, count));
-    find_meaning(e->of, &e->form);
     e->coded = dz_alloc_raw(count, 1, err);
     dz_rc rc = e->coded ? make_plan(e, words, base, count, err) : err->rc;
     if (rc == DZ_OK) rc = gather(e, words, base, count, err);
@@ -364,7 +381,7 @@ dz_rc dz_classes_encode(dz_buf *out, const void *words, const void *base, dz_dty
 
 typedef struct decoder {
     layout form;
-    meaning of[256];
+    uint8_t nbits[256]; /* of each symbol */
     dz_class_plan plan;
     size_t start[DZ_CLASSES_MAX + 1];
     uint64_t ncoded[DZ_CLASSES_MAX]; /* bytes of each class's stream */
@@ -421,26 +438,23 @@ static dz_rc get_streams(decoder *d, size_t count, dz_view *view, dz_error *err)
     return DZ_OK;
 }
 
-/* Steps of `n` <= BLOCK elements, whose contexts are given. `bit` is the place in the bit stream `plain`, which has ROOM bytes from there
- * on. Returns the place behind the block. */
-static uint64_t get_steps(uint32_t *restrict step, const uint16_t *restrict context, const uint8_t **next, const decoder *d,
-                          const uint8_t *plain, uint64_t bit, size_t n) {
-    const uint32_t mask = (1U << d->form.magnitude) - 1;
+/* Symbols of `n` <= BLOCK elements, whose contexts are given, and what begins with their plain bits. `bit` is the place in the bit stream
+ * `from`, which has ROOM bytes from there on. Returns the place behind the block. */
+static uint64_t get_symbols(uint8_t *restrict symbols, uint32_t *restrict plain, const uint16_t *restrict context, const uint8_t **next,
+                            const decoder *d, const uint8_t *from, uint64_t bit, size_t n) {
     for (size_t i = 0; i < n; i++) {
-        uint32_t symbol = *next[d->plan.class_of[context[i]]]++;
+        uint8_t symbol = *next[d->plan.class_of[context[i]]]++;
         uint64_t held;
-        memcpy(&held, plain + (bit >> 3), 8);
+        memcpy(&held, from + (bit >> 3), 8);
         held >>= bit & 7;
         if (__builtin_expect(symbol == DZ_SYMBOL_ESCAPE, 0)) {
             symbol = held & 0xff;
             held >>= 8;
             bit += 8;
         }
-        const meaning *of = &d->of[symbol];
-        uint32_t distance = of->low + ((uint32_t)held & ((1U << of->nbits) - 1)), minus = 0U - of->shrink;
-        uint32_t moved = (distance ^ minus) - minus;
-        step[i] = (moved & mask) | of->flip;
-        bit += of->nbits;
+        symbols[i] = symbol;
+        plain[i] = (uint32_t)held;
+        bit += d->nbits[symbol];
     }
     return bit;
 }
@@ -449,7 +463,8 @@ static dz_rc rebuild(void *words, const void *base, const decoder *d, size_t cou
     const uint8_t *next[DZ_CLASSES_MAX];
     for (unsigned k = 0; k < d->plan.nclasses; k++) next[k] = d->coded + d->start[k];
     uint16_t context[BLOCK];
-    uint32_t step[BLOCK];
+    uint8_t symbols[BLOCK];
+    uint32_t words_of_bits[BLOCK];
     uint8_t tail[2 * ROOM]; /* the end of the bit stream and zeros: enough for the block that runs over it */
     const uint8_t *plain = d->plain;
     uint64_t bit = 0, end = (uint64_t)d->nplain * 8;
@@ -464,9 +479,9 @@ static dz_rc rebuild(void *words, const void *base, const decoder *d, size_t cou
             bit &= 7;
             end = (uint64_t)left * 8;
         }
-        bit = get_steps(step, context, next, d, plain, bit, n);
+        bit = get_symbols(symbols, words_of_bits, context, next, d, plain, bit, n);
         if (bit > end) return dz_fail(err, DZ_EDAMAGE, "the bits of the classes are cut short: %zu bytes", d->nplain);
-        apply(words, base, step, &d->form, at, n);
+        apply(words, base, symbols, words_of_bits, &d->form, at, n);
     }
     if (end - bit >= 8) return dz_fail(err, DZ_EDAMAGE, "%zu bytes are left over behind the classes", (size_t)(end - bit) / 8);
     return DZ_OK;
@@ -479,7 +494,7 @@ dz_rc dz_classes_decode(void *words, const void *base, dz_dtype dtype, size_t co
     if (!d) return err->rc;
     dz_rc rc = get_classes(d, dtype, view, err);
     if (rc == DZ_OK) {
-        find_meaning(d->of, &d->form);
+        find_nbits(d->nbits, &d->form);
         count_classes(d, base, count);
         rc = get_streams(d, count, view, err);
     }

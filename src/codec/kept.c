@@ -55,16 +55,19 @@ static void find_borders(const dz_sieve *in, const uint64_t *quota, const dz_sel
 
 /* Counts per zone and level. Most candidates lie below the first border: they take one comparison. */
 static void count_zones(const dz_selection *s, zones *z) {
-    memset(z->kept, 0, sizeof z->kept);
-    memset(z->skip, 0, sizeof z->skip);
+    uint64_t count[MOST_BORDERS + 1][DZ_MAX_LEVELS + 1]; /* the last: skipped ones */
+    const uint64_t first = z->border[0];
+    memset(count, 0, sizeof count);
     for (size_t i = 0; i < s->ncandidates; i++) {
         size_t zone = 0;
         uint32_t u = s->u[i];
-        while (zone < z->n && u >= z->border[zone]) zone++;
-        if (u < s->limit[s->level[i]])
-            z->kept[zone][s->level[i]]++;
-        else
-            z->skip[zone]++;
+        if (u >= first)
+            for (zone = 1; zone < z->n && u >= z->border[zone]; zone++) continue;
+        count[zone][u < s->limit[s->level[i]] ? s->level[i] : DZ_MAX_LEVELS]++;
+    }
+    for (size_t zone = 0; zone <= z->n; zone++) {
+        memcpy(z->kept[zone], count[zone], sizeof z->kept[zone]);
+        z->skip[zone] = count[zone][DZ_MAX_LEVELS];
     }
 }
 

@@ -158,27 +158,47 @@ static size_t largest(const float *x, size_t count) {
 #endif
 typedef uint8_t bytes __attribute__((vector_size(VECTOR)));
 
-/* Compare-and-count, a vector of levels at a time; a byte lane counts at most 255 before it is emptied. */
+/* acc + 1 in the lanes where x is `want`. */
+static inline bytes count_equal(bytes acc, bytes x, bytes want) {
+#ifdef __AVX512BW__
+    return (bytes)_mm512_mask_sub_epi8((__m512i)acc, _mm512_cmpeq_epi8_mask((__m512i)x, (__m512i)want), (__m512i)acc, _mm512_set1_epi8(-1));
+#else
+    return acc - (bytes)(x == want);
+#endif
+}
+
+#define SIDE_BY_SIDE 5 /* levels that are counted together: a load for all, and 15 of 16 in three rounds */
+
+/* How many of `rows` vectors' elements are g, g + 1 ...; a byte lane counts at most 255. */
+static void count_some(uint64_t sum[SIDE_BY_SIDE], const uint8_t *restrict level, size_t rows, unsigned g) {
+    bytes acc[SIDE_BY_SIDE] = {{0}}, want[SIDE_BY_SIDE];
+    for (unsigned j = 0; j < SIDE_BY_SIDE; j++) memset(&want[j], (int)(g + j), sizeof want[j]);
+    for (size_t r = 0; r < rows; r++) {
+        bytes x;
+        memcpy(&x, level + VECTOR * r, sizeof x);
+        for (unsigned j = 0; j < SIDE_BY_SIDE; j++) acc[j] = count_equal(acc[j], x, want[j]);
+    }
+    for (unsigned j = 0; j < SIDE_BY_SIDE; j++) {
+        uint8_t lanes[VECTOR];
+        memcpy(lanes, &acc[j], sizeof lanes);
+        sum[j] = 0;
+        for (size_t i = 0; i < VECTOR; i++) sum[j] += lanes[i];
+    }
+}
+
+/* Compare-and-count; the last level by what is left. */
 static void count16(uint64_t *restrict histogram, const uint8_t *restrict level, unsigned nlevels, size_t count) {
     size_t done = 0;
     while (count - done >= VECTOR) {
         size_t rows = (count - done) / VECTOR;
-        if (rows > 255) rows = 255; /* at most 16 KB: stays in the first-level cache for all the passes */
-        uint64_t rest = VECTOR * rows;
-        for (unsigned g = 0; g + 1 < nlevels; g++) {
-            bytes acc = {0}, want;
-            memset(&want, (int)g, sizeof want);
-            for (size_t r = 0; r < rows; r++) {
-                bytes x;
-                memcpy(&x, level + done + VECTOR * r, sizeof x);
-                acc -= (bytes)(x == want);
+        if (rows > 255) rows = 255; /* at most 16 KB: stays in the first-level cache for all rounds */
+        uint64_t rest = VECTOR * rows, sum[SIDE_BY_SIDE];
+        for (unsigned g = 0; g + 1 < nlevels; g += SIDE_BY_SIDE) {
+            count_some(sum, level + done, rows, g);
+            for (unsigned j = 0; j < SIDE_BY_SIDE && g + j + 1 < nlevels; j++) {
+                histogram[g + j] += sum[j];
+                rest -= sum[j];
             }
-            uint64_t sum = 0;
-            uint8_t lanes[VECTOR];
-            memcpy(lanes, &acc, sizeof lanes);
-            for (int i = 0; i < VECTOR; i++) sum += lanes[i];
-            histogram[g] += sum;
-            rest -= sum;
         }
         histogram[nlevels - 1] += rest;
         done += VECTOR * rows;

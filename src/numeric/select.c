@@ -5,6 +5,7 @@
 #include <string.h>
 
 #define BUCKETS 256
+#define ROW (BUCKETS + 1) /* the last place counts what lies beyond */
 
 void dz_selection_free(dz_selection *s) {
     free(s->index);
@@ -55,27 +56,27 @@ static void find_doubtful(const dz_sieve *in, const uint64_t *quota, uint32_t la
 /* The sieve's candidates up to `last`; counts[level][u >> shift] how many there are. Those of doubtful levels beyond it go to the rare
  * ones.
  */
-static dz_rc find_candidates(const dz_sieve *in, const uint8_t *doubtful, dz_selection *s, uint32_t (*counts)[BUCKETS], unsigned shift,
+static dz_rc find_candidates(const dz_sieve *in, const uint8_t *doubtful, dz_selection *s, uint32_t (*counts)[ROW], unsigned shift,
                              dz_error *err) {
     const dz_kernel_table *k = dz_kernels();
     uint32_t index[DZ_CHUNK + 16], u[DZ_CHUNK + 16];
     const uint8_t *level = in->level;
+    const uint32_t last = s->last;
     size_t n = 0;
     if (make_room(s, in->ncandidates + 1, err) != DZ_OK) return err->rc;
     for (size_t at = 0; at < in->count; at += DZ_CHUNK) {
         size_t len = in->count - at < DZ_CHUNK ? in->count - at : DZ_CHUNK;
         size_t hits = k->candidates(index, u, dz_key_at(in->key, (uint32_t)at), in->last, len);
         if (dz_grow((void **)&s->rare, &s->rare_cap, s->nrare + hits, sizeof *s->rare, err) != DZ_OK) return err->rc;
-        for (size_t i = 0; i < hits; i++) {
+        for (size_t i = 0; i < hits; i++) { /* no branch on what is chance */
+            uint8_t g = level[i];
+            int below = u[i] <= last;
             s->index[n] = index[i] + (uint32_t)at;
             s->u[n] = u[i];
-            s->level[n] = level[i];
-            if (u[i] <= s->last) {
-                counts[level[i]][u[i] >> shift]++;
-                n++;
-            } else if (doubtful[level[i]]) {
-                s->rare[s->nrare++] = (dz_rare){.u = u[i], .index = s->index[n], .level = level[i]};
-            }
+            s->level[n] = g;
+            n += (size_t)below;
+            counts[g][below ? u[i] >> shift : BUCKETS]++;
+            if (doubtful[g] && !below) s->rare[s->nrare++] = (dz_rare){.u = u[i], .index = index[i] + (uint32_t)at, .level = g};
         }
         level += hits;
     }
@@ -107,7 +108,7 @@ static unsigned bucket_shift(uint32_t last) {
 
 /* limit[g] for the groups whose quota is met among the candidates: the bucket that holds the quota-th smallest u, then that bucket sorted.
  * found[g]: candidates of level g. */
-static dz_rc limits_among_candidates(const uint64_t *quota, unsigned nlevels, dz_selection *s, uint32_t (*counts)[BUCKETS], unsigned shift,
+static dz_rc limits_among_candidates(const uint64_t *quota, unsigned nlevels, dz_selection *s, uint32_t (*counts)[ROW], unsigned shift,
                                      uint64_t *found, dz_error *err) {
     uint32_t at_bucket[DZ_MAX_LEVELS];
     uint64_t left[DZ_MAX_LEVELS];
@@ -205,8 +206,8 @@ dz_rc dz_select(const dz_sieve *in, const uint64_t *quota, dz_selection *s, dz_e
     }
     unsigned shift = bucket_shift(s->last);
     s->scratch.len = 0;
-    if (dz_buf_reserve(&s->scratch, nlevels * BUCKETS * sizeof(uint32_t), err) != DZ_OK) return err->rc;
-    uint32_t(*counts)[BUCKETS] = (uint32_t(*)[BUCKETS])(void *)s->scratch.data;
+    if (dz_buf_reserve(&s->scratch, nlevels * ROW * sizeof(uint32_t), err) != DZ_OK) return err->rc;
+    uint32_t(*counts)[ROW] = (uint32_t(*)[ROW])(void *)s->scratch.data;
     memset(counts, 0, nlevels * sizeof *counts);
     find_doubtful(in, quota, s->last, doubtful);
     if (find_candidates(in, doubtful, s, counts, shift, err) != DZ_OK ||

@@ -13,6 +13,7 @@ void dz_tile_reader_init(dz_tile_reader *r, dz_checkpoint *base, dz_checkpoint *
 void dz_tile_reader_free(dz_tile_reader *r) {
     dz_buf_free(&r->base_bytes);
     dz_buf_free(&r->task_bytes);
+    dz_buf_free(&r->wide);
 }
 
 static dz_rc read_into(dz_tile_reader *r, dz_checkpoint *ck, size_t tensor, uint64_t first, uint64_t count, dz_buf *out, dz_error *err) {
@@ -63,13 +64,22 @@ dz_rc dz_tile_read(dz_tile_reader *r, size_t unit, dz_tile *tile, dz_error *err)
     return DZ_OK;
 }
 
-/* The piece from `at` on of one unit, under the piece of the base that has been read. */
+/* The piece of the base that has been read, in float. */
+static dz_rc widen_base(dz_tile_reader *r, dz_dtype dtype, size_t count, dz_error *err) {
+    r->wide.len = 0;
+    if (dz_buf_reserve(&r->wide, count * sizeof(float), err) == DZ_OK)
+        dz_kernels()->widen((float *)(void *)r->wide.data, r->base_bytes.data, dtype, count);
+    return err->rc;
+}
+
+/* The piece from `at` on of one unit, over the piece of the base that has been read and widened. */
 static dz_rc visit_piece(dz_tile_reader *r, size_t unit, size_t i, uint64_t at, dz_piece_visit visit, void *arg, dz_error *err) {
     dz_tile piece = tile_of(r, unit);
     if (at >= piece.count) return DZ_OK; /* the task has fewer rows than the base */
     piece.first += at;
     piece.count = piece.count - at < PIECE ? piece.count - at : PIECE;
-    piece.base = r->base_bytes.data;
+    piece.base = r->wide.data;
+    piece.base_dtype = DZ_F32;
     if (read_into(r, r->tasks[piece.pair->task], piece.pair->tensor, piece.first, piece.count, &r->task_bytes, err) != DZ_OK)
         return err->rc;
     piece.task = r->task_bytes.data;
@@ -89,78 +99,94 @@ dz_rc dz_tiles_walk(dz_tile_reader *r, const size_t *units, size_t n, dz_digest 
         uint64_t len = tile.base_count - at < PIECE ? tile.base_count - at : PIECE;
         if (read_into(r, r->base, (size_t)tile.unit->base, tile.base_first + at, len, &r->base_bytes, err) != DZ_OK) break;
         if (digester) dz_digest_add(digester, r->base_bytes.data, r->base_bytes.len);
+        if (widen_base(r, tile.base_dtype, (size_t)len, err) != DZ_OK) break;
         for (size_t i = 0; i < n && err->rc == DZ_OK; i++) visit_piece(r, units[i], i, at, visit, arg, err);
     }
     if (digester) *base = dz_digest_end(digester);
     return err->rc;
 }
 
-/* Widens the next chunk of both sides. */
-static size_t widen_chunk(const dz_tile *t, const dz_kernel_table *k, uint64_t at, float *task, float *base) {
+/* The next elements of both sides in float: the tile's own where it has floats, otherwise widened into `room`. */
+typedef struct chunk {
+    const float *task, *base;
+    size_t len;
+} chunk;
+
+typedef struct chunk_room {
+    float task[WIDE], base[WIDE];
+} chunk_room;
+
+static const float *floats(const dz_kernel_table *k, const uint8_t *bytes, dz_dtype dtype, size_t len, float *room) {
+    if (dtype == DZ_F32) return (const float *)(const void *)bytes; /* tile buffers are aligned, and pieces begin at elements */
+    k->widen(room, bytes, dtype, len);
+    return room;
+}
+
+static chunk next_chunk(const dz_tile *t, const dz_kernel_table *k, uint64_t at, chunk_room *room) {
     size_t len = t->count - at < WIDE ? (size_t)(t->count - at) : WIDE;
-    k->widen(task, t->task + at * dz_dtype_size(t->task_dtype), t->task_dtype, len);
-    k->widen(base, t->base + at * dz_dtype_size(t->base_dtype), t->base_dtype, len);
-    return len;
+    return (chunk){.task = floats(k, t->task + at * dz_dtype_size(t->task_dtype), t->task_dtype, len, room->task),
+                   .base = floats(k, t->base + at * dz_dtype_size(t->base_dtype), t->base_dtype, len, room->base),
+                   .len = len};
 }
 
 void dz_tile_range(const dz_tile *t, dz_range *range) {
     const dz_kernel_table *k = dz_kernels();
-    float task[WIDE], base[WIDE];
+    chunk_room room;
     for (uint64_t at = 0; at < t->count; at += WIDE) {
-        size_t len = widen_chunk(t, k, at, task, base);
-        k->range(range, task, base, len);
+        chunk c = next_chunk(t, k, at, &room);
+        k->range(range, c.task, c.base, c.len);
     }
 }
 
 void dz_tile_levels(const dz_tile *t, const dz_grid_levels *grid, uint8_t *levels) {
     const dz_kernel_table *k = dz_kernels();
-    float task[WIDE], base[WIDE];
+    chunk_room room;
     if (!grid->sign && !(grid->step > 0)) {
         memset(levels, 0, (size_t)t->count);
         return;
     }
     for (uint64_t at = 0; at < t->count; at += WIDE) {
-        size_t len = widen_chunk(t, k, at, task, base);
-        if (!grid->sign) k->levels(levels + at, task, base, grid->lo, grid->step, (1U << grid->bits) - 1, len);
-        for (size_t i = 0; grid->sign && i < len; i++) levels[at + i] = task[i] - base[i] >= 0;
+        chunk c = next_chunk(t, k, at, &room);
+        if (!grid->sign) k->levels(levels + at, c.task, c.base, grid->lo, grid->step, (1U << grid->bits) - 1, c.len);
+        for (size_t i = 0; grid->sign && i < c.len; i++) levels[at + i] = c.task[i] - c.base[i] >= 0;
     }
 }
 
 void dz_tile_moments(const dz_tile *t, double lanes[2 * DZ_LANES]) {
     const dz_kernel_table *k = dz_kernels();
-    float task[WIDE], base[WIDE];
+    chunk_room room;
     for (uint64_t at = 0; at < t->count; at += WIDE) {
-        size_t len = widen_chunk(t, k, at, task, base);
-        k->moments(lanes, task, base, len);
+        chunk c = next_chunk(t, k, at, &room);
+        k->moments(lanes, c.task, c.base, c.len);
     }
 }
 
 void dz_tile_delta(const dz_tile *t, float *delta) {
     const dz_kernel_table *k = dz_kernels();
-    float base[WIDE];
+    chunk_room room;
     for (uint64_t at = 0; at < t->count; at += WIDE) {
-        size_t len = widen_chunk(t, k, at, delta + at, base);
-        for (size_t i = 0; i < len; i++) delta[at + i] -= base[i];
+        chunk c = next_chunk(t, k, at, &room);
+        for (size_t i = 0; i < c.len; i++) delta[at + i] = c.task[i] - c.base[i];
     }
 }
 
 dz_rc dz_tile_nonfinite(const dz_tile_reader *r, const dz_tile *t, dz_error *err) {
     const dz_kernel_table *k = dz_kernels();
-    float task[WIDE], base[WIDE];
+    chunk_room room;
     const dz_tensor *tensor = dz_pair_tensor(r->plan, t->pair);
     const dz_checkpoint *ck = r->tasks[t->pair->task];
     for (uint64_t at = 0; at < t->count; at += WIDE) {
-        size_t len = widen_chunk(t, k, at, task, base);
-        for (size_t i = 0; i < len; i++) {
-            if (isfinite(task[i] - base[i])) continue;
-            int own = !isfinite(task[i]);
-            const char *path = own ? ck->shards[tensor->shard].path : isfinite(base[i]) ? ck->path : r->base->path;
+        chunk c = next_chunk(t, k, at, &room);
+        for (size_t i = 0; i < c.len; i++) {
+            if (isfinite(c.task[i] - c.base[i])) continue;
+            int own = !isfinite(c.task[i]);
+            const char *path = own ? ck->shards[tensor->shard].path : isfinite(c.base[i]) ? ck->path : r->base->path;
             return dz_fail(err, DZ_EVALUE, "%s: tensor '%s': element %llu is %g%s (nonfinite: lossless keeps such tensors exactly)", path,
                            tensor->name, (unsigned long long)(t->first + at + i),
-                           own                 ? (double)task[i]
-                           : isfinite(base[i]) ? (double)(task[i] - base[i])
-                                               : (double)base[i],
-                           own || !isfinite(base[i]) ? "" : " as a difference from the base");
+                           own                   ? (double)c.task[i]
+                           : isfinite(c.base[i]) ? (double)(c.task[i] - c.base[i])
+                                                 : (double)c.base[i],
+                           own || !isfinite(c.base[i]) ? "" : " as a difference from the base");
         }
     }
     return DZ_OK;

@@ -20,6 +20,7 @@ typedef struct dz_tile_reader {
     dz_checkpoint **tasks;
     const dz_plan *plan;
     dz_buf base_bytes, task_bytes; /* whole tiles, or pieces */
+    dz_buf wide;                   /* a piece of the base in float */
     int64_t have_base;             /* base tensor whose tile is in base_bytes, or -1 */
     uint32_t have_tile;
     double bytes_read;
@@ -30,8 +31,8 @@ void dz_tile_reader_free(dz_tile_reader *reader);
 dz_rc dz_tile_read(dz_tile_reader *reader, size_t unit, dz_tile *tile, dz_error *err);
 
 /* Lossy units of one base tile, walked together in pieces that stay in the second-level cache from reading to counting: a piece of the base
- * is read and is in use for all of them. `visit` gets the number of the unit and its piece, a tile of these elements. `base`, if not NULL,
- * becomes the digest of the whole base tile. */
+ * is read, and widened to float, once for all of them. `visit` gets the number of the unit and its piece, a tile of these elements. `base`,
+ * if not NULL, becomes the digest of the whole base tile. */
 typedef dz_rc (*dz_piece_visit)(void *arg, size_t i, const dz_tile *piece, dz_error *err);
 dz_rc dz_tiles_walk(dz_tile_reader *reader, const size_t *units, size_t n, dz_digest *base, dz_piece_visit visit, void *arg, dz_error *err);
 

@@ -101,6 +101,7 @@ static dz_rc fetch_block(dz_job *job, matrix *m, size_t unit, dz_error *err) {
 static dz_rc build(dz_job *job, const dz_pair *pair, matrix *m, uint64_t rows, uint64_t cols, dz_error *err) {
     const dz_tensor *t = dz_pair_tensor(job->plan, pair);
     size_t n = 0;
+    uint64_t row = 0, row_first = 0; /* element at which the row begins: kept elements ascend */
     free(m->row_start);
     m->row_start = dz_alloc(rows + 1, sizeof *m->row_start, err);
     for (uint32_t tile = 0; tile < pair->tiles.ncommon; tile++) {
@@ -112,9 +113,10 @@ static dz_rc build(dz_job *job, const dz_pair *pair, matrix *m, uint64_t rows, u
             dz_grow((void **)&m->level, &m->level_cap, n + m->kept.count, 1, err) != DZ_OK)
             continue;
         for (size_t i = 0; i < m->kept.count; i++) {
-            uint64_t at = first + m->kept.index[i], row = at / cols;
+            uint64_t at = first + m->kept.index[i];
+            for (; at - row_first >= cols; row_first += cols) row++;
             m->row_start[row + 1]++;
-            m->col[n] = (uint32_t)(at - row * cols);
+            m->col[n] = (uint32_t)(at - row_first);
             m->level[n++] = m->kept.level[i];
         }
     }
