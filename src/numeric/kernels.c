@@ -148,24 +148,13 @@ static size_t largest(const float *x, size_t count) {
     return at;
 }
 
-/* As wide as the registers: wider ones are taken apart lane by lane. */
-#if defined(__AVX512BW__)
-#define VECTOR 64
-#elif defined(__AVX2__)
+/* Wider ones than AVX2's are compared into masks, which takes longer; wider ones than the registers are taken apart lane by lane. */
+#ifdef __AVX2__
 #define VECTOR 32
 #else
 #define VECTOR 16
 #endif
 typedef uint8_t bytes __attribute__((vector_size(VECTOR)));
-
-/* acc + 1 in the lanes where x is `want`. */
-static inline bytes count_equal(bytes acc, bytes x, bytes want) {
-#ifdef __AVX512BW__
-    return (bytes)_mm512_mask_sub_epi8((__m512i)acc, _mm512_cmpeq_epi8_mask((__m512i)x, (__m512i)want), (__m512i)acc, _mm512_set1_epi8(-1));
-#else
-    return acc - (bytes)(x == want);
-#endif
-}
 
 #define SIDE_BY_SIDE 5 /* levels that are counted together: a load for all, and 15 of 16 in three rounds */
 
@@ -176,7 +165,7 @@ static void count_some(uint64_t sum[SIDE_BY_SIDE], const uint8_t *restrict level
     for (size_t r = 0; r < rows; r++) {
         bytes x;
         memcpy(&x, level + VECTOR * r, sizeof x);
-        for (unsigned j = 0; j < SIDE_BY_SIDE; j++) acc[j] = count_equal(acc[j], x, want[j]);
+        for (unsigned j = 0; j < SIDE_BY_SIDE; j++) acc[j] -= (bytes)(x == want[j]);
     }
     for (unsigned j = 0; j < SIDE_BY_SIDE; j++) {
         uint8_t lanes[VECTOR];
@@ -191,7 +180,7 @@ static void count16(uint64_t *restrict histogram, const uint8_t *restrict level,
     size_t done = 0;
     while (count - done >= VECTOR) {
         size_t rows = (count - done) / VECTOR;
-        if (rows > 255) rows = 255; /* at most 16 KB: stays in the first-level cache for all rounds */
+        if (rows > 255) rows = 255; /* 8 KB: stays in the first-level cache for all rounds */
         uint64_t rest = VECTOR * rows, sum[SIDE_BY_SIDE];
         for (unsigned g = 0; g + 1 < nlevels; g += SIDE_BY_SIDE) {
             count_some(sum, level + done, rows, g);
@@ -228,6 +217,20 @@ static void count_levels(uint64_t *restrict histogram, const uint8_t *restrict l
     for (size_t i = 0; i < count; i += most) count256(histogram, level + i, count - i < most ? count - i : most);
 }
 
+#if defined(__AVX2__) && !defined(__AVX512F__)
+/* For each set of 8 lanes their numbers, a byte each, side by side. */
+#define LANE(set, b) ((uint64_t)((set) >> (b)&1 ? (b) : 0) << 8 * __builtin_popcount((set) & ((1 << (b)) - 1)))
+#define LANES1(set) LANE(set, 0) | LANE(set, 1) | LANE(set, 2) | LANE(set, 3) | LANE(set, 4) | LANE(set, 5) | LANE(set, 6) | LANE(set, 7)
+#define LANES4(set) LANES1(set), LANES1(set + 1), LANES1(set + 2), LANES1(set + 3)
+#define LANES16(set) LANES4(set), LANES4(set + 4), LANES4(set + 8), LANES4(set + 12)
+#define LANES64(set) LANES16(set), LANES16(set + 16), LANES16(set + 32), LANES16(set + 48)
+static const uint64_t lanes_of[256] = {LANES64(0), LANES64(64), LANES64(128), LANES64(192)};
+
+static inline __m256i compress8(__m256i x, unsigned set) {
+    return _mm256_permutevar8x32_epi32(x, _mm256_cvtepu8_epi32(_mm_cvtsi64_si128((long long)lanes_of[set])));
+}
+#endif
+
 static size_t candidates(uint32_t *restrict index, uint32_t *restrict u, uint64_t key, uint32_t last, size_t count) {
     size_t n = 0, i = 0;
 #ifdef __AVX512F__
@@ -245,45 +248,46 @@ static size_t candidates(uint32_t *restrict index, uint32_t *restrict u, uint64_
         n += (size_t)__builtin_popcount(hit);
         at = _mm512_add_epi32(at, _mm512_set1_epi32(16));
     }
-    uint32_t beyond = 0;
-    for (size_t j = 0; j < n; j++) { /* cheaper than a second store of 16 for each of them */
-        u[j] = dz_u32_at(key, index[j]);
-        beyond |= u[j] > last;
-    }
-    if (beyond) {
-        size_t found = n;
-        n = 0;
-        for (size_t j = 0; j < found; j++) {
-            index[n] = index[j];
-            u[n] = u[j];
-            n += u[j] <= last;
-        }
+#elif defined(__AVX2__)
+    const __m256i k0 = _mm256_set1_epi32((int)(uint32_t)key), k1 = _mm256_set1_epi32((int)(uint32_t)(key >> 32));
+    const __m256i m0 = _mm256_set1_epi32(0x7feb352d), m1 = _mm256_set1_epi32((int)0x846ca68bU),
+                  limit = _mm256_set1_epi32((int)(last | 0xffff));
+    __m256i at = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    for (; i + 8 <= count; i += 8) {
+        __m256i x = _mm256_add_epi32(at, k0);
+        x = _mm256_mullo_epi32(_mm256_xor_si256(x, _mm256_srli_epi32(x, 16)), m0);
+        x = _mm256_mullo_epi32(_mm256_xor_si256(_mm256_xor_si256(x, _mm256_srli_epi32(x, 15)), k1), m1);
+        __m256i hit = _mm256_cmpeq_epi32(_mm256_min_epu32(x, limit), x);
+        unsigned set = (unsigned)_mm256_movemask_ps(_mm256_castsi256_ps(hit));
+        _mm256_storeu_si256((__m256i *)(void *)(index + n), compress8(at, set));
+        n += (size_t)__builtin_popcount(set);
+        at = _mm256_add_epi32(at, _mm256_set1_epi32(8));
     }
 #else
-    uint32_t here[64];
-    uint8_t hit[64];
     for (; i + 64 <= count; i += 64) {
-        for (uint32_t j = 0; j < 64; j++) {
-            here[j] = dz_u32_at(key, (uint32_t)i + j);
-            hit[j] = here[j] <= last;
-        }
+        uint8_t hit[64];
+        for (uint32_t j = 0; j < 64; j++) hit[j] = dz_u32_at(key, (uint32_t)i + j) <= last;
         for (uint32_t w = 0; w < 64; w += 8) {
             uint64_t word;
             memcpy(&word, hit + w, 8);
-            for (; word; word &= word - 1) {
-                uint32_t j = w + (uint32_t)__builtin_ctzll(word) / 8;
-                index[n] = (uint32_t)i + j;
-                u[n++] = here[j];
-            }
+            for (; word; word &= word - 1) index[n++] = (uint32_t)i + w + (uint32_t)__builtin_ctzll(word) / 8;
         }
     }
 #endif
-    for (; i < count; i++) {
-        index[n] = (uint32_t)i;
-        u[n] = dz_u32_at(key, (uint32_t)i);
-        n += u[n] <= last;
+    for (; i < count; i++) index[n++] = (uint32_t)i;
+    uint32_t beyond = 0;
+    for (size_t j = 0; j < n; j++) {
+        u[j] = dz_u32_at(key, index[j]);
+        beyond |= u[j] > last;
     }
-    return n;
+    if (!beyond) return n;
+    size_t found = 0;
+    for (size_t j = 0; j < n; j++) { /* the few too many, and those of the tail */
+        index[found] = index[j];
+        u[found] = u[j];
+        found += u[j] <= last;
+    }
+    return found;
 }
 
 static size_t pick(uint32_t *restrict index, const uint8_t *restrict levels, const uint8_t *restrict wanted, unsigned bits, size_t count) {

@@ -10,9 +10,9 @@
 
 /* Planned cost of an element, or of a byte, in tenths of a nanosecond of one rank (results/bench.md, LLaMA shapes, all phases): only the
  * proportions matter. */
-#define COST_LOSSY 45
-#define COST_LOSSLESS_BYTE 22
-#define COST_BASE_BYTE 2
+#define COST_LOSSY 27
+#define COST_LOSSLESS_BYTE 16
+#define COST_BASE_BYTE 4
 
 void dz_plan_free(dz_plan *p) {
     if (!p) return;
