@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# deps.sh [fuzz] [slurm] [mpich] [serial]: installs through apt-get what is missing to build and test on Debian or Ubuntu, and for the extra tests named. Elsewhere
+# deps.sh [fuzz] [slurm] [mpich] [serial] [plots] [quality]: installs through apt-get what is missing to build and test on Debian or Ubuntu, and for the extra tests named. Elsewhere
 # it only says what would be needed.
 set -euo pipefail
 packages=(gcc make pkg-config openmpi-bin libopenmpi-dev libhdf5-openmpi-dev libopenblas-dev liblapacke-dev libjansson-dev libcyaml-dev
@@ -10,6 +10,8 @@ for extra in "$@"; do
         slurm) packages+=(slurm-wlm munge iproute2) ;;
         mpich) packages+=(mpich libmpich-dev libhdf5-mpich-dev) ;;
         serial) packages+=(libhdf5-dev) ;;
+        plots) packages+=(python3-matplotlib) ;;
+        quality) packages+=(python3-torch python3-sklearn) ;;
     esac
 done
 if ! command -v dpkg-query >/dev/null; then
