@@ -251,6 +251,23 @@ static void keep_sieve(dz_job *job, size_t unit, const dz_sieve *sieve) {
     job->cache_used += size;
 }
 
+#define SIEVES_MAX ((uint64_t)16 << 20) /* bytes that the sieves of a run may take, unless one alone takes more */
+
+/* How many of the n lossy units from number i on are sieved together. */
+static size_t sieved_together(const dz_job *job, size_t i, size_t n) {
+    uint64_t sum = 0;
+    size_t fit = 0;
+    for (; fit < n; fit++) {
+        const dz_unit *u = &job->plan->units[dz_job_unit(job, i + fit)];
+        const dz_pair *pair = &job->plan->pairs[u->pair];
+        double candidates = (double)dz_tile_count(&pair->tiles, u->tile) * dz_job_most_density(job, pair);
+        sum +=
+            (uint64_t)candidates + ((uint64_t)sizeof(dz_rare) * DZ_RARE / 4 << pair->bits); /* few levels are so rare, and have so many */
+        if (fit && sum > SIEVES_MAX) break;
+    }
+    return fit;
+}
+
 /* Of the n lossy units from number i on, but for those that an earlier run has counted. */
 static dz_rc histogram_of_run(dz_job *job, dz_tile_reader *reader, size_t i, size_t n, coder *c, dz_progress *progress, dz_error *err) {
     size_t units[AT_ONCE], todo = 0;
@@ -295,7 +312,7 @@ dz_rc dz_job_histograms(dz_job *job, dz_error *err) {
     dz_tile_reader_init(&reader, job->zoo.base, job->zoo.tasks, job->plan);
     dz_progress_begin(&progress, job->world, DZ_PHASE_NAMES[DZ_PHASE_HISTOGRAM], bytes_of_pass(job, 1), job->opt->quiet);
     for (size_t i = 0, n; i < dz_job_nunits(job) && dz_progress_check(&progress, err) == DZ_OK; i += n ? n : 1) {
-        if ((n = run_of(job, i)) > 0)
+        if ((n = sieved_together(job, i, run_of(job, i))) > 0)
             histogram_of_run(job, &reader, i, n, &c, &progress, err);
         else
             code_nonfinite(job, &reader, dz_job_unit(job, i), &c, &progress, err);

@@ -151,7 +151,7 @@ def bench_growth(work, repeat):
     out = ["## Time against size", "", f"2 ranks, warm cache, medians of {repeat}. LLaMA's head and embedding (262 M parameters) are exact and the same in all its rows; of ViT-B/32 the base is read once for all tasks.", "",
            "| zoo | parameters of the tasks | wall | of it inside the program | seconds inside for 10^9 parameters | for 10^9 more, beyond the row before |", "|---|---|---|---|---|---|"]
     zoos = [("vit-b-32", 12, n, "f16") for n in (1, 4, 12, 24)] + [("llama2-7b", n, 1, "bf16") for n in (1, 2, 4, 8)]
-    before = None
+    before, points = None, []
     for shape, layers, tasks, dtype in zoos:
         zoo = os.path.join(work, "zoo")
         run("mpirun", "-n", "2", DELTAZOO, "synth", "-q", "--shape", shape, "--layers", str(layers), "--tasks", str(tasks), "--dtype", dtype, "--seed", "3", "-o", zoo)
@@ -180,7 +180,8 @@ def plot(zoos, points, path):
         axes.axhline(cat, color="k", ls=":", label="`cat` of the same files")
         axes.axhline(6 * cat, color="k", ls="--", lw=0.8, label="six times that")
         axes.set(title=title, xlabel="ranks", ylabel="seconds")
-        axes.legend(fontsize=8)
+        axes.set_ylim(0, 1.5 * max(max(bottom), 6 * cat))
+        axes.legend(fontsize=8, ncol=3, loc="upper center")
     for shape, marker in (("vit-b-32", "o"), ("llama2-7b", "s")):
         panels[-1].plot([p for s, p, _ in points if s == shape], [t for s, _, t in points if s == shape], marker + "-", label=shape)
     panels[-1].set(title="time against size, 2 ranks", xlabel="parameters of the tasks, 10^9", ylabel="seconds inside the program", xlim=(0, None), ylim=(0, None))
