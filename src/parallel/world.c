@@ -19,7 +19,15 @@ static int is_launched(void) {
     return 0;
 }
 
+/* Where all ranks are on one host, memory is all they need: looking for a fabric takes Open MPI 0.2 s, more than a small job. What the user
+ * has chosen stays. */
+static void choose_transport(void) {
+    const char *all = getenv("OMPI_COMM_WORLD_SIZE"), *here = getenv("OMPI_COMM_WORLD_LOCAL_SIZE");
+    if (all && here && strcmp(all, here) == 0) setenv("OMPI_MCA_pml", "ob1", 0);
+}
+
 void dz_world_begin(dz_world *world, int *argc, char ***argv) {
+    choose_transport();
     setenv("OMPI_MCA_sharedfp", "^sm", 0); /* its semaphores outlive killed jobs and hang the next one */
     setenv("OPENBLAS_NUM_THREADS", "1", 0);
     setenv("OMP_NUM_THREADS", "1", 0);
