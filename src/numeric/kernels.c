@@ -50,10 +50,18 @@ static void narrow(void *restrict dst, const float *restrict src, dz_dtype dtype
     dz_narrow(dst, src, dtype, count);
 }
 
-static void range(dz_range *out, const float *restrict task, const float *restrict base, size_t count) {
+#define INLINE static inline __attribute__((always_inline))
+#define WIDE 1024 /* elements widened at a time where a loop does not do it itself */
+
+/* Element i of a row of floats or, without a row of them in between, of BF16. */
+INLINE float element(const void *row, size_t i, dz_dtype dtype) {
+    return dtype == DZ_BF16 ? dz_bf16_to_float(((const uint16_t *)row)[i]) : ((const float *)row)[i];
+}
+
+INLINE void range_of(dz_range *out, const void *restrict task, dz_dtype dtype, const float *restrict base, size_t count) {
     int32_t lo = out->lo, hi = out->hi;
     for (size_t i = 0; i < count; i++) {
-        int32_t x = dz_ordered(task[i] - base[i]);
+        int32_t x = dz_ordered(element(task, i, dtype) - base[i]);
         lo = x < lo ? x : lo;
         hi = x > hi ? x : hi;
     }
@@ -61,14 +69,49 @@ static void range(dz_range *out, const float *restrict task, const float *restri
     out->hi = hi;
 }
 
-static void levels(uint8_t *restrict dst, const float *restrict task, const float *restrict base, float lo, float step, unsigned top,
-                   size_t count) {
+static void range(dz_range *out, const void *restrict task, dz_dtype dtype, const float *restrict base, size_t count) {
+    float wide[WIDE];
+    if (dtype == DZ_BF16) {
+        range_of(out, task, DZ_BF16, base, count);
+        return;
+    }
+    if (dtype == DZ_F32) {
+        range_of(out, task, DZ_F32, base, count);
+        return;
+    }
+    for (size_t at = 0; at < count; at += WIDE) {
+        size_t len = count - at < WIDE ? count - at : WIDE;
+        widen(wide, (const uint8_t *)task + at * dz_dtype_size(dtype), dtype, len);
+        range_of(out, wide, DZ_F32, base + at, len);
+    }
+}
+
+INLINE void levels_of(uint8_t *restrict dst, const void *restrict task, dz_dtype dtype, const float *restrict base, float lo, float step,
+                      unsigned top, size_t count) {
     const float most = (float)top,
                 magic = 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer, half to even, in the low mantissa bits */
     for (size_t i = 0; i < count; i++) {
-        float q = (task[i] - base[i] - lo) / step;
+        float q = (element(task, i, dtype) - base[i] - lo) / step;
         q = q < most ? q : most;
         dst[i] = (uint8_t)dz_float_bits(q + magic);
+    }
+}
+
+static void levels(uint8_t *restrict dst, const void *restrict task, dz_dtype dtype, const float *restrict base, float lo, float step,
+                   unsigned top, size_t count) {
+    float wide[WIDE];
+    if (dtype == DZ_BF16) {
+        levels_of(dst, task, DZ_BF16, base, lo, step, top, count);
+        return;
+    }
+    if (dtype == DZ_F32) {
+        levels_of(dst, task, DZ_F32, base, lo, step, top, count);
+        return;
+    }
+    for (size_t at = 0; at < count; at += WIDE) {
+        size_t len = count - at < WIDE ? count - at : WIDE;
+        widen(wide, (const uint8_t *)task + at * dz_dtype_size(dtype), dtype, len);
+        levels_of(dst + at, wide, DZ_F32, base + at, lo, step, top, len);
     }
 }
 

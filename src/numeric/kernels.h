@@ -21,12 +21,12 @@ typedef struct dz_kernel_table {
     void (*widen)(float *restrict dst, const void *restrict src, dz_dtype dtype, size_t count);
     void (*narrow)(void *restrict dst, const float *restrict src, dz_dtype dtype, size_t count);
 
-    /* Extends `range` by task - base. NaN and infinity end up outside the finite range: dz_range_finite. */
-    void (*range)(dz_range *range, const float *restrict task, const float *restrict base, size_t count);
+    /* Extends `range` by task - base, the task of any float type. NaN and infinity end up outside the finite range: dz_range_finite. */
+    void (*range)(dz_range *range, const void *restrict task, dz_dtype dtype, const float *restrict base, size_t count);
 
     /* level = round_half_even((task - base - lo) / step), at most `top`; step > 0. (ALGORITHM section 2) */
-    void (*levels)(uint8_t *restrict dst, const float *restrict task, const float *restrict base, float lo, float step, unsigned top,
-                   size_t count);
+    void (*levels)(uint8_t *restrict dst, const void *restrict task, dz_dtype dtype, const float *restrict base, float lo, float step,
+                   unsigned top, size_t count);
 
     /* Adds sum |d| and sum d^2 of d = task - base to sums[0 .. DZ_LANES) and sums[DZ_LANES .. 2 DZ_LANES): lane i % DZ_LANES of element i,
      * so that the order of addition is the same in every variant. dz_lanes_total adds the lanes up. */

@@ -75,8 +75,8 @@ typedef struct measures {
 
 static dz_rc measure_piece(void *arg, size_t i, const dz_tile *piece, dz_error *err) {
     measures *m = arg;
-    dz_tile_range(piece, &m->range[i]);
-    if (m->moments) dz_tile_moments(piece, m->lanes[i]);
+    dz_piece_range(piece, &m->range[i]);
+    if (m->moments) dz_piece_moments(piece, m->lanes[i]);
     return err->rc;
 }
 
@@ -217,7 +217,7 @@ static dz_rc sieve_piece(void *arg, size_t i, const dz_tile *piece, dz_error *er
     coder *c = s->c;
     c->levels.len = 0;
     if (dz_buf_reserve(&c->levels, (size_t)piece->count, err) != DZ_OK) return err->rc;
-    dz_tile_levels(piece, &s->job->lossy[piece->pair->lossy].grid, c->levels.data);
+    dz_piece_levels(piece, &s->job->lossy[piece->pair->lossy].grid, c->levels.data);
     return dz_sieve_add(&c->sieve[i], c->levels.data, (size_t)piece->count, err);
 }
 

@@ -129,30 +129,30 @@ static chunk next_chunk(const dz_tile *t, const dz_kernel_table *k, uint64_t at,
                    .len = len};
 }
 
-void dz_tile_range(const dz_tile *t, dz_range *range) {
+/* A piece's base is in float. */
+static const float *wide_base(const dz_tile *piece) { return (const float *)(const void *)piece->base; }
+
+void dz_piece_range(const dz_tile *piece, dz_range *range) {
+    dz_kernels()->range(range, piece->task, piece->task_dtype, wide_base(piece), (size_t)piece->count);
+}
+
+void dz_piece_levels(const dz_tile *piece, const dz_grid_levels *grid, uint8_t *levels) {
     const dz_kernel_table *k = dz_kernels();
-    chunk_room room;
-    for (uint64_t at = 0; at < t->count; at += WIDE) {
-        chunk c = next_chunk(t, k, at, &room);
-        k->range(range, c.task, c.base, c.len);
+    size_t count = (size_t)piece->count;
+    if (grid->sign) {
+        chunk_room room;
+        for (uint64_t at = 0; at < count; at += WIDE) {
+            chunk c = next_chunk(piece, k, at, &room);
+            for (size_t i = 0; i < c.len; i++) levels[at + i] = c.task[i] - c.base[i] >= 0;
+        }
+    } else if (grid->step > 0) {
+        k->levels(levels, piece->task, piece->task_dtype, wide_base(piece), grid->lo, grid->step, (1U << grid->bits) - 1, count);
+    } else {
+        memset(levels, 0, count);
     }
 }
 
-void dz_tile_levels(const dz_tile *t, const dz_grid_levels *grid, uint8_t *levels) {
-    const dz_kernel_table *k = dz_kernels();
-    chunk_room room;
-    if (!grid->sign && !(grid->step > 0)) {
-        memset(levels, 0, (size_t)t->count);
-        return;
-    }
-    for (uint64_t at = 0; at < t->count; at += WIDE) {
-        chunk c = next_chunk(t, k, at, &room);
-        if (!grid->sign) k->levels(levels + at, c.task, c.base, grid->lo, grid->step, (1U << grid->bits) - 1, c.len);
-        for (size_t i = 0; grid->sign && i < c.len; i++) levels[at + i] = c.task[i] - c.base[i] >= 0;
-    }
-}
-
-void dz_tile_moments(const dz_tile *t, double lanes[2 * DZ_LANES]) {
+void dz_piece_moments(const dz_tile *t, double lanes[2 * DZ_LANES]) {
     const dz_kernel_table *k = dz_kernels();
     chunk_room room;
     for (uint64_t at = 0; at < t->count; at += WIDE) {

@@ -31,19 +31,19 @@ void dz_tile_reader_free(dz_tile_reader *reader);
 dz_rc dz_tile_read(dz_tile_reader *reader, size_t unit, dz_tile *tile, dz_error *err);
 
 /* Lossy units of one base tile, walked together in pieces that stay in the second-level cache from reading to counting: a piece of the base
- * is read, and widened to float, once for all of them. `visit` gets the number of the unit and its piece, a tile of these elements. `base`,
- * if not NULL, becomes the digest of the whole base tile. */
+ * is read, and widened to float, once for all of them. `visit` gets the number of the unit and its piece, a tile of these elements with the
+ * base in F32. `base`, if not NULL, becomes the digest of the whole base tile. */
 typedef dz_rc (*dz_piece_visit)(void *arg, size_t i, const dz_tile *piece, dz_error *err);
 dz_rc dz_tiles_walk(dz_tile_reader *reader, const size_t *units, size_t n, dz_digest *base, dz_piece_visit visit, void *arg, dz_error *err);
 
-/* What follows works on tiles and on pieces. Extends the range by the delta, in ordered integers. */
-void dz_tile_range(const dz_tile *tile, dz_range *range);
+/* Of pieces. Extends the range by the delta, in ordered integers. */
+void dz_piece_range(const dz_tile *piece, dz_range *range);
 
-/* Levels of the tile's delta on a grid; all 0 where a uniform grid has no step. */
-void dz_tile_levels(const dz_tile *tile, const dz_grid_levels *grid, uint8_t *levels);
+/* Levels of the delta on a grid; all 0 where a uniform grid has no step. */
+void dz_piece_levels(const dz_tile *piece, const dz_grid_levels *grid, uint8_t *levels);
 
 /* Adds |d| and d^2 to the lanes of the moments kernel; a piece before the last has a multiple of DZ_LANES elements. */
-void dz_tile_moments(const dz_tile *tile, double lanes[2 * DZ_LANES]);
+void dz_piece_moments(const dz_tile *piece, double lanes[2 * DZ_LANES]);
 
 /* The tile's delta, in float. */
 void dz_tile_delta(const dz_tile *tile, float *delta);

@@ -125,12 +125,12 @@ static void test_variants_range_levels_and_counts_alike(void **state) {
     }
     for (const dz_kernel_table *const *k = dz_kernels_all(); *k; k++) {
         dz_range r = DZ_RANGE_EMPTY;
-        (*k)->range(&r, task, base, N);
+        (*k)->range(&r, task, DZ_F32, base, N);
         assert_true(dz_from_ordered(r.lo) == lo && dz_from_ordered(r.hi) == hi && dz_range_finite(r));
         for (unsigned b = 1; b <= 8; b++) {
             dz_grid_levels grid = dz_grid_levels_over(lo, hi, b);
             uint64_t want[256] = {0}, got[256] = {0};
-            (*k)->levels(levels, task, base, grid.lo, grid.step, (1U << b) - 1, N);
+            (*k)->levels(levels, task, DZ_F32, base, grid.lo, grid.step, (1U << b) - 1, N);
             for (size_t i = 0; i < N; i++) {
                 assert_int_equal(levels[i], (int)rintf((task[i] - base[i] - lo) / grid.step));
                 want[levels[i]]++;
@@ -143,7 +143,7 @@ static void test_variants_range_levels_and_counts_alike(void **state) {
         for (int i = 0; i < 4; i++) {
             task[77] = bad[i];
             r = DZ_RANGE_EMPTY;
-            (*k)->range(&r, task, base, N);
+            (*k)->range(&r, task, DZ_F32, base, N);
             assert_false(dz_range_finite(r));
         }
         task[77] = saved;
@@ -151,6 +151,38 @@ static void test_variants_range_levels_and_counts_alike(void **state) {
     free(task);
     free(base);
     free(levels);
+}
+
+/* Of every float type as of the floats that it widens to. */
+static void test_variants_range_and_levels_widen_by_themselves(void **state) {
+    (void)state;
+    static const dz_dtype types[] = {DZ_F64, DZ_F16, DZ_BF16, DZ_F8_E4M3, DZ_F8_E5M2};
+    float *x = malloc(N * sizeof *x), *base = calloc(N, sizeof *base);
+    uint8_t *raw = malloc(N * 8), *got = malloc(N), *want = malloc(N);
+    for (size_t i = 0; i < N; i++) {
+        x[i] = (float)((double)(int64_t)draw(5, i) / 9.3e18);
+        base[i] = (float)((double)(int64_t)draw(6, i) / 9.3e19);
+    }
+    for (size_t t = 0; t < sizeof types / sizeof *types; t++) {
+        dz_narrow(raw, x, types[t], N);
+        float *wide = malloc(N * sizeof *wide);
+        dz_widen(wide, raw, types[t], N);
+        for (const dz_kernel_table *const *k = dz_kernels_all(); *k; k++) {
+            dz_range r = DZ_RANGE_EMPTY, of_floats = DZ_RANGE_EMPTY;
+            (*k)->range(&r, raw, types[t], base, N);
+            (*k)->range(&of_floats, wide, DZ_F32, base, N);
+            assert_true(r.lo == of_floats.lo && r.hi == of_floats.hi);
+            (*k)->levels(got, raw, types[t], base, -1.2f, 0.15f, 15, N);
+            (*k)->levels(want, wide, DZ_F32, base, -1.2f, 0.15f, 15, N);
+            assert_memory_equal(got, want, N);
+        }
+        free(wide);
+    }
+    free(x);
+    free(base);
+    free(raw);
+    free(got);
+    free(want);
 }
 
 static void test_variants_find_the_same_candidates(void **state) {
@@ -217,11 +249,15 @@ static void test_a_shifted_key_continues_the_numbers(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_f16_and_bf16_widen_and_narrow_exactly),  cmocka_unit_test(test_variants_widen_and_narrow_alike),
-        cmocka_unit_test(test_f8_narrows_to_the_nearest_even),         cmocka_unit_test(test_f64_rounds_to_float_and_comes_back),
-        cmocka_unit_test(test_variants_range_levels_and_counts_alike), cmocka_unit_test(test_variants_find_the_same_candidates),
-        cmocka_unit_test(test_variants_pick_the_same_levels),          cmocka_unit_test(test_variants_find_the_same_largest),
-        cmocka_unit_test(test_a_shifted_key_continues_the_numbers)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_f16_and_bf16_widen_and_narrow_exactly),
+                                       cmocka_unit_test(test_variants_widen_and_narrow_alike),
+                                       cmocka_unit_test(test_f8_narrows_to_the_nearest_even),
+                                       cmocka_unit_test(test_f64_rounds_to_float_and_comes_back),
+                                       cmocka_unit_test(test_variants_range_and_levels_widen_by_themselves),
+                                       cmocka_unit_test(test_variants_range_levels_and_counts_alike),
+                                       cmocka_unit_test(test_variants_find_the_same_candidates),
+                                       cmocka_unit_test(test_variants_pick_the_same_levels),
+                                       cmocka_unit_test(test_variants_find_the_same_largest),
+                                       cmocka_unit_test(test_a_shifted_key_continues_the_numbers)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
