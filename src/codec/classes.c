@@ -155,6 +155,21 @@ VARIANTS static void find_contexts(uint16_t *restrict context, const void *base,
     }
 }
 
+/* How many elements have each context. Neighbours often have the same: four tables, so that one count does not wait for the other. */
+static void count_contexts(uint32_t *counts, const void *base, const layout *form, size_t count) {
+    uint32_t part[4][DZ_CONTEXTS_MAX] = {{0}};
+    uint16_t context[BLOCK];
+    for (size_t at = 0; at < count; at += BLOCK) {
+        size_t n = count - at < BLOCK ? count - at : BLOCK, i = 0;
+        find_contexts(context, base, form, at, n);
+        for (; i + 4 <= n; i += 4) {
+            for (size_t j = 0; j < 4; j++) part[j][context[i + j]]++;
+        }
+        for (; i < n; i++) part[0][context[i]]++;
+    }
+    for (unsigned k = 0; k < form->ncontexts; k++) counts[k] = part[0][k] + part[1][k] + part[2][k] + part[3][k];
+}
+
 /* Elements from the base, symbols and the words that begin with their plain bits. Symbols that no encoder writes mean no step. */
 INLINE void apply_block(void *restrict words, const void *restrict base, const uint8_t *restrict symbol, const uint32_t *restrict plain,
                         const layout *whose, size_t n, unsigned size, unsigned fine) {
@@ -224,13 +239,7 @@ typedef struct census {
     uint32_t (*counts)[256];
 } census;
 
-static void count_contexts(census *c, const void *base, const layout *form, size_t count) {
-    uint16_t context[BLOCK];
-    for (size_t at = 0; at < count; at += BLOCK) {
-        size_t n = count - at < BLOCK ? count - at : BLOCK;
-        find_contexts(context, base, form, at, n);
-        for (size_t i = 0; i < n; i++) c->in_context[context[i]]++;
-    }
+static void find_rows(census *c, const layout *form) {
     for (unsigned k = 0; k < form->ncontexts; k++) {
         if (c->in_context[k] == 0) continue;
         c->row_of[k] = (uint16_t)c->nrows;
@@ -262,7 +271,8 @@ static uint64_t plain_bits(const census *c, const layout *form) {
 
 static dz_rc make_plan(encoder *e, const void *words, const void *base, size_t count, dz_error *err) {
     census c = {0};
-    count_contexts(&c, base, &e->form, count);
+    count_contexts(c.in_context, base, &e->form, count);
+    find_rows(&c, &e->form);
     c.counts = dz_alloc(c.nrows, sizeof *c.counts, err);
     if (!c.counts) return err->rc;
     count_symbols(&c, words, base, &e->form, count);
@@ -412,15 +422,11 @@ static dz_rc get_classes(decoder *d, dz_dtype dtype, dz_view *view, dz_error *er
 
 /* The number of symbols in each class follows from the base. */
 static void count_classes(decoder *d, const void *base, size_t count) {
-    size_t in_class[2][DZ_CLASSES_MAX] = {{0}};
-    uint16_t context[BLOCK];
-    for (size_t at = 0; at < count; at += BLOCK) {
-        size_t n = count - at < BLOCK ? count - at : BLOCK;
-        find_contexts(context, base, &d->form, at, n);
-        for (size_t i = 0; i < n; i++) in_class[i & 1][d->plan.class_of[context[i]]]++;
-    }
-    d->start[0] = 0;
-    for (unsigned k = 0; k < d->plan.nclasses; k++) d->start[k + 1] = d->start[k] + in_class[0][k] + in_class[1][k];
+    uint32_t in_context[DZ_CONTEXTS_MAX];
+    count_contexts(in_context, base, &d->form, count);
+    memset(d->start, 0, sizeof d->start);
+    for (unsigned context = 0; context < d->form.ncontexts; context++) d->start[d->plan.class_of[context] + 1] += in_context[context];
+    for (unsigned k = 0; k < d->plan.nclasses; k++) d->start[k + 1] += d->start[k];
 }
 
 static dz_rc get_streams(decoder *d, size_t count, dz_view *view, dz_error *err) {
