@@ -4,7 +4,7 @@
 #include <string.h>
 
 #define PIECE ((uint64_t)128 << 10) /* elements read at a time */
-#define WIDE 1024                  /* elements widened at a time: two float buffers of this leave room in the first-level cache */
+#define WIDE 1024                   /* elements widened at a time: two float buffers of this leave room in the first-level cache */
 
 void dz_tile_reader_init(dz_tile_reader *r, dz_checkpoint *base, dz_checkpoint **tasks, const dz_plan *plan) {
     *r = (dz_tile_reader){.base = base, .tasks = tasks, .plan = plan, .have_base = -1};
