@@ -58,6 +58,13 @@ INLINE float element(const void *row, size_t i, dz_dtype dtype) {
     return dtype == DZ_BF16 ? dz_bf16_to_float(((const uint16_t *)row)[i]) : ((const float *)row)[i];
 }
 
+/* Elements at .. at + len - 1 of a row in float: where they stand, or widened into `room`. */
+static const float *floats(float *room, const void *row, dz_dtype dtype, size_t at, size_t len) {
+    if (dtype == DZ_F32) return (const float *)row + at;
+    widen(room, (const uint8_t *)row + at * dz_dtype_size(dtype), dtype, len);
+    return room;
+}
+
 INLINE void range_of(dz_range *out, const void *restrict task, dz_dtype dtype, const float *restrict base, size_t count) {
     int32_t lo = out->lo, hi = out->hi;
     for (size_t i = 0; i < count; i++) {
@@ -70,19 +77,11 @@ INLINE void range_of(dz_range *out, const void *restrict task, dz_dtype dtype, c
 }
 
 static void range(dz_range *out, const void *restrict task, dz_dtype dtype, const float *restrict base, size_t count) {
-    float wide[WIDE];
-    if (dtype == DZ_BF16) {
-        range_of(out, task, DZ_BF16, base, count);
-        return;
-    }
-    if (dtype == DZ_F32) {
-        range_of(out, task, DZ_F32, base, count);
-        return;
-    }
-    for (size_t at = 0; at < count; at += WIDE) {
+    float room[WIDE];
+    if (dtype == DZ_BF16) range_of(out, task, DZ_BF16, base, count);
+    for (size_t at = 0; dtype != DZ_BF16 && at < count; at += WIDE) {
         size_t len = count - at < WIDE ? count - at : WIDE;
-        widen(wide, (const uint8_t *)task + at * dz_dtype_size(dtype), dtype, len);
-        range_of(out, wide, DZ_F32, base + at, len);
+        range_of(out, floats(room, task, dtype, at, len), DZ_F32, base + at, len);
     }
 }
 
@@ -99,19 +98,11 @@ INLINE void levels_of(uint8_t *restrict dst, const void *restrict task, dz_dtype
 
 static void levels(uint8_t *restrict dst, const void *restrict task, dz_dtype dtype, const float *restrict base, float lo, float step,
                    unsigned top, size_t count) {
-    float wide[WIDE];
-    if (dtype == DZ_BF16) {
-        levels_of(dst, task, DZ_BF16, base, lo, step, top, count);
-        return;
-    }
-    if (dtype == DZ_F32) {
-        levels_of(dst, task, DZ_F32, base, lo, step, top, count);
-        return;
-    }
-    for (size_t at = 0; at < count; at += WIDE) {
+    float room[WIDE];
+    if (dtype == DZ_BF16) levels_of(dst, task, DZ_BF16, base, lo, step, top, count);
+    for (size_t at = 0; dtype != DZ_BF16 && at < count; at += WIDE) {
         size_t len = count - at < WIDE ? count - at : WIDE;
-        widen(wide, (const uint8_t *)task + at * dz_dtype_size(dtype), dtype, len);
-        levels_of(dst + at, wide, DZ_F32, base + at, lo, step, top, len);
+        levels_of(dst + at, floats(room, task, dtype, at, len), DZ_F32, base + at, lo, step, top, len);
     }
 }
 

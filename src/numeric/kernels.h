@@ -12,6 +12,9 @@
 /* Elements worked on at a time: two float buffers of this stay in the first-level cache. */
 #define DZ_CHUNK 4096
 
+/* Elements read at a time where all that is done with them is done at once: both sides, in float, stay in the second-level cache. */
+#define DZ_PIECE 131072
+
 typedef struct dz_range { /* delta's smallest and largest as ordered integers: see dz_ordered */
     int32_t lo, hi;
 } dz_range;

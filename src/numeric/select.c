@@ -53,9 +53,7 @@ static void find_doubtful(const dz_sieve *in, const uint64_t *quota, uint32_t la
     }
 }
 
-/* The sieve's candidates up to `last`; counts[level][u >> shift] how many there are. Those of doubtful levels beyond it go to the rare
- * ones.
- */
+/* The sieve's candidates up to `last`; counts[level][u >> shift] how many there are. Those of doubtful levels beyond it are rare. */
 static dz_rc find_candidates(const dz_sieve *in, const uint8_t *doubtful, dz_selection *s, uint32_t (*counts)[ROW], unsigned shift,
                              dz_error *err) {
     const dz_kernel_table *k = dz_kernels();
@@ -178,10 +176,12 @@ static void limits_among_rare(const dz_sieve *in, const uint64_t *quota, dz_sele
     }
     s->nrare = kept;
     if (kept) qsort(s->rare, kept, sizeof *s->rare, rare_by_index);
+    s->want_last = in->last;
     for (unsigned g = 0; g < 1U << in->bits; g++) {
-        if (want[g] && in->members[g] > s->want_few) s->want_few = (uint32_t)in->members[g];
+        if (want[g] == 0) continue;
+        s->enough = 0;
+        if (in->members[g] > s->want_few) s->want_few = (uint32_t)in->members[g];
     }
-    if (s->want_few) s->want_last = in->last;
 }
 
 dz_rc dz_select(const dz_sieve *in, const uint64_t *quota, dz_selection *s, dz_error *err) {
@@ -191,6 +191,7 @@ dz_rc dz_select(const dz_sieve *in, const uint64_t *quota, dz_selection *s, dz_e
     int any = 0;
     s->kept = 0;
     s->nrare = 0;
+    s->enough = 1;
     s->want_last = s->want_few = 0;
     for (unsigned g = 0; g < nlevels; g++) {
         if (quota[g] > in->members[g])
@@ -200,6 +201,7 @@ dz_rc dz_select(const dz_sieve *in, const uint64_t *quota, dz_selection *s, dz_e
     }
     s->last = reach(in, quota, s->kept);
     if (s->last > in->last) {
+        s->enough = 0;
         s->want_last = s->last;
         s->want_few = in->few;
         return DZ_OK;

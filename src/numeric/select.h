@@ -17,8 +17,8 @@ typedef struct dz_selection {
     dz_rare *rare; /* kept elements with u > last, in index order */
     size_t nrare, rare_cap;
     dz_buf scratch;
-    /* What a sieve needs for this selection; both are 0 if the one that was given is enough. */
-    uint32_t want_last, want_few;
+    int enough;                   /* the sieve was */
+    uint32_t want_last, want_few; /* if not: what one needs to be it */
 } dz_selection;
 
 /* The largest u that has a chance of `density` (0 < density <= 1) to be met: round(density * 2^32) - 1, at least 0. */
@@ -28,7 +28,7 @@ uint32_t dz_chance_limit(double density);
  * never stored may be left out by the caller. */
 void dz_count_below(const dz_sieve *sieve, uint32_t last, uint64_t *quota);
 
-/* Selects quota[g] of level g's members, at most all. A sieve that is not enough gives no selection and says so in want_last, want_few. */
+/* Selects quota[g] of level g's members, at most all. Where the sieve is not `enough` there is no selection. */
 dz_rc dz_select(const dz_sieve *sieve, const uint64_t *quota, dz_selection *out, dz_error *err);
 void dz_selection_free(dz_selection *selection);
 

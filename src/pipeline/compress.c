@@ -47,7 +47,7 @@ static void set_budgets(dz_job *job) {
     uint64_t want = 0;
     for (size_t i = 0; i < dz_job_nunits(job); i++) {
         const dz_unit *unit = &job->plan->units[dz_job_unit(job, i)];
-        if (unit->pair != DZ_NO_PAIR) want += dz_tile_count(&job->plan->pairs[unit->pair].tiles, unit->tile);
+        if (dz_unit_is_lossy(job->plan, unit)) want += dz_tile_count(&job->plan->pairs[unit->pair].tiles, unit->tile);
     }
     job->block_budget = left / 4 + ((uint64_t)8 << 20);
     job->cache_size = (size_t)(want < left / 4 * 3 ? want : left / 4 * 3);

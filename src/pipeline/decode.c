@@ -8,7 +8,6 @@
 #include "codec/values.h"
 #include "numeric/rotate.h"
 
-#define PIECE ((size_t)128 << 10) /* elements restored at a time, where the whole tile is not needed */
 #define INLINE static inline __attribute__((always_inline))
 
 dz_rc dz_decoder_open(dz_decoder *d, const dz_archive *archive, dz_checkpoint *base, const uint8_t *needed, dz_error *err) {
@@ -67,33 +66,62 @@ dz_rc dz_decoder_region(dz_decoder *d, const dz_task_entry *task, const dz_index
     return DZ_OK;
 }
 
-/* Reads the base tile, once for several tasks, and compares its digest. */
-static dz_rc need_base(dz_decoder *d, const dz_index_row *row, uint32_t tile, dz_error *err) {
+/* A tile of the base under a row. */
+typedef struct base_tile {
+    uint32_t row, tile; /* base row of the catalog */
+    dz_dtype dtype;
+    size_t size, count; /* bytes of an element; elements */
+    uint64_t first;     /* byte of the tensor */
+} base_tile;
+
+/* Whose bytes will take the place of those at hand. */
+static dz_rc find_base_tile(dz_decoder *d, const dz_index_row *row, uint32_t tile, base_tile *out, dz_error *err) {
     const dz_catalog *c = d->archive->catalog;
-    if (d->have_base == row->base && d->have_tile == tile) return DZ_OK;
     dz_tensor b = dz_tensor_of_row(&c->tensors[c->base[row->base].tensor]);
     dz_pair_tiles grid = dz_pair_tiles_of(b.count, b.count, b.count);
-    size_t size = dz_dtype_size(b.dtype), len = (size_t)dz_tile_count(&grid, tile) * size;
+    size_t size = dz_dtype_size(b.dtype);
     d->have_base = DZ_NO_BASE;
     d->base_bytes.len = 0;
     if (!d->given && (!d->base || d->base_tensor[row->base] < 0))
         return dz_fail(err, DZ_EFAIL, "tensor '%s' cannot be restored without its base", b.name);
+    *out = (base_tile){.row = row->base,
+                       .tile = tile,
+                       .dtype = b.dtype,
+                       .size = size,
+                       .count = (size_t)dz_tile_count(&grid, tile),
+                       .first = dz_tile_first(&grid, tile) * size};
+    return DZ_OK;
+}
+
+static dz_rc read_base(dz_decoder *d, const base_tile *t, size_t from, size_t count, dz_error *err) {
+    uint64_t first = t->first + from * t->size;
+    size_t len = count * t->size;
     if (dz_buf_reserve(&d->base_bytes, len, err) != DZ_OK) return err->rc;
-    if (d->given)
-        memcpy(d->base_bytes.data, d->given + dz_tile_first(&grid, tile) * size, len);
-    else if (dz_checkpoint_read(d->base, (size_t)d->base_tensor[row->base], dz_tile_first(&grid, tile) * size, len, d->base_bytes.data,
-                                err) != DZ_OK)
-        return err->rc;
     d->bytes_read += (double)len;
-    dz_digest digest = dz_digest_of(d->base_bytes.data, len), want = c->base_tiles[c->base[row->base].first_tile + tile];
-    if (digest.hi != want.hi || digest.lo != want.lo) d->base_differs[row->base] = 1;
+    if (!d->given) return dz_checkpoint_read(d->base, (size_t)d->base_tensor[t->row], first, len, d->base_bytes.data, err);
+    memcpy(d->base_bytes.data, d->given + first, len);
+    return DZ_OK;
+}
+
+static void compare_digest(dz_decoder *d, const base_tile *t, dz_digest digest) {
+    const dz_catalog *c = d->archive->catalog;
+    dz_digest want = c->base_tiles[c->base[t->row].first_tile + t->tile];
+    if (digest.hi != want.hi || digest.lo != want.lo) d->base_differs[t->row] = 1;
+}
+
+/* Reads the base tile, once for several tasks, and compares its digest. */
+static dz_rc need_base(dz_decoder *d, const dz_index_row *row, uint32_t tile, dz_error *err) {
+    base_tile t;
+    if (d->have_base == row->base && d->have_tile == tile) return DZ_OK;
+    if (find_base_tile(d, row, tile, &t, err) != DZ_OK || read_base(d, &t, 0, t.count, err) != DZ_OK) return err->rc;
+    compare_digest(d, &t, dz_digest_of(d->base_bytes.data, t.count * t.size));
     d->have_base = row->base;
     d->have_tile = tile;
     return DZ_OK;
 }
 
 /* The base tile in the task's type. */
-static const uint8_t *predictor(dz_decoder *d, dz_dtype from, dz_dtype to, size_t count, dz_error *err) {
+static uint8_t *predictor(dz_decoder *d, dz_dtype from, dz_dtype to, size_t count, dz_error *err) {
     const dz_kernel_table *k = dz_kernels();
     float wide[DZ_CHUNK];
     if (from == to) return d->base_bytes.data;
@@ -324,36 +352,25 @@ static int goes_in_pieces(const dz_decoder *d, const dz_index_row *row, const dz
 /* The tile of the base with the kept elements added, piece by piece. Its whole digest is taken, though the task may have fewer rows. */
 static dz_rc pass_pieces(dz_decoder *d, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, size_t count, dz_dtype to,
                          dz_tile_sink sink, void *arg, dz_error *err) {
-    const dz_catalog *c = d->archive->catalog;
-    dz_tensor b = dz_tensor_of_row(&c->tensors[c->base[row->base].tensor]);
-    dz_pair_tiles grid = dz_pair_tiles_of(b.count, b.count, b.count);
-    size_t size = dz_dtype_size(b.dtype), base_count = (size_t)dz_tile_count(&grid, tile);
-    uint64_t base_first = dz_tile_first(&grid, tile);
+    base_tile t;
     float delta[DZ_MAX_LEVELS];
     size_t k = 0;
     level_deltas(task, row, delta);
-    d->have_base = DZ_NO_BASE;
-    d->base_bytes.len = 0;
-    if (!d->base || d->base_tensor[row->base] < 0) return dz_fail(err, DZ_EFAIL, "tensor '%s' cannot be restored without its base", b.name);
-    dz_digester *digester = dz_buf_reserve(&d->base_bytes, PIECE * size, err) == DZ_OK ? dz_digest_begin(err) : NULL;
+    dz_digester *digester = find_base_tile(d, row, tile, &t, err) == DZ_OK ? dz_digest_begin(err) : NULL;
     if (!digester) return err->rc;
-    for (size_t at = 0; at < base_count && err->rc == DZ_OK; at += PIECE) {
-        size_t len = base_count - at < PIECE ? base_count - at : PIECE, n = at >= count ? 0 : count - at < len ? count - at : len;
-        if (dz_checkpoint_read(d->base, (size_t)d->base_tensor[row->base], (base_first + at) * size, len * size, d->base_bytes.data, err) !=
-            DZ_OK)
-            break;
-        dz_digest_add(digester, d->base_bytes.data, len * size);
-        uint8_t *out = (uint8_t *)(uintptr_t)predictor(d, b.dtype, to, n, err); /* the base's piece itself, or a converted copy: ours */
-        if (n == 0 || !out) continue;
-        stretch piece = {.base = d->base_bytes.data, .out = out, .from = b.dtype, .to = to, .first = at, .end = at + n, .k = k};
+    for (size_t at = 0; at < t.count && err->rc == DZ_OK; at += DZ_PIECE) {
+        size_t len = t.count - at < DZ_PIECE ? t.count - at : DZ_PIECE, n = at >= count ? 0 : count - at < len ? count - at : len;
+        if (read_base(d, &t, at, len, err) != DZ_OK) break;
+        dz_digest_add(digester, d->base_bytes.data, len * t.size);
+        uint8_t *out = n ? predictor(d, t.dtype, to, n, err) : NULL; /* the base's piece itself, or a converted copy */
+        if (!out) continue;
+        stretch piece = {.base = d->base_bytes.data, .out = out, .from = t.dtype, .to = to, .first = at, .end = at + n, .k = k};
         k = add_kept(&d->kept, &piece, delta, task->gamma * row->scale, row->bits > 8);
         sink(arg, out, n * dz_dtype_size(to), err);
     }
-    dz_digest digest = dz_digest_end(digester), want = c->base_tiles[c->base[row->base].first_tile + tile];
-    if (err->rc != DZ_OK) return err->rc;
-    d->bytes_read += (double)(base_count * size);
-    if (digest.hi != want.hi || digest.lo != want.lo) d->base_differs[row->base] = 1;
-    return DZ_OK;
+    dz_digest digest = dz_digest_end(digester);
+    if (err->rc == DZ_OK) compare_digest(d, &t, digest);
+    return err->rc;
 }
 
 dz_rc dz_decode_tile_to(dz_decoder *d, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, dz_tile_sink sink, void *arg,

@@ -116,15 +116,15 @@ static void take_statistics(dz_job *job, size_t unit, const statistics_record *r
 static dz_rc statistics_of_run(dz_job *job, dz_tile_reader *reader, size_t i, size_t n, int32_t *extremes, dz_progress *progress,
                                dz_error *err) {
     statistics_record records[AT_ONCE], *wanted[AT_ONCE];
-    size_t units[AT_ONCE], todo = 0;
+    size_t units[AT_ONCE], unknown = 0;
     for (size_t j = 0; j < n; j++) {
         size_t unit = dz_job_unit(job, i + j);
         records[j] = (statistics_record){.extremes = {INT32_MIN, INT32_MIN}};
         if (dz_journal_find(&job->journal, DZ_RECORD_STATISTICS, unit, 0, &records[j], sizeof records[j])) continue;
-        units[todo] = unit;
-        wanted[todo++] = &records[j];
+        units[unknown] = unit;
+        wanted[unknown++] = &records[j];
     }
-    if (todo && measure_units(job, reader, units, todo, wanted, err) != DZ_OK) return err->rc;
+    if (unknown && measure_units(job, reader, units, unknown, wanted, err) != DZ_OK) return err->rc;
     for (size_t j = 0; j < n; j++) take_statistics(job, dz_job_unit(job, i + j), &records[j], extremes, progress);
     return DZ_OK;
 }
@@ -270,7 +270,7 @@ static size_t sieved_together(const dz_job *job, size_t i, size_t n) {
 
 /* Of the n lossy units from number i on, but for those that an earlier run has counted. */
 static dz_rc histogram_of_run(dz_job *job, dz_tile_reader *reader, size_t i, size_t n, coder *c, dz_progress *progress, dz_error *err) {
-    size_t units[AT_ONCE], todo = 0;
+    size_t units[AT_ONCE], unknown = 0;
     uint32_t last[AT_ONCE];
     for (size_t j = 0; j < n; j++) {
         size_t unit = dz_job_unit(job, i + j);
@@ -278,11 +278,11 @@ static dz_rc histogram_of_run(dz_job *job, dz_tile_reader *reader, size_t i, siz
         const dz_pair *pair = &job->plan->pairs[u->pair];
         dz_progress_add(progress, unit_bytes(job, u));
         if (!dz_job_has_levels(job) || known_histogram(job, unit, &job->lossy[pair->lossy])) continue;
-        last[todo] = dz_sieve_last(dz_job_most_density(job, pair), (size_t)dz_tile_count(&pair->tiles, u->tile));
-        units[todo++] = unit;
+        last[unknown] = dz_sieve_last(dz_job_most_density(job, pair), (size_t)dz_tile_count(&pair->tiles, u->tile));
+        units[unknown++] = unit;
     }
-    if (todo && sieve_units(job, reader, units, todo, last, DZ_RARE, c, err) != DZ_OK) return err->rc;
-    for (size_t j = 0; j < todo && err->rc == DZ_OK; j++) {
+    if (unknown && sieve_units(job, reader, units, unknown, last, DZ_RARE, c, err) != DZ_OK) return err->rc;
+    for (size_t j = 0; j < unknown && err->rc == DZ_OK; j++) {
         const dz_sieve *sieve = &c->sieve[j];
         uint64_t *histogram = job->lossy[job->plan->pairs[job->plan->units[units[j]].pair].lossy].histogram;
         for (size_t g = 0; g < job->levels; g++) histogram[g] += sieve->members[g];
@@ -393,7 +393,7 @@ static dz_rc code_levels(dz_job *job, dz_tile_reader *reader, size_t unit, const
         if (!sieve) sieve = &c->sieve[0];
         if (tile_quotas(job, l, sieve, quota, &last)) {
             if (dz_select(sieve, quota, &c->selection, err) != DZ_OK) return err->rc;
-            if (!c->selection.want_few) break;
+            if (c->selection.enough) break;
             last = c->selection.want_last;
             few = c->selection.want_few;
         }

@@ -3,8 +3,7 @@
 #include <math.h>
 #include <string.h>
 
-#define PIECE ((uint64_t)128 << 10) /* elements read at a time */
-#define WIDE 1024                   /* elements widened at a time: two float buffers of this leave room in the first-level cache */
+#define WIDE 1024 /* elements widened at a time: two float buffers of this leave room in the first-level cache */
 
 void dz_tile_reader_init(dz_tile_reader *r, dz_checkpoint *base, dz_checkpoint **tasks, const dz_plan *plan) {
     *r = (dz_tile_reader){.base = base, .tasks = tasks, .plan = plan, .have_base = -1};
@@ -77,7 +76,7 @@ static dz_rc visit_piece(dz_tile_reader *r, size_t unit, size_t i, uint64_t at, 
     dz_tile piece = tile_of(r, unit);
     if (at >= piece.count) return DZ_OK; /* the task has fewer rows than the base */
     piece.first += at;
-    piece.count = piece.count - at < PIECE ? piece.count - at : PIECE;
+    piece.count = piece.count - at < DZ_PIECE ? piece.count - at : DZ_PIECE;
     piece.base = r->wide.data;
     piece.base_dtype = DZ_F32;
     if (read_into(r, r->tasks[piece.pair->task], piece.pair->tensor, piece.first, piece.count, &r->task_bytes, err) != DZ_OK)
@@ -95,8 +94,8 @@ dz_rc dz_tiles_walk(dz_tile_reader *r, const size_t *units, size_t n, dz_digest 
         uint64_t mine = tile_of(r, units[i]).count;
         count = mine > count ? mine : count;
     }
-    for (uint64_t at = 0; at < count && err->rc == DZ_OK; at += PIECE) {
-        uint64_t len = tile.base_count - at < PIECE ? tile.base_count - at : PIECE;
+    for (uint64_t at = 0; at < count && err->rc == DZ_OK; at += DZ_PIECE) {
+        uint64_t len = tile.base_count - at < DZ_PIECE ? tile.base_count - at : DZ_PIECE;
         if (read_into(r, r->base, (size_t)tile.unit->base, tile.base_first + at, len, &r->base_bytes, err) != DZ_OK) break;
         if (digester) dz_digest_add(digester, r->base_bytes.data, r->base_bytes.len);
         if (widen_base(r, tile.base_dtype, (size_t)len, err) != DZ_OK) break;
