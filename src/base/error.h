@@ -32,6 +32,9 @@ dz_rc dz_fail(dz_error *err, dz_rc rc, const char *fmt, ...) __attribute__((form
 /* Adds one line to the error's text: for faults that are reported all at once. Returns `rc`. */
 dz_rc dz_fail_more(dz_error *err, dz_rc rc, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
+/* Text with names from files, for a terminal: '?' in the place of what begins another line or moves the cursor. Returns `text`. */
+char *dz_one_line(char *text);
+
 /* Process exit code of a result (DESIGN: 0 done, 1 failed, 2 usage, 3 damage, 75 may be resumed). */
 int dz_exit_code(dz_rc rc);
 

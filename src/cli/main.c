@@ -1,6 +1,7 @@
 #include <malloc.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "base/log.h"
 #include "cli/help.h"
@@ -18,6 +19,14 @@ static void print_error(const dz_error *err) {
     }
 }
 
+/* A zoo has more shards than the usual limit of 1024 open files allows. */
+static void raise_file_limit(void) {
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == limit.rlim_max) return;
+    limit.rlim_cur = limit.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &limit);
+}
+
 int main(int argc, char **argv) {
     dz_world world;
     dz_error err = {0};
@@ -27,6 +36,7 @@ int main(int argc, char **argv) {
     mallopt(M_MMAP_THRESHOLD, 32 << 20); /* large buffers are reused, not given back and faulted in again */
     mallopt(M_TRIM_THRESHOLD, 1 << 30);
 #endif
+    raise_file_limit();
     dz_world_begin(&world, &argc, &argv);
     const char *name = argc > 1 ? argv[1] : "";
     for (int i = 0; COMMANDS[i]; i++) {

@@ -213,54 +213,36 @@ static void close_job(dz_job *job) {
     dz_zoo_close(&job->zoo);
 }
 
-static void add_note(dz_buf *notes, dz_error *err, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
-static void add_note(dz_buf *notes, dz_error *err, const char *fmt, ...) {
-    char line[512];
-    va_list args;
-    va_start(args, fmt);
-    int n = vsnprintf(line, sizeof line, fmt, args);
-    va_end(args);
-    if (n > 0) dz_buf_put(notes, line, strlen(line), err);
-}
-
 /* What the user should know beyond the table: what was not taken as the recipe's main case. */
 static void collect_notes(const dz_job *job, dz_buf *notes, dz_error *err) {
     const dz_plan *plan = job->plan;
     dz_buf_put(notes, plan->notes.data, plan->notes.len, err);
     for (size_t t = 0; t < plan->ntasks; t++) {
-        const dz_checkpoint *ck = job->zoo.tasks[t];
         size_t dropped = 0, differs = 0;
         for (size_t i = plan->first_pair[t]; i < plan->first_pair[t + 1]; i++) {
             const dz_pair *pair = &plan->pairs[i];
             dropped += pair->policy == DZ_POLICY_DROP;
             differs += pair->policy == DZ_POLICY_LOSSLESS || pair->policy == DZ_POLICY_ULTRADELTA;
             if (pair->policy == DZ_POLICY_LOSSLESS && pair->lossy >= 0)
-                add_note(notes, err, "task '%s': tensor '%s' holds NaN or infinity: kept exactly\n", job->zoo.names[t],
-                         dz_pair_tensor(plan, pair)->name);
+                dz_buf_note(notes, err, "task '%s': tensor '%s' holds NaN or infinity: kept exactly", job->zoo.names[t],
+                            dz_pair_tensor(plan, pair)->name);
             for (uint32_t tile = 0; pair->policy == DZ_POLICY_LOSSLESS && tile < pair->tiles.ntiles; tile++) {
                 if (job->block_len[plan->unit_of[pair->first_tile + tile]] != 5) break;
                 if (tile + 1 == pair->tiles.ntiles && pair->base >= 0) differs--;
             }
         }
         if (dropped)
-            add_note(notes, err, "task '%s': %zu tensors are dropped by the recipe: the base's values take their place\n",
-                     job->zoo.names[t], dropped);
-        if (differs == 0) add_note(notes, err, "task '%s' equals the base\n", job->zoo.names[t]);
-        for (size_t i = 0; i < ck->nothers; i++) add_note(notes, err, "task '%s': %s is not kept\n", job->zoo.names[t], ck->others[i].file);
-        for (size_t at = 0; at < ck->notes.len;) {
-            const char *line = (const char *)ck->notes.data + at, *end = memchr(line, '\n', ck->notes.len - at);
-            int len = (int)(end ? (size_t)(end - line) : ck->notes.len - at);
-            add_note(notes, err, "task '%s': %.*s\n", job->zoo.names[t], len, line);
-            at += (size_t)len + 1;
-        }
+            dz_buf_note(notes, err, "task '%s': %zu tensors are dropped by the recipe: the base's values take their place",
+                        job->zoo.names[t], dropped);
+        if (differs == 0) dz_buf_note(notes, err, "task '%s' equals the base", job->zoo.names[t]);
     }
-    if (job->opt->append && !job->carry.old) add_note(notes, err, "there was no archive to append to: it is a new one\n");
+    if (job->opt->append && !job->carry.old) dz_buf_note(notes, err, "there was no archive to append to: it is a new one");
     if (job->foreign)
-        add_note(notes, err, "%s.journal was of another job (models, recipe or program differ): it was not used\n", job->opt->archive);
-    if (job->journal.adopted) add_note(notes, err, "went on where an earlier run of this job was interrupted\n");
-    if (job->skipped) add_note(notes, err, "%zu tasks are in the archive already\n", job->skipped);
+        dz_buf_note(notes, err, "%s.journal was of another job (models, recipe or program differ): it was not used", job->opt->archive);
+    if (job->journal.adopted) dz_buf_note(notes, err, "went on where an earlier run of this job was interrupted");
+    if (job->skipped) dz_buf_note(notes, err, "%zu tasks are in the archive already", job->skipped);
     if ((size_t)job->world->size > plan->nunits)
-        add_note(notes, err, "%d ranks for %zu tiles: some have nothing to do\n", job->world->size, plan->nunits);
+        dz_buf_note(notes, err, "%d ranks for %zu tiles: some have nothing to do", job->world->size, plan->nunits);
 }
 
 static double imbalance(const dz_plan *plan) {
