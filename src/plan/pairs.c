@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/file.h"
 #include "model/directory.h"
 #include "model/scales.h"
 
@@ -253,6 +254,39 @@ static dz_rc check_lossy(const matching *m, dz_error *err) {
     return DZ_OK;
 }
 
+/* "model.layers.7.mlp.up_proj.weight": a matrix of one of many layers. */
+static int is_of_layer(const dz_tensor *t) {
+    if (t->ndim < 2 || !dz_dtype_is_float(t->dtype)) return 0;
+    for (const char *at = strchr(t->name, '.'); at; at = strchr(at + 1, '.')) {
+        size_t digits = strspn(at + 1, "0123456789");
+        if (digits && at[1 + digits] == '.') return 1;
+    }
+    return 0;
+}
+
+#define WORTH_A_NOTE 0.25 /* share of the layers' matrices that a recipe leaves exact */
+
+/* A recipe made for other names of layers makes little lossy: the user should know. */
+static void note_left_exact(dz_plan *p, const dz_recipe *recipe, dz_error *err) {
+    char text[SUBJECT_TEXT], exact[32], all[32];
+    gathered left = {0};
+    double left_bytes = 0, bytes = 0;
+    for (size_t i = 0; i < p->npairs; i++) {
+        const dz_pair *pair = &p->pairs[i];
+        const dz_tensor *t = dz_pair_tensor(p, pair);
+        if (pair->policy == DZ_POLICY_DROP || pair->policy == DZ_POLICY_TIED || pair->base < 0 || !is_of_layer(t)) continue;
+        bytes += (double)t->nbytes;
+        if (pair->policy != DZ_POLICY_LOSSLESS) continue;
+        const dz_rule *rule = dz_recipe_rule(recipe, t->name);
+        if (rule && rule->policy != DZ_POLICY_LOSSLESS) continue; /* exact for another reason, which is told */
+        gather(&left, t->name, NULL);
+        left_bytes += (double)t->nbytes;
+    }
+    if (p->nlossy && left_bytes > WORTH_A_NOTE * bytes)
+        dz_buf_note(&p->notes, err, "recipe '%s' leaves %s exact, %s of the %s in matrices of layers: rules for them would save more",
+                    recipe->name, subject(&left, text), dz_format_size(left_bytes, exact), dz_format_size(bytes, all));
+}
+
 static dz_rc pair_task(matching *m, size_t task, uint64_t *tiles, dz_error *err) {
     dz_pair *pairs = &m->plan->pairs[m->plan->first_pair[task]];
     int problems = err->problems;
@@ -289,6 +323,7 @@ dz_rc dz_plan_pairs(dz_plan *p, const char *const *names, const dz_recipe *recip
         memset(met, 0, p->base->ntensors);
         pair_task(&m, k, &tiles, err);
     }
+    if (err->rc == DZ_OK) note_left_exact(p, recipe, err);
     if (tiles > UINT32_MAX / 2) dz_fail(err, DZ_EFAIL, "%llu tiles are too many for one archive", (unsigned long long)tiles);
 out:
     dz_matcher_free(&matcher);
