@@ -1,6 +1,7 @@
 """scan: which models of a folder share a base."""
 import json
 import os
+import shutil
 
 from common import (EMBED, Q, check, equal, good, read, refused, small_model, st_bytes, to_dtype, to_float, with_scratch, write)
 
@@ -121,3 +122,17 @@ def test_scan_of_what_is_no_zoo_is_refused(folder):
     refused(folder, ["scan", "lone"], 2, "-o")
     refused(folder, ["scan", "lone", "-o", "nowhere/z.yaml"], 2, "nowhere/z.yaml")
 
+
+def found(folder, *more, ranks=1):
+    """The base and {name: path} that a scan of folder/zoo finds, and its notes."""
+    r = good(["scan", "zoo", "-o", "out.yaml", "--force", *more], ranks, cwd=folder)
+    return *manifest(f"{folder}/out.yaml"), r.lines("note")
+
+
+@with_scratch
+def test_odd_names_survive_the_manifest(folder):
+    for name in ("del\x7f", "c1\x85", "none\ufffe", "two\nlines", "quote\"'", "h\u00f6\U0001f600"):
+        family(f"{folder}/zoo", ["base", name], 1)
+        found(folder)
+        good(["plan", "out.yaml"], cwd=folder)
+        shutil.rmtree(f"{folder}/zoo")
