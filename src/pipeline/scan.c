@@ -290,21 +290,50 @@ static dz_rc find_forced(const dz_scan_options *opt, const dz_scan_result *r, ui
     return err->rc;
 }
 
+/* Marks quantised copies of others: they are compared with none. */
+static void find_quantised(const dz_scan_result *r, const dz_sketch *sketches, uint8_t *quantised) {
+    for (size_t i = 0; i < r->nmodels; i++) {
+        for (size_t k = 0; k < r->nmodels && !quantised[i]; k++)
+            quantised[i] = k != i && dz_sketch_is_quantised(&sketches[i], &sketches[k]);
+    }
+}
+
+static void measure(const dz_scan_result *r, const dz_sketch *sketches, const uint8_t *quantised, double *distance) {
+    size_t n = r->nmodels;
+    for (size_t i = 0; i < n; i++) {
+        for (size_t k = 0; k < i; k++) {
+            int apart = r->models[i].bad || r->models[k].bad || quantised[i] || quantised[k];
+            distance[i * n + k] = distance[k * n + i] = apart ? (double)INFINITY : dz_sketch_distance(&sketches[i], &sketches[k]);
+        }
+    }
+}
+
+static void note_groups(dz_scan_result *r, const uint8_t *quantised, const uint8_t *forced, dz_error *err) {
+    for (size_t i = 0; i < r->nmodels; i++) {
+        const dz_scan_model *m = &r->models[i];
+        if (m->base == i && m->ntasks == 0 && !m->bad && quantised[i])
+            note(r, err, "%s: most of its layers are integers or scaled F8 where others have floats: neither a base nor a task", m->name);
+        if (m->base == i && m->ntasks == 0 && !m->bad && !quantised[i]) note(r, err, "%s: shares its base with no other model", m->name);
+        if (m->base == i && m->ntasks == 1 && !forced[i])
+            note(r, err, "%s: of two models each could be the base: this is called so, smaller or first; --base NAME decides", m->name);
+        if (m->base != i && m->distance > DZ_NEAR) note(r, err, "%s: is far from its base (%.2g)", m->name, m->distance);
+    }
+}
+
 /* Rank 0: the distances of all pairs, and what they say. */
 static dz_rc group(const dz_scan_options *opt, dz_scan_result *r, const dz_sketch *sketches, dz_error *err) {
     size_t n = r->nmodels;
     double *distance = dz_alloc(n * n, sizeof *distance, err);
-    uint8_t *forced = dz_alloc(n, 1, err);
+    uint8_t *forced = dz_alloc(n, 1, err), *quantised = dz_alloc(n, 1, err);
     uint32_t *preference = dz_alloc(n, sizeof *preference, err), *base_of = dz_alloc(n, sizeof *base_of, err);
     if (err->rc != DZ_OK || find_forced(opt, r, forced, err) != DZ_OK) goto out;
-    for (size_t i = 0; i < n; i++) {
-        for (size_t k = 0; k < i; k++) {
-            int bad = r->models[i].bad || r->models[k].bad;
-            distance[i * n + k] = distance[k * n + i] = bad ? (double)INFINITY : dz_sketch_distance(&sketches[i], &sketches[k]);
-        }
-    }
+    find_quantised(r, sketches, quantised);
+    measure(r, sketches, quantised, distance);
     rank_by_preference(r, preference);
     if (dz_group_models(distance, n, forced, preference, base_of, err) != DZ_OK) goto out;
+    for (size_t i = 0; i < n; i++) { /* at the end of a chain, with nothing in common */
+        if (!isfinite(distance[i * n + base_of[i]])) base_of[i] = (uint32_t)i;
+    }
     for (size_t i = 0; i < n; i++) {
         dz_scan_model *m = &r->models[i];
         m->base = base_of[i];
@@ -312,16 +341,11 @@ static dz_rc group(const dz_scan_options *opt, dz_scan_result *r, const dz_sketc
         if (base_of[i] != i) r->models[base_of[i]].ntasks++;
         for (size_t k = 0; k < n; k++) m->sum += k != i && base_of[k] == base_of[i] ? distance[i * n + k] : 0;
     }
-    for (size_t i = 0; i < n; i++) {
-        const dz_scan_model *m = &r->models[i];
-        if (m->base == i && m->ntasks == 0 && !m->bad) note(r, err, "%s: shares its base with no other model", m->name);
-        if (m->base == i && m->ntasks == 1 && !forced[i])
-            note(r, err, "%s: of two models each could be the base: this is called so, smaller or first; --base NAME decides", m->name);
-        if (m->base != i && m->distance > DZ_NEAR) note(r, err, "%s: is far from its base (%.2g)", m->name, m->distance);
-    }
+    note_groups(r, quantised, forced, err);
 out:
     free(distance);
     free(forced);
+    free(quantised);
     free(preference);
     free(base_of);
     return err->rc;

@@ -3,6 +3,8 @@ import json
 import os
 import shutil
 
+import numpy as np
+
 from common import (EMBED, Q, check, equal, good, read, refused, small_model, st_bytes, to_dtype, to_float, with_scratch, write)
 
 SHAPES = {EMBED: (300, 32), Q: (48, 32), "model.layers.0.mlp.up_proj.weight": (64, 32), "model.norm.weight": (32,)}
@@ -127,6 +129,109 @@ def found(folder, *more, ranks=1):
     """The base and {name: path} that a scan of folder/zoo finds, and its notes."""
     r = good(["scan", "zoo", "-o", "out.yaml", "--force", *more], ranks, cwd=folder)
     return *manifest(f"{folder}/out.yaml"), r.lines("note")
+
+
+def told(notes, *words):
+    """Exactly one note has all the words."""
+    equal(sum(all(w in n for w in words) for n in notes), 1, f"notes with {words} among {notes}")
+
+
+# ------------------------------------------------------------------------------------------------------------------- quantised copies
+
+LAYERS = [f"model.layers.{i}.{part}.weight" for i in (0, 1) for part in ("self_attn.q_proj", "mlp.up_proj")]
+QUANTISABLE = {EMBED: (300, 32), **{name: (48, 32) for name in LAYERS}, "model.norm.weight": (32,), "lm_head.weight": (300, 32)}
+
+
+def int8(name, shape, x):
+    """bitsandbytes, 8 bits."""
+    scale = np.abs(x).max(1)
+    return [(name, "I8", shape, np.rint(x / scale[:, None] * 127).astype(np.int8).tobytes()), (name[:-6] + "SCB", "F32", shape[:1], scale.tobytes())]
+
+
+def nf4(name, shape, x):
+    """bitsandbytes, 4 bits: packed, one column."""
+    return [(name, "U8", (x.size // 2, 1), bytes(x.size // 2)), (name + ".absmax", "F32", (x.size // 64,), bytes(x.size // 16))]
+
+
+def gptq(name, shape, x):
+    return [(name[:-6] + "qweight", "I32", (shape[1] // 8, shape[0]), bytes(x.size // 2)),
+            (name[:-6] + "scales", "F16", (1, shape[0]), to_dtype(np.abs(x).max(1), "F16"))]
+
+
+def f8(name, shape, x):
+    scale = np.abs(x).max() / 448
+    return [(name, "F8_E4M3", shape, to_dtype(x / scale, "F8_E4M3")), (name + "_scale", "F32", (1, 1), np.float32(scale).tobytes())]
+
+
+def quantised(model, how, names=LAYERS):
+    out = []
+    for name, dtype, shape, data in model:
+        out += how(name, shape, to_float(data, dtype).reshape(shape)) if name in names else [(name, dtype, shape, data)]
+    return out
+
+
+def quantisable_family(folder):
+    """zeta and three fine-tuned models whose embeddings and heads hardly move."""
+    family_of = {"zeta": small_model(1, "F32", QUANTISABLE)}
+    for i, name in enumerate(("one", "three", "two")):
+        tuned = small_model(2 + i, "F32", QUANTISABLE, family_of["zeta"], 1e-3)
+        family_of[name] = [t if t[0] in LAYERS else (*b[:3], to_dtype(to_float(b[3], "F32") * np.float32(1 + 1e-5 * (i + 1)), "F32"))
+                           for t, b in zip(tuned, family_of["zeta"])]
+    for name, model in family_of.items():
+        put(f"{folder}/zoo", name, model)
+    return family_of
+
+
+@with_scratch
+def test_quantised_copies_are_neither_base_nor_task(folder):
+    models = quantisable_family(folder)
+    want = ("zeta", ["one", "three", "two"])
+    for copies in (["zeta-int8"], ["zeta-nf4"], ["zeta-gptq"], ["zeta-f8"], ["zeta-int8", "one-int8", "one-f8"]):
+        for copy in copies:
+            put(f"{folder}/zoo", copy, quantised(models[copy.split("-")[0]], {"int8": int8, "nf4": nf4, "gptq": gptq, "f8": f8}[copy.split("-")[1]]))
+        for ranks in (1, 3):
+            base, tasks, notes = found(folder, ranks=ranks)
+            equal((os.path.basename(base), sorted(tasks)), want, f"base and tasks beside {copies}")
+            for copy in copies:
+                told(notes, copy, "neither a base nor a task")
+            equal(len(notes), len(copies), f"notes {notes}")
+        for copy in copies:
+            shutil.rmtree(f"{folder}/zoo/{copy}")
+    good(["compress", "out.yaml", "-o", "a.h5", "-q"], cwd=folder)
+
+
+@with_scratch
+def test_quantised_models_that_are_all_alike_still_share_a_base(folder):
+    """A few layers are floats, as attention is beside packed experts: of these deltas can be made."""
+    for name, model in quantisable_family(folder).items():
+        put(f"{folder}/zoo", name, quantised(model, f8, LAYERS[1:]))
+    base, tasks, notes = found(folder)
+    equal((base, sorted(tasks), notes), ("zoo/zeta", ["one", "three", "two"], []), "base, tasks and notes")
+    good(["compress", "out.yaml", "-o", "a.h5", "-q"], cwd=folder)
+
+
+@with_scratch
+def test_models_with_less_than_half_in_common_stay_apart(folder):
+    """A tower that three models hold among much else is not their base."""
+    names = [f"model.layers.{i}.mlp.up_proj.weight" for i in range(6)]
+    for i, name in enumerate(("alpha", "beta", "gamma")):
+        model = small_model(i, "F32", {n: (48, 32) for n in names})
+        model[:2] = small_model(9, "F32", {n: (48, 32) for n in names[:2]})
+        put(f"{folder}/zoo", name, model)
+    put(f"{folder}/zoo", "tower", small_model(9, "F32", {n: (48, 32) for n in names[:2]}))
+    refused(folder, ["scan", "zoo", "-o", "z.yaml"], 1, "no two of its 4 models")
+
+
+@with_scratch
+def test_a_chain_of_models_has_a_json_of_numbers(folder):
+    """first and last overlap with the middle one, not with each other."""
+    names = [f"model.layers.{i}.mlp.up_proj.weight" for i in range(4)]
+    middle = small_model(1, "F32", {n: (48, 32) for n in names})
+    for name, part in (("middle", middle), ("first", middle[:2]), ("last", middle[2:])):
+        put(f"{folder}/zoo", name, part)
+    out = json.loads(good(["scan", "zoo", "-o", "z.yaml", "--json"], cwd=folder).out)
+    equal([(z["base"]["name"], [(t["name"], t["distance_sum"]) for t in z["tasks"]]) for z in out["zoos"]], [("middle", [("first", None), ("last", None)])],
+          "base, tasks and sums")
 
 
 @with_scratch
