@@ -86,7 +86,10 @@ out:
     return rc;
 }
 
-const dz_command DZ_CMD_SCAN = {"scan", "DIR -o ZOO.yaml [--base NAME]... [--json]",
-                                "Finds which models of a folder share a base, and writes a manifest for each base.", run,
-                                "deltazoo scan models -o found.yaml\n"
-                                "mpirun -n 2 deltazoo scan models -o found.yaml --base base --force"};
+const dz_command DZ_CMD_SCAN = {
+    "scan", "DIR -o ZOO.yaml [--base NAME]... [--json]",
+    "Finds which models of a folder share a base, and writes a manifest for each base. What it leaves out it names: adapters, "
+    "quantised copies, what cannot be read.",
+    run,
+    "deltazoo scan models -o found.yaml\n"
+    "mpirun -n 2 deltazoo scan models -o found.yaml --base base --force"};

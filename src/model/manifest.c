@@ -115,6 +115,12 @@ void dz_manifest_free(dz_manifest *m) {
     free(m);
 }
 
+int dz_manifest_path_ok(const char *path) {
+    json_t *json = json_string(path);
+    json_decref(json);
+    return json != NULL;
+}
+
 /* JSON's text of a string as YAML's: YAML has the same escapes, but refuses, or folds as line breaks, some characters that JSON leaves as
  * they are: U+007F to U+009F, U+FFFE and U+FFFF. */
 static void put_quoted(dz_buf *out, const char *json, dz_error *err) {

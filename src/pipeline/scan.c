@@ -1,9 +1,7 @@
 #include "pipeline/scan.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,11 +13,10 @@
 #include "base/file.h"
 #include "model/checkpoint.h"
 #include "model/manifest.h"
+#include "pipeline/find_models.h"
+#include "pipeline/notes.h"
 #include "pipeline/sketch.h"
 #include "plan/groups.h"
-
-#define DEPTH 4 /* directories below: models--ORG--NAME/snapshots/HASH are three */
-#define NAME_MAX_LEN 120
 
 void dz_scan_result_free(dz_scan_result *r) {
     for (size_t i = 0; i < r->nmodels; i++) {
@@ -32,152 +29,11 @@ void dz_scan_result_free(dz_scan_result *r) {
     *r = (dz_scan_result){0};
 }
 
-static void note(dz_scan_result *r, dz_error *err, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
-static void note(dz_scan_result *r, dz_error *err, const char *fmt, ...) {
-    char line[1024];
-    va_list args;
-    va_start(args, fmt);
-    int n = vsnprintf(line, sizeof line, fmt, args);
-    va_end(args);
-    if (n > 0) dz_buf_put(&r->notes, line, strlen(line), err);
-    dz_buf_put(&r->notes, "\n", 1, err);
-}
-
-/* ---- finding models ----------------------------------------------------------------------------------------------------------------- */
-
-static int ends_with(const char *text, const char *end) {
-    size_t n = strlen(text), m = strlen(end);
-    return n > m && strcmp(text + n - m, end) == 0;
-}
-
-/* A file that is a model by itself. */
-static int is_weights(const char *name) {
-    static const char *const ends[] = {".safetensors", ".bin", ".pt", ".pth", ".ckpt"};
-    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) {
-        if (ends_with(name, ends[i])) return 1;
-    }
-    return 0;
-}
-
-/* A file that makes its directory a model. */
-static int marks_model(const char *name) {
-    return ends_with(name, ".safetensors") || strcmp(name, "pytorch_model.bin") == 0 || strcmp(name, "pytorch_model.bin.index.json") == 0;
-}
-
-static int compare_text(const void *x, const void *y) { return strcmp(*(char *const *)x, *(char *const *)y); }
-
-static void free_names(char **names, size_t n) {
-    for (size_t i = 0; i < n; i++) free(names[i]);
-    free(names);
-}
-
-/* Entries but hidden ones, sorted. */
-static dz_rc list_directory(const char *path, char ***out, size_t *n, dz_error *err) {
-    size_t cap = 0;
-    DIR *dir = opendir(path);
-    if (!dir) return dz_fail(err, DZ_EFAIL, "%s: cannot open: %s", path, strerror(errno));
-    for (struct dirent *e; err->rc == DZ_OK && (e = readdir(dir));) {
-        if (e->d_name[0] == '.' || dz_grow((void **)out, &cap, *n + 1, sizeof **out, err) != DZ_OK) continue;
-        if ((((*out)[*n] = dz_strdup(e->d_name, err)))) (*n)++;
-    }
-    closedir(dir);
-    if (*n) qsort(*out, *n, sizeof **out, compare_text);
-    return err->rc;
-}
-
-/* A task's name for a path below the folder: a hub's snapshot has its repository's. */
-static char *name_of(const char *relative, dz_error *err) {
-    static const char hub[] = "models--", snapshots[] = "/snapshots/";
-    const char *cut = strstr(relative, snapshots), *end = cut ? cut : relative + strlen(relative);
-    const char *begin = relative;
-    for (const char *at = relative; cut && at < cut; at++) begin = *at == '/' ? at + 1 : begin;
-    if (strncmp(begin, hub, strlen(hub)) == 0) begin += strlen(hub);
-    if (!cut) {
-        const char *dot = strrchr(begin, '.');
-        if (dot && is_weights(begin)) end = dot;
-    }
-    size_t len = (size_t)(end - begin) < NAME_MAX_LEN ? (size_t)(end - begin) : NAME_MAX_LEN;
-    char *name = dz_strndup(begin, len, err);
-    for (char *at = name; at && *at; at++) {
-        char one[2] = {*at, 0};
-        if (*at != '.' && !dz_task_name_ok(one)) *at = '-';
-    }
-    if (name && name[0] == '.') name[0] = '-';
-    return name;
-}
-
-static dz_rc add_model(dz_scan_result *r, const char *path, const char *relative, dz_error *err) {
-    dz_scan_model *grown = realloc(r->models, (r->nmodels + 1) * sizeof *grown);
-    if (!grown) return dz_fail(err, DZ_ENOMEM, "out of memory for a model");
-    r->models = grown;
-    dz_scan_model *m = &grown[r->nmodels++];
-    *m = (dz_scan_model){.path = dz_strdup(path, err), .name = name_of(relative, err)};
-    if (err->rc != DZ_OK) return err->rc;
-    char *stem = dz_strdup(m->name, err);
-    for (unsigned number = 2; stem && err->rc == DZ_OK; number++) {
-        size_t i = 0;
-        while (i + 1 < r->nmodels && strcmp(r->models[i].name, m->name) != 0) i++;
-        if (i + 1 == r->nmodels) break;
-        free(m->name);
-        m->name = dz_format(err, "%s-%u", stem, number);
-    }
-    free(stem);
-    return err->rc;
-}
-
-/* `relative`: the path below the scanned folder, "" for itself. */
-static dz_rc find_models(dz_scan_result *r, const char *path, const char *relative, int depth, dz_error *err) {
-    char **names = NULL;
-    size_t n = 0;
-    int top = relative[0] == '\0', model = 0;
-    if (list_directory(path, &names, &n, err) != DZ_OK) goto out;
-    for (size_t i = 0; i < n; i++) {
-        model |= !top && marks_model(names[i]);
-        if (top && (ends_with(names[i], ".index.json") || strcmp(names[i], "config.json") == 0)) {
-            dz_fail(err, DZ_EUSAGE, "%s: has '%s': it is a model, not a folder of models", path, names[i]);
-            goto out;
-        }
-    }
-    if (model) {
-        add_model(r, path, relative, err);
-        goto out;
-    }
-    for (size_t i = 0; i < n && err->rc == DZ_OK; i++) {
-        struct stat st;
-        char *below = dz_format(err, "%s/%s", path, names[i]), *name = dz_format(err, "%s%s%s", relative, top ? "" : "/", names[i]);
-        if (below && name && stat(below, &st) == 0) {
-            if (S_ISDIR(st.st_mode) && depth > 0) find_models(r, below, name, depth - 1, err);
-            if (S_ISREG(st.st_mode) && top && is_weights(names[i])) add_model(r, below, name, err);
-        }
-        free(below);
-        free(name);
-    }
-out:
-    free_names(names, n);
-    return err->rc;
-}
-
-/* Two paths to one file or directory are one model. */
-static void drop_doubles(dz_scan_result *r, dz_error *err) {
-    size_t kept = 0;
-    for (size_t i = 0; i < r->nmodels; i++) {
-        struct stat mine, other;
-        size_t k = 0;
-        int known = stat(r->models[i].path, &mine) == 0;
-        while (k < kept && !(known && stat(r->models[k].path, &other) == 0 && other.st_dev == mine.st_dev && other.st_ino == mine.st_ino))
-            k++;
-        if (k == kept) {
-            dz_scan_model moved = r->models[i];
-            r->models[i] = (dz_scan_model){0};
-            r->models[kept++] = moved;
-        } else {
-            note(r, err, "%s and %s are one model", r->models[k].path, r->models[i].path);
-            free(r->models[i].name);
-            free(r->models[i].path);
-        }
-    }
-    r->nmodels = kept;
-}
+static const char LEFT_OUT[] = "left out";
+static const char ALONE[] = "shares its base with no other model";
+static const char QUANTISED[] = "most of its layers are integers or scaled F8 where others have floats: neither a base nor a task";
+static const char PAIR[] = "of two models each could be the base: this is called so, smaller or first; --base NAME decides";
+static const char FAR[] = "is far from its base";
 
 /* Collective. The models of rank 0 on every rank. */
 static dz_rc share_models(const dz_world *world, dz_scan_result *r, dz_error *err) {
@@ -240,13 +96,13 @@ static dz_rc sketch_all(const dz_world *world, dz_scan_result *r, dz_sketch *ske
 }
 
 /* Rank 0: why a model could not be read. */
-static void note_bad(dz_scan_result *r, dz_error *err) {
+static void note_bad(const dz_scan_result *r, dz_notes *notes, dz_error *err) {
     for (size_t i = 0; i < r->nmodels; i++) {
         dz_error one = {0};
         dz_checkpoint *ck = NULL;
         if (!r->models[i].bad) continue;
         dz_checkpoint_load(r->models[i].path, &ck, &one);
-        note(r, err, "left out: %.900s", one.rc != DZ_OK ? one.text : r->models[i].path);
+        dz_notes_add(notes, err, LEFT_OUT, "%.900s", one.rc != DZ_OK ? one.text : r->models[i].path);
         dz_checkpoint_free(ck);
     }
 }
@@ -308,20 +164,18 @@ static void measure(const dz_scan_result *r, const dz_sketch *sketches, const ui
     }
 }
 
-static void note_groups(dz_scan_result *r, const uint8_t *quantised, const uint8_t *forced, dz_error *err) {
+static void note_groups(const dz_scan_result *r, const uint8_t *quantised, const uint8_t *forced, dz_notes *notes, dz_error *err) {
     for (size_t i = 0; i < r->nmodels; i++) {
         const dz_scan_model *m = &r->models[i];
-        if (m->base == i && m->ntasks == 0 && !m->bad && quantised[i])
-            note(r, err, "%s: most of its layers are integers or scaled F8 where others have floats: neither a base nor a task", m->name);
-        if (m->base == i && m->ntasks == 0 && !m->bad && !quantised[i]) note(r, err, "%s: shares its base with no other model", m->name);
-        if (m->base == i && m->ntasks == 1 && !forced[i])
-            note(r, err, "%s: of two models each could be the base: this is called so, smaller or first; --base NAME decides", m->name);
-        if (m->base != i && m->distance > DZ_NEAR) note(r, err, "%s: is far from its base (%.2g)", m->name, m->distance);
+        int is_base = m->base == i;
+        if (is_base && m->ntasks == 0 && !m->bad) dz_notes_add(notes, err, quantised[i] ? QUANTISED : ALONE, "%s", m->name);
+        if (is_base && m->ntasks == 1 && !forced[i]) dz_notes_add(notes, err, PAIR, "%s", m->name);
+        if (!is_base && m->distance > DZ_NEAR) dz_notes_add(notes, err, FAR, "%s (%.2g)", m->name, m->distance);
     }
 }
 
 /* Rank 0: the distances of all pairs, and what they say. */
-static dz_rc group(const dz_scan_options *opt, dz_scan_result *r, const dz_sketch *sketches, dz_error *err) {
+static dz_rc group(const dz_scan_options *opt, dz_scan_result *r, const dz_sketch *sketches, dz_notes *notes, dz_error *err) {
     size_t n = r->nmodels;
     double *distance = dz_alloc(n * n, sizeof *distance, err);
     uint8_t *forced = dz_alloc(n, 1, err), *quantised = dz_alloc(n, 1, err);
@@ -341,7 +195,7 @@ static dz_rc group(const dz_scan_options *opt, dz_scan_result *r, const dz_sketc
         if (base_of[i] != i) r->models[base_of[i]].ntasks++;
         for (size_t k = 0; k < n; k++) m->sum += k != i && base_of[k] == base_of[i] ? distance[i * n + k] : 0;
     }
-    note_groups(r, quantised, forced, err);
+    note_groups(r, quantised, forced, notes, err);
 out:
     free(distance);
     free(forced);
@@ -362,8 +216,8 @@ typedef struct place {
 static char *manifest_path(const dz_scan_options *opt, const place *at, const char *model, dz_error *err) {
     char *full = dz_format(err, "%s%s", at->scanned, model + strlen(opt->dir));
     size_t len = strlen(at->dir);
-    if (!full || strncmp(full, at->dir, len) != 0 || full[len] != '/') return full;
-    char *relative = dz_strdup(full + len + 1, err);
+    if (!full || strncmp(full, at->dir, len) != 0 || (full[len] != '/' && full[len] != '\0')) return full;
+    char *relative = dz_strdup(full[len] ? full + len + 1 : ".", err);
     free(full);
     return relative;
 }
@@ -426,20 +280,19 @@ static dz_rc write_manifests(const dz_scan_options *opt, dz_scan_result *r, dz_e
 
 dz_rc dz_scan(const dz_world *world, const dz_scan_options *opt, dz_scan_result *r, dz_error *err) {
     dz_sketch *sketches = NULL;
-    if (world->rank == 0 && find_models(r, opt->dir, "", DEPTH, err) == DZ_OK) {
-        drop_doubles(r, err);
-        if (r->nmodels == 0) dz_fail(err, DZ_EFAIL, "%s: no model in it", opt->dir);
-    }
+    dz_notes notes = {0}; /* on rank 0 */
+    if (world->rank == 0) dz_find_models(opt->dir, r, &notes, err);
     dz_rc rc = dz_agree(world, err->rc, err);
-    if (rc != DZ_OK || (rc = share_models(world, r, err)) != DZ_OK) return rc;
+    if (rc != DZ_OK || (rc = share_models(world, r, err)) != DZ_OK) goto out;
     sketches = dz_alloc(r->nmodels, sizeof *sketches, err);
     if ((rc = dz_agree(world, err->rc, err)) != DZ_OK || (rc = sketch_all(world, r, sketches, err)) != DZ_OK) goto out;
     if (world->rank == 0) {
-        note_bad(r, err);
-        if (group(opt, r, sketches, err) == DZ_OK) write_manifests(opt, r, err);
+        note_bad(r, &notes, err);
+        if (group(opt, r, sketches, &notes, err) == DZ_OK) write_manifests(opt, r, err);
     }
     rc = dz_agree(world, err->rc, err);
 out:
+    dz_notes_flush(&notes, &r->notes);
     free(sketches);
     return rc;
 }

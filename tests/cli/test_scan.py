@@ -1,11 +1,15 @@
 """scan: which models of a folder share a base."""
+import io
 import json
 import os
 import shutil
+import struct
+import zipfile
 
 import numpy as np
 
-from common import (EMBED, Q, check, equal, good, read, refused, small_model, st_bytes, to_dtype, to_float, with_scratch, write)
+from common import (DELTAZOO, EMBED, Q, Result, Skipped, call, check, equal, good, read, refused, small_model, st_bytes, to_dtype, to_float, with_scratch,
+                    write)
 
 SHAPES = {EMBED: (300, 32), Q: (48, 32), "model.layers.0.mlp.up_proj.weight": (64, 32), "model.norm.weight": (32,)}
 
@@ -136,6 +140,23 @@ def told(notes, *words):
     equal(sum(all(w in n for w in words) for n in notes), 1, f"notes with {words} among {notes}")
 
 
+def torch_bytes(model):
+    """What torch.save makes of a state dict of F32 tensors."""
+    text = lambda t: b"X" + struct.pack("<I", len(t)) + t.encode()  # noqa: E731
+    number = lambda n: b"J" + struct.pack("<i", n)  # noqa: E731
+    numbers = lambda list_: b"(" + b"".join(map(number, list_)) + b"t"  # noqa: E731
+    pickle, out = b"\x80\x02}(", io.BytesIO()
+    with zipfile.ZipFile(out, "w") as file:
+        for key, (name, _, shape, data) in enumerate(model):
+            storage = b"(" + text("storage") + b"ctorch\nFloatStorage\n" + text(str(key)) + text("cpu") + number(len(data) // 4) + b"tQ"
+            strides = [int(np.prod(shape[i + 1:])) for i in range(len(shape))]
+            pickle += text(name) + b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + number(0) + numbers(shape) + numbers(strides) + b"\x89Nt" + b"R"
+            file.writestr(f"archive/data/{key}", data)
+        file.writestr("archive/data.pkl", pickle + b"u.")
+        file.writestr("archive/version", b"3\n")
+    return out.getvalue()
+
+
 # ------------------------------------------------------------------------------------------------------------------- quantised copies
 
 LAYERS = [f"model.layers.{i}.{part}.weight" for i in (0, 1) for part in ("self_attn.q_proj", "mlp.up_proj")]
@@ -234,6 +255,47 @@ def test_a_chain_of_models_has_a_json_of_numbers(folder):
           "base, tasks and sums")
 
 
+# --------------------------------------------------------------------------------------------------------------------- finding models
+
+def as_nobody(folder, args):
+    """The program run by a user for whom permissions hold."""
+    command = [DELTAZOO] + args
+    if os.geteuid() == 0:
+        user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+        os.chmod(folder, 0o777)
+        if not shutil.which("setpriv") or call(user + ["test", "-x", DELTAZOO])[0] != 0:
+            raise Skipped("no setpriv, or another user cannot reach the program")
+        command = user + command
+    code, out, err = call(command, cwd=folder)
+    return Result(args, 1, [code], out, err, "")
+
+
+@with_scratch
+def test_unreadable_folders_are_told_and_passed_over(folder):
+    family(f"{folder}/zoo", ["base", "one", "two"], 1)
+    os.makedirs(f"{folder}/zoo/closed", 0o000)
+    os.makedirs(f"{folder}/zoo/deep/closed", 0o000)
+    try:
+        r = as_nobody(folder, ["scan", "zoo", "-o", "out.yaml"])
+    finally:
+        os.chmod(f"{folder}/zoo/closed", 0o700)
+        os.chmod(f"{folder}/zoo/deep/closed", 0o700)
+    equal((r.code, r.lines("error")), (0, []), "exit code and errors")
+    equal(manifest(f"{folder}/out.yaml"), ("zoo/base", {"one": "zoo/one", "two": "zoo/two"}), "manifest")
+    told(r.lines("note"), "zoo/closed (Permission denied)")
+    told(r.lines("note"), "zoo/deep/closed (Permission denied)")
+
+
+@with_scratch
+def test_names_that_are_not_utf8_are_told_and_passed_over(folder):
+    family(f"{folder}/zoo", ["base", "one"], 1)
+    os.rename(f"{folder}/zoo/one", os.fsencode(f"{folder}/zoo/") + b"caf\xe9")
+    family(f"{folder}/zoo", ["base", "two"], 1)
+    base, tasks, notes = found(folder)
+    equal((base, tasks), ("zoo/base", {"two": "zoo/two"}), "manifest")
+    told(notes, "zoo/caf", "not UTF-8")
+
+
 @with_scratch
 def test_odd_names_survive_the_manifest(folder):
     for name in ("del\x7f", "c1\x85", "none\ufffe", "two\nlines", "quote\"'", "h\u00f6\U0001f600"):
@@ -241,3 +303,129 @@ def test_odd_names_survive_the_manifest(folder):
         found(folder)
         good(["plan", "out.yaml"], cwd=folder)
         shutil.rmtree(f"{folder}/zoo")
+
+
+@with_scratch
+def test_single_pytorch_files_are_models_wherever_they_lie(folder):
+    base = small_model(1, "F32", SHAPES)
+    put(f"{folder}/zoo", "base", base)
+    deep = "a/b/c/d/e/f"
+    for i, path in enumerate(("meta/consolidated.00.pth", "plain/model.pt", "run/last.ckpt", "own/weights.bin", deep + "/model.safetensors")):
+        tuned = tune(base, 10 + i)
+        write(f"{folder}/zoo/{path}", st_bytes(tuned) if path.endswith("safetensors") else torch_bytes(tuned))
+    write(f"{folder}/zoo/run/optimizer.pt", b"state")
+    write(f"{folder}/zoo/run/training_args.bin", b"state")
+    write(f"{folder}/zoo/meta/params.json", "{}")
+    for ranks in (1, 3):
+        got, tasks, notes = found(folder, ranks=ranks)
+        equal(got, "zoo/base", "base")
+        equal(tasks, {"meta": "zoo/meta/consolidated.00.pth", "plain": "zoo/plain/model.pt", "run": "zoo/run/last.ckpt", "own": "zoo/own/weights.bin",
+                      deep.replace("/", "-"): "zoo/" + deep}, "tasks")
+        told(notes, "zoo/meta/consolidated.00.pth", "without the other files")
+        equal(len(notes), 1, f"notes {notes}")
+    good(["compress", "out.yaml", "-o", "a.h5", "-q"], cwd=folder)
+    good(["restore", "a.h5", "--task", "run", "--base", "zoo/base", "-o", "run"], cwd=folder)
+
+
+@with_scratch
+def test_what_is_no_model_is_told_with_its_reason(folder):
+    family(f"{folder}/zoo", ["base", "one"], 1)
+    other = st_bytes(small_model(5, "F32", SHAPES))
+    write(f"{folder}/zoo/parts/consolidated.00.pth", b"0")
+    write(f"{folder}/zoo/parts/consolidated.01.pth", b"1")
+    write(f"{folder}/zoo/lora/adapter_model.safetensors", other)
+    write(f"{folder}/zoo/lora/adapter_config.json", "{}")
+    write(f"{folder}/zoo/oldlora/adapter_model.bin", b"x")
+    write(f"{folder}/zoo/oldlora/non_lora_trainables.bin", b"x")
+    write(f"{folder}/zoo/chat/model.gguf", b"GGUF")
+    write(f"{folder}/zoo/zero/optimizer.pt", b"x")
+    write(f"{folder}/zoo/.trash/gone/model.safetensors", other)
+    write(f"{folder}/zoo/.git/config", "no model")
+    write(f"{folder}/zoo/restored.partial/model.safetensors", other)
+    write(f"{folder}/zoo/one/original/consolidated.00.pth", b"x")
+    write(f"{folder}/zoo/one/onnx/model.onnx", b"x")
+    write(f"{folder}/zoo/one/global_step5/mp_rank_00_model_states.pt", b"x")
+    write(f"{folder}/zoo/torn/model.safetensors.index.json", '{"weight_map": {"x": "model-00001-of-00001.safetensors"}}')
+    os.symlink("nowhere", f"{folder}/zoo/dangling")
+    os.mkfifo(f"{folder}/zoo/pipe.safetensors")
+    os.makedirs(f"{folder}/zoo/empty.safetensors")
+    base, tasks, notes = found(folder)
+    equal((base, tasks), ("zoo/base", {"one": "zoo/one"}), "manifest")
+    for words in (("zoo/parts: ", "parts of one model"), ("zoo/lora: ", "LoRA"), ("zoo/oldlora: ", "LoRA"), ("zoo/chat/model.gguf: ", "format"),
+                  ("zoo/zero: ", "state of a training"), ("zoo/.trash/gone: ", "hidden"), ("zoo/restored.partial: ", "unfinished"), ("zoo/one/original/", "another format"),
+                  ("zoo/torn/", "model-00001-of-00001.safetensors is missing"), ("zoo/dangling (No such file", "cannot be looked at"),
+                  ("of two models", "base")):
+        told(notes, *words)
+    equal(len(notes), 11, f"notes {notes}")
+
+
+@with_scratch
+def test_many_of_a_kind_are_told_in_one_line(folder):
+    family(f"{folder}/zoo", ["base", "one"], 1)
+    for i in range(12):
+        write(f"{folder}/zoo/lora-{i:02}/adapter_model.bin", b"x")
+        write(f"{folder}/zoo/torn-{i:02}/model.safetensors", b"x")
+    notes = found(folder)[2]
+    told(notes, "zoo/lora-00 and 11 more: ")
+    told(notes, "zoo/torn-00/model.safetensors", " and 11 more: ")
+    equal(len(notes), 3, f"notes {notes}")
+
+
+@with_scratch
+def test_checkpoints_inside_a_model_are_models_too(folder):
+    base = small_model(1, "F32", SHAPES)
+    put(f"{folder}/zoo", "base", base)
+    for i, name in enumerate(("trainer", "trainer/checkpoint-500", "trainer/checkpoint-1000")):
+        put(f"{folder}/zoo", name, tune(base, 2 + i))
+    want = {"trainer": "zoo/trainer", "trainer-checkpoint-500": "zoo/trainer/checkpoint-500", "trainer-checkpoint-1000": "zoo/trainer/checkpoint-1000"}
+    got, tasks, notes = found(folder)
+    equal((got, tasks, notes), ("zoo/base", want, []), "manifest and notes")
+    good(["scan", "zoo/trainer", "-o", "zoo/trainer/own.yaml", "--base", "trainer"], cwd=folder)
+    equal(manifest(f"{folder}/zoo/trainer/own.yaml"),
+          (".", {"checkpoint-500": "checkpoint-500", "checkpoint-1000": "checkpoint-1000"}), "manifest of the trainer's folder")
+    good(["plan", "zoo/trainer/own.yaml"], cwd=folder)
+
+
+@with_scratch
+def test_links_neither_loop_nor_lead_out_nor_rename(folder):
+    family(f"{folder}/zoo", ["zeta", "one", "two"], 1)
+    family(f"{folder}/elsewhere", ["linked"], 1)
+    put(folder, "outside", small_model(1, "F32", SHAPES))
+    for i in range(8):
+        os.symlink((".", "..", "../zoo", folder)[i % 4], f"{folder}/zoo/loop-{i}")
+    os.symlink("..", f"{folder}/zoo/one/up")
+    os.symlink("..", f"{folder}/elsewhere/linked/up")
+    os.symlink("zeta", f"{folder}/zoo/alias")
+    os.symlink("../elsewhere/linked", f"{folder}/zoo/linked")
+    base, tasks, notes = found(folder, "--base", "zeta")
+    equal((base, tasks), ("zoo/zeta", {"one": "zoo/one", "two": "zoo/two", "linked": "zoo/linked"}), "manifest")
+    told(notes, "zoo/loop-0 and 9 more: a link to a folder above it")
+    told(notes, "zoo/zeta and zoo/alias: are one model")
+    equal(len(notes), 2, f"notes {notes}")
+
+
+@with_scratch
+def test_a_zoo_of_links_into_a_hidden_store_is_found(folder):
+    family(f"{folder}/zoo/.store", ["base", "one"], 1)
+    os.makedirs(f"{folder}/zoo/models/now")
+    for name in ("base", "one"):
+        os.symlink(f"../../.store/{name}", f"{folder}/zoo/models/now/{name}")
+    base, tasks, notes = found(folder)
+    equal((base, tasks), ("zoo/models/now/base", {"models-now-one": "zoo/models/now/one"}), "manifest")
+    check(not any("hidden" in n for n in notes), f"notes {notes}")
+
+
+@with_scratch
+def test_two_snapshots_with_the_same_blobs_are_one_model(folder):
+    base = small_model(1, "F32", SHAPES)
+    put(f"{folder}/zoo", "base", base)
+    hub = f"{folder}/zoo/models--org--name"
+    write(f"{hub}/blobs/aaaa", st_bytes(tune(base, 3)))
+    for revision in ("1234", "5678"):
+        os.makedirs(f"{hub}/snapshots/{revision}")
+        os.symlink("../../blobs/aaaa", f"{hub}/snapshots/{revision}/model.safetensors")
+    write(f"{hub}/snapshots/5678/checkpoint-5/model.safetensors", st_bytes(tune(base, 4)))
+    got, tasks, notes = found(folder)
+    hub = "zoo/models--org--name/snapshots/"
+    equal((got, tasks), ("zoo/base", {"org--name": hub + "1234", "org--name-checkpoint-5": hub + "5678/checkpoint-5"}), "manifest")
+    told(notes, hub + "1234 and " + hub + "5678: are one model")
