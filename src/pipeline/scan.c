@@ -212,6 +212,25 @@ typedef struct place {
     char *dir, *scanned; /* the manifests' directory and the scanned one, resolved */
 } place;
 
+static void free_place(place *at) {
+    free(at->dir);
+    free(at->scanned);
+}
+
+/* Before the work: a manifest that cannot be written must not cost a scan. */
+static dz_rc find_place(const dz_scan_options *opt, place *at, dz_error *err) {
+    char *beside = dz_path_beside(opt->out, ".", err);
+    if (!beside) return err->rc;
+    if (!(at->dir = realpath(beside, NULL)))
+        dz_fail(err, DZ_EUSAGE, "%s: its directory cannot be opened: %s", opt->out, strerror(errno));
+    else if (!(at->scanned = realpath(opt->dir, NULL)))
+        dz_fail(err, DZ_EFAIL, "%s: cannot open: %s", opt->dir, strerror(errno));
+    else if (access(at->dir, W_OK | X_OK) != 0)
+        dz_fail(err, DZ_EFAIL, "%s: its directory cannot be written to: %s", opt->out, strerror(errno));
+    free(beside);
+    return err->rc;
+}
+
 /* The path as the manifest has it: relative where the model lies beside or below the manifest. */
 static char *manifest_path(const dz_scan_options *opt, const place *at, const char *model, dz_error *err) {
     char *full = dz_format(err, "%s%s", at->scanned, model + strlen(opt->dir));
@@ -222,25 +241,16 @@ static char *manifest_path(const dz_scan_options *opt, const place *at, const ch
     return relative;
 }
 
-static dz_rc write_manifest(const dz_scan_options *opt, const dz_scan_result *r, size_t base, const place *at, dz_error *err) {
-    const char *path = r->models[base].manifest;
-    dz_buf text = {0};
+static dz_rc manifest_text(const dz_scan_options *opt, const dz_scan_result *r, size_t base, const place *at, dz_buf *text, dz_error *err) {
     dz_manifest m = {.base = manifest_path(opt, at, r->models[base].path, err), .tasks = dz_alloc(r->nmodels, sizeof *m.tasks, err)};
     for (size_t i = 0; i < r->nmodels && err->rc == DZ_OK; i++) {
         if (i == base || r->models[i].base != base) continue;
         m.tasks[m.ntasks++] = (dz_manifest_task){.name = r->models[i].name, .path = manifest_path(opt, at, r->models[i].path, err)};
     }
-    if (err->rc == DZ_OK) dz_manifest_text(&m, &text, err);
-    int fd = err->rc == DZ_OK ? open(path, O_WRONLY | O_CREAT | O_CLOEXEC | (opt->force ? O_TRUNC : O_EXCL), 0666) : -1;
-    if (err->rc == DZ_OK && fd < 0) dz_fail(err, DZ_EFAIL, "%s: cannot create: %s", path, strerror(errno));
-    if (fd >= 0) {
-        dz_pwrite_all(fd, path, text.data, text.len, 0, err);
-        if (close(fd) != 0) dz_fail(err, DZ_EFAIL, "%s: cannot close: %s", path, strerror(errno));
-    }
+    if (err->rc == DZ_OK) dz_manifest_text(&m, text, err);
     for (size_t i = 0; i < m.ntasks; i++) free(m.tasks[i].path); /* names are borrowed */
     free(m.tasks);
     free(m.base);
-    dz_buf_free(&text);
     return err->rc;
 }
 
@@ -252,47 +262,89 @@ static dz_rc name_manifests(const dz_scan_options *opt, dz_scan_result *r, dz_er
     if (r->nmanifests == 0) return dz_fail(err, DZ_EFAIL, "%s: no two of its %zu models share a base", opt->dir, r->nmodels);
     for (size_t i = 0; i < r->nmodels; i++) {
         dz_scan_model *m = &r->models[i];
+        struct stat st;
         if (m->ntasks == 0) continue;
         m->manifest = r->nmanifests == 1 ? dz_strdup(opt->out, err) : dz_format(err, "%.*s-%s%s", stem, opt->out, m->name, dot ? dot : "");
-        if (m->manifest && !opt->force && access(m->manifest, F_OK) == 0)
+        if (!m->manifest || stat(m->manifest, &st) != 0) continue;
+        if (!opt->force)
             dz_fail_more(err, DZ_EUSAGE, "%s: exists already (--force replaces it)", m->manifest);
+        else if (!S_ISREG(st.st_mode))
+            dz_fail_more(err, DZ_EUSAGE, "%s: exists and is not a regular file", m->manifest);
     }
     return err->rc;
 }
 
-static dz_rc write_manifests(const dz_scan_options *opt, dz_scan_result *r, dz_error *err) {
-    char *beside = dz_path_beside(opt->out, ".", err);
-    place at = {.dir = beside ? realpath(beside, NULL) : NULL, .scanned = realpath(opt->dir, NULL)};
-    if (!at.dir || !at.scanned) dz_fail(err, DZ_EUSAGE, "%s: its directory cannot be written to: %s", opt->out, strerror(errno));
-    if (err->rc == DZ_OK) name_manifests(opt, r, err);
-    size_t written = 0;
-    for (; written < r->nmodels && err->rc == DZ_OK; written++) {
-        if (r->models[written].ntasks) write_manifest(opt, r, written, &at, err);
+/* A manifest on its way: a link to a manifest stays one. */
+typedef struct draft {
+    char *path, *partial;
+} draft;
+
+static dz_rc write_draft(draft *d, const char *manifest, const dz_buf *text, dz_error *err) {
+    d->path = realpath(manifest, NULL);
+    if (!d->path) d->path = dz_strdup(manifest, err);
+    char *partial = d->path ? dz_format(err, "%s.partial", d->path) : NULL;
+    if (!partial) return err->rc;
+    unlink(partial); /* of a scan that was killed */
+    int fd = dz_open(partial, O_WRONLY | O_CREAT | O_EXCL);
+    if (fd < 0) {
+        dz_fail(err, DZ_EFAIL, "%s: cannot create: %s", partial, strerror(errno));
+        free(partial);
+        return err->rc;
     }
-    for (size_t i = 0; i < written && err->rc != DZ_OK; i++) {
-        if (r->models[i].manifest) unlink(r->models[i].manifest);
+    d->partial = partial;
+    if (dz_pwrite_all(fd, partial, text->data, text->len, 0, err) == DZ_OK && dz_fsync(fd) != 0)
+        dz_fail(err, DZ_EFAIL, "%s: cannot sync: %s", partial, strerror(errno));
+    if (close(fd) != 0) dz_fail(err, DZ_EFAIL, "%s: cannot close: %s", partial, strerror(errno));
+    return err->rc;
+}
+
+/* All are written before the first gets its name: older ones stay until then. */
+static dz_rc write_manifests(const dz_scan_options *opt, dz_scan_result *r, const place *at, dz_error *err) {
+    draft *drafts = dz_alloc(r->nmodels, sizeof *drafts, err);
+    if (!drafts || name_manifests(opt, r, err) != DZ_OK) goto out;
+    for (size_t i = 0; i < r->nmodels && err->rc == DZ_OK; i++) {
+        dz_buf text = {0};
+        if (r->models[i].manifest && manifest_text(opt, r, i, at, &text, err) == DZ_OK)
+            write_draft(&drafts[i], r->models[i].manifest, &text, err);
+        dz_buf_free(&text);
     }
-    free(beside);
-    free(at.dir);
-    free(at.scanned);
+    for (size_t i = 0; i < r->nmodels && err->rc == DZ_OK; i++) {
+        draft *d = &drafts[i];
+        if (!d->partial) continue;
+        if (dz_rename(d->partial, d->path) != 0) {
+            dz_fail(err, DZ_EFAIL, "%s: cannot rename to %s: %s", d->partial, d->path, strerror(errno));
+            break;
+        }
+        free(d->partial);
+        d->partial = NULL;
+    }
+out:
+    for (size_t i = 0; drafts && i < r->nmodels; i++) {
+        if (drafts[i].partial) unlink(drafts[i].partial);
+        free(drafts[i].partial);
+        free(drafts[i].path);
+    }
+    free(drafts);
     return err->rc;
 }
 
 dz_rc dz_scan(const dz_world *world, const dz_scan_options *opt, dz_scan_result *r, dz_error *err) {
     dz_sketch *sketches = NULL;
     dz_notes notes = {0}; /* on rank 0 */
-    if (world->rank == 0) dz_find_models(opt->dir, r, &notes, err);
+    place at = {0};
+    if (world->rank == 0 && find_place(opt, &at, err) == DZ_OK) dz_find_models(opt->dir, r, &notes, err);
     dz_rc rc = dz_agree(world, err->rc, err);
     if (rc != DZ_OK || (rc = share_models(world, r, err)) != DZ_OK) goto out;
     sketches = dz_alloc(r->nmodels, sizeof *sketches, err);
     if ((rc = dz_agree(world, err->rc, err)) != DZ_OK || (rc = sketch_all(world, r, sketches, err)) != DZ_OK) goto out;
     if (world->rank == 0) {
         note_bad(r, &notes, err);
-        if (group(opt, r, sketches, &notes, err) == DZ_OK) write_manifests(opt, r, err);
+        if (group(opt, r, sketches, &notes, err) == DZ_OK) write_manifests(opt, r, &at, err);
     }
     rc = dz_agree(world, err->rc, err);
 out:
     dz_notes_flush(&notes, &r->notes);
+    free_place(&at);
     free(sketches);
     return rc;
 }

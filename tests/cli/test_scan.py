@@ -284,6 +284,11 @@ def test_unreadable_folders_are_told_and_passed_over(folder):
     equal(manifest(f"{folder}/out.yaml"), ("zoo/base", {"one": "zoo/one", "two": "zoo/two"}), "manifest")
     told(r.lines("note"), "zoo/closed (Permission denied)")
     told(r.lines("note"), "zoo/deep/closed (Permission denied)")
+    if os.geteuid() == 0:
+        os.makedirs(f"{folder}/locked")
+        r = as_nobody(folder, ["scan", "zoo", "-o", "locked/out.yaml"])
+        equal((r.code, len(r.lines("error"))), (1, 1), "exit code and errors")
+        check("locked/out.yaml" in r.lines("error")[0] and "Permission denied" in r.lines("error")[0], f"{r}")
 
 
 @with_scratch
@@ -429,3 +434,35 @@ def test_two_snapshots_with_the_same_blobs_are_one_model(folder):
     hub = "zoo/models--org--name/snapshots/"
     equal((got, tasks), ("zoo/base", {"org--name": hub + "1234", "org--name-checkpoint-5": hub + "5678/checkpoint-5"}), "manifest")
     told(notes, hub + "1234 and " + hub + "5678: are one model")
+
+
+# -------------------------------------------------------------------------------------------------------------- writing the manifests
+
+@with_scratch
+def test_a_place_that_is_not_there_is_told_before_the_work(folder):
+    family(f"{folder}/zoo", ["base", "one"], 1)
+    refused(folder, ["scan", "zoo", "-o", "nodir/z.yaml"], 2, "nodir/z.yaml", "No such file or directory")
+
+
+@with_scratch
+def test_older_manifests_stay_until_all_new_ones_are_written(folder):
+    family(f"{folder}/zoo", ["alpha", "a-one", "a-two"], 1)
+    family(f"{folder}/zoo", ["omega", "o-one", "o-two"], 2)
+    write(f"{folder}/z-alpha.yaml", "an older manifest")
+    os.makedirs(f"{folder}/z-omega.yaml")
+    refused(folder, ["scan", "zoo", "-o", "z.yaml", "--force"], 2, "z-omega.yaml", "not a regular file")
+    os.rmdir(f"{folder}/z-omega.yaml")
+    os.makedirs(f"{folder}/z-omega.yaml.partial")
+    refused(folder, ["scan", "zoo", "-o", "z.yaml", "--force"], 1, "z-omega.yaml.partial")
+    equal(read(f"{folder}/z-alpha.yaml"), b"an older manifest", "the older manifest")
+    os.rmdir(f"{folder}/z-omega.yaml.partial")
+    os.rename(f"{folder}/z-alpha.yaml", f"{folder}/real.yaml")
+    os.symlink("real.yaml", f"{folder}/z-alpha.yaml")
+    write(f"{folder}/z-omega.yaml", "an older manifest")
+    write(f"{folder}/z-omega.yaml.partial", "of a scan that was killed")
+    with open(f"{folder}/z-omega.yaml", "rb") as reader:
+        good(["scan", "zoo", "-o", "z.yaml", "--force"], cwd=folder)
+        equal(reader.read(), b"an older manifest", "what a reader of the older manifest sees")
+    equal(manifest(f"{folder}/real.yaml")[0], "zoo/alpha", "the manifest that a link leads to")
+    check(os.path.islink(f"{folder}/z-alpha.yaml"), "the link is no link any more")
+    equal(sorted(os.listdir(folder)), ["real.yaml", "z-alpha.yaml", "z-omega.yaml", "zoo"], "files")
