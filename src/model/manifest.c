@@ -115,14 +115,40 @@ void dz_manifest_free(dz_manifest *m) {
     free(m);
 }
 
+int dz_manifest_path_ok(const char *path) {
+    json_t *json = json_string(path);
+    json_decref(json);
+    return json != NULL;
+}
+
+/* JSON's text of a string as YAML's: YAML has the same escapes, but refuses, or folds as line breaks, some characters that JSON leaves as
+ * they are: U+007F to U+009F, U+FFFE and U+FFFF. */
+static void put_quoted(dz_buf *out, const char *json, dz_error *err) {
+    for (const unsigned char *at = (const unsigned char *)json; *at && err->rc == DZ_OK; at++) {
+        if (at[0] == 0x7f) {
+            dz_buf_line(out, err, "\\u007f");
+        } else if (at[0] == 0xc2 && at[1] < 0xa0) {
+            dz_buf_line(out, err, "\\u00%02x", *++at);
+        } else if (at[0] == 0xef && at[1] == 0xbf && at[2] >= 0xbe) {
+            dz_buf_line(out, err, "\\uff%02x", at[2] + 0x40);
+            at += 2;
+        } else {
+            dz_buf_put(out, at, 1, err);
+        }
+    }
+}
+
 /* Appends head, the path quoted, and tail. */
 static void put_path(dz_buf *out, const char *head, const char *path, const char *tail, dz_error *err) {
     json_t *json = json_string(path);
     char *quoted = json ? json_dumps(json, JSON_ENCODE_ANY) : NULL;
-    if (!json) dz_fail(err, DZ_EFAIL, "%s: a path that is not UTF-8 cannot stand in a manifest", path);
-    char *line = quoted ? dz_format(err, "%s%s%s", head, quoted, tail) : NULL;
-    if (line) dz_buf_put(out, line, strlen(line), err);
-    free(line);
+    if (!json)
+        dz_fail(err, DZ_EFAIL, "%s: a path that is not UTF-8 cannot stand in a manifest", path);
+    else if (!quoted)
+        dz_fail(err, DZ_ENOMEM, "out of memory for a manifest");
+    dz_buf_put(out, head, strlen(head), err);
+    if (quoted) put_quoted(out, quoted, err);
+    dz_buf_put(out, tail, strlen(tail), err);
     free(quoted);
     json_decref(json);
 }
