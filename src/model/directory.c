@@ -1,6 +1,5 @@
 #include "model/directory.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <jansson.h>
 #include <stdlib.h>
@@ -9,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "base/listing.h"
 #include "model/torchfile.h"
 
 #define SUFFIX ".safetensors"
@@ -111,7 +111,13 @@ out:
     return err->rc;
 }
 
-static int is_adapter(const char *name) { return strncmp(name, "adapter_model", strlen("adapter_model")) == 0; }
+int dz_is_adapter(const char *file) {
+    static const char *const begins[] = {"adapter_model", "adapters.", "pytorch_lora_weights"};
+    for (size_t i = 0; i < sizeof begins / sizeof *begins; i++) {
+        if (strncmp(file, begins[i], strlen(begins[i])) == 0) return 1;
+    }
+    return 0;
+}
 
 int dz_is_weights(const char *file) {
     static const char *const ends[] = {".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".gguf", SUFFIX, ".npz", ".ot"};
@@ -121,34 +127,15 @@ int dz_is_weights(const char *file) {
     return 0;
 }
 
-typedef struct name_list {
-    char **names;
-    size_t n;
-} name_list;
-
-static void free_names(name_list *list) {
-    for (size_t i = 0; i < list->n; i++) free(list->names[i]);
-    free(list->names);
-    *list = (name_list){0};
+static dz_rc list_names(const char *path, dz_listing *list, dz_error *err) {
+    int failed = dz_listing_read(path, list, err);
+    return failed ? dz_fail(err, DZ_EFAIL, "%s: cannot open: %s", path, strerror(failed)) : err->rc;
 }
 
-/* What is in a directory, sorted. */
-static dz_rc list_names(const char *path, name_list *list, dz_error *err) {
-    DIR *dir = opendir(path);
-    if (!dir) return dz_fail(err, DZ_EFAIL, "%s: cannot open: %s", path, strerror(errno));
-    size_t cap = 0;
-    for (struct dirent *entry; err->rc == DZ_OK && (entry = readdir(dir));) {
-        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) continue;
-        if (dz_grow((void **)&list->names, &cap, list->n + 1, sizeof *list->names, err) != DZ_OK) break;
-        if ((list->names[list->n] = dz_strdup(entry->d_name, err))) list->n++;
-    }
-    closedir(dir);
-    if (list->n) qsort(list->names, list->n, sizeof *list->names, compare_text);
-    return err->rc;
-}
+static int by_entry_name(const void *name, const void *entry) { return strcmp(name, ((const dz_entry *)entry)->name); }
 
-static int is_listed(const name_list *list, const char *name) {
-    return list->n && bsearch(&name, list->names, list->n, sizeof *list->names, compare_text);
+static int is_listed(const dz_listing *list, const char *name) {
+    return list->n && bsearch(name, list->entries, list->n, sizeof *list->entries, by_entry_name);
 }
 
 static const dz_shard *shard_at(const dz_checkpoint *ck, const char *path) {
@@ -182,7 +169,7 @@ static size_t numbered(const char *name, const char *suffix, unsigned long *of) 
 }
 
 /* Of the shards of a model that has no index none may be missing. */
-static dz_rc check_numbered(const dz_checkpoint *ck, const char *suffix, const name_list *list, dz_error *err) {
+static dz_rc check_numbered(const dz_checkpoint *ck, const char *suffix, const dz_listing *list, dz_error *err) {
     for (size_t i = 0; i < ck->nshards; i++) {
         const char *name = indexed_name(&ck->shards[i], ck);
         unsigned long of;
@@ -198,59 +185,60 @@ static dz_rc check_numbered(const dz_checkpoint *ck, const char *suffix, const n
 }
 
 /* A file that is numbered as the shards of the index are, and not among them. */
-static dz_rc check_unindexed(const dz_checkpoint *ck, const char *index_file, const char *suffix, const name_list *list, dz_error *err) {
+static dz_rc check_unindexed(const dz_checkpoint *ck, const char *index_file, const char *suffix, const dz_listing *list, dz_error *err) {
     for (size_t i = 0; i < list->n; i++) {
         unsigned long of, other;
-        size_t stem = numbered(list->names[i], suffix, &of);
+        size_t stem = numbered(list->entries[i].name, suffix, &of);
         for (size_t k = 0; k < ck->nshards && stem; k++) {
             const char *shard = indexed_name(&ck->shards[k], ck);
-            if (strcmp(shard, list->names[i]) == 0) break;
+            if (strcmp(shard, list->entries[i].name) == 0) break;
             if (k + 1 < ck->nshards) continue;
-            if (numbered(shard, suffix, &other) == stem && other == of && strncmp(shard, list->names[i], stem) == 0)
-                return dz_fail(err, DZ_EFAIL, "%s/%s: shard %s is missing from the index", ck->path, index_file, list->names[i]);
+            if (numbered(shard, suffix, &other) == stem && other == of && strncmp(shard, list->entries[i].name, stem) == 0)
+                return dz_fail(err, DZ_EFAIL, "%s/%s: shard %s is missing from the index", ck->path, index_file, list->entries[i].name);
         }
     }
     return DZ_OK;
 }
 
-static dz_rc load_index(dz_checkpoint *ck, const char *index_file, const char *suffix, const name_list *list, dz_error *err) {
+static dz_rc load_index(dz_checkpoint *ck, const char *index_file, const char *suffix, const dz_listing *list, dz_error *err) {
     return load_indexed(ck, index_file, suffix, err) == DZ_OK ? check_unindexed(ck, index_file, suffix, list, err) : err->rc;
 }
 
 /* The index of the safetensors shards, "" for none; NULL when there are several and none has the usual name. An adapter's is not the
  * model's. */
-static const char *choose_index(const dz_checkpoint *ck, const name_list *list, dz_error *err) {
+static const char *choose_index(const dz_checkpoint *ck, const dz_listing *list, dz_error *err) {
     const char *found = "";
     if (is_listed(list, RESTORED_INDEX)) return RESTORED_INDEX;
     for (size_t i = 0; i < list->n; i++) {
-        if (!dz_ends_with(list->names[i], INDEX_SUFFIX) || is_adapter(list->names[i])) continue;
+        if (!dz_ends_with(list->entries[i].name, INDEX_SUFFIX) || dz_is_adapter(list->entries[i].name)) continue;
         if (found[0]) {
             dz_fail(err, DZ_EFAIL, "%s: has both %s and %s: leave one, so that it is known which is the model", ck->path, found,
-                    list->names[i]);
+                    list->entries[i].name);
             return NULL;
         }
-        found = list->names[i];
+        found = list->entries[i].name;
     }
     return found;
 }
 
 /* model.fp16.safetensors beside model.safetensors: the same tensors in another type. */
-static int is_variant(const name_list *list, const char *name) {
+static int is_variant(const dz_listing *list, const char *name) {
     static const char stem[] = "model.";
     return is_listed(list, RESTORED_FILE) && strncmp(name, stem, strlen(stem)) == 0 && strcmp(name, RESTORED_FILE) != 0;
 }
 
-static size_t count_safetensors(const name_list *list, int adapters) {
+static size_t count_safetensors(const dz_listing *list, int adapters) {
     size_t n = 0;
-    for (size_t i = 0; i < list->n; i++) n += dz_ends_with(list->names[i], SUFFIX) && is_adapter(list->names[i]) == adapters;
+    for (size_t i = 0; i < list->n; i++)
+        n += dz_ends_with(list->entries[i].name, SUFFIX) && dz_is_adapter(list->entries[i].name) == adapters;
     return n;
 }
 
 /* All safetensors files, but variants; adapters only where there is nothing else. */
-static dz_rc load_files(dz_checkpoint *ck, const name_list *list, int adapters, dz_error *err) {
+static dz_rc load_files(dz_checkpoint *ck, const dz_listing *list, int adapters, dz_error *err) {
     for (size_t i = 0; i < list->n && err->rc == DZ_OK; i++) {
-        const char *name = list->names[i];
-        if (!dz_ends_with(name, SUFFIX) || is_adapter(name) != adapters || is_variant(list, name)) continue;
+        const char *name = list->entries[i].name;
+        if (!dz_ends_with(name, SUFFIX) || dz_is_adapter(name) != adapters || is_variant(list, name)) continue;
         char *path = dz_format(err, "%s/%s", ck->path, name);
         if (path) dz_checkpoint_add_shard(ck, name, path, err);
         free(path);
@@ -259,7 +247,7 @@ static dz_rc load_files(dz_checkpoint *ck, const name_list *list, int adapters, 
     return dz_checkpoint_parse(ck, err);
 }
 
-static dz_rc load_shards(dz_checkpoint *ck, const name_list *list, dz_error *err) {
+static dz_rc load_shards(dz_checkpoint *ck, const dz_listing *list, dz_error *err) {
     const char *index = choose_index(ck, list, err);
     if (!index) return err->rc;
     if (index[0]) return load_index(ck, index, SUFFIX, list, err);
@@ -340,17 +328,18 @@ static dz_rc take_entry(const dz_checkpoint *ck, const char *name, const char *p
 
 /* What is in the folder beside the model's shards. */
 static dz_rc find_beside(const dz_checkpoint *ck, const char *folder, int depth, found *f, dz_buf *notes, dz_error *err) {
-    name_list list = {0};
+    dz_listing list = {0};
     char *dir = folder[0] ? dz_format(err, "%s/%s", ck->path, folder) : dz_strdup(ck->path, err);
-    if (dir) list_names(dir, &list, err);
+    int failed = dir ? dz_listing_read(dir, &list, err) : 0;
+    if (failed) dz_buf_note(notes, err, "%s cannot be read (%s): it is not kept", folder, strerror(failed));
     for (size_t i = 0; i < list.n && err->rc == DZ_OK; i++) {
-        char *name = folder[0] ? dz_format(err, "%s/%s", folder, list.names[i]) : dz_strdup(list.names[i], err);
+        char *name = folder[0] ? dz_format(err, "%s/%s", folder, list.entries[i].name) : dz_strdup(list.entries[i].name, err);
         char *path = name ? dz_format(err, "%s/%s", ck->path, name) : NULL;
         if (path) take_entry(ck, name, path, depth, f, notes, err);
         free(name);
         free(path);
     }
-    free_names(&list);
+    dz_listing_free(&list);
     free(dir);
     return err->rc;
 }
@@ -373,7 +362,7 @@ static dz_rc replace_index(dz_checkpoint *ck, dz_error *err) {
 }
 
 dz_rc dz_directory_load(dz_checkpoint *ck, dz_error *err) {
-    name_list list = {0};
+    dz_listing list = {0};
     found f = {0};
     if (list_names(ck->path, &list, err) == DZ_OK && load_shards(ck, &list, err) == DZ_OK)
         find_beside(ck, "", FOLDER_DEPTH, &f, &ck->notes, err);
@@ -382,6 +371,6 @@ dz_rc dz_directory_load(dz_checkpoint *ck, dz_error *err) {
     ck->others = f.others;
     ck->nothers = f.nothers;
     if (err->rc == DZ_OK && ck->nshards && ck->shards[0].places) replace_index(ck, err);
-    free_names(&list);
+    dz_listing_free(&list);
     return err->rc;
 }

@@ -12,6 +12,7 @@
 /* Fills the checkpoint, which has its path and nothing else. */
 dz_rc dz_directory_load(dz_checkpoint *ck, dz_error *err);
 
+int dz_is_adapter(const char *file); /* by its name: LoRA and its like, no model by itself */
 int dz_is_weights(const char *file); /* by its name: such a file is never kept beside a model */
 
 #endif

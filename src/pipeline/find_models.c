@@ -8,6 +8,7 @@
 
 #include "base/hash.h"
 #include "base/listing.h"
+#include "model/directory.h"
 #include "model/manifest.h"
 
 #define NAME_MAX_LEN 120
@@ -75,11 +76,6 @@ typedef struct search {
     char *model_mark; /* the file that says that the scanned folder itself is a model */
 } search;
 
-static int ends_with(const char *text, const char *end) {
-    size_t n = strlen(text), m = strlen(end);
-    return n > m && strcmp(text + n - m, end) == 0;
-}
-
 static int begins_with(const char *text, const char *begin) { return strncmp(text, begin, strlen(begin)) == 0; }
 
 #define ANY(list, test, name) any(list, sizeof(list) / sizeof *(list), test, name)
@@ -92,16 +88,15 @@ static int any(const char *const *list, size_t n, int (*test)(const char *, cons
 
 static kind kind_of(const char *name) {
     static const char *const torch[] = {".bin", ".pt", ".pth", ".ckpt"};
-    static const char *const adapter[] = {"adapter_model", "adapters.", "pytorch_lora_weights"};
     static const char *const training[] = {"optimizer", "scheduler", "rng_state", "training_args", "scaler"};
     static const char *const training_ends[] = {"_states.pt", "_optim_rng.pt"};
     static const char *const foreign[] = {".gguf", ".onnx", ".msgpack", ".distcp", ".ot", ".npz"};
-    int is_torch = ANY(torch, ends_with, name), is_safe = ends_with(name, ".safetensors");
-    if ((is_torch || is_safe) && ANY(adapter, begins_with, name)) return ADAPTER_FILE;
-    if (is_safe || ends_with(name, ".safetensors.index.json")) return WEIGHTS;
+    int is_torch = ANY(torch, dz_ends_with, name), is_safe = dz_ends_with(name, ".safetensors");
+    if ((is_torch || is_safe) && dz_is_adapter(name)) return ADAPTER_FILE;
+    if (is_safe || dz_ends_with(name, ".safetensors.index.json")) return WEIGHTS;
     if (strcmp(name, "pytorch_model.bin") == 0 || strcmp(name, "pytorch_model.bin.index.json") == 0) return WEIGHTS;
-    if (is_torch) return ANY(training, begins_with, name) || ANY(training_ends, ends_with, name) ? TRAINING_FILE : TORCH_FILE;
-    return ANY(foreign, ends_with, name) || strcmp(name, "tf_model.h5") == 0 ? FOREIGN_FILE : NO_MODEL;
+    if (is_torch) return ANY(training, begins_with, name) || ANY(training_ends, dz_ends_with, name) ? TRAINING_FILE : TORCH_FILE;
+    return ANY(foreign, dz_ends_with, name) || strcmp(name, "tf_model.h5") == 0 ? FOREIGN_FILE : NO_MODEL;
 }
 
 /* A file that cannot be looked at counts as what its name says: whoever loads the model will tell. */
@@ -253,7 +248,7 @@ static dz_rc take_directory(search *s, place *p, const dz_listing *l, const cont
 static const char *find_mark(const dz_listing *l, const contents *c) {
     for (size_t i = 0; i < l->n && c->n[WEIGHTS] + c->n[TORCH_FILE] > 0; i++) {
         const char *name = l->entries[i].name;
-        if (strcmp(name, "config.json") == 0 || (name[0] != '.' && ends_with(name, ".index.json"))) return name;
+        if (strcmp(name, "config.json") == 0 || (name[0] != '.' && dz_ends_with(name, ".index.json"))) return name;
     }
     return NULL;
 }
@@ -277,7 +272,7 @@ static const char *why_not(const place *p, const char *name) {
     if (p->why) return p->why;
     if (name[0] == '.') return HIDDEN;
     if (!dz_manifest_path_ok(name)) return NOT_UTF8;
-    if (ends_with(name, ".partial")) return UNFINISHED;
+    if (dz_ends_with(name, ".partial")) return UNFINISHED;
     return p->inside && strcmp(name, "original") == 0 ? ORIGINAL : NULL; /* Meta's: beside the same weights as safetensors */
 }
 

@@ -13,13 +13,6 @@ static dz_notes_kind *kind_of(dz_notes *g, const char *text, dz_error *err) {
     return &g->kinds[g->nkinds++];
 }
 
-/* A name with a line break in it must not become two lines. */
-static void make_printable(char *name) {
-    for (; *name; name++) {
-        if ((unsigned char)*name < 0x20 || *name == 0x7f) *name = '?';
-    }
-}
-
 dz_rc dz_notes_add(dz_notes *g, dz_error *err, const char *text, const char *fmt, ...) {
     dz_notes_kind *kind = kind_of(g, text, err);
     if (!kind || kind->n++ >= DZ_NOTES_LINES) return err->rc;
@@ -28,7 +21,7 @@ dz_rc dz_notes_add(dz_notes *g, dz_error *err, const char *text, const char *fmt
     va_start(args, fmt);
     int len = vsnprintf(name, sizeof name, fmt, args);
     va_end(args);
-    make_printable(len < 0 ? strcpy(name, "?") : name);
+    dz_one_line(len < 0 ? strcpy(name, "?") : name);
     kind->names[kind->n - 1] = dz_strdup(name, err);
     return err->rc;
 }

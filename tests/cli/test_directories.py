@@ -169,8 +169,13 @@ def test_unreadable_side_file_is_found_before_any_work(folder):
     SmallZoo(folder)
     os.chmod(folder, 0o777)
     write(f"{folder}/one/tokenizer.json", "{}")
+    write(f"{folder}/one/secret/a.json", "{}")
+    os.chmod(f"{folder}/one/secret", 0)
+    nobody = ["setpriv", "--reuid=65534", "--clear-groups"] if os.geteuid() == 0 else []
+    code, _, err = call(nobody + [DELTAZOO, "plan", "zoo.yaml"], folder)
+    check(code == 0 and "'one': secret cannot be read (Permission denied): it is not kept" in err, f"{code} {err}")
     os.chmod(f"{folder}/one/tokenizer.json", 0)
-    code, _, err = call(["setpriv", "--reuid=65534", "--clear-groups", DELTAZOO, "plan", "zoo.yaml"] if os.geteuid() == 0 else [DELTAZOO, "plan", "zoo.yaml"], folder)
+    code, _, err = call(nobody + [DELTAZOO, "plan", "zoo.yaml"], folder)
     check(code == 1 and "one/tokenizer.json: cannot open: Permission denied" in err, f"{code} {err}")
 
 
