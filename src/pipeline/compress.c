@@ -215,12 +215,49 @@ static void close_job(dz_job *job) {
 
 static void add_note(dz_buf *notes, dz_error *err, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 static void add_note(dz_buf *notes, dz_error *err, const char *fmt, ...) {
-    char line[512];
+    char *line = NULL;
     va_list args;
     va_start(args, fmt);
-    int n = vsnprintf(line, sizeof line, fmt, args);
+    if (vasprintf(&line, fmt, args) < 0)
+        dz_fail(err, DZ_ENOMEM, "out of memory for notes");
+    else
+        dz_buf_put(notes, line, strlen(line), err);
     va_end(args);
-    if (n > 0) dz_buf_put(notes, line, strlen(line), err);
+    free(line);
+}
+
+/* The names of a task's rows of a policy, the first three of them; how many rows there are. */
+static size_t name_rows(const dz_catalog *c, const dz_task_entry *task, dz_policy policy, dz_buf *names, dz_error *err) {
+    size_t n = 0;
+    for (size_t i = 0; i < task->nrows; i++) {
+        if (task->rows[i].policy == policy && n++ < 3)
+            add_note(names, err, "%s'%s'", n > 1 ? ", " : "", c->tensors[task->rows[i].tensor].name);
+    }
+    if (n > 3) add_note(names, err, " and %zu more (info --task lists them)", n - 3);
+    dz_buf_put(names, "", 1, err);
+    return n;
+}
+
+/* A task's tensors that are not kept, and one that adds nothing to the base. */
+static void note_what_is_kept(const dz_job *job, size_t t, dz_buf *notes, dz_error *err) {
+    const dz_catalog *c = job->catalog;
+    const dz_task_entry *task = &c->tasks[job->carry.ntasks + t];
+    dz_buf dropped = {0}, absent = {0};
+    size_t ndropped = name_rows(c, task, DZ_POLICY_DROP, &dropped, err), nabsent = name_rows(c, task, DZ_POLICY_ABSENT, &absent, err);
+    size_t n = task->nrows - nabsent, differ = 0;
+    for (size_t i = 0; i < task->nrows; i++) differ += task->rows[i].length != 0 || task->rows[i].base == DZ_NO_BASE;
+    if (err->rc != DZ_OK) goto out;
+    if (ndropped)
+        add_note(notes, err, "task '%s': %zu tensor%s dropped by the recipe, the base's values take their place: %s\n", task->name,
+                 ndropped, ndropped == 1 ? " is" : "s are", (const char *)dropped.data);
+    if (!differ && ndropped + nabsent == 0)
+        add_note(notes, err, "task '%s' equals the base\n", task->name);
+    else if (!differ && n > ndropped)
+        add_note(notes, err, "task '%s': what is kept of it (%zu of %zu tensors) equals the base%s%s\n", task->name, n - ndropped, n,
+                 nabsent ? ", of which it has not " : "", (const char *)absent.data);
+out:
+    dz_buf_free(&dropped);
+    dz_buf_free(&absent);
 }
 
 /* What the user should know beyond the table: what was not taken as the recipe's main case. */
@@ -229,23 +266,13 @@ static void collect_notes(const dz_job *job, dz_buf *notes, dz_error *err) {
     dz_buf_put(notes, plan->notes.data, plan->notes.len, err);
     for (size_t t = 0; t < plan->ntasks; t++) {
         const dz_checkpoint *ck = job->zoo.tasks[t];
-        size_t dropped = 0, differs = 0;
         for (size_t i = plan->first_pair[t]; i < plan->first_pair[t + 1]; i++) {
             const dz_pair *pair = &plan->pairs[i];
-            dropped += pair->policy == DZ_POLICY_DROP;
-            differs += pair->policy == DZ_POLICY_LOSSLESS || pair->policy == DZ_POLICY_ULTRADELTA;
             if (pair->policy == DZ_POLICY_LOSSLESS && pair->lossy >= 0)
                 add_note(notes, err, "task '%s': tensor '%s' holds NaN or infinity: kept exactly\n", job->zoo.names[t],
                          dz_pair_tensor(plan, pair)->name);
-            for (uint32_t tile = 0; pair->policy == DZ_POLICY_LOSSLESS && tile < pair->tiles.ntiles; tile++) {
-                if (job->block_len[plan->unit_of[pair->first_tile + tile]] != 5) break;
-                if (tile + 1 == pair->tiles.ntiles && pair->base >= 0) differs--;
-            }
         }
-        if (dropped)
-            add_note(notes, err, "task '%s': %zu tensors are dropped by the recipe: the base's values take their place\n",
-                     job->zoo.names[t], dropped);
-        if (differs == 0) add_note(notes, err, "task '%s' equals the base\n", job->zoo.names[t]);
+        note_what_is_kept(job, t, notes, err);
         for (size_t i = 0; i < ck->nothers; i++) add_note(notes, err, "task '%s': %s is not kept\n", job->zoo.names[t], ck->others[i].file);
         for (size_t at = 0; at < ck->notes.len;) {
             const char *line = (const char *)ck->notes.data + at, *end = memchr(line, '\n', ck->notes.len - at);
