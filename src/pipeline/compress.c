@@ -163,7 +163,7 @@ static void tell_begin(const dz_job *job) {
     const char *slurm = getenv("SLURM_JOB_ID"), *nodes = getenv("SLURM_JOB_NODELIST");
     for (size_t i = 0; i < job->journal.nentries; i++) known += job->journal.entries[i].kind == DZ_RECORD_STATISTICS;
     dz_sum_u64(job->world, &known, 1);
-    if (job->world->rank != 0 || job->opt->quiet || isatty(STDERR_FILENO)) return;
+    if (job->world->rank != 0 || job->opt->quiet || dz_log_on_terminal()) return;
     for (size_t t = 0; t < job->zoo.ntasks; t++) {
         for (size_t i = 0; i < job->zoo.tasks[t]->ntensors; i++) bytes += (double)job->zoo.tasks[t]->tensors[i].nbytes;
     }
