@@ -97,18 +97,23 @@ static dz_rc prepare(dz_job *job, dz_error *err) {
     return DZ_OK;
 }
 
-/* --force must not put the archive in the place of a model of this zoo. */
-static dz_rc check_no_input(const dz_job *job, dz_error *err) {
-    struct stat archive, shard;
-    if (stat(job->opt->archive, &archive) != 0) return DZ_OK;
-    for (size_t t = 0; t <= job->zoo.ntasks; t++) {
-        const dz_checkpoint *ck = t == 0 ? job->zoo.base : job->zoo.tasks[t - 1];
-        for (size_t i = 0; i < ck->nshards; i++) {
-            if (stat(ck->shards[i].path, &shard) == 0 && shard.st_dev == archive.st_dev && shard.st_ino == archive.st_ino)
-                return dz_fail(err, DZ_EUSAGE, "%s: is a model of this zoo; the archive cannot take its place", job->opt->archive);
-        }
+/* Neither --force nor --report may put anything in the place of what this job reads. */
+static dz_rc check_no_input(const dz_job *job, const char *out, dz_error *err) {
+    const char *read[] = {job->opt->manifest, job->opt->recipe.recipe}, *what[] = {"manifest", "recipe"};
+    for (int i = 0; i < 2; i++) {
+        if (read[i] && access(out, F_OK) == 0 && dz_same_file(out, read[i]))
+            return dz_fail(err, DZ_EUSAGE, "%s: is the %s: nothing is written over it", out, what[i]);
     }
-    return DZ_OK;
+    dz_rc rc = dz_check_not_of_model(job->zoo.base, out, err);
+    for (size_t t = 0; t < job->zoo.ntasks && rc == DZ_OK; t++) rc = dz_check_not_of_model(job->zoo.tasks[t], out, err);
+    return rc;
+}
+
+static dz_rc check_outputs(const dz_job *job, dz_error *err) {
+    const char *archive = job->opt->archive, *report = job->opt->report;
+    if (report && dz_same_file(archive, report)) return dz_fail(err, DZ_EUSAGE, "--report %s: is the archive", report);
+    if (check_no_input(job, archive, err) == DZ_OK && report) check_no_input(job, report, err);
+    return err->rc;
 }
 
 /* Rank 0: whatever the coded blocks depend on: program, recipe, models. The order of the tasks counts, their number of ranks does not. */
@@ -181,7 +186,7 @@ static dz_rc open_job(dz_job *job, dz_error *err) {
     if (world->rank == 0 && rc == DZ_OK) rc = dz_archive_lock(&job->lock, job->opt->archive, err);
     if ((rc = dz_agree(world, rc, err)) != DZ_OK) return rc;
     if ((rc = dz_zoo_open(world, job->opt->manifest, &job->opt->recipe, &job->zoo, err)) != DZ_OK) return rc;
-    if ((rc = dz_agree(world, world->rank == 0 ? check_no_input(job, err) : DZ_OK, err)) != DZ_OK) return rc;
+    if ((rc = dz_agree(world, world->rank == 0 ? check_outputs(job, err) : DZ_OK, err)) != DZ_OK) return rc;
     if ((rc = dz_job_open_archive(job, err)) != DZ_OK || job->zoo.ntasks == 0) return rc;
     if ((rc = dz_find_twins(world, job->zoo.tasks, job->zoo.ntasks, err)) != DZ_OK) return rc;
     rc = dz_plan_make(job->zoo.base, job->zoo.tasks, job->zoo.names, job->zoo.ntasks, job->zoo.recipe, world->size, &job->plan, err);

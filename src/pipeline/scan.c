@@ -400,9 +400,20 @@ static dz_rc write_manifests(const dz_scan_options *opt, dz_scan_result *r, dz_e
     return err->rc;
 }
 
+/* --force replaces manifests, nothing else: a model's file least of all. */
+static dz_rc check_output(const dz_scan_options *opt, dz_error *err) {
+    dz_manifest *old = NULL;
+    dz_error none = {0};
+    if (!opt->force || access(opt->out, F_OK) != 0) return DZ_OK;
+    if (dz_manifest_load(opt->out, &old, &none) != DZ_OK)
+        dz_fail(err, DZ_EUSAGE, "%s: exists and is no manifest: it is not replaced", opt->out);
+    dz_manifest_free(old);
+    return err->rc;
+}
+
 dz_rc dz_scan(const dz_world *world, const dz_scan_options *opt, dz_scan_result *r, dz_error *err) {
     dz_sketch *sketches = NULL;
-    if (world->rank == 0 && find_models(r, opt->dir, "", DEPTH, err) == DZ_OK) {
+    if (world->rank == 0 && check_output(opt, err) == DZ_OK && find_models(r, opt->dir, "", DEPTH, err) == DZ_OK) {
         drop_doubles(r, err);
         if (r->nmodels == 0) dz_fail(err, DZ_EFAIL, "%s: no model in it", opt->dir);
     }

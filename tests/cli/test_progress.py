@@ -13,7 +13,8 @@ def on_terminal(folder, command, stderr=None, **env):
     """What a terminal gets from a command: all of it, but for stderr where a file is given."""
     master, slave = pty.openpty()
     try:
-        p = subprocess.Popen(["timeout", "--foreground", str(TIME_LIMIT)] + command, cwd=folder, env=dict(ENV, **env), stdin=slave, stdout=subprocess.DEVNULL, stderr=stderr or slave, start_new_session=True)
+        p = subprocess.Popen(["timeout", "--foreground", str(TIME_LIMIT)] + command, cwd=folder, env=dict(ENV, **env), stdin=slave, stdout=subprocess.DEVNULL,
+                             stderr=stderr or slave, start_new_session=True)
         os.close(slave)
         shown = b""
         while True:
