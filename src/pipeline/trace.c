@@ -155,6 +155,8 @@ static dz_rc measure(dz_job *job, const dz_pair *pair, matrix *m, const dz_slq_o
     double norm = 0, variance = 0;
     if (job->zoo.recipe->tracenorm == DZ_TRACENORM_EXACT)
         dz_tracenorm_exact(&a, &norm, err);
+    else if ((rows < cols ? rows : cols) <= DZ_TRACENORM_SMALL)
+        dz_tracenorm_small(&a, &norm, err);
     else
         dz_tracenorm_slq(&a, &mine, &norm, &variance, err);
     if (err->rc != DZ_OK) return err->rc;
