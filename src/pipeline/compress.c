@@ -97,18 +97,23 @@ static dz_rc prepare(dz_job *job, dz_error *err) {
     return DZ_OK;
 }
 
-/* --force must not put the archive in the place of a model of this zoo. */
-static dz_rc check_no_input(const dz_job *job, dz_error *err) {
-    struct stat archive, shard;
-    if (stat(job->opt->archive, &archive) != 0) return DZ_OK;
-    for (size_t t = 0; t <= job->zoo.ntasks; t++) {
-        const dz_checkpoint *ck = t == 0 ? job->zoo.base : job->zoo.tasks[t - 1];
-        for (size_t i = 0; i < ck->nshards; i++) {
-            if (stat(ck->shards[i].path, &shard) == 0 && shard.st_dev == archive.st_dev && shard.st_ino == archive.st_ino)
-                return dz_fail(err, DZ_EUSAGE, "%s: is a model of this zoo; the archive cannot take its place", job->opt->archive);
-        }
+/* Neither --force nor --report may put anything in the place of what this job reads. */
+static dz_rc check_no_input(const dz_job *job, const char *out, dz_error *err) {
+    const char *read[] = {job->opt->manifest, job->opt->recipe.recipe}, *what[] = {"manifest", "recipe"};
+    for (int i = 0; i < 2; i++) {
+        if (read[i] && access(out, F_OK) == 0 && dz_same_file(out, read[i]))
+            return dz_fail(err, DZ_EUSAGE, "%s: is the %s: nothing is written over it", out, what[i]);
     }
-    return DZ_OK;
+    dz_rc rc = dz_check_not_of_model(job->zoo.base, out, err);
+    for (size_t t = 0; t < job->zoo.ntasks && rc == DZ_OK; t++) rc = dz_check_not_of_model(job->zoo.tasks[t], out, err);
+    return rc;
+}
+
+static dz_rc check_outputs(const dz_job *job, dz_error *err) {
+    const char *archive = job->opt->archive, *report = job->opt->report;
+    if (report && dz_same_file(archive, report)) return dz_fail(err, DZ_EUSAGE, "--report %s: is the archive", report);
+    if (check_no_input(job, archive, err) == DZ_OK && report) check_no_input(job, report, err);
+    return err->rc;
 }
 
 /* Rank 0: whatever the coded blocks depend on: program, recipe, models. The order of the tasks counts, their number of ranks does not. */
@@ -163,7 +168,7 @@ static void tell_begin(const dz_job *job) {
     const char *slurm = getenv("SLURM_JOB_ID"), *nodes = getenv("SLURM_JOB_NODELIST");
     for (size_t i = 0; i < job->journal.nentries; i++) known += job->journal.entries[i].kind == DZ_RECORD_STATISTICS;
     dz_sum_u64(job->world, &known, 1);
-    if (job->world->rank != 0 || job->opt->quiet || isatty(STDERR_FILENO)) return;
+    if (job->world->rank != 0 || job->opt->quiet || dz_log_on_terminal()) return;
     for (size_t t = 0; t < job->zoo.ntasks; t++) {
         for (size_t i = 0; i < job->zoo.tasks[t]->ntensors; i++) bytes += (double)job->zoo.tasks[t]->tensors[i].nbytes;
     }
@@ -181,7 +186,7 @@ static dz_rc open_job(dz_job *job, dz_error *err) {
     if (world->rank == 0 && rc == DZ_OK) rc = dz_archive_lock(&job->lock, job->opt->archive, err);
     if ((rc = dz_agree(world, rc, err)) != DZ_OK) return rc;
     if ((rc = dz_zoo_open(world, job->opt->manifest, &job->opt->recipe, &job->zoo, err)) != DZ_OK) return rc;
-    if ((rc = dz_agree(world, world->rank == 0 ? check_no_input(job, err) : DZ_OK, err)) != DZ_OK) return rc;
+    if ((rc = dz_agree(world, world->rank == 0 ? check_outputs(job, err) : DZ_OK, err)) != DZ_OK) return rc;
     if ((rc = dz_job_open_archive(job, err)) != DZ_OK || job->zoo.ntasks == 0) return rc;
     if ((rc = dz_find_twins(world, job->zoo.tasks, job->zoo.ntasks, err)) != DZ_OK) return rc;
     rc = dz_plan_make(job->zoo.base, job->zoo.tasks, job->zoo.names, job->zoo.ntasks, job->zoo.recipe, world->size, &job->plan, err);
@@ -213,28 +218,52 @@ static void close_job(dz_job *job) {
     dz_zoo_close(&job->zoo);
 }
 
+/* The names of a task's rows of a policy, the first three of them; how many rows there are. */
+static size_t name_rows(const dz_catalog *c, const dz_task_entry *task, dz_policy policy, dz_buf *names, dz_error *err) {
+    size_t n = 0;
+    for (size_t i = 0; i < task->nrows; i++) {
+        if (task->rows[i].policy == policy && n++ < 3)
+            dz_buf_line(names, err, "%s'%s'", n > 1 ? ", " : "", c->tensors[task->rows[i].tensor].name);
+    }
+    if (n > 3) dz_buf_line(names, err, " and %zu more (info --task lists them)", n - 3);
+    dz_buf_put(names, "", 1, err);
+    return n;
+}
+
+/* A task's tensors that are not kept, and one that adds nothing to the base. */
+static void note_what_is_kept(const dz_job *job, size_t t, dz_buf *notes, dz_error *err) {
+    const dz_catalog *c = job->catalog;
+    const dz_task_entry *task = &c->tasks[job->carry.ntasks + t];
+    dz_buf dropped = {0}, absent = {0};
+    size_t ndropped = name_rows(c, task, DZ_POLICY_DROP, &dropped, err), nabsent = name_rows(c, task, DZ_POLICY_ABSENT, &absent, err);
+    size_t n = task->nrows - nabsent, differ = 0;
+    for (size_t i = 0; i < task->nrows; i++) differ += task->rows[i].length != 0 || task->rows[i].base == DZ_NO_BASE;
+    if (err->rc != DZ_OK) goto out;
+    if (ndropped)
+        dz_buf_note(notes, err, "task '%s': %zu tensor%s dropped by the recipe, the base's values take their place: %s", task->name,
+                    ndropped, ndropped == 1 ? " is" : "s are", (const char *)dropped.data);
+    if (!differ && ndropped + nabsent == 0)
+        dz_buf_note(notes, err, "task '%s' equals the base", task->name);
+    else if (!differ && n > ndropped)
+        dz_buf_note(notes, err, "task '%s': what is kept of it (%zu of %zu tensors) equals the base%s%s", task->name, n - ndropped, n,
+                    nabsent ? ", of which it has not " : "", (const char *)absent.data);
+out:
+    dz_buf_free(&dropped);
+    dz_buf_free(&absent);
+}
+
 /* What the user should know beyond the table: what was not taken as the recipe's main case. */
 static void collect_notes(const dz_job *job, dz_buf *notes, dz_error *err) {
     const dz_plan *plan = job->plan;
     dz_buf_put(notes, plan->notes.data, plan->notes.len, err);
     for (size_t t = 0; t < plan->ntasks; t++) {
-        size_t dropped = 0, differs = 0;
         for (size_t i = plan->first_pair[t]; i < plan->first_pair[t + 1]; i++) {
             const dz_pair *pair = &plan->pairs[i];
-            dropped += pair->policy == DZ_POLICY_DROP;
-            differs += pair->policy == DZ_POLICY_LOSSLESS || pair->policy == DZ_POLICY_ULTRADELTA;
             if (pair->policy == DZ_POLICY_LOSSLESS && pair->lossy >= 0)
                 dz_buf_note(notes, err, "task '%s': tensor '%s' holds NaN or infinity: kept exactly", job->zoo.names[t],
                             dz_pair_tensor(plan, pair)->name);
-            for (uint32_t tile = 0; pair->policy == DZ_POLICY_LOSSLESS && tile < pair->tiles.ntiles; tile++) {
-                if (job->block_len[plan->unit_of[pair->first_tile + tile]] != 5) break;
-                if (tile + 1 == pair->tiles.ntiles && pair->base >= 0) differs--;
-            }
         }
-        if (dropped)
-            dz_buf_note(notes, err, "task '%s': %zu tensors are dropped by the recipe: the base's values take their place",
-                        job->zoo.names[t], dropped);
-        if (differs == 0) dz_buf_note(notes, err, "task '%s' equals the base", job->zoo.names[t]);
+        note_what_is_kept(job, t, notes, err);
     }
     if (job->opt->append && !job->carry.old) dz_buf_note(notes, err, "there was no archive to append to: it is a new one");
     if (job->foreign)

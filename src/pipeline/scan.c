@@ -328,11 +328,22 @@ out:
     return err->rc;
 }
 
+/* --force replaces manifests, nothing else: a model's file least of all. */
+static dz_rc check_output(const dz_scan_options *opt, dz_error *err) {
+    dz_manifest *old = NULL;
+    dz_error none = {0};
+    if (!opt->force || access(opt->out, F_OK) != 0) return DZ_OK;
+    if (dz_manifest_load(opt->out, &old, &none) != DZ_OK)
+        dz_fail(err, DZ_EUSAGE, "%s: exists and is no manifest: it is not replaced", opt->out);
+    dz_manifest_free(old);
+    return err->rc;
+}
+
 dz_rc dz_scan(const dz_world *world, const dz_scan_options *opt, dz_scan_result *r, dz_error *err) {
     dz_sketch *sketches = NULL;
     dz_notes notes = {0}; /* on rank 0 */
     place at = {0};
-    if (world->rank == 0 && find_place(opt, &at, err) == DZ_OK) dz_find_models(opt->dir, r, &notes, err);
+    if (world->rank == 0 && check_output(opt, err) == DZ_OK && find_place(opt, &at, err) == DZ_OK) dz_find_models(opt->dir, r, &notes, err);
     dz_rc rc = dz_agree(world, err->rc, err);
     if (rc != DZ_OK || (rc = share_models(world, r, err)) != DZ_OK) goto out;
     sketches = dz_alloc(r->nmodels, sizeof *sketches, err);
