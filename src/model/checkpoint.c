@@ -114,10 +114,18 @@ static int compare_tensor_names(const void *x, const void *y, void *arg) {
     return strcmp(t[*(const uint32_t *)x].name, t[*(const uint32_t *)y].name);
 }
 
+/* Where the tensor's first byte stands in its shard's file. (Empty tensors of a header may have changed places with each other.) */
+static uint64_t place_of(const dz_checkpoint *ck, size_t tensor) {
+    const dz_shard *s = &ck->shards[ck->tensors[tensor].shard];
+    return s->places ? s->places[tensor - s->first] : ck->tensors[tensor].offset;
+}
+
 static int by_place(const void *x, const void *y, void *arg) {
-    const dz_tensor *t = arg, *a = &t[*(const uint32_t *)x], *b = &t[*(const uint32_t *)y];
+    const dz_checkpoint *ck = arg;
+    const dz_tensor *a = &ck->tensors[*(const uint32_t *)x], *b = &ck->tensors[*(const uint32_t *)y];
     if (a->shard != b->shard) return a->shard < b->shard ? -1 : 1;
-    if (a->offset != b->offset) return a->offset < b->offset ? -1 : 1;
+    uint64_t pa = place_of(ck, *(const uint32_t *)x), pb = place_of(ck, *(const uint32_t *)y);
+    if (pa != pb) return pa < pb ? -1 : 1;
     if (a->nbytes != b->nbytes) return a->nbytes < b->nbytes ? -1 : 1;
     return *(const uint32_t *)x < *(const uint32_t *)y ? -1 : 1;
 }
@@ -131,10 +139,11 @@ static dz_rc find_shared(dz_checkpoint *ck, dz_error *err) {
     uint32_t *order = dz_alloc_raw(ck->ntensors, sizeof *order, err);
     ck->same = dz_alloc_raw(ck->ntensors, sizeof *ck->same, err);
     for (uint32_t i = 0; err->rc == DZ_OK && i < ck->ntensors; i++) ck->same[i] = order[i] = i;
-    if (err->rc == DZ_OK) qsort_r(order, ck->ntensors, sizeof *order, by_place, ck->tensors);
+    if (err->rc == DZ_OK) qsort_r(order, ck->ntensors, sizeof *order, by_place, ck);
     for (size_t i = 1; err->rc == DZ_OK && i < ck->ntensors; i++) {
         const dz_tensor *a = &ck->tensors[order[i - 1]], *b = &ck->tensors[order[i]];
-        if (b->nbytes && a->shard == b->shard && a->offset == b->offset && dz_same_kind(a, b)) ck->same[order[i]] = ck->same[order[i - 1]];
+        if (b->nbytes && a->shard == b->shard && place_of(ck, order[i - 1]) == place_of(ck, order[i]) && dz_same_kind(a, b))
+            ck->same[order[i]] = ck->same[order[i - 1]];
     }
     free(order);
     return err->rc;
@@ -143,14 +152,13 @@ static dz_rc find_shared(dz_checkpoint *ck, dz_error *err) {
 dz_rc dz_checkpoint_parse(dz_checkpoint *ck, dz_error *err) {
     for (size_t i = 0; i < ck->nshards; i++) {
         dz_shard *s = &ck->shards[i];
-        size_t first = ck->ntensors;
+        s->first = ck->ntensors;
         if (s->header_len < 8) return dz_fail(err, DZ_EFAIL, "%s: no header", s->path);
         if (dz_safetensors_parse(s->path, s->header + 8, s->header_len - 8, s->size, (uint32_t)i, &ck->tensors, &ck->ntensors, err) !=
             DZ_OK)
             return err->rc;
-        if (s->places && s->nplaces != ck->ntensors - first)
-            return dz_fail(err, DZ_EFAIL, "%s: %zu places for %zu tensors", s->path, s->nplaces, ck->ntensors - first);
-        for (size_t k = 0; k < s->nplaces; k++) ck->tensors[first + k].offset = s->places[k]; /* empty tensors may have changed places */
+        if (s->places && s->nplaces != ck->ntensors - s->first)
+            return dz_fail(err, DZ_EFAIL, "%s: %zu places for %zu tensors", s->path, s->nplaces, ck->ntensors - s->first);
     }
     if (!(ck->by_name = dz_alloc(ck->ntensors, sizeof *ck->by_name, err))) return err->rc;
     for (size_t i = 0; i < ck->ntensors; i++) ck->by_name[i] = (uint32_t)i;
@@ -428,7 +436,7 @@ dz_rc dz_checkpoint_read(dz_checkpoint *ck, size_t tensor, uint64_t first, size_
         return dz_fail(err, DZ_EFAIL, "%s: tensor '%s': bytes %llu to %llu are outside its %llu", s->path, t->name,
                        (unsigned long long)first, (unsigned long long)(first + len), (unsigned long long)t->nbytes);
     if (s->fd < 0 && open_shard(ck, s) < 0) return dz_fail(err, DZ_EFAIL, "%s: cannot open: %s", s->path, strerror(errno));
-    return dz_pread_all(s->fd, s->path, dst, len, t->offset + first, err);
+    return dz_pread_all(s->fd, s->path, dst, len, place_of(ck, tensor) + first, err);
 }
 
 uint64_t dz_checkpoint_nbytes(const dz_checkpoint *ck) {

@@ -15,9 +15,10 @@ typedef struct dz_shard {
     char *header; /* its first bytes, 8-byte length included, verbatim: a restored file begins with them */
     size_t header_len;
     uint64_t size;
-    uint64_t *places; /* PyTorch: where each tensor of the header stands in the file `path`; NULL for safetensors */
+    uint64_t *places; /* PyTorch: where each tensor of the header stands in the file `path`; NULL: where the header says */
     size_t nplaces;
-    int fd; /* -1 until it is read */
+    size_t first; /* the number of its first tensor */
+    int fd;       /* -1 until it is read */
 } dz_shard;
 
 typedef struct dz_side_file {

@@ -21,7 +21,7 @@ typedef struct dz_tensor {
     uint64_t count;  /* elements; bytes for DZ_OPAQUE */
     uint64_t nbytes; /* in the file */
     uint32_t shard;  /* which file of the checkpoint */
-    uint64_t offset; /* of the first byte, from the start of that file */
+    uint64_t offset; /* of the first byte, from the start of that file; of a PyTorch file: in the one it is restored as */
 } dz_tensor;
 
 /* Parses the JSON header (`len` bytes of text) of the file `path` of `file_size` bytes and appends its tensors, in the order of their

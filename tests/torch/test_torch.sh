@@ -87,6 +87,11 @@ check lossy-restores restore files one base.bin
 check lossy-restores-safetensors restore safetensors one base.safetensors
 check lossy-as-from-safetensors torch_says alike files.one safetensors.one task.bin 'layers.*.weight'
 
+check export ranks 1 export files.h5 --task one -o vector.safetensors -q
+check import ranks 3 import vector.safetensors --base base.bin -o onto.bin -q
+check import-safetensors ranks 3 import vector.safetensors --base base.safetensors -o onto.safetensors -q
+check import-onto-torch torch_says alike onto.bin onto.safetensors base.bin 'layers.*.weight'
+
 check mixed compress mixed --recipe lossless
 check mixed-restores exact mixed one base.safetensors task.bin
 check protocols compress protocols --recipe lossless

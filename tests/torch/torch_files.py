@@ -210,7 +210,7 @@ def alike(restored, other, source, pattern):
         assert (got[name][2] != raw(tensor)) == lossy, f"{name}: {'exact' if lossy else 'changed'}"
         if lossy:
             error = torch.frombuffer(bytearray(got[name][2]), dtype=tensor.dtype).float() - tensor.detach().reshape(-1).float()
-            assert error.abs().max() < 0.03, f"{name}: off by {error.abs().max()}"
+            assert error.abs().max() < 0.05, f"{name}: off by {error.abs().max()}"
 
 
 def index(restored):
