@@ -35,6 +35,9 @@ void dz_tensors_free(dz_tensor *tensors, size_t ntensors);
 #define DZ_SHAPE_TEXT 192
 char *dz_shape_text(const dz_tensor *tensor, char text[DZ_SHAPE_TEXT]);
 
+/* Of the type of this name; 0: safetensors has none such. */
+uint64_t dz_element_bits(const char *dtype_name);
+
 int dz_same_shape(const dz_tensor *a, const dz_tensor *b);
 
 #endif

@@ -87,6 +87,41 @@ def state_dict(seed):
     return tensors
 
 
+def strided_dict(seed):
+    """Tensors whose elements torch does not keep in row-major order: as they are, and as their contiguous copies."""
+    base, change = torch.Generator().manual_seed(4), torch.Generator().manual_seed(seed)
+
+    def weight(*shape, dtype=torch.float32):
+        values = torch.randn(*shape, generator=base) * 0.02
+        return (values + (torch.randn(*shape, generator=change) * 0.001 if seed != 1 else 0)).to(dtype)
+
+    wide = weight(96, 4, 64)
+    tensors = {
+        "layers.0.transposed.weight": torch.nn.Parameter(weight(900, 700).t()),  # larger than what is read at once
+        "layers.1.transposed.weight": weight(600, 500, dtype=torch.bfloat16).t(),
+        "layers.0.columns.weight": wide[:, 1, :],
+        "layers.1.columns.weight": wide[:, 2:, 3:50],
+        "layers.0.step.weight": weight(200, 300, dtype=torch.float16)[::3, ::2],
+        "layers.0.conv.weight": weight(32, 16, 3, 3).to(memory_format=torch.channels_last),
+        "layers.0.permuted.weight": weight(12, 40, 8).permute(2, 0, 1),
+        "layers.0.rows.weight": weight(64, 64),
+        "layers.1.rows.weight": None,
+        "expanded": weight(1, 64).expand(50, 64),
+        "expanded.within": weight(64, 1, dtype=torch.float64).expand(64, 9),
+        "one.value": weight(1).expand(7, 3, 5),
+        "windows": weight(100).unfold(0, 8, 1),
+        "ints": torch.arange(60).reshape(3, 20).t() + 0,
+        "bytes": (torch.arange(60) + seed).to(torch.uint8).reshape(3, 20).t(),
+        "mask": torch.tensor([[True, False, False], [True, True, False]]).t(),
+        "none": torch.zeros(4, 0).t(),
+        "row": weight(9, 3)[:, 1:2].t(),
+    }
+    tensors["layers.1.rows.weight"] = tensors["layers.0.rows.weight"].t()  # one storage, at the same place, and not the same
+    tensors["tied"] = tensors["bytes"]
+    assert sum(not t.is_contiguous() for t in tensors.values()) >= 15
+    return tensors, {name: t.detach().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}
+
+
 def manifest(path, base, *tasks):
     with open(path, "w") as file:
         file.write(f"base: {base}\ntasks:\n" + "".join(f"  - {{name: {name}, path: {task}}}\n" for name, task in tasks))
@@ -114,8 +149,7 @@ def make_refused(one):
         torch.save(value, name + ".bin")
         manifest(name + ".yaml", "base.bin", ("task", name + ".bin"))
 
-    save("transposed", {**one, "layers.0.linear.weight": torch.randn(64, 96).t()})
-    save("expanded", {**one, "q": torch.zeros(1, 64).expand(4, 64)})
+    save("expanded", {**one, "q": torch.zeros(1).expand(1 << 40)})
     save("evil", {**one, "run": Evil()})
     save("evil-deep", {"state_dict": one, "args": [({"x": Evil()},)]})
     save("quantized", {**one, "q": torch.quantize_per_tensor(torch.zeros(3), 0.1, 0, torch.qint8)})
@@ -176,6 +210,13 @@ def make(path):
         with open(os.path.join(name, "config.json"), "w") as file:
             json.dump({"name": name}, file)
     manifest("hub.yaml", "hub-base", ("one", "hub-task"))
+    (strided_base, plain_base), (strided, plain) = strided_dict(1), strided_dict(2)
+    torch.save(strided_base, "strided-base.bin")
+    torch.save(strided, "strided.bin")
+    write_safetensors("plain-base.safetensors", plain_base)
+    write_safetensors("plain.safetensors", plain)
+    manifest("strided.yaml", "strided-base.bin", ("one", "strided.bin"))
+    manifest("plain.yaml", "plain-base.safetensors", ("one", "plain.safetensors"))
     save_shards("shards-base", base)
     save_shards("shards-task", one)
     torch.save({"step": 1}, "shards-task/training_args.bin")
