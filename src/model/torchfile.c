@@ -199,18 +199,20 @@ static dz_rc take_name(const torch_file *f, uint32_t key, dz_tensor *t, dz_error
     return err->rc;
 }
 
+static uint64_t size_of(const char *dtype) { return dtype ? dz_element_bits(dtype) / 8 : 1; }
+
 /* The elements by `place`, which begins at element `first` of the storage of `held` bytes, all stand in it. `name` is the storage's. */
 static dz_rc check_range(const torch_file *f, const dz_tensor *t, const dz_place *place, uint64_t first, uint64_t held, const char *name,
                          dz_error *err) {
     char shape[DZ_SHAPE_TEXT], strides[DZ_SHAPE_TEXT] = "";
     uint64_t begin, end, span = dz_place_span(place, t);
-    if (t->nbytes == 0 || (span > 0 && !__builtin_mul_overflow(first, (uint64_t)dz_dtype_size(t->dtype), &begin) &&
+    if (t->nbytes == 0 || (span > 0 && !__builtin_mul_overflow(first, size_of(t->dtype_name), &begin) &&
                            !__builtin_add_overflow(begin, span, &end) && end <= held))
         return DZ_OK;
     if (!place->strided)
         return dz_fail(err, DZ_EFAIL,
                        "%s: tensor '%s': %" PRIu64 " elements from number %" PRIu64 " are outside the %" PRIu64 " bytes of data/%s",
-                       f->path, t->name, t->count, first, held, name);
+                       f->path, t->name, t->nbytes / size_of(t->dtype_name), first, held, name);
     dz_tensor other = {.ndim = t->ndim};
     memcpy(other.shape, place->stride, sizeof other.shape);
     return dz_fail(err, DZ_EFAIL,
@@ -231,12 +233,12 @@ static dz_rc find_place(torch_file *f, const dz_pickle_tensor *p, const dz_tenso
     free(name);
     if (!e) return dz_fail(err, DZ_EFAIL, "%s: tensor '%s': its bytes, data/%s, are missing", f->path, t->name, text);
     if (dz_zip_locate(&f->zip, e, &entry_at, err) != DZ_OK) return err->rc;
-    if (__builtin_mul_overflow(s->count, (uint64_t)dz_dtype_size(s->dtype), &held) || held > e->size)
+    if (__builtin_mul_overflow(s->count, size_of(s->dtype), &held) || held > e->size)
         return dz_fail(err, DZ_EFAIL, "%s: tensor '%s': data/%s has %" PRIu64 " bytes, too few for %" PRIu64 " elements", f->path, t->name,
                        text, e->size, s->count);
     *place = dz_place_of(t, entry_at, p->stride);
     if (check_range(f, t, place, p->first, held, text, err) != DZ_OK) return err->rc;
-    if (t->nbytes > 0) place->offset += p->first * dz_dtype_size(t->dtype);
+    if (t->nbytes > 0) place->offset += p->first * size_of(p->dtype);
     if (t->nbytes <= held) return DZ_OK;
     f->repeated = t->nbytes > UINT64_MAX - f->repeated ? UINT64_MAX : f->repeated + t->nbytes;
     if (f->repeated > DZ_TORCH_REPEATED)
@@ -250,22 +252,23 @@ static dz_rc find_place(torch_file *f, const dz_pickle_tensor *p, const dz_tenso
 static dz_rc take_tensor(torch_file *f, const dz_pickle_item *item, dz_tensor *t, dz_place *place, dz_error *err) {
     const dz_pickle_tensor *p = &f->pickle.tensors[value_of(f, item->value)->u.at];
     if (take_name(f, item->key, t, err) != DZ_OK) return err->rc;
-    t->dtype = p->dtype;
+    t->dtype = dz_dtype_of(p->dtype);
     t->ndim = p->ndim;
     t->count = 1;
-    snprintf(t->dtype_name, sizeof t->dtype_name, "%s", dz_dtype_name(p->dtype));
+    snprintf(t->dtype_name, sizeof t->dtype_name, "%s", p->dtype);
     int zero = 0, over = 0;
     for (uint32_t d = 0; d < p->ndim; d++) {
         t->shape[d] = p->shape[d];
         zero |= p->shape[d] == 0;
         over |= __builtin_mul_overflow(t->count, p->shape[d], &t->count);
     }
-    over |= __builtin_mul_overflow(t->count, (uint64_t)dz_dtype_size(t->dtype), &t->nbytes);
+    over |= __builtin_mul_overflow(t->count, size_of(p->dtype), &t->nbytes);
     if (over && !zero) {
         char shape[DZ_SHAPE_TEXT];
         return dz_fail(err, DZ_EFAIL, "%s: tensor '%s': shape %s overflows", f->path, t->name, dz_shape_text(t, shape));
     }
     if (zero) t->count = t->nbytes = 0;
+    if (t->dtype == DZ_OPAQUE) t->count = t->nbytes;
     return find_place(f, p, t, place, err);
 }
 

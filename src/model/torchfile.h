@@ -11,7 +11,7 @@
 /* Whether a file that begins so is torch.save's: a zip, or the legacy format (which dz_torch_load refuses with a better word). */
 int dz_torch_is_file(const uint8_t head[8]);
 
-#define DZ_TORCH_REPEATED ((uint64_t)1 << 30) /* bytes that the expanded tensors of a file may have more than their storages */
+#define DZ_TORCH_REPEATED ((uint64_t)1 << 30) /* bytes, in all, of a file's tensors that are larger than their storages */
 
 /* The tensors of the file `path`, in the order of its dict, each with its place in the file, which is checked to lie in the storage. The
  * dict is the file's value, or stands in it under "state_dict" or "model". Values that are no tensors, and tensors that share their bytes,

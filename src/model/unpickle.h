@@ -32,8 +32,7 @@ typedef enum dz_pickle_kind {
 typedef struct dz_pickle_value {
     uint8_t kind;   /* dz_pickle_kind */
     uint8_t depth;  /* of a container: 1 more than its deepest member */
-    uint8_t global; /* which of the allowed globals */
-    uint8_t dtype;  /* of a storage, or of a global that tells one */
+    uint8_t global; /* which of the allowed globals; of a storage: its type */
     uint32_t count; /* of a string: bytes; of a tuple or list: members; of a dict: times it was written to */
     union {
         int64_t number; /* an int beyond 64 bits has count 1 */
@@ -47,15 +46,15 @@ typedef struct dz_pickle_item { /* dict[key] = value, by number */
 
 typedef struct dz_pickle_storage { /* bytes kept elsewhere: the entry data/KEY */
     uint32_t key;                  /* a string value */
-    dz_dtype dtype;                /* DZ_OPAQUE: untyped, its elements are bytes */
+    const char *dtype;             /* safetensors' name of it; NULL: untyped, its elements are bytes */
     uint64_t count;                /* elements */
 } dz_pickle_storage;
 
 typedef struct dz_pickle_tensor {
     uint32_t storage;
     uint32_t ndim;
-    dz_dtype dtype;
-    uint64_t first; /* element of the storage, counted in this dtype */
+    const char *dtype; /* safetensors' name of it */
+    uint64_t first;    /* element of the storage, counted in this dtype */
     uint64_t shape[DZ_MAX_NDIM];
     uint64_t stride[DZ_MAX_NDIM];
 } dz_pickle_tensor;

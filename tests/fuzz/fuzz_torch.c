@@ -6,7 +6,7 @@
 
 /* Element `number` of the row-major copy is the one that the strides lead to. */
 static void promise_element(const uint8_t *file, const dz_tensor *t, const dz_place *p, const uint8_t *copy, uint64_t number) {
-    uint64_t width = t->nbytes / t->count, at = p->strided ? 0 : number, left = number;
+    uint64_t width = dz_element_bits(t->dtype_name) / 8, at = p->strided ? 0 : number, left = number;
     for (uint32_t d = t->ndim; p->strided && d-- > 0; left /= t->shape[d]) at += left % t->shape[d] * p->stride[d];
     PROMISE(memcmp(copy + number * width, file + p->offset + at * width, (size_t)width) == 0);
 }
@@ -19,7 +19,7 @@ static void promise_tensor(const char *path, const uint8_t *file, size_t size, c
     if (t->nbytes == 0 || t->nbytes > sizeof copy) return;
     int fd = open(path, O_RDONLY);
     PROMISE(fd >= 0 && dz_place_read(p, t, fd, path, 0, (size_t)t->nbytes, copy, &err) == DZ_OK);
-    for (uint64_t i = 0; i < t->count; i++) promise_element(file, t, p, copy, i);
+    for (uint64_t i = 0; i < t->nbytes / (dz_element_bits(t->dtype_name) / 8); i++) promise_element(file, t, p, copy, i);
     close(fd);
 }
 

@@ -135,7 +135,7 @@ refuses evil-deep "data.pkl: global 'posix.system' is not allowed"
 check executed-nothing test ! -e executed
 refuses quantized "data.pkl: global 'torch._utils._rebuild_qtensor' is not allowed"
 refuses sparse "data.pkl: global 'torch._utils._rebuild_sparse_tensor' is not allowed"
-refuses complex "data.pkl: global 'torch.ComplexFloatStorage' is not allowed"
+refuses complex "data.pkl: global 'torch.ComplexDoubleStorage' is not allowed"
 refuses module "data.pkl: global 'torch.nn.modules.linear.Linear' is not allowed"
 refuses script "data.pkl: global '__torch__.torch.nn.modules.linear.Linear' is not allowed"
 refuses list "data.pkl: holds a list, not a dict of tensors"

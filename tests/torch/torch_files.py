@@ -17,7 +17,7 @@ import zipfile
 import torch
 
 NAMES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64", torch.int32: "I32",
-         torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL"}
+         torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL", torch.complex64: "C64"}
 
 
 def raw(tensor):
@@ -113,6 +113,8 @@ def strided_dict(seed):
         "ints": torch.arange(60).reshape(3, 20).t() + 0,
         "bytes": (torch.arange(60) + seed).to(torch.uint8).reshape(3, 20).t(),
         "mask": torch.tensor([[True, False, False], [True, True, False]]).t(),
+        "complex": torch.complex(weight(40, 30), weight(40, 30)),
+        "complex.transposed": torch.complex(weight(40, 30), weight(40, 30)).t(),
         "none": torch.zeros(4, 0).t(),
         "row": weight(9, 3)[:, 1:2].t(),
     }
@@ -154,7 +156,7 @@ def make_refused(one):
     save("evil-deep", {"state_dict": one, "args": [({"x": Evil()},)]})
     save("quantized", {**one, "q": torch.quantize_per_tensor(torch.zeros(3), 0.1, 0, torch.qint8)})
     save("sparse", {**one, "q": torch.eye(3).to_sparse()})
-    save("complex", {**one, "q": torch.zeros(3, dtype=torch.complex64)})
+    save("complex", {**one, "q": torch.zeros(3, dtype=torch.complex128)})
     save("module", torch.nn.Linear(2, 2))
     save("list", [one["q"]])
     save("empty", {"epoch": 3})

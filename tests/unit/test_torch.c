@@ -271,6 +271,37 @@ static void test_strided_tensors_are_their_row_major_copies(void **state) {
     dz_buf_free(&zip);
 }
 
+static void test_types_that_are_bytes_to_us_are_kept_by_their_names(void **state) {
+    (void)state;
+#define RAW STORAGE("torch.storage\nUntypedStorage", "0", "\x18")
+    static const char pickle[] =
+        "\x80\x02}(" NAME("c") V2 STORAGE("torch\nComplexFloatStorage", "0", "\3") "K\1K\2\x85K\1\x85" HOOKS "tR" NAME("t")
+            V2 STORAGE("torch\nComplexFloatStorage", "0", "\3") "K\0K\3K\2\x86K\1K\0\x86" HOOKS "tR" NAME("d") V3 RAW
+        "K\1K\2\x85K\1\x85" HOOKS "ctorch\ncomplex64\ntR" NAME("m") V3 RAW "K\1K\2\x85K\1\x85" HOOKS "ctorch\nfloat8_e4m3fnuz\ntR" NAME("n")
+            V3 RAW "K\2K\2\x85K\3\x85" HOOKS "ctorch\nfloat8_e5m2fnuz\ntR" NAME("s") V3 RAW "K\3))" HOOKS "ctorch\nfloat8_e8m0fnu\ntRu.";
+    static const struct {
+        const char *name, *dtype, *bytes;
+    } want[] = {{"c", "C64", "ijklmnopqrstuvwx"}, {"t", "C64", "abcdefghabcdefghijklmnopijklmnopqrstuvwxqrstuvwx"},
+                {"d", "C64", "ijklmnopqrstuvwx"}, {"m", "F8_E4M3FNUZ", "bc"},
+                {"n", "F8_E5M2FNUZ", "cf"},       {"s", "F8_E8M0", "d"}};
+    dz_error err = {0};
+    dz_buf zip = {0};
+    dz_checkpoint *ck = NULL;
+    pack(P(pickle), &zip);
+    write_path(zip.data, zip.len);
+    if (dz_checkpoint_load(path, &ck, &err) != DZ_OK) fail_msg("%s", err.text);
+    assert_int_equal(ck->ntensors, sizeof want / sizeof *want);
+    for (size_t i = 0; i < ck->ntensors; i++) {
+        assert_string_equal(ck->tensors[i].name, want[i].name);
+        assert_string_equal(ck->tensors[i].dtype_name, want[i].dtype);
+        assert_int_equal(ck->tensors[i].dtype, DZ_OPAQUE);
+        assert_int_equal(ck->tensors[i].nbytes, strlen(want[i].bytes));
+        expect_copy(ck, want[i].name, want[i].bytes);
+    }
+    dz_checkpoint_free(ck);
+    dz_buf_free(&zip);
+}
+
 /* Pieces of two tensors in turn, forwards, backwards and again: what was read ahead is not taken for what it is not. */
 static void test_pieces_of_strided_tensors_in_any_order(void **state) {
     (void)state;
@@ -403,6 +434,12 @@ static void test_tensors_that_cannot_be_taken_are_named(void **state) {
            "too many dimensions");
     REFUSE(NAME("w") V2 FLOATS("0", "\6") "K\0K\6\x85K\1\x85" HOOKS "}tR", "a tensor with metadata");
     REFUSE(NAME("w") V3 FLOATS("0", "\6") "K\0K\6\x85K\1\x85" HOOKS "NtR", "a tensor without a known dtype");
+    REFUSE(NAME("w") V2 STORAGE("torch\nComplexFloatStorage", "0", "\4") "K\0K\2\x85K\1\x85" HOOKS "tR",
+           "data/0 has 24 bytes, too few for 4 elements");
+    REFUSE(NAME("w") V2 STORAGE("torch\nComplexFloatStorage", "0", "\3") "K\2K\2\x85K\1\x85" HOOKS "tR",
+           "tensor 'w': 2 elements from number 2 are outside the 24 bytes");
+    REFUSE(NAME("w") V2 STORAGE("torch\nComplexDoubleStorage", "0", "\1") "K\0))" HOOKS "tR",
+           "global 'torch.ComplexDoubleStorage' is not allowed");
     REFUSE(MATRIX MATRIX, "tensor 'w' is there twice");
     REFUSE("X\0\0\0\0" V2 FLOATS("0", "\6") "K\0))" HOOKS "tR", "'' cannot be the name of a tensor");
     REFUSE("X\2\0\0\0a\xc3" V2 FLOATS("0", "\6") "K\0))" HOOKS "tR", "'a?' cannot be the name of a tensor");
@@ -511,6 +548,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_tensors_are_found_where_their_bytes_stand),
         cmocka_unit_test(test_strided_tensors_are_their_row_major_copies),
+        cmocka_unit_test(test_types_that_are_bytes_to_us_are_kept_by_their_names),
         cmocka_unit_test(test_pieces_of_strided_tensors_in_any_order),
         cmocka_unit_test(test_a_packed_stride_that_leads_nowhere_is_refused),
         cmocka_unit_test(test_a_file_is_restored_as_the_safetensors_file_of_its_tensors),
