@@ -12,7 +12,7 @@
 
 #include "base/file.h"
 #include "model/header.h"
-#include "model/unpickle.h"
+#include "model/torchdict.h"
 #include "model/zip.h"
 
 #define PICKLE_ENTRY "/data.pkl"
@@ -126,60 +126,35 @@ static void close_file(torch_file *f) {
 
 static const dz_pickle_value *value_of(const torch_file *f, uint32_t value) { return &f->pickle.values[value]; }
 
-static char *key_text(const torch_file *f, uint32_t key, char text[DZ_PICKLE_TEXT]) {
-    const dz_pickle_value *v = value_of(f, key);
-    if (v->kind == DZ_PICKLE_STR) return dz_pickle_text(f->bytes + v->u.at, v->count, text);
-    snprintf(text, DZ_PICKLE_TEXT, "(%s)", dz_pickle_kind_name(v->kind));
-    return text;
-}
-
-/* The value of dict[key], or -1. */
-static int64_t lookup(const torch_file *f, uint32_t dict, const char *key) {
-    for (size_t i = f->pickle.nitems; i-- > 0;) {
-        const dz_pickle_item *item = &f->pickle.items[i];
-        const dz_pickle_value *k = value_of(f, item->key);
-        if (item->dict == dict && k->kind == DZ_PICKLE_STR && k->count == strlen(key) && memcmp(f->bytes + k->u.at, key, k->count) == 0)
-            return item->value;
+/* A value of one of the dicts on the way to the model that is not kept. */
+static dz_rc note_skipped(torch_file *f, const dz_torch_dict *d, uint32_t depth, const dz_pickle_item *item, dz_error *err) {
+    char key[DZ_PICKLE_TEXT], what[DZ_PICKLE_TEXT], way[DZ_TORCH_WAY], taken[DZ_TORCH_WAY];
+    if (f->nnotes >= MOST_NOTES) {
+        f->nnotes++; /* it is only counted */
+        return DZ_OK;
     }
-    return -1;
+    int rival = d->depth > 0 && dz_torch_dict_is_name(&f->pickle, item->key) && value_of(f, item->value)->tensors > 0;
+    char *text = dz_format(err, "'%s%s%s' (%s) is not kept%s%s%s", dz_torch_dict_way(&f->pickle, d, depth, way), depth ? "/" : "",
+                           dz_pickle_key(&f->pickle, item->key, key), dz_pickle_describe(&f->pickle, item->value, what), rival ? ": '" : "",
+                           rival ? dz_torch_dict_way(&f->pickle, d, d->depth, taken) : "", rival ? "' is" : "");
+    if (text) add_note(f, text, err);
+    free(text);
+    return err->rc;
 }
 
-static size_t count_tensors(const torch_file *f, uint32_t dict) {
-    size_t n = 0;
-    for (size_t i = 0; i < f->pickle.nitems; i++)
-        n += f->pickle.items[i].dict == dict && value_of(f, f->pickle.items[i].value)->kind == DZ_PICKLE_TENSOR;
-    return n;
-}
-
-/* The dict of tensors: one that stands under a known name of the file's dict, or that dict itself. */
-static dz_rc find_state_dict(const torch_file *f, uint32_t *dict, size_t *ntensors, dz_error *err) {
-    static const char *const nested[] = {"state_dict", "model"};
-    *dict = f->pickle.root;
-    if (value_of(f, *dict)->kind != DZ_PICKLE_DICT)
-        return dz_fail(err, DZ_EFAIL, "%s: data.pkl: holds %s, not a dict of tensors", f->path,
-                       dz_pickle_kind_name(value_of(f, *dict)->kind));
-    for (size_t i = 0; i < sizeof nested / sizeof *nested; i++) {
-        int64_t value = lookup(f, f->pickle.root, nested[i]);
-        if (value < 0 || value_of(f, (uint32_t)value)->kind != DZ_PICKLE_DICT || count_tensors(f, (uint32_t)value) == 0) continue;
-        *dict = (uint32_t)value;
-        break;
+/* Values with tensors come first, since there is a limit to notes. */
+static dz_rc note_all_skipped(torch_file *f, const dz_torch_dict *d, dz_error *err) {
+    for (int with = 1; with >= 0; with--) {
+        for (size_t i = 0; i < f->pickle.nitems && err->rc == DZ_OK; i++) {
+            const dz_pickle_item *item = &f->pickle.items[i];
+            const dz_pickle_value *v = value_of(f, item->value);
+            uint32_t depth = 0;
+            while (depth < d->depth && d->dicts[depth] != item->dict) depth++;
+            if (d->dicts[depth] != item->dict || dz_torch_dict_has(d, item->value) || (v->tensors > 0) != with) continue;
+            if (depth < d->depth || v->kind != DZ_PICKLE_TENSOR) note_skipped(f, d, depth, item, err);
+        }
     }
-    *ntensors = count_tensors(f, *dict);
-    if (*ntensors == 0)
-        return dz_fail(err, DZ_EFAIL, "%s: data.pkl: no tensor in its dict, nor in one under 'state_dict' or 'model'", f->path);
-    return DZ_OK;
-}
-
-static void note_skipped(torch_file *f, const dz_pickle_item *item, dz_error *err) {
-    char key[DZ_PICKLE_TEXT], text[DZ_PICKLE_TEXT + 64];
-    const dz_pickle_value *v = value_of(f, item->value);
-    int many = v->kind == DZ_PICKLE_DICT || v->kind == DZ_PICKLE_LIST || v->kind == DZ_PICKLE_TUPLE;
-    key_text(f, item->key, key);
-    if (many)
-        snprintf(text, sizeof text, "'%s' (%s of %" PRIu32 ") is not kept", key, dz_pickle_kind_name(v->kind), v->count);
-    else
-        snprintf(text, sizeof text, "'%s' (%s) is not kept", key, dz_pickle_kind_name(v->kind));
-    add_note(f, text, err);
+    return err->rc;
 }
 
 /* A name that can stand in a safetensors header. */
@@ -194,7 +169,7 @@ static dz_rc take_name(const torch_file *f, uint32_t key, dz_tensor *t, dz_error
     json_decref(json);
     for (uint32_t i = 0; i < v->count && !bad; i++) bad = (unsigned char)name[i] < 0x20;
     if (bad || (v->count == strlen("__metadata__") && memcmp(name, "__metadata__", v->count) == 0))
-        return dz_fail(err, DZ_EFAIL, "%s: data.pkl: '%s' cannot be the name of a tensor", f->path, key_text(f, key, text));
+        return dz_fail(err, DZ_EFAIL, "%s: data.pkl: '%s' cannot be the name of a tensor", f->path, dz_pickle_key(&f->pickle, key, text));
     t->name = dz_strndup(name, v->count, err);
     return err->rc;
 }
@@ -324,31 +299,31 @@ static dz_rc check_twins(torch_file *f, taken *k, dz_error *err) {
 static dz_rc take_all(torch_file *f, uint32_t dict, taken *k, dz_error *err) {
     for (size_t i = 0; i < f->pickle.nitems && err->rc == DZ_OK; i++) {
         const dz_pickle_item *item = &f->pickle.items[i];
-        if (item->dict == dict && value_of(f, item->value)->kind == DZ_PICKLE_TENSOR) {
-            take_tensor(f, item, &k->tensors[k->n], &k->places[k->n], err);
-            k->n++;
-        } else if (item->dict == dict || (item->dict == f->pickle.root && item->value != dict)) {
-            note_skipped(f, item, err);
-        }
+        if (item->dict != dict || value_of(f, item->value)->kind != DZ_PICKLE_TENSOR) continue;
+        take_tensor(f, item, &k->tensors[k->n], &k->places[k->n], err);
+        k->n++;
     }
-    return err->rc != DZ_OK ? err->rc : check_twins(f, k, err);
+    return err->rc;
+}
+
+static dz_rc end_notes(torch_file *f, dz_error *err) {
+    char text[64];
+    if (f->nnotes <= MOST_NOTES) return DZ_OK;
+    snprintf(text, sizeof text, "and %zu more such values", f->nnotes - MOST_NOTES);
+    f->nnotes = 0;
+    return add_note(f, text, err);
 }
 
 dz_rc dz_torch_load(const char *path, dz_tensor **tensors, dz_place **places, size_t *n, dz_buf *notes, dz_error *err) {
     torch_file f = {.path = path, .zip = {.fd = -1}, .notes = notes};
-    uint32_t dict = 0;
-    size_t want = 0;
+    dz_torch_dict d = {0};
     taken k = {0};
-    if (open_file(&f, err) != DZ_OK || find_state_dict(&f, &dict, &want, err) != DZ_OK) goto out;
-    k.tensors = dz_alloc(want, sizeof *k.tensors, err);
-    k.places = dz_alloc(want, sizeof *k.places, err);
-    if (err->rc != DZ_OK || take_all(&f, dict, &k, err) != DZ_OK) goto out;
-    if (f.nnotes > MOST_NOTES) {
-        char text[64];
-        snprintf(text, sizeof text, "and %zu more such values", f.nnotes - MOST_NOTES);
-        f.nnotes = 0;
-        if (add_note(&f, text, err) != DZ_OK) goto out;
-    }
+    if (open_file(&f, err) != DZ_OK || dz_torch_dict_find(path, &f.pickle, &d, err) != DZ_OK) goto out;
+    k.tensors = dz_alloc(d.ntensors, sizeof *k.tensors, err);
+    k.places = dz_alloc(d.ntensors, sizeof *k.places, err);
+    if (err->rc != DZ_OK || take_all(&f, d.dicts[d.depth], &k, err) != DZ_OK || note_all_skipped(&f, &d, err) != DZ_OK ||
+        check_twins(&f, &k, err) != DZ_OK || end_notes(&f, err) != DZ_OK)
+        goto out;
     *tensors = k.tensors;
     *places = k.places;
     *n = k.n;

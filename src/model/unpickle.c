@@ -1,5 +1,6 @@
 #include "model/unpickle.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,6 +26,8 @@ typedef struct machine {
     dz_error *err;
 } machine;
 
+static int is_container(dz_pickle_kind kind) { return kind == DZ_PICKLE_TUPLE || kind == DZ_PICKLE_LIST || kind == DZ_PICKLE_DICT; }
+
 void dz_pickle_free(dz_pickle *p) {
     free(p->values);
     free(p->members);
@@ -48,6 +51,23 @@ const char *dz_pickle_kind_name(dz_pickle_kind kind) {
         [DZ_PICKLE_LIST] = "a list",       [DZ_PICKLE_DICT] = "a dict",    [DZ_PICKLE_GLOBAL] = "a global name",
         [DZ_PICKLE_STORAGE] = "a storage", [DZ_PICKLE_TENSOR] = "a tensor"};
     return names[kind];
+}
+
+char *dz_pickle_describe(const dz_pickle *p, uint32_t value, char text[DZ_PICKLE_TEXT]) {
+    const dz_pickle_value *v = &p->values[value];
+    int used = snprintf(text, DZ_PICKLE_TEXT, "%s", dz_pickle_kind_name(v->kind));
+    if (!is_container(v->kind)) return text;
+    used += snprintf(text + used, DZ_PICKLE_TEXT - (size_t)used, " of %" PRIu32, v->count);
+    if (v->tensors)
+        snprintf(text + used, DZ_PICKLE_TEXT - (size_t)used, " with %" PRIu32 " tensor%s", v->tensors, v->tensors == 1 ? "" : "s");
+    return text;
+}
+
+char *dz_pickle_key(const dz_pickle *p, uint32_t key, char text[DZ_PICKLE_TEXT]) {
+    const dz_pickle_value *v = &p->values[key];
+    if (v->kind == DZ_PICKLE_STR) return dz_pickle_text(p->bytes + v->u.at, v->count, text);
+    snprintf(text, DZ_PICKLE_TEXT, "(%s)", dz_pickle_kind_name(v->kind));
+    return text;
 }
 
 /* The pickle is wrong at the opcode at work. */
@@ -97,7 +117,6 @@ static dz_rc to_mark(machine *m, size_t *first) {
 
 static const dz_pickle_value *value_of(const machine *m, uint32_t value) { return &m->p.values[value]; }
 static int is_kind(const machine *m, uint32_t value, dz_pickle_kind kind) { return m->p.values[value].kind == kind; }
-static int is_container(dz_pickle_kind kind) { return kind == DZ_PICKLE_TUPLE || kind == DZ_PICKLE_LIST || kind == DZ_PICKLE_DICT; }
 
 /* `member` goes into `container`. */
 static dz_rc deepen(machine *m, dz_pickle_value *container, uint32_t member) {
@@ -107,6 +126,7 @@ static dz_rc deepen(machine *m, dz_pickle_value *container, uint32_t member) {
         return dz_fail(m->err, DZ_EFAIL, "%s: byte %zu: containers are nested deeper than the %d that are allowed", m->name, m->at,
                        DZ_PICKLE_DEPTH);
     if (depth > container->depth) container->depth = (uint8_t)depth;
+    container->tensors = v->tensors > UINT32_MAX - container->tensors ? UINT32_MAX : container->tensors + v->tensors;
     return DZ_OK;
 }
 
@@ -282,7 +302,7 @@ static dz_rc tensor(machine *m, const dz_pickle_value *args, int version) {
     }
     if (room(m, (void **)&p->tensors, &p->tensors_cap, p->ntensors, sizeof *p->tensors, DZ_PICKLE_TENSORS) != DZ_OK) return m->err->rc;
     p->tensors[p->ntensors++] = t;
-    return push_new(m, (dz_pickle_value){.kind = DZ_PICKLE_TENSOR, .u.at = p->ntensors - 1});
+    return push_new(m, (dz_pickle_value){.kind = DZ_PICKLE_TENSOR, .tensors = 1, .u.at = p->ntensors - 1});
 }
 
 static dz_rc reduce(machine *m) {

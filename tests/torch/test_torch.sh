@@ -100,6 +100,12 @@ check protocols compress protocols --recipe lossless
 check protocols-note says protocols.notes "task 'p4': protocol-4.pth: 'steps' (a tensor) is not kept"
 for p in 3 4 5; do check protocol-$p exact protocols p$p base.bin protocol-$p.pth; done
 
+check names compress names --recipe lossless
+check names-ema says names.notes "'params' (a dict of 21 with 21 tensors) is not kept: 'params_ema' is"
+check names-deep says names.notes "'model/epoch' (an int) is not kept"
+check names-beside says names.notes "'optimizer' (a dict of 2 with 2 tensors) is not kept"
+for t in ema deep beside module; do check names-$t exact names $t base.bin $t.pth; done
+
 check strided compress strided --recipe lossless
 check strided-restores exact strided one strided-base.bin strided.bin
 check strided-restores-by-plain exact strided one plain-base.safetensors strided.bin
@@ -139,7 +145,7 @@ refuses complex "data.pkl: global 'torch.ComplexDoubleStorage' is not allowed"
 refuses module "data.pkl: global 'torch.nn.modules.linear.Linear' is not allowed"
 refuses script "data.pkl: global '__torch__.torch.nn.modules.linear.Linear' is not allowed"
 refuses list "data.pkl: holds a list, not a dict of tensors"
-refuses empty "data.pkl: no tensor in its dict, nor in one under 'state_dict' or 'model'"
+refuses empty "(or under two of these); it holds 'epoch' (an int)"
 refuses legacy "files of torch before 1.6 must be saved again"
 refuses compressed "is compressed (method 8): only stored ones are read"
 refuses cut-end "not a zip file, or cut short"

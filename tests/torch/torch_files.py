@@ -205,6 +205,12 @@ def make(path):
     for protocol in (3, 4, 5):
         torch.save({"model": one, "steps": torch.tensor(5)}, f"protocol-{protocol}.pth", pickle_protocol=protocol)
     manifest("protocols.yaml", "base.bin", *((f"p{p}", f"protocol-{p}.pth") for p in (3, 4, 5)))
+    torch.save({"params": two, "params_ema": one, "iter": 3}, "ema.pth")
+    torch.save({"model": {"state_dict": one, "epoch": 3}}, "deep.pth")
+    optimizer = {"state": {0: {"step": 3, "exp_avg": torch.zeros(3), "exp_avg_sq": torch.zeros(3)}}, "param_groups": [{"lr": 0.1, "params": [0]}]}
+    torch.save({**one, "optimizer": optimizer}, "beside.pth")
+    torch.save({"module": one, "global_steps": 9}, "module.pth")
+    manifest("names.yaml", "base.bin", *((n, f"{n}.pth") for n in ("ema", "deep", "beside", "module")))
     for name, tensors in (("hub-base", base), ("hub-task", one)):
         os.makedirs(os.path.join(name, "blobs"))
         torch.save(tensors, os.path.join(name, "blobs", "0123"))
@@ -231,12 +237,16 @@ def make(path):
     make_refused(one)
 
 
+def model_of(value):
+    for name in ("params_ema", "model", "state_dict", "module"):
+        value = value.get(name, value)
+    return {name: tensor for name, tensor in value.items() if isinstance(tensor, torch.Tensor)}
+
+
 def same(files, restored):
     want = {}
     for file in files:
-        value = torch.load(file)
-        value = value.get("state_dict", value.get("model", value))
-        want.update(value)
+        want.update(model_of(torch.load(file)))
     got = read_directory(restored)
     assert sorted(got) == sorted(want), f"other tensors: {sorted(set(got) ^ set(want))}"
     for name, tensor in want.items():

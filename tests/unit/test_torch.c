@@ -446,10 +446,98 @@ static void test_tensors_that_cannot_be_taken_are_named(void **state) {
     REFUSE("X\2\0\0\0a\0" V2 FLOATS("0", "\6") "K\0))" HOOKS "tR", "'a?' cannot be the name of a tensor");
     REFUSE("X\x0c\0\0\0__metadata__" V2 FLOATS("0", "\6") "K\0))" HOOKS "tR", "'__metadata__' cannot be the name of a tensor");
     REFUSE("K\7" V2 FLOATS("0", "\6") "K\0))" HOOKS "tR", "a tensor's name is an int, not a string");
-    REFUSE(NAME("a") "K\1", "no tensor in its dict, nor in one under 'state_dict' or 'model'");
-    REFUSE("X\5\0\0\0other}" MATRIX "s", "no tensor in its dict");
+    REFUSE(NAME("a") "K\1",
+           "no tensor in its dict, nor in one under 'state_dict', 'model_state_dict', 'model', 'module', 'params_ema', 'params', "
+           "'ema', 'weights', 'network', 'net' or 'generator' (or under two of these); it holds 'a' (an int)");
+    REFUSE("X\5\0\0\0other}" MATRIX "s", "it holds 'other' (a dict of 1 with 1 tensor)");
+    REFUSE("X\5\0\0\0model}" NAME("x") "}" MATRIX "ss", "it holds 'model' (a dict of 1 with 1 tensor)");
+    REFUSE(NAME("a") "NK\1]" NAME("c") ")" NAME("d") "}" NAME("e") "N" NAME("f") "N" NAME("g") "N" NAME("h") "N",
+           "it holds 'a' (None), '(an int)' (a list of 0), 'c' (a tuple of 0), 'd' (a dict of 0), 'e' (None), 'f' (None) and 2 more");
+    pack(P("\x80\x02}."), &zip);
+    expect_bad_file(&zip, "it holds nothing");
     pack(P("\x80\x02]."), &zip);
     expect_bad_file(&zip, "holds a list, not a dict of tensors");
+    dz_buf_free(&zip);
+}
+
+#define KEY(len, text) "\x8c" len text
+#define ONE(letter) NAME(letter) V2 FLOATS("0", "\6") "K\0K\1\x85K\1\x85" HOOKS "tR" /* a name and a tensor */
+
+static void test_the_model_is_found_under_the_usual_names(void **state) {
+    (void)state;
+#define CASE(pickle) "\x80\x02}(" pickle "u.", sizeof("\x80\x02}(" pickle "u.") - 1
+    static const struct {
+        const char *pickle;
+        size_t len;
+        const char *tensors, *notes[2];
+    } cases[] = {
+        {CASE(ONE("a") ONE("b")), "ab", {0}},
+        {CASE(KEY("\x10", "model_state_dict") "}(" ONE("a") "u"), "a", {0}},
+        {CASE(KEY("\6", "module") "}(" ONE("a") "u"), "a", {0}},
+        {CASE(KEY("\6", "params") "}(" ONE("a") "u"), "a", {0}},
+        {CASE(KEY("\3", "ema") "}(" ONE("a") "u"), "a", {0}},
+        {CASE(KEY("\7", "weights") "}(" ONE("a") "u"), "a", {0}},
+        {CASE(KEY("\7", "network") "}(" ONE("a") "u"), "a", {0}},
+        {CASE(KEY("\3", "net") "}(" ONE("a") "u"), "a", {0}},
+        {CASE(KEY("\x09", "generator") "}(" ONE("a") "u" KEY("\x0d", "discriminator") "}(" ONE("b") ONE("c") "u"),
+         "a",
+         {"'discriminator' (a dict of 2 with 2 tensors) is not kept\n"}},
+        /* of two the first in the order of names, whatever their order in the file */
+        {CASE(KEY("\6", "params") "}(" ONE("a") "u" KEY("\x0a", "params_ema") "}(" ONE("b") "u"),
+         "b",
+         {"'params' (a dict of 1 with 1 tensor) is not kept: 'params_ema' is\n"}},
+        {CASE(KEY("\3", "ema") "}(" ONE("b") ONE("c") "u" KEY("\5", "model") "}(" ONE("a") "u"),
+         "a",
+         {"'ema' (a dict of 2 with 2 tensors) is not kept: 'model' is\n"}},
+        /* one in the other */
+        {CASE(KEY("\5", "model") "}(" KEY("\x0a", "state_dict") "}(" ONE("a") NAME("i") "K\1uu"),
+         "a",
+         {"'model/state_dict/i' (an int) is not kept\n"}},
+        {CASE(KEY("\x0a", "state_dict") "}(" NAME("n") "K\1" KEY("\5", "model") "}(" ONE("a") "uu" NAME("e") "N"),
+         "a",
+         {"'state_dict/n' (an int) is not kept\n", "'e' (None) is not kept\n"}},
+        {CASE(KEY("\5", "model") "}(" ONE("a") ONE("b") KEY("\5", "model") "}(" ONE("c") ONE("d") "uu"),
+         "ab",
+         {"'model/model' (a dict of 2 with 2 tensors) is not kept: 'model' is\n"}},
+        /* few tensors beside a model are not the model */
+        {CASE(KEY("\x0a", "state_dict") "}(" ONE("s") KEY("\5", "model") "}(" ONE("a") ONE("b") ONE("c") "uu"),
+         "abc",
+         {"'state_dict/s' (a tensor) is not kept\n"}},
+        {CASE(KEY("\5", "model") "}(" ONE("a") "u" ONE("s")), "a", {"'s' (a tensor) is not kept\n"}},
+        {CASE(ONE("a") ONE("b") ONE("c") KEY("\3", "ema") "}(" ONE("d") "u"), "abc", {"'ema' (a dict of 1 with 1 tensor) is not kept\n"}},
+        /* tensors deep in other values are counted, and told before values without */
+        {CASE(NAME("n") "K\1" ONE("a") KEY("\x09", "optimizer") "}(" NAME("m") "](}(" ONE("y") ONE("z") "ue" NAME("t")
+                  V2 FLOATS("0", "\6") "K\0K\1\x85K\1\x85" HOOKS "tR\x85u"),
+         "a",
+         {"'optimizer' (a dict of 2 with 3 tensors) is not kept\n", "'n' (an int) is not kept\n"}},
+        /* a key that is set twice, and one dict under two names */
+        {CASE(KEY("\5", "model") "}(" ONE("a") "u" KEY("\5", "model") "}(" ONE("b") "u"),
+         "b",
+         {"'model' (a dict of 1 with 1 tensor) is not kept: 'model' is\n"}},
+        {CASE(KEY("\5", "model") "}q\1(" ONE("a") "u" KEY("\3", "net") "h\1"), "a", {0}},
+        {CASE(KEY("\5", "model") "K\1" KEY("\3", "net") "}" KEY("\6", "params") "}(" ONE("a") "u"),
+         "a",
+         {"'net' (a dict of 0) is not kept\n"}},
+    };
+    dz_buf zip = {0};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        dz_error err = {0};
+        loaded l;
+        pack(cases[i].pickle, cases[i].len, &zip);
+        write_path(zip.data, zip.len);
+        if (load(&l, &err) != DZ_OK) fail_msg("case %zu: %s", i, err.text);
+        dz_buf_put(&l.notes, "", 1, &err);
+        const char *notes = (const char *)l.notes.data;
+        if (l.n != strlen(cases[i].tensors)) fail_msg("case %zu: %zu tensors", i, l.n);
+        for (size_t k = 0; k < l.n; k++) assert_int_equal(l.tensors[k].name[0], cases[i].tensors[k]);
+        for (size_t k = 0; k < 2 && cases[i].notes[k]; k++) { /* in this order */
+            const char *found = strstr(notes, cases[i].notes[k]);
+            if (!found) fail_msg("case %zu: '%s' does not say '%s'", i, notes, cases[i].notes[k]);
+            notes = found;
+        }
+        if (!cases[i].notes[0]) assert_null(strstr(notes, "not kept"));
+        unload(&l);
+    }
     dz_buf_free(&zip);
 }
 
@@ -554,6 +642,7 @@ int main(void) {
         cmocka_unit_test(test_a_file_is_restored_as_the_safetensors_file_of_its_tensors),
         cmocka_unit_test(test_names_of_restored_files),
         cmocka_unit_test(test_tensors_that_cannot_be_taken_are_named),
+        cmocka_unit_test(test_the_model_is_found_under_the_usual_names),
         cmocka_unit_test(test_zip_files_are_distrusted),
         cmocka_unit_test(test_damaged_files_do_no_harm),
         cmocka_unit_test(test_files_that_are_no_zip_are_not_taken_for_one),
