@@ -39,6 +39,7 @@ void dz_checkpoint_free(dz_checkpoint *ck) {
     dz_side_files_free(ck->others, ck->nothers);
     free(ck->by_name);
     free(ck->same);
+    free(ck->strip.bytes);
     dz_buf_free(&ck->notes);
     free(ck->path);
     free(ck);
@@ -112,43 +113,71 @@ static int compare_tensor_names(const void *x, const void *y, void *arg) {
     return strcmp(t[*(const uint32_t *)x].name, t[*(const uint32_t *)y].name);
 }
 
-static int by_place(const void *x, const void *y, void *arg) {
-    const dz_tensor *t = arg, *a = &t[*(const uint32_t *)x], *b = &t[*(const uint32_t *)y];
-    if (a->shard != b->shard) return a->shard < b->shard ? -1 : 1;
-    if (a->offset != b->offset) return a->offset < b->offset ? -1 : 1;
-    if (a->nbytes != b->nbytes) return a->nbytes < b->nbytes ? -1 : 1;
-    return *(const uint32_t *)x < *(const uint32_t *)y ? -1 : 1;
-}
-
 int dz_same_kind(const dz_tensor *a, const dz_tensor *b) {
     return a->nbytes == b->nbytes && strcmp(a->dtype_name, b->dtype_name) == 0 && dz_same_shape(a, b);
 }
 
+typedef struct placed { /* a shard's tensors and their places */
+    const dz_tensor *tensors;
+    const dz_place *places;
+} placed;
+
+static int by_place(const void *x, const void *y, void *arg) {
+    const placed *p = arg;
+    uint32_t a = *(const uint32_t *)x, b = *(const uint32_t *)y;
+    int order = dz_compare_places(&p->places[a], &p->tensors[a], &p->places[b], &p->tensors[b]);
+    return order != 0 ? order : a < b ? -1 : a > b;
+}
+
 /* Tensors that are one in the file: tied weights of a PyTorch file. */
-static dz_rc find_shared(dz_checkpoint *ck, dz_error *err) {
-    uint32_t *order = dz_alloc_raw(ck->ntensors, sizeof *order, err);
-    ck->same = dz_alloc_raw(ck->ntensors, sizeof *ck->same, err);
-    for (uint32_t i = 0; err->rc == DZ_OK && i < ck->ntensors; i++) ck->same[i] = order[i] = i;
-    if (err->rc == DZ_OK) qsort_r(order, ck->ntensors, sizeof *order, by_place, ck->tensors);
-    for (size_t i = 1; err->rc == DZ_OK && i < ck->ntensors; i++) {
-        const dz_tensor *a = &ck->tensors[order[i - 1]], *b = &ck->tensors[order[i]];
-        if (b->nbytes && a->shard == b->shard && a->offset == b->offset && dz_same_kind(a, b)) ck->same[order[i]] = ck->same[order[i - 1]];
+static dz_rc find_shared(dz_checkpoint *ck, const dz_shard *s, dz_error *err) {
+    placed p = {.tensors = ck->tensors + s->first, .places = s->places};
+    uint32_t *order = dz_alloc_raw(s->nplaces, sizeof *order, err);
+    if (!order) return err->rc;
+    for (uint32_t i = 0; i < s->nplaces; i++) order[i] = i;
+    qsort_r(order, s->nplaces, sizeof *order, by_place, &p);
+    for (size_t i = 1; i < s->nplaces; i++) {
+        uint32_t a = order[i - 1], b = order[i];
+        if (p.tensors[b].nbytes == 0 || dz_compare_places(&p.places[a], &p.tensors[a], &p.places[b], &p.tensors[b]) != 0) continue;
+        if (dz_same_kind(&p.tensors[a], &p.tensors[b])) ck->same[s->first + b] = ck->same[s->first + a];
     }
     free(order);
+    return DZ_OK;
+}
+
+static dz_rc find_all_shared(dz_checkpoint *ck, dz_error *err) {
+    if (!(ck->same = dz_alloc_raw(ck->ntensors, sizeof *ck->same, err))) return err->rc;
+    for (uint32_t i = 0; i < ck->ntensors; i++) ck->same[i] = i;
+    for (size_t i = 0; i < ck->nshards && err->rc == DZ_OK; i++) {
+        if (ck->shards[i].places) find_shared(ck, &ck->shards[i], err);
+    }
     return err->rc;
+}
+
+/* Each tensor of the header has a place, whose last byte has a number. */
+static dz_rc check_places(const dz_checkpoint *ck, dz_shard *s, dz_error *err) {
+    const dz_tensor *t = ck->tensors + s->first;
+    if (s->nplaces != ck->ntensors - s->first)
+        return dz_fail(err, DZ_EFAIL, "%s: %zu places for %zu tensors", s->path, s->nplaces, ck->ntensors - s->first);
+    for (size_t i = 0; i < s->nplaces; i++) {
+        dz_place *p = &s->places[i];
+        if (p->strided) *p = dz_place_of(&t[i], p->offset, p->stride);
+        uint64_t span = dz_place_span(p, &t[i]);
+        if ((span == 0 && t[i].nbytes > 0) || p->offset > INT64_MAX || span > INT64_MAX - p->offset)
+            return dz_fail(err, DZ_EFAIL, "%s: tensor '%s': its place overflows", s->path, t[i].name);
+    }
+    return DZ_OK;
 }
 
 dz_rc dz_checkpoint_parse(dz_checkpoint *ck, dz_error *err) {
     for (size_t i = 0; i < ck->nshards; i++) {
         dz_shard *s = &ck->shards[i];
-        size_t first = ck->ntensors;
+        s->first = ck->ntensors;
         if (s->header_len < 8) return dz_fail(err, DZ_EFAIL, "%s: no header", s->path);
         if (dz_safetensors_parse(s->path, s->header + 8, s->header_len - 8, s->size, (uint32_t)i, &ck->tensors, &ck->ntensors, err) !=
             DZ_OK)
             return err->rc;
-        if (s->places && s->nplaces != ck->ntensors - first)
-            return dz_fail(err, DZ_EFAIL, "%s: %zu places for %zu tensors", s->path, s->nplaces, ck->ntensors - first);
-        for (size_t k = 0; k < s->nplaces; k++) ck->tensors[first + k].offset = s->places[k]; /* empty tensors may have changed places */
+        if (s->places && check_places(ck, s, err) != DZ_OK) return err->rc;
     }
     if (!(ck->by_name = dz_alloc(ck->ntensors, sizeof *ck->by_name, err))) return err->rc;
     for (size_t i = 0; i < ck->ntensors; i++) ck->by_name[i] = (uint32_t)i;
@@ -159,7 +188,7 @@ dz_rc dz_checkpoint_parse(dz_checkpoint *ck, dz_error *err) {
             return dz_fail(err, DZ_EFAIL, "%s: tensor '%s' is in both %s and %s", ck->path, a->name, ck->shards[a->shard].file,
                            ck->shards[b->shard].file);
     }
-    return find_shared(ck, err);
+    return find_all_shared(ck, err);
 }
 
 dz_rc dz_checkpoint_load(const char *path, dz_checkpoint **out, dz_error *err) {
@@ -216,6 +245,26 @@ static int open_shard(dz_checkpoint *ck, dz_shard *s) {
     return s->fd;
 }
 
+static dz_rc read_strided(dz_checkpoint *ck, const dz_shard *s, size_t tensor, uint64_t first, size_t len, void *dst, dz_error *err) {
+    const dz_tensor *t = &ck->tensors[tensor];
+    const dz_place *p = &s->places[tensor - s->first];
+    dz_strip *strip = &ck->strip;
+    uint64_t ahead = t->nbytes - first < DZ_STRIP ? t->nbytes - first : DZ_STRIP;
+    int known = strip->tensor == tensor, goes_on = known && first > 0 && first == strip->next;
+    strip->tensor = tensor;
+    strip->next = first + len;
+    if (!known || first < strip->first || first + len > strip->first + strip->len) {
+        strip->len = 0;
+        if (!goes_on || len >= ahead) return dz_place_read(p, t, s->fd, s->path, first, len, dst, err);
+        if (!strip->bytes && !(strip->bytes = dz_alloc_raw(DZ_STRIP, 1, err))) return err->rc;
+        if (dz_place_read(p, t, s->fd, s->path, first, (size_t)ahead, strip->bytes, err) != DZ_OK) return err->rc;
+        strip->first = first;
+        strip->len = ahead;
+    }
+    memcpy(dst, strip->bytes + (first - strip->first), len);
+    return DZ_OK;
+}
+
 dz_rc dz_checkpoint_read(dz_checkpoint *ck, size_t tensor, uint64_t first, size_t len, void *dst, dz_error *err) {
     const dz_tensor *t = &ck->tensors[tensor];
     dz_shard *s = &ck->shards[t->shard];
@@ -223,11 +272,22 @@ dz_rc dz_checkpoint_read(dz_checkpoint *ck, size_t tensor, uint64_t first, size_
         return dz_fail(err, DZ_EFAIL, "%s: tensor '%s': bytes %llu to %llu are outside its %llu", s->path, t->name,
                        (unsigned long long)first, (unsigned long long)(first + len), (unsigned long long)t->nbytes);
     if (s->fd < 0 && open_shard(ck, s) < 0) return dz_fail(err, DZ_EFAIL, "%s: cannot open: %s", s->path, strerror(errno));
-    return dz_pread_all(s->fd, s->path, dst, len, t->offset + first, err);
+    if (!s->places) return dz_pread_all(s->fd, s->path, dst, len, t->offset + first, err);
+    if (s->places[tensor - s->first].strided) return read_strided(ck, s, tensor, first, len, dst, err);
+    return dz_place_read(&s->places[tensor - s->first], t, s->fd, s->path, first, len, dst, err);
 }
 
 uint64_t dz_checkpoint_nbytes(const dz_checkpoint *ck) {
     uint64_t sum = 0;
     for (size_t i = 0; i < ck->ntensors; i++) sum += ck->tensors[i].nbytes;
     return sum;
+}
+
+uint64_t dz_checkpoint_memory(const dz_checkpoint *ck) {
+    for (size_t i = 0; i < ck->nshards; i++) {
+        for (size_t k = 0; k < ck->shards[i].nplaces; k++) {
+            if (ck->shards[i].places[k].strided) return DZ_STRIP;
+        }
+    }
+    return 0;
 }

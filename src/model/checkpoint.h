@@ -7,7 +7,7 @@
 #ifndef DZ_MODEL_CHECKPOINT_H
 #define DZ_MODEL_CHECKPOINT_H
 
-#include "model/safetensors.h"
+#include "model/place.h"
 
 typedef struct dz_shard {
     char *file;   /* name within the checkpoint: "model-00001-of-00002.safetensors" */
@@ -15,9 +15,10 @@ typedef struct dz_shard {
     char *header; /* its first bytes, 8-byte length included, verbatim: a restored file begins with them */
     size_t header_len;
     uint64_t size;
-    uint64_t *places; /* PyTorch: where each tensor of the header stands in the file `path`; NULL for safetensors */
+    dz_place *places; /* PyTorch: where each tensor of the header stands in the file `path`; NULL: where the header says */
     size_t nplaces;
-    int fd; /* -1 until it is read */
+    size_t first; /* the number of its first tensor */
+    int fd;       /* -1 until it is read */
 } dz_shard;
 
 typedef struct dz_side_file {
@@ -26,6 +27,17 @@ typedef struct dz_side_file {
     uint64_t size;
     char *bytes; /* generated: what it holds, then `path` is what it was made from. NULL: the file `path` is kept */
 } dz_side_file;
+
+#define DZ_STRIP ((uint64_t)2 << 20) /* bytes */
+
+/* A strided tensor that is read from front to back in pieces is read ahead: the elements of a piece stand far from each other in the file,
+ * and a longer stretch takes no more calls. */
+typedef struct dz_strip {
+    uint8_t *bytes; /* DZ_STRIP of them; NULL until they are needed */
+    size_t tensor;
+    uint64_t first, len; /* bytes of the tensor that are here */
+    uint64_t next;       /* where the last read ended */
+} dz_strip;
 
 typedef struct dz_checkpoint {
     char *path;
@@ -40,6 +52,7 @@ typedef struct dz_checkpoint {
     size_t nsides;
     dz_side_file *others; /* files and folders that are not kept: reported, never silently skipped */
     size_t nothers;
+    dz_strip strip;
     dz_buf notes; /* lines on what a PyTorch file holds beyond its tensors; where it was loaded, not where it was unpacked */
 } dz_checkpoint;
 
@@ -69,5 +82,8 @@ dz_rc dz_checkpoint_read(dz_checkpoint *ck, size_t tensor, uint64_t first, size_
 int dz_same_kind(const dz_tensor *a, const dz_tensor *b);
 
 uint64_t dz_checkpoint_nbytes(const dz_checkpoint *ck); /* of all tensors */
+
+/* Memory that reading may take beside its destination: none, or DZ_STRIP where a tensor is strided. */
+uint64_t dz_checkpoint_memory(const dz_checkpoint *ck);
 
 #endif

@@ -9,6 +9,15 @@ static void put_text(dz_buf *out, const char *text, size_t len, dz_error *err) {
     dz_buf_put(out, text, len, err);
 }
 
+static void put_places(dz_buf *out, const dz_place *places, size_t n, dz_error *err) {
+    dz_buf_put_u64(out, n, err);
+    for (size_t i = 0; i < n; i++) {
+        dz_buf_put_u64(out, places[i].offset, err);
+        dz_buf_put_u64(out, (uint64_t)places[i].strided, err);
+        for (uint32_t d = 0; places[i].strided && d < DZ_MAX_NDIM; d++) dz_buf_put_u64(out, places[i].stride[d], err);
+    }
+}
+
 static void put_sides(dz_buf *out, const dz_side_file *list, size_t n, dz_error *err) {
     dz_buf_put_u64(out, n, err);
     for (size_t i = 0; i < n; i++) {
@@ -28,8 +37,7 @@ dz_rc dz_checkpoint_pack(const dz_checkpoint *ck, dz_buf *out, dz_error *err) {
         put_text(out, s->path, strlen(s->path), err);
         put_text(out, s->header, s->header_len, err);
         dz_buf_put_u64(out, s->size, err);
-        dz_buf_put_u64(out, s->nplaces, err);
-        for (size_t k = 0; k < s->nplaces; k++) dz_buf_put_u64(out, s->places[k], err);
+        put_places(out, s->places, s->nplaces, err);
     }
     put_sides(out, ck->sides, ck->nsides, err);
     put_sides(out, ck->others, ck->nothers, err);
@@ -72,10 +80,15 @@ static dz_rc get_sides(dz_view *view, dz_side_file **list, size_t *n, dz_error *
 }
 
 static dz_rc get_places(dz_view *view, dz_shard *s, dz_error *err) {
-    size_t n = get_count(view, 8, err);
+    size_t n = get_count(view, 16, err);
     if (n == 0 || !(s->places = dz_alloc(n, sizeof *s->places, err))) return err->rc;
-    while (s->nplaces < n) s->places[s->nplaces++] = dz_view_u64(view);
-    return DZ_OK;
+    while (s->nplaces < n) {
+        dz_place *p = &s->places[s->nplaces++];
+        p->offset = dz_view_u64(view);
+        p->strided = dz_view_u64(view) != 0;
+        for (uint32_t d = 0; p->strided && d < DZ_MAX_NDIM; d++) p->stride[d] = dz_view_u64(view);
+    }
+    return view->bad ? dz_fail(err, DZ_EFAIL, "a packed checkpoint is cut short") : DZ_OK;
 }
 
 dz_rc dz_checkpoint_unpack(const uint8_t *bytes, size_t len, dz_checkpoint **out, dz_error *err) {

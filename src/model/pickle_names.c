@@ -4,49 +4,56 @@
 #include <string.h>
 
 static const dz_global GLOBALS[] = {
-    {"collections.OrderedDict", DZ_GLOBAL_ORDERED_DICT, DZ_OPAQUE},
-    {"torch._utils._rebuild_tensor_v2", DZ_GLOBAL_TENSOR_V2, DZ_OPAQUE},
-    {"torch._utils._rebuild_tensor_v3", DZ_GLOBAL_TENSOR_V3, DZ_OPAQUE},
-    {"torch._utils._rebuild_parameter", DZ_GLOBAL_PARAMETER, DZ_OPAQUE},
-    {"torch.DoubleStorage", DZ_GLOBAL_STORAGE, DZ_F64},
-    {"torch.FloatStorage", DZ_GLOBAL_STORAGE, DZ_F32},
-    {"torch.HalfStorage", DZ_GLOBAL_STORAGE, DZ_F16},
-    {"torch.BFloat16Storage", DZ_GLOBAL_STORAGE, DZ_BF16},
-    {"torch.LongStorage", DZ_GLOBAL_STORAGE, DZ_I64},
-    {"torch.IntStorage", DZ_GLOBAL_STORAGE, DZ_I32},
-    {"torch.ShortStorage", DZ_GLOBAL_STORAGE, DZ_I16},
-    {"torch.CharStorage", DZ_GLOBAL_STORAGE, DZ_I8},
-    {"torch.ByteStorage", DZ_GLOBAL_STORAGE, DZ_U8},
-    {"torch.BoolStorage", DZ_GLOBAL_STORAGE, DZ_BOOL},
-    {"torch.UntypedStorage", DZ_GLOBAL_STORAGE, DZ_OPAQUE},
-    {"torch.storage.UntypedStorage", DZ_GLOBAL_STORAGE, DZ_OPAQUE},
-    {"torch.storage._UntypedStorage", DZ_GLOBAL_STORAGE, DZ_OPAQUE}, /* torch 1.12 and 1.13 */
-    {"torch.float64", DZ_GLOBAL_DTYPE, DZ_F64},
-    {"torch.float32", DZ_GLOBAL_DTYPE, DZ_F32},
-    {"torch.float16", DZ_GLOBAL_DTYPE, DZ_F16},
-    {"torch.bfloat16", DZ_GLOBAL_DTYPE, DZ_BF16},
-    {"torch.float8_e4m3fn", DZ_GLOBAL_DTYPE, DZ_F8_E4M3},
-    {"torch.float8_e5m2", DZ_GLOBAL_DTYPE, DZ_F8_E5M2},
-    {"torch.int64", DZ_GLOBAL_DTYPE, DZ_I64},
-    {"torch.int32", DZ_GLOBAL_DTYPE, DZ_I32},
-    {"torch.int16", DZ_GLOBAL_DTYPE, DZ_I16},
-    {"torch.int8", DZ_GLOBAL_DTYPE, DZ_I8},
-    {"torch.uint64", DZ_GLOBAL_DTYPE, DZ_U64},
-    {"torch.uint32", DZ_GLOBAL_DTYPE, DZ_U32},
-    {"torch.uint16", DZ_GLOBAL_DTYPE, DZ_U16},
-    {"torch.uint8", DZ_GLOBAL_DTYPE, DZ_U8},
-    {"torch.bool", DZ_GLOBAL_DTYPE, DZ_BOOL},
+    {"collections.OrderedDict", DZ_GLOBAL_ORDERED_DICT, NULL},
+    {"torch._utils._rebuild_tensor_v2", DZ_GLOBAL_TENSOR_V2, NULL},
+    {"torch._utils._rebuild_tensor_v3", DZ_GLOBAL_TENSOR_V3, NULL},
+    {"torch._utils._rebuild_parameter", DZ_GLOBAL_PARAMETER, NULL},
+    {"torch.DoubleStorage", DZ_GLOBAL_STORAGE, "F64"},
+    {"torch.FloatStorage", DZ_GLOBAL_STORAGE, "F32"},
+    {"torch.HalfStorage", DZ_GLOBAL_STORAGE, "F16"},
+    {"torch.BFloat16Storage", DZ_GLOBAL_STORAGE, "BF16"},
+    {"torch.LongStorage", DZ_GLOBAL_STORAGE, "I64"},
+    {"torch.IntStorage", DZ_GLOBAL_STORAGE, "I32"},
+    {"torch.ShortStorage", DZ_GLOBAL_STORAGE, "I16"},
+    {"torch.CharStorage", DZ_GLOBAL_STORAGE, "I8"},
+    {"torch.ByteStorage", DZ_GLOBAL_STORAGE, "U8"},
+    {"torch.BoolStorage", DZ_GLOBAL_STORAGE, "BOOL"},
+    {"torch.ComplexFloatStorage", DZ_GLOBAL_STORAGE, "C64"}, /* ComplexDoubleStorage: safetensors has no such type */
+    {"torch.UntypedStorage", DZ_GLOBAL_STORAGE, NULL},
+    {"torch.storage.UntypedStorage", DZ_GLOBAL_STORAGE, NULL},
+    {"torch.storage._UntypedStorage", DZ_GLOBAL_STORAGE, NULL}, /* torch 1.12 and 1.13 */
+    {"torch.float64", DZ_GLOBAL_DTYPE, "F64"},
+    {"torch.float32", DZ_GLOBAL_DTYPE, "F32"},
+    {"torch.float16", DZ_GLOBAL_DTYPE, "F16"},
+    {"torch.bfloat16", DZ_GLOBAL_DTYPE, "BF16"},
+    {"torch.float8_e4m3fn", DZ_GLOBAL_DTYPE, "F8_E4M3"},
+    {"torch.float8_e5m2", DZ_GLOBAL_DTYPE, "F8_E5M2"},
+    {"torch.float8_e4m3fnuz", DZ_GLOBAL_DTYPE, "F8_E4M3FNUZ"},
+    {"torch.float8_e5m2fnuz", DZ_GLOBAL_DTYPE, "F8_E5M2FNUZ"},
+    {"torch.float8_e8m0fnu", DZ_GLOBAL_DTYPE, "F8_E8M0"},
+    {"torch.complex64", DZ_GLOBAL_DTYPE, "C64"},
+    {"torch.int64", DZ_GLOBAL_DTYPE, "I64"},
+    {"torch.int32", DZ_GLOBAL_DTYPE, "I32"},
+    {"torch.int16", DZ_GLOBAL_DTYPE, "I16"},
+    {"torch.int8", DZ_GLOBAL_DTYPE, "I8"},
+    {"torch.uint64", DZ_GLOBAL_DTYPE, "U64"},
+    {"torch.uint32", DZ_GLOBAL_DTYPE, "U32"},
+    {"torch.uint16", DZ_GLOBAL_DTYPE, "U16"},
+    {"torch.uint8", DZ_GLOBAL_DTYPE, "U8"},
+    {"torch.bool", DZ_GLOBAL_DTYPE, "BOOL"},
 };
 
-const dz_global *dz_global_find(const uint8_t *module, size_t module_len, const uint8_t *name, size_t name_len) {
+int dz_global_find(const uint8_t *module, size_t module_len, const uint8_t *name, size_t name_len) {
     for (size_t i = 0; i < sizeof GLOBALS / sizeof *GLOBALS; i++) {
         const char *known = GLOBALS[i].name, *dot = strrchr(known, '.');
         if ((size_t)(dot - known) == module_len && memcmp(known, module, module_len) == 0 && strlen(dot + 1) == name_len &&
             memcmp(dot + 1, name, name_len) == 0)
-            return &GLOBALS[i];
+            return (int)i;
     }
-    return NULL;
+    return -1;
 }
+
+const dz_global *dz_global_at(int number) { return &GLOBALS[number]; }
 
 static const char *const OPCODES[256] = {
     ['('] = "MARK",

@@ -5,26 +5,25 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "base/half.h"
-
 /* What a global means to us. */
 typedef enum dz_global_role {
     DZ_GLOBAL_ORDERED_DICT,
     DZ_GLOBAL_TENSOR_V2,
     DZ_GLOBAL_TENSOR_V3,
     DZ_GLOBAL_PARAMETER,
-    DZ_GLOBAL_STORAGE, /* of a dtype; DZ_OPAQUE for bytes */
+    DZ_GLOBAL_STORAGE, /* of a dtype */
     DZ_GLOBAL_DTYPE
 } dz_global_role;
 
 typedef struct dz_global {
     const char *name; /* "collections.OrderedDict" */
     dz_global_role role;
-    dz_dtype dtype;
+    const char *dtype; /* safetensors' name of it; NULL for an untyped storage, whose elements are bytes */
 } dz_global;
 
-/* The known global of this module and name, or NULL. */
-const dz_global *dz_global_find(const uint8_t *module, size_t module_len, const uint8_t *name, size_t name_len);
+/* The number of the known global of this module and name, or -1. There are less than 256. */
+int dz_global_find(const uint8_t *module, size_t module_len, const uint8_t *name, size_t name_len);
+const dz_global *dz_global_at(int number);
 
 /* "REDUCE", as pickletools calls it; "0xff" for a byte that is no opcode. Returns a constant, or `text`. */
 const char *dz_opcode_name(uint8_t opcode, char text[8]);

@@ -59,10 +59,11 @@ static const struct {
     uint64_t bits;
 } OPAQUE_TYPES[] = {{"F4", 4}, {"F6_E2M3", 6}, {"F6_E3M2", 6}, {"F8_E8M0", 8}, {"F8_E4M3FNUZ", 8}, {"F8_E5M2FNUZ", 8}, {"C64", 64}};
 
-static uint64_t bits_of(const dz_tensor *t) {
-    if (t->dtype != DZ_OPAQUE) return 8 * (uint64_t)dz_dtype_size(t->dtype);
+uint64_t dz_element_bits(const char *dtype_name) {
+    dz_dtype dtype = dz_dtype_of(dtype_name);
+    if (dtype != DZ_OPAQUE) return 8 * (uint64_t)dz_dtype_size(dtype);
     for (size_t i = 0; i < sizeof OPAQUE_TYPES / sizeof *OPAQUE_TYPES; i++) {
-        if (strcmp(OPAQUE_TYPES[i].name, t->dtype_name) == 0) return OPAQUE_TYPES[i].bits;
+        if (strcmp(OPAQUE_TYPES[i].name, dtype_name) == 0) return OPAQUE_TYPES[i].bits;
     }
     return 0;
 }
@@ -88,7 +89,7 @@ static dz_rc parse_tensor(const char *path, const char *name, const json_t *entr
     dz_rc rc = parse_shape(path, t, json_object_get(entry, "shape"), err);
     if (rc == DZ_OK) rc = parse_offsets(path, t, json_object_get(entry, "data_offsets"), data_len, err);
     if (rc != DZ_OK) return rc;
-    uint64_t want, bits = bits_of(t);
+    uint64_t want, bits = dz_element_bits(dtype);
     if (bits == 0) return dz_fail(err, DZ_EFAIL, "%s: tensor '%s': '%s' is no dtype of safetensors", path, name, dtype);
     if (__builtin_mul_overflow(t->count, bits, &want) || want % 8 != 0 || want / 8 != t->nbytes) {
         char shape[DZ_SHAPE_TEXT];

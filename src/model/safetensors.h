@@ -22,7 +22,7 @@ typedef struct dz_tensor {
     uint64_t count;  /* elements; bytes for DZ_OPAQUE */
     uint64_t nbytes; /* in the file */
     uint32_t shard;  /* which file of the checkpoint */
-    uint64_t offset; /* of the first byte, from the start of that file */
+    uint64_t offset; /* of the first byte, from the start of that file; of a PyTorch file: in the one it is restored as */
 } dz_tensor;
 
 /* Parses the JSON header (`len` bytes of text) of the file `path` of `file_size` bytes and appends its tensors, in the order of their
@@ -38,6 +38,9 @@ char *dz_shape_text(const dz_tensor *tensor, char text[DZ_SHAPE_TEXT]);
 
 /* A name can be kept and told: not empty, not too long, no control characters. */
 int dz_tensor_name_ok(const char *name);
+
+/* Of the type of this name; 0: safetensors has none such. */
+uint64_t dz_element_bits(const char *dtype_name);
 
 int dz_same_shape(const dz_tensor *a, const dz_tensor *b);
 

@@ -12,7 +12,7 @@
 
 #include "base/file.h"
 #include "model/header.h"
-#include "model/unpickle.h"
+#include "model/torchdict.h"
 #include "model/zip.h"
 
 #define PICKLE_ENTRY "/data.pkl"
@@ -26,6 +26,7 @@ typedef struct torch_file {
     uint8_t *bytes; /* of data.pkl */
     dz_buf *notes;
     size_t nnotes;
+    uint64_t repeated; /* bytes of tensors that are larger than their storages */
 } torch_file;
 
 int dz_torch_is_file(const uint8_t head[8]) {
@@ -40,13 +41,14 @@ static const char *file_name(const char *path) {
     return slash ? slash + 1 : path;
 }
 
-static void add_note(torch_file *f, const char *text, dz_error *err) {
+static dz_rc add_note(torch_file *f, const char *text, dz_error *err) {
     if (f->nnotes++ < MOST_NOTES) {
         dz_buf_put(f->notes, file_name(f->path), strlen(file_name(f->path)), err);
         dz_buf_put(f->notes, ": ", 2, err);
         dz_buf_put(f->notes, text, strlen(text), err);
         dz_buf_put(f->notes, "\n", 1, err);
     }
+    return err->rc;
 }
 
 /* All of a small entry; NULL with the error set. The caller frees. */
@@ -124,60 +126,35 @@ static void close_file(torch_file *f) {
 
 static const dz_pickle_value *value_of(const torch_file *f, uint32_t value) { return &f->pickle.values[value]; }
 
-static char *key_text(const torch_file *f, uint32_t key, char text[DZ_PICKLE_TEXT]) {
-    const dz_pickle_value *v = value_of(f, key);
-    if (v->kind == DZ_PICKLE_STR) return dz_pickle_text(f->bytes + v->u.at, v->count, text);
-    snprintf(text, DZ_PICKLE_TEXT, "(%s)", dz_pickle_kind_name(v->kind));
-    return text;
-}
-
-/* The value of dict[key], or -1. */
-static int64_t lookup(const torch_file *f, uint32_t dict, const char *key) {
-    for (size_t i = f->pickle.nitems; i-- > 0;) {
-        const dz_pickle_item *item = &f->pickle.items[i];
-        const dz_pickle_value *k = value_of(f, item->key);
-        if (item->dict == dict && k->kind == DZ_PICKLE_STR && k->count == strlen(key) && memcmp(f->bytes + k->u.at, key, k->count) == 0)
-            return item->value;
+/* A value of one of the dicts on the way to the model that is not kept. */
+static dz_rc note_skipped(torch_file *f, const dz_torch_dict *d, uint32_t depth, const dz_pickle_item *item, dz_error *err) {
+    char key[DZ_PICKLE_TEXT], what[DZ_PICKLE_TEXT], way[DZ_TORCH_WAY], taken[DZ_TORCH_WAY];
+    if (f->nnotes >= MOST_NOTES) {
+        f->nnotes++; /* it is only counted */
+        return DZ_OK;
     }
-    return -1;
+    int rival = d->depth > 0 && dz_torch_dict_is_name(&f->pickle, item->key) && value_of(f, item->value)->tensors > 0;
+    char *text = dz_format(err, "'%s%s%s' (%s) is not kept%s%s%s", dz_torch_dict_way(&f->pickle, d, depth, way), depth ? "/" : "",
+                           dz_pickle_key(&f->pickle, item->key, key), dz_pickle_describe(&f->pickle, item->value, what), rival ? ": '" : "",
+                           rival ? dz_torch_dict_way(&f->pickle, d, d->depth, taken) : "", rival ? "' is" : "");
+    if (text) add_note(f, text, err);
+    free(text);
+    return err->rc;
 }
 
-static size_t count_tensors(const torch_file *f, uint32_t dict) {
-    size_t n = 0;
-    for (size_t i = 0; i < f->pickle.nitems; i++)
-        n += f->pickle.items[i].dict == dict && value_of(f, f->pickle.items[i].value)->kind == DZ_PICKLE_TENSOR;
-    return n;
-}
-
-/* The dict of tensors: one that stands under a known name of the file's dict, or that dict itself. */
-static dz_rc find_state_dict(const torch_file *f, uint32_t *dict, size_t *ntensors, dz_error *err) {
-    static const char *const nested[] = {"state_dict", "model"};
-    *dict = f->pickle.root;
-    if (value_of(f, *dict)->kind != DZ_PICKLE_DICT)
-        return dz_fail(err, DZ_EFAIL, "%s: data.pkl: holds %s, not a dict of tensors", f->path,
-                       dz_pickle_kind_name(value_of(f, *dict)->kind));
-    for (size_t i = 0; i < sizeof nested / sizeof *nested; i++) {
-        int64_t value = lookup(f, f->pickle.root, nested[i]);
-        if (value < 0 || value_of(f, (uint32_t)value)->kind != DZ_PICKLE_DICT || count_tensors(f, (uint32_t)value) == 0) continue;
-        *dict = (uint32_t)value;
-        break;
+/* Values with tensors come first, since there is a limit to notes. */
+static dz_rc note_all_skipped(torch_file *f, const dz_torch_dict *d, dz_error *err) {
+    for (int with = 1; with >= 0; with--) {
+        for (size_t i = 0; i < f->pickle.nitems && err->rc == DZ_OK; i++) {
+            const dz_pickle_item *item = &f->pickle.items[i];
+            const dz_pickle_value *v = value_of(f, item->value);
+            uint32_t depth = 0;
+            while (depth < d->depth && d->dicts[depth] != item->dict) depth++;
+            if (d->dicts[depth] != item->dict || dz_torch_dict_has(d, item->value) || (v->tensors > 0) != with) continue;
+            if (depth < d->depth || v->kind != DZ_PICKLE_TENSOR) note_skipped(f, d, depth, item, err);
+        }
     }
-    *ntensors = count_tensors(f, *dict);
-    if (*ntensors == 0)
-        return dz_fail(err, DZ_EFAIL, "%s: data.pkl: no tensor in its dict, nor in one under 'state_dict' or 'model'", f->path);
-    return DZ_OK;
-}
-
-static void note_skipped(torch_file *f, const dz_pickle_item *item, dz_error *err) {
-    char key[DZ_PICKLE_TEXT], text[DZ_PICKLE_TEXT + 64];
-    const dz_pickle_value *v = value_of(f, item->value);
-    int many = v->kind == DZ_PICKLE_DICT || v->kind == DZ_PICKLE_LIST || v->kind == DZ_PICKLE_TUPLE;
-    key_text(f, item->key, key);
-    if (many)
-        snprintf(text, sizeof text, "'%s' (%s of %" PRIu32 ") is not kept", key, dz_pickle_kind_name(v->kind), v->count);
-    else
-        snprintf(text, sizeof text, "'%s' (%s) is not kept", key, dz_pickle_kind_name(v->kind));
-    add_note(f, text, err);
+    return err->rc;
 }
 
 /* A name that can stand in a safetensors header. */
@@ -192,32 +169,38 @@ static dz_rc take_name(const torch_file *f, uint32_t key, dz_tensor *t, dz_error
     json_decref(json);
     for (uint32_t i = 0; i < v->count && !bad; i++) bad = (unsigned char)name[i] < 0x20;
     if (bad || (v->count == strlen("__metadata__") && memcmp(name, "__metadata__", v->count) == 0))
-        return dz_fail(err, DZ_EFAIL, "%s: data.pkl: '%s' cannot be the name of a tensor", f->path, key_text(f, key, text));
+        return dz_fail(err, DZ_EFAIL, "%s: data.pkl: '%s' cannot be the name of a tensor", f->path, dz_pickle_key(&f->pickle, key, text));
     t->name = dz_strndup(name, v->count, err);
     return err->rc;
 }
 
-static dz_rc check_strides(const torch_file *f, const dz_pickle_tensor *p, const dz_tensor *t, dz_error *err) {
-    uint64_t want = 1;
-    int good = 1;
-    for (uint32_t d = t->ndim; d-- > 0;) {
-        if (t->shape[d] != 1 && p->stride[d] != want) good = 0;
-        want *= t->shape[d]; /* the product is known not to overflow */
-    }
-    if (good || t->count == 0) return DZ_OK;
-    char shape[DZ_SHAPE_TEXT], strides[DZ_SHAPE_TEXT];
+static uint64_t size_of(const char *dtype) { return dtype ? dz_element_bits(dtype) / 8 : 1; }
+
+/* The elements by `place`, which begins at element `first` of the storage of `held` bytes, all stand in it. `name` is the storage's. */
+static dz_rc check_range(const torch_file *f, const dz_tensor *t, const dz_place *place, uint64_t first, uint64_t held, const char *name,
+                         dz_error *err) {
+    char shape[DZ_SHAPE_TEXT], strides[DZ_SHAPE_TEXT] = "";
+    uint64_t begin, end, span = dz_place_span(place, t);
+    if (t->nbytes == 0 || (span > 0 && !__builtin_mul_overflow(first, size_of(t->dtype_name), &begin) &&
+                           !__builtin_add_overflow(begin, span, &end) && end <= held))
+        return DZ_OK;
+    if (!place->strided)
+        return dz_fail(err, DZ_EFAIL,
+                       "%s: tensor '%s': %" PRIu64 " elements from number %" PRIu64 " are outside the %" PRIu64 " bytes of data/%s",
+                       f->path, t->name, t->nbytes / size_of(t->dtype_name), first, held, name);
     dz_tensor other = {.ndim = t->ndim};
-    memcpy(other.shape, p->stride, sizeof other.shape);
-    return dz_fail(err, DZ_EFAIL, "%s: tensor '%s': strides %s of shape %s are not contiguous (save it with .contiguous())", f->path,
-                   t->name, dz_shape_text(&other, strides), dz_shape_text(t, shape));
+    memcpy(other.shape, place->stride, sizeof other.shape);
+    return dz_fail(err, DZ_EFAIL,
+                   "%s: tensor '%s': shape %s with strides %s from number %" PRIu64 " leads outside the %" PRIu64 " bytes of data/%s",
+                   f->path, t->name, dz_shape_text(t, shape), dz_shape_text(&other, strides), first, held, name);
 }
 
 /* Where the tensor's elements stand in the file. */
-static dz_rc place(const torch_file *f, const dz_pickle_tensor *p, dz_tensor *t, dz_error *err) {
+static dz_rc find_place(torch_file *f, const dz_pickle_tensor *p, const dz_tensor *t, dz_place *place, dz_error *err) {
     const dz_pickle_storage *s = &f->pickle.storages[p->storage];
     const dz_pickle_value *key = value_of(f, s->key);
     char text[DZ_PICKLE_TEXT];
-    uint64_t size = dz_dtype_size(t->dtype), held, first, last, entry_at;
+    uint64_t held, entry_at;
     dz_pickle_text(f->bytes + key->u.at, key->count, text);
     char *name = dz_format(err, "%s/data/%.*s", f->prefix, (int)key->count, (const char *)f->bytes + key->u.at);
     if (!name) return err->rc;
@@ -225,41 +208,43 @@ static dz_rc place(const torch_file *f, const dz_pickle_tensor *p, dz_tensor *t,
     free(name);
     if (!e) return dz_fail(err, DZ_EFAIL, "%s: tensor '%s': its bytes, data/%s, are missing", f->path, t->name, text);
     if (dz_zip_locate(&f->zip, e, &entry_at, err) != DZ_OK) return err->rc;
-    if (__builtin_mul_overflow(s->count, (uint64_t)dz_dtype_size(s->dtype), &held) || held > e->size)
+    if (__builtin_mul_overflow(s->count, size_of(s->dtype), &held) || held > e->size)
         return dz_fail(err, DZ_EFAIL, "%s: tensor '%s': data/%s has %" PRIu64 " bytes, too few for %" PRIu64 " elements", f->path, t->name,
                        text, e->size, s->count);
-    if (t->nbytes == 0) {
-        first = 0;
-    } else if (__builtin_mul_overflow(p->first, size, &first) || __builtin_add_overflow(first, t->nbytes, &last) || last > held) {
+    *place = dz_place_of(t, entry_at, p->stride);
+    if (check_range(f, t, place, p->first, held, text, err) != DZ_OK) return err->rc;
+    if (t->nbytes > 0) place->offset += p->first * size_of(p->dtype);
+    if (t->nbytes <= held) return DZ_OK;
+    f->repeated = t->nbytes > UINT64_MAX - f->repeated ? UINT64_MAX : f->repeated + t->nbytes;
+    if (f->repeated > DZ_TORCH_REPEATED)
         return dz_fail(err, DZ_EFAIL,
-                       "%s: tensor '%s': %" PRIu64 " elements from number %" PRIu64 " are outside the %" PRIu64 " bytes of data/%s",
-                       f->path, t->name, t->count, p->first, held, text);
-    }
-    t->offset = entry_at + first;
+                       "%s: tensor '%s': expanded from %" PRIu64 " to %" PRIu64 " bytes: with others that is more than the %" PRIu64
+                       " that are allowed",
+                       f->path, t->name, held, t->nbytes, DZ_TORCH_REPEATED);
     return DZ_OK;
 }
 
-static dz_rc take_tensor(const torch_file *f, const dz_pickle_item *item, uint32_t shard, dz_tensor *t, dz_error *err) {
+static dz_rc take_tensor(torch_file *f, const dz_pickle_item *item, dz_tensor *t, dz_place *place, dz_error *err) {
     const dz_pickle_tensor *p = &f->pickle.tensors[value_of(f, item->value)->u.at];
     if (take_name(f, item->key, t, err) != DZ_OK) return err->rc;
-    t->shard = shard;
-    t->dtype = p->dtype;
+    t->dtype = dz_dtype_of(p->dtype);
     t->ndim = p->ndim;
     t->count = 1;
-    snprintf(t->dtype_name, sizeof t->dtype_name, "%s", dz_dtype_name(p->dtype));
+    snprintf(t->dtype_name, sizeof t->dtype_name, "%s", p->dtype);
     int zero = 0, over = 0;
     for (uint32_t d = 0; d < p->ndim; d++) {
         t->shape[d] = p->shape[d];
         zero |= p->shape[d] == 0;
         over |= __builtin_mul_overflow(t->count, p->shape[d], &t->count);
     }
-    over |= __builtin_mul_overflow(t->count, (uint64_t)dz_dtype_size(t->dtype), &t->nbytes);
+    over |= __builtin_mul_overflow(t->count, size_of(p->dtype), &t->nbytes);
     if (over && !zero) {
         char shape[DZ_SHAPE_TEXT];
         return dz_fail(err, DZ_EFAIL, "%s: tensor '%s': shape %s overflows", f->path, t->name, dz_shape_text(t, shape));
     }
     if (zero) t->count = t->nbytes = 0;
-    return check_strides(f, p, t, err) == DZ_OK ? place(f, p, t, err) : err->rc;
+    if (t->dtype == DZ_OPAQUE) t->count = t->nbytes;
+    return find_place(f, p, t, place, err);
 }
 
 static int by_name(const void *x, const void *y, void *arg) {
@@ -267,28 +252,43 @@ static int by_name(const void *x, const void *y, void *arg) {
     return strcmp(t[*(const uint32_t *)x].name, t[*(const uint32_t *)y].name);
 }
 
+typedef struct taken { /* the tensors of a file */
+    dz_tensor *tensors;
+    dz_place *places;
+    size_t n;
+} taken;
+
 static int by_place(const void *x, const void *y, void *arg) {
-    const dz_tensor *t = arg, *a = &t[*(const uint32_t *)x], *b = &t[*(const uint32_t *)y];
-    if (a->offset != b->offset) return a->offset < b->offset ? -1 : 1;
-    if (a->nbytes != b->nbytes) return a->nbytes < b->nbytes ? -1 : 1;
-    return *(const uint32_t *)x < *(const uint32_t *)y ? -1 : 1;
+    const taken *k = arg;
+    uint32_t a = *(const uint32_t *)x, b = *(const uint32_t *)y;
+    int order = dz_compare_places(&k->places[a], &k->tensors[a], &k->places[b], &k->tensors[b]);
+    return order != 0 ? order : a < b ? -1 : a > b;
+}
+
+/* The same elements in the same order. */
+static int are_one(const taken *k, uint32_t a, uint32_t b) {
+    const dz_place *pa = &k->places[a], *pb = &k->places[b];
+    const dz_tensor *ta = &k->tensors[a], *tb = &k->tensors[b];
+    if (ta->nbytes == 0) return 0;
+    if (!pa->strided && !pb->strided) return pa->offset == pb->offset && ta->nbytes == tb->nbytes;
+    return dz_compare_places(pa, ta, pb, tb) == 0;
 }
 
 /* No name stands twice; tensors that are one in the file are noted, since each becomes one of its own. */
-static dz_rc check_twins(torch_file *f, const dz_tensor *t, size_t n, dz_error *err) {
-    uint32_t *order = dz_alloc(n, sizeof *order, err);
+static dz_rc check_twins(torch_file *f, taken *k, dz_error *err) {
+    const dz_tensor *t = k->tensors;
+    uint32_t *order = dz_alloc(k->n, sizeof *order, err);
     if (!order) return err->rc;
-    for (size_t i = 0; i < n; i++) order[i] = (uint32_t)i;
-    qsort_r(order, n, sizeof *order, by_name, (void *)(uintptr_t)t);
-    for (size_t i = 1; i < n && err->rc == DZ_OK; i++) {
+    for (size_t i = 0; i < k->n; i++) order[i] = (uint32_t)i;
+    qsort_r(order, k->n, sizeof *order, by_name, k->tensors);
+    for (size_t i = 1; i < k->n && err->rc == DZ_OK; i++) {
         if (strcmp(t[order[i - 1]].name, t[order[i]].name) == 0)
             dz_fail(err, DZ_EFAIL, "%s: data.pkl: tensor '%s' is there twice", f->path, t[order[i]].name);
     }
-    qsort_r(order, n, sizeof *order, by_place, (void *)(uintptr_t)t);
-    for (size_t i = 1; i < n && err->rc == DZ_OK; i++) {
-        const dz_tensor *a = &t[order[i - 1]], *b = &t[order[i]];
-        if (b->nbytes == 0 || a->offset != b->offset || a->nbytes != b->nbytes) continue;
-        char *text = dz_format(err, "'%s' and '%s' are one tensor: two are restored", a->name, b->name);
+    qsort_r(order, k->n, sizeof *order, by_place, k);
+    for (size_t i = 1; i < k->n && err->rc == DZ_OK; i++) {
+        if (!are_one(k, order[i - 1], order[i])) continue;
+        char *text = dz_format(err, "'%s' and '%s' are one tensor: two are restored", t[order[i - 1]].name, t[order[i]].name);
         if (text) add_note(f, text, err);
         free(text);
     }
@@ -296,38 +296,41 @@ static dz_rc check_twins(torch_file *f, const dz_tensor *t, size_t n, dz_error *
     return err->rc;
 }
 
-dz_rc dz_torch_load(const char *path, uint32_t shard, dz_tensor **tensors, size_t *ntensors, dz_buf *notes, dz_error *err) {
+static dz_rc take_all(torch_file *f, uint32_t dict, taken *k, dz_error *err) {
+    for (size_t i = 0; i < f->pickle.nitems && err->rc == DZ_OK; i++) {
+        const dz_pickle_item *item = &f->pickle.items[i];
+        if (item->dict != dict || value_of(f, item->value)->kind != DZ_PICKLE_TENSOR) continue;
+        take_tensor(f, item, &k->tensors[k->n], &k->places[k->n], err);
+        k->n++;
+    }
+    return err->rc;
+}
+
+static dz_rc end_notes(torch_file *f, dz_error *err) {
+    char text[64];
+    if (f->nnotes <= MOST_NOTES) return DZ_OK;
+    snprintf(text, sizeof text, "and %zu more such values", f->nnotes - MOST_NOTES);
+    f->nnotes = 0;
+    return add_note(f, text, err);
+}
+
+dz_rc dz_torch_load(const char *path, dz_tensor **tensors, dz_place **places, size_t *n, dz_buf *notes, dz_error *err) {
     torch_file f = {.path = path, .zip = {.fd = -1}, .notes = notes};
-    uint32_t dict = 0;
-    size_t n = 0, want = 0;
-    dz_tensor *list = NULL, *grown = NULL;
-    if (open_file(&f, err) != DZ_OK || find_state_dict(&f, &dict, &want, err) != DZ_OK) goto out;
-    if (!(list = dz_alloc(want, sizeof *list, err))) goto out;
-    for (size_t i = 0; i < f.pickle.nitems && err->rc == DZ_OK; i++) {
-        const dz_pickle_item *item = &f.pickle.items[i];
-        if (item->dict == dict && value_of(&f, item->value)->kind == DZ_PICKLE_TENSOR)
-            take_tensor(&f, item, shard, &list[n++], err);
-        else if (item->dict == dict || (item->dict == f.pickle.root && item->value != dict))
-            note_skipped(&f, item, err);
-    }
-    if (err->rc != DZ_OK || check_twins(&f, list, n, err) != DZ_OK) goto out;
-    if (f.nnotes > MOST_NOTES) {
-        char text[64];
-        snprintf(text, sizeof text, "and %zu more such values", f.nnotes - MOST_NOTES);
-        f.nnotes = 0;
-        add_note(&f, text, err);
-    }
-    grown = realloc(*tensors, (*ntensors + n) * sizeof *grown);
-    if (!grown) {
-        dz_fail(err, DZ_ENOMEM, "%s: out of memory for %zu tensors", path, n);
+    dz_torch_dict d = {0};
+    taken k = {0};
+    if (open_file(&f, err) != DZ_OK || dz_torch_dict_find(path, &f.pickle, &d, err) != DZ_OK) goto out;
+    k.tensors = dz_alloc(d.ntensors, sizeof *k.tensors, err);
+    k.places = dz_alloc(d.ntensors, sizeof *k.places, err);
+    if (err->rc != DZ_OK || take_all(&f, d.dicts[d.depth], &k, err) != DZ_OK || note_all_skipped(&f, &d, err) != DZ_OK ||
+        check_twins(&f, &k, err) != DZ_OK || end_notes(&f, err) != DZ_OK)
         goto out;
-    }
-    memcpy(grown + *ntensors, list, n * sizeof *list);
-    *tensors = grown;
-    *ntensors += n;
-    n = 0;
+    *tensors = k.tensors;
+    *places = k.places;
+    *n = k.n;
+    k = (taken){0};
 out:
-    dz_tensors_free(list, n);
+    dz_tensors_free(k.tensors, k.n);
+    free(k.places);
     close_file(&f);
     return err->rc;
 }
@@ -336,18 +339,16 @@ dz_rc dz_torch_shard(dz_shard *shard, dz_buf *notes, dz_error *err) {
     dz_tensor *tensors = NULL;
     size_t n = 0;
     dz_buf header = {0};
-    if (dz_torch_load(shard->path, 0, &tensors, &n, notes, err) != DZ_OK || dz_safetensors_header(tensors, n, &header, err) != DZ_OK ||
-        !(shard->places = dz_alloc(n, sizeof *shard->places, err)))
-        goto out;
+    if (dz_torch_load(shard->path, &tensors, &shard->places, &shard->nplaces, notes, err) != DZ_OK) return err->rc;
+    n = shard->nplaces;
+    if (dz_safetensors_header(tensors, n, &header, err) != DZ_OK) goto out;
     shard->size = header.len;
     for (size_t i = 0; i < n; i++) {
-        shard->places[i] = tensors[i].offset;
         if (__builtin_add_overflow(shard->size, tensors[i].nbytes, &shard->size) || shard->size > INT64_MAX) {
             dz_fail(err, DZ_EFAIL, "%s: its tensors are too large for a file", shard->path);
             goto out;
         }
     }
-    shard->nplaces = n;
     shard->header = (char *)header.data;
     shard->header_len = header.len;
     header = (dz_buf){0};

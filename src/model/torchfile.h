@@ -11,10 +11,12 @@
 /* Whether a file that begins so is torch.save's: a zip, or the legacy format (which dz_torch_load refuses with a better word). */
 int dz_torch_is_file(const uint8_t head[8]);
 
-/* Appends the tensors of the file `path`, in the order of its dict, to the array. Each tensor's `offset` is where its first element stands
- * in the file. The dict is the file's value, or stands in it under "state_dict" or "model". Values that are no tensors, and tensors that
- * share their bytes, get a line each in `notes`. DZ_EFAIL names the tensor, entry, opcode or global that cannot be taken. */
-dz_rc dz_torch_load(const char *path, uint32_t shard, dz_tensor **tensors, size_t *ntensors, dz_buf *notes, dz_error *err);
+#define DZ_TORCH_REPEATED ((uint64_t)1 << 30) /* bytes, in all, of a file's tensors that are larger than their storages */
+
+/* The tensors of the file `path`, in the order of its dict, each with its place in the file, which is checked to lie in the storage. The
+ * dict is the one that model/torchdict.h tells. Values that are not taken, and tensors that share their bytes, get a line each in `notes`.
+ * DZ_EFAIL names the tensor, entry, opcode or global that cannot be taken. On DZ_OK the caller frees both arrays. */
+dz_rc dz_torch_load(const char *path, dz_tensor **tensors, dz_place **places, size_t *n, dz_buf *notes, dz_error *err);
 
 /* Fills a shard whose `path` is a PyTorch file: the header and size of the safetensors file it is restored as, and where its tensors are.
  */

@@ -1,5 +1,6 @@
 #include "model/unpickle.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,6 +26,8 @@ typedef struct machine {
     dz_error *err;
 } machine;
 
+static int is_container(dz_pickle_kind kind) { return kind == DZ_PICKLE_TUPLE || kind == DZ_PICKLE_LIST || kind == DZ_PICKLE_DICT; }
+
 void dz_pickle_free(dz_pickle *p) {
     free(p->values);
     free(p->members);
@@ -48,6 +51,23 @@ const char *dz_pickle_kind_name(dz_pickle_kind kind) {
         [DZ_PICKLE_LIST] = "a list",       [DZ_PICKLE_DICT] = "a dict",    [DZ_PICKLE_GLOBAL] = "a global name",
         [DZ_PICKLE_STORAGE] = "a storage", [DZ_PICKLE_TENSOR] = "a tensor"};
     return names[kind];
+}
+
+char *dz_pickle_describe(const dz_pickle *p, uint32_t value, char text[DZ_PICKLE_TEXT]) {
+    const dz_pickle_value *v = &p->values[value];
+    int used = snprintf(text, DZ_PICKLE_TEXT, "%s", dz_pickle_kind_name(v->kind));
+    if (!is_container(v->kind)) return text;
+    used += snprintf(text + used, DZ_PICKLE_TEXT - (size_t)used, " of %" PRIu32, v->count);
+    if (v->tensors)
+        snprintf(text + used, DZ_PICKLE_TEXT - (size_t)used, " with %" PRIu32 " tensor%s", v->tensors, v->tensors == 1 ? "" : "s");
+    return text;
+}
+
+char *dz_pickle_key(const dz_pickle *p, uint32_t key, char text[DZ_PICKLE_TEXT]) {
+    const dz_pickle_value *v = &p->values[key];
+    if (v->kind == DZ_PICKLE_STR) return dz_pickle_text(p->bytes + v->u.at, v->count, text);
+    snprintf(text, DZ_PICKLE_TEXT, "(%s)", dz_pickle_kind_name(v->kind));
+    return text;
 }
 
 /* The pickle is wrong at the opcode at work. */
@@ -97,7 +117,6 @@ static dz_rc to_mark(machine *m, size_t *first) {
 
 static const dz_pickle_value *value_of(const machine *m, uint32_t value) { return &m->p.values[value]; }
 static int is_kind(const machine *m, uint32_t value, dz_pickle_kind kind) { return m->p.values[value].kind == kind; }
-static int is_container(dz_pickle_kind kind) { return kind == DZ_PICKLE_TUPLE || kind == DZ_PICKLE_LIST || kind == DZ_PICKLE_DICT; }
 
 /* `member` goes into `container`. */
 static dz_rc deepen(machine *m, dz_pickle_value *container, uint32_t member) {
@@ -107,6 +126,7 @@ static dz_rc deepen(machine *m, dz_pickle_value *container, uint32_t member) {
         return dz_fail(m->err, DZ_EFAIL, "%s: byte %zu: containers are nested deeper than the %d that are allowed", m->name, m->at,
                        DZ_PICKLE_DEPTH);
     if (depth > container->depth) container->depth = (uint8_t)depth;
+    container->tensors = v->tensors > UINT32_MAX - container->tensors ? UINT32_MAX : container->tensors + v->tensors;
     return DZ_OK;
 }
 
@@ -189,13 +209,13 @@ static dz_rc push_long(machine *m, uint64_t len) {
 static dz_rc push_int(machine *m, int64_t number) { return push_new(m, (dz_pickle_value){.kind = DZ_PICKLE_INT, .u.number = number}); }
 
 static dz_rc push_global(machine *m, const uint8_t *module, size_t module_len, const uint8_t *name, size_t name_len) {
-    const dz_global *g = dz_global_find(module, module_len, name, name_len);
-    if (!g) {
+    int number = dz_global_find(module, module_len, name, name_len);
+    if (number < 0) {
         char a[DZ_PICKLE_TEXT], b[DZ_PICKLE_TEXT];
         return dz_fail(m->err, DZ_EFAIL, "%s: global '%s.%s' is not allowed", m->name, dz_pickle_text(module, module_len, a),
                        dz_pickle_text(name, name_len, b));
     }
-    return push_new(m, (dz_pickle_value){.kind = DZ_PICKLE_GLOBAL, .global = (uint8_t)g->role, .dtype = (uint8_t)g->dtype});
+    return push_new(m, (dz_pickle_value){.kind = DZ_PICKLE_GLOBAL, .global = (uint8_t)number});
 }
 
 /* A line of text, without its end. */
@@ -226,7 +246,7 @@ static int string_is(const machine *m, uint32_t value, const char *text) {
 }
 
 static int is_global(const machine *m, uint32_t value, dz_global_role role) {
-    return is_kind(m, value, DZ_PICKLE_GLOBAL) && value_of(m, value)->global == role;
+    return is_kind(m, value, DZ_PICKLE_GLOBAL) && dz_global_at(value_of(m, value)->global)->role == role;
 }
 
 /* A count or offset: an int that is not negative. */
@@ -250,10 +270,11 @@ static dz_rc storage(machine *m) {
         !get_size(m, part[4], &s.count))
         return wrong(m, "not ('storage', type, key, location, count)");
     s.key = part[2];
-    s.dtype = (dz_dtype)value_of(m, part[1])->dtype;
+    uint8_t type = value_of(m, part[1])->global;
+    s.dtype = dz_global_at(type)->dtype;
     if (room(m, (void **)&p->storages, &p->storages_cap, p->nstorages, sizeof *p->storages, DZ_PICKLE_OBJECTS) != DZ_OK) return m->err->rc;
     p->storages[p->nstorages++] = s;
-    return push_new(m, (dz_pickle_value){.kind = DZ_PICKLE_STORAGE, .dtype = (uint8_t)s.dtype, .u.at = p->nstorages - 1});
+    return push_new(m, (dz_pickle_value){.kind = DZ_PICKLE_STORAGE, .global = type, .u.at = p->nstorages - 1});
 }
 
 /* (storage, first, size, stride, requires_grad, hooks[, metadata]); in version 3 with a dtype before the metadata. */
@@ -273,15 +294,15 @@ static dz_rc tensor(machine *m, const dz_pickle_value *args, int version) {
     if (size->count != stride->count || size->count > DZ_MAX_NDIM) return wrong(m, "a tensor with too many dimensions");
     t.storage = (uint32_t)value_of(m, part[0])->u.at;
     t.ndim = size->count;
-    t.dtype = (dz_dtype)value_of(m, version == 3 ? part[6] : part[0])->dtype;
-    if (t.dtype == DZ_OPAQUE) t.dtype = DZ_U8;
+    t.dtype = dz_global_at(value_of(m, version == 3 ? part[6] : part[0])->global)->dtype;
+    if (!t.dtype) t.dtype = dz_dtype_name(DZ_U8);
     for (uint32_t d = 0; d < t.ndim; d++) {
         if (!get_size(m, p->members[size->u.at + d], &t.shape[d]) || !get_size(m, p->members[stride->u.at + d], &t.stride[d]))
             return wrong(m, "a tensor's size or stride is no count");
     }
     if (room(m, (void **)&p->tensors, &p->tensors_cap, p->ntensors, sizeof *p->tensors, DZ_PICKLE_TENSORS) != DZ_OK) return m->err->rc;
     p->tensors[p->ntensors++] = t;
-    return push_new(m, (dz_pickle_value){.kind = DZ_PICKLE_TENSOR, .u.at = p->ntensors - 1});
+    return push_new(m, (dz_pickle_value){.kind = DZ_PICKLE_TENSOR, .tensors = 1, .u.at = p->ntensors - 1});
 }
 
 static dz_rc reduce(machine *m) {
@@ -289,7 +310,7 @@ static dz_rc reduce(machine *m) {
     if (callee == NO_VALUE) return m->err->rc;
     if (!is_kind(m, args, DZ_PICKLE_TUPLE) || !is_kind(m, callee, DZ_PICKLE_GLOBAL)) return wrong(m, "calls what is no known function");
     const dz_pickle_value *a = value_of(m, args);
-    switch ((dz_global_role)value_of(m, callee)->global) {
+    switch (dz_global_at(value_of(m, callee)->global)->role) {
         case DZ_GLOBAL_ORDERED_DICT:
             if (a->count != 0) return wrong(m, "an OrderedDict made from arguments");
             return push_new(m, (dz_pickle_value){.kind = DZ_PICKLE_DICT, .depth = 1});

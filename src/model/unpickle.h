@@ -30,11 +30,11 @@ typedef enum dz_pickle_kind {
 } dz_pickle_kind;
 
 typedef struct dz_pickle_value {
-    uint8_t kind;   /* dz_pickle_kind */
-    uint8_t depth;  /* of a container: 1 more than its deepest member */
-    uint8_t global; /* which of the allowed globals */
-    uint8_t dtype;  /* of a storage, or of a global that tells one */
-    uint32_t count; /* of a string: bytes; of a tuple or list: members; of a dict: times it was written to */
+    uint8_t kind;     /* dz_pickle_kind */
+    uint8_t depth;    /* of a container: 1 more than its deepest member */
+    uint8_t global;   /* which of the allowed globals; of a storage: its type */
+    uint32_t count;   /* of a string: bytes; of a tuple or list: members; of a dict: times it was written to */
+    uint32_t tensors; /* a tensor, and in a container when it was filled: how many */
     union {
         int64_t number; /* an int beyond 64 bits has count 1 */
         uint64_t at;    /* of a string: where it stands in the pickle; of a tuple: its first member; of a tensor or storage: its number */
@@ -47,15 +47,15 @@ typedef struct dz_pickle_item { /* dict[key] = value, by number */
 
 typedef struct dz_pickle_storage { /* bytes kept elsewhere: the entry data/KEY */
     uint32_t key;                  /* a string value */
-    dz_dtype dtype;                /* DZ_OPAQUE: untyped, its elements are bytes */
+    const char *dtype;             /* safetensors' name of it; NULL: untyped, its elements are bytes */
     uint64_t count;                /* elements */
 } dz_pickle_storage;
 
 typedef struct dz_pickle_tensor {
     uint32_t storage;
     uint32_t ndim;
-    dz_dtype dtype;
-    uint64_t first; /* element of the storage, counted in this dtype */
+    const char *dtype; /* safetensors' name of it */
+    uint64_t first;    /* element of the storage, counted in this dtype */
     uint64_t shape[DZ_MAX_NDIM];
     uint64_t stride[DZ_MAX_NDIM];
 } dz_pickle_tensor;
@@ -86,5 +86,11 @@ char *dz_pickle_text(const uint8_t *bytes, size_t len, char text[DZ_PICKLE_TEXT]
 
 /* "an int", "a list": what a value is, for a message. */
 const char *dz_pickle_kind_name(dz_pickle_kind kind);
+
+/* "an int", "a list of 3", "a dict of 2 with 600 tensors". Returns `text`. */
+char *dz_pickle_describe(const dz_pickle *pickle, uint32_t value, char text[DZ_PICKLE_TEXT]);
+
+/* The string that a key is; "(an int)" for another one. Returns `text`. */
+char *dz_pickle_key(const dz_pickle *pickle, uint32_t key, char text[DZ_PICKLE_TEXT]);
 
 #endif

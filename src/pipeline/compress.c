@@ -43,8 +43,9 @@ static dz_rc check_output(const dz_compress_options *opt, dz_error *err) {
 
 /* Splits the memory budget: fixed buffers first, then a quarter for coded blocks and the rest for sieves kept between passes. */
 static void set_budgets(dz_job *job) {
-    uint64_t fixed = MEMORY_LEAST, mem = job->opt->mem_per_rank, left = mem > fixed ? mem - fixed : 0;
-    uint64_t want = 0;
+    uint64_t fixed = MEMORY_LEAST + dz_checkpoint_memory(job->zoo.base), mem = job->opt->mem_per_rank, want = 0;
+    for (size_t t = 0; t < job->zoo.ntasks; t++) fixed += dz_checkpoint_memory(job->zoo.tasks[t]);
+    uint64_t left = mem > fixed ? mem - fixed : 0;
     for (size_t i = 0; i < dz_job_nunits(job); i++) {
         const dz_unit *unit = &job->plan->units[dz_job_unit(job, i)];
         if (dz_unit_is_lossy(job->plan, unit)) want += dz_tile_count(&job->plan->pairs[unit->pair].tiles, unit->tile);

@@ -114,6 +114,7 @@ models = [{"w": torch.ones(2, 3), "b": torch.arange(4).half()}, {"state_dict": {
           {"model": {"x": torch.nn.Parameter(torch.zeros(3)), "s": torch.tensor(1)}, "args": ("a", [1, 2], {"k": True})}]
 shared = torch.arange(12).float()
 models.append({"a": shared[:6].reshape(2, 3), "b": shared[6:], "c": shared})
+models.append({"t": shared.reshape(3, 4).t(), "s": shared.reshape(3, 4)[:, 1::2], "e": shared[:1].expand(5), "w": shared.unfold(0, 4, 2), "c": torch.zeros(2, 3, dtype=torch.complex64).t()})
 for model in models:
     for protocol in (2, 4):
         file = io.BytesIO()

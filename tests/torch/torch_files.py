@@ -17,7 +17,7 @@ import zipfile
 import torch
 
 NAMES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64", torch.int32: "I32",
-         torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL"}
+         torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL", torch.complex64: "C64"}
 
 
 def raw(tensor):
@@ -87,6 +87,43 @@ def state_dict(seed):
     return tensors
 
 
+def strided_dict(seed):
+    """Tensors whose elements torch does not keep in row-major order: as they are, and as their contiguous copies."""
+    base, change = torch.Generator().manual_seed(4), torch.Generator().manual_seed(seed)
+
+    def weight(*shape, dtype=torch.float32):
+        values = torch.randn(*shape, generator=base) * 0.02
+        return (values + (torch.randn(*shape, generator=change) * 0.001 if seed != 1 else 0)).to(dtype)
+
+    wide = weight(96, 4, 64)
+    tensors = {
+        "layers.0.transposed.weight": torch.nn.Parameter(weight(900, 700).t()),  # larger than what is read at once
+        "layers.1.transposed.weight": weight(600, 500, dtype=torch.bfloat16).t(),
+        "layers.0.columns.weight": wide[:, 1, :],
+        "layers.1.columns.weight": wide[:, 2:, 3:50],
+        "layers.0.step.weight": weight(200, 300, dtype=torch.float16)[::3, ::2],
+        "layers.0.conv.weight": weight(32, 16, 3, 3).to(memory_format=torch.channels_last),
+        "layers.0.permuted.weight": weight(12, 40, 8).permute(2, 0, 1),
+        "layers.0.rows.weight": weight(64, 64),
+        "layers.1.rows.weight": None,
+        "expanded": weight(1, 64).expand(50, 64),
+        "expanded.within": weight(64, 1, dtype=torch.float64).expand(64, 9),
+        "one.value": weight(1).expand(7, 3, 5),
+        "windows": weight(100).unfold(0, 8, 1),
+        "ints": torch.arange(60).reshape(3, 20).t() + 0,
+        "bytes": (torch.arange(60) + seed).to(torch.uint8).reshape(3, 20).t(),
+        "mask": torch.tensor([[True, False, False], [True, True, False]]).t(),
+        "complex": torch.complex(weight(40, 30), weight(40, 30)),
+        "complex.transposed": torch.complex(weight(40, 30), weight(40, 30)).t(),
+        "none": torch.zeros(4, 0).t(),
+        "row": weight(9, 3)[:, 1:2].t(),
+    }
+    tensors["layers.1.rows.weight"] = tensors["layers.0.rows.weight"].t()  # one storage, at the same place, and not the same
+    tensors["tied"] = tensors["bytes"]
+    assert sum(not t.is_contiguous() for t in tensors.values()) >= 15
+    return tensors, {name: t.detach().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}
+
+
 def manifest(path, base, *tasks):
     with open(path, "w") as file:
         file.write(f"base: {base}\ntasks:\n" + "".join(f"  - {{name: {name}, path: {task}}}\n" for name, task in tasks))
@@ -114,13 +151,12 @@ def make_refused(one):
         torch.save(value, name + ".bin")
         manifest(name + ".yaml", "base.bin", ("task", name + ".bin"))
 
-    save("transposed", {**one, "layers.0.linear.weight": torch.randn(64, 96).t()})
-    save("expanded", {**one, "q": torch.zeros(1, 64).expand(4, 64)})
+    save("expanded", {**one, "q": torch.zeros(1).expand(1 << 40)})
     save("evil", {**one, "run": Evil()})
     save("evil-deep", {"state_dict": one, "args": [({"x": Evil()},)]})
     save("quantized", {**one, "q": torch.quantize_per_tensor(torch.zeros(3), 0.1, 0, torch.qint8)})
     save("sparse", {**one, "q": torch.eye(3).to_sparse()})
-    save("complex", {**one, "q": torch.zeros(3, dtype=torch.complex64)})
+    save("complex", {**one, "q": torch.zeros(3, dtype=torch.complex128)})
     save("module", torch.nn.Linear(2, 2))
     save("list", [one["q"]])
     save("empty", {"epoch": 3})
@@ -169,6 +205,12 @@ def make(path):
     for protocol in (3, 4, 5):
         torch.save({"model": one, "steps": torch.tensor(5)}, f"protocol-{protocol}.pth", pickle_protocol=protocol)
     manifest("protocols.yaml", "base.bin", *((f"p{p}", f"protocol-{p}.pth") for p in (3, 4, 5)))
+    torch.save({"params": two, "params_ema": one, "iter": 3}, "ema.pth")
+    torch.save({"model": {"state_dict": one, "epoch": 3}}, "deep.pth")
+    optimizer = {"state": {0: {"step": 3, "exp_avg": torch.zeros(3), "exp_avg_sq": torch.zeros(3)}}, "param_groups": [{"lr": 0.1, "params": [0]}]}
+    torch.save({**one, "optimizer": optimizer}, "beside.pth")
+    torch.save({"module": one, "global_steps": 9}, "module.pth")
+    manifest("names.yaml", "base.bin", *((n, f"{n}.pth") for n in ("ema", "deep", "beside", "module")))
     for name, tensors in (("hub-base", base), ("hub-task", one)):
         os.makedirs(os.path.join(name, "blobs"))
         torch.save(tensors, os.path.join(name, "blobs", "0123"))
@@ -176,6 +218,13 @@ def make(path):
         with open(os.path.join(name, "config.json"), "w") as file:
             json.dump({"name": name}, file)
     manifest("hub.yaml", "hub-base", ("one", "hub-task"))
+    (strided_base, plain_base), (strided, plain) = strided_dict(1), strided_dict(2)
+    torch.save(strided_base, "strided-base.bin")
+    torch.save(strided, "strided.bin")
+    write_safetensors("plain-base.safetensors", plain_base)
+    write_safetensors("plain.safetensors", plain)
+    manifest("strided.yaml", "strided-base.bin", ("one", "strided.bin"))
+    manifest("plain.yaml", "plain-base.safetensors", ("one", "plain.safetensors"))
     save_shards("shards-base", base)
     save_shards("shards-task", one)
     torch.save({"step": 1}, "shards-task/training_args.bin")
@@ -188,12 +237,16 @@ def make(path):
     make_refused(one)
 
 
+def model_of(value):
+    for name in ("params_ema", "model", "state_dict", "module"):
+        value = value.get(name, value)
+    return {name: tensor for name, tensor in value.items() if isinstance(tensor, torch.Tensor)}
+
+
 def same(files, restored):
     want = {}
     for file in files:
-        value = torch.load(file)
-        value = value.get("state_dict", value.get("model", value))
-        want.update(value)
+        want.update(model_of(torch.load(file)))
     got = read_directory(restored)
     assert sorted(got) == sorted(want), f"other tensors: {sorted(set(got) ^ set(want))}"
     for name, tensor in want.items():
@@ -210,7 +263,7 @@ def alike(restored, other, source, pattern):
         assert (got[name][2] != raw(tensor)) == lossy, f"{name}: {'exact' if lossy else 'changed'}"
         if lossy:
             error = torch.frombuffer(bytearray(got[name][2]), dtype=tensor.dtype).float() - tensor.detach().reshape(-1).float()
-            assert error.abs().max() < 0.03, f"{name}: off by {error.abs().max()}"
+            assert error.abs().max() < 0.05, f"{name}: off by {error.abs().max()}"
 
 
 def index(restored):

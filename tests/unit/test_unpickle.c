@@ -33,8 +33,8 @@ static void test_a_foreign_global_is_refused_by_its_name(void **state) {
                      "ctorch._utils\n_rebuild_qtensor\n."),
                    "global 'torch._utils._rebuild_qtensor' is not allowed");
     expect_refusal(P("\x80\x02"
-                     "ctorch\nComplexFloatStorage\n."),
-                   "global 'torch.ComplexFloatStorage' is not allowed");
+                     "ctorch\nComplexDoubleStorage\n."),
+                   "global 'torch.ComplexDoubleStorage' is not allowed");
     expect_refusal(P("\x80\x02"
                      "cc\x1b[2J\nx\n."),
                    "global 'c?[2J.x' is not allowed"); /* nothing reaches the terminal */
