@@ -11,6 +11,15 @@
 #include "cli/report.h"
 #include "pipeline/compress.h"
 
+static void print_headline(const dz_catalog *c, const dz_compress_options *opt, const dz_compress_result *r) {
+    int64_t at = dz_catalog_find(c, r->task);
+    const dz_task_entry *task = &c->tasks[at < 0 ? 0 : at];
+    char some[48] = "";
+    if (r->ntasks < c->ntasks) snprintf(some, sizeof some, ", %zu by this job:", r->ntasks);
+    printf("%s: %zu task%s%s%s recipe %s, sparsity %g, %u bits, seed %llu\n\n", opt->archive, c->ntasks, c->ntasks == 1 ? "" : "s", some,
+           some[0] ? "" : ",", r->recipe_name, task->sparsity, task->bits, (unsigned long long)task->seed);
+}
+
 /* Rank 0: tells the result as the archive has it, not as the job remembers it. */
 static dz_rc tell(const dz_compress_options *opt, const dz_compress_result *r, dz_error *err) {
     dz_archive *archive = NULL;
@@ -20,9 +29,7 @@ static dz_rc tell(const dz_compress_options *opt, const dz_compress_result *r, d
     }
     if (dz_archive_open(opt->archive, &archive, err) != DZ_OK) return err->rc;
     dz_print_notes(&r->notes);
-    const dz_task_entry *first = &archive->catalog->tasks[0];
-    printf("%s: %zu task%s, recipe %s, sparsity %g, %u bits, seed %llu\n\n", opt->archive, archive->catalog->ntasks,
-           archive->catalog->ntasks == 1 ? "" : "s", r->recipe_name, first->sparsity, first->bits, (unsigned long long)first->seed);
+    print_headline(archive->catalog, opt, r);
     dz_print_tasks(archive->catalog);
     dz_print_phases(r);
     if (opt->report) dz_print_json(dz_job_json(r, archive->catalog, opt), opt->report, err);

@@ -22,6 +22,7 @@ const char *const DZ_PHASE_NAMES[DZ_PHASES] = {"open", "statistics", "histogram"
 
 void dz_compress_result_free(dz_compress_result *r) {
     free(r->recipe_name);
+    free(r->task);
     free(r->ranks);
     dz_buf_free(&r->notes);
     *r = (dz_compress_result){0};
@@ -359,6 +360,8 @@ dz_rc dz_compress(const dz_world *world, const dz_compress_options *opt, dz_comp
     if (rc == DZ_OK) {
         if (world->rank == 0) collect_notes(&job, &result->notes, err);
         if (world->rank == 0) result->recipe_name = dz_strdup(job.zoo.recipe->name, err);
+        if (world->rank == 0) result->task = dz_strdup(job.zoo.names[0], err);
+        result->ntasks = job.zoo.ntasks;
         rc = dz_agree(world, err->rc, err);
     }
 out:

@@ -9,6 +9,7 @@
 typedef struct dz_damage { /* zero-initialise */
     dz_buf records;
     uint64_t count; /* also of those that did not fit */
+    uint64_t place; /* in the archive, of what is added next: never less than before */
 } dz_damage;
 
 typedef struct dz_damage_record {
@@ -21,7 +22,8 @@ typedef struct dz_damage_record {
 void dz_damage_add(dz_damage *damage, const char *task, const char *tensor, int64_t block, const char *text);
 void dz_damage_free(dz_damage *damage);
 
-/* Collective. All ranks' records, in the order of ranks, into rank 0's; the sum of the counts into everyone's. */
+/* Collective. All ranks' records, in the order of their places, those of one place in the order of ranks, into rank 0's: as many as one
+ * rank would have kept. The sum of the counts into everyone's. */
 dz_rc dz_damage_gather(const dz_world *world, dz_damage *damage, dz_error *err);
 
 /* The record at `*at`, which is advanced; begin with 0. 0 when there is none. */

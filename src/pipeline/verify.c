@@ -32,6 +32,7 @@ static void check_row(verify *v, const dz_task_entry *task, size_t i, uint64_t *
     dz_error one = {0};
     uint64_t kept = 0, first = *number;
     *number += tiles.ntiles;
+    v->damage.place = first;
     if (tiles.ntiles && dz_decoder_region(&v->decoder, task, row, &one) != DZ_OK) { /* all its blocks: told once */
         if (first % (uint64_t)v->world->size == (uint64_t)v->world->rank) told(v, task, t.name, -1, &one);
         return;
@@ -45,6 +46,7 @@ static void check_row(verify *v, const dz_task_entry *task, size_t i, uint64_t *
                 dz_decode_tile(&v->decoder, task, row, tile, v->out.data, &one);
         }
         v->nblocks++;
+        v->damage.place = first + tile;
         told(v, task, t.name, tile, &one);
         dz_progress_add(progress, (double)row->length / tiles.ntiles);
     }
@@ -94,8 +96,8 @@ static void check_files(verify *v, const dz_task_entry *task) {
     }
 }
 
-/* Every base tile that no block made us read. */
-static void check_base(verify *v) {
+/* Every base tile that no block made us read. `place`: of the first one. */
+static void check_base(verify *v, uint64_t place) {
     const dz_catalog *c = v->archive->catalog;
     dz_buf bytes = {0};
     for (size_t i = 0; i < c->nbase; i++) {
@@ -113,6 +115,7 @@ static void check_base(verify *v) {
                 dz_digest got = dz_digest_of(bytes.data, len), want = c->base_tiles[c->base[i].first_tile + tile];
                 if (got.hi != want.hi || got.lo != want.lo) v->decoder.base_differs[i] = 1;
             }
+            v->damage.place = place + c->base[i].first_tile + tile;
             told(v, NULL, t.name, tile, &one);
         }
     }
@@ -123,6 +126,7 @@ static void check_base(verify *v) {
 static void check_kept(verify *v) {
     const dz_catalog *c = v->archive->catalog;
     uint64_t known = v->damage.count;
+    v->damage.place = UINT64_MAX;
     dz_sum_u64(v->world, &known, 1);
     for (size_t t = 0; t < c->ntasks; t++) {
         dz_sum_u64(v->world, v->kept[t], c->tasks[t].nrows);
@@ -167,11 +171,12 @@ dz_rc dz_verify(const dz_world *world, const char *archive, const char *base, in
     if (world->rank == 0) check_lost(&v);
     for (size_t t = 0; t < ntasks; t++) {
         for (size_t i = 0; i < c->tasks[t].nrows; i++) check_row(&v, &c->tasks[t], i, &number, &progress);
+        v.damage.place = number++; /* its files have one too */
         if (world->rank == 0) check_files(&v, &c->tasks[t]);
         result->ntensors += c->tasks[t].nrows;
         result->nbytes += c->tasks[t].payload_len;
     }
-    if (v.base) check_base(&v);
+    if (v.base) check_base(&v, number);
     dz_progress_end(&progress);
     check_kept(&v);
     dz_sum_u64(world, &v.nblocks, 1);

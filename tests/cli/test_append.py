@@ -6,7 +6,7 @@ import signal
 import subprocess
 import time
 
-from common import ENV, DELTAZOO, Q, call, check, equal, good, hashes, info, read, refused, run, sha256, st_bytes, st_parse, tiny_zoo, with_scratch, write
+from common import ENV, DELTAZOO, Q, SmallZoo, call, check, equal, good, hashes, info, read, refused, run, sha256, st_bytes, st_parse, tiny_zoo, with_scratch, write
 from test_determinism import big_zoo
 
 COST = {"test_signal_then_resume": 8, "test_killed_then_resumed_on_other_ranks": 8}
@@ -83,6 +83,18 @@ def test_append_what_is_there(folder):
     equal([(t["name"], t["sparsity"]) for t in info("a.h5", cwd=folder)["tasks"]], [(second, 0.97), (first, 0.9)], "tasks")
     good(["verify", "a.h5", "-q"], cwd=folder)
     nothing_beside(folder, "a.h5")
+
+
+@with_scratch
+def test_headline_tells_of_the_tasks_of_this_job(folder):
+    zoo = SmallZoo(folder)
+    zoo.manifest("one", file="first.yaml")
+    zoo.manifest("two", file="second.yaml")
+    r = good(["compress", "first.yaml", "-o", "a.h5", "-q", "--set", "sparsity=0.8"], cwd=folder)
+    check(r.out.startswith("a.h5: 1 task, recipe llama, sparsity 0.8, 4 bits, seed 42\n"), f"headline: {r.out[:200]!r}")
+    for args in ((), ("--replace",)):
+        r = good(["compress", "second.yaml", "-o", "a.h5", "-q", "--append", *args, "--set", "sparsity=0.9", "--set", "bits=3", "--set", "seed=7"], 3, cwd=folder)
+        check(r.out.startswith("a.h5: 2 tasks, 1 by this job: recipe llama, sparsity 0.9, 3 bits, seed 7\n"), f"headline: {r.out[:200]!r}")
 
 
 @with_scratch

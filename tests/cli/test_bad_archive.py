@@ -172,6 +172,29 @@ def test_quite_another_base_is_no_damage_of_the_archive(folder, zoo):
     refused(folder, RESTORE + ["--tensor", NORM], 1, "not the base of this archive", "1 tensors differ", NORM, ranks=RANKS)
 
 
+@with_scratch
+def test_damage_is_told_in_the_order_of_the_archive(folder):
+    """By any number of ranks the same lines, blocks of several tensors of both tasks and a side file among them."""
+    os.symlink(tiny_zoo(), f"{folder}/zoo")
+    good(["compress", "zoo/zoo.yaml", "-o", "a.h5", "-q"], cwd=folder)
+    with h5py.File(f"{folder}/a.h5", "r") as f:
+        place, blobs, files = f["blobs/data"].id.get_offset(), f["blobs/index"][:], files_of(f, "task-1")[2]
+    blob = blobs[next(number for name, number in files if name == "config.json")]
+    flip(f"{folder}/a.h5", place + int(blob["offset"]) + int(blob["length"]) // 2)
+    for task in ("task-2", "task-1"):
+        place, rows = rows_of(f"{folder}/a.h5", task)
+        for _, offset, length in rows[::2]:
+            flip(f"{folder}/a.h5", place + offset + length // 2, 5)
+    told = []
+    for ranks in RANKS:
+        r = run(VERIFY + ["--json"], ranks, cwd=folder)
+        equal(r.code, 3, "exit code")
+        told.append([(d["task"], d["tensor"], d["message"]) for d in json.loads(r.out)["damage"]])
+        check(len(told[-1]) > 20 and any("config.json" in d[2] for d in told[-1]), f"too few lines: {told[-1]}")
+        equal(told[-1], told[0], f"damage by {ranks} ranks")
+        equal(run(VERIFY, ranks, cwd=folder).lines("damage"), [d[2] for d in told[0]], f"lines by {ranks} ranks")
+
+
 @with_archive
 def test_damage_is_damage_with_another_base_too(folder, zoo):
     zoo.put("base", zoo.tasks["two"])
