@@ -1,5 +1,5 @@
-"""What a command says that is no refusal: notes on what has no effect; and the recipe that an archive keeps."""
-from common import RANKS, SmallZoo, check, equal, good, info, read, run, with_scratch, write
+"""What a command says that is no refusal: notes on what has no effect, and a failure of the output itself."""
+from common import DELTAZOO, RANKS, SmallZoo, call, check, equal, good, info, read, run, with_scratch, write
 
 COMPRESS = ["compress", "zoo.yaml", "-o", "a.h5", "-q", "--force"]
 
@@ -32,6 +32,32 @@ def test_rules_of_built_in_recipes_are_not_noted(folder):
     write(f"{folder}/my.yaml", "sparsity: 0.9\n")
     for more in ([], ["--recipe", "whole"], ["--recipe", "my.yaml"]):
         equal(notes(folder, COMPRESS + more), [], f"notes with {more}")
+
+
+@with_scratch
+def test_memory_below_the_least_is_noted(folder):
+    SmallZoo(folder)
+    for size in ("100", "1K", "64M"):
+        check(any("--mem-per-rank" in n and "128M" in n for n in notes(folder, COMPRESS + ["--mem-per-rank", size])), f"no note for {size}")
+    equal(notes(folder, COMPRESS + ["--mem-per-rank", "128M"]), [], "notes")
+
+
+@with_scratch
+def test_hints_that_are_not_used_are_noted(folder):
+    SmallZoo(folder)
+    check(any("--io-hint" in n for n in notes(folder, COMPRESS + ["--io-hint", "cb_nodes=1"])), "no note")
+    equal(notes(folder, COMPRESS + ["--io", "collective", "--io-hint", "cb_nodes=1"]), [], "notes")
+
+
+@with_scratch
+def test_output_that_cannot_be_written_is_told(folder):
+    SmallZoo(folder).compress()
+    for args in (COMPRESS, ["info", "a.h5"], ["info", "a.h5", "--json"], ["plan", "zoo.yaml"], ["recipes"], ["--help"], ["--version"]):
+        code, _, err = call(["sh", "-c", '"$@" >/dev/full', "sh", DELTAZOO] + args, cwd=folder)
+        errors = [line for line in err.splitlines() if line.startswith("deltazoo: error: ")]
+        equal((code, errors), (1, ["deltazoo: error: stdout: cannot write: No space left on device"]), f"{args}")
+    _, _, err = call(["mpirun", "-q", "-n", "2", "sh", "-c", '"$@" >/dev/full; echo exit $? >&2', "sh", DELTAZOO, "recipes"])
+    equal(err.count("exit 1"), 2, f"ranks that end in code 1: {err}")
 
 
 ODD_RECIPE = r"""
