@@ -125,7 +125,7 @@ static dz_rc text_attribute(const dz_archive *a, hid_t at, const char *name, cha
 
 static dz_rc check_tensor_row(const dz_archive *a, const dz_tensor_row *row, dz_error *err) {
     uint64_t count = 1, nbytes;
-    int bad = row->ndim > DZ_MAX_NDIM || row->name[0] == '\0' || row->dtype[0] == '\0';
+    int bad = row->ndim > DZ_MAX_NDIM || !dz_tensor_name_ok(row->name) || row->dtype[0] == '\0';
     for (uint32_t d = 0; !bad && d < row->ndim; d++) bad = __builtin_mul_overflow(count, row->shape[d], &count);
     dz_dtype dtype = dz_dtype_of(row->dtype);
     if (!bad && dtype != DZ_OPAQUE) bad = __builtin_mul_overflow(count, (uint64_t)dz_dtype_size(dtype), &nbytes) || nbytes != row->nbytes;

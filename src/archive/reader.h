@@ -66,6 +66,16 @@ typedef struct dz_parts {
 
 dz_parts dz_task_parts(const dz_catalog *catalog, const dz_task_entry *task);
 
+/* What a recipe has dropped of a task: the base's values take its place. Its bytes are in dz_sizes.source, and nothing is stored for them.
+ */
+typedef struct dz_dropped {
+    size_t ntensors;
+    double source;
+    double ratio; /* of all others */
+} dz_dropped;
+
+dz_dropped dz_task_dropped(const dz_catalog *catalog, const dz_task_entry *task);
+
 /* Shares what is neither payload nor index nor shared by all tasks (HDF5's structures for tasks) equally over them: fills meta_bytes. */
 void dz_share_structures(dz_catalog *catalog);
 

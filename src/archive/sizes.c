@@ -34,6 +34,18 @@ dz_sizes dz_task_sizes(const dz_task_entry *t) {
     return s;
 }
 
+dz_dropped dz_task_dropped(const dz_catalog *c, const dz_task_entry *t) {
+    dz_dropped d = {0};
+    dz_sizes s = dz_task_sizes(t);
+    for (size_t i = 0; i < t->nrows; i++) {
+        if (t->rows[i].policy != DZ_POLICY_DROP) continue;
+        d.ntensors++;
+        d.source += (double)c->tensors[t->rows[i].tensor].nbytes;
+    }
+    d.ratio = s.stored > 0 ? (s.source - d.source) / s.stored : 0;
+    return d;
+}
+
 dz_parts dz_task_parts(const dz_catalog *c, const dz_task_entry *t) {
     dz_parts p = {.values = t->entropy_bytes, .index = (double)t->index_bytes, .structures = (double)t->meta_bytes};
     double lossy = 0;

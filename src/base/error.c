@@ -11,9 +11,14 @@ static void append_line(dz_error *err, const char *fmt, va_list args) {
         static const char more[] = "...";
         memcpy(err->text + sizeof err->text - sizeof more, more, sizeof more);
     }
-    for (char *at = err->text + used; *at; at++) { /* names come from files: nothing in them moves a terminal's cursor */
-        if (((unsigned char)*at < 0x20 && *at != '\n' && *at != '\t') || *at == 0x7f) *at = '?';
+    if (strcmp(fmt, "%s") != 0) dz_one_line(err->text + used); /* that one passes on the lines of another error */
+}
+
+char *dz_one_line(char *text) {
+    for (char *at = text; *at; at++) {
+        if ((unsigned char)*at < 0x20 || *at == 0x7f) *at = '?';
     }
+    return text;
 }
 
 dz_rc dz_fail(dz_error *err, dz_rc rc, const char *fmt, ...) {

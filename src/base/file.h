@@ -41,6 +41,9 @@ void dz_remove_tree(const char *path);
 /* `name` against the directory that holds `file` ("a/zoo.yaml", "base" -> "a/base"); absolute names stay. The caller frees. */
 char *dz_path_beside(const char *file, const char *name, dz_error *err);
 
+/* The same file by both names, or, where there is none yet, the same place. */
+int dz_same_file(const char *x, const char *y);
+
 /* A relative path that stays inside its directory: no leading '/', no "..", no empty or hidden-control part. For names read from files. */
 int dz_path_is_inside(const char *name);
 

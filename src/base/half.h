@@ -32,6 +32,8 @@ dz_dtype dz_dtype_of(const char *name);
 size_t dz_dtype_size(dz_dtype dtype);  /* bytes of an element; 1 for DZ_OPAQUE */
 int dz_dtype_is_float(dz_dtype dtype); /* the lossy path can widen it: F64 (rounded), F32, F16, BF16, F8_E4M3, F8_E5M2 */
 
+static inline int dz_dtype_is_f8(dz_dtype dtype) { return dtype == DZ_F8_E4M3 || dtype == DZ_F8_E5M2; }
+
 static inline float dz_bits_to_float(uint32_t bits) {
     float x;
     memcpy(&x, &bits, sizeof x);

@@ -1,9 +1,14 @@
 #include "base/log.h"
 
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
 void dz_log(const char *fmt, ...) {
     char stamp[32];
@@ -16,6 +21,47 @@ void dz_log(const char *fmt, ...) {
     vfprintf(stderr, fmt, args);
     fputc('\n', stderr);
     va_end(args);
+}
+
+static int begins(const char *text, const char *with) { return strncmp(text, with, strlen(with)) == 0; }
+
+/* The process that gave us our pipe, if it is a launcher: mpirun of Open MPI itself, of MPICH the parent of its proxy. 0: another one,
+ * whose terminal is none of our business ("deltazoo ... 2>&1 | tee log" in a shell). */
+static int launcher(void) {
+    int pid = (int)getppid();
+    for (int proxies = 0; proxies < 2; proxies++) {
+        char path[64], name[32] = "";
+        int parent = 0;
+        snprintf(path, sizeof path, "/proc/%d/stat", pid);
+        FILE *f = fopen(path, "re");
+        if (!f) return 0;
+        int n = fscanf(f, "%*d (%31[^)]) %*c %d", name, &parent);
+        fclose(f);
+        if (n != 2) return 0;
+        if (begins(name, "mpirun") || begins(name, "mpiexec") || begins(name, "orterun") || begins(name, "prterun")) return pid;
+        if (!begins(name, "hydra_pmi_proxy")) return 0;
+        pid = parent;
+    }
+    return 0;
+}
+
+static int launcher_on_terminal(void) {
+    struct stat st;
+    char path[64];
+    if (fstat(STDERR_FILENO, &st) != 0 || !S_ISFIFO(st.st_mode)) return 0;
+    int pid = launcher();
+    snprintf(path, sizeof path, "/proc/%d/fd/2", pid);
+    int fd = pid > 0 ? open(path, O_WRONLY | O_NOCTTY | O_CLOEXEC) : -1;
+    if (fd < 0) return 0;
+    int terminal = isatty(fd);
+    close(fd);
+    return terminal;
+}
+
+int dz_log_on_terminal(void) {
+    const char *wish = getenv("DZ_PROGRESS");
+    if (wish && (strcmp(wish, "bar") == 0 || strcmp(wish, "lines") == 0)) return wish[0] == 'b';
+    return isatty(STDERR_FILENO) || launcher_on_terminal();
 }
 
 double dz_now(void) {

@@ -44,6 +44,11 @@ char *dz_strndup(const char *text, size_t len, dz_error *err) {
 
 char *dz_strdup(const char *text, dz_error *err) { return dz_strndup(text, strlen(text), err); }
 
+int dz_ends_with(const char *text, const char *end) {
+    size_t n = strlen(text), m = strlen(end);
+    return n >= m && strcmp(text + n - m, end) == 0;
+}
+
 char *dz_format(dz_error *err, const char *fmt, ...) {
     va_list args, again;
     va_start(args, fmt);
@@ -106,6 +111,18 @@ dz_rc dz_buf_line(dz_buf *buf, dz_error *err, const char *fmt, ...) {
     }
     va_end(again);
     return rc;
+}
+
+dz_rc dz_buf_note(dz_buf *buf, dz_error *err, const char *fmt, ...) {
+    char line[1024];
+    va_list args;
+    va_start(args, fmt);
+    int n = vsnprintf(line, sizeof line, fmt, args);
+    va_end(args);
+    if (n < 0) return err->rc;
+    if ((size_t)n >= sizeof line) memcpy(line + sizeof line - 4, "...", 4);
+    dz_buf_put(buf, dz_one_line(line), strlen(line), err);
+    return dz_buf_put(buf, "\n", 1, err);
 }
 
 void dz_buf_free(dz_buf *buf) {

@@ -19,6 +19,7 @@ dz_rc dz_grow(void **ptr, size_t *cap, size_t need, size_t size, dz_error *err);
 
 char *dz_strdup(const char *text, dz_error *err);
 char *dz_strndup(const char *text, size_t len, dz_error *err);
+int dz_ends_with(const char *text, const char *end);
 char *dz_format(dz_error *err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 /* A growable byte buffer. Zero-initialise; free with dz_buf_free. */
@@ -33,6 +34,7 @@ dz_rc dz_buf_put_varint(dz_buf *buf, uint64_t value, dz_error *err);            
 dz_rc dz_buf_put_u32(dz_buf *buf, uint32_t value, dz_error *err);                                          /* little endian */
 dz_rc dz_buf_put_u64(dz_buf *buf, uint64_t value, dz_error *err);                                          /* little endian */
 dz_rc dz_buf_line(dz_buf *buf, dz_error *err, const char *fmt, ...) __attribute__((format(printf, 3, 4))); /* text, without its NUL */
+dz_rc dz_buf_note(dz_buf *buf, dz_error *err, const char *fmt, ...) __attribute__((format(printf, 3, 4))); /* one line, for the user */
 void dz_buf_free(dz_buf *buf);
 
 /* A read-only cursor over bytes that are not trusted. A read past the end sets `bad` and gives 0. */

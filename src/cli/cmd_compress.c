@@ -12,7 +12,7 @@
 #include "pipeline/compress.h"
 
 /* Rank 0: tells the result as the archive has it, not as the job remembers it. */
-static dz_rc tell(const dz_compress_options *opt, const dz_compress_result *r, const char *report, dz_error *err) {
+static dz_rc tell(const dz_compress_options *opt, const dz_compress_result *r, dz_error *err) {
     dz_archive *archive = NULL;
     if (r->nothing_to_do) {
         printf("%s: has all tasks of %s already\n", opt->archive, opt->manifest);
@@ -25,7 +25,7 @@ static dz_rc tell(const dz_compress_options *opt, const dz_compress_result *r, c
            archive->catalog->ntasks == 1 ? "" : "s", r->recipe_name, first->sparsity, first->bits, (unsigned long long)first->seed);
     dz_print_tasks(archive->catalog);
     dz_print_phases(r);
-    if (report) dz_print_json(dz_job_json(r, archive->catalog, opt), report, err);
+    if (opt->report) dz_print_json(dz_job_json(r, archive->catalog, opt), opt->report, err);
     dz_archive_close(archive);
     return err->rc;
 }
@@ -46,7 +46,7 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
     dz_option_list sets = {0};
     dz_compress_result result = {0};
     dz_option_list hints = {0};
-    const char *report = NULL, *io = "posix", *args[1];
+    const char *io = "posix", *args[1];
     int helped = 0, watchdog = 1800;
     const dz_option options[] = {
         {"output", 'o', DZ_OPTION_TEXT, &opt.archive, "ARCHIVE", "the HDF5 file to write"},
@@ -59,7 +59,7 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
         {"mem-per-rank", 0, DZ_OPTION_SIZE, &opt.mem_per_rank, "SIZE", "memory each rank may use (2G); it needs 128M at least"},
         {"io", 0, DZ_OPTION_TEXT, &io, "posix|collective", "how the archive is written: by each rank for itself, or by MPI-IO"},
         {"io-hint", 0, DZ_OPTION_LIST, &hints, "KEY=VALUE", "a hint for MPI-IO (cb_nodes=8); may be repeated"},
-        {"report", 0, DZ_OPTION_TEXT, &report, "FILE.json", "what was done, for programs"},
+        {"report", 0, DZ_OPTION_TEXT, &opt.report, "FILE.json", "what was done, for programs"},
         {"watchdog", 0, DZ_OPTION_INT, &watchdog, "SECONDS", "end with code 75 after so long without progress (1800; 0: never)"},
         {"quiet", 'q', DZ_OPTION_FLAG, &opt.quiet, NULL, "no progress"},
         {NULL, 0, DZ_OPTION_FLAG, NULL, NULL, NULL}};
@@ -85,9 +85,9 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
     opt.manifest = args[0];
     opt.recipe.sets = sets.values;
     opt.recipe.nsets = sets.n;
-    if ((rc = dz_agree(world, world->rank == 0 && report ? check_report(report, err) : DZ_OK, err)) != DZ_OK) goto out;
+    if ((rc = dz_agree(world, world->rank == 0 && opt.report ? check_report(opt.report, err) : DZ_OK, err)) != DZ_OK) goto out;
     rc = dz_compress(world, &opt, &result, err);
-    if (rc == DZ_OK) rc = dz_agree(world, world->rank == 0 ? tell(&opt, &result, report, err) : DZ_OK, err);
+    if (rc == DZ_OK) rc = dz_agree(world, world->rank == 0 ? tell(&opt, &result, err) : DZ_OK, err);
 out:
     dz_compress_result_free(&result);
     dz_option_list_free(&sets);

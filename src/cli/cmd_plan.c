@@ -139,9 +139,11 @@ static dz_rc tell_json(const dz_zoo *zoo, const dz_plan *plan, const dz_buf *war
             const dz_tensor *tensor = dz_pair_tensor(plan, pair);
             const char *base = pair->base >= 0 ? plan->base->tensors[pair->base].name : NULL;
             const char *tied = pair->policy == DZ_POLICY_TIED ? plan->tasks[t]->tensors[pair->tied].name : NULL;
-            json_t *o = json_pack("{s:s, s:s, s:s, s:i, s:s?, s:s, s:s?}", "name", tensor->name, "dtype", tensor->dtype_name, "policy",
-                                  dz_policy_name(pair->policy), "tiles", (int)pair->tiles.ntiles, "base", base, "match",
-                                  dz_match_name(pair->match), "tied", tied);
+            json_t *shape = json_array();
+            for (uint32_t d = 0; d < tensor->ndim; d++) json_array_append_new(shape, json_integer((json_int_t)tensor->shape[d]));
+            json_t *o = json_pack("{s:s, s:o, s:s, s:s, s:i, s:s?, s:s, s:s?}", "name", tensor->name, "shape", shape, "dtype",
+                                  tensor->dtype_name, "policy", dz_policy_name(pair->policy), "tiles", (int)pair->tiles.ntiles, "base",
+                                  base, "match", dz_match_name(pair->match), "tied", tied);
             if (quality_is_known(zoo->recipe, pair)) dz_json_quality(o, quality_of(plan, zoo->recipe, pair));
             json_array_append_new(tensors, o);
         }
@@ -151,8 +153,8 @@ static dz_rc tell_json(const dz_zoo *zoo, const dz_plan *plan, const dz_buf *war
                                                "predicted_lossy_stored_bytes", s.predicted, "tensors", tensors));
     }
     char *text = dz_recipe_text(zoo->recipe, err);
-    json_t *root = json_pack("{s:s, s:s?, s:o, s:o, s:o}", "recipe", zoo->recipe->name, "recipe_text", text, "tasks", tasks, "work",
-                             rank_json(plan), "warnings", dz_json_lines(warnings));
+    json_t *root = json_pack("{s:s, s:s?, s:o, s:o, s:o, s:o}", "recipe", zoo->recipe->name, "recipe_text", text, "tasks", tasks, "work",
+                             rank_json(plan), "notes", dz_json_lines(&plan->notes), "warnings", dz_json_lines(warnings));
     free(text);
     return dz_print_json(root, NULL, err);
 }

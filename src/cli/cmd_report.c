@@ -11,7 +11,7 @@
 typedef struct job_row {
     json_t *root, *notes, *phases, *hosts;
     const char *finished, *archive, *slurm;
-    double secs, bytes_read, bytes_written, memory, source, stored;
+    double secs, bytes_read, bytes_written, memory, source, dropped, stored;
     int ranks, starts;
     json_int_t tasks, resumed;
 } job_row;
@@ -39,17 +39,22 @@ static dz_rc read_row(const char *path, job_row *row, dz_error *err) {
     row->tasks = (json_int_t)json_array_size(tasks);
     row->starts = 1 + (int)json_integer_value(json_object_get(slurm, "restarts"));
     row->slurm = json_string_value(json_object_get(slurm, "job_id"));
-    json_array_foreach(tasks, i, task) row->source += json_number_value(json_object_get(task, "source_bytes"));
+    json_array_foreach(tasks, i, task) {
+        row->source += json_number_value(json_object_get(task, "source_bytes"));
+        row->dropped += json_number_value(json_object_get(json_object_get(task, "dropped"), "source_bytes"));
+    }
     return DZ_OK;
 }
 
 static void print_row(const job_row *r) {
     char secs[32], source[32], stored[32], memory[32], read[32];
-    printf("%-20s  %10s  %6d  %5d  %5zu  %12s  %5lld  %9s  %9s  %7.1fx  %11s  %9s  %5zu  %s\n", r->finished, r->slurm ? r->slurm : "-",
+    printf("%-20s  %10s  %6d  %5d  %5zu  %12s  %5lld  %9s  %9s  %7.1fx  %11s  %9s  %5zu  %s", r->finished, r->slurm ? r->slurm : "-",
            r->starts, r->ranks, json_object_size(r->hosts), dz_format_time(r->secs, secs), (long long)r->tasks,
            dz_format_size(r->source, source), dz_format_size(r->stored, stored), r->stored > 0 ? r->source / r->stored : 0,
            dz_format_size(r->secs > 0 ? r->bytes_read / r->secs : 0, read), dz_format_size(r->memory, memory), json_array_size(r->notes),
            r->archive);
+    if (r->dropped > 0) printf(" (ratio without what is dropped: %.1fx)", r->stored > 0 ? (r->source - r->dropped) / r->stored : 0);
+    putchar('\n');
 }
 
 /* One job alone: also its phases over the ranks, its hosts and notes. */

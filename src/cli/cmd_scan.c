@@ -1,29 +1,38 @@
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "cli/cli.h"
 #include "pipeline/scan.h"
 
+/* Two tasks of a base may have too little in common to be compared. */
+static json_t *distance_json(double distance) { return isfinite(distance) ? json_real(distance) : json_null(); }
+
 static dz_rc tell_json(const dz_scan_result *r, dz_error *err) {
     json_t *zoos = json_array(), *alone = json_array();
+    int failed = 0;
     for (size_t b = 0; b < r->nmodels; b++) {
         const dz_scan_model *base = &r->models[b];
         if (base->base != b || base->bad) continue;
         if (!base->manifest) {
-            json_array_append_new(alone, json_pack("{s:s, s:s}", "name", base->name, "path", base->path));
+            failed |= json_array_append_new(alone, json_pack("{s:s, s:s}", "name", base->name, "path", base->path));
             continue;
         }
         json_t *tasks = json_array();
         for (size_t i = 0; i < r->nmodels; i++) {
             const dz_scan_model *m = &r->models[i];
             if (i != b && m->base == b)
-                json_array_append_new(tasks, json_pack("{s:s, s:s, s:f, s:f}", "name", m->name, "path", m->path, "distance", m->distance,
-                                                       "distance_sum", m->sum));
+                failed |= json_array_append_new(tasks, json_pack("{s:s, s:s, s:o, s:o}", "name", m->name, "path", m->path, "distance",
+                                                                 distance_json(m->distance), "distance_sum", distance_json(m->sum)));
         }
-        json_array_append_new(zoos, json_pack("{s:s, s:{s:s, s:s, s:f}, s:o}", "manifest", base->manifest, "base", "name", base->name,
-                                              "path", base->path, "distance_sum", base->sum, "tasks", tasks));
+        failed |=
+            json_array_append_new(zoos, json_pack("{s:s, s:{s:s, s:s, s:o}, s:o}", "manifest", base->manifest, "base", "name", base->name,
+                                                  "path", base->path, "distance_sum", distance_json(base->sum), "tasks", tasks));
     }
-    return dz_print_json(json_pack("{s:o, s:o}", "zoos", zoos, "alone", alone), NULL, err);
+    json_t *all = json_pack("{s:o, s:o}", "zoos", zoos, "alone", alone);
+    if (!failed) return dz_print_json(all, NULL, err);
+    json_decref(all);
+    return dz_fail(err, DZ_EFAIL, "no JSON of this scan: a path is not UTF-8, or memory is out");
 }
 
 static void tell(const dz_scan_result *r) {
@@ -77,7 +86,10 @@ out:
     return rc;
 }
 
-const dz_command DZ_CMD_SCAN = {"scan", "DIR -o ZOO.yaml [--base NAME]... [--json]",
-                                "Finds which models of a folder share a base, and writes a manifest for each base.", run,
-                                "deltazoo scan models -o found.yaml\n"
-                                "mpirun -n 2 deltazoo scan models -o found.yaml --base base --force"};
+const dz_command DZ_CMD_SCAN = {
+    "scan", "DIR -o ZOO.yaml [--base NAME]... [--json]",
+    "Finds which models of a folder share a base, and writes a manifest for each base. What it leaves out it names: adapters, "
+    "quantised copies, what cannot be read.",
+    run,
+    "deltazoo scan models -o found.yaml\n"
+    "mpirun -n 2 deltazoo scan models -o found.yaml --base base --force"};

@@ -63,6 +63,7 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
         dz_progress_end(&progress);
         rc = dz_agree(world, err->rc, err);
     }
+    if (rc == DZ_OK) rc = dz_agree(world, world->rank == 0 ? dz_synth_finish(&opt, layout, err) : DZ_OK, err);
     if (rc == DZ_OK && world->rank == 0) {
         char size[32];
         printf("%s: %s, base and %d task%s of %s each, in %.1f s\n", opt.out_dir, opt.model, opt.tasks, opt.tasks == 1 ? "" : "s",

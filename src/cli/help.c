@@ -128,6 +128,8 @@ void dz_print_program_help(const dz_command *const *commands, const char *form) 
     printf(".SH EXIT STATUS\n");
     roff_line("", EXIT_CODES, ".");
     printf(".SH ENVIRONMENT\n.TP\n.B DZ_LOG_INTERVAL\nSeconds between progress lines where standard error is no terminal.\n.TP\n.B "
+           "DZ_PROGRESS\nbar or lines: how progress is shown, instead of a bar where standard error, or that of mpirun, is a terminal.\n"
+           ".TP\n.B "
            "DZ_JOURNAL_AFTER\nSeconds a compress job runs before its journal goes to disk (10): what a killed job may have to do again.\n"
            ".TP\n.B DZ_KERNELS\n"
            "portable, avx2 or avx512: the kernels to use, instead of the best the processor has. All give the same bytes.\n"

@@ -2,6 +2,7 @@
 #include <malloc.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "base/log.h"
 #include "cli/help.h"
@@ -52,6 +53,14 @@ static dz_rc flush_output(dz_error *err) {
     return dz_fail(err, DZ_EFAIL, "stdout: cannot write: %s", strerror(errno ? errno : EIO));
 }
 
+/* A zoo has more shards than the usual limit of 1024 open files allows. */
+static void raise_file_limit(void) {
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == limit.rlim_max) return;
+    limit.rlim_cur = limit.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &limit);
+}
+
 int main(int argc, char **argv) {
     dz_world world;
     dz_error err = {0};
@@ -59,6 +68,7 @@ int main(int argc, char **argv) {
     mallopt(M_MMAP_THRESHOLD, 32 << 20); /* large buffers are reused, not given back and faulted in again */
     mallopt(M_TRIM_THRESHOLD, 1 << 30);
 #endif
+    raise_file_limit();
     dz_world_begin(&world, &argc, &argv);
     dz_rc rc = dz_agree(&world, run(&world, argc, argv, &err), &err);
     if (rc == DZ_OK) rc = dz_agree(&world, flush_output(&err), &err);

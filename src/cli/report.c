@@ -99,15 +99,17 @@ static json_t *task_json(const dz_catalog *c, const dz_task_entry *t) {
     dz_task_warnings(c, t, &lines, &err);
     json_t *warnings = dz_json_lines(&lines);
     dz_buf_free(&lines);
+    dz_dropped d = dz_task_dropped(c, t);
+    json_t *dropped = json_pack("{s:I, s:I}", "tensors", (json_int_t)d.ntensors, "source_bytes", (json_int_t)d.source);
     dz_parts p = dz_task_parts(c, t);
     json_t *bytes = json_pack("{s:f, s:f, s:I, s:I, s:I, s:I}", "kept_values", p.values, "positions_and_codes", p.coding, "checks",
                               (json_int_t)p.checks, "exact_tensors", (json_int_t)p.exact, "index", (json_int_t)p.index, "structures",
                               (json_int_t)p.structures);
-    return json_pack("{s:s, s:o, s:f, s:f, s:f, s:f, s:f, s:i, s:I, s:I, s:I, s:{s:f}, s:o, s:o, s:o}", "name", t->name, "recipe",
+    return json_pack("{s:s, s:o, s:f, s:f, s:f, s:f, s:f, s:i, s:I, s:I, s:I, s:{s:f, s:f}, s:o, s:o, s:o, s:o}", "name", t->name, "recipe",
                      text_json(t->recipe), "gamma", (double)t->gamma, "trace_norm", t->trace_norm, "trace_norm_error", t->trace_error,
                      "reference_trace_norm", t->trace_reference, "sparsity", t->sparsity, "bits", (int)t->bits, "seed", (json_int_t)t->seed,
-                     "source_bytes", (json_int_t)s.source, "stored_bytes", (json_int_t)s.stored, "ratio", "on_disk", s.ratio, "lossy",
-                     lossy, "bytes", bytes, "warnings", warnings);
+                     "source_bytes", (json_int_t)s.source, "stored_bytes", (json_int_t)s.stored, "ratio", "on_disk", s.ratio,
+                     "on_disk_without_dropped", d.ratio, "dropped", dropped, "lossy", lossy, "bytes", bytes, "warnings", warnings);
 }
 
 typedef struct holder { /* a tensor by the bytes that tasks have for it */
@@ -284,33 +286,52 @@ json_t *dz_job_json(const dz_compress_result *r, const dz_catalog *c, const dz_c
     return root;
 }
 
-void dz_print_tasks(const dz_catalog *c) {
+static void print_task(const dz_catalog *c, const dz_task_entry *e, int width) {
     char a[32], b[32];
+    dz_sizes s = dz_task_sizes(e);
+    dz_dropped d = dz_task_dropped(c, e);
+    printf("%-*s  %10s %10s   ", width, e->name, dz_format_size(s.source, a), dz_format_size(s.stored, b));
+    if (s.lossy_ratio > 0)
+        printf("%7.1fx %7.1fx   %9.1fx %11.1fx   %8.4f   ", s.lossy_ratio, s.ratio, s.value_bits, s.positions_coded, (double)e->gamma);
+    else
+        printf("%8s %7.1fx   %10s %12s   %8.4f   ", "-", s.ratio, "-", "-", (double)e->gamma);
+    if (e->trace_norm > 0)
+        printf("%.5g +- %.2g %%", e->trace_norm, 100 * e->trace_error / e->trace_norm);
+    else
+        printf("-");
+    if (d.ntensors)
+        printf("   (%zu tensor%s, %s, dropped; without: %.1fx)", d.ntensors, d.ntensors == 1 ? "" : "s", dz_format_size(d.source, a),
+               d.ratio);
+    putchar('\n');
+}
+
+/* What a ratio would be if it did not count what is dropped; "" where nothing is. */
+static const char *beside_drops(double kept, double dropped, double stored, char *text, size_t size) {
+    text[0] = '\0';
+    if (dropped > 0 && stored > 0) snprintf(text, size, " (without what is dropped, %.1fx)", kept / stored);
+    return text;
+}
+
+void dz_print_tasks(const dz_catalog *c) {
+    char a[32], b[32], beside[64];
     size_t width = 4;
-    double source = 0, stored = 0;
+    double source = 0, stored = 0, dropped = 0;
     for (size_t t = 0; t < c->ntasks; t++) width = strlen(c->tasks[t].name) > width ? strlen(c->tasks[t].name) : width;
     printf("%-*s  %10s %10s   %-17s   %-23s   %8s   %s\n", (int)width, "", "", "", "ratio on disk", "paper's ratios (lossy)", "", "");
     printf("%-*s  %10s %10s   %8s %8s   %10s %12s   %8s   %s\n", (int)width, "task", "bytes in", "stored", "lossy", "whole", "value bits",
            "pos. coded", "gamma", "trace norm");
     for (size_t t = 0; t < c->ntasks; t++) {
-        const dz_task_entry *e = &c->tasks[t];
-        dz_sizes s = dz_task_sizes(e);
+        dz_sizes s = dz_task_sizes(&c->tasks[t]);
         source += s.source;
         stored += s.stored;
-        printf("%-*s  %10s %10s   ", (int)width, e->name, dz_format_size(s.source, a), dz_format_size(s.stored, b));
-        if (s.lossy_ratio > 0)
-            printf("%7.1fx %7.1fx   %9.1fx %11.1fx   %8.4f   ", s.lossy_ratio, s.ratio, s.value_bits, s.positions_coded, (double)e->gamma);
-        else
-            printf("%8s %7.1fx   %10s %12s   %8.4f   ", "-", s.ratio, "-", "-", (double)e->gamma);
-        if (e->trace_norm > 0)
-            printf("%.5g +- %.2g %%\n", e->trace_norm, 100 * e->trace_error / e->trace_norm);
-        else
-            printf("-\n");
+        dropped += dz_task_dropped(c, &c->tasks[t]).source;
+        print_task(c, &c->tasks[t], (int)width);
     }
-    printf("%-*s  %10s %10s   %8s %7.1fx\n", (int)width, "all", dz_format_size(source, a), dz_format_size(stored, b), "",
-           stored > 0 ? source / stored : 0);
-    printf("\narchive %s, of which %s are shared by all tasks; everything counted, %.1fx\n", dz_format_size((double)c->file_size, a),
-           dz_format_size((double)c->shared_bytes, b), c->file_size ? source / (double)c->file_size : 0);
+    printf("%-*s  %10s %10s   %8s %7.1fx%s\n", (int)width, "all", dz_format_size(source, a), dz_format_size(stored, b), "",
+           stored > 0 ? source / stored : 0, beside_drops(source - dropped, dropped, stored, beside, sizeof beside));
+    printf("\narchive %s, of which %s are shared by all tasks; everything counted, %.1fx%s\n", dz_format_size((double)c->file_size, a),
+           dz_format_size((double)c->shared_bytes, b), c->file_size ? source / (double)c->file_size : 0,
+           beside_drops(source - dropped, dropped, (double)c->file_size, beside, sizeof beside));
 }
 
 void dz_print_tensors(const dz_catalog *c, const dz_task_entry *t) {

@@ -1,9 +1,7 @@
 #include "model/checkpoint.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,17 +9,13 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "model/directory.h"
 #include "model/torchfile.h"
 
 #define SUFFIX ".safetensors"
-#define TORCH_SUFFIX ".bin"
-#define INDEX_SUFFIX SUFFIX ".index.json"
-#define TORCH_FILE "pytorch_model" TORCH_SUFFIX
-#define TORCH_INDEX TORCH_FILE ".index.json"
-#define RESTORED_FILE "model" SUFFIX /* what a PyTorch file and its index become */
-#define RESTORED_INDEX "model" INDEX_SUFFIX
+#define RESTORED_FILE "model" SUFFIX /* what a PyTorch file of any name becomes */
 
-static void free_sides(dz_side_file *list, size_t n) {
+void dz_side_files_free(dz_side_file *list, size_t n) {
     for (size_t i = 0; i < n; i++) {
         free(list[i].file);
         free(list[i].path);
@@ -41,18 +35,13 @@ void dz_checkpoint_free(dz_checkpoint *ck) {
     }
     free(ck->shards);
     dz_tensors_free(ck->tensors, ck->ntensors);
-    free_sides(ck->sides, ck->nsides);
-    free_sides(ck->others, ck->nothers);
+    dz_side_files_free(ck->sides, ck->nsides);
+    dz_side_files_free(ck->others, ck->nothers);
     free(ck->by_name);
     free(ck->same);
     dz_buf_free(&ck->notes);
     free(ck->path);
     free(ck);
-}
-
-static int ends_with(const char *text, const char *end) {
-    size_t n = strlen(text), m = strlen(end);
-    return n >= m && strcmp(text + n - m, end) == 0;
 }
 
 /* The shard just added is a PyTorch file: it takes the name under which it is restored. */
@@ -68,44 +57,53 @@ static dz_rc add_torch_shard(dz_checkpoint *ck, dz_shard *s, dz_error *err) {
     return dz_torch_shard(s, &ck->notes, err);
 }
 
-/* Adds a shard and reads its header bytes. */
-static dz_rc add_shard(dz_checkpoint *ck, const char *file, const char *path, dz_error *err) {
+/* Some other kind of file under a safetensors name; NULL: not one that is known. */
+static const char *known_kind(const uint8_t head[8]) {
+    if (memcmp(head, "version ", 8) == 0) return "a git-lfs pointer, not the file: fetch it with 'git lfs pull'";
+    if (dz_torch_is_file(head)) return "a PyTorch file: its name should end in .bin or .pt";
+    if (memcmp(head, "GGUF", 4) == 0) return "a GGUF file, which is not read";
+    return NULL;
+}
+
+static dz_rc read_header(dz_checkpoint *ck, dz_shard *s, dz_error *err) {
+    uint8_t raw[8];
+    struct stat st;
+    if (fstat(s->fd, &st) != 0 || !S_ISREG(st.st_mode)) return dz_fail(err, DZ_EFAIL, "%s: not a regular file", s->path);
+    s->size = (uint64_t)st.st_size;
+    if (s->size < 8)
+        return dz_fail(err, DZ_EFAIL, "%s: %llu bytes are too few for a .safetensors or PyTorch file", s->path,
+                       (unsigned long long)s->size);
+    if (dz_pread_all(s->fd, s->path, raw, 8, 0, err) != DZ_OK) return err->rc;
+    if (!dz_ends_with(s->file, SUFFIX) && dz_torch_is_file(raw)) return add_torch_shard(ck, s, err);
+    dz_view view = {.data = raw, .len = 8};
+    uint64_t len = dz_view_u64(&view);
+    if (len > DZ_HEADER_MAX || len > s->size - 8) {
+        if (known_kind(raw)) return dz_fail(err, DZ_EFAIL, "%s: is %s", s->path, known_kind(raw));
+        return dz_fail(
+            err, DZ_EFAIL,
+            "%s: header of %llu bytes exceeds the file's %llu or the limit of %llu (truncated, or neither .safetensors nor a PyTorch zip)",
+            s->path, (unsigned long long)len, (unsigned long long)s->size, (unsigned long long)DZ_HEADER_MAX);
+    }
+    s->header_len = (size_t)len + 8;
+    if (!(s->header = dz_alloc_raw(s->header_len, 1, err))) return err->rc;
+    return dz_pread_all(s->fd, s->path, s->header, s->header_len, 0, err);
+}
+
+/* The file is not kept open: a zoo may have more of them than a process may open. */
+dz_rc dz_checkpoint_add_shard(dz_checkpoint *ck, const char *file, const char *path, dz_error *err) {
     dz_shard *grown = realloc(ck->shards, (ck->nshards + 1) * sizeof *grown);
     if (!grown) return dz_fail(err, DZ_ENOMEM, "%s: out of memory", path);
     ck->shards = grown;
     dz_shard *s = &grown[ck->nshards++];
     *s = (dz_shard){.fd = -1};
-    uint8_t raw[8];
-    struct stat st;
     s->file = dz_strdup(file, err);
     s->path = dz_strdup(path, err);
     if (!s->file || !s->path) return err->rc;
     s->fd = dz_open(path, O_RDONLY | O_NONBLOCK); /* a FIFO must not hold us up: it is refused below */
-    if (s->fd < 0 || fstat(s->fd, &st) != 0) return dz_fail(err, DZ_EFAIL, "%s: cannot open: %s", path, strerror(errno));
-    if (!S_ISREG(st.st_mode)) return dz_fail(err, DZ_EFAIL, "%s: not a regular file", path);
-    s->size = (uint64_t)st.st_size;
-    if (s->size < 8)
-        return dz_fail(err, DZ_EFAIL, "%s: %llu bytes are too few for a .safetensors or PyTorch file", path, (unsigned long long)s->size);
-    if (dz_pread_all(s->fd, path, raw, 8, 0, err) != DZ_OK) return err->rc;
-    if (!ends_with(file, SUFFIX) && dz_torch_is_file(raw)) return add_torch_shard(ck, s, err);
-    dz_view view = {.data = raw, .len = 8};
-    uint64_t len = dz_view_u64(&view);
-    if (len > DZ_HEADER_MAX || len > s->size - 8)
-        return dz_fail(
-            err, DZ_EFAIL,
-            "%s: header of %llu bytes exceeds the file's %llu or the limit of %llu (truncated, or neither .safetensors nor a PyTorch zip)",
-            path, (unsigned long long)len, (unsigned long long)s->size, (unsigned long long)DZ_HEADER_MAX);
-    s->header_len = (size_t)len + 8;
-    if (!(s->header = dz_alloc_raw(s->header_len, 1, err))) return err->rc;
-    return dz_pread_all(s->fd, path, s->header, s->header_len, 0, err);
-}
-
-static dz_rc add_file(dz_side_file **list, size_t *n, const char *file, const char *path, uint64_t size, dz_error *err) {
-    dz_side_file *grown = realloc(*list, (*n + 1) * sizeof *grown);
-    if (!grown) return dz_fail(err, DZ_ENOMEM, "%s: out of memory", path);
-    *list = grown;
-    grown[*n] = (dz_side_file){.file = dz_strdup(file, err), .path = dz_strdup(path, err), .size = size};
-    (*n)++;
+    if (s->fd < 0) return dz_fail(err, DZ_EFAIL, "%s: cannot open: %s", path, strerror(errno));
+    read_header(ck, s, err);
+    close(s->fd);
+    s->fd = -1;
     return err->rc;
 }
 
@@ -164,209 +162,6 @@ dz_rc dz_checkpoint_parse(dz_checkpoint *ck, dz_error *err) {
     return find_shared(ck, err);
 }
 
-static int compare_text(const void *x, const void *y) { return strcmp(*(char *const *)x, *(char *const *)y); }
-
-/* Distinct shard names of an index's weight_map, sorted. */
-static dz_rc index_shards(const char *path, const json_t *map, const char *suffix, char ***out, size_t *n, dz_error *err) {
-    const char *tensor;
-    json_t *value;
-    char **list = dz_alloc(json_object_size(map), sizeof *list, err);
-    if (!list) return err->rc;
-    *out = list;
-    json_object_foreach((json_t *)(uintptr_t)map, tensor, value) {
-        const char *file = json_string_value(value);
-        if (!file || !dz_path_is_inside(file) || !ends_with(file, suffix))
-            return dz_fail(err, DZ_EFAIL, "%s: tensor '%s' is mapped to '%s', which is not a %s file of this directory", path, tensor,
-                           file ? file : "(no text)", suffix);
-        if (!(list[*n] = dz_strdup(file, err))) return err->rc;
-        (*n)++;
-    }
-    qsort(list, *n, sizeof *list, compare_text);
-    size_t kept = 0;
-    for (size_t i = 0; i < *n; i++) {
-        if (kept && strcmp(list[kept - 1], list[i]) == 0)
-            free(list[i]);
-        else
-            list[kept++] = list[i];
-    }
-    *n = kept;
-    return DZ_OK;
-}
-
-/* The name by which an index knows the tensor's shard. */
-static const char *indexed_name(const dz_checkpoint *ck, const dz_tensor *t) { return ck->shards[t->shard].path + strlen(ck->path) + 1; }
-
-/* Every tensor of the index stands in the shard it names, and every tensor of a shard in the index. */
-static dz_rc check_index(const dz_checkpoint *ck, const char *path, const json_t *map, dz_error *err) {
-    const char *tensor;
-    json_t *value;
-    json_object_foreach((json_t *)(uintptr_t)map, tensor, value) {
-        int64_t at = dz_checkpoint_find(ck, tensor);
-        const char *file = json_string_value(value);
-        if (at < 0) return dz_fail(err, DZ_EFAIL, "%s: tensor '%s' is not in %s", path, tensor, file);
-        const char *found = indexed_name(ck, &ck->tensors[at]);
-        if (strcmp(found, file) != 0) return dz_fail(err, DZ_EFAIL, "%s: tensor '%s' is in %s, not in %s", path, tensor, found, file);
-    }
-    for (size_t i = 0; i < ck->ntensors; i++) {
-        if (!json_object_get(map, ck->tensors[i].name))
-            return dz_fail(err, DZ_EFAIL, "%s: tensor '%s' of %s is missing from the index", path, ck->tensors[i].name,
-                           indexed_name(ck, &ck->tensors[i]));
-    }
-    return DZ_OK;
-}
-
-/* `suffix`: of the shards. */
-static dz_rc load_indexed(dz_checkpoint *ck, const char *index_file, const char *suffix, dz_error *err) {
-    char *path = dz_format(err, "%s/%s", ck->path, index_file), *text = NULL, **files = NULL;
-    size_t len = 0, nfiles = 0;
-    json_t *root = NULL;
-    json_error_t jerr;
-    if (!path || dz_read_file(path, DZ_HEADER_MAX, &text, &len, err) != DZ_OK) goto out;
-    root = json_loadb(text, len, JSON_REJECT_DUPLICATES, &jerr);
-    const json_t *map = json_object_get(root, "weight_map");
-    if (!json_is_object(map)) {
-        dz_fail(err, DZ_EFAIL, "%s: not an index with a weight_map: %s", path, root ? "no such key" : jerr.text);
-        goto out;
-    }
-    if (index_shards(path, map, suffix, &files, &nfiles, err) != DZ_OK) goto out;
-    for (size_t i = 0; i < nfiles; i++) {
-        char *shard = dz_format(err, "%s/%s", ck->path, files[i]);
-        if (shard && access(shard, F_OK) != 0) dz_fail(err, DZ_EFAIL, "%s: shard %s is missing", path, files[i]);
-        if (shard && err->rc == DZ_OK) add_shard(ck, files[i], shard, err);
-        free(shard);
-        if (err->rc != DZ_OK) goto out;
-    }
-    if (dz_checkpoint_parse(ck, err) != DZ_OK) goto out;
-    check_index(ck, path, map, err);
-out:
-    for (size_t i = 0; i < nfiles; i++) free(files[i]);
-    free(files);
-    json_decref(root);
-    free(text);
-    free(path);
-    return err->rc;
-}
-
-static int is_side_file(const char *name, uint64_t size) {
-    static const char *const weights[] = {".bin",  ".pt",   ".pth",         ".ckpt", ".h5", ".msgpack",
-                                          ".onnx", ".gguf", ".safetensors", ".npz",  ".ot"};
-    if (size > DZ_SIDE_MAX) return 0;
-    for (size_t i = 0; i < sizeof weights / sizeof *weights; i++) {
-        if (ends_with(name, weights[i])) return 0;
-    }
-    return 1;
-}
-
-/* Sorts a directory's entries into shards named by no index, side files, and what is left out. */
-static dz_rc scan_directory(dz_checkpoint *ck, char ***names, size_t *n, char **index_file, dz_error *err) {
-    DIR *dir = opendir(ck->path);
-    if (!dir) return dz_fail(err, DZ_EFAIL, "%s: cannot open: %s", ck->path, strerror(errno));
-    size_t cap = 0;
-    for (struct dirent *entry; err->rc == DZ_OK && (entry = readdir(dir));) {
-        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) continue;
-        if (dz_grow((void **)names, &cap, *n + 1, sizeof **names, err) != DZ_OK) break;
-        if ((((*names)[*n] = dz_strdup(entry->d_name, err)))) (*n)++;
-    }
-    closedir(dir);
-    if (err->rc != DZ_OK) return err->rc;
-    if (*n) qsort(*names, *n, sizeof **names, compare_text);
-    for (size_t i = 0; i < *n && err->rc == DZ_OK; i++) {
-        const char *name = (*names)[i];
-        char *path = dz_format(err, "%s/%s", ck->path, name);
-        struct stat st;
-        if (!path) break;
-        if (stat(path, &st) != 0) {
-            dz_fail(err, DZ_EFAIL, "%s: cannot look at it: %s", path, strerror(errno));
-        } else if (ends_with(name, INDEX_SUFFIX) && S_ISREG(st.st_mode) && !*index_file) {
-            *index_file = dz_strdup(name, err);
-        }
-        if (err->rc == DZ_OK && S_ISREG(st.st_mode) && is_side_file(name, (uint64_t)st.st_size))
-            add_file(&ck->sides, &ck->nsides, name, path, (uint64_t)st.st_size, err);
-        else if (err->rc == DZ_OK && !(S_ISREG(st.st_mode) && ends_with(name, ".safetensors")))
-            add_file(&ck->others, &ck->nothers, name, path, S_ISREG(st.st_mode) ? (uint64_t)st.st_size : 0, err);
-        free(path);
-    }
-    return err->rc;
-}
-
-static void forget(dz_side_file *list, size_t *n, const char *path) {
-    size_t kept = 0;
-    for (size_t i = 0; i < *n; i++) {
-        if (strcmp(list[i].path, path) == 0) {
-            free(list[i].file);
-            free(list[i].path);
-        } else {
-            list[kept++] = list[i];
-        }
-    }
-    *n = kept;
-}
-
-/* The PyTorch index among the side files becomes the index of the shards' new names. */
-static dz_rc replace_index(dz_checkpoint *ck, dz_error *err) {
-    dz_buf text = {0};
-    for (size_t i = 0; i < ck->nsides; i++) {
-        dz_side_file *side = &ck->sides[i];
-        if (strcmp(side->file, TORCH_INDEX) != 0) continue;
-        if (dz_torch_index(ck, &text, err) != DZ_OK) break;
-        free(side->file);
-        side->file = dz_strdup(RESTORED_INDEX, err);
-        side->size = text.len;
-        side->bytes = (char *)text.data;
-        text = (dz_buf){0};
-    }
-    dz_buf_free(&text);
-    return err->rc;
-}
-
-/* A directory without safetensors files: pytorch_model.bin, or the shards of its index. */
-static dz_rc load_torch_directory(dz_checkpoint *ck, dz_error *err) {
-    char *index = dz_format(err, "%s/" TORCH_INDEX, ck->path), *file = dz_format(err, "%s/" TORCH_FILE, ck->path);
-    if (err->rc != DZ_OK) goto out;
-    if (access(index, F_OK) == 0) {
-        if (load_indexed(ck, TORCH_INDEX, TORCH_SUFFIX, err) == DZ_OK) replace_index(ck, err);
-    } else if (access(file, F_OK) == 0) {
-        if (add_shard(ck, TORCH_FILE, file, err) == DZ_OK) dz_checkpoint_parse(ck, err);
-    } else {
-        dz_fail(err, DZ_EFAIL, "%s: no " SUFFIX " file and no " TORCH_FILE " in this directory", ck->path);
-    }
-    for (size_t i = 0; i < ck->nshards; i++) forget(ck->others, &ck->nothers, ck->shards[i].path);
-out:
-    free(index);
-    free(file);
-    return err->rc;
-}
-
-static dz_rc load_directory(dz_checkpoint *ck, dz_error *err) {
-    char **names = NULL, *index_file = NULL;
-    size_t n = 0;
-    if (scan_directory(ck, &names, &n, &index_file, err) != DZ_OK) goto out;
-    if (index_file) {
-        load_indexed(ck, index_file, SUFFIX, err);
-        for (size_t i = 0; i < n && err->rc == DZ_OK; i++) { /* a stray .safetensors file beside the indexed ones is named, not taken */
-            int known = !ends_with(names[i], ".safetensors");
-            for (size_t s = 0; s < ck->nshards && !known; s++) known = strcmp(ck->shards[s].file, names[i]) == 0;
-            if (!known) add_file(&ck->others, &ck->nothers, names[i], names[i], 0, err);
-        }
-        goto out;
-    }
-    for (size_t i = 0; i < n && err->rc == DZ_OK; i++) {
-        if (!ends_with(names[i], ".safetensors")) continue;
-        char *path = dz_format(err, "%s/%s", ck->path, names[i]);
-        if (path) add_shard(ck, names[i], path, err);
-        free(path);
-    }
-    if (err->rc == DZ_OK && ck->nshards == 0)
-        load_torch_directory(ck, err);
-    else if (err->rc == DZ_OK)
-        dz_checkpoint_parse(ck, err);
-out:
-    for (size_t i = 0; i < n; i++) free(names[i]);
-    free(names);
-    free(index_file);
-    return err->rc;
-}
-
 dz_rc dz_checkpoint_load(const char *path, dz_checkpoint **out, dz_error *err) {
     dz_checkpoint *ck = dz_alloc(1, sizeof *ck, err);
     struct stat st;
@@ -374,10 +169,10 @@ dz_rc dz_checkpoint_load(const char *path, dz_checkpoint **out, dz_error *err) {
     if (stat(path, &st) != 0) {
         dz_fail(err, DZ_EFAIL, "%s: cannot open: %s", path, strerror(errno));
     } else if (S_ISDIR(st.st_mode)) {
-        load_directory(ck, err);
+        dz_directory_load(ck, err);
     } else {
         const char *slash = strrchr(path, '/');
-        if (add_shard(ck, slash ? slash + 1 : path, path, err) == DZ_OK) dz_checkpoint_parse(ck, err);
+        if (dz_checkpoint_add_shard(ck, slash ? slash + 1 : path, path, err) == DZ_OK) dz_checkpoint_parse(ck, err);
         if (err->rc == DZ_OK && ck->shards[0].places) { /* any name: it is the whole model */
             free(ck->shards[0].file);
             ck->shards[0].file = dz_strdup(RESTORED_FILE, err);

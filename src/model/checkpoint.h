@@ -48,6 +48,10 @@ typedef struct dz_checkpoint {
 dz_rc dz_checkpoint_load(const char *path, dz_checkpoint **out, dz_error *err);
 void dz_checkpoint_free(dz_checkpoint *ck); /* accepts NULL */
 
+/* Adds the file `path`, known as `file` within the checkpoint, and reads its header. */
+dz_rc dz_checkpoint_add_shard(dz_checkpoint *ck, const char *file, const char *path, dz_error *err);
+void dz_side_files_free(dz_side_file *list, size_t n);
+
 /* Fills the tensors and their order by name from the shards' headers: the last step of whoever makes a checkpoint. */
 dz_rc dz_checkpoint_parse(dz_checkpoint *ck, dz_error *err);
 

@@ -131,16 +131,18 @@ void dz_manifest_free(dz_manifest *m) {
     free(m);
 }
 
+int dz_manifest_path_ok(const char *path) {
+    json_t *json = json_string(path);
+    json_decref(json);
+    return json != NULL;
+}
+
 /* Appends head, the path quoted, and tail. */
 static void put_path(dz_buf *out, const char *head, const char *path, const char *tail, dz_error *err) {
-    json_t *json = json_string(path);
-    char *quoted = json ? json_dumps(json, JSON_ENCODE_ANY) : NULL;
-    if (!json) dz_fail(err, DZ_EFAIL, "%s: a path that is not UTF-8 cannot stand in a manifest", path);
-    char *line = quoted ? dz_format(err, "%s%s%s", head, quoted, tail) : NULL;
-    if (line) dz_buf_put(out, line, strlen(line), err);
-    free(line);
-    free(quoted);
-    json_decref(json);
+    if (!dz_manifest_path_ok(path)) dz_fail(err, DZ_EFAIL, "%s: a path that is not UTF-8 cannot stand in a manifest", path);
+    dz_buf_put(out, head, strlen(head), err);
+    dz_yaml_quote(out, path, err);
+    dz_buf_put(out, tail, strlen(tail), err);
 }
 
 dz_rc dz_manifest_text(const dz_manifest *m, dz_buf *out, dz_error *err) {

@@ -20,6 +20,9 @@ typedef struct dz_manifest {
 dz_rc dz_manifest_load(const char *path, dz_manifest **out, dz_error *err);
 void dz_manifest_free(dz_manifest *manifest);
 
+/* Whether a manifest can hold this path: only UTF-8 can be written in YAML. */
+int dz_manifest_path_ok(const char *path);
+
 /* The text of a manifest; its paths are taken as they are. */
 dz_rc dz_manifest_text(const dz_manifest *manifest, dz_buf *out, dz_error *err);
 

@@ -257,14 +257,13 @@ static void note_unused(const dz_recipe *r, const dz_rule *rule, dz_checkpoint *
     int matches = 0;
     if (strcmp(rule->match, "*") == 0) return;
     for (size_t t = 0; t < ntasks && !matches; t++) matches = matches_any(rule->match, tasks[t]);
-    dz_buf_line(notes, err, "%s:%d: rule '%s' (%s) %s\n", r->name, rule->line, rule->match, dz_policy_name(rule->policy),
+    dz_buf_note(notes, err, "%s:%d: rule '%s' (%s) %s", r->name, rule->line, rule->match, dz_policy_name(rule->policy),
                 matches ? "comes too late: rules before it decide about every tensor that it matches" : "matches no tensor of any task");
 }
 
 dz_rc dz_recipe_notes(const dz_recipe *r, dz_checkpoint *const *tasks, size_t ntasks, dz_buf *notes, dz_error *err) {
     if (r->detect_line)
-        dz_buf_line(notes, err, "%s:%d: 'detect' chooses among the built-in recipes only; here it has no effect\n", r->name,
-                    r->detect_line);
+        dz_buf_note(notes, err, "%s:%d: 'detect' chooses among the built-in recipes only; here it has no effect", r->name, r->detect_line);
     uint8_t *used = dz_alloc(r->nrules, 1, err);
     for (size_t t = 0; used && t < ntasks; t++) {
         for (size_t i = 0; i < tasks[t]->ntensors; i++) {

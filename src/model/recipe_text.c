@@ -160,22 +160,6 @@ static const char *key_text(const dz_recipe *r, int key, char text[32]) {
     }
 }
 
-/* UTF-8 as a YAML string in double quotes, which needs no more than ASCII. */
-static void put_quoted(dz_buf *b, const char *text, dz_error *err) {
-    dz_buf_put(b, "\"", 1, err);
-    for (const uint8_t *at = (const uint8_t *)text; *at;) {
-        uint32_t c = *at++;
-        int more = c >= 0xf0 ? 3 : c >= 0xe0 ? 2 : c >= 0xc0 ? 1 : 0;
-        if (more) c &= 0x3fu >> more;
-        for (; more && (*at & 0xc0) == 0x80; more--) c = c << 6 | (*at++ & 0x3fu);
-        if (c < 0x20 || c > 0x7e)
-            dz_buf_line(b, err, "\\U%08X", (unsigned)c);
-        else
-            dz_buf_line(b, err, "%s%c", c == '"' || c == '\\' ? "\\" : "", (int)c);
-    }
-    dz_buf_put(b, "\"", 1, err);
-}
-
 char *dz_recipe_text(const dz_recipe *r, dz_error *err) {
     dz_buf b = {0};
     char number_of[32];
@@ -184,7 +168,7 @@ char *dz_recipe_text(const dz_recipe *r, dz_error *err) {
     for (size_t i = 0; i < r->nrules; i++) {
         const dz_rule *rule = &r->rules[i];
         dz_buf_line(&b, err, "  - {match: ");
-        put_quoted(&b, rule->match, err);
+        dz_yaml_quote(&b, rule->match, err);
         dz_buf_line(&b, err, ", policy: %s", dz_policy_name(rule->policy));
         if (!isnan(rule->sparsity)) dz_buf_line(&b, err, ", sparsity: %s", number_text(rule->sparsity, number_of));
         if (rule->bits) dz_buf_line(&b, err, ", bits: %d", rule->bits);

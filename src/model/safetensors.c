@@ -67,9 +67,19 @@ static uint64_t bits_of(const dz_tensor *t) {
     return 0;
 }
 
+int dz_tensor_name_ok(const char *name) {
+    size_t len = 0;
+    for (; name[len]; len++) {
+        if ((unsigned char)name[len] < 0x20 || name[len] == 0x7f || len >= DZ_TENSOR_NAME_MAX) return 0;
+    }
+    return len > 0;
+}
+
 static dz_rc parse_tensor(const char *path, const char *name, const json_t *entry, uint64_t data_len, dz_tensor *t, dz_error *err) {
     if (!(t->name = dz_strdup(name, err))) return err->rc;
-    if (name[0] == '\0') return dz_fail(err, DZ_EFAIL, "%s: a tensor has an empty name", path);
+    if (!dz_tensor_name_ok(name))
+        return dz_fail(err, DZ_EFAIL, "%s: tensor '%.200s': a name is of 1 to %d bytes, none of them a control character", path, name,
+                       DZ_TENSOR_NAME_MAX);
     const char *dtype = json_string_value(json_object_get(entry, "dtype"));
     if (!dtype || strlen(dtype) >= DZ_DTYPE_NAME || dtype[0] == '\0')
         return dz_fail(err, DZ_EFAIL, "%s: tensor '%s': no usable dtype", path, name);

@@ -10,6 +10,7 @@
 
 #define DZ_MAX_NDIM 8
 #define DZ_DTYPE_NAME 16
+#define DZ_TENSOR_NAME_MAX 65535            /* bytes: a field of HDF5 has no more */
 #define DZ_HEADER_MAX ((uint64_t)100 << 20) /* the reference implementation's limit */
 
 typedef struct dz_tensor {
@@ -34,6 +35,9 @@ void dz_tensors_free(dz_tensor *tensors, size_t ntensors);
 /* "[4096, 11008]"; returns `text`. */
 #define DZ_SHAPE_TEXT 192
 char *dz_shape_text(const dz_tensor *tensor, char text[DZ_SHAPE_TEXT]);
+
+/* A name can be kept and told: not empty, not too long, no control characters. */
+int dz_tensor_name_ok(const char *name);
 
 int dz_same_shape(const dz_tensor *a, const dz_tensor *b);
 

@@ -325,3 +325,25 @@ int dz_yaml_line(const dz_yaml *y, size_t item, const char *key) {
     const dz_yaml_place *place = dz_yaml_find(y, item, key);
     return place ? place->line : 0;
 }
+
+/* Whether a character may stand for itself between double quotes: no control character, line break of YAML's or byte order mark. */
+static int is_plain(uint32_t c) {
+    if (c == '"' || c == '\\' || c == 0x2028 || c == 0x2029 || c == 0xfeff) return 0;
+    return (c >= 0x20 && c < 0x7f) || (c >= 0xa0 && c <= 0xfffd) || c >= 0x10000;
+}
+
+dz_rc dz_yaml_quote(dz_buf *out, const char *text, dz_error *err) {
+    dz_buf_put(out, "\"", 1, err);
+    for (const uint8_t *at = (const uint8_t *)text; *at;) {
+        const uint8_t *begin = at;
+        uint32_t c = *at++;
+        int more = c >= 0xf0 ? 3 : c >= 0xe0 ? 2 : c >= 0xc0 ? 1 : 0;
+        if (more) c &= 0x3fu >> more;
+        for (; more && (*at & 0xc0) == 0x80; more--) c = c << 6 | (*at++ & 0x3fu);
+        if (is_plain(c))
+            dz_buf_put(out, begin, (size_t)(at - begin), err);
+        else
+            dz_buf_line(out, err, c == '"' || c == '\\' ? "\\%c" : "\\u%04X", (unsigned)c);
+    }
+    return dz_buf_put(out, "\"", 1, err);
+}

@@ -33,6 +33,9 @@ const dz_yaml_place *dz_yaml_find(const dz_yaml *yaml, size_t item, const char *
 /* Its line; 0 when it is not there. */
 int dz_yaml_line(const dz_yaml *yaml, size_t item, const char *key);
 
+/* Appends UTF-8 text as a string in double quotes, escaping what YAML refuses or would read as something else. */
+dz_rc dz_yaml_quote(dz_buf *out, const char *text, dz_error *err);
+
 /* The words for "no value": nothing, ~, null. */
 int dz_yaml_is_null(const char *text);
 

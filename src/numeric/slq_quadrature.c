@@ -46,8 +46,21 @@ static void ql_sweep(double *d, double *e, double *z, int l, int m) {
     e[m] = 0;
 }
 
+void dz_tridiagonal_eigen(double *d, double *e, double *z, int size) {
+    double largest = 0;
+    for (int i = 0; i < size; i++) largest = fmax(largest, fmax(fabs(d[i]), fabs(e[i])));
+    for (int l = 0; l < size; l++) {
+        for (int sweep = 0; sweep < 60; sweep++) {
+            int m = l;
+            while (m + 1 < size && fabs(e[m]) > DBL_EPSILON * largest) m++;
+            if (m == l) break;
+            ql_sweep(d, e, z, l, m);
+        }
+    }
+}
+
 int dz_slq_gauss(const double *coef, int count, double *sigma, double *weight) {
-    double e[MAX_NODES], largest = 0;
+    double e[MAX_NODES];
     int size = count / 2 + 1;
     assert(count >= 0 && size <= MAX_NODES);
     for (int i = 0; i < size; i++) { /* B^T B */
@@ -55,16 +68,8 @@ int dz_slq_gauss(const double *coef, int count, double *sigma, double *weight) {
         sigma[i] = alpha * alpha + above * above;
         e[i] = alpha * beta;
         weight[i] = i == 0;
-        largest = fmax(largest, fmax(sigma[i], e[i]));
     }
-    for (int l = 0; l < size; l++) {
-        for (int sweep = 0; sweep < 60; sweep++) {
-            int m = l;
-            while (m + 1 < size && fabs(e[m]) > DBL_EPSILON * largest) m++;
-            if (m == l) break;
-            ql_sweep(sigma, e, weight, l, m);
-        }
-    }
+    dz_tridiagonal_eigen(sigma, e, weight, size);
     for (int i = 0; i < size; i++) {
         sigma[i] = sigma[i] > 0 ? sqrt(sigma[i]) : 0;
         weight[i] *= weight[i];

@@ -19,6 +19,10 @@ typedef struct dz_slq_estimate {
     double gauss, radau; /* the two rules' mean singular value, above and below that of the probes */
 } dz_slq_estimate;
 
+/* Eigenvalues of a symmetric tridiagonal matrix in the place of its diagonal `d`; `e`, used up, is what stands below it (size, the last
+ * unused), and `z` a row that the eigenvectors' matrix is applied to. */
+void dz_tridiagonal_eigen(double *d, double *e, double *z, int size);
+
 /* Nodes and weights from the first `count` coefficients: the singular values of the bidiagonal matrix and the squared first components of
  * its right singular vectors. Returns how many: count / 2 + 1. 0 <= count <= DZ_SLQ_MAX_COEFS. */
 int dz_slq_gauss(const double *coef, int count, double *sigma, double *weight);

@@ -1,7 +1,8 @@
 /* Trace norm (nuclear norm, sum of the singular values) of the pruned delta: the T_t of trace-norm guided rescaling (ALGORITHM, sec. 5).
  *
- * Two ways: a dense SVD for checking and small matrices, and stochastic Lanczos quadrature (slq), which only multiplies the sparse matrix
- * with a few vectors. slq gives the same bits on every machine; the SVD does not promise that (it is LAPACK's).
+ * Three ways: a dense SVD for checking; stochastic Lanczos quadrature (slq), which only multiplies the sparse matrix with a few vectors;
+ * and in its place for small matrices, of which it would need many, the eigenvalues of the Gram matrix. The last two give the same bits on
+ * every machine; the SVD does not promise that (it is LAPACK's).
  */
 #ifndef DZ_NUMERIC_TRACENORM_H
 #define DZ_NUMERIC_TRACENORM_H
@@ -41,6 +42,11 @@ dz_slq_options dz_slq_choose(uint64_t small_sides, uint64_t key);
  * Time about 1.1 ns (one probe) per entry and step. Memory: 4 * min(probes, 4) * (steps + 2) * (rows + cols) bytes at most.
  * DZ_EFAIL when the arrays are inconsistent or a value in use is not finite, DZ_EUSAGE when an option is out of range. */
 dz_rc dz_tracenorm_slq(const dz_sparse *a, const dz_slq_options *opt, double *norm, double *variance, dz_error *err);
+
+#define DZ_TRACENORM_SMALL 255 /* a shorter side up to this is small */
+
+/* Singular values of a small matrix (DZ_EUSAGE for another), of which those below 1e-6 of the largest may be lost. */
+dz_rc dz_tracenorm_small(const dz_sparse *a, double *norm, dz_error *err);
 
 /* The dense SVD is refused above so many elements (512 MiB as doubles; a square matrix of 8192 takes minutes). */
 #define DZ_TRACENORM_EXACT_MAX ((uint64_t)1 << 26)

@@ -3,7 +3,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "base/fault.h"
 #include "base/file.h"
@@ -23,27 +22,31 @@ static double interval(const dz_progress *p, double secs) {
 }
 
 static void show(dz_progress *p, int last) {
-    char done[32], all[32], rate[32], rest[32];
+    char done[32], all[32], rate[32], time[32], rest[48];
     double now = dz_now(), secs = now - p->begun, bytes = p->mine + p->others;
     if (p->quiet || p->total <= 0) return;
     if (!last && now - p->shown < interval(p, secs)) return;
     if (last && !p->terminal && p->shown == p->begun) return; /* a short phase needs no line in a log: the final table has its seconds */
     p->shown = now;
+    if (last && p->terminal) { /* the bar goes: what comes next begins on a clean line */
+        fprintf(stderr, "\r\033[K");
+        return;
+    }
     double share = bytes / p->total, left = bytes > 0 ? secs * (p->total - bytes) / bytes : 0;
     if (share > 1) share = 1;
     dz_format_size(bytes, done);
     dz_format_size(p->total, all);
     dz_format_size(secs > 0 ? bytes / secs : 0, rate);
-    dz_format_time(last ? secs : left, rest);
+    dz_format_time(last ? secs : left, time);
+    snprintf(rest, sizeof rest, "%s%.24s%s", last ? "in " : "", last || bytes > 0 ? time : "", last || bytes <= 0 ? "" : " left");
     if (!p->terminal) {
-        dz_log("%-10s %5.1f %%  %s of %s  %s/s  %s%s", p->phase, 100 * share, done, all, rate, last ? "in " : rest, last ? rest : " left");
+        dz_log("%-10s %5.1f %%  %s of %s  %s/s  %s", p->phase, 100 * share, done, all, rate, rest);
         return;
     }
     char bar[25];
     for (int i = 0; i < 24; i++) bar[i] = i < (int)(24 * share + 0.5) ? '#' : '.';
     bar[24] = '\0';
-    fprintf(stderr, "\r%-10s [%s] %3.0f %%  %s of %s  %s/s  %s left \033[K", p->phase, bar, 100 * share, done, all, rate, rest);
-    if (last) fprintf(stderr, "\r\033[K");
+    fprintf(stderr, "\r%-10s [%s] %3.0f %%  %s of %s  %s/s  %s \033[K", p->phase, bar, 100 * share, done, all, rate, rest);
     fflush(stderr);
 }
 
@@ -51,10 +54,14 @@ void dz_progress_begin(dz_progress *p, const dz_world *world, const char *phase,
     *p = (dz_progress){.world = world, .phase = phase, .total = total, .quiet = quiet, .request = MPI_REQUEST_NULL};
     const char *seconds = getenv("DZ_LOG_INTERVAL");
     p->interval = seconds ? atof(seconds) : 0;
-    p->terminal = isatty(STDERR_FILENO);
     p->begun = p->shown = p->sent = p->ordered = dz_now();
-    if (world->rank == 0) p->of_rank = calloc((size_t)world->size, sizeof *p->of_rank);
-    if (world->rank == 0) dz_watchdog_heard(0, phase, 0);
+    if (world->rank != 0) return;
+    p->of_rank = calloc((size_t)world->size, sizeof *p->of_rank);
+    dz_watchdog_heard(0, phase, 0);
+    p->terminal = dz_log_on_terminal();
+    if (!p->terminal) return;
+    p->shown = 0; /* a first piece of work may take a while */
+    show(p, 0);
 }
 
 /* Rank 0: tells all others that it lives, or that all are to stop. */

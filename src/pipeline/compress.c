@@ -98,18 +98,23 @@ static dz_rc prepare(dz_job *job, dz_error *err) {
     return DZ_OK;
 }
 
-/* --force must not put the archive in the place of a model of this zoo. */
-static dz_rc check_no_input(const dz_job *job, dz_error *err) {
-    struct stat archive, shard;
-    if (stat(job->opt->archive, &archive) != 0) return DZ_OK;
-    for (size_t t = 0; t <= job->zoo.ntasks; t++) {
-        const dz_checkpoint *ck = t == 0 ? job->zoo.base : job->zoo.tasks[t - 1];
-        for (size_t i = 0; i < ck->nshards; i++) {
-            if (stat(ck->shards[i].path, &shard) == 0 && shard.st_dev == archive.st_dev && shard.st_ino == archive.st_ino)
-                return dz_fail(err, DZ_EUSAGE, "%s: is a model of this zoo; the archive cannot take its place", job->opt->archive);
-        }
+/* Neither --force nor --report may put anything in the place of what this job reads. */
+static dz_rc check_no_input(const dz_job *job, const char *out, dz_error *err) {
+    const char *read[] = {job->opt->manifest, job->opt->recipe.recipe}, *what[] = {"manifest", "recipe"};
+    for (int i = 0; i < 2; i++) {
+        if (read[i] && access(out, F_OK) == 0 && dz_same_file(out, read[i]))
+            return dz_fail(err, DZ_EUSAGE, "%s: is the %s: nothing is written over it", out, what[i]);
     }
-    return DZ_OK;
+    dz_rc rc = dz_check_not_of_model(job->zoo.base, out, err);
+    for (size_t t = 0; t < job->zoo.ntasks && rc == DZ_OK; t++) rc = dz_check_not_of_model(job->zoo.tasks[t], out, err);
+    return rc;
+}
+
+static dz_rc check_outputs(const dz_job *job, dz_error *err) {
+    const char *archive = job->opt->archive, *report = job->opt->report;
+    if (report && dz_same_file(archive, report)) return dz_fail(err, DZ_EUSAGE, "--report %s: is the archive", report);
+    if (check_no_input(job, archive, err) == DZ_OK && report) check_no_input(job, report, err);
+    return err->rc;
 }
 
 /* Rank 0: whatever the coded blocks depend on: program, recipe, models. The order of the tasks counts, their number of ranks does not. */
@@ -164,7 +169,7 @@ static void tell_begin(const dz_job *job) {
     const char *slurm = getenv("SLURM_JOB_ID"), *nodes = getenv("SLURM_JOB_NODELIST");
     for (size_t i = 0; i < job->journal.nentries; i++) known += job->journal.entries[i].kind == DZ_RECORD_STATISTICS;
     dz_sum_u64(job->world, &known, 1);
-    if (job->world->rank != 0 || job->opt->quiet || isatty(STDERR_FILENO)) return;
+    if (job->world->rank != 0 || job->opt->quiet || dz_log_on_terminal()) return;
     for (size_t t = 0; t < job->zoo.ntasks; t++) {
         for (size_t i = 0; i < job->zoo.tasks[t]->ntensors; i++) bytes += (double)job->zoo.tasks[t]->tensors[i].nbytes;
     }
@@ -182,7 +187,7 @@ static dz_rc open_job(dz_job *job, dz_error *err) {
     if (world->rank == 0 && rc == DZ_OK) rc = dz_archive_lock(&job->lock, job->opt->archive, err);
     if ((rc = dz_agree(world, rc, err)) != DZ_OK) return rc;
     if ((rc = dz_zoo_open(world, job->opt->manifest, &job->opt->recipe, &job->zoo, err)) != DZ_OK) return rc;
-    if ((rc = dz_agree(world, world->rank == 0 ? check_no_input(job, err) : DZ_OK, err)) != DZ_OK) return rc;
+    if ((rc = dz_agree(world, world->rank == 0 ? check_outputs(job, err) : DZ_OK, err)) != DZ_OK) return rc;
     if ((rc = dz_job_open_archive(job, err)) != DZ_OK || job->zoo.ntasks == 0) return rc;
     if ((rc = dz_find_twins(world, job->zoo.tasks, job->zoo.ntasks, err)) != DZ_OK) return rc;
     rc = dz_plan_make(job->zoo.base, job->zoo.tasks, job->zoo.names, job->zoo.ntasks, job->zoo.recipe, world->size, &job->plan, err);
@@ -214,14 +219,38 @@ static void close_job(dz_job *job) {
     dz_zoo_close(&job->zoo);
 }
 
-static void add_note(dz_buf *notes, dz_error *err, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
-static void add_note(dz_buf *notes, dz_error *err, const char *fmt, ...) {
-    char line[512];
-    va_list args;
-    va_start(args, fmt);
-    int n = vsnprintf(line, sizeof line, fmt, args);
-    va_end(args);
-    if (n > 0) dz_buf_put(notes, line, strlen(line), err);
+/* The names of a task's rows of a policy, the first three of them; how many rows there are. */
+static size_t name_rows(const dz_catalog *c, const dz_task_entry *task, dz_policy policy, dz_buf *names, dz_error *err) {
+    size_t n = 0;
+    for (size_t i = 0; i < task->nrows; i++) {
+        if (task->rows[i].policy == policy && n++ < 3)
+            dz_buf_line(names, err, "%s'%s'", n > 1 ? ", " : "", c->tensors[task->rows[i].tensor].name);
+    }
+    if (n > 3) dz_buf_line(names, err, " and %zu more (info --task lists them)", n - 3);
+    dz_buf_put(names, "", 1, err);
+    return n;
+}
+
+/* A task's tensors that are not kept, and one that adds nothing to the base. */
+static void note_what_is_kept(const dz_job *job, size_t t, dz_buf *notes, dz_error *err) {
+    const dz_catalog *c = job->catalog;
+    const dz_task_entry *task = &c->tasks[job->carry.ntasks + t];
+    dz_buf dropped = {0}, absent = {0};
+    size_t ndropped = name_rows(c, task, DZ_POLICY_DROP, &dropped, err), nabsent = name_rows(c, task, DZ_POLICY_ABSENT, &absent, err);
+    size_t n = task->nrows - nabsent, differ = 0;
+    for (size_t i = 0; i < task->nrows; i++) differ += task->rows[i].length != 0 || task->rows[i].base == DZ_NO_BASE;
+    if (err->rc != DZ_OK) goto out;
+    if (ndropped)
+        dz_buf_note(notes, err, "task '%s': %zu tensor%s dropped by the recipe, the base's values take their place: %s", task->name,
+                    ndropped, ndropped == 1 ? " is" : "s are", (const char *)dropped.data);
+    if (!differ && ndropped + nabsent == 0)
+        dz_buf_note(notes, err, "task '%s' equals the base", task->name);
+    else if (!differ && n > ndropped)
+        dz_buf_note(notes, err, "task '%s': what is kept of it (%zu of %zu tensors) equals the base%s%s", task->name, n - ndropped, n,
+                    nabsent ? ", of which it has not " : "", (const char *)absent.data);
+out:
+    dz_buf_free(&dropped);
+    dz_buf_free(&absent);
 }
 
 /* What the user should know beyond the table: what was not taken as the recipe's main case. */
@@ -229,42 +258,24 @@ static void collect_notes(const dz_job *job, dz_buf *notes, dz_error *err) {
     const dz_plan *plan = job->plan;
     dz_buf_put(notes, plan->notes.data, plan->notes.len, err);
     for (size_t t = 0; t < plan->ntasks; t++) {
-        const dz_checkpoint *ck = job->zoo.tasks[t];
-        size_t dropped = 0, differs = 0;
         for (size_t i = plan->first_pair[t]; i < plan->first_pair[t + 1]; i++) {
             const dz_pair *pair = &plan->pairs[i];
-            dropped += pair->policy == DZ_POLICY_DROP;
-            differs += pair->policy == DZ_POLICY_LOSSLESS || pair->policy == DZ_POLICY_ULTRADELTA;
             if (pair->policy == DZ_POLICY_LOSSLESS && pair->lossy >= 0)
-                add_note(notes, err, "task '%s': tensor '%s' holds NaN or infinity: kept exactly\n", job->zoo.names[t],
-                         dz_pair_tensor(plan, pair)->name);
-            for (uint32_t tile = 0; pair->policy == DZ_POLICY_LOSSLESS && tile < pair->tiles.ntiles; tile++) {
-                if (job->block_len[plan->unit_of[pair->first_tile + tile]] != 5) break;
-                if (tile + 1 == pair->tiles.ntiles && pair->base >= 0) differs--;
-            }
+                dz_buf_note(notes, err, "task '%s': tensor '%s' holds NaN or infinity: kept exactly", job->zoo.names[t],
+                            dz_pair_tensor(plan, pair)->name);
         }
-        if (dropped)
-            add_note(notes, err, "task '%s': %zu tensors are dropped by the recipe: the base's values take their place\n",
-                     job->zoo.names[t], dropped);
-        if (differs == 0) add_note(notes, err, "task '%s' equals the base\n", job->zoo.names[t]);
-        for (size_t i = 0; i < ck->nothers; i++) add_note(notes, err, "task '%s': %s is not kept\n", job->zoo.names[t], ck->others[i].file);
-        for (size_t at = 0; at < ck->notes.len;) {
-            const char *line = (const char *)ck->notes.data + at, *end = memchr(line, '\n', ck->notes.len - at);
-            int len = (int)(end ? (size_t)(end - line) : ck->notes.len - at);
-            add_note(notes, err, "task '%s': %.*s\n", job->zoo.names[t], len, line);
-            at += (size_t)len + 1;
-        }
+        note_what_is_kept(job, t, notes, err);
     }
-    if (job->opt->append && !job->carry.old) add_note(notes, err, "there was no archive to append to: it is a new one\n");
+    if (job->opt->append && !job->carry.old) dz_buf_note(notes, err, "there was no archive to append to: it is a new one");
     if (job->foreign)
-        add_note(notes, err, "%s.journal was of another job (models, recipe or program differ): it was not used\n", job->opt->archive);
-    if (job->journal.adopted) add_note(notes, err, "went on where an earlier run of this job was interrupted\n");
+        dz_buf_note(notes, err, "%s.journal was of another job (models, recipe or program differ): it was not used", job->opt->archive);
+    if (job->journal.adopted) dz_buf_note(notes, err, "went on where an earlier run of this job was interrupted");
     if (job->opt->mem_per_rank < MEMORY_LEAST)
-        add_note(notes, err, "--mem-per-rank: less than the 128M that a rank needs at least: 128M are taken\n");
-    if (job->opt->nhints && job->opt->io == DZ_IO_POSIX) add_note(notes, err, "--io-hint is for --io collective: not used\n");
-    if (job->skipped) add_note(notes, err, "%zu tasks are in the archive already\n", job->skipped);
+        dz_buf_note(notes, err, "--mem-per-rank: less than the 128M that a rank needs at least: 128M are taken");
+    if (job->opt->nhints && job->opt->io == DZ_IO_POSIX) dz_buf_note(notes, err, "--io-hint is for --io collective: not used");
+    if (job->skipped) dz_buf_note(notes, err, "%zu tasks are in the archive already", job->skipped);
     if ((size_t)job->world->size > plan->nunits)
-        add_note(notes, err, "%d ranks for %zu tiles: some have nothing to do\n", job->world->size, plan->nunits);
+        dz_buf_note(notes, err, "%d ranks for %zu tiles: some have nothing to do", job->world->size, plan->nunits);
 }
 
 static double imbalance(const dz_plan *plan) {

@@ -12,6 +12,7 @@ typedef struct dz_compress_options {
     const char *manifest, *archive;
     dz_recipe_request recipe;
     uint64_t mem_per_rank; /* bytes */
+    const char *report;    /* NULL, or a file that the caller will write: it must be no input either */
     int force, quiet;
     int append, replace, skip_existing; /* the last two imply append */
     dz_io io;

@@ -13,6 +13,7 @@ typedef struct dz_decoder {
     uint8_t *base_differs; /* [base rows] set when a tile's digest does not match */
     dz_buf base_bytes, block, predictor;
     uint32_t have_base, have_tile; /* base row and tile in base_bytes; DZ_NO_BASE: none */
+    int have_differs;              /* that tile's digest does not match */
     const dz_index_row *region_of; /* whose region is read */
     dz_region region;
     dz_kept kept;
@@ -30,7 +31,8 @@ void dz_decoder_close(dz_decoder *decoder);
 dz_pair_tiles dz_row_work(const dz_catalog *catalog, const dz_index_row *row);
 
 /* Restores the tile's elements, in the task's dtype, into `out` (count * element size bytes). The base tile's digest is checked when it is
- * read: a mismatch sets base_differs and does not fail. DZ_EDAMAGE names task, tensor and block. */
+ * read: a mismatch sets base_differs and does not fail, nor does it if the block cannot be decoded with such a tile; what is then in `out`
+ * is of no use. DZ_EDAMAGE names task, tensor and block. */
 dz_rc dz_decode_tile(dz_decoder *decoder, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, void *out, dz_error *err);
 
 /* As dz_decode_tile, handed on in pieces that follow each other. A tile that takes from the base no more than what stands at the same place

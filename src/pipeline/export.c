@@ -223,6 +223,9 @@ static dz_rc open_all(export *x, dz_error *err) {
     if ((rc = dz_agree(x->world, dz_archive_task(x->archive, opt->task, &x->task, err), err)) != DZ_OK) return rc;
     if (opt->base && (rc = dz_checkpoint_open_all(x->world, opt->base, &x->base, err)) != DZ_OK) return rc;
     if (dz_decoder_open(&x->decoder, x->archive, x->base, NULL, err) == DZ_OK) choose(x, err);
+    if (x->world->rank == 0 && access(opt->out, F_OK) == 0 && dz_same_file(opt->out, opt->archive))
+        dz_fail(err, DZ_EUSAGE, "%s: is the archive: nothing is written over it", opt->out);
+    if (x->world->rank == 0 && x->base) dz_check_not_of_model(x->base, opt->out, err);
     x->partial = dz_format(err, "%s.partial", opt->out);
     return dz_agree(x->world, err->rc, err);
 }

@@ -418,6 +418,19 @@ static dz_rc check_output(const dz_restore_options *opt, dz_error *err) {
     return DZ_OK;
 }
 
+/* Rank 0: --force replaces an earlier model's files, not what this restore is made from. */
+static dz_rc check_no_input(const restore *r, dz_error *err) {
+    for (size_t i = 0; i < r->nfiles && err->rc == DZ_OK; i++) {
+        char *path = dz_format(err, "%s/%s", r->opt->out, r->files[i].name);
+        if (path && access(path, F_OK) == 0 && dz_same_file(path, r->archive->path))
+            dz_fail(err, DZ_EUSAGE, "%s: is the archive: nothing is written over it", path);
+        else if (path)
+            dz_check_not_of_model(r->base, path, err);
+        free(path);
+    }
+    return err->rc;
+}
+
 #define MARKER ".deltazoo-restore" /* in a directory that a restore is filling: what has it may be removed */
 
 static char *marker_path(const restore *r, dz_error *err) { return dz_format(err, "%s/%s", r->partial, MARKER); }
@@ -565,6 +578,7 @@ dz_rc dz_restore(const dz_world *world, const dz_restore_options *opt, dz_restor
                   : opt->max_shard ? plan_new_shards(&r, err)
                                    : plan_whole_task(&r, err),
                   err);
+    if (rc == DZ_OK) rc = dz_agree(world, world->rank == 0 ? check_no_input(&r, err) : DZ_OK, err);
     if (rc != DZ_OK) goto out;
     dz_progress_begin(&progress, world, "restore", (double)r.nbytes, opt->quiet);
     fill(&r, &progress, err);

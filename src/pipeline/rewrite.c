@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "base/lock.h"
 #include "pipeline/carry.h"
 #include "pipeline/publish.h"
@@ -41,9 +42,13 @@ static dz_rc make_catalog(const dz_carry *carry, const char *partial, dz_catalog
 }
 
 static dz_rc check_output(const dz_rewrite_options *opt, dz_error *err) {
-    struct stat a, b;
-    if (stat(opt->out, &b) != 0 || opt->force || (stat(opt->archive, &a) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino))
-        return DZ_OK;
+    struct stat st;
+    if (stat(opt->out, &st) != 0) return DZ_OK;
+    if (!S_ISREG(st.st_mode)) return dz_fail(err, DZ_EUSAGE, "%s: exists and is not a file", opt->out);
+    int itself = dz_same_file(opt->out, opt->archive);
+    if (itself && opt->ntake)
+        return dz_fail(err, DZ_EUSAGE, "%s: is the archive itself, whose other tasks would be lost ('remove' drops tasks)", opt->out);
+    if (itself || opt->force) return DZ_OK;
     return dz_fail(err, DZ_EUSAGE, "%s: exists already (--force replaces it)", opt->out);
 }
 

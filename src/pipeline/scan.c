@@ -1,9 +1,7 @@
 #include "pipeline/scan.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,11 +13,10 @@
 #include "base/file.h"
 #include "model/checkpoint.h"
 #include "model/manifest.h"
+#include "pipeline/find_models.h"
+#include "pipeline/notes.h"
 #include "pipeline/sketch.h"
 #include "plan/groups.h"
-
-#define DEPTH 4 /* directories below: models--ORG--NAME/snapshots/HASH are three */
-#define NAME_MAX_LEN 120
 
 void dz_scan_result_free(dz_scan_result *r) {
     for (size_t i = 0; i < r->nmodels; i++) {
@@ -32,152 +29,11 @@ void dz_scan_result_free(dz_scan_result *r) {
     *r = (dz_scan_result){0};
 }
 
-static void note(dz_scan_result *r, dz_error *err, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
-static void note(dz_scan_result *r, dz_error *err, const char *fmt, ...) {
-    char line[1024];
-    va_list args;
-    va_start(args, fmt);
-    int n = vsnprintf(line, sizeof line, fmt, args);
-    va_end(args);
-    if (n > 0) dz_buf_put(&r->notes, line, strlen(line), err);
-    dz_buf_put(&r->notes, "\n", 1, err);
-}
-
-/* ---- finding models ----------------------------------------------------------------------------------------------------------------- */
-
-static int ends_with(const char *text, const char *end) {
-    size_t n = strlen(text), m = strlen(end);
-    return n > m && strcmp(text + n - m, end) == 0;
-}
-
-/* A file that is a model by itself. */
-static int is_weights(const char *name) {
-    static const char *const ends[] = {".safetensors", ".bin", ".pt", ".pth", ".ckpt"};
-    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) {
-        if (ends_with(name, ends[i])) return 1;
-    }
-    return 0;
-}
-
-/* A file that makes its directory a model. */
-static int marks_model(const char *name) {
-    return ends_with(name, ".safetensors") || strcmp(name, "pytorch_model.bin") == 0 || strcmp(name, "pytorch_model.bin.index.json") == 0;
-}
-
-static int compare_text(const void *x, const void *y) { return strcmp(*(char *const *)x, *(char *const *)y); }
-
-static void free_names(char **names, size_t n) {
-    for (size_t i = 0; i < n; i++) free(names[i]);
-    free(names);
-}
-
-/* Entries but hidden ones, sorted. */
-static dz_rc list_directory(const char *path, char ***out, size_t *n, dz_error *err) {
-    size_t cap = 0;
-    DIR *dir = opendir(path);
-    if (!dir) return dz_fail(err, DZ_EFAIL, "%s: cannot open: %s", path, strerror(errno));
-    for (struct dirent *e; err->rc == DZ_OK && (e = readdir(dir));) {
-        if (e->d_name[0] == '.' || dz_grow((void **)out, &cap, *n + 1, sizeof **out, err) != DZ_OK) continue;
-        if ((((*out)[*n] = dz_strdup(e->d_name, err)))) (*n)++;
-    }
-    closedir(dir);
-    if (*n) qsort(*out, *n, sizeof **out, compare_text);
-    return err->rc;
-}
-
-/* A task's name for a path below the folder: a hub's snapshot has its repository's. */
-static char *name_of(const char *relative, dz_error *err) {
-    static const char hub[] = "models--", snapshots[] = "/snapshots/";
-    const char *cut = strstr(relative, snapshots), *end = cut ? cut : relative + strlen(relative);
-    const char *begin = relative;
-    for (const char *at = relative; cut && at < cut; at++) begin = *at == '/' ? at + 1 : begin;
-    if (strncmp(begin, hub, strlen(hub)) == 0) begin += strlen(hub);
-    if (!cut) {
-        const char *dot = strrchr(begin, '.');
-        if (dot && is_weights(begin)) end = dot;
-    }
-    size_t len = (size_t)(end - begin) < NAME_MAX_LEN ? (size_t)(end - begin) : NAME_MAX_LEN;
-    char *name = dz_strndup(begin, len, err);
-    for (char *at = name; at && *at; at++) {
-        char one[2] = {*at, 0};
-        if (*at != '.' && !dz_task_name_ok(one)) *at = '-';
-    }
-    if (name && name[0] == '.') name[0] = '-';
-    return name;
-}
-
-static dz_rc add_model(dz_scan_result *r, const char *path, const char *relative, dz_error *err) {
-    dz_scan_model *grown = realloc(r->models, (r->nmodels + 1) * sizeof *grown);
-    if (!grown) return dz_fail(err, DZ_ENOMEM, "out of memory for a model");
-    r->models = grown;
-    dz_scan_model *m = &grown[r->nmodels++];
-    *m = (dz_scan_model){.path = dz_strdup(path, err), .name = name_of(relative, err)};
-    if (err->rc != DZ_OK) return err->rc;
-    char *stem = dz_strdup(m->name, err);
-    for (unsigned number = 2; stem && err->rc == DZ_OK; number++) {
-        size_t i = 0;
-        while (i + 1 < r->nmodels && strcmp(r->models[i].name, m->name) != 0) i++;
-        if (i + 1 == r->nmodels) break;
-        free(m->name);
-        m->name = dz_format(err, "%s-%u", stem, number);
-    }
-    free(stem);
-    return err->rc;
-}
-
-/* `relative`: the path below the scanned folder, "" for itself. */
-static dz_rc find_models(dz_scan_result *r, const char *path, const char *relative, int depth, dz_error *err) {
-    char **names = NULL;
-    size_t n = 0;
-    int top = relative[0] == '\0', model = 0;
-    if (list_directory(path, &names, &n, err) != DZ_OK) goto out;
-    for (size_t i = 0; i < n; i++) {
-        model |= !top && marks_model(names[i]);
-        if (top && (ends_with(names[i], ".index.json") || strcmp(names[i], "config.json") == 0)) {
-            dz_fail(err, DZ_EUSAGE, "%s: has '%s': it is a model, not a folder of models", path, names[i]);
-            goto out;
-        }
-    }
-    if (model) {
-        add_model(r, path, relative, err);
-        goto out;
-    }
-    for (size_t i = 0; i < n && err->rc == DZ_OK; i++) {
-        struct stat st;
-        char *below = dz_format(err, "%s/%s", path, names[i]), *name = dz_format(err, "%s%s%s", relative, top ? "" : "/", names[i]);
-        if (below && name && stat(below, &st) == 0) {
-            if (S_ISDIR(st.st_mode) && depth > 0) find_models(r, below, name, depth - 1, err);
-            if (S_ISREG(st.st_mode) && top && is_weights(names[i])) add_model(r, below, name, err);
-        }
-        free(below);
-        free(name);
-    }
-out:
-    free_names(names, n);
-    return err->rc;
-}
-
-/* Two paths to one file or directory are one model. */
-static void drop_doubles(dz_scan_result *r, dz_error *err) {
-    size_t kept = 0;
-    for (size_t i = 0; i < r->nmodels; i++) {
-        struct stat mine, other;
-        size_t k = 0;
-        int known = stat(r->models[i].path, &mine) == 0;
-        while (k < kept && !(known && stat(r->models[k].path, &other) == 0 && other.st_dev == mine.st_dev && other.st_ino == mine.st_ino))
-            k++;
-        if (k == kept) {
-            dz_scan_model moved = r->models[i];
-            r->models[i] = (dz_scan_model){0};
-            r->models[kept++] = moved;
-        } else {
-            note(r, err, "%s and %s are one model", r->models[k].path, r->models[i].path);
-            free(r->models[i].name);
-            free(r->models[i].path);
-        }
-    }
-    r->nmodels = kept;
-}
+static const char LEFT_OUT[] = "left out";
+static const char ALONE[] = "shares its base with no other model";
+static const char QUANTISED[] = "most of its layers are integers or scaled F8 where others have floats: neither a base nor a task";
+static const char PAIR[] = "of two models each could be the base: this is called so, smaller or first; --base NAME decides";
+static const char FAR[] = "is far from its base";
 
 /* Collective. The models of rank 0 on every rank. */
 static dz_rc share_models(const dz_world *world, dz_scan_result *r, dz_error *err) {
@@ -240,13 +96,13 @@ static dz_rc sketch_all(const dz_world *world, dz_scan_result *r, dz_sketch *ske
 }
 
 /* Rank 0: why a model could not be read. */
-static void note_bad(dz_scan_result *r, dz_error *err) {
+static void note_bad(const dz_scan_result *r, dz_notes *notes, dz_error *err) {
     for (size_t i = 0; i < r->nmodels; i++) {
         dz_error one = {0};
         dz_checkpoint *ck = NULL;
         if (!r->models[i].bad) continue;
         dz_checkpoint_load(r->models[i].path, &ck, &one);
-        note(r, err, "left out: %.900s", one.rc != DZ_OK ? one.text : r->models[i].path);
+        dz_notes_add(notes, err, LEFT_OUT, "%.900s", one.rc != DZ_OK ? one.text : r->models[i].path);
         dz_checkpoint_free(ck);
     }
 }
@@ -290,21 +146,48 @@ static dz_rc find_forced(const dz_scan_options *opt, const dz_scan_result *r, ui
     return err->rc;
 }
 
-/* Rank 0: the distances of all pairs, and what they say. */
-static dz_rc group(const dz_scan_options *opt, dz_scan_result *r, const dz_sketch *sketches, dz_error *err) {
+/* Marks quantised copies of others: they are compared with none. */
+static void find_quantised(const dz_scan_result *r, const dz_sketch *sketches, uint8_t *quantised) {
+    for (size_t i = 0; i < r->nmodels; i++) {
+        for (size_t k = 0; k < r->nmodels && !quantised[i]; k++)
+            quantised[i] = k != i && dz_sketch_is_quantised(&sketches[i], &sketches[k]);
+    }
+}
+
+static void measure(const dz_scan_result *r, const dz_sketch *sketches, const uint8_t *quantised, double *distance) {
     size_t n = r->nmodels;
-    double *distance = dz_alloc(n * n, sizeof *distance, err);
-    uint8_t *forced = dz_alloc(n, 1, err);
-    uint32_t *preference = dz_alloc(n, sizeof *preference, err), *base_of = dz_alloc(n, sizeof *base_of, err);
-    if (err->rc != DZ_OK || find_forced(opt, r, forced, err) != DZ_OK) goto out;
     for (size_t i = 0; i < n; i++) {
         for (size_t k = 0; k < i; k++) {
-            int bad = r->models[i].bad || r->models[k].bad;
-            distance[i * n + k] = distance[k * n + i] = bad ? (double)INFINITY : dz_sketch_distance(&sketches[i], &sketches[k]);
+            int apart = r->models[i].bad || r->models[k].bad || quantised[i] || quantised[k];
+            distance[i * n + k] = distance[k * n + i] = apart ? (double)INFINITY : dz_sketch_distance(&sketches[i], &sketches[k]);
         }
     }
+}
+
+static void note_groups(const dz_scan_result *r, const uint8_t *quantised, const uint8_t *forced, dz_notes *notes, dz_error *err) {
+    for (size_t i = 0; i < r->nmodels; i++) {
+        const dz_scan_model *m = &r->models[i];
+        int is_base = m->base == i;
+        if (is_base && m->ntasks == 0 && !m->bad) dz_notes_add(notes, err, quantised[i] ? QUANTISED : ALONE, "%s", m->name);
+        if (is_base && m->ntasks == 1 && !forced[i]) dz_notes_add(notes, err, PAIR, "%s", m->name);
+        if (!is_base && m->distance > DZ_NEAR) dz_notes_add(notes, err, FAR, "%s (%.2g)", m->name, m->distance);
+    }
+}
+
+/* Rank 0: the distances of all pairs, and what they say. */
+static dz_rc group(const dz_scan_options *opt, dz_scan_result *r, const dz_sketch *sketches, dz_notes *notes, dz_error *err) {
+    size_t n = r->nmodels;
+    double *distance = dz_alloc(n * n, sizeof *distance, err);
+    uint8_t *forced = dz_alloc(n, 1, err), *quantised = dz_alloc(n, 1, err);
+    uint32_t *preference = dz_alloc(n, sizeof *preference, err), *base_of = dz_alloc(n, sizeof *base_of, err);
+    if (err->rc != DZ_OK || find_forced(opt, r, forced, err) != DZ_OK) goto out;
+    find_quantised(r, sketches, quantised);
+    measure(r, sketches, quantised, distance);
     rank_by_preference(r, preference);
     if (dz_group_models(distance, n, forced, preference, base_of, err) != DZ_OK) goto out;
+    for (size_t i = 0; i < n; i++) { /* at the end of a chain, with nothing in common */
+        if (!isfinite(distance[i * n + base_of[i]])) base_of[i] = (uint32_t)i;
+    }
     for (size_t i = 0; i < n; i++) {
         dz_scan_model *m = &r->models[i];
         m->base = base_of[i];
@@ -312,16 +195,11 @@ static dz_rc group(const dz_scan_options *opt, dz_scan_result *r, const dz_sketc
         if (base_of[i] != i) r->models[base_of[i]].ntasks++;
         for (size_t k = 0; k < n; k++) m->sum += k != i && base_of[k] == base_of[i] ? distance[i * n + k] : 0;
     }
-    for (size_t i = 0; i < n; i++) {
-        const dz_scan_model *m = &r->models[i];
-        if (m->base == i && m->ntasks == 0 && !m->bad) note(r, err, "%s: shares its base with no other model", m->name);
-        if (m->base == i && m->ntasks == 1 && !forced[i])
-            note(r, err, "%s: of two models each could be the base: this is called so, smaller or first; --base NAME decides", m->name);
-        if (m->base != i && m->distance > DZ_NEAR) note(r, err, "%s: is far from its base (%.2g)", m->name, m->distance);
-    }
+    note_groups(r, quantised, forced, notes, err);
 out:
     free(distance);
     free(forced);
+    free(quantised);
     free(preference);
     free(base_of);
     return err->rc;
@@ -334,35 +212,45 @@ typedef struct place {
     char *dir, *scanned; /* the manifests' directory and the scanned one, resolved */
 } place;
 
+static void free_place(place *at) {
+    free(at->dir);
+    free(at->scanned);
+}
+
+/* Before the work: a manifest that cannot be written must not cost a scan. */
+static dz_rc find_place(const dz_scan_options *opt, place *at, dz_error *err) {
+    char *beside = dz_path_beside(opt->out, ".", err);
+    if (!beside) return err->rc;
+    if (!(at->dir = realpath(beside, NULL)))
+        dz_fail(err, DZ_EUSAGE, "%s: its directory cannot be opened: %s", opt->out, strerror(errno));
+    else if (!(at->scanned = realpath(opt->dir, NULL)))
+        dz_fail(err, DZ_EFAIL, "%s: cannot open: %s", opt->dir, strerror(errno));
+    else if (access(at->dir, W_OK | X_OK) != 0)
+        dz_fail(err, DZ_EFAIL, "%s: its directory cannot be written to: %s", opt->out, strerror(errno));
+    free(beside);
+    return err->rc;
+}
+
 /* The path as the manifest has it: relative where the model lies beside or below the manifest. */
 static char *manifest_path(const dz_scan_options *opt, const place *at, const char *model, dz_error *err) {
     char *full = dz_format(err, "%s%s", at->scanned, model + strlen(opt->dir));
     size_t len = strlen(at->dir);
-    if (!full || strncmp(full, at->dir, len) != 0 || full[len] != '/') return full;
-    char *relative = dz_strdup(full + len + 1, err);
+    if (!full || strncmp(full, at->dir, len) != 0 || (full[len] != '/' && full[len] != '\0')) return full;
+    char *relative = dz_strdup(full[len] ? full + len + 1 : ".", err);
     free(full);
     return relative;
 }
 
-static dz_rc write_manifest(const dz_scan_options *opt, const dz_scan_result *r, size_t base, const place *at, dz_error *err) {
-    const char *path = r->models[base].manifest;
-    dz_buf text = {0};
+static dz_rc manifest_text(const dz_scan_options *opt, const dz_scan_result *r, size_t base, const place *at, dz_buf *text, dz_error *err) {
     dz_manifest m = {.base = manifest_path(opt, at, r->models[base].path, err), .tasks = dz_alloc(r->nmodels, sizeof *m.tasks, err)};
     for (size_t i = 0; i < r->nmodels && err->rc == DZ_OK; i++) {
         if (i == base || r->models[i].base != base) continue;
         m.tasks[m.ntasks++] = (dz_manifest_task){.name = r->models[i].name, .path = manifest_path(opt, at, r->models[i].path, err)};
     }
-    if (err->rc == DZ_OK) dz_manifest_text(&m, &text, err);
-    int fd = err->rc == DZ_OK ? open(path, O_WRONLY | O_CREAT | O_CLOEXEC | (opt->force ? O_TRUNC : O_EXCL), 0666) : -1;
-    if (err->rc == DZ_OK && fd < 0) dz_fail(err, DZ_EFAIL, "%s: cannot create: %s", path, strerror(errno));
-    if (fd >= 0) {
-        dz_pwrite_all(fd, path, text.data, text.len, 0, err);
-        if (close(fd) != 0) dz_fail(err, DZ_EFAIL, "%s: cannot close: %s", path, strerror(errno));
-    }
+    if (err->rc == DZ_OK) dz_manifest_text(&m, text, err);
     for (size_t i = 0; i < m.ntasks; i++) free(m.tasks[i].path); /* names are borrowed */
     free(m.tasks);
     free(m.base);
-    dz_buf_free(&text);
     return err->rc;
 }
 
@@ -374,48 +262,100 @@ static dz_rc name_manifests(const dz_scan_options *opt, dz_scan_result *r, dz_er
     if (r->nmanifests == 0) return dz_fail(err, DZ_EFAIL, "%s: no two of its %zu models share a base", opt->dir, r->nmodels);
     for (size_t i = 0; i < r->nmodels; i++) {
         dz_scan_model *m = &r->models[i];
+        struct stat st;
         if (m->ntasks == 0) continue;
         m->manifest = r->nmanifests == 1 ? dz_strdup(opt->out, err) : dz_format(err, "%.*s-%s%s", stem, opt->out, m->name, dot ? dot : "");
-        if (m->manifest && !opt->force && access(m->manifest, F_OK) == 0)
+        if (!m->manifest || stat(m->manifest, &st) != 0) continue;
+        if (!opt->force)
             dz_fail_more(err, DZ_EUSAGE, "%s: exists already (--force replaces it)", m->manifest);
+        else if (!S_ISREG(st.st_mode))
+            dz_fail_more(err, DZ_EUSAGE, "%s: exists and is not a regular file", m->manifest);
     }
     return err->rc;
 }
 
-static dz_rc write_manifests(const dz_scan_options *opt, dz_scan_result *r, dz_error *err) {
-    char *beside = dz_path_beside(opt->out, ".", err);
-    place at = {.dir = beside ? realpath(beside, NULL) : NULL, .scanned = realpath(opt->dir, NULL)};
-    if (!at.dir || !at.scanned) dz_fail(err, DZ_EUSAGE, "%s: its directory cannot be written to: %s", opt->out, strerror(errno));
-    if (err->rc == DZ_OK) name_manifests(opt, r, err);
-    size_t written = 0;
-    for (; written < r->nmodels && err->rc == DZ_OK; written++) {
-        if (r->models[written].ntasks) write_manifest(opt, r, written, &at, err);
+/* A manifest on its way: a link to a manifest stays one. */
+typedef struct draft {
+    char *path, *partial;
+} draft;
+
+static dz_rc write_draft(draft *d, const char *manifest, const dz_buf *text, dz_error *err) {
+    d->path = realpath(manifest, NULL);
+    if (!d->path) d->path = dz_strdup(manifest, err);
+    char *partial = d->path ? dz_format(err, "%s.partial", d->path) : NULL;
+    if (!partial) return err->rc;
+    unlink(partial); /* of a scan that was killed */
+    int fd = dz_open(partial, O_WRONLY | O_CREAT | O_EXCL);
+    if (fd < 0) {
+        dz_fail(err, DZ_EFAIL, "%s: cannot create: %s", partial, strerror(errno));
+        free(partial);
+        return err->rc;
     }
-    for (size_t i = 0; i < written && err->rc != DZ_OK; i++) {
-        if (r->models[i].manifest) unlink(r->models[i].manifest);
+    d->partial = partial;
+    if (dz_pwrite_all(fd, partial, text->data, text->len, 0, err) == DZ_OK && dz_fsync(fd) != 0)
+        dz_fail(err, DZ_EFAIL, "%s: cannot sync: %s", partial, strerror(errno));
+    if (close(fd) != 0) dz_fail(err, DZ_EFAIL, "%s: cannot close: %s", partial, strerror(errno));
+    return err->rc;
+}
+
+/* All are written before the first gets its name: older ones stay until then. */
+static dz_rc write_manifests(const dz_scan_options *opt, dz_scan_result *r, const place *at, dz_error *err) {
+    draft *drafts = dz_alloc(r->nmodels, sizeof *drafts, err);
+    if (!drafts || name_manifests(opt, r, err) != DZ_OK) goto out;
+    for (size_t i = 0; i < r->nmodels && err->rc == DZ_OK; i++) {
+        dz_buf text = {0};
+        if (r->models[i].manifest && manifest_text(opt, r, i, at, &text, err) == DZ_OK)
+            write_draft(&drafts[i], r->models[i].manifest, &text, err);
+        dz_buf_free(&text);
     }
-    free(beside);
-    free(at.dir);
-    free(at.scanned);
+    for (size_t i = 0; i < r->nmodels && err->rc == DZ_OK; i++) {
+        draft *d = &drafts[i];
+        if (!d->partial) continue;
+        if (dz_rename(d->partial, d->path) != 0) {
+            dz_fail(err, DZ_EFAIL, "%s: cannot rename to %s: %s", d->partial, d->path, strerror(errno));
+            break;
+        }
+        free(d->partial);
+        d->partial = NULL;
+    }
+out:
+    for (size_t i = 0; drafts && i < r->nmodels; i++) {
+        if (drafts[i].partial) unlink(drafts[i].partial);
+        free(drafts[i].partial);
+        free(drafts[i].path);
+    }
+    free(drafts);
+    return err->rc;
+}
+
+/* --force replaces manifests, nothing else: a model's file least of all. */
+static dz_rc check_output(const dz_scan_options *opt, dz_error *err) {
+    dz_manifest *old = NULL;
+    dz_error none = {0};
+    if (!opt->force || access(opt->out, F_OK) != 0) return DZ_OK;
+    if (dz_manifest_load(opt->out, &old, &none) != DZ_OK)
+        dz_fail(err, DZ_EUSAGE, "%s: exists and is no manifest: it is not replaced", opt->out);
+    dz_manifest_free(old);
     return err->rc;
 }
 
 dz_rc dz_scan(const dz_world *world, const dz_scan_options *opt, dz_scan_result *r, dz_error *err) {
     dz_sketch *sketches = NULL;
-    if (world->rank == 0 && find_models(r, opt->dir, "", DEPTH, err) == DZ_OK) {
-        drop_doubles(r, err);
-        if (r->nmodels == 0) dz_fail(err, DZ_EFAIL, "%s: no model in it", opt->dir);
-    }
+    dz_notes notes = {0}; /* on rank 0 */
+    place at = {0};
+    if (world->rank == 0 && check_output(opt, err) == DZ_OK && find_place(opt, &at, err) == DZ_OK) dz_find_models(opt->dir, r, &notes, err);
     dz_rc rc = dz_agree(world, err->rc, err);
-    if (rc != DZ_OK || (rc = share_models(world, r, err)) != DZ_OK) return rc;
+    if (rc != DZ_OK || (rc = share_models(world, r, err)) != DZ_OK) goto out;
     sketches = dz_alloc(r->nmodels, sizeof *sketches, err);
     if ((rc = dz_agree(world, err->rc, err)) != DZ_OK || (rc = sketch_all(world, r, sketches, err)) != DZ_OK) goto out;
     if (world->rank == 0) {
-        note_bad(r, err);
-        if (group(opt, r, sketches, err) == DZ_OK) write_manifests(opt, r, err);
+        note_bad(r, &notes, err);
+        if (group(opt, r, sketches, &notes, err) == DZ_OK) write_manifests(opt, r, &at, err);
     }
     rc = dz_agree(world, err->rc, err);
 out:
+    dz_notes_flush(&notes, &r->notes);
+    free_place(&at);
     free(sketches);
     return rc;
 }

@@ -19,6 +19,7 @@
 #define MAX_TASKS 500           /* their files are open together */
 #define LAW_SALT 0x6c61776c61776c61ULL
 #define INDEX_FILE "model.safetensors.index.json"
+#define PARTIAL ".partial" /* behind a model file's name until all of it is written */
 
 /* ---- layout ------------------------------------------------------------------------------------------------------------------------- */
 
@@ -116,6 +117,15 @@ static char *part_path(const dz_synth_options *opt, int part, const char *file, 
     return dz_format(err, "%s/task-%d%s%s", opt->out_dir, part, slash, name);
 }
 
+/* A shard of a part as it is written, before it has its name. */
+static char *partial_path(const dz_synth_options *opt, int part, const dz_synth_shard *shard, dz_error *err) {
+    char *name = dz_format(err, "%s" PARTIAL, shard->file), *path = name ? part_path(opt, part, name, err) : NULL;
+    free(name);
+    return path;
+}
+
+static char *manifest_path(const dz_synth_options *opt, dz_error *err) { return dz_format(err, "%s/zoo.yaml", opt->out_dir); }
+
 static int is_dots(const char *name) { return strcmp(name, ".") == 0 || strcmp(name, "..") == 0; }
 
 static dz_rc refuse_used_dir(const char *path, dz_error *err) {
@@ -125,21 +135,29 @@ static dz_rc refuse_used_dir(const char *path, dz_error *err) {
     const struct dirent *entry;
     dz_rc rc = DZ_OK;
     while (rc == DZ_OK && (entry = readdir(dir))) {
-        if (!is_dots(entry->d_name)) rc = dz_fail(err, DZ_EUSAGE, "%s: is not empty ('%s'); nothing is written", path, entry->d_name);
+        if (!is_dots(entry->d_name))
+            rc = dz_fail(err, DZ_EUSAGE, "%s: is not empty ('%s'); nothing is written (--force replaces the models in it)", path,
+                         entry->d_name);
     }
     closedir(dir);
     return rc;
 }
 
-/* Removes model*.safetensors and the index: an earlier zoo may have been cut otherwise, and its shards would pass for ours. */
+static int ends_with(const char *text, const char *end) {
+    size_t n = strlen(text), m = strlen(end);
+    return n >= m && strcmp(text + n - m, end) == 0;
+}
+
+/* Removes model*.safetensors, what a killed run left of such files, and the index: an earlier zoo may have been cut otherwise, and its
+ * shards would pass for ours. */
 static dz_rc remove_model_files(const char *path, dz_error *err) {
     DIR *dir = opendir(path);
     if (!dir) return dz_fail(err, DZ_EFAIL, "%s: cannot open the directory: %s", path, strerror(errno));
     const struct dirent *entry;
     dz_rc rc = DZ_OK;
     while (rc == DZ_OK && (entry = readdir(dir))) {
-        size_t len = strlen(entry->d_name), tail = strlen(".safetensors");
-        int shard = len > tail && strncmp(entry->d_name, "model", 5) == 0 && strcmp(entry->d_name + len - tail, ".safetensors") == 0;
+        const char *name = entry->d_name;
+        int shard = strncmp(name, "model", 5) == 0 && (ends_with(name, ".safetensors") || ends_with(name, ".safetensors" PARTIAL));
         if (!shard && strcmp(entry->d_name, INDEX_FILE) != 0) continue;
         if (unlinkat(dirfd(dir), entry->d_name, 0) != 0)
             rc = dz_fail(err, DZ_EFAIL, "%s/%s: cannot remove: %s", path, entry->d_name, strerror(errno));
@@ -162,9 +180,16 @@ static dz_rc write_head(const char *path, const void *head, size_t len, uint64_t
     return rc;
 }
 
-static dz_rc write_in_part(const dz_synth_options *opt, int part, const char *file, const dz_buf *head, uint64_t size, dz_error *err) {
+static dz_rc write_in_part(const dz_synth_options *opt, int part, const char *file, const dz_buf *bytes, dz_error *err) {
     char *path = part_path(opt, part, file, err);
-    dz_rc rc = path ? write_head(path, head->data, head->len, size, err) : err->rc;
+    dz_rc rc = path ? write_head(path, bytes->data, bytes->len, 0, err) : err->rc;
+    free(path);
+    return rc;
+}
+
+static dz_rc begin_shard(const dz_synth_options *opt, int part, const dz_synth_shard *shard, dz_error *err) {
+    char *path = partial_path(opt, part, shard, err);
+    dz_rc rc = path ? write_head(path, shard->header.data, shard->header.len, shard->size, err) : err->rc;
     free(path);
     return rc;
 }
@@ -174,10 +199,9 @@ static dz_rc prepare_part(const dz_synth_options *opt, const dz_synth_layout *la
     char *path = part_path(opt, part, NULL, err);
     dz_rc rc = path ? dz_make_dirs(path, err) : err->rc;
     if (rc == DZ_OK) rc = remove_model_files(path, err);
-    if (rc == DZ_OK) rc = write_in_part(opt, part, "config.json", config, 0, err);
-    if (rc == DZ_OK && index->len) rc = write_in_part(opt, part, INDEX_FILE, index, 0, err);
-    for (size_t s = 0; s < layout->nshards && rc == DZ_OK; s++)
-        rc = write_in_part(opt, part, layout->shards[s].file, &layout->shards[s].header, layout->shards[s].size, err);
+    if (rc == DZ_OK) rc = write_in_part(opt, part, "config.json", config, err);
+    if (rc == DZ_OK && index->len) rc = write_in_part(opt, part, INDEX_FILE, index, err);
+    for (size_t s = 0; s < layout->nshards && rc == DZ_OK; s++) rc = begin_shard(opt, part, &layout->shards[s], err);
     free(path);
     return rc;
 }
@@ -193,7 +217,7 @@ static dz_rc build_index(const dz_synth_options *opt, const dz_synth_layout *lay
 }
 
 static dz_rc write_manifest(const dz_synth_options *opt, dz_error *err) {
-    char line[64], *path = dz_format(err, "%s/zoo.yaml", opt->out_dir);
+    char line[64], *path = manifest_path(opt, err);
     dz_buf text = {0};
     dz_rc rc = path ? DZ_OK : err->rc;
     snprintf(line, sizeof line, "base: base\ntasks:\n");
@@ -207,14 +231,22 @@ static dz_rc write_manifest(const dz_synth_options *opt, dz_error *err) {
     return rc;
 }
 
+/* An earlier zoo's, before its models go. */
+static dz_rc remove_manifest(const dz_synth_options *opt, dz_error *err) {
+    char *path = manifest_path(opt, err);
+    if (path && unlink(path) != 0 && errno != ENOENT && errno != ENOTDIR)
+        dz_fail(err, DZ_EFAIL, "%s: cannot remove: %s", path, strerror(errno));
+    free(path);
+    return err->rc;
+}
+
 dz_rc dz_synth_prepare(const dz_synth_options *opt, const dz_synth_layout *layout, dz_error *err) {
     dz_buf config = {0}, index = {0};
-    dz_rc rc = opt->force ? DZ_OK : refuse_used_dir(opt->out_dir, err);
+    dz_rc rc = opt->force ? remove_manifest(opt, err) : refuse_used_dir(opt->out_dir, err);
     if (rc == DZ_OK) rc = dz_make_dirs(opt->out_dir, err);
     if (rc == DZ_OK) rc = dz_synth_config(&layout->shapes, opt->dtype, &config, err);
     if (rc == DZ_OK) rc = build_index(opt, layout, &index, err);
     for (int part = 0; part <= opt->tasks && rc == DZ_OK; part++) rc = prepare_part(opt, layout, part, &config, &index, err);
-    if (rc == DZ_OK) rc = write_manifest(opt, err);
     dz_buf_free(&config);
     dz_buf_free(&index);
     return rc;
@@ -314,7 +346,7 @@ static dz_rc write_values(filler *f, int part, const dz_synth_place *place, cons
                           dz_error *err) {
     size_t width = dz_dtype_size(f->opt->dtype);
     dz_rc rc = DZ_OK;
-    char *path = part_path(f->opt, part, f->layout->shards[place->shard].file, err);
+    char *path = partial_path(f->opt, part, &f->layout->shards[place->shard], err);
     if (!path) return err->rc;
     if (f->fds[part] < 0 && (f->fds[part] = dz_open(path, O_WRONLY)) < 0)
         rc = dz_fail(err, DZ_EFAIL, "%s: cannot open: %s", path, strerror(errno));
@@ -364,11 +396,24 @@ out:
     return filler_done(&f, err);
 }
 
+dz_rc dz_synth_finish(const dz_synth_options *opt, const dz_synth_layout *layout, dz_error *err) {
+    for (int part = 0; part <= opt->tasks; part++) {
+        for (size_t s = 0; s < layout->nshards && err->rc == DZ_OK; s++) {
+            char *from = partial_path(opt, part, &layout->shards[s], err), *to = part_path(opt, part, layout->shards[s].file, err);
+            if (from && to && dz_rename(from, to) != 0) dz_fail(err, DZ_EFAIL, "%s: cannot rename to %s: %s", from, to, strerror(errno));
+            free(from);
+            free(to);
+        }
+    }
+    return err->rc == DZ_OK ? write_manifest(opt, err) : err->rc;
+}
+
 dz_rc dz_synth(const dz_synth_options *opt, dz_error *err) {
     dz_synth_layout *layout = NULL;
     dz_rc rc = dz_synth_layout_new(opt, &layout, err);
     if (rc == DZ_OK) rc = dz_synth_prepare(opt, layout, err);
     if (rc == DZ_OK) rc = dz_synth_fill(opt, layout, 0, 1, err);
+    if (rc == DZ_OK) rc = dz_synth_finish(opt, layout, err);
     dz_synth_layout_free(layout);
     return rc;
 }

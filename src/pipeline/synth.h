@@ -14,7 +14,8 @@
  *
  * Within a file tensors lie in the order of their names, as the safetensors library writes tensors of one element type.
  *
- * On many ranks:  every rank dz_synth_layout_new; rank 0 dz_synth_prepare; wait for it; every rank dz_synth_fill. No MPI in here.
+ * On many ranks:  every rank dz_synth_layout_new; rank 0 dz_synth_prepare; wait for it; every rank dz_synth_fill; wait for all; rank 0
+ * dz_synth_finish. No MPI in here. A model's files end in .partial until then, and the manifest comes last: what looks complete is.
  */
 #ifndef DZ_PIPELINE_SYNTH_H
 #define DZ_PIPELINE_SYNTH_H
@@ -65,12 +66,15 @@ typedef struct dz_synth_layout {
 dz_rc dz_synth_layout_new(const dz_synth_options *opt, dz_synth_layout **out, dz_error *err);
 void dz_synth_layout_free(dz_synth_layout *layout); /* accepts NULL */
 
-/* On one rank: the directories, files of full size with their headers, config.json, index, zoo.yaml. A directory that holds anything is
- * refused (DZ_EUSAGE) unless opt->force; then model files of an earlier zoo in base and in the tasks written are removed first. */
+/* On one rank: the directories, files of full size with their headers, config.json, index. A directory that holds anything is refused
+ * (DZ_EUSAGE) unless opt->force; then the manifest and model files of an earlier zoo in base and in the tasks written are removed first. */
 dz_rc dz_synth_prepare(const dz_synth_options *opt, const dz_synth_layout *layout, dz_error *err);
 
 /* On every rank, after dz_synth_prepare is done: this rank's pieces, of at most 4 MB per file, dealt out in turn. About 13 MB of memory. */
 dz_rc dz_synth_fill(const dz_synth_options *opt, const dz_synth_layout *layout, int rank, int nranks, dz_error *err);
+
+/* On one rank, when all ranks have filled: files get their names, and there is a zoo.yaml. */
+dz_rc dz_synth_finish(const dz_synth_options *opt, const dz_synth_layout *layout, dz_error *err);
 
 /* After a failure, on one rank: removes what was made in a directory that was empty before or, if it did not exist, with it (nothing with
  * opt->force). */

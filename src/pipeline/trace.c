@@ -8,6 +8,8 @@
 #include "numeric/tracenorm.h"
 #include "pipeline/job.h"
 
+static double source_bytes(const dz_job *job, const dz_pair *pair) { return (double)dz_pair_tensor(job->plan, pair)->nbytes; }
+
 static int is_matrix(const dz_job *job, const dz_pair *pair) {
     return pair->policy == DZ_POLICY_ULTRADELTA && dz_pair_tensor(job->plan, pair)->ndim >= 2;
 }
@@ -153,6 +155,8 @@ static dz_rc measure(dz_job *job, const dz_pair *pair, matrix *m, const dz_slq_o
     double norm = 0, variance = 0;
     if (job->zoo.recipe->tracenorm == DZ_TRACENORM_EXACT)
         dz_tracenorm_exact(&a, &norm, err);
+    else if ((rows < cols ? rows : cols) <= DZ_TRACENORM_SMALL)
+        dz_tracenorm_small(&a, &norm, err);
     else
         dz_tracenorm_slq(&a, &mine, &norm, &variance, err);
     if (err->rc != DZ_OK) return err->rc;
@@ -214,8 +218,11 @@ dz_rc dz_job_trace(dz_job *job, dz_error *err) {
     dz_rc rc = dz_agree(job->world, err->rc, err);
     if (rc != DZ_OK || off) goto out;
     start_sending(job, &box);
-    dz_progress_begin(&progress, job->world, DZ_PHASE_NAMES[DZ_PHASE_TRACE], 0, 1);
+    double total = 0;
     size_t task = SIZE_MAX, u = 0;
+    for (const dz_pair *pair; (pair = next_matrix(job, &u)) != NULL;) total += source_bytes(job, pair);
+    dz_progress_begin(&progress, job->world, DZ_PHASE_NAMES[DZ_PHASE_TRACE], total, job->opt->quiet);
+    u = 0;
     dz_slq_options options = {0};
     for (const dz_pair *pair; (pair = next_matrix(job, &u)) != NULL;) {
         if (dz_pair_owner(plan, pair) != job->world->rank) continue;
@@ -225,6 +232,7 @@ dz_rc dz_job_trace(dz_job *job, dz_error *err) {
         }
         dz_progress_check(&progress, err); /* what is under way is received in any case */
         measure(job, pair, &m, &options, err);
+        dz_progress_add(&progress, source_bytes(job, pair));
     }
     if (box.n) MPI_Waitall((int)box.n, box.requests, MPI_STATUSES_IGNORE);
     job->secs[DZ_PHASE_TRACE] = dz_progress_end(&progress);

@@ -3,6 +3,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/file.h"
 
 dz_rc dz_checkpoint_open_all(const dz_world *world, const char *path, dz_checkpoint **out, dz_error *err) {
     dz_buf packed = {0};
@@ -19,6 +22,16 @@ dz_rc dz_checkpoint_open_all(const dz_world *world, const char *path, dz_checkpo
 out:
     dz_buf_free(&packed);
     return rc;
+}
+
+dz_rc dz_check_not_of_model(const dz_checkpoint *model, const char *out, dz_error *err) {
+    if (access(out, F_OK) != 0) return DZ_OK;
+    for (size_t i = 0; i < model->nshards + model->nsides; i++) {
+        const char *path = i < model->nshards ? model->shards[i].path : model->sides[i - model->nshards].path;
+        if (dz_same_file(out, path))
+            return dz_fail(err, DZ_EUSAGE, "%s: is a file of the model %s: nothing is written over it", out, model->path);
+    }
+    return DZ_OK;
 }
 
 void dz_zoo_close(dz_zoo *zoo) {

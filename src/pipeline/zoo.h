@@ -9,6 +9,9 @@
 /* Collective. */
 dz_rc dz_checkpoint_open_all(const dz_world *world, const char *path, dz_checkpoint **out, dz_error *err);
 
+/* DZ_EUSAGE when `out`, which will be written, is one of the model's files. */
+dz_rc dz_check_not_of_model(const dz_checkpoint *model, const char *out, dz_error *err);
+
 typedef struct dz_zoo {
     dz_manifest *manifest;
     dz_checkpoint *base;

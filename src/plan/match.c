@@ -83,12 +83,16 @@ uint64_t dz_common_elements(const dz_tensor *task, const dz_tensor *base) {
     return task->count < base->count ? task->count : base->count;
 }
 
-static int is_head(const char *bare) {
-    for (size_t i = 0; i < sizeof heads / sizeof *heads; i++) {
-        if (strcmp(heads[i], bare) == 0) return 1;
+static int is_among(const char *bare, const char *const *list, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        if (strcmp(list[i], bare) == 0) return 1;
     }
     return 0;
 }
+
+static int is_head(const char *bare) { return is_among(bare, heads, sizeof heads / sizeof *heads); }
+
+int dz_is_vocabulary(const char *bare) { return is_head(bare) || is_among(bare, embeddings, sizeof embeddings / sizeof *embeddings); }
 
 int64_t dz_matcher_find(const dz_matcher *m, const dz_tensor *task, dz_match *how) {
     int64_t found = dz_checkpoint_find(m->base, task->name);

@@ -25,6 +25,9 @@ int64_t dz_matcher_find(const dz_matcher *matcher, const dz_tensor *task, dz_mat
 /* The name without its leading prefixes: "module.model.norm.weight" is "norm.weight". Part of `name`. */
 const char *dz_bare_name(const char *name);
 
+/* A token embedding or an output head, by its bare name. */
+int dz_is_vocabulary(const char *bare);
+
 /* The prefixes, for people: "base_model., model., module., ...". */
 extern const char DZ_MATCH_PREFIXES[];
 

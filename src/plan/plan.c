@@ -1,12 +1,11 @@
 #include "plan/plan.h"
 
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/hash.h"
-#include "model/scales.h"
+#include "plan/pairs.h"
 
 /* Planned cost of an element, or of a byte, in tenths of a nanosecond of one rank (results/bench.md, LLaMA shapes, all phases): only the
  * proportions matter. */
@@ -31,185 +30,6 @@ void dz_plan_free(dz_plan *p) {
 }
 
 const dz_tensor *dz_pair_tensor(const dz_plan *plan, const dz_pair *pair) { return &plan->tasks[pair->task]->tensors[pair->tensor]; }
-
-static void note(dz_plan *p, dz_error *err, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
-static void note(dz_plan *p, dz_error *err, const char *fmt, ...) {
-    char line[1024];
-    va_list args;
-    va_start(args, fmt);
-    int n = vsnprintf(line, sizeof line - 1, fmt, args);
-    va_end(args);
-    if (n < 0) return;
-    size_t len = (size_t)n < sizeof line - 2 ? (size_t)n : sizeof line - 2;
-    line[len] = '\n';
-    dz_buf_put(&p->notes, line, len + 1, err);
-}
-
-static void match(dz_plan *p, const dz_matcher *matcher, dz_pair *pair, const char *task_name, const dz_recipe *recipe, dz_error *err) {
-    const dz_tensor *t = dz_pair_tensor(p, pair);
-    const dz_rule *rule = dz_recipe_rule(recipe, t->name);
-    char mine[DZ_SHAPE_TEXT], theirs[DZ_SHAPE_TEXT];
-    pair->policy = rule ? rule->policy : DZ_POLICY_LOSSLESS;
-    pair->bits = rule && rule->bits ? rule->bits : recipe->bits;
-    pair->sparsity = rule ? rule->sparsity : (double)NAN;
-    pair->factor = rule ? rule->factor : 1;
-    pair->count = t->count;
-    pair->lossy = -1;
-    pair->base = dz_matcher_find(matcher, t, &pair->match);
-    uint64_t common = 0, base_count = 0;
-    int wants_base = pair->policy != DZ_POLICY_LOSSLESS;
-    if (pair->base >= 0) {
-        const dz_tensor *b = &p->base->tensors[pair->base];
-        common = dz_common_elements(t, b);
-        base_count = b->count;
-        int comparable_types = dz_comparable(t, b);
-        int misfit = wants_base && t->count != 0 && (common == 0 || (pair->policy == DZ_POLICY_DROP && common < t->count));
-        if (misfit) {
-            dz_fail_more(
-                err, DZ_EFAIL, "%s: task '%s': tensor '%s' is %s %s, but %s %s in the base: its rule (%s) needs a base of the same %s",
-                p->tasks[pair->task]->path, task_name, t->name, t->dtype_name, dz_shape_text(t, mine), b->dtype_name,
-                dz_shape_text(b, theirs), dz_policy_name(pair->policy), comparable_types ? "shape" : "type, or both of float types");
-        } else if (common < t->count) {
-            note(p, err, "task '%s': tensor '%s' is %s %s, %s %s in the base: %s", task_name, t->name, t->dtype_name,
-                 dz_shape_text(t, mine), b->dtype_name, dz_shape_text(b, theirs),
-                 common ? "the rows beyond the base's are kept exactly" : "kept exactly, without the base");
-        }
-    } else if (wants_base) {
-        note(p, err, "task '%s': tensor '%s' is not in the base: kept exactly", task_name, t->name);
-        pair->policy = DZ_POLICY_LOSSLESS;
-    }
-    if (pair->policy == DZ_POLICY_ULTRADELTA && common && !dz_dtype_is_float(t->dtype)) {
-        note(p, err, "task '%s': tensor '%s' is %s: kept exactly", task_name, t->name, t->dtype_name);
-        pair->policy = DZ_POLICY_LOSSLESS;
-    }
-    if (t->count == 0 || (pair->policy == DZ_POLICY_ULTRADELTA && dz_scale_partner(p->tasks[pair->task], t)))
-        pair->policy = DZ_POLICY_LOSSLESS;
-    if (common == 0) {
-        pair->base = -1;
-        pair->match = DZ_MATCH_NONE;
-    }
-    pair->tiles = pair->policy == DZ_POLICY_DROP ? (dz_pair_tiles){0} : dz_pair_tiles_of(base_count, common, t->count);
-}
-
-/* The user sees which rule found a base tensor of another name. */
-static void note_matches(dz_plan *p, size_t task, const char *task_name, dz_error *err) {
-    const dz_pair *first = NULL;
-    size_t n = 0;
-    for (const dz_pair *pair = &p->pairs[p->first_pair[task]]; pair < &p->pairs[p->first_pair[task] + p->tasks[task]->ntensors]; pair++) {
-        if (pair->match == DZ_MATCH_HEAD)
-            note(p, err, "task '%s': tensor '%s' is not in the base, whose head is tied: matched with '%s'", task_name,
-                 dz_pair_tensor(p, pair)->name, p->base->tensors[pair->base].name);
-        if (pair->match != DZ_MATCH_PREFIX) continue;
-        if (n++ == 0) first = pair;
-    }
-    if (n)
-        note(p, err, "task '%s': %zu tensor%s matched with the base's of another prefix ('%s' with '%s'); not compared: %s", task_name, n,
-             n > 1 ? "s are" : " is", dz_pair_tensor(p, first)->name, p->base->tensors[first->base].name, DZ_MATCH_PREFIXES);
-}
-
-static void note_scales(dz_plan *p, size_t task, const char *task_name, dz_error *err) {
-    const dz_checkpoint *ck = p->tasks[task];
-    const dz_tensor *first = NULL;
-    size_t n = 0;
-    for (size_t i = 0; i < ck->ntensors; i++) {
-        if (dz_dtype_size(ck->tensors[i].dtype) != 1 || !dz_scale_partner(ck, &ck->tensors[i])) continue;
-        if (n++ == 0) first = &ck->tensors[i];
-    }
-    if (n)
-        note(p, err, "task '%s': %zu block-scaled F8 tensor%s ('%s' with '%s') and their scales are kept exactly", task_name, n,
-             n > 1 ? "s" : "", first->name, dz_scale_partner(ck, first)->name);
-}
-
-/* Which of two equal tensors is stored: an exact one, so that no tensor becomes less exact than its rule; then one with a base,
- * best of the same name. */
-static int tie_rank(const dz_pair *pair) {
-    return 4 * (pair->policy == DZ_POLICY_LOSSLESS) + 2 * (pair->base >= 0) + (pair->match == DZ_MATCH_NAME);
-}
-
-static int can_tie(const dz_pair *pair, const dz_pair *stored) {
-    if (pair->policy == DZ_POLICY_DROP || stored->policy == DZ_POLICY_DROP) return 0;
-    if (stored->policy == DZ_POLICY_LOSSLESS) return 1;
-    int same_sparsity = isnan(pair->sparsity) ? isnan(stored->sparsity) : !(pair->sparsity != stored->sparsity);
-    return pair->policy == stored->policy && pair->bits == stored->bits && same_sparsity && !(pair->factor != stored->factor);
-}
-
-/* Tensors of a task whose bytes are another one's are stored once. */
-static dz_rc tie(dz_plan *p, size_t task, const char *task_name, dz_error *err) {
-    const dz_checkpoint *ck = p->tasks[task];
-    dz_pair *pairs = &p->pairs[p->first_pair[task]];
-    uint32_t *stored = dz_alloc_raw(ck->ntensors, sizeof *stored, err);
-    if (!stored) return err->rc;
-    for (uint32_t i = 0; i < ck->ntensors; i++) stored[i] = i;
-    for (uint32_t i = 0; i < ck->ntensors; i++) { /* the first of a kind has the smallest number */
-        uint32_t *best = &stored[ck->same[i]];
-        if (tie_rank(&pairs[i]) > tie_rank(&pairs[*best])) *best = i;
-    }
-    for (uint32_t i = 0; i < ck->ntensors; i++) {
-        uint32_t with = stored[ck->same[i]];
-        if (i == with || !can_tie(&pairs[i], &pairs[with])) continue;
-        pairs[i].policy = DZ_POLICY_TIED;
-        pairs[i].tied = with;
-        pairs[i].tiles = (dz_pair_tiles){0};
-        note(p, err, "task '%s': tensor '%s' has the bytes of '%s': stored once", task_name, ck->tensors[i].name, ck->tensors[with].name);
-    }
-    free(stored);
-    return err->rc;
-}
-
-/* A task's pairs, from names, types and shapes. */
-static dz_rc pair_task(dz_plan *p, const dz_matcher *matcher, size_t task, const char *task_name, const dz_recipe *recipe, dz_error *err) {
-    for (size_t i = 0; i < p->tasks[task]->ntensors; i++) {
-        dz_pair *pair = &p->pairs[p->first_pair[task] + i];
-        pair->task = (uint32_t)task;
-        pair->tensor = (uint32_t)i;
-        match(p, matcher, pair, task_name, recipe, err);
-        if (err->rc == DZ_ENOMEM) return err->rc;
-    }
-    note_matches(p, task, task_name, err);
-    note_scales(p, task, task_name, err);
-    return tie(p, task, task_name, err);
-}
-
-static dz_rc make_pairs(dz_plan *p, const char *const *names, const dz_recipe *recipe, dz_error *err) {
-    for (size_t k = 0; k < p->ntasks; k++) p->npairs += p->tasks[k]->ntensors;
-    p->pairs = dz_alloc(p->npairs, sizeof *p->pairs, err);
-    p->lossy = dz_alloc(p->npairs, sizeof *p->lossy, err);
-    p->first_pair = dz_alloc(p->ntasks + 1, sizeof *p->first_pair, err);
-    dz_matcher matcher = {0};
-    if (err->rc != DZ_OK || dz_matcher_init(&matcher, p->base, err) != DZ_OK) return err->rc;
-    dz_check_scales(p->base, err);
-    size_t n = 0;
-    uint64_t tiles = 0;
-    for (size_t k = 0; k < p->ntasks && err->rc != DZ_ENOMEM; k++) {
-        size_t lossy_before = p->nlossy;
-        int problems_before = err->problems;
-        p->first_pair[k] = n;
-        dz_check_scales(p->tasks[k], err);
-        pair_task(p, &matcher, k, names[k], recipe, err);
-        for (size_t i = 0; i < p->tasks[k]->ntensors; i++, n++) {
-            dz_pair *pair = &p->pairs[n];
-            pair->first_tile = (uint32_t)tiles;
-            tiles += pair->tiles.ntiles;
-            if (pair->policy == DZ_POLICY_ULTRADELTA) {
-                pair->lossy = (int64_t)p->nlossy;
-                p->lossy[p->nlossy++] = (uint32_t)n;
-                p->lossy_bytes += p->tasks[k]->tensors[i].nbytes;
-            }
-            p->source_bytes += p->tasks[k]->tensors[i].nbytes;
-        }
-        int wants_lossy = 0;
-        for (size_t r = 0; r < recipe->nrules; r++) wants_lossy |= recipe->rules[r].policy == DZ_POLICY_ULTRADELTA;
-        if (wants_lossy && p->nlossy == lossy_before && err->problems == problems_before)
-            dz_fail_more(err, DZ_EUSAGE,
-                         "%s: task '%s': no tensor that could be lossy (a float type, and in the base) is matched by a lossy rule of "
-                         "recipe '%s' (first tensor '%s')",
-                         p->tasks[k]->path, names[k], recipe->name, p->tasks[k]->tensors[0].name);
-    }
-    dz_matcher_free(&matcher);
-    p->first_pair[p->ntasks] = n;
-    if (tiles > UINT32_MAX / 2) return dz_fail(err, DZ_EFAIL, "%llu tiles are too many for one archive", (unsigned long long)tiles);
-    return err->rc;
-}
 
 /* Units in the order of the work: every base tile with all tasks that need it, then the rest. */
 static dz_rc make_units(dz_plan *p, dz_error *err) {
@@ -423,7 +243,7 @@ dz_rc dz_plan_make(const dz_checkpoint *base, dz_checkpoint *const *tasks, const
     p->ntasks = ntasks;
     p->nranks = nranks;
     if (dz_recipe_notes(recipe, tasks, ntasks, &p->notes, err) != DZ_OK) goto out;
-    if (make_pairs(p, names, recipe, err) != DZ_OK || make_units(p, err) != DZ_OK || deal(p, err) != DZ_OK) goto out;
+    if (dz_plan_pairs(p, names, recipe, err) != DZ_OK || make_units(p, err) != DZ_OK || deal(p, err) != DZ_OK) goto out;
     *out = p;
     p = NULL;
 out:

@@ -161,6 +161,29 @@ def test_quite_another_base_at_verify_is_no_damage_of_the_archive(folder, zoo):
 
 
 @with_archive
+def test_quite_another_base_is_no_damage_of_the_archive(folder, zoo):
+    """Exact tensors do not decode with it; whoever reads the base says whose fault that is, and which tensors differ."""
+    zoo.put("base", zoo.tasks["two"])
+    compare = ["compare", "a.h5", "--task", "one", "--base", "base", "--finetuned", "one", "-q"]
+    export = ["export", "a.h5", "--task", "one", "--base", "base", "-o", "d.safetensors", "-q"]
+    for command in (RESTORE, RESTORE + ["--keep-going"], RESTORE + ["--task", "two"], compare):
+        refused(folder, command, 1, "not the base of this archive", "5 tensors differ", EMBED, ranks=RANKS)
+    refused(folder, export, 1, "not the base of this archive", "2 tensors differ", EMBED, NORM, ranks=RANKS)  # lossy deltas need no base
+    refused(folder, RESTORE + ["--tensor", NORM], 1, "not the base of this archive", "1 tensors differ", NORM, ranks=RANKS)
+
+
+@with_archive
+def test_damage_is_damage_with_another_base_too(folder, zoo):
+    zoo.put("base", zoo.tasks["two"])
+    for name in (Q, NORM):  # a lossy tensor, an exact one
+        flip_row(folder, "one", name)
+    for command in (RESTORE, VERIFY + ["--base", "base"]):
+        for ranks in RANKS:
+            r = run(command, ranks, cwd=folder)
+            check(r.code == 3 and "'one'" in r.err and Q in r.err and "checksum" in r.err, f"the damage is not named: {r}")
+
+
+@with_archive
 def test_base_does_not_exist(folder, zoo):
     refused(folder, ["restore", "a.h5", "--task", "one", "--base", "nowhere", "-o", "r"], 1, "nowhere")
 

@@ -2,6 +2,7 @@
 import io
 import json
 import os
+import re
 import zipfile
 
 import numpy as np
@@ -443,9 +444,40 @@ def test_dropped_tensors_are_told(folder):
     zoo = SmallZoo(folder)
     write(f"{folder}/drop.yaml", 'tensors:\n  - {match: "*norm*", policy: drop}\n  - {match: "*_proj*", policy: ultradelta}\n  - {match: "*", policy: lossless}\n')
     r = zoo.compress("a.h5", "--recipe", "drop.yaml")
-    check(sum("drop" in n for n in r.lines("note")) == 2, f"not a note for each task: {r}")
+    check(sum("drop" in n and f"'{NORM}'" in n for n in r.lines("note")) == 2, f"not a note for each task that names the tensor: {r}")
     good(["restore", "a.h5", "--task", "one", "--base", "base", "-o", "r"], cwd=folder)
     check(st_parse(f"{folder}/r/model.safetensors")[NORM] == st_parse(f"{folder}/base/model.safetensors")[NORM], "not the base's value")
+
+
+@with_scratch
+def test_ratios_beside_drops_say_so(folder):
+    zoo = SmallZoo(folder)
+    zoo.put("two", replaced(zoo.base, EMBED, edit=lambda x: x.__setitem__(0, 9)))
+    write(f"{folder}/drop.yaml", f'tensors:\n  - {{match: "{EMBED}", policy: drop}}\n  - {{match: "{NORM}", policy: drop}}\n  - {{match: "*", policy: lossless}}\n')
+    dropped = 4 * (40 * 32 + 32)
+    for ranks in (1, 3):
+        r = zoo.compress("a.h5", "--force", "--recipe", "drop.yaml", "--report", "r.json", ranks=ranks)
+        check(any(n.startswith("task 'one': 2 tensors are dropped") for n in r.lines("note")), f"no note: {r}")
+        check(not any("'two' equals the base" in n for n in r.lines("note")), f"a false note: {r}")
+        check(any("'two'" in n and "3 of 5 tensors" in n for n in r.lines("note")), f"no note of what is kept: {r}")
+        for t in info("a.h5", cwd=folder)["tasks"] + json.loads(read(f"{folder}/r.json"))["tasks"]:
+            equal(t["dropped"], {"tensors": 2, "source_bytes": dropped}, "dropped")
+            want = (t["source_bytes"] - dropped) / t["stored_bytes"]
+            check(abs(t["ratio"]["on_disk_without_dropped"] - want) < 1e-9, f"ratio without what is dropped: {t['ratio']}, not {want}")
+            row = rf"{t['name']} .* {t['ratio']['on_disk']:.1f}x .*\(2 tensors, 5.25 KB, dropped; without: {want:.1f}x\)"
+            for out in (r.out, good(["info", "a.h5"], cwd=folder).out):
+                check(re.search(row, out) and re.search(r"everything counted, .* \(without what is dropped, ", out), f"{row} is not in {out}")
+    check("ratio without what is dropped" in good(["report", "r.json"], cwd=folder).out, "report does not tell")
+
+
+@with_scratch
+def test_task_that_lacks_a_tensor_does_not_equal_the_base(folder):
+    zoo = SmallZoo(folder)
+    zoo.put("one", [t for t in zoo.base if t[0] != NORM])
+    for ranks in (1, 3):
+        r = zoo.compress("a.h5", "--force", ranks=ranks)
+        check(not any("'one' equals the base" in n for n in r.lines("note")), f"a false note: {r}")
+        check(any("'one'" in n and "4 of 4 tensors" in n and f"'{NORM}'" in n for n in r.lines("note")), f"no note of what is kept: {r}")
 
 
 @with_scratch

@@ -239,7 +239,7 @@ def test_existing_archive_is_replaced_by_force(folder):
 def test_synth_does_not_replace_a_zoo(folder):
     zoo = SmallZoo(folder)
     zoo.put("base", small_model(9))
-    refused(folder, ["synth", "--shape", "tiny", "--tasks", "1", "-o", "."], (1, 2), "not empty")
+    refused(folder, ["synth", "--shape", "tiny", "--tasks", "1", "-o", "."], 2, "not empty", "--force")
 
 
 @with_scratch

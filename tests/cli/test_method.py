@@ -1,7 +1,7 @@
 """The method, computed once more with numpy: levels, quotas, which elements are kept, what they become, and the sparsity of each tensor."""
 import numpy as np
 
-from common import Skipped, check, equal, good, info, st_parse, tiny_zoo, to_dtype, to_float, with_scratch
+from common import K, Q, Skipped, SmallZoo, check, equal, good, info, st_parse, tiny_zoo, to_dtype, to_float, with_scratch
 
 try:
     import xxhash
@@ -193,7 +193,7 @@ test_method_thirds_of_a_high_target = thirds_case(0.985, [], 0.005)
 @with_scratch
 def test_method_constant_deltas(folder):
     """hi == lo: one level, no division; a delta of exactly zero is equal to the base."""
-    from common import K, Q, UP, SmallZoo, replaced
+    from common import UP, replaced
     zoo = SmallZoo(folder, tasks=("one",))
     fixed = {n: to_float(b, d) for n, d, _, b in zoo.base}
     model = replaced(zoo.tasks["one"], Q, data=fixed[Q].tobytes())
@@ -211,3 +211,14 @@ def test_method_constant_deltas(folder):
     equal(told[K]["kept"], 48 * 32 - round(48 * 32 * 0.9), "kept of the constant delta")
     equal(sorted(set(k.tolist())), [0.0, float(f32(f32(1 / (1 - 0.9)) * f32(0.25)))], "values of the constant delta")
     equal(told[UP]["policy"], "ultradelta", "policy")
+
+
+@with_scratch
+def test_trace_norms_of_small_matrices_are_exact(folder):
+    """An estimate would be a percent off in a model of two small matrices, and gammas with it."""
+    zoo = SmallZoo(folder, tasks=("one", "two", "three"), shapes={Q: (64, 48), K: (64, 48)})
+    for seed in range(4):
+        for how in ("slq", "exact"):
+            zoo.compress(f"{how}.h5", "--force", "--set", f"tracenorm={how}", "--set", f"seed={seed}", ranks=1 + seed % 2)
+        for a, b in zip(*(info(f"{how}.h5", cwd=folder)["tasks"] for how in ("slq", "exact"))):
+            check(abs(a["trace_norm"] / b["trace_norm"] - 1) < 1e-6, f"trace norm {a['trace_norm']}, not {b['trace_norm']}")

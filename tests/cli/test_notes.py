@@ -21,9 +21,8 @@ tensors:
     wanted = ["my.yaml:1: 'detect' chooses among the built-in recipes only; here it has no effect",
               "my.yaml:3: rule '*q_porj.weight' (ultradelta) matches no tensor of any task",
               "my.yaml:5: rule '*self_attn.q*' (drop) comes too late: rules before it decide about every tensor that it matches"]
-    for ranks in RANKS:
-        equal([n for n in notes(folder, COMPRESS + ["--recipe", "my.yaml"], ranks) if "ranks for" not in n], wanted, "notes")
-    equal(notes(folder, ["plan", "zoo.yaml", "--recipe", "my.yaml"])[:3], wanted, "notes of plan")
+    for args, ranks in [(COMPRESS, n) for n in RANKS] + [(["plan", "zoo.yaml"], 1)]:
+        equal([n for n in notes(folder, args + ["--recipe", "my.yaml"], ranks) if n.startswith("my.yaml:")], wanted, f"notes of {args[0]}")
 
 
 @with_scratch
@@ -31,7 +30,7 @@ def test_rules_of_built_in_recipes_are_not_noted(folder):
     SmallZoo(folder)
     write(f"{folder}/my.yaml", "sparsity: 0.9\n")
     for more in ([], ["--recipe", "whole"], ["--recipe", "my.yaml"]):
-        equal(notes(folder, COMPRESS + more), [], f"notes with {more}")
+        check(not any("rule '" in n for n in notes(folder, COMPRESS + more)), f"notes with {more}")
 
 
 @with_scratch

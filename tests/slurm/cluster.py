@@ -30,8 +30,7 @@ JobCompType=jobcomp/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
 SlurmdParameters=config_overrides
-SlurmctldParameters=preempt_send_user_signal
-PreemptType=preempt/partition_prio
+{user_signal}PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 SchedulerParameters=sched_min_interval=0,batch_sched_delay=0
 JobRequeue=1
@@ -70,10 +69,12 @@ def find(program):
 
 
 class Cluster:
-    def __init__(self, box):
+    def __init__(self, box, user_signal=True):
+        """user_signal: a job that is to make room gets the signal of its --signal; otherwise its processes get TERM, as is SLURM's default."""
         self.box = box
         self.env = dict(os.environ, SLURM_CONF=f"{box}/slurm.conf")
         self.daemons = {}
+        self.user_signal = "SlurmctldParameters=preempt_send_user_signal\n" if user_signal else ""
 
     def start(self):
         for name in ("state", "spool-n1", "spool-n2"):
@@ -81,7 +82,7 @@ class Cluster:
         host = socket.gethostname().split(".")[0]
         port, port1, port2 = free_ports(3)
         with open(f"{self.box}/slurm.conf", "w") as f:
-            f.write(CONF.format(box=self.box, host=host, port=port, port1=port1, port2=port2))
+            f.write(CONF.format(box=self.box, host=host, port=port, port1=port1, port2=port2, user_signal=self.user_signal))
         with open(f"{self.box}/cgroup.conf", "w") as f:
             f.write("CgroupPlugin=cgroup/v1\nCgroupAutomount=no\n")
         with open(f"{self.box}/munge.key", "wb") as f:

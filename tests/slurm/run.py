@@ -25,13 +25,15 @@ from common import DELTAZOO, ENV, ROOT, Failed, check, equal, hashes, read, sha2
 BOX = tempfile.mkdtemp(prefix="dz-slurm-")
 JOBS = os.path.join(ROOT, "jobs")
 SLURM = Cluster(BOX)
+PLAIN = Cluster(f"{BOX}/plain", user_signal=False)
 RIGHT = None  # the archive's checksum
 
 
 class Job:
     """A script of jobs/ in its own folder: <name>.h5, <name>.json, log."""
 
-    def __init__(self, name, script, *options, slow=False, **env):
+    def __init__(self, name, script, *options, slow=False, cluster=SLURM, **env):
+        self.cluster = cluster
         self.folder = f"{BOX}/{name}"
         os.mkdir(self.folder)
         self.archive = f"{self.folder}/{name}.h5"
@@ -43,12 +45,12 @@ class Job:
             write(self.slow, "")
         log = self.log + ("-%a" if any(o.startswith("--array") for o in options) else "")
         p = subprocess.run(["sbatch", "--parsable", "--mem-per-cpu=100M", "--output", log, *options, f"{JOBS}/{script}"], cwd=self.folder,
-                           env=dict(SLURM.env, **env), capture_output=True, text=True)
+                           env=dict(cluster.env, **env), capture_output=True, text=True)
         check(p.returncode == 0, f"sbatch {script}: {p.stderr}")
         self.id = p.stdout.strip()
 
     def state(self):
-        return SLURM.job(self.id).get("JobState")
+        return self.cluster.job(self.id).get("JobState")
 
     def text(self):
         return read(self.log).decode(errors="replace") if os.path.exists(self.log) else ""
@@ -64,7 +66,7 @@ class Job:
 
     def ends(self, state, code=0, limit=90):
         self.wait("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", limit=limit)
-        equal((self.state(), SLURM.job(self.id)["ExitCode"]), (state, f"{code}:0"), f"state and exit code of {self}")
+        equal((self.state(), self.cluster.job(self.id)["ExitCode"]), (state, f"{code}:0"), f"state and exit code of {self}")
 
     def works(self):
         """Until something is in the journal."""
@@ -73,16 +75,22 @@ class Job:
             check(time.time() < end and self.state() in ("PENDING", "RUNNING"), f"nothing in the journal: {self}")
             time.sleep(0.1)
 
-    def starts_again(self, limit=90):
+    def starts_again(self, limit=90, journal=True):
         """After an interruption: waits until it is back in the queue, lets it read fast, and start now."""
         end = time.time() + limit
-        while (self.state(), SLURM.job(self.id).get("Restarts")) != ("PENDING", "1"):
+        while (self.state(), self.cluster.job(self.id).get("Restarts")) != ("PENDING", "1"):
             check(time.time() < end, f"not back in the queue after {limit} s: {self}")
             time.sleep(0.2)
-        check(os.path.isdir(f"{self.archive}.journal") and not os.path.exists(self.archive), f"{os.listdir(self.folder)}")
+        check(not journal or (os.path.isdir(f"{self.archive}.journal") and not os.path.exists(self.archive)), f"{os.listdir(self.folder)}")
         os.unlink(self.slow)
         time.sleep(2)  # a job that starts in the second of its requeue has the old credential, and fails; SLURM itself would wait two minutes
-        SLURM.call("scontrol", "update", f"jobid={self.id}", "StartTime=now")
+        self.cluster.call("scontrol", "update", f"jobid={self.id}", "StartTime=now")
+
+    def says(self, text, limit=60):
+        end = time.time() + limit
+        while text not in self.text():
+            check(time.time() < end and self.state() in ("PENDING", "RUNNING", "CONFIGURING"), f"does not say {text!r}: {self}")
+            time.sleep(0.1)
 
     def is_right(self, resumed=None):
         equal(sha256(self.archive), RIGHT, f"archive of {self}")
@@ -118,7 +126,7 @@ def test_srun_with_pmix():
 
 
 def test_array():
-    lines = "".join(f"{BOX}/zoo/zoo.yaml {BOX}/array/{i}.h5\n" for i in (1, 2)) + f"{BOX}/zoo/no.yaml {BOX}/array/3.h5\n"
+    lines = f"# manifest, archive\n{BOX}/zoo/zoo.yaml {BOX}/array/1.h5\r\n\n  {BOX}/zoo/zoo.yaml\t{BOX}/array/2.h5\n{BOX}/zoo/no.yaml {BOX}/array/3.h5"
     job = Job("array", "array.sbatch", "-N1", "--ntasks-per-node=1", "--array=1-3", ZOOS=write(f"{BOX}/zoos.txt", lines))
     want = {"1": ("COMPLETED", "0:0"), "2": ("COMPLETED", "0:0"), "3": ("FAILED", "2:0")}
     for i in want:
@@ -198,6 +206,90 @@ def test_srun_interrupted():
     job.is_right(resumed=True)
 
 
+def preempted(job, name):
+    """Another job takes its node."""
+    other = Job(name, "verify.sbatch", "-N1", "--ntasks-per-node=1", "--partition=high", "--nodelist=n2", "--exclusive", cluster=job.cluster, ARCHIVE=f"{BOX}/right.h5")
+    job.starts_again(journal=job.folder.endswith("compress"))
+    other.ends("COMPLETED")
+    job.ends("COMPLETED")
+
+
+LOW = ("-N1", "--ntasks-per-node=2", "--partition=low", "--nodelist=n2", "--exclusive")
+
+
+def test_preemption_by_the_default_signal():
+    job = Job("term-compress", "compress.sbatch", *LOW, slow=True, cluster=PLAIN)
+    job.works()
+    preempted(job, "term-first")
+    job.is_right(resumed=True)
+    check("interrupted: back into the queue" in job.text(), f"{job}")
+    job = Job("term-verify", "verify.sbatch", *LOW, slow=True, cluster=PLAIN, ARCHIVE=f"{BOX}/right.h5", BASE=f"{BOX}/zoo/base")
+    job.wait("RUNNING")
+    time.sleep(3)
+    preempted(job, "term-second")
+    check("sound, base right" in job.text(), f"{job}")
+    job = Job("term-restore", "restore.sbatch", *LOW, slow=True, cluster=PLAIN, ARCHIVE=f"{BOX}/right.h5", BASE=f"{BOX}/zoo/base", TASKS="task-1 task-2",
+              OUT=f"{BOX}/term-restore/out")
+    job.wait("RUNNING")
+    time.sleep(3)
+    preempted(job, "term-third")
+    equal(sorted(os.listdir(f"{BOX}/term-restore/out")), ["task-1", "task-2"], "restored tasks")
+
+
+def test_term_to_every_process():
+    for name, how in ("steps", []), ("full", ["--full"]):
+        job = Job(f"term-{name}", "compress.sbatch", "-N1", "--ntasks-per-node=2", slow=True)
+        job.works()
+        SLURM.call("scancel", "--signal=TERM", *how, job.id)
+        job.starts_again()
+        job.ends("COMPLETED")
+        job.is_right(resumed=True)
+
+
+def test_verify_and_restore_are_asked_to_stop():
+    for script, more in ("verify", {}), ("restore", {"TASKS": "task-1 task-2", "OUT": f"{BOX}/stopped-restore/out"}):
+        job = Job(f"stopped-{script}", f"{script}.sbatch", "-N1", "--ntasks-per-node=2", slow=True, ARCHIVE=f"{BOX}/right.h5", BASE=f"{BOX}/zoo/base", **more)
+        job.wait("RUNNING")
+        time.sleep(3)
+        SLURM.call("scancel", "--batch", "--signal=USR1", job.id)
+        job.starts_again(journal=False)
+        job.ends("COMPLETED")
+        check("interrupted: back into the queue" in job.text(), f"{job}")
+    again = Job("more", "restore.sbatch", "-N1", "--ntasks-per-node=1", ARCHIVE=f"{BOX}/right.h5", BASE=f"{BOX}/zoo/base", TASKS="task-1 task-2 task-3",
+                OUT=f"{BOX}/stopped-restore/out")
+    again.ends("COMPLETED")
+    check("out/task-1 is there already" in again.text(), f"{again}")
+    equal(sorted(os.listdir(f"{BOX}/stopped-restore/out")), ["task-1", "task-2", "task-3"], "restored tasks")
+
+
+def test_no_failure_without_a_word():
+    for script in "compress", "verify", "restore":
+        job = Job(f"absent-{script}", f"{script}.sbatch", "-N1", "--ntasks-per-node=2", ARCHIVE=f"{BOX}/{'absent-compress/a' if script == 'compress' else 'right'}.h5",
+                  BASE=f"{BOX}/zoo/base", TASKS="task-1", OUT=f"{BOX}/absent-{script}/out", DELTAZOO="no-such-program")
+        job.wait("FAILED")
+        check("no-such-program" in job.text(), f"{job}")
+    job = Job("killed", "compress.sbatch", "-N1", "--ntasks-per-node=2", slow=True)
+    job.works()
+    for pid in SLURM.processes(f"SLURM_JOB_ID={job.id}", "OMPI_COMM_WORLD_RANK=1"):
+        os.kill(pid, signal.SIGKILL)
+    job.wait("FAILED")
+    check("was ended by signal 9" in job.text() and "submitted again, goes on from there" in job.text(), f"{job}")
+    job = Job("unset", "compress.sbatch", "-N1", "--ntasks-per-node=1", ZOO="")
+    job.ends("FAILED", 2)
+    check("ZOO is not given" in job.text(), f"{job}")
+
+
+def test_requeued_job_does_not_take_anothers_archive_for_its_own():
+    job = Job("foreign", "compress.sbatch", "-N1", "--ntasks-per-node=1", ARCHIVE=f"{BOX}/right.h5", REPORT=f"{BOX}/foreign.json")
+    job.ends("FAILED", 2)
+    SLURM.call("scontrol", "requeue", job.id)
+    SLURM.until(lambda: SLURM.job(job.id).get("Restarts") == "1", "requeued")
+    time.sleep(2)
+    SLURM.call("scontrol", "update", f"jobid={job.id}", "StartTime=now", check=False)
+    SLURM.until(lambda: job.text().count("exists already") == 2, "the second refusal")
+    job.ends("FAILED", 2)
+
+
 def test_requeues_have_a_limit():
     job = Job("often", "compress.sbatch", "-N1", "--ntasks-per-node=1", slow=True, MAX_REQUEUES="0")
     job.works()
@@ -249,8 +341,10 @@ def prepare():
     subprocess.run([DELTAZOO, "synth", "-q", "--shape", "tiny", "--tasks", "3", "-o", f"{BOX}/zoo"], check=True, capture_output=True)
     subprocess.run([DELTAZOO, "compress", "-q", f"{BOX}/zoo/zoo.yaml", "-o", f"{BOX}/right.h5"], check=True, capture_output=True)
     RIGHT = sha256(f"{BOX}/right.h5")
-    SLURM.env.update(ENV, SLURM_CONF=SLURM.env["SLURM_CONF"])
-    SLURM.start()
+    os.mkdir(PLAIN.box)
+    for cluster in SLURM, PLAIN:
+        cluster.env.update(ENV, SLURM_CONF=cluster.env["SLURM_CONF"])
+        cluster.start()
 
 
 def main():
@@ -264,7 +358,7 @@ def main():
     last = [t for t in tests if t is test_node_failure]
     try:
         prepare()
-        tests.sort(key=lambda t: t not in (test_time_limit, test_preemption))  # long ones first
+        tests.sort(key=lambda t: t not in (test_time_limit, test_preemption, test_preemption_by_the_default_signal))  # long ones first
         with concurrent.futures.ThreadPoolExecutor(4) as pool:
             for some in ([t for t in tests if t not in last], last):
                 for done in concurrent.futures.as_completed([pool.submit(one, t) for t in some]):
@@ -273,6 +367,7 @@ def main():
                     print(f"{state} {name}  {secs:.0f} s" + (f": {reason}" if reason else ""), flush=True)
     finally:
         SLURM.stop()
+        PLAIN.stop()
         if count["FAIL"] and os.environ.get("DZ_KEEP"):
             print(f"kept: {BOX}")
         else:

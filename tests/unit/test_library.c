@@ -174,7 +174,9 @@ static void test_what_cannot_be_is_refused_with_a_text(void **state) {
         deltazoo_tensor t;
         deltazoo_tensor_at(a, 1, i, &t);
         void *dst = malloc(t.nbytes);
-        refused += deltazoo_restore(a, 1, i, dst, message, sizeof message) == DELTAZOO_EFAIL && strstr(message, "not the base") != NULL;
+        int rc = deltazoo_restore(a, 1, i, dst, message, sizeof message);
+        assert_int_not_equal(rc, DELTAZOO_EDAMAGE); /* though exact tensors do not decode with it */
+        refused += rc == DELTAZOO_EFAIL && strstr(message, "not the base") != NULL;
         free(dst);
     }
     assert_true(refused >= 7);

@@ -255,6 +255,7 @@ static void must_synth(const dz_synth_options *opt, int nranks) {
     for (int rank = nranks - 1; rank >= 0; rank--) {
         if (dz_synth_fill(opt, layout, rank, nranks, &err) != DZ_OK) fail_msg("%s", err.text);
     }
+    if (dz_synth_finish(opt, layout, &err) != DZ_OK) fail_msg("%s", err.text);
     dz_synth_layout_free(layout);
 }
 
@@ -423,6 +424,7 @@ static void test_a_used_directory_is_refused_and_force_replaces_it(void **state)
     opt.shard_bytes = 0;
     assert_int_equal(dz_synth(&opt, &err), DZ_EUSAGE);
     assert_non_null(strstr(err.text, opt.out_dir));
+    assert_non_null(strstr(err.text, "--force"));
     opt.force = 1;
     must_synth(&opt, 1);
     dz_checkpoint *base = must_load(opt.out_dir, "base");
@@ -451,6 +453,41 @@ static void test_options_are_checked_and_work_can_be_stopped(void **state) {
     assert_true(nbytes > 0);
 }
 
+static int exists(const dz_synth_options *opt, const char *file) {
+    char path[256];
+    snprintf(path, sizeof path, "%s/%s", opt->out_dir, file);
+    return access(path, F_OK) == 0;
+}
+
+/* A killed run leaves what a stopped one does here. */
+static void test_what_is_not_complete_does_not_look_it(void **state) {
+    (void)state;
+    dz_error stopped = {0};
+    uint64_t nbytes = 0;
+    dz_synth_options opt = tiny_options("killed", DZ_BF16);
+    must_synth(&opt, 1);
+    opt.on_written = stop_at_once;
+    opt.arg = &nbytes;
+    opt.force = 1;
+    opt.shard_bytes = 1 << 20;
+    assert_int_equal(dz_synth(&opt, &stopped), DZ_EINTERRUPT);
+    assert_false(exists(&opt, "zoo.yaml"));
+    for (int part = 0; part <= opt.tasks; part++) {
+        dz_checkpoint *ck = NULL;
+        dz_error err = {0};
+        char path[256];
+        snprintf(path, sizeof path, part ? "%s/task-%d" : "%s/base", opt.out_dir, part);
+        assert_int_not_equal(dz_checkpoint_load(path, &ck, &err), DZ_OK);
+    }
+    opt.on_written = NULL;
+    opt.shard_bytes = 0;
+    must_synth(&opt, 1);
+    assert_true(exists(&opt, "zoo.yaml") && exists(&opt, "base/model.safetensors"));
+    dz_checkpoint *base = must_load(opt.out_dir, "base");
+    assert_int_equal(base->nothers, 0); /* nothing of the stopped run is left */
+    dz_checkpoint_free(base);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_shapes_have_the_known_parameter_counts),
@@ -468,6 +505,7 @@ int main(void) {
         cmocka_unit_test(test_degrees_of_freedom_set_the_tails_of_every_block),
         cmocka_unit_test(test_rows_that_do_not_move_are_the_bytes_of_the_base),
         cmocka_unit_test(test_a_used_directory_is_refused_and_force_replaces_it),
+        cmocka_unit_test(test_what_is_not_complete_does_not_look_it),
         cmocka_unit_test(test_options_are_checked_and_work_can_be_stopped),
     };
     return cmocka_run_group_tests(tests, make_tables, free_tables);

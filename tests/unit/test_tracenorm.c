@@ -125,6 +125,42 @@ static void test_slq_total_over_many_matrices_is_within_a_fifth_of_a_percent(voi
     assert_true(sqrt(variance) / truth < 0.0015);
 }
 
+static double small(const matrix *x) {
+    dz_error err = {0};
+    double norm = -1;
+    assert_int_equal(dz_tracenorm_small(&x->a, &norm, &err), DZ_OK);
+    return norm;
+}
+
+static void test_small_matrices_are_exact(void **state) {
+    (void)state;
+    static const struct {
+        uint64_t rows, cols;
+        double density, spike;
+    } cases[] = {
+        {64, 48, 0.03, 0}, {48, 64, 0.03, 0}, {255, 255, 0.03, 0.5}, {255, 1000, 0.005, 0}, {1000, 200, 0.03, 3}, {17, 16, 1, 0},
+        {2, 5, 1, 0},      {1, 200, 0.3, 0},  {200, 1, 0.3, 0},      {1, 1, 1, 0},          {90, 90, 0.001, 0},   {40, 3000, 0.5, 1},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        matrix x;
+        matrix_random(&x, cases[i].rows, cases[i].cols, cases[i].density, cases[i].spike, 7000 + 100 * i);
+        double truth = exact(&x);
+        assert_true(fabs(small(&x) - truth) <= 1e-6 * truth);
+        matrix_free(&x);
+    }
+    matrix large;
+    double norm;
+    matrix_random(&large, 256, 256, 0.03, 0, 7);
+    assert_int_equal(dz_tracenorm_small(&large.a, &norm, &(dz_error){0}), DZ_EUSAGE);
+    matrix_free(&large);
+    for (uint64_t seed = 0; seed < 12; seed++) {
+        matrix x;
+        matrix_random(&x, 64, 48, 0.03, 0, 8000 + 10 * seed);
+        assert_true(fabs(small(&x) / exact(&x) - 1) < 1e-6);
+        matrix_free(&x);
+    }
+}
+
 static void test_one_probe_is_unbiased(void **state) {
     (void)state;
     matrix x;
@@ -154,7 +190,7 @@ static void test_rank_one_is_exact(void **state) {
     x.row_start[40] = n;
     for (uint64_t c = 0; c < 96; c++) right += (double)((c % 30) * (c % 30));
     double truth = sqrt(left * right);
-    assert_true(fabs(exact(&x) / truth - 1) < 1e-12);
+    assert_true(fabs(exact(&x) / truth - 1) < 1e-12 && fabs(small(&x) / truth - 1) < 1e-9);
     for (uint64_t key = 0; key < 20; key++) {
         double variance, norm = slq(&x, key % 2 ? 1 : 4, key, &variance);
         assert_true(fabs(norm / truth - 1) < 1e-5);
@@ -184,12 +220,12 @@ static void test_zero_and_empty_matrices_have_norm_zero(void **state) {
     matrix x;
     for (size_t i = 0; i < 4; i++) {
         matrix_init(&x, shapes[i][0], shapes[i][1]);
-        assert_true(slq(&x, 1, 1, &variance) == 0 && variance == 0 && exact(&x) == 0);
+        assert_true(slq(&x, 1, 1, &variance) == 0 && variance == 0 && exact(&x) == 0 && small(&x) == 0);
         matrix_free(&x);
     }
     matrix_random(&x, 30, 20, 0.5, 0, 3);
     memset(x.value, 0, sizeof x.value);
-    assert_true(slq(&x, 4, 1, &variance) == 0 && variance == 0 && exact(&x) == 0);
+    assert_true(slq(&x, 4, 1, &variance) == 0 && variance == 0 && exact(&x) == 0 && small(&x) == 0);
     matrix_free(&x);
 }
 
@@ -220,6 +256,7 @@ static void test_equal_singular_values_are_exact(void **state) {
     }
     x.row_start[60] = n;
     for (uint64_t key = 0; key < 8; key++) assert_true(fabs(slq(&x, key % 2 ? 1 : 4, key, NULL) / exact(&x) - 1) < 1e-6);
+    assert_true(fabs(small(&x) / exact(&x) - 1) < 1e-9);
     matrix_free(&x);
 }
 
@@ -228,10 +265,12 @@ static void test_scale_goes_through_exactly(void **state) {
     matrix x;
     double variance[2], norm[2];
     matrix_random(&x, 100, 90, 0.1, 0, 77);
+    double before = small(&x);
     norm[0] = slq(&x, 4, 5, &variance[0]);
     for (int i = 0; i < 256; i++) x.value[i] = ldexpf(x.value[i], -80); /* squares would vanish in float */
     norm[1] = slq(&x, 4, 5, &variance[1]);
     assert_true(norm[1] == ldexp(norm[0], -80) && variance[1] == ldexp(variance[0], -160));
+    assert_true(small(&x) == ldexp(before, -80));
     matrix_free(&x);
 }
 
@@ -272,6 +311,7 @@ static void test_slq_gives_the_same_bits_everywhere(void **state) {
         assert_int_equal(dz_tracenorm_slq(&x.a, &opt, &norm, NULL, &err), DZ_OK);
         assert_true(norm == want[i]);
     }
+    assert_true(small(&x) == 0x1.d4b7b6c69125dp+4);
     matrix_free(&x);
 }
 
@@ -285,6 +325,7 @@ static void test_inconsistent_input_is_refused(void **state) {
     x.col[3] = 20;
     assert_int_equal(dz_tracenorm_slq(&x.a, &opt, &norm, NULL, &err), DZ_EFAIL);
     assert_non_null(strstr(err.text, "column 20 of 20"));
+    assert_int_equal(dz_tracenorm_small(&x.a, &norm, &(dz_error){0}), DZ_EFAIL);
     x.col[3] = 2;
     uint64_t keep = x.row_start[7];
     x.row_start[7] = x.row_start[20] + 1;
@@ -330,6 +371,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_slq_agrees_with_exact_within_its_own_error),
         cmocka_unit_test(test_slq_total_over_many_matrices_is_within_a_fifth_of_a_percent),
+        cmocka_unit_test(test_small_matrices_are_exact),
         cmocka_unit_test(test_one_probe_is_unbiased),
         cmocka_unit_test(test_rank_one_is_exact),
         cmocka_unit_test(test_rank_one_is_exact_where_no_probe_can_see_it),

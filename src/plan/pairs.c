@@ -1,0 +1,332 @@
+#include "plan/pairs.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "model/directory.h"
+#include "model/scales.h"
+
+/* Tensors of a task of which the same is to be told: how many, and the first. */
+typedef struct gathered {
+    size_t n;
+    const char *first, *other; /* names: of the first, and of what it stands with */
+} gathered;
+
+/* A task while its tensors are matched. */
+typedef struct matching {
+    dz_plan *plan;
+    const dz_matcher *matcher;
+    const dz_recipe *recipe;
+    const dz_checkpoint *ck;
+    const char *name;
+    uint8_t *met; /* [base tensors] matched with a tensor of the task */
+    int has_scales, base_has_scales;
+    size_t lossy_added, lossy_scaled; /* under a lossy rule: not in the base; of an F8 pair */
+    gathered added, integers, over_scaled, renamed, tied;
+} matching;
+
+static void gather(gathered *g, const char *first, const char *other) {
+    if (g->n++ == 0) *g = (gathered){.n = 1, .first = first, .other = other};
+}
+
+/* "tensor 'a'", "3 tensors ('a', ...)". */
+#define SUBJECT_TEXT 512
+static const char *subject(const gathered *g, char text[SUBJECT_TEXT]) {
+    if (g->n == 1)
+        snprintf(text, SUBJECT_TEXT, "tensor '%.400s'", g->first);
+    else
+        snprintf(text, SUBJECT_TEXT, "%zu tensors ('%.400s', ...)", g->n, g->first);
+    return text;
+}
+
+static const char *is_or_are(const gathered *g) { return g->n == 1 ? "is" : "are"; }
+
+/* The codes of a block-scaled F8 tensor are not its values: one of a pair that is scaled, and one that is not, have nothing in common. Two
+ * of F8 of which one has lost its scales are a fault. */
+static int scaled_alone(const matching *m, const dz_tensor *t, const dz_tensor *b, dz_error *err) {
+    const dz_tensor *mine = dz_f8_scales(m->ck, t), *theirs = dz_f8_scales(m->plan->base, b);
+    if (!mine == !theirs) return 0;
+    int lost_all = !(mine ? m->base_has_scales : m->has_scales); /* what has lost some is told by dz_check_scales */
+    if (lost_all && dz_dtype_is_f8(t->dtype) && dz_dtype_is_f8(b->dtype)) {
+        const dz_checkpoint *lacks = mine ? m->plan->base : m->ck;
+        dz_fail_more(err, DZ_EFAIL, "%s: tensor '%s': fp8 scale missing: the %s '%s' has '%s'", lacks->shards[(mine ? b : t)->shard].path,
+                     (mine ? b : t)->name, mine ? "task's" : "base's", (mine ? t : b)->name, (mine ? mine : theirs)->name);
+    }
+    return 1;
+}
+
+/* A rule that needs the base's tensor, and one of another shape or type in its place. */
+static void refuse_misfit(const matching *m, const dz_pair *pair, const dz_tensor *t, const dz_tensor *b, dz_error *err) {
+    char mine[DZ_SHAPE_TEXT], theirs[DZ_SHAPE_TEXT];
+    dz_fail_more(err, DZ_EFAIL, "%s: task '%s': tensor '%s' is %s %s, but %s %s in the base: its rule (%s) needs a base of the same %s",
+                 m->ck->path, m->name, t->name, t->dtype_name, dz_shape_text(t, mine), b->dtype_name, dz_shape_text(b, theirs),
+                 dz_policy_name(pair->policy), dz_comparable(t, b) ? "shape" : "type, or both of float types");
+}
+
+static void note_rows(const matching *m, const dz_tensor *t, const dz_tensor *b, uint64_t common, dz_error *err) {
+    char mine[DZ_SHAPE_TEXT], theirs[DZ_SHAPE_TEXT];
+    if (common == t->count && common == b->count) return;
+    dz_buf_note(&m->plan->notes, err, "task '%s': tensor '%s' is %s %s, %s %s in the base: %s", m->name, t->name, t->dtype_name,
+                dz_shape_text(t, mine), b->dtype_name, dz_shape_text(b, theirs),
+                common == 0         ? "kept exactly, without the base"
+                : common < t->count ? "the rows beyond the base's are kept exactly"
+                                    : "the base's other rows are not needed");
+}
+
+/* The pair of tensor number `pair->tensor`. */
+static void match(matching *m, dz_pair *pair, dz_error *err) {
+    const dz_tensor *t = dz_pair_tensor(m->plan, pair);
+    const dz_rule *rule = dz_recipe_rule(m->recipe, t->name);
+    pair->policy = rule ? rule->policy : DZ_POLICY_LOSSLESS;
+    pair->bits = rule && rule->bits ? rule->bits : m->recipe->bits;
+    pair->sparsity = rule ? rule->sparsity : (double)NAN;
+    pair->factor = rule ? rule->factor : 1;
+    pair->count = t->count;
+    pair->lossy = -1;
+    pair->base = dz_matcher_find(m->matcher, t, &pair->match);
+    const dz_tensor *b = pair->base >= 0 ? &m->plan->base->tensors[pair->base] : NULL;
+    uint64_t common = b ? dz_common_elements(t, b) : 0;
+    if (b) m->met[pair->base] = 1;
+    if (pair->policy == DZ_POLICY_ULTRADELTA && t->count && !dz_dtype_is_float(t->dtype)) {
+        gather(&m->integers, t->name, t->dtype_name);
+        pair->policy = DZ_POLICY_LOSSLESS;
+    }
+    if (pair->policy == DZ_POLICY_ULTRADELTA && dz_scale_partner(m->ck, t)) {
+        m->lossy_scaled++; /* told by note_scales */
+        pair->policy = DZ_POLICY_LOSSLESS;
+    }
+    if (b && scaled_alone(m, t, b, err)) {
+        if (dz_f8_scales(m->plan->base, b)) gather(&m->over_scaled, t->name, dz_f8_scales(m->plan->base, b)->name);
+        pair->policy = DZ_POLICY_LOSSLESS;
+        common = 0;
+    } else if (b && pair->policy != DZ_POLICY_LOSSLESS && t->count &&
+               (common == 0 || (pair->policy == DZ_POLICY_DROP && common < t->count))) {
+        refuse_misfit(m, pair, t, b, err);
+    } else if (b) {
+        note_rows(m, t, b, common, err);
+    } else {
+        m->lossy_added += pair->policy == DZ_POLICY_ULTRADELTA;
+        gather(&m->added, t->name, NULL);
+        pair->policy = DZ_POLICY_LOSSLESS;
+    }
+    if (t->count == 0) pair->policy = DZ_POLICY_LOSSLESS;
+    if (b && pair->match == DZ_MATCH_PREFIX) gather(&m->renamed, t->name, b->name);
+    if (b && pair->match == DZ_MATCH_HEAD)
+        dz_buf_note(&m->plan->notes, err, "task '%s': tensor '%s' is not in the base, whose head is tied: matched with '%s'", m->name,
+                    t->name, b->name);
+    if (common == 0) {
+        pair->base = -1;
+        pair->match = DZ_MATCH_NONE;
+    }
+    pair->tiles = pair->policy == DZ_POLICY_DROP ? (dz_pair_tiles){0} : dz_pair_tiles_of(common ? b->count : 0, common, t->count);
+}
+
+static void note_scales(const matching *m, dz_error *err) {
+    const dz_tensor *first = dz_first_scaled(m->ck);
+    size_t n = 0;
+    for (size_t i = 0; i < m->ck->ntensors && first; i++) n += dz_f8_scales(m->ck, &m->ck->tensors[i]) != NULL;
+    if (n)
+        dz_buf_note(&m->plan->notes, err, "task '%s': %zu block-scaled F8 tensor%s ('%s' with '%s') and their scales are kept exactly",
+                    m->name, n, n > 1 ? "s" : "", first->name, dz_f8_scales(m->ck, first)->name);
+}
+
+/* Tensors that only the base has. */
+static void note_absent(const matching *m, dz_error *err) {
+    char text[SUBJECT_TEXT];
+    gathered absent = {0};
+    for (size_t b = 0; b < m->plan->base->ntensors; b++) {
+        if (!m->met[b]) gather(&absent, m->plan->base->tensors[b].name, NULL);
+    }
+    if (absent.n)
+        dz_buf_note(&m->plan->notes, err, "task '%s': %s of the base %s not in it", m->name, subject(&absent, text), is_or_are(&absent));
+}
+
+/* What is not the recipe's main case, a line for each kind. */
+static void note_gathered(const matching *m, dz_error *err) {
+    dz_plan *p = m->plan;
+    const char *name = m->name;
+    char text[SUBJECT_TEXT];
+    if (m->added.n)
+        dz_buf_note(&p->notes, err, "task '%s': %s %s not in the base: kept exactly", name, subject(&m->added, text), is_or_are(&m->added));
+    if (m->integers.n)
+        dz_buf_note(&p->notes, err, "task '%s': %s %s %s: kept exactly", name, subject(&m->integers, text),
+                    m->integers.n == 1 ? "is" : "are of no float type, but", m->integers.other);
+    if (m->over_scaled.n)
+        dz_buf_note(&p->notes, err, "task '%s': %s %s block-scaled F8 in the base ('%s'): kept exactly, without the base", name,
+                    subject(&m->over_scaled, text), is_or_are(&m->over_scaled), m->over_scaled.other);
+    if (m->renamed.n)
+        dz_buf_note(&p->notes, err, "task '%s': %zu tensor%s matched with the base's of another prefix ('%s' with '%s'); not compared: %s",
+                    name, m->renamed.n, m->renamed.n > 1 ? "s are" : " is", m->renamed.first, m->renamed.other, DZ_MATCH_PREFIXES);
+    if (m->tied.n == 1)
+        dz_buf_note(&p->notes, err, "task '%s': tensor '%s' has the bytes of '%s': stored once", name, m->tied.first, m->tied.other);
+    else if (m->tied.n)
+        dz_buf_note(&p->notes, err, "task '%s': %zu tensors have the bytes of others ('%s' of '%s', ...): stored once", name, m->tied.n,
+                    m->tied.first, m->tied.other);
+    note_scales(m, err);
+    note_absent(m, err);
+}
+
+/* Files that are not kept, and what a PyTorch file holds beyond its tensors. */
+static void note_files(const matching *m, dz_error *err) {
+    const dz_checkpoint *ck = m->ck;
+    for (size_t i = 0; i < ck->nothers; i++) dz_buf_note(&m->plan->notes, err, "task '%s': %s is not kept", m->name, ck->others[i].file);
+    for (size_t at = 0; at < ck->notes.len;) {
+        const char *line = (const char *)ck->notes.data + at, *end = memchr(line, '\n', ck->notes.len - at);
+        int len = (int)(end ? (size_t)(end - line) : ck->notes.len - at);
+        dz_buf_note(&m->plan->notes, err, "task '%s': %.*s", m->name, len, line);
+        at += (size_t)len + 1;
+    }
+}
+
+/* Of a base nothing is kept; what may have been meant is other weights. */
+static void note_base_files(dz_plan *p, dz_error *err) {
+    for (size_t i = 0; i < p->base->nothers; i++) {
+        if (dz_is_weights(p->base->others[i].file)) dz_buf_note(&p->notes, err, "base: %s is not read", p->base->others[i].file);
+    }
+}
+
+/* Which of two equal tensors is stored: an exact one, so that no tensor becomes less exact than its rule; then one with a base,
+ * best of the same name. */
+static int tie_rank(const dz_pair *pair) {
+    return 4 * (pair->policy == DZ_POLICY_LOSSLESS) + 2 * (pair->base >= 0) + (pair->match == DZ_MATCH_NAME);
+}
+
+static int can_tie(const dz_pair *pair, const dz_pair *stored) {
+    if (pair->policy == DZ_POLICY_DROP || stored->policy == DZ_POLICY_DROP) return 0;
+    if (stored->policy == DZ_POLICY_LOSSLESS) return 1;
+    int same_sparsity = isnan(pair->sparsity) ? isnan(stored->sparsity) : !(pair->sparsity != stored->sparsity);
+    return pair->policy == stored->policy && pair->bits == stored->bits && same_sparsity && !(pair->factor != stored->factor);
+}
+
+/* Tensors of a task whose bytes are another one's are stored once. */
+static dz_rc tie(matching *m, dz_pair *pairs, dz_error *err) {
+    const dz_checkpoint *ck = m->ck;
+    uint32_t *stored = dz_alloc_raw(ck->ntensors, sizeof *stored, err);
+    if (!stored) return err->rc;
+    for (uint32_t i = 0; i < ck->ntensors; i++) stored[i] = i;
+    for (uint32_t i = 0; i < ck->ntensors; i++) { /* the first of a kind has the smallest number */
+        uint32_t *best = &stored[ck->same[i]];
+        if (tie_rank(&pairs[i]) > tie_rank(&pairs[*best])) *best = i;
+    }
+    for (uint32_t i = 0; i < ck->ntensors; i++) {
+        uint32_t with = stored[ck->same[i]];
+        if (i == with || !can_tie(&pairs[i], &pairs[with])) continue;
+        pairs[i].policy = DZ_POLICY_TIED;
+        pairs[i].tied = with;
+        pairs[i].tiles = (dz_pair_tiles){0};
+        gather(&m->tied, ck->tensors[i].name, ck->tensors[with].name);
+    }
+    free(stored);
+    return err->rc;
+}
+
+/* Numbers the task's tiles and its lossy tensors. Returns how many of these there are. */
+static size_t number_pairs(dz_plan *p, dz_pair *pairs, const dz_checkpoint *ck, uint64_t *tiles) {
+    size_t before = p->nlossy;
+    for (size_t i = 0; i < ck->ntensors; i++) {
+        dz_pair *pair = &pairs[i];
+        pair->first_tile = (uint32_t)*tiles;
+        *tiles += pair->tiles.ntiles;
+        p->source_bytes += ck->tensors[i].nbytes;
+        if (pair->policy != DZ_POLICY_ULTRADELTA) continue;
+        pair->lossy = (int64_t)p->nlossy;
+        p->lossy[p->nlossy++] = (uint32_t)(pair - p->pairs);
+        p->lossy_bytes += ck->tensors[i].nbytes;
+    }
+    return p->nlossy - before;
+}
+
+/* A recipe that is to compress, and a task of which nothing is: a wrong base or recipe, unless the tensors cannot be lossy by their type.
+ */
+static dz_rc check_lossy(const matching *m, dz_error *err) {
+    int wanted = 0;
+    for (size_t r = 0; r < m->recipe->nrules; r++) wanted |= m->recipe->rules[r].policy == DZ_POLICY_ULTRADELTA;
+    if (!wanted) return DZ_OK;
+    if (m->lossy_added || m->integers.n + m->lossy_scaled + m->over_scaled.n == 0)
+        return dz_fail_more(err, DZ_EUSAGE,
+                            "%s: task '%s': no tensor that could be lossy (a float type, and in the base) is matched by a lossy rule of "
+                            "recipe '%s' (first tensor '%s')",
+                            m->ck->path, m->name, m->recipe->name, m->ck->tensors[0].name);
+    dz_buf_note(&m->plan->notes, err, "task '%s': all of it is kept exactly", m->name);
+    return DZ_OK;
+}
+
+/* "model.layers.7.mlp.up_proj.weight": a matrix of one of many layers. */
+static int is_of_layer(const dz_tensor *t) {
+    if (t->ndim < 2 || !dz_dtype_is_float(t->dtype)) return 0;
+    for (const char *at = strchr(t->name, '.'); at; at = strchr(at + 1, '.')) {
+        size_t digits = strspn(at + 1, "0123456789");
+        if (digits && at[1 + digits] == '.') return 1;
+    }
+    return 0;
+}
+
+#define WORTH_A_NOTE 0.25 /* share of the layers' matrices that a recipe leaves exact */
+
+/* A recipe made for other names of layers makes little lossy: the user should know. */
+static void note_left_exact(dz_plan *p, const dz_recipe *recipe, dz_error *err) {
+    char text[SUBJECT_TEXT], exact[32], all[32];
+    gathered left = {0};
+    double left_bytes = 0, bytes = 0;
+    for (size_t i = 0; i < p->npairs; i++) {
+        const dz_pair *pair = &p->pairs[i];
+        const dz_tensor *t = dz_pair_tensor(p, pair);
+        if (pair->policy == DZ_POLICY_DROP || pair->policy == DZ_POLICY_TIED || pair->base < 0 || !is_of_layer(t)) continue;
+        bytes += (double)t->nbytes;
+        if (pair->policy != DZ_POLICY_LOSSLESS) continue;
+        const dz_rule *rule = dz_recipe_rule(recipe, t->name);
+        if (rule && rule->policy != DZ_POLICY_LOSSLESS) continue; /* exact for another reason, which is told */
+        gather(&left, t->name, NULL);
+        left_bytes += (double)t->nbytes;
+    }
+    if (p->nlossy && left_bytes > WORTH_A_NOTE * bytes)
+        dz_buf_note(&p->notes, err, "recipe '%s' leaves %s exact, %s of the %s in matrices of layers: rules for them would save more",
+                    recipe->name, subject(&left, text), dz_format_size(left_bytes, exact), dz_format_size(bytes, all));
+}
+
+static dz_rc pair_task(matching *m, size_t task, uint64_t *tiles, dz_error *err) {
+    dz_pair *pairs = &m->plan->pairs[m->plan->first_pair[task]];
+    int problems = err->problems;
+    dz_check_scales(m->ck, err);
+    for (size_t i = 0; i < m->ck->ntensors && err->rc != DZ_ENOMEM; i++) {
+        pairs[i].task = (uint32_t)task;
+        pairs[i].tensor = (uint32_t)i;
+        match(m, &pairs[i], err);
+    }
+    if (err->rc == DZ_ENOMEM || tie(m, pairs, err) == DZ_ENOMEM) return err->rc;
+    note_gathered(m, err);
+    note_files(m, err);
+    if (number_pairs(m->plan, pairs, m->ck, tiles) == 0 && err->problems == problems) check_lossy(m, err);
+    return err->rc;
+}
+
+dz_rc dz_plan_pairs(dz_plan *p, const char *const *names, const dz_recipe *recipe, dz_error *err) {
+    uint64_t tiles = 0;
+    dz_matcher matcher = {0};
+    for (size_t k = 0; k < p->ntasks; k++) p->npairs += p->tasks[k]->ntensors;
+    p->pairs = dz_alloc(p->npairs, sizeof *p->pairs, err);
+    p->lossy = dz_alloc(p->npairs, sizeof *p->lossy, err);
+    p->first_pair = dz_alloc(p->ntasks + 1, sizeof *p->first_pair, err);
+    uint8_t *met = dz_alloc(p->base->ntensors, 1, err);
+    if (err->rc != DZ_OK || dz_matcher_init(&matcher, p->base, err) != DZ_OK) goto out;
+    for (size_t k = 0; k < p->ntasks; k++) p->first_pair[k + 1] = p->first_pair[k] + p->tasks[k]->ntensors;
+    int base_has_scales = dz_first_scaled(p->base) != NULL;
+    dz_check_scales(p->base, err);
+    note_base_files(p, err);
+    for (size_t k = 0; k < p->ntasks && err->rc != DZ_ENOMEM; k++) {
+        matching m = {.plan = p, .matcher = &matcher, .recipe = recipe, .ck = p->tasks[k], .name = names[k], .met = met};
+        m.base_has_scales = base_has_scales;
+        m.has_scales = dz_first_scaled(m.ck) != NULL;
+        memset(met, 0, p->base->ntensors);
+        pair_task(&m, k, &tiles, err);
+    }
+    if (err->rc == DZ_OK) note_left_exact(p, recipe, err);
+    if (tiles > UINT32_MAX / 2) dz_fail(err, DZ_EFAIL, "%llu tiles are too many for one archive", (unsigned long long)tiles);
+out:
+    dz_matcher_free(&matcher);
+    free(met);
+    return err->rc;
+}
