@@ -57,7 +57,7 @@ BLAS_LIBS ?= -llapacke -lopenblas
 
 CPPFLAGS_ALL := -Isrc -Iinclude $(CPPFLAGS) $(patsubst -I%,-isystem %,$(MPI_CFLAGS) $(HDF5_CFLAGS) $(MKL_CFLAGS))
 CFLAGS_ALL := $(CSTD) $(WARN) $(OPT_$(FLAVOUR)) $(CFLAGS)
-LIBS := $(MPI_LIBS) $(HDF5_LIBS) -lcyaml -ljansson -lxxhash -lzstd -lz -lhtscodecs $(BLAS_LIBS) -lm $(LDLIBS)
+LIBS := $(MPI_LIBS) $(HDF5_LIBS) -lcyaml -lyaml -ljansson -lxxhash -lzstd -lz -lhtscodecs $(BLAS_LIBS) -lm $(LDLIBS)
 
 SRC := $(filter-out src/cli/%,$(wildcard src/*/*.c))
 CLI := $(wildcard src/cli/*.c)

@@ -2,7 +2,7 @@
 # deps.sh [fuzz] [slurm] [mpich] [serial] [plots] [quality]: installs through apt-get what is missing to build and test on Debian or Ubuntu, and for the extra tests named. Elsewhere
 # it only says what would be needed.
 set -euo pipefail
-packages=(gcc make pkg-config openmpi-bin libopenmpi-dev libhdf5-openmpi-dev libopenblas-dev liblapacke-dev libjansson-dev libcyaml-dev
+packages=(gcc make pkg-config openmpi-bin libopenmpi-dev libhdf5-openmpi-dev libopenblas-dev liblapacke-dev libjansson-dev libcyaml-dev libyaml-dev
     libxxhash-dev libzstd-dev zlib1g-dev libhtscodecs-dev libcmocka-dev hdf5-tools groff-base python3 python3-numpy python3-h5py python3-zstandard python3-xxhash python3-pip)
 for extra in "$@"; do
     case $extra in

@@ -8,7 +8,7 @@ declare -A below=(
     [pipeline]="base numeric codec model parallel plan archive pipeline"
     [cli]="base numeric codec model parallel plan archive pipeline cli")
 declare -A may=(
-    [xxhash.h]="base" [lapacke.h]="numeric" [mkl_lapacke.h]="numeric" [cblas.h]="numeric" [htscodecs]="codec" [zstd.h]="codec archive" [zlib.h]="archive" [jansson.h]="model cli" [cyaml]="model"
+    [xxhash.h]="base" [lapacke.h]="numeric" [mkl_lapacke.h]="numeric" [cblas.h]="numeric" [htscodecs]="codec" [zstd.h]="codec archive" [zlib.h]="archive" [jansson.h]="model cli" [cyaml]="model" [yaml.h]="model"
     [mpi.h]="parallel archive" [hdf5.h]="archive")
 bad=0
 while IFS=: read -r file line include; do

@@ -295,14 +295,23 @@ static dz_rc mpi_fail(dz_error *err, const char *path, const char *what, int cod
     return dz_fail(err, DZ_EFAIL, "%s: %s: MPI-IO: %.*s", path, what, len, text);
 }
 
+dz_rc dz_check_hints(const char *const *hints, size_t nhints, dz_error *err) {
+    for (size_t i = 0; i < nhints; i++) {
+        const char *equals = strchr(hints[i], '=');
+        if (!equals || equals == hints[i] || equals[1] == '\0')
+            dz_fail_more(err, DZ_EUSAGE, "--io-hint: '%s' is not KEY=VALUE", hints[i]);
+        else if (equals - hints[i] >= MPI_MAX_INFO_KEY || strlen(equals + 1) >= MPI_MAX_INFO_VAL)
+            dz_fail_more(err, DZ_EUSAGE, "--io-hint: '%s' is longer than MPI allows", hints[i]);
+    }
+    return err->rc;
+}
+
 static dz_rc open_collective(dz_extent_writer *w, const char *const *hints, size_t nhints, dz_error *err) {
     MPI_Info info;
     MPI_Info_create(&info);
     for (size_t i = 0; i < nhints; i++) {
         const char *equals = strchr(hints[i], '=');
         char key[MPI_MAX_INFO_KEY];
-        if (!equals || equals == hints[i] || equals - hints[i] >= MPI_MAX_INFO_KEY || equals[1] == '\0')
-            return dz_fail(err, DZ_EUSAGE, "--io-hint: '%s' is not KEY=VALUE", hints[i]);
         memcpy(key, hints[i], (size_t)(equals - hints[i]));
         key[equals - hints[i]] = '\0';
         MPI_Info_set(info, key, equals + 1);

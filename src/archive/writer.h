@@ -34,8 +34,11 @@ typedef struct dz_extent_writer {
     uint64_t pending_offset;
 } dz_extent_writer;
 
+/* DZ_EUSAGE for each hint that is not KEY=VALUE. */
+dz_rc dz_check_hints(const char *const *hints, size_t nhints, dz_error *err);
+
 /* Collective. Opens the laid-out file; put ranges; finish syncs and reads everything back (its checksums must match). All ranks call
- * finish, also after a fault of theirs: under DZ_IO_COLLECTIVE the others wait for them. `hints`: MPI-IO's, KEY=VALUE each. */
+ * finish, also after a fault of theirs: under DZ_IO_COLLECTIVE the others wait for them. `hints`: MPI-IO's, checked. */
 dz_rc dz_extent_open(dz_extent_writer *w, const dz_world *world, const char *path, dz_io io, const char *const *hints, size_t nhints,
                      dz_error *err);
 dz_rc dz_extent_put(dz_extent_writer *w, uint64_t offset, const void *bytes, size_t len, dz_error *err);

@@ -44,6 +44,14 @@ dz_rc dz_fail_more(dz_error *err, dz_rc rc, const char *fmt, ...) {
     return err->rc;
 }
 
+void dz_fail_join(dz_error *err, const dz_error *more) {
+    if (more->rc == DZ_OK) return;
+    int problems = err->problems + more->problems;
+    dz_fail_more(err, more->rc, "%s", more->text);
+    if (more->rc == DZ_EUSAGE) err->rc = DZ_EUSAGE;
+    err->problems = problems;
+}
+
 int dz_exit_code(dz_rc rc) {
     switch (rc) {
         case DZ_OK: return 0;

@@ -32,6 +32,9 @@ dz_rc dz_fail(dz_error *err, dz_rc rc, const char *fmt, ...) __attribute__((form
 /* Adds one line to the error's text: for faults that are reported all at once. Returns `rc`. */
 dz_rc dz_fail_more(dz_error *err, dz_rc rc, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
+/* Adds all lines of another error, which may be none. With a usage error among them, whatever else failed, the whole is one. */
+void dz_fail_join(dz_error *err, const dz_error *more);
+
 /* Text with names from files, for a terminal: '?' in the place of what begins another line or moves the cursor. Returns `text`. */
 char *dz_one_line(char *text);
 

@@ -213,6 +213,15 @@ dz_rc dz_parse_size(const char *text, uint64_t *nbytes, dz_error *err) {
     return DZ_OK;
 }
 
+int dz_parse_whole(const char *text, uint64_t most, uint64_t *value) {
+    if (text[0] == '\0' || strspn(text, "0123456789") != strlen(text)) return 0; /* strtoull takes spaces and signs */
+    errno = 0;
+    unsigned long long x = strtoull(text, NULL, 10);
+    if (errno != 0 || x > most) return 0;
+    *value = x;
+    return 1;
+}
+
 char *dz_format_size(double nbytes, char text[32]) {
     static const char *const units[] = {"B", "KB", "MB", "GB", "TB", "PB"};
     int u = 0;

@@ -50,6 +50,9 @@ int dz_path_is_inside(const char *name);
 /* "512M", "2G", "1.5K", "4096": powers of 1024. DZ_EUSAGE when it is not a size. */
 dz_rc dz_parse_size(const char *text, uint64_t *nbytes, dz_error *err);
 
+/* Decimal digits and nothing else, up to `most`: 1, else 0. */
+int dz_parse_whole(const char *text, uint64_t most, uint64_t *value);
+
 /* "1.23 GB" style, decimal units as disks are sold. Returns `text`. */
 char *dz_format_size(double nbytes, char text[32]);
 

@@ -99,12 +99,18 @@ dz_rc dz_buf_put_u64(dz_buf *buf, uint64_t value, dz_error *err) {
 }
 
 dz_rc dz_buf_line(dz_buf *buf, dz_error *err, const char *fmt, ...) {
-    char line[1024];
-    va_list args;
+    va_list args, again;
     va_start(args, fmt);
-    int n = vsnprintf(line, sizeof line, fmt, args);
+    va_copy(again, args);
+    int len = vsnprintf(NULL, 0, fmt, args);
     va_end(args);
-    return n > 0 ? dz_buf_put(buf, line, strlen(line), err) : err->rc;
+    dz_rc rc = len < 0 ? err->rc : dz_buf_reserve(buf, (size_t)len + 1, err);
+    if (len >= 0 && rc == DZ_OK) {
+        vsnprintf((char *)buf->data + buf->len, (size_t)len + 1, fmt, again);
+        buf->len += (size_t)len;
+    }
+    va_end(again);
+    return rc;
 }
 
 dz_rc dz_buf_note(dz_buf *buf, dz_error *err, const char *fmt, ...) {

@@ -1,6 +1,5 @@
 #include "cli/cli.h"
 
-#include <ctype.h>
 #include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
@@ -13,17 +12,20 @@
 #define MOST_OPTIONS 32
 
 static dz_rc take_whole(const dz_option *o, const char *text, uint64_t most, uint64_t *out, dz_error *err) {
-    char *end = NULL;
-    errno = 0;
-    unsigned long long x = strtoull(text, &end, 10);
-    if (end == text || *end || errno || text[0] == '-' || x > most)
-        return dz_fail(err, DZ_EUSAGE, "--%s: '%s' is not a whole number up to %llu", o->name, text, (unsigned long long)most);
-    *out = x;
-    return DZ_OK;
+    if (dz_parse_whole(text, most, out)) return DZ_OK;
+    return dz_fail(err, DZ_EUSAGE, "--%s: '%s' is not a whole number up to %llu", o->name, text, (unsigned long long)most);
+}
+
+static dz_rc take_size(const dz_option *o, const char *text, dz_error *err) {
+    dz_error why = {0};
+    uint64_t *size = o->target;
+    if (dz_parse_size(text, size, &why) != DZ_OK) return dz_fail(err, DZ_EUSAGE, "--%s: %s", o->name, why.text);
+    return *size ? DZ_OK : dz_fail(err, DZ_EUSAGE, "--%s: '%s' is no size at all", o->name, text);
 }
 
 static dz_rc take(const dz_option *o, const char *text, dz_error *err) {
     uint64_t x = 0;
+    if (text && !text[0]) return dz_fail(err, DZ_EUSAGE, "--%s: its value is empty", o->name);
     switch (o->kind) {
         case DZ_OPTION_FLAG: *(int *)o->target = 1; break;
         case DZ_OPTION_TEXT: *(const char **)o->target = text; break;
@@ -31,9 +33,7 @@ static dz_rc take(const dz_option *o, const char *text, dz_error *err) {
             if (take_whole(o, text, 1 << 30, &x, err) == DZ_OK) *(int *)o->target = (int)x;
             break;
         case DZ_OPTION_U64: take_whole(o, text, UINT64_MAX, o->target, err); break;
-        case DZ_OPTION_SIZE:
-            if (dz_parse_size(text, o->target, err) != DZ_OK) return err->rc;
-            break;
+        case DZ_OPTION_SIZE: take_size(o, text, err); break;
         case DZ_OPTION_LIST: {
             dz_option_list *list = o->target;
             const char **grown = realloc(list->values, (list->n + 1) * sizeof *grown);
@@ -71,8 +71,8 @@ dz_rc dz_parse_options(const dz_world *world, const dz_command *command, int arg
     for (int c; (c = getopt_long(argc, argv, shorts, longs, NULL)) != -1;) {
         if (c == 255) {
             *helped = 1;
-            if (world->rank == 0 && !dz_print_help(command, options, optarg))
-                return dz_fail(err, DZ_EUSAGE, "--help=%s: man and words are the other forms", optarg);
+            if (!dz_help_form_ok(optarg)) return dz_fail(err, DZ_EUSAGE, "--help=%s: man and words are the other forms", optarg);
+            if (world->rank == 0) dz_print_help(command, options, optarg);
             return DZ_OK;
         }
         int which = c >= 256 ? c - 256 : -1;
@@ -87,6 +87,10 @@ dz_rc dz_parse_options(const dz_world *world, const dz_command *command, int arg
     if (nargs != DZ_ANY_ARGS && argc - optind != nargs)
         return dz_fail(err, DZ_EUSAGE, "%s: %d argument%s wanted, %d given: deltazoo %s %s", command->name, nargs, nargs == 1 ? "" : "s",
                        argc - optind, command->name, command->arguments);
+    for (int i = optind; i < argc; i++) {
+        if (!argv[i][0])
+            return dz_fail(err, DZ_EUSAGE, "%s: an argument is empty: deltazoo %s %s", command->name, command->name, command->arguments);
+    }
     for (int i = 0; i < nargs; i++) args[i] = argv[optind + i];
     return DZ_OK;
 }

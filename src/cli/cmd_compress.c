@@ -63,7 +63,7 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
         {"append", 0, DZ_OPTION_FLAG, &opt.append, NULL, "add the zoo's tasks to an existing archive"},
         {"replace", 0, DZ_OPTION_FLAG, &opt.replace, NULL, "append, taking the place of tasks of the same name"},
         {"skip-existing", 0, DZ_OPTION_FLAG, &opt.skip_existing, NULL, "append only tasks that the archive has not"},
-        {"mem-per-rank", 0, DZ_OPTION_SIZE, &opt.mem_per_rank, "SIZE", "memory each rank may use (2G)"},
+        {"mem-per-rank", 0, DZ_OPTION_SIZE, &opt.mem_per_rank, "SIZE", "memory each rank may use (2G); it needs 128M at least"},
         {"io", 0, DZ_OPTION_TEXT, &io, "posix|collective", "how the archive is written: by each rank for itself, or by MPI-IO"},
         {"io-hint", 0, DZ_OPTION_LIST, &hints, "KEY=VALUE", "a hint for MPI-IO (cb_nodes=8); may be repeated"},
         {"report", 0, DZ_OPTION_TEXT, &opt.report, "FILE.json", "what was done, for programs"},

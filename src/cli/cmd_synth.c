@@ -28,11 +28,11 @@ static dz_rc choose_types(const char *dtype, const char *tails, dz_synth_options
 static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
     dz_synth_options opt = {.model = "tiny", .tasks = 4, .seed = 42};
     const char *dtype = "bf16", *tails = "t";
-    int helped = 0, quiet = 0;
+    int helped = 0, quiet = 0, layers = -1;
     const dz_option options[] = {
         {"shape", 0, DZ_OPTION_TEXT, &opt.model, "NAME",
          "tiny, vit-b-32, vit-l-14, roberta-base, t5-base, beit3-base, llama2-7b, llama2-13b"},
-        {"layers", 0, DZ_OPTION_INT, &opt.layers, "N", "only the first N blocks"},
+        {"layers", 0, DZ_OPTION_INT, &layers, "N", "only the first N blocks"},
         {"tasks", 0, DZ_OPTION_INT, &opt.tasks, "N", "fine-tuned models beside the base (4)"},
         {"dtype", 0, DZ_OPTION_TEXT, &dtype, "TYPE", "f32, f16 or bf16 (bf16)"},
         {"tails", 0, DZ_OPTION_TEXT, &tails, "KIND",
@@ -46,6 +46,8 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
     if (dz_parse_options(world, &DZ_CMD_SYNTH, argc, argv, options, NULL, 0, &helped, err) != DZ_OK || helped) return err->rc;
     if (choose_types(dtype, tails, &opt, err) != DZ_OK) return err->rc;
     if (!opt.out_dir) return dz_fail(err, DZ_EUSAGE, "synth: -o DIR is needed (deltazoo synth --help)");
+    if (layers == 0) return dz_fail(err, DZ_EUSAGE, "synth: --layers 0: at least 1 (without --layers: all)");
+    opt.layers = layers > 0 ? layers : 0;
     dz_synth_layout *layout = NULL;
     dz_progress progress;
     double begun = dz_now();

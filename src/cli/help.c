@@ -80,12 +80,13 @@ static void man_page(const dz_command *c, const dz_option *options) {
     printf(".SH SEE ALSO\n.BR deltazoo (1)\n");
 }
 
-int dz_print_help(const dz_command *c, const dz_option *options, const char *form) {
+int dz_help_form_ok(const char *form) { return !form || strcmp(form, "man") == 0 || strcmp(form, "words") == 0; }
+
+void dz_print_help(const dz_command *c, const dz_option *options, const char *form) {
     if (form && strcmp(form, "man") == 0) {
         man_page(c, options);
-        return 1;
+        return;
     }
-    if (form && strcmp(form, "words") != 0) return 0;
     if (!form) printf("usage: deltazoo %s %s\n\n%s\n\noptions:\n", c->name, c->arguments, c->summary);
     for (const dz_option *o = options; o->name; o++) {
         char left[80];
@@ -95,27 +96,25 @@ int dz_print_help(const dz_command *c, const dz_option *options, const char *for
         else
             printf("  %-30s %s\n", left, o->help);
     }
-    if (form) return 1;
+    if (form) return;
     printf("      %-26s %s\n", "--help", "this text");
     if (c->examples) {
         printf("\nexamples:\n");
         each_line(c->examples, plain_example);
     }
-    return 1;
 }
 
-int dz_print_program_help(const dz_command *const *commands, const char *form) {
+void dz_print_program_help(const dz_command *const *commands, const char *form) {
     static const char summary[] = "a zoo of fine-tuned models as one base and tiny deltas";
     if (form && strcmp(form, "words") == 0) {
         for (int i = 0; commands[i]; i++) printf("%s\n", commands[i]->name);
-        return 1;
+        return;
     }
-    if (form && strcmp(form, "man") != 0) return 0;
     if (!form) {
         printf("deltazoo %s: %s\n\n", DZ_VERSION, summary);
         for (int i = 0; commands[i]; i++) printf("  deltazoo %-9s %s\n", commands[i]->name, commands[i]->arguments);
         printf("\nEach runs alone or under mpirun or srun. 'deltazoo COMMAND --help' tells more.\nExit codes: %s.\n", EXIT_CODES);
-        return 1;
+        return;
     }
     roff_head("deltazoo", summary);
     printf(".B deltazoo\n.I COMMAND\n\\&...\n.SH DESCRIPTION\n"
@@ -137,5 +136,4 @@ int dz_print_program_help(const dz_command *const *commands, const char *form) {
            ".SH FILES\n.TP\n.I ARCHIVE.partial\nThe next archive, while it is written.\n.TP\n.I ARCHIVE.lock\nWho writes it.\n.TP\n.I "
            "ARCHIVE.journal/\n"
            "What an interrupted job has done already.\n");
-    return 1;
 }

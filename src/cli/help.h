@@ -4,11 +4,13 @@
 
 #include "cli/cli.h"
 
-/* `form`: NULL for the terminal; "man" for a manual page (roff); "words" for shell completion, an option a line, "=" behind those that take
- * a value. 0 for another form. */
-int dz_print_help(const dz_command *command, const dz_option *options, const char *form);
+/* The forms: NULL for the terminal; "man" for a manual page (roff); "words" for shell completion, an option a line, "=" behind those that
+ * take a value. */
+int dz_help_form_ok(const char *form);
+
+void dz_print_help(const dz_command *command, const dz_option *options, const char *form);
 
 /* The same for the whole program; `commands` ends in NULL. */
-int dz_print_program_help(const dz_command *const *commands, const char *form);
+void dz_print_program_help(const dz_command *const *commands, const char *form);
 
 #endif

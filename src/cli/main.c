@@ -1,3 +1,4 @@
+#include <errno.h>
 #include <malloc.h>
 #include <stdio.h>
 #include <string.h>
@@ -19,6 +20,39 @@ static void print_error(const dz_error *err) {
     }
 }
 
+static const dz_command *find_command(const char *name) {
+    for (int i = 0; COMMANDS[i]; i++) {
+        if (strcmp(COMMANDS[i]->name, name) == 0) return COMMANDS[i];
+    }
+    return NULL;
+}
+
+static dz_rc print_help(const dz_world *world, const char *form, dz_error *err) {
+    if (!dz_help_form_ok(form)) return dz_fail(err, DZ_EUSAGE, "--help=%s: man and words are the other forms", form);
+    if (world->rank == 0) dz_print_program_help(COMMANDS, form);
+    return DZ_OK;
+}
+
+static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
+    const char *name = argc > 1 ? argv[1] : "";
+    const dz_command *command = find_command(name);
+    if (command) return command->run(world, argc - 1, argv + 1, err);
+    if (strcmp(name, "help") == 0 || strcmp(name, "--help") == 0) return print_help(world, NULL, err);
+    if (strncmp(name, "--help=", 7) == 0) return print_help(world, name + 7, err);
+    if (strcmp(name, "--version") == 0) {
+        if (world->rank == 0) printf("deltazoo %s\n", DZ_VERSION);
+        return DZ_OK;
+    }
+    return dz_fail(err, DZ_EUSAGE, argc > 1 ? "unknown command '%s' (deltazoo --help)" : "a command is wanted (deltazoo --help)%s", name);
+}
+
+/* A result that was not written is a failure, also where it stayed in stdout's buffer until now. */
+static dz_rc flush_output(dz_error *err) {
+    errno = 0;
+    if (fflush(stdout) == 0 && !ferror(stdout)) return DZ_OK;
+    return dz_fail(err, DZ_EFAIL, "stdout: cannot write: %s", strerror(errno ? errno : EIO));
+}
+
 /* A zoo has more shards than the usual limit of 1024 open files allows. */
 static void raise_file_limit(void) {
     struct rlimit limit;
@@ -30,32 +64,15 @@ static void raise_file_limit(void) {
 int main(int argc, char **argv) {
     dz_world world;
     dz_error err = {0};
-    dz_rc rc = DZ_OK;
-    const dz_command *command = NULL;
 #ifdef __GLIBC__
     mallopt(M_MMAP_THRESHOLD, 32 << 20); /* large buffers are reused, not given back and faulted in again */
     mallopt(M_TRIM_THRESHOLD, 1 << 30);
 #endif
     raise_file_limit();
     dz_world_begin(&world, &argc, &argv);
-    const char *name = argc > 1 ? argv[1] : "";
-    for (int i = 0; COMMANDS[i]; i++) {
-        if (strcmp(COMMANDS[i]->name, name) == 0) command = COMMANDS[i];
-    }
-    if (command) {
-        rc = command->run(&world, argc - 1, argv + 1, &err);
-        rc = dz_agree(&world, rc, &err);
-    } else if (strcmp(name, "help") == 0 || strcmp(name, "--help") == 0 || strncmp(name, "--help=", 7) == 0) {
-        if (world.rank == 0 && !dz_print_program_help(COMMANDS, name[0] == '-' && name[6] == '=' ? name + 7 : NULL)) rc = DZ_EUSAGE;
-    } else if (strcmp(name, "--version") == 0) {
-        if (world.rank == 0) printf("deltazoo %s\n", DZ_VERSION);
-    } else {
-        rc = DZ_EUSAGE;
-        if (world.rank == 0)
-            dz_fail(&err, rc, argc > 1 ? "unknown command '%s' (deltazoo --help)" : "a command is wanted (deltazoo --help)%s", name);
-    }
+    dz_rc rc = dz_agree(&world, run(&world, argc, argv, &err), &err);
+    if (rc == DZ_OK) rc = dz_agree(&world, flush_output(&err), &err);
     if (world.rank == 0 && rc != DZ_OK) print_error(&err);
-    if (world.rank == 0 && fflush(stdout) != 0 && rc == DZ_OK) rc = DZ_EFAIL;
     dz_world_end(&world);
     return dz_exit_code(rc);
 }

@@ -19,21 +19,20 @@ typedef struct raw_manifest {
     unsigned ntasks;
 } raw_manifest;
 
-static const cyaml_schema_field_t TASK_FIELDS[] = {
-    CYAML_FIELD_STRING_PTR("name", CYAML_FLAG_POINTER_NULL_STR | CYAML_FLAG_OPTIONAL, raw_task, name, 0, CYAML_UNLIMITED),
-    CYAML_FIELD_STRING_PTR("path", CYAML_FLAG_POINTER_NULL_STR | CYAML_FLAG_OPTIONAL, raw_task, path, 0, CYAML_UNLIMITED), CYAML_FIELD_END};
+#define TEXT(name, type) CYAML_FIELD_STRING_PTR(#name, CYAML_FLAG_OPTIONAL, type, name, 0, CYAML_UNLIMITED)
+
+static const cyaml_schema_field_t TASK_FIELDS[] = {TEXT(name, raw_task), TEXT(path, raw_task), CYAML_FIELD_END};
 static const cyaml_schema_value_t TASK = {CYAML_VALUE_MAPPING(CYAML_FLAG_DEFAULT, raw_task, TASK_FIELDS)};
-static const cyaml_schema_field_t FIELDS[] = {
-    CYAML_FIELD_STRING_PTR("base", CYAML_FLAG_POINTER_NULL_STR | CYAML_FLAG_OPTIONAL, raw_manifest, base, 0, CYAML_UNLIMITED),
-    {.key = "tasks",
-     .value = {.type = CYAML_SEQUENCE,
-               .flags = CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL,
-               .data_size = sizeof(raw_task),
-               .sequence = {.entry = &TASK, .min = 0, .max = CYAML_UNLIMITED}},
-     .data_offset = offsetof(raw_manifest, tasks),
-     .count_offset = offsetof(raw_manifest, ntasks),
-     .count_size = sizeof(unsigned)},
-    CYAML_FIELD_END};
+static const cyaml_schema_field_t FIELDS[] = {TEXT(base, raw_manifest),
+                                              {.key = "tasks",
+                                               .value = {.type = CYAML_SEQUENCE,
+                                                         .flags = CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL,
+                                                         .data_size = sizeof(raw_task),
+                                                         .sequence = {.entry = &TASK, .min = 0, .max = CYAML_UNLIMITED}},
+                                               .data_offset = offsetof(raw_manifest, tasks),
+                                               .count_offset = offsetof(raw_manifest, ntasks),
+                                               .count_size = sizeof(unsigned)},
+                                              CYAML_FIELD_END};
 static const cyaml_schema_value_t MANIFEST = {CYAML_VALUE_MAPPING(CYAML_FLAG_POINTER, raw_manifest, FIELDS)};
 
 int dz_task_name_ok(const char *name) {
@@ -43,61 +42,78 @@ int dz_task_name_ok(const char *name) {
 }
 
 static int compare_names(const void *x, const void *y) {
-    return strcmp((*(const dz_manifest_task *const *)x)->name, (*(const dz_manifest_task *const *)y)->name);
+    const dz_manifest_task *a = *(const dz_manifest_task *const *)x, *b = *(const dz_manifest_task *const *)y;
+    int order = strcmp(a->name, b->name);
+    return order ? order : (a->line > b->line) - (a->line < b->line);
 }
 
 static void find_doubles(const dz_manifest *m, dz_error *err) {
+    size_t n = 0;
     const dz_manifest_task **sorted = dz_alloc(m->ntasks, sizeof *sorted, err);
     if (!sorted) return;
-    for (size_t i = 0; i < m->ntasks; i++) sorted[i] = &m->tasks[i];
-    qsort(sorted, m->ntasks, sizeof *sorted, compare_names);
-    for (size_t i = 1; i < m->ntasks; i++) {
+    for (size_t i = 0; i < m->ntasks; i++) {
+        if (m->tasks[i].name) sorted[n++] = &m->tasks[i];
+    }
+    qsort(sorted, n, sizeof *sorted, compare_names);
+    for (size_t i = 1; i < n; i++) {
         int same = strcmp(sorted[i]->name, sorted[i - 1]->name) == 0;
         if (same && (i < 2 || strcmp(sorted[i]->name, sorted[i - 2]->name) != 0))
-            dz_fail_more(err, DZ_EUSAGE, "%s: task '%s' is named twice", m->path, sorted[i]->name);
+            dz_fail_more(err, DZ_EUSAGE, "%s:%d: task '%s' is named twice, first on line %d", m->path, sorted[i]->line, sorted[i]->name,
+                         sorted[i - 1]->line);
     }
     free(sorted);
 }
 
-static void take(dz_manifest *m, const raw_manifest *raw, dz_error *err) {
-    if (!raw->base)
-        dz_fail_more(err, DZ_EUSAGE, "%s: no 'base'", m->path);
-    else
-        m->base = dz_path_beside(m->path, raw->base, err);
-    if (raw->ntasks == 0) dz_fail_more(err, DZ_EUSAGE, "%s: no task", m->path);
+/* A path as the program uses it; NULL when there is none, or an empty one. `what` it is the path of, for the error. */
+static char *take_path(const dz_manifest *m, const char *path, int line, const char *what, dz_error *err) {
+    if (path && path[0]) return dz_path_beside(m->path, path, err);
+    if (path) dz_fail_more(err, DZ_EUSAGE, "%s:%d: '%s' is empty", m->path, line, what);
+    return NULL;
+}
+
+static int is_there(const dz_yaml *yaml, size_t item, const char *key) { return dz_yaml_find(yaml, item, key) != NULL; }
+
+static void take_task(dz_manifest *m, const dz_yaml *yaml, const raw_task *raw, size_t item, dz_error *err) {
+    dz_manifest_task *t = &m->tasks[m->ntasks++];
+    t->line = dz_yaml_line(yaml, item, NULL);
+    if (!is_there(yaml, item, "name") || !is_there(yaml, item, "path"))
+        dz_fail_more(err, DZ_EUSAGE, "%s:%d: a task needs 'name' and 'path'", m->path, t->line);
+    if (raw->name) t->name = dz_strdup(raw->name, err);
+    if (t->name && !dz_task_name_ok(t->name))
+        dz_fail_more(err, DZ_EUSAGE,
+                     "%s:%d: '%s' cannot be a task's name (letters, digits, . _ + - only, at most 128, no . at the beginning)", m->path,
+                     dz_yaml_line(yaml, item, "name"), t->name);
+    t->path = take_path(m, raw->path, dz_yaml_line(yaml, item, "path"), "path", err);
+}
+
+static void take(dz_manifest *m, const dz_yaml *yaml, dz_error *err) {
+    const raw_manifest *raw = yaml->data;
+    if (!is_there(yaml, 0, "base")) dz_fail_more(err, DZ_EUSAGE, "%s: no 'base'", m->path);
+    m->base = take_path(m, raw->base, dz_yaml_line(yaml, 0, "base"), "base", err);
+    const dz_yaml_place *list = dz_yaml_find(yaml, 0, "tasks");
+    if (raw->ntasks == 0 && !(list && list->refused)) dz_fail_more(err, DZ_EUSAGE, "%s: no task", m->path);
     if (!(m->tasks = dz_alloc(raw->ntasks, sizeof *m->tasks, err))) return;
-    for (unsigned i = 0; i < raw->ntasks; i++) {
-        const raw_task *t = &raw->tasks[i];
-        if (!t->name || !t->path) {
-            dz_fail_more(err, DZ_EUSAGE, "%s: task %u: 'name' and 'path' are needed", m->path, i + 1);
-            continue;
-        }
-        if (!dz_task_name_ok(t->name))
-            dz_fail_more(err, DZ_EUSAGE, "%s: task %u: '%s' cannot be a name (letters, digits, . _ + - only, at most 128)", m->path, i + 1,
-                         t->name);
-        m->tasks[m->ntasks++] = (dz_manifest_task){.name = dz_strdup(t->name, err), .path = dz_path_beside(m->path, t->path, err)};
-        if (err->rc == DZ_ENOMEM) return;
-    }
+    for (unsigned i = 0; i < raw->ntasks; i++) take_task(m, yaml, &raw->tasks[i], i + 1, err);
     find_doubles(m, err);
 }
 
 dz_rc dz_manifest_load(const char *path, dz_manifest **out, dz_error *err) {
     char *text = NULL;
     size_t len = 0;
-    raw_manifest *raw = NULL;
+    dz_yaml yaml = {0};
     dz_manifest *m = dz_alloc(1, sizeof *m, err);
     if (!m || !(m->path = dz_strdup(path, err))) goto out;
     if (dz_read_file(path, MANIFEST_MAX, &text, &len, err) != DZ_OK) {
         err->rc = DZ_EUSAGE;
         goto out;
     }
-    if (dz_yaml_load(path, text, len, &MANIFEST, (void **)&raw, err) != DZ_OK) goto out;
-    take(m, raw, err);
-    if (err->rc != DZ_OK) goto out;
+    dz_yaml_load(path, text, len, &MANIFEST, &yaml, err);
+    if (!yaml.data) goto out;
+    take(m, &yaml, err);
     *out = m;
     m = NULL;
 out:
-    dz_yaml_free(&MANIFEST, raw);
+    dz_yaml_free(&yaml);
     free(text);
     dz_manifest_free(m);
     return err->rc;
@@ -121,36 +137,12 @@ int dz_manifest_path_ok(const char *path) {
     return json != NULL;
 }
 
-/* JSON's text of a string as YAML's: YAML has the same escapes, but refuses, or folds as line breaks, some characters that JSON leaves as
- * they are: U+007F to U+009F, U+FFFE and U+FFFF. */
-static void put_quoted(dz_buf *out, const char *json, dz_error *err) {
-    for (const unsigned char *at = (const unsigned char *)json; *at && err->rc == DZ_OK; at++) {
-        if (at[0] == 0x7f) {
-            dz_buf_line(out, err, "\\u007f");
-        } else if (at[0] == 0xc2 && at[1] < 0xa0) {
-            dz_buf_line(out, err, "\\u00%02x", *++at);
-        } else if (at[0] == 0xef && at[1] == 0xbf && at[2] >= 0xbe) {
-            dz_buf_line(out, err, "\\uff%02x", at[2] + 0x40);
-            at += 2;
-        } else {
-            dz_buf_put(out, at, 1, err);
-        }
-    }
-}
-
 /* Appends head, the path quoted, and tail. */
 static void put_path(dz_buf *out, const char *head, const char *path, const char *tail, dz_error *err) {
-    json_t *json = json_string(path);
-    char *quoted = json ? json_dumps(json, JSON_ENCODE_ANY) : NULL;
-    if (!json)
-        dz_fail(err, DZ_EFAIL, "%s: a path that is not UTF-8 cannot stand in a manifest", path);
-    else if (!quoted)
-        dz_fail(err, DZ_ENOMEM, "out of memory for a manifest");
+    if (!dz_manifest_path_ok(path)) dz_fail(err, DZ_EFAIL, "%s: a path that is not UTF-8 cannot stand in a manifest", path);
     dz_buf_put(out, head, strlen(head), err);
-    if (quoted) put_quoted(out, quoted, err);
+    dz_yaml_quote(out, path, err);
     dz_buf_put(out, tail, strlen(tail), err);
-    free(quoted);
-    json_decref(json);
 }
 
 dz_rc dz_manifest_text(const dz_manifest *m, dz_buf *out, dz_error *err) {

@@ -6,6 +6,7 @@
 
 typedef struct dz_manifest_task {
     char *name, *path;
+    int line; /* of the manifest */
 } dz_manifest_task;
 
 typedef struct dz_manifest {
@@ -14,7 +15,8 @@ typedef struct dz_manifest {
     size_t ntasks;
 } dz_manifest;
 
-/* Every problem in one error, a line each (DZ_EUSAGE): a missing key, no task, a name twice, a name that cannot be one. */
+/* Every problem in one error, a line each (DZ_EUSAGE): what dz_yaml_load tells, a missing key, no task, a name twice, a name that cannot be
+ * one. With problems `*out` is what could be read, in which base, names and paths may be NULL, or NULL. */
 dz_rc dz_manifest_load(const char *path, dz_manifest **out, dz_error *err);
 void dz_manifest_free(dz_manifest *manifest);
 

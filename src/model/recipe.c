@@ -1,6 +1,5 @@
 #include "model/recipe.h"
 
-#include <errno.h>
 #include <fnmatch.h>
 #include <math.h>
 #include <stdio.h>
@@ -10,65 +9,48 @@
 
 #include "base/file.h"
 #include "model/builtin.h"
+#include "model/recipe_text.h"
 #include "model/yaml.h"
 
 #define RECIPE_MAX ((size_t)1 << 20)
 
-/* Scalars are read as text and converted here, so that a file and --set go one way and all mistakes are told at once. */
-enum {
-    K_METHOD,
-    K_SPARSITY,
-    K_STEP,
-    K_BITS,
-    K_ALLOCATION,
-    K_RESCALE,
-    K_ROUNDING,
-    K_POSITIONS,
-    K_TRACENORM,
-    K_NONFINITE,
-    K_SEED,
-    K_DAC,
-    K_TARGET,
-    K_GAIN,
-    K_DETECT,
-    NKEYS
-};
-
-static const char *const KEYS[NKEYS] = {"method",    "sparsity",  "step", "bits", "allocation",   "rescale", "rounding", "positions",
-                                        "tracenorm", "nonfinite", "seed", "dac",  "target_ratio", "gain",    "detect"};
+/* Scalars are read as text and converted afterwards, so that a file and --set go one way and all mistakes are told at once. */
+enum { RULE_POLICY, RULE_SPARSITY, RULE_BITS, RULE_FACTOR, NRULEKEYS };
+static const char *const RULE_KEYS[NRULEKEYS] = {"policy", "sparsity", "bits", "factor"};
 
 typedef struct raw_rule {
-    char *match, *policy, *sparsity, *bits, *factor;
+    char *match, *value[NRULEKEYS];
 } raw_rule;
 
 typedef struct raw_recipe {
-    char *value[NKEYS];
+    char *value[DZ_NKEYS], *detect;
     raw_rule *rules;
     unsigned nrules;
 } raw_recipe;
 
-#define OPTIONAL (CYAML_FLAG_POINTER_NULL_STR | CYAML_FLAG_OPTIONAL)
-#define TEXT(name, type, member) CYAML_FIELD_STRING_PTR(name, OPTIONAL, type, member, 0, CYAML_UNLIMITED)
+#define TEXT(name, type, member) CYAML_FIELD_STRING_PTR(name, CYAML_FLAG_OPTIONAL, type, member, 0, CYAML_UNLIMITED)
+#define RULE_TEXT(name, key) TEXT(name, raw_rule, value[key])
+#define KEY_TEXT(name, key) TEXT(name, raw_recipe, value[key])
 
-static const cyaml_schema_field_t RULE_FIELDS[] = {TEXT("match", raw_rule, match),       TEXT("policy", raw_rule, policy),
-                                                   TEXT("sparsity", raw_rule, sparsity), TEXT("bits", raw_rule, bits),
-                                                   TEXT("factor", raw_rule, factor),     CYAML_FIELD_END};
+static const cyaml_schema_field_t RULE_FIELDS[] = {TEXT("match", raw_rule, match),       RULE_TEXT("policy", RULE_POLICY),
+                                                   RULE_TEXT("sparsity", RULE_SPARSITY), RULE_TEXT("bits", RULE_BITS),
+                                                   RULE_TEXT("factor", RULE_FACTOR),     CYAML_FIELD_END};
 static const cyaml_schema_value_t RULE = {CYAML_VALUE_MAPPING(CYAML_FLAG_DEFAULT, raw_rule, RULE_FIELDS)};
-static const cyaml_schema_field_t RECIPE_FIELDS[] = {TEXT("method", raw_recipe, value[K_METHOD]),
-                                                     TEXT("sparsity", raw_recipe, value[K_SPARSITY]),
-                                                     TEXT("step", raw_recipe, value[K_STEP]),
-                                                     TEXT("bits", raw_recipe, value[K_BITS]),
-                                                     TEXT("allocation", raw_recipe, value[K_ALLOCATION]),
-                                                     TEXT("rescale", raw_recipe, value[K_RESCALE]),
-                                                     TEXT("rounding", raw_recipe, value[K_ROUNDING]),
-                                                     TEXT("positions", raw_recipe, value[K_POSITIONS]),
-                                                     TEXT("tracenorm", raw_recipe, value[K_TRACENORM]),
-                                                     TEXT("nonfinite", raw_recipe, value[K_NONFINITE]),
-                                                     TEXT("seed", raw_recipe, value[K_SEED]),
-                                                     TEXT("dac", raw_recipe, value[K_DAC]),
-                                                     TEXT("target_ratio", raw_recipe, value[K_TARGET]),
-                                                     TEXT("gain", raw_recipe, value[K_GAIN]),
-                                                     TEXT("detect", raw_recipe, value[K_DETECT]),
+static const cyaml_schema_field_t RECIPE_FIELDS[] = {KEY_TEXT("method", DZ_KEY_METHOD),
+                                                     KEY_TEXT("target_ratio", DZ_KEY_TARGET),
+                                                     KEY_TEXT("gain", DZ_KEY_GAIN),
+                                                     KEY_TEXT("dac", DZ_KEY_DAC),
+                                                     KEY_TEXT("sparsity", DZ_KEY_SPARSITY),
+                                                     KEY_TEXT("step", DZ_KEY_STEP),
+                                                     KEY_TEXT("bits", DZ_KEY_BITS),
+                                                     KEY_TEXT("allocation", DZ_KEY_ALLOCATION),
+                                                     KEY_TEXT("rescale", DZ_KEY_RESCALE),
+                                                     KEY_TEXT("rounding", DZ_KEY_ROUNDING),
+                                                     KEY_TEXT("positions", DZ_KEY_POSITIONS),
+                                                     KEY_TEXT("tracenorm", DZ_KEY_TRACENORM),
+                                                     KEY_TEXT("nonfinite", DZ_KEY_NONFINITE),
+                                                     KEY_TEXT("seed", DZ_KEY_SEED),
+                                                     TEXT("detect", raw_recipe, detect),
                                                      {.key = "tensors",
                                                       .value = {.type = CYAML_SEQUENCE,
                                                                 .flags = CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL,
@@ -80,159 +62,72 @@ static const cyaml_schema_field_t RECIPE_FIELDS[] = {TEXT("method", raw_recipe, 
                                                      CYAML_FIELD_END};
 static const cyaml_schema_value_t RECIPE = {CYAML_VALUE_MAPPING(CYAML_FLAG_POINTER, raw_recipe, RECIPE_FIELDS)};
 
-static const char *const METHODS[] = {"ultradelta", "auto", "dare", "magnitude", "bitdelta", NULL};
-static const char *const SWITCHES[] = {"on", "off", NULL};
-static const char *const ALLOCATIONS[] = {"uniform", "thirds", "optimal", NULL};
-static const char *const RESCALES[] = {"global", "tensor", NULL};
-static const char *const ROUNDINGS[] = {"nearest", "systematic", NULL};
-static const char *const POSITIONS[] = {"seeded", "golomb", NULL};
-static const char *const TRACENORMS[] = {"slq", "exact", "off", NULL};
-static const char *const NONFINITES[] = {"error", "lossless", NULL};
-static const char *const POLICIES[] = {"lossless", "ultradelta", "drop", NULL}; /* what a rule may say */
-
-const char *dz_policy_name(dz_policy policy) {
-    static const char *const names[] = {"lossless", "ultradelta", "drop", "equal", "absent", "tied"};
-    return names[policy];
-}
-
-static int choose(const char *where, const char *key, const char *value, const char *const *names, dz_error *err) {
-    char known[128] = "";
-    for (int i = 0; names[i]; i++) {
-        if (strcmp(names[i], value) == 0) return i;
-        snprintf(known + strlen(known), sizeof known - strlen(known), "%s%s", i ? ", " : "", names[i]);
-    }
-    dz_fail_more(err, DZ_EUSAGE, "%s: %s: '%s' is not one of %s", where, key, value, known);
-    return 0;
-}
-
-static double number(const char *where, const char *key, const char *value, double low, double high, int high_open, dz_error *err) {
-    char *end = NULL;
-    double x = strtod(value, &end);
-    if (end == value || *end != '\0' || !(x >= low) || !(x <= high) || (high_open && x >= high)) {
-        dz_fail_more(err, DZ_EUSAGE, "%s: %s: '%s' is not a number in [%g, %g%c", where, key, value, low, high, high_open ? ')' : ']');
-        return low;
-    }
-    return x;
-}
-
-static uint64_t whole(const char *where, const char *key, const char *value, uint64_t low, uint64_t high, dz_error *err) {
-    char *end = NULL;
-    errno = 0;
-    unsigned long long x = strtoull(value, &end, 10);
-    if (end == value || *end != '\0' || value[0] == '-' || errno != 0 || x < low || x > high) {
-        dz_fail_more(err, DZ_EUSAGE, "%s: %s: '%s' is not a whole number from %llu to %llu", where, key, value, (unsigned long long)low,
-                     (unsigned long long)high);
-        return low;
-    }
-    return x;
-}
-
-/* One scalar into the recipe. */
-static void set_key(const char *where, dz_recipe *r, int key, const char *v, dz_error *err) {
-    const char *name = KEYS[key];
-    switch (key) {
-        case K_METHOD: r->method = (dz_method)choose(where, name, v, METHODS, err); break;
-        case K_SPARSITY: r->sparsity = number(where, name, v, 0, 1, 1, err); break;
-        case K_STEP: r->step = strcmp(v, "auto") == 0 ? (double)NAN : number(where, name, v, 0, 1, 1, err); break;
-        case K_BITS: r->bits = (int)whole(where, name, v, 1, 8, err); break;
-        case K_ALLOCATION: r->allocation = (dz_allocation)choose(where, name, v, ALLOCATIONS, err); break;
-        case K_RESCALE: r->rescale = (dz_rescale)choose(where, name, v, RESCALES, err); break;
-        case K_ROUNDING: r->rounding = (dz_rounding)choose(where, name, v, ROUNDINGS, err); break;
-        case K_POSITIONS: r->positions = (dz_positions)choose(where, name, v, POSITIONS, err); break;
-        case K_TRACENORM: r->tracenorm = (dz_tracenorm)choose(where, name, v, TRACENORMS, err); break;
-        case K_NONFINITE: r->nonfinite = (dz_nonfinite)choose(where, name, v, NONFINITES, err); break;
-        case K_SEED: r->seed = whole(where, name, v, 0, INT64_MAX, err); break;
-        case K_DAC: r->no_groups = choose(where, name, v, SWITCHES, err); break;
-        case K_TARGET: r->target_ratio = strcmp(v, "none") == 0 ? 0 : number(where, name, v, 1, 1e6, 0, err); break;
-        case K_GAIN: r->gain = strcmp(v, "auto") == 0 ? (double)NAN : number(where, name, v, 0.01, 10, 0, err); break;
-        case K_DETECT: break; /* only built-in recipes use it: read before */
-        default: break;
-    }
-}
-
-static void take_rules(const char *where, dz_recipe *r, const raw_recipe *raw, dz_error *err) {
-    if (raw->nrules == 0) return;
-    for (size_t i = 0; i < r->nrules; i++) free(r->rules[i].match);
-    free(r->rules);
-    r->nrules = 0;
-    if (!(r->rules = dz_alloc(raw->nrules, sizeof *r->rules, err))) return;
-    for (unsigned i = 0; i < raw->nrules; i++) {
-        const raw_rule *in = &raw->rules[i];
-        char at[300];
-        snprintf(at, sizeof at, "%s: rule %u", where, i + 1);
-        dz_rule *rule = &r->rules[r->nrules++];
-        *rule = (dz_rule){.sparsity = (double)NAN, .factor = 1};
-        if (!in->match || !in->policy) {
-            dz_fail_more(err, DZ_EUSAGE, "%s: a rule needs 'match' and 'policy'", at);
-        } else {
-            rule->match = dz_strdup(in->match, err);
-            rule->policy = (dz_policy)choose(at, "policy", in->policy, POLICIES, err);
-        }
-        if (in->sparsity) rule->sparsity = number(at, "sparsity", in->sparsity, 0, 1, 1, err);
-        if (in->bits) rule->bits = (int)whole(at, "bits", in->bits, 1, 8, err);
-        if (in->factor) rule->factor = number(at, "factor", in->factor, 0, 100, 0, err);
-    }
-}
-
-static dz_rc parse_text(const char *where, const char *text, size_t len, dz_recipe *r, dz_error *err) {
-    raw_recipe *raw = NULL;
-    if (dz_yaml_load(where, text, len, &RECIPE, (void **)&raw, err) != DZ_OK) return err->rc;
-    for (int k = 0; k < NKEYS; k++) {
-        if (raw->value[k]) set_key(where, r, k, raw->value[k], err);
-    }
-    if (raw->value[K_DETECT]) {
-        free(r->detect);
-        r->detect = dz_strdup(raw->value[K_DETECT], err);
-    }
-    take_rules(where, r, raw, err);
-    dz_yaml_free(&RECIPE, raw);
-    return err->rc;
-}
-
-static void apply_sets(dz_recipe *r, const dz_recipe_request *request, dz_error *err) {
-    for (size_t i = 0; i < request->nsets; i++) {
-        const char *text = request->sets[i], *eq = strchr(text, '=');
-        int key = -1;
-        for (int k = 0; eq && k < K_DETECT; k++) {
-            if (strlen(KEYS[k]) == (size_t)(eq - text) && strncmp(KEYS[k], text, (size_t)(eq - text)) == 0) key = k;
-        }
-        if (key < 0) {
-            char known[300] = "KEY=VALUE is wanted; the keys are";
-            for (int k = 0; k < K_DETECT; k++)
-                snprintf(known + strlen(known), sizeof known - strlen(known), "%s %s", k ? "," : "", KEYS[k]);
-            dz_fail_more(err, DZ_EUSAGE, "--set %s: %s%s", text, eq ? "unknown key: " : "", known);
-        } else {
-            set_key("--set", r, key, eq + 1, err);
-        }
-    }
-}
-
-static void check(dz_recipe *r, dz_error *err) {
-    if (isnan(r->step)) r->step = fmin(0.01, (1 - r->sparsity) / 3);
-    if (r->target_ratio > 0 && r->method != DZ_METHOD_AUTO && r->method != DZ_METHOD_ULTRADELTA)
-        dz_fail_more(err, DZ_EUSAGE, "%s: target_ratio goes with methods auto and ultradelta, not %s", r->name, METHODS[r->method]);
-    if (r->method == DZ_METHOD_ULTRADELTA && r->allocation == DZ_ALLOCATE_THIRDS && r->sparsity + r->step >= 1)
-        dz_fail_more(err, DZ_EUSAGE, "%s: sparsity %g + step %g is not below 1 (the low-variance third would keep nothing)", r->name,
-                     r->sparsity, r->step);
-    if (r->nrules == 0) dz_fail_more(err, DZ_EUSAGE, "%s: has no rule for any tensor", r->name);
-}
-
 static dz_recipe *defaults(dz_error *err) {
     dz_recipe *r = dz_alloc(1, sizeof *r, err);
-    if (r)
-        *r = (dz_recipe){.sparsity = 0.97,
-                         .gain = (double)NAN,
-                         .step = (double)NAN,
-                         .bits = 4,
-                         .seed = 42,
-                         .allocation = DZ_ALLOCATE_THIRDS,
-                         .rescale = DZ_RESCALE_GLOBAL};
+    for (int k = 0; r && k < DZ_NKEYS; k++) dz_recipe_set(r, k, "", "", err);
     return r;
 }
 
-static int matches_any(const char *glob, const dz_checkpoint *base) {
-    for (size_t i = 0; i < base->ntensors; i++) {
-        if (fnmatch(glob, base->tensors[i].name, 0) == 0) return 1;
+/* A text being parsed. `own`: the user's file, not a built-in recipe. */
+typedef struct source {
+    const char *name;
+    int own;
+    dz_yaml yaml;
+} source;
+
+/* "FILE:LINE" of a value, for complaints; the caller frees. */
+static char *place_of(const source *s, size_t item, const char *key, dz_error *err) {
+    return dz_format(err, "%s:%d", s->name, dz_yaml_line(&s->yaml, item, key));
+}
+
+static void take_rule(const source *s, const raw_rule *raw, size_t item, dz_rule *rule, dz_error *err) {
+    int line = dz_yaml_line(&s->yaml, item, NULL);
+    *rule = (dz_rule){.sparsity = (double)NAN, .factor = 1, .line = s->own ? line : 0};
+    if (!dz_yaml_find(&s->yaml, item, "match") || !dz_yaml_find(&s->yaml, item, "policy"))
+        dz_fail_more(err, DZ_EUSAGE, "%s:%d: a rule needs 'match' and 'policy'", s->name, line);
+    if (raw->match) rule->match = dz_strdup(raw->match, err);
+    for (int k = 0; k < NRULEKEYS; k++) {
+        char *where = raw->value[k] ? place_of(s, item, RULE_KEYS[k], err) : NULL;
+        if (where) dz_rule_set(rule, RULE_KEYS[k], raw->value[k], where, err);
+        free(where);
+    }
+}
+
+static void take_recipe(const source *s, const raw_recipe *raw, dz_recipe *r, dz_error *err) {
+    for (int k = 0; k < DZ_NKEYS; k++) {
+        char *where = raw->value[k] ? place_of(s, 0, dz_recipe_key_name(k), err) : NULL;
+        if (where) dz_recipe_set(r, k, raw->value[k], where, err);
+        free(where);
+    }
+    if (raw->detect) r->detect = dz_strdup(raw->detect, err);
+    if (raw->detect && s->own) r->detect_line = dz_yaml_line(&s->yaml, 0, "detect");
+    if (!(r->rules = dz_alloc(raw->nrules, sizeof *r->rules, err))) return;
+    for (unsigned i = 0; i < raw->nrules; i++) take_rule(s, &raw->rules[i], i + 1, &r->rules[r->nrules++], err);
+}
+
+/* Into defaults. `*rules_refused`: it has rules, but they could not be read. */
+static dz_rc parse_text(source s, const char *text, size_t len, dz_recipe *r, int *rules_refused, dz_error *err) {
+    dz_yaml_load(s.name, text, len, &RECIPE, &s.yaml, err);
+    const dz_yaml_place *rules = dz_yaml_find(&s.yaml, 0, "tensors");
+    *rules_refused = !s.yaml.data || (rules && rules->refused);
+    if (s.yaml.data) take_recipe(&s, s.yaml.data, r, err);
+    dz_yaml_free(&s.yaml);
+    return err->rc;
+}
+
+static dz_recipe *parse_builtin(const dz_builtin *b, dz_error *err) {
+    int refused = 0;
+    dz_recipe *r = defaults(err);
+    if (r && parse_text((source){.name = b->name}, b->text, strlen(b->text), r, &refused, err) == DZ_OK &&
+        (r->name = dz_strdup(b->name, err)))
+        return r;
+    dz_recipe_free(r);
+    return NULL;
+}
+
+static int matches_any(const char *glob, const dz_checkpoint *ck) {
+    for (size_t i = 0; i < ck->ntensors; i++) {
+        if (fnmatch(glob, ck->tensors[i].name, 0) == 0) return 1;
     }
     return 0;
 }
@@ -245,60 +140,98 @@ static const dz_builtin *builtin_named(const char *name) {
 }
 
 /* The first built-in recipe whose `detect` glob a tensor of the base matches. */
-static dz_rc detect(const dz_checkpoint *base, const dz_builtin **out, dz_error *err) {
-    for (const dz_builtin *b = DZ_BUILTINS; b->name && !*out; b++) {
-        dz_recipe *r = defaults(err);
-        if (r && parse_text(b->name, b->text, strlen(b->text), r, err) == DZ_OK && r->detect && matches_any(r->detect, base)) *out = b;
+static dz_recipe *detect(const dz_checkpoint *base, dz_error *err) {
+    for (const dz_builtin *b = DZ_BUILTINS; b->name && err->rc == DZ_OK; b++) {
+        dz_recipe *r = parse_builtin(b, err);
+        if (r && r->detect && matches_any(r->detect, base)) return r;
         dz_recipe_free(r);
-        if (err->rc != DZ_OK) return err->rc;
     }
-    if (!*out)
-        return dz_fail(err, DZ_EUSAGE, "%s: no built-in recipe knows this architecture (first tensor '%s'): give --recipe", base->path,
-                       base->tensors[0].name);
-    return DZ_OK;
+    dz_fail(err, DZ_EUSAGE, "%s: no built-in recipe knows this architecture (first tensor '%s'): give --recipe", base->path,
+            base->tensors[0].name);
+    return NULL;
 }
 
 static void unknown_recipe(const char *name, dz_error *err) {
     char known[512] = "";
     for (const dz_builtin *b = DZ_BUILTINS; b->name; b++)
         snprintf(known + strlen(known), sizeof known - strlen(known), "%s%s", known[0] ? ", " : "", b->name);
-    dz_fail(err, DZ_EUSAGE, "--recipe %s: neither a file nor a built-in recipe (%s)", name, known);
+    dz_fail_more(err, DZ_EUSAGE, "--recipe %s: neither a file nor a built-in recipe (%s)", name, known);
+}
+
+/* The user's file. A file without rules takes those of the architecture, and keeps its own numbers. */
+static void read_own(const char *path, const dz_checkpoint *base, dz_recipe *r, dz_error *err) {
+    char *text = NULL;
+    size_t len = 0;
+    dz_error of_base = {0};
+    int rules_refused = 0;
+    r->name = dz_strdup(path, err);
+    if (access(path, R_OK) != 0) {
+        unknown_recipe(path, err);
+        return;
+    }
+    if (dz_read_file(path, RECIPE_MAX, &text, &len, err) != DZ_OK) {
+        err->rc = DZ_EUSAGE;
+        return;
+    }
+    parse_text((source){.name = path, .own = 1}, text, len, r, &rules_refused, err);
+    free(text);
+    dz_recipe *by_base = r->nrules == 0 && !rules_refused && base ? detect(base, &of_base) : NULL;
+    if (by_base) {
+        dz_rule *none = r->rules;
+        r->rules = by_base->rules;
+        r->nrules = by_base->nrules;
+        by_base->rules = none;
+        by_base->nrules = 0;
+    }
+    dz_recipe_free(by_base);
+    dz_fail_join(err, &of_base);
+}
+
+static void apply_sets(dz_recipe *r, const dz_recipe_request *request, dz_error *err) {
+    for (size_t i = 0; i < request->nsets; i++) {
+        const char *text = request->sets[i], *equals = strchr(text, '=');
+        if (!equals || equals == text) {
+            dz_fail_more(err, DZ_EUSAGE, "--set %s: KEY=VALUE is wanted", text);
+            continue;
+        }
+        int key = dz_recipe_key(text, (size_t)(equals - text));
+        if (key >= 0) {
+            dz_recipe_set(r, key, equals + 1, "--set", err);
+            continue;
+        }
+        char known[300] = "";
+        for (int k = 0; k < DZ_NKEYS; k++)
+            snprintf(known + strlen(known), sizeof known - strlen(known), "%s%s", k ? ", " : "", dz_recipe_key_name(k));
+        dz_fail_more(err, DZ_EUSAGE, "--set %s: unknown key '%.*s' (the keys are %s)", text, (int)(equals - text), text, known);
+    }
+}
+
+static void check(dz_recipe *r, dz_error *err) {
+    const char *name = r->name ? r->name : "the recipe";
+    if (isnan(r->step)) r->step = fmin(0.01, (1 - r->sparsity) / 3);
+    if (r->target_ratio > 0 && r->method != DZ_METHOD_AUTO && r->method != DZ_METHOD_ULTRADELTA)
+        dz_fail_more(err, DZ_EUSAGE, "%s: target_ratio goes with methods auto and ultradelta, not %s", name, dz_method_name(r->method));
+    if (r->method == DZ_METHOD_ULTRADELTA && r->allocation == DZ_ALLOCATE_THIRDS && r->sparsity + r->step >= 1)
+        dz_fail_more(err, DZ_EUSAGE, "%s: sparsity %g + step %g is not below 1 (the low-variance third would keep nothing)", name,
+                     r->sparsity, r->step);
 }
 
 dz_rc dz_recipe_load(const dz_recipe_request *request, const dz_checkpoint *base, dz_recipe **out, dz_error *err) {
-    char *text = NULL;
-    dz_recipe *r = defaults(err);
-    const dz_builtin *builtin = NULL;
-    const char *name = request->recipe;
+    const dz_builtin *builtin = request->recipe ? builtin_named(request->recipe) : NULL;
+    dz_recipe *r = NULL;
+    if (builtin)
+        r = parse_builtin(builtin, err);
+    else if (!request->recipe && base)
+        r = detect(base, err);
+    if (!r) r = defaults(err); /* to read the rest into */
     if (!r) return err->rc;
-    if (name) builtin = builtin_named(name);
-    if (name && !builtin) {
-        size_t len = 0;
-        if (access(name, R_OK) != 0) {
-            unknown_recipe(name, err);
-            goto out;
-        }
-        if (dz_read_file(name, RECIPE_MAX, &text, &len, err) != DZ_OK || parse_text(name, text, len, r, err) != DZ_OK) goto out;
-    }
-    if (!builtin && r->nrules == 0 && detect(base, &builtin, err) != DZ_OK) goto out;
-    if (builtin) { /* a file without rules takes those of the architecture, and keeps its own numbers */
-        dz_recipe keep = *r;
-        if (parse_text(builtin->name, builtin->text, strlen(builtin->text), r, err) != DZ_OK) goto out;
-        if (text) {
-            keep.rules = r->rules;
-            keep.nrules = r->nrules;
-            keep.detect = r->detect;
-            *r = keep;
-        }
-    }
-    if (!(r->name = dz_strdup(text ? name : builtin->name, err))) goto out;
+    if (request->recipe && !builtin) read_own(request->recipe, base, r, err);
     apply_sets(r, request, err);
     check(r, err);
-    if (err->rc != DZ_OK) goto out;
-    *out = r;
-    r = NULL;
-out:
-    free(text);
+    if (err->rc == DZ_OK && r->nrules) {
+        *out = r;
+        r = NULL;
+    }
     dz_recipe_free(r);
     return err->rc;
 }
@@ -319,41 +252,28 @@ const dz_rule *dz_recipe_rule(const dz_recipe *r, const char *tensor) {
     return NULL;
 }
 
-static void put_line(dz_buf *buf, dz_error *err, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
-static void put_line(dz_buf *buf, dz_error *err, const char *fmt, ...) {
-    char line[512];
-    va_list args;
-    va_start(args, fmt);
-    int n = vsnprintf(line, sizeof line, fmt, args);
-    va_end(args);
-    if (n > 0) dz_buf_put(buf, line, (size_t)n < sizeof line ? (size_t)n : sizeof line - 1, err);
+/* Why a rule decides about no tensor. "*" at the end is there for what the rules before it leave, which may be nothing. */
+static void note_unused(const dz_recipe *r, const dz_rule *rule, dz_checkpoint *const *tasks, size_t ntasks, dz_buf *notes, dz_error *err) {
+    int matches = 0;
+    if (strcmp(rule->match, "*") == 0) return;
+    for (size_t t = 0; t < ntasks && !matches; t++) matches = matches_any(rule->match, tasks[t]);
+    dz_buf_note(notes, err, "%s:%d: rule '%s' (%s) %s", r->name, rule->line, rule->match, dz_policy_name(rule->policy),
+                matches ? "comes too late: rules before it decide about every tensor that it matches" : "matches no tensor of any task");
 }
 
-/* Keys that are mostly at their defaults: written when they are not. */
-static void put_numbers(dz_buf *b, const dz_recipe *r, dz_error *err) {
-    if (r->no_groups) put_line(b, err, "dac: off\n");
-    if (r->target_ratio > 0) put_line(b, err, "target_ratio: %.17g\n", r->target_ratio);
-    if (!isnan(r->gain)) put_line(b, err, "gain: %.17g\n", r->gain);
-}
-
-char *dz_recipe_text(const dz_recipe *r, dz_error *err) {
-    dz_buf b = {0};
-    put_line(&b, err, "method: %s\nsparsity: %.17g\nstep: %.17g\nbits: %d\nallocation: %s\nrescale: %s\n", METHODS[r->method], r->sparsity,
-             r->step, r->bits, ALLOCATIONS[r->allocation], RESCALES[r->rescale]);
-    put_line(&b, err, "rounding: %s\npositions: %s\ntracenorm: %s\nnonfinite: %s\nseed: %llu\n", ROUNDINGS[r->rounding],
-             POSITIONS[r->positions], TRACENORMS[r->tracenorm], NONFINITES[r->nonfinite], (unsigned long long)r->seed);
-    put_numbers(&b, r, err);
-    put_line(&b, err, "tensors:\n");
-    for (size_t i = 0; i < r->nrules; i++) {
-        const dz_rule *rule = &r->rules[i];
-        put_line(&b, err, "  - {match: \"%s\", policy: %s", rule->match, dz_policy_name(rule->policy));
-        if (!isnan(rule->sparsity)) put_line(&b, err, ", sparsity: %.17g", rule->sparsity);
-        if (rule->bits) put_line(&b, err, ", bits: %d", rule->bits);
-        if (rule->factor != 1) put_line(&b, err, ", factor: %.17g", rule->factor);
-        put_line(&b, err, "}\n");
+dz_rc dz_recipe_notes(const dz_recipe *r, dz_checkpoint *const *tasks, size_t ntasks, dz_buf *notes, dz_error *err) {
+    if (r->detect_line)
+        dz_buf_note(notes, err, "%s:%d: 'detect' chooses among the built-in recipes only; here it has no effect", r->name, r->detect_line);
+    uint8_t *used = dz_alloc(r->nrules, 1, err);
+    for (size_t t = 0; used && t < ntasks; t++) {
+        for (size_t i = 0; i < tasks[t]->ntensors; i++) {
+            const dz_rule *rule = dz_recipe_rule(r, tasks[t]->tensors[i].name);
+            if (rule) used[rule - r->rules] = 1;
+        }
     }
-    dz_buf_put(&b, "", 1, err);
-    if (err->rc == DZ_OK) return (char *)b.data;
-    dz_buf_free(&b);
-    return NULL;
+    for (size_t i = 0; used && i < r->nrules; i++) {
+        if (r->rules[i].line && !used[i]) note_unused(r, &r->rules[i], tasks, ntasks, notes, err);
+    }
+    free(used);
+    return err->rc;
 }

@@ -33,11 +33,13 @@ typedef struct dz_rule {
     double sparsity; /* NaN: the recipe's, through the allocation. A number: this tensor's own, outside the allocation */
     int bits;        /* 0: the recipe's */
     double factor;   /* of the decoded delta (section 5); 1 unless the rule says otherwise */
+    int line;        /* in the user's file; 0: of a built-in recipe */
 } dz_rule;
 
 typedef struct dz_recipe {
-    char *name;   /* built-in name or file */
-    char *detect; /* built-in recipes: a glob that a tensor of the architecture matches; else NULL */
+    char *name;      /* built-in name or file */
+    char *detect;    /* built-in recipes: a glob that a tensor of the architecture matches; else NULL */
+    int detect_line; /* of a `detect` in the user's file, where it has no effect; 0: none */
     dz_method method;
     double sparsity, step;
     double target_ratio; /* on disk, of the lossy tensors of each task; 0: none */
@@ -62,14 +64,20 @@ typedef struct dz_recipe_request {
     size_t nsets;
 } dz_recipe_request;
 
-/* Finds, parses and checks a recipe. Every problem in one error, a line each (DZ_EUSAGE). `base` tells the architecture. */
+/* Finds, parses and checks a recipe. Every problem in one error, a line each (DZ_EUSAGE). `base` tells the architecture; with NULL, for a
+ * base that could not be opened, only problems are found, and `*out` stays NULL where it was needed. */
 dz_rc dz_recipe_load(const dz_recipe_request *request, const dz_checkpoint *base, dz_recipe **out, dz_error *err);
 void dz_recipe_free(dz_recipe *recipe);
 
 /* The rule of a tensor; NULL when none matches (the tensor is then lossless). */
 const dz_rule *dz_recipe_rule(const dz_recipe *recipe, const char *tensor);
 
-/* The recipe written out in full as YAML, every key and rule, so that an archive says how it was made. The caller frees. */
+/* Adds a line for all that has no effect in the user's own recipe: a rule that decides about no tensor of any task, which is mostly a typo.
+ */
+dz_rc dz_recipe_notes(const dz_recipe *recipe, dz_checkpoint *const *tasks, size_t ntasks, dz_buf *notes, dz_error *err);
+
+/* The recipe written out in full as YAML, every key and rule, so that an archive says how it was made: as a recipe file it is the same
+ * recipe again. A rule's keys that stand for the recipe's are left out. The caller frees. */
 char *dz_recipe_text(const dz_recipe *recipe, dz_error *err);
 
 const char *dz_policy_name(dz_policy policy);

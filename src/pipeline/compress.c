@@ -30,6 +30,7 @@ void dz_compress_result_free(dz_compress_result *r) {
 
 static dz_rc check_output(const dz_compress_options *opt, dz_error *err) {
     struct stat st;
+    if (dz_check_hints(opt->hints, opt->nhints, err) != DZ_OK) return err->rc;
     char *dir = dz_path_beside(opt->archive, ".", err);
     if (!dir) return err->rc;
     if (stat(opt->archive, &st) == 0 && !S_ISREG(st.st_mode))
@@ -271,6 +272,9 @@ static void collect_notes(const dz_job *job, dz_buf *notes, dz_error *err) {
     if (job->foreign)
         dz_buf_note(notes, err, "%s.journal was of another job (models, recipe or program differ): it was not used", job->opt->archive);
     if (job->journal.adopted) dz_buf_note(notes, err, "went on where an earlier run of this job was interrupted");
+    if (job->opt->mem_per_rank < MEMORY_LEAST)
+        dz_buf_note(notes, err, "--mem-per-rank: less than the 128M that a rank needs at least: 128M are taken");
+    if (job->opt->nhints && job->opt->io == DZ_IO_POSIX) dz_buf_note(notes, err, "--io-hint is for --io collective: not used");
     if (job->skipped) dz_buf_note(notes, err, "%zu tasks are in the archive already", job->skipped);
     if ((size_t)job->world->size > plan->nunits)
         dz_buf_note(notes, err, "%d ranks for %zu tiles: some have nothing to do", job->world->size, plan->nunits);

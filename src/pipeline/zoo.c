@@ -47,21 +47,46 @@ void dz_zoo_close(dz_zoo *zoo) {
 /* A task that is the base itself, by its path or by a link to it, is a mistake of the manifest. */
 static void check_not_base(const dz_manifest *m, dz_error *err) {
     struct stat base, task;
-    if (stat(m->base, &base) != 0) return; /* told when it is opened */
+    if (!m->base || stat(m->base, &base) != 0) return; /* told elsewhere */
     for (size_t t = 0; t < m->ntasks; t++) {
-        if (stat(m->tasks[t].path, &task) == 0 && task.st_dev == base.st_dev && task.st_ino == base.st_ino)
-            dz_fail_more(err, DZ_EUSAGE, "%s: task '%s': %s is the base itself", m->path, m->tasks[t].name, m->tasks[t].path);
+        const dz_manifest_task *it = &m->tasks[t];
+        if (it->path && stat(it->path, &task) == 0 && task.st_dev == base.st_dev && task.st_ino == base.st_ino)
+            dz_fail_more(err, DZ_EUSAGE, "%s:%d: task '%s': %s is the base itself", m->path, it->line, it->name ? it->name : "?", it->path);
     }
 }
 
-/* Rank 0: every model that cannot be opened gets its line. */
-static dz_rc load_models(dz_zoo *zoo, dz_error *err) {
-    check_not_base(zoo->manifest, err);
+static dz_rc open_manifest(const char *path, dz_zoo *zoo, dz_error *err) {
+    dz_manifest_load(path, &zoo->manifest, err);
+    if (!zoo->manifest) return err->rc;
+    size_t n = zoo->manifest->ntasks;
+    zoo->tasks = dz_alloc(n, sizeof *zoo->tasks, err);
+    zoo->names = dz_alloc(n, sizeof *zoo->names, err);
+    if (!zoo->tasks || !zoo->names) return err->rc;
+    for (size_t t = 0; t < n; t++) zoo->names[t] = zoo->manifest->tasks[t].name;
+    zoo->ntasks = n;
+    return err->rc;
+}
+
+/* Every model that cannot be opened gets its line. */
+static void load_models(dz_zoo *zoo, dz_error *err) {
     for (size_t t = 0; t <= zoo->ntasks; t++) {
         dz_error one = {0};
         const char *path = t == 0 ? zoo->manifest->base : zoo->manifest->tasks[t - 1].path;
-        if (dz_checkpoint_load(path, t == 0 ? &zoo->base : &zoo->tasks[t - 1], &one) != DZ_OK) dz_fail_more(err, one.rc, "%s", one.text);
+        if (path) dz_checkpoint_load(path, t == 0 ? &zoo->base : &zoo->tasks[t - 1], &one);
+        dz_fail_join(err, &one);
     }
+}
+
+/* Rank 0: manifest, models and recipe; what is wrong with one keeps from no other. */
+static dz_rc open_all(const char *manifest, const dz_recipe_request *request, dz_zoo *zoo, dz_error *err) {
+    dz_error of_recipe = {0};
+    open_manifest(manifest, zoo, err);
+    if (zoo->manifest) {
+        check_not_base(zoo->manifest, err);
+        load_models(zoo, err);
+    }
+    dz_recipe_load(request, zoo->base, &zoo->recipe, &of_recipe);
+    dz_fail_join(err, &of_recipe);
     return err->rc;
 }
 
@@ -79,18 +104,13 @@ static dz_rc share_model(const dz_world *world, dz_checkpoint **ck, dz_error *er
 
 dz_rc dz_zoo_open(const dz_world *world, const char *manifest, const dz_recipe_request *request, dz_zoo *zoo, dz_error *err) {
     *zoo = (dz_zoo){0};
-    dz_rc rc = dz_manifest_load(manifest, &zoo->manifest, err);
+    dz_rc rc = world->rank == 0 ? open_all(manifest, request, zoo, err) : DZ_OK;
+    if ((rc = dz_agree(world, rc, err)) != DZ_OK || world->size == 1) return rc;
+    if (world->rank != 0) rc = open_manifest(manifest, zoo, err);
     if ((rc = dz_agree(world, rc, err)) != DZ_OK) return rc;
-    zoo->ntasks = zoo->manifest->ntasks;
-    zoo->tasks = dz_alloc(zoo->ntasks, sizeof *zoo->tasks, err);
-    zoo->names = dz_alloc(zoo->ntasks, sizeof *zoo->names, err);
-    if ((rc = dz_agree(world, err->rc, err)) != DZ_OK) return rc;
-    for (size_t t = 0; t < zoo->ntasks; t++) zoo->names[t] = zoo->manifest->tasks[t].name;
-    rc = world->rank == 0 ? load_models(zoo, err) : DZ_OK;
-    if ((rc = dz_agree(world, rc, err)) != DZ_OK) return rc;
-    for (size_t t = 0; t <= zoo->ntasks && world->size > 1; t++) {
+    for (size_t t = 0; t <= zoo->ntasks; t++) {
         if ((rc = share_model(world, t == 0 ? &zoo->base : &zoo->tasks[t - 1], err)) != DZ_OK) return rc;
     }
-    rc = dz_recipe_load(request, zoo->base, &zoo->recipe, err);
+    if (world->rank != 0) rc = dz_recipe_load(request, zoo->base, &zoo->recipe, err);
     return dz_agree(world, rc, err);
 }

@@ -21,7 +21,7 @@ typedef struct dz_zoo {
     dz_recipe *recipe;
 } dz_zoo;
 
-/* Collective. Manifest, all models' headers and the recipe. Problems of the manifest, and of all its models, are told at once. */
+/* Collective. Manifest, all models' headers and the recipe. The problems of all of them are told at once. */
 dz_rc dz_zoo_open(const dz_world *world, const char *manifest, const dz_recipe_request *request, dz_zoo *zoo, dz_error *err);
 void dz_zoo_close(dz_zoo *zoo);
 

@@ -242,6 +242,7 @@ dz_rc dz_plan_make(const dz_checkpoint *base, dz_checkpoint *const *tasks, const
     p->tasks = tasks;
     p->ntasks = ntasks;
     p->nranks = nranks;
+    if (dz_recipe_notes(recipe, tasks, ntasks, &p->notes, err) != DZ_OK) goto out;
     if (dz_plan_pairs(p, names, recipe, err) != DZ_OK || make_units(p, err) != DZ_OK || deal(p, err) != DZ_OK) goto out;
     *out = p;
     p = NULL;

@@ -1,7 +1,7 @@
 """Usage, manifests and recipes that cannot be: exit 2, one line a problem, nothing left behind, with 1, 3 and 7 ranks."""
 import os
 
-from common import RANKS, NORM, Q, SmallZoo, check, good, refused, replaced, run, small_model, turns, with_scratch, write
+from common import RANKS, NORM, Q, SmallZoo, good, refused, replaced, small_model, turns, with_scratch, write
 
 COMPRESS = ["compress", "zoo.yaml", "-o", "a.h5"]
 _variants = iter(range(1000))
@@ -22,7 +22,8 @@ def manifest_case(text, *wanted, lines=1, ranks=None):
 TASKS = "tasks:\n  - {name: one, path: one}\n"
 
 test_manifest_unknown_key_names_its_line = manifest_case("base: base\n\ntasks:\n  - {name: one, path: one}\ncolour: red\n", "zoo.yaml:5", "colour", ranks=RANKS)
-test_manifest_unknown_key_of_a_task_names_its_line = manifest_case("base: base\ntasks:\n  - {name: one, path: one}\n  - {name: two, pth: two}\n", "zoo.yaml:4", "pth")
+test_manifest_unknown_key_of_a_task_names_its_line = manifest_case("base: base\ntasks:\n  - {name: one, path: one}\n  - {name: two, pth: two}\n", "zoo.yaml:4: unknown key 'pth'",
+                                                                   "zoo.yaml:4: a task needs 'name' and 'path'", lines=2)
 test_manifest_without_base = manifest_case(TASKS, "base")
 test_manifest_without_tasks = manifest_case("base: base\n", "no task")
 test_manifest_with_zero_tasks = manifest_case("base: base\ntasks: []\n", "no task")
@@ -40,6 +41,13 @@ test_manifest_task_name_too_long = manifest_case("base: base\ntasks:\n  - {name:
 test_manifest_two_problems_are_told_at_once = manifest_case(TASKS + "  - {name: one, path: two}\n", "base", "'one'", lines=2, ranks=RANKS)
 test_manifest_three_problems_are_told_at_once = manifest_case(
     "tasks:\n  - {name: a/b, path: one}\n  - {name: two, path: two}\n  - {name: two, path: one}\n", "base", "'a/b'", "'two'", lines=3)
+test_manifest_problems_of_all_kinds_and_models_are_told_at_once = manifest_case(
+    "base: nowhere\ncolour: red\nsize: 1\ntasks:\n  - {name: a/b, path: gone}\n  - {name: two, path: two, size: 1}\n  - {name: two, path: one}\n"
+    "  - [x]\nbase: base\n---\n", "zoo.yaml:2: unknown key 'colour'", "zoo.yaml:3: unknown key 'size'", "zoo.yaml:6: unknown key 'size'", "zoo.yaml:5: 'a/b'",
+    "zoo.yaml:7: task 'two' is named twice", "zoo.yaml:8: an entry of 'tasks'", "zoo.yaml:9: 'base' stands on line 1 already", "zoo.yaml:10: a second document",
+    "nowhere: cannot open", "gone: cannot open", lines=10, ranks=RANKS)
+test_manifest_task_list_is_a_word = manifest_case("base: base\n\ntasks: x\n", "zoo.yaml:3: 'tasks' must be a list")
+test_manifest_second_document = manifest_case("base: base\n" + TASKS + "---\nbase: two\n", "zoo.yaml:4: a second document")
 test_manifest_task_is_the_base = manifest_case("base: base\n" + TASKS + "  - {name: same, path: base}\n", "'same'", "base")
 test_manifest_task_is_the_base_by_another_path = manifest_case("base: base\n" + TASKS + "  - {name: same, path: one/../base}\n", "'same'", "base")
 
@@ -86,7 +94,7 @@ RULES = 'tensors:\n  - {match: "*", policy: ultradelta}\n'
 
 test_recipe_unknown_key_names_its_line = recipe_case("sparsity: 0.9\nbits: 4\nsparseness: 1\n" + RULES, "my.yaml:3", "sparseness")
 test_recipe_unknown_key_of_a_rule_names_its_line = recipe_case('tensors:\n  - {match: "*q_proj*", policy: lossless}\n  - {match: "*", polcy: lossless}\n',
-                                                               "my.yaml:3", "polcy")
+                                                               "my.yaml:3: unknown key 'polcy'", "my.yaml:3: a rule needs 'match' and 'policy'", lines=2)
 test_recipe_sparsity_of_one = recipe_case("sparsity: 1\n" + RULES, "sparsity", "'1'")
 test_recipe_sparsity_negative = recipe_case("sparsity: -0.1\n" + RULES, "sparsity", "'-0.1'")
 test_recipe_sparsity_nan = recipe_case("sparsity: nan\n" + RULES, "sparsity", "'nan'")
@@ -102,6 +110,29 @@ def test_recipe_rules_match_nothing(folder):
     SmallZoo(folder)
     write(f"{folder}/my.yaml", 'tensors:\n  - {match: "nothing.*", policy: ultradelta}\n  - {match: "*", policy: lossless}\n')
     refused(folder, COMPRESS + ["--recipe", "my.yaml"], 2, "my.yaml", "'one'", "'two'", lines=2, ranks=RANKS)
+
+
+@with_scratch
+def test_recipe_and_sets_and_models_are_told_at_once(folder):
+    zoo = SmallZoo(folder)
+    zoo.manifest("one", "gone")
+    write(f"{folder}/my.yaml", "sparseness: 1\nbits: 9\nspeed: 1\n" + RULES)
+    refused(folder, COMPRESS + ["--recipe", "my.yaml", "--set", "foo=1", "--set", "seed=x"], 2, "gone: cannot open", "my.yaml:1: unknown key 'sparseness'",
+            "my.yaml:2: bits: '9'", "my.yaml:3: unknown key 'speed'", "--set foo=1: unknown key 'foo'", "--set: seed: 'x'", lines=6, ranks=RANKS)
+
+
+@with_scratch
+def test_recipe_that_cannot_be_read_is_told_beside_sets(folder):
+    SmallZoo(folder)
+    for recipe in (".", "nowhere.yaml"):
+        refused(folder, COMPRESS + ["--recipe", recipe, "--set", "bits=9"], 2, f"{recipe}: ", "'9'", lines=2)
+
+
+@with_scratch
+def test_set_is_checked_where_the_architecture_is_not_known(folder):
+    zoo = SmallZoo(folder)
+    zoo.manifest("one", base="nowhere")
+    refused(folder, COMPRESS + ["--set", "bits=9"], 2, "nowhere", "'9'", lines=2)
 
 
 @with_scratch
@@ -136,7 +167,6 @@ def set_case(value, *wanted, lines=1):
 test_set_unknown_key = set_case("colour=red", "colour=red")
 test_set_without_equals = set_case("sparsity", "sparsity", "KEY=VALUE")
 test_set_without_key = set_case("=3", "=3")
-test_set_without_value = set_case("sparsity=", "sparsity")
 test_set_out_of_range = set_case("sparsity=1.5", "'1.5'")
 test_set_with_a_tail = set_case("bits=4x", "'4x'")
 test_set_sparsity_and_step_reach_one = set_case(("sparsity=0.995", "step=0.01"), "0.995", "0.01")
@@ -157,7 +187,17 @@ test_usage_no_output = usage_case(["compress", "zoo.yaml"], "-o")
 test_usage_no_manifest = usage_case(["compress", "-o", "a.h5"], "compress")
 test_usage_unknown_option = usage_case(COMPRESS + ["--colour"], "--colour")
 test_usage_option_without_value = usage_case(["compress", "zoo.yaml", "-o"], "-o")
-test_usage_bad_memory_size = usage_case(COMPRESS + ["--mem-per-rank", "lots"], "'lots'")
+test_usage_bad_memory_size = usage_case(COMPRESS + ["--mem-per-rank", "lots"], "--mem-per-rank: 'lots'")
+test_usage_no_memory = usage_case(COMPRESS + ["--mem-per-rank", "0"], "--mem-per-rank: '0'")
+test_usage_io_hint_without_value = usage_case(COMPRESS + ["--io-hint", "foo"], "--io-hint: 'foo' is not KEY=VALUE")
+test_usage_seed_with_a_sign = usage_case(["synth", "--shape", "tiny", "--seed", " -1", "-o", "z"], "--seed: ' -1'")
+test_usage_synth_no_layers = usage_case(["synth", "--shape", "tiny", "--layers", "0", "-o", "z"], "--layers 0")
+test_usage_empty_output = usage_case(["compress", "zoo.yaml", "-o", ""], "--output: its value is empty")
+test_usage_empty_report = usage_case(COMPRESS + ["--report="], "--report: its value is empty")
+test_usage_empty_base = usage_case(["verify", "a.h5", "--base", ""], "--base: its value is empty")
+test_usage_empty_task = usage_case(["restore", "a.h5", "--task", "", "--base", "base", "-o", "r"], "--task: its value is empty")
+test_usage_empty_argument = usage_case(["compress", "", "-o", "a.h5"], "an argument is empty")
+test_usage_unknown_form_of_help = usage_case(["compress", "--help=foo"], "--help=foo")
 test_usage_output_directory_missing = usage_case(["compress", "zoo.yaml", "-o", "no/such/a.h5"], "no/such/a.h5")
 test_usage_output_is_a_directory = usage_case(["compress", "zoo.yaml", "-o", "one"], "one")
 test_usage_output_is_a_directory_even_by_force = usage_case(["compress", "zoo.yaml", "-o", "one", "--force"], "one")
@@ -167,10 +207,9 @@ test_usage_synth_unknown_dtype = usage_case(["synth", "--shape", "tiny", "--dtyp
 test_usage_restore_without_task = usage_case(["restore", "a.h5", "--base", "base", "-o", "r"], "--task")
 
 
-@with_scratch
-def test_usage_unknown_command(folder):
-    r = run(["compres"], cwd=folder)
-    check(r.codes == [2] and any("compres" in line for line in r.lines("error")), f"{r}")
+test_usage_unknown_command = usage_case(["compres"], "compres")
+test_usage_no_command = usage_case([], "a command is wanted")
+test_usage_unknown_form_of_the_programs_help = usage_case(["--help=foo"], "--help=foo")
 
 
 @with_scratch

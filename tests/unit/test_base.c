@@ -32,6 +32,43 @@ static void test_the_first_fault_is_kept_and_problems_add_up(void **state) {
     assert_true(strlen(more.text) < sizeof more.text);
 }
 
+static void test_joined_errors_keep_all_lines_and_a_usage_error_decides(void **state) {
+    (void)state;
+    dz_error all = {0}, models = {0}, recipe = {0}, none = {0};
+    dz_fail_more(&models, DZ_EFAIL, "a: cannot open");
+    dz_fail_more(&models, DZ_EFAIL, "b: cannot open");
+    dz_fail_more(&recipe, DZ_EUSAGE, "bits");
+    dz_fail_join(&all, &none);
+    assert_int_equal(all.rc, DZ_OK);
+    dz_fail_join(&all, &models);
+    assert_int_equal(all.rc, DZ_EFAIL);
+    dz_fail_join(&all, &recipe);
+    dz_fail_join(&all, &none);
+    assert_string_equal(all.text, "a: cannot open\nb: cannot open\nbits");
+    assert_int_equal(all.rc, DZ_EUSAGE);
+    assert_int_equal(all.problems, 3);
+}
+
+static void test_a_line_of_any_length_is_whole(void **state) {
+    (void)state;
+    dz_error err = {0};
+    dz_buf b = {0};
+    assert_int_equal(dz_buf_line(&b, &err, "%5000d|", 7), DZ_OK);
+    assert_int_equal(dz_buf_line(&b, &err, "end\n"), DZ_OK);
+    assert_int_equal(b.len, 5005);
+    assert_memory_equal(b.data + 4999, "7|end\n", 6);
+    dz_buf_free(&b);
+}
+
+static void test_whole_numbers_are_digits_alone(void **state) {
+    (void)state;
+    static const char *const bad[] = {"", " 1", "-1", " -1", "+1", "1 ", "0x1", "1e3", "18446744073709551616", "101"};
+    uint64_t x = 5;
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) assert_false(dz_parse_whole(bad[i], i == 9 ? 100 : UINT64_MAX, &x));
+    assert_true(x == 5 && dz_parse_whole("0", 0, &x) && x == 0);
+    assert_true(dz_parse_whole("18446744073709551615", UINT64_MAX, &x) && x == UINT64_MAX);
+}
+
 static void test_varints_come_back_and_views_never_read_past_the_end(void **state) {
     (void)state;
     dz_error err = {0};
@@ -118,6 +155,9 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_names_from_files_do_not_control_the_terminal),
         cmocka_unit_test(test_the_first_fault_is_kept_and_problems_add_up),
+        cmocka_unit_test(test_joined_errors_keep_all_lines_and_a_usage_error_decides),
+        cmocka_unit_test(test_a_line_of_any_length_is_whole),
+        cmocka_unit_test(test_whole_numbers_are_digits_alone),
         cmocka_unit_test(test_varints_come_back_and_views_never_read_past_the_end),
         cmocka_unit_test(test_sizes_are_read_as_people_write_them),
         cmocka_unit_test(test_paths_from_files_stay_inside),

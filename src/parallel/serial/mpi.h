@@ -22,6 +22,7 @@ typedef struct MPI_Status {
 #define MPI_STATUSES_IGNORE ((MPI_Status *)0)
 #define MPI_MAX_ERROR_STRING 256
 #define MPI_MAX_INFO_KEY 256
+#define MPI_MAX_INFO_VAL 1024
 #define MPI_MODE_RDWR 8
 enum { MPI_BYTE, MPI_INT, MPI_DOUBLE, MPI_INT32_T, MPI_INT64_T, MPI_UINT64_T };
 enum { MPI_SUM, MPI_MIN, MPI_MAX };
