@@ -266,11 +266,12 @@ static int is_of_layer(const dz_tensor *t) {
 
 #define WORTH_A_NOTE 0.25 /* share of the layers' matrices that a recipe leaves exact */
 
-/* A recipe made for other names of layers makes little lossy: the user should know. */
+/* A recipe of an architecture, made for other names of layers, makes little lossy: the user, who has not written it, should know. */
 static void note_left_exact(dz_plan *p, const dz_recipe *recipe, dz_error *err) {
     char text[SUBJECT_TEXT], exact[32], all[32];
     gathered left = {0};
     double left_bytes = 0, bytes = 0;
+    if (!recipe->detect || p->nlossy == 0) return;
     for (size_t i = 0; i < p->npairs; i++) {
         const dz_pair *pair = &p->pairs[i];
         const dz_tensor *t = dz_pair_tensor(p, pair);
@@ -282,7 +283,7 @@ static void note_left_exact(dz_plan *p, const dz_recipe *recipe, dz_error *err) 
         gather(&left, t->name, NULL);
         left_bytes += (double)t->nbytes;
     }
-    if (p->nlossy && left_bytes > WORTH_A_NOTE * bytes)
+    if (left_bytes > WORTH_A_NOTE * bytes)
         dz_buf_note(&p->notes, err, "recipe '%s' leaves %s exact, %s of the %s in matrices of layers: rules for them would save more",
                     recipe->name, subject(&left, text), dz_format_size(left_bytes, exact), dz_format_size(bytes, all));
 }
