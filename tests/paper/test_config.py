@@ -76,13 +76,14 @@ def check_shared(folder):
     """What is not a model's: the built-in recipes through their file, and the example manifest."""
     recipes = os.path.join(ROOT, "config", "recipes")
     example = os.path.join(ROOT, "config", "zoo.yaml")
-    families = {"vit": "vit-b-32", "roberta": "roberta-base", "t5": "t5-base", "beit3": "beit3-base"}
+    families = {"vit": "vit-b-32", "llama": "tiny", "roberta": "roberta-base", "t5": "t5-base", "beit3": "beit3-base", "whole": "tiny", "lossless": "tiny"}
     names = call("recipes").split()
     files = sorted(os.listdir(recipes))
     assert [f[3:-5] for f in files] == names, f"{files} beside {names}"
     for file, name in zip(files, names):
         assert open(os.path.join(recipes, file), encoding="utf-8").read() == call("recipes", "--print", name), f"{file} is not what is built in"
-        plan(zoo_of(families.get(name, "tiny"), folder, example)[0], os.path.join(recipes, file))
+        if name in families:  # the others are planned for names of their models in tests/cli/test_architectures.py
+            plan(zoo_of(families[name], folder, example)[0], os.path.join(recipes, file))
 
 
 def main():
