@@ -27,7 +27,7 @@ dz_rc dz_synth_header(const dz_shape *const *tensors, size_t ntensors, dz_dtype 
         memcpy(t->shape, tensors[i]->shape, t->ndim * sizeof t->shape[0]);
         t->nbytes = tensors[i]->count * dz_dtype_size(dtype);
     }
-    if (list) dz_safetensors_header(list, ntensors, out, err);
+    if (list) dz_safetensors_header(list, ntensors, (dz_like){0}, out, err);
     free(list);
     return err->rc;
 }

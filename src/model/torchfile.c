@@ -341,7 +341,7 @@ dz_rc dz_torch_shard(dz_shard *shard, dz_buf *notes, dz_error *err) {
     dz_buf header = {0};
     if (dz_torch_load(shard->path, &tensors, &shard->places, &shard->nplaces, notes, err) != DZ_OK) return err->rc;
     n = shard->nplaces;
-    if (dz_safetensors_header(tensors, n, &header, err) != DZ_OK) goto out;
+    if (dz_safetensors_header(tensors, n, (dz_like){0}, &header, err) != DZ_OK) goto out;
     shard->size = header.len;
     for (size_t i = 0; i < n; i++) {
         if (__builtin_add_overflow(shard->size, tensors[i].nbytes, &shard->size) || shard->size > INT64_MAX) {
@@ -371,7 +371,7 @@ char *dz_torch_restored_name(const char *file, dz_error *err) {
 dz_rc dz_torch_index(const dz_checkpoint *ck, dz_buf *out, dz_error *err) {
     const char **files = dz_alloc(ck->ntensors, sizeof *files, err);
     for (size_t i = 0; files && i < ck->ntensors; i++) files[i] = ck->shards[ck->tensors[i].shard].file;
-    if (files) dz_safetensors_index(ck->tensors, files, ck->ntensors, out, err);
+    if (files) dz_safetensors_index(ck->tensors, files, ck->ntensors, (dz_like){0}, out, err);
     free(files);
     return err->rc;
 }

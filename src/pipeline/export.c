@@ -121,7 +121,7 @@ static dz_rc lay_out(export *x, dz_buf *header, dz_error *err) {
         list[n++] = (dz_tensor){
             .name = dz_format(err, "%s.values", it->out.name), .dtype_name = "F32", .ndim = 1, .shape = {it->kept}, .nbytes = 4 * it->kept};
     }
-    if (err->rc == DZ_OK && dz_safetensors_header(list, n, header, err) == DZ_OK) {
+    if (err->rc == DZ_OK && dz_safetensors_header(list, n, (dz_like){0}, header, err) == DZ_OK) {
         uint64_t at = header->len;
         for (size_t i = 0; i < x->nitems; i++) {
             item *it = &x->items[i];

@@ -89,6 +89,8 @@ typedef struct restore {
     int made;
 } restore;
 
+#define INDEX_SUFFIX ".safetensors.index.json"
+
 /* The tensors of one restored safetensors file, by its header. */
 static dz_rc place_tensors(restore *r, const dz_file_row *file, const char *header, size_t len, size_t *next_row, dz_error *err) {
     dz_tensor *tensors = NULL;
@@ -142,6 +144,18 @@ static dz_rc add_file(restore *r, const char *name, const void *head, size_t len
     return err->rc;
 }
 
+/* The task's first safetensors file or index, whose metadata new ones take over. NULL where there is none, or it is damaged. The caller
+ * frees. */
+static char *first_file(const restore *r, uint32_t kind, const char *suffix, size_t *len) {
+    char *bytes = NULL;
+    for (size_t i = 0; i < r->task->nfiles && !bytes; i++) {
+        dz_error none = {0};
+        const dz_file_row *f = &r->task->files[i];
+        if (f->kind == kind && dz_ends_with(f->path, suffix)) dz_catalog_blob(r->archive->catalog, f->blob, &bytes, len, &none);
+    }
+    return bytes;
+}
+
 /* A safetensors file of tensors whose rows are given, with a header of our own. */
 static dz_rc add_rows(restore *r, const char *name, const uint32_t *rows, size_t n, dz_error *err) {
     const dz_catalog *c = r->archive->catalog;
@@ -153,8 +167,10 @@ static dz_rc add_rows(restore *r, const char *name, const uint32_t *rows, size_t
         return dz_fail(err, DZ_ENOMEM, "out of memory for %zu tensors", n);
     }
     r->tensors = grown;
+    size_t like_len = 0;
+    char *like = first_file(r, DZ_FILE_SAFETENSORS, "", &like_len);
     for (size_t i = 0; i < n; i++) list[i] = dz_tensor_of_row(&c->tensors[r->task->rows[rows[i]].tensor]);
-    if (dz_safetensors_header(list, n, &header, err) == DZ_OK) {
+    if (dz_safetensors_header(list, n, (dz_like){like, like_len}, &header, err) == DZ_OK) {
         uint64_t at = header.len;
         for (size_t i = 0; i < n; i++) {
             grown[r->ntensors++] = (out_tensor){.row = rows[i], .file = (uint32_t)r->nfiles, .offset = at};
@@ -164,6 +180,7 @@ static dz_rc add_rows(restore *r, const char *name, const uint32_t *rows, size_t
         add_file(r, name, header.data, header.len, at, err);
     }
     free(list);
+    free(like);
     dz_buf_free(&header);
     return err->rc;
 }
@@ -249,11 +266,9 @@ static dz_rc plan_some_tensors(restore *r, dz_error *err) {
 
 /* The side files, but for an index: the shards it tells of are not made. */
 static dz_rc plan_side_files(restore *r, dz_error *err) {
-    static const char index[] = ".safetensors.index.json";
     for (size_t i = 0; i < r->task->nfiles && err->rc == DZ_OK; i++) {
         const dz_file_row *f = &r->task->files[i];
-        size_t length = strlen(f->path), tail = strlen(index);
-        if (f->kind == DZ_FILE_SIDE && !(length > tail && strcmp(f->path + length - tail, index) == 0)) plan_file(r, f, NULL, NULL, err);
+        if (f->kind == DZ_FILE_SIDE && !dz_ends_with(f->path, INDEX_SUFFIX)) plan_file(r, f, NULL, NULL, err);
     }
     return err->rc;
 }
@@ -283,6 +298,8 @@ static dz_rc plan_new_shards(restore *r, dz_error *err) {
     dz_tensor *tensors = dz_alloc(nrows, sizeof *tensors, err);
     const char **files = dz_alloc(nrows, sizeof *files, err);
     dz_buf index = {0};
+    char *like = NULL;
+    size_t like_len = 0;
     if (r->task->files_lost) tell_lost_files(r, "", err);
     if (err->rc != DZ_OK) goto out;
     for (size_t i = 0; i < nrows; i++) {
@@ -300,11 +317,13 @@ static dz_rc plan_new_shards(restore *r, dz_error *err) {
     for (size_t s = 0; s < nshards && err->rc == DZ_OK; s++) {
         for (size_t i = first[s]; i < first[s + 1]; i++) files[i] = r->files[s].name;
     }
-    if (nshards > 1 && err->rc == DZ_OK && dz_safetensors_index(tensors, files, n, &index, err) == DZ_OK)
+    like = first_file(r, DZ_FILE_SIDE, INDEX_SUFFIX, &like_len);
+    if (nshards > 1 && err->rc == DZ_OK && dz_safetensors_index(tensors, files, n, (dz_like){like, like_len}, &index, err) == DZ_OK)
         add_file(r, "model.safetensors.index.json", index.data, index.len, index.len, err);
     plan_side_files(r, err);
 out:
     dz_buf_free(&index);
+    free(like);
     free(rows);
     free(first);
     free(tensors);

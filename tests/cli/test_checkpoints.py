@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 
-from common import (EMBED, K, NORM, Q, ROOT, UP, SmallZoo, call, check, equal, good, hashes, info, read, refused, sha256, small_model, st_bytes, st_parse, to_dtype,
+from common import (EMBED, K, NORM, Q, ROOT, UP, SmallZoo, call, check, equal, good, hashes, info, read, refused, sha256, small_model, st_bytes, st_head, st_parse, to_dtype,
                     to_float, with_scratch, write)
 
 READER = os.path.join(ROOT, "tests", "reader", "check.py")
@@ -235,7 +235,7 @@ def test_whole_llama_shaped_model_is_small_and_comes_back(folder):
 
 # --------------------------------------------------------------------------------------------------- on disk, as it is
 
-def shard(folder, name, model, sizes=(2, 2)):
+def shard(folder, name, model, sizes=(2, 2), metadata=None):
     """A directory of shards with an index, a config and a generation config."""
     parts, at = [], 0
     for size in (*sizes, len(model)):
@@ -245,9 +245,9 @@ def shard(folder, name, model, sizes=(2, 2)):
     where = {}
     for i, part in enumerate(parts):
         file = f"model-{i + 1:05}-of-{len(parts):05}.safetensors"
-        write(f"{folder}/{name}/{file}", st_bytes(part, {"format": "pt"}))
+        write(f"{folder}/{name}/{file}", st_bytes(part, metadata or {"format": "pt"}))
         where.update({t[0]: file for t in part})
-    write(f"{folder}/{name}/model.safetensors.index.json", json.dumps({"metadata": {"total_size": 1}, "weight_map": where}))
+    write(f"{folder}/{name}/model.safetensors.index.json", json.dumps({"metadata": {"total_size": 1, "total_parameters": 7}, "weight_map": where}))
     write(f"{folder}/{name}/config.json", '{"a": 1}')
     write(f"{folder}/{name}/generation_config.json", "{}")
 
@@ -305,7 +305,7 @@ def test_tied_task_is_appended_and_outlives_another(folder):
 def test_restore_cuts_new_shards(folder):
     zoo = SmallZoo(folder)
     os.remove(f"{folder}/one/model.safetensors")
-    shard(folder, "one", tied_model(zoo.tasks["one"]), sizes=(1, 3))
+    shard(folder, "one", tied_model(zoo.tasks["one"]), sizes=(1, 3), metadata={"format": "mlx", "quantization_level": "none"})
     zoo.compress("a.h5", "--recipe", "lossless")
     want = st_parse(f"{folder}/one")
     for ranks in (1, 3):
@@ -320,7 +320,8 @@ def test_restore_cuts_new_shards(folder):
             if index:
                 told = json.loads(read(f"{out}/{index[0]}"))
                 equal(told["weight_map"], {n: s for s in shards for n in st_parse(f"{out}/{s}")}, "index")
-                equal(told["metadata"]["total_size"], sum(len(t[2]) for t in want.values()), "total size")
+                equal(told["metadata"], {"total_size": sum(len(t[2]) for t in want.values()), "total_parameters": 7}, "metadata of the index")
+            equal({json.loads(st_head(f"{out}/{s}")[8:])["__metadata__"]["quantization_level"] for s in shards}, {"none"}, "metadata of the files")
             if size == "12K":
                 sizes = [sum(len(t[2]) for t in st_parse(f"{out}/{s}").values()) for s in shards]
                 check(max(sizes) <= 12 << 10, f"shards of {sizes} bytes")

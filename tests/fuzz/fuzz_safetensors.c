@@ -22,7 +22,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
             sum += tensors[i].nbytes;
         }
         PROMISE(sum == data_len);
-        PROMISE(dz_safetensors_header(tensors, n, &header, &err) == DZ_OK); /* what was read can be written, and is read alike */
+        PROMISE(dz_safetensors_header(tensors, n, (dz_like){0}, &header, &err) ==
+                DZ_OK); /* what was read can be written, and is read alike */
         PROMISE(dz_safetensors_parse("file", (char *)header.data + 8, header.len - 8, header.len + data_len, 0, &again, &m, &err) == DZ_OK);
         PROMISE(m == n);
     }
