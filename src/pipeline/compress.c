@@ -179,12 +179,17 @@ static void tell_begin(const dz_job *job) {
     if (known) dz_log("%llu of these tiles were begun by an earlier run of this job", (unsigned long long)known);
 }
 
+/* Rank 0. The output is looked at once more under the lock: the job that had it may have made the archive meanwhile. */
+static dz_rc take_output(dz_job *job, dz_error *err) {
+    if (check_output(job->opt, err) != DZ_OK || dz_archive_lock(&job->lock, job->opt->archive, err) != DZ_OK) return err->rc;
+    return check_output(job->opt, err);
+}
+
 /* Collective. Models, recipe, plan: every error of this kind is found here, before any heavy work. */
 static dz_rc open_job(dz_job *job, dz_error *err) {
     const dz_world *world = job->world;
-    dz_rc rc = world->rank == 0 ? check_output(job->opt, err) : DZ_OK;
-    if (world->rank == 0 && rc == DZ_OK) rc = dz_archive_lock(&job->lock, job->opt->archive, err);
-    if ((rc = dz_agree(world, rc, err)) != DZ_OK) return rc;
+    dz_rc rc = dz_agree(world, world->rank == 0 ? take_output(job, err) : DZ_OK, err);
+    if (rc != DZ_OK) return rc;
     if ((rc = dz_zoo_open(world, job->opt->manifest, &job->opt->recipe, &job->zoo, err)) != DZ_OK) return rc;
     if ((rc = dz_agree(world, world->rank == 0 ? check_outputs(job, err) : DZ_OK, err)) != DZ_OK) return rc;
     if ((rc = dz_job_open_archive(job, err)) != DZ_OK || job->zoo.ntasks == 0) return rc;

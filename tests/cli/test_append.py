@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import subprocess
+import threading
 import time
 
 from common import ENV, DELTAZOO, Q, call, check, equal, good, hashes, info, read, refused, run, sha256, st_bytes, st_parse, tiny_zoo, with_scratch, write
@@ -234,3 +235,32 @@ def test_journal_of_another_job(folder):
     good(["compress", f"{zoo}/zoo.yaml", "-o", "want.h5", "--set", "sparsity=0.9", "-q"], cwd=folder)
     equal(sha256(f"{folder}/a.h5"), sha256(f"{folder}/want.h5"), "archive")
     nothing_beside(folder, "a.h5")
+
+
+def when_the_lock_is_free(folder, args, ranks, archive, appears):
+    """A command that finds the archive's lock held, gets it a moment later, and by then the archive is there."""
+    with open(f"{folder}/{archive}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        made = threading.Timer(1.5, lambda: (shutil.copy(appears, f"{folder}/{archive}"), os.unlink(lock.name), fcntl.flock(lock, fcntl.LOCK_UN)))
+        made.start()
+        try:
+            return run(args, ranks, cwd=folder)
+        finally:
+            made.join()
+
+
+@with_scratch
+def test_archive_made_while_the_lock_was_awaited_stays(folder):
+    zoo = tiny_zoo("bf16")
+    first, second = tasks_of(zoo)[:2]
+    one, two = manifest(f"{folder}/one.yaml", zoo, [first]), manifest(f"{folder}/two.yaml", zoo, [second])
+    good(["compress", one, "-o", "one.h5", "-q"], cwd=folder)
+    good(["compress", two, "-o", "two.h5", "-q"], cwd=folder)
+    for i, (args, ranks) in enumerate(((["compress", two, "-q"], 1), (["compress", two, "-q"], 3), (["repack", "two.h5"], 1))):
+        r = when_the_lock_is_free(folder, args + ["-o", f"x{i}.h5"], ranks, f"x{i}.h5", f"{folder}/one.h5")
+        check(r.code == 2 and "exists already" in r.err, f"replaces what another job made meanwhile: {r}")
+        equal(sha256(f"{folder}/x{i}.h5"), sha256(f"{folder}/one.h5"), "the archive of the other job")
+        nothing_beside(folder, f"x{i}.h5")
+    r = when_the_lock_is_free(folder, ["compress", two, "--append", "-o", "y.h5", "-q"], 3, "y.h5", f"{folder}/one.h5")
+    check(r.code == 0, f"append: {r}")
+    equal([t["name"] for t in info("y.h5", cwd=folder)["tasks"]], [first, second], "tasks")
