@@ -50,6 +50,7 @@ typedef struct dz_job {
     double bytes_read;
     size_t skipped; /* tasks of the manifest that the archive has already */
     int foreign;    /* the journal was another job's: it is gone */
+    int resumed;    /* the journal has something of an earlier run of this job */
 } dz_job;
 
 /* Phases, each collective; compress.c calls them in this order. */
