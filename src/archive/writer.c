@@ -295,20 +295,41 @@ static dz_rc mpi_fail(dz_error *err, const char *path, const char *what, int cod
     return dz_fail(err, DZ_EFAIL, "%s: %s: MPI-IO: %.*s", path, what, len, text);
 }
 
-static dz_rc open_collective(dz_extent_writer *w, const char *const *hints, size_t nhints, dz_error *err) {
+dz_rc dz_io_check_hints(const char *const *hints, size_t n, dz_error *err) {
+    for (size_t i = 0; i < n; i++) {
+        const char *equals = strchr(hints[i], '=');
+        if (!equals || equals == hints[i] || equals - hints[i] >= MPI_MAX_INFO_KEY || equals[1] == '\0')
+            dz_fail_more(err, DZ_EUSAGE, "--io-hint: '%s' is not KEY=VALUE", hints[i]);
+    }
+    return err->rc;
+}
+
+/* Opens by MPI-IO with hints that have been checked. Returns MPI's code. */
+static int open_with(MPI_Comm comm, const char *path, int mode, const char *const *hints, size_t nhints, MPI_File *file) {
     MPI_Info info;
     MPI_Info_create(&info);
     for (size_t i = 0; i < nhints; i++) {
         const char *equals = strchr(hints[i], '=');
         char key[MPI_MAX_INFO_KEY];
-        if (!equals || equals == hints[i] || equals - hints[i] >= MPI_MAX_INFO_KEY || equals[1] == '\0')
-            return dz_fail(err, DZ_EUSAGE, "--io-hint: '%s' is not KEY=VALUE", hints[i]);
         memcpy(key, hints[i], (size_t)(equals - hints[i]));
         key[equals - hints[i]] = '\0';
         MPI_Info_set(info, key, equals + 1);
     }
-    int rc = MPI_File_open(w->world->comm, w->path, MPI_MODE_RDWR, info, &w->file);
+    int rc = MPI_File_open(comm, path, mode, info, file);
     MPI_Info_free(&info);
+    return rc;
+}
+
+dz_rc dz_io_make_striped(const char *path, const char *const *hints, size_t nhints, dz_error *err) {
+    MPI_File file = MPI_FILE_NULL;
+    unlink(path);
+    int rc = open_with(MPI_COMM_SELF, path, MPI_MODE_CREATE | MPI_MODE_RDWR, hints, nhints, &file);
+    if (rc == MPI_SUCCESS) rc = MPI_File_close(&file);
+    return rc == MPI_SUCCESS ? DZ_OK : mpi_fail(err, path, "cannot create", rc);
+}
+
+static dz_rc open_collective(dz_extent_writer *w, const char *const *hints, size_t nhints, dz_error *err) {
+    int rc = open_with(w->world->comm, w->path, MPI_MODE_RDWR, hints, nhints, &w->file);
     return rc == MPI_SUCCESS ? DZ_OK : mpi_fail(err, w->path, "cannot open", rc);
 }
 
@@ -318,7 +339,7 @@ dz_rc dz_extent_open(dz_extent_writer *w, const dz_world *world, const char *pat
     if (w->path) w->fd = dz_open(path, O_RDWR);
     if (w->path && w->fd < 0) dz_fail(err, DZ_EFAIL, "%s: cannot open: %s", path, strerror(errno));
     dz_rc rc = dz_agree(world, err->rc, err);
-    if (rc == DZ_OK && io == DZ_IO_COLLECTIVE && world->size > 1) rc = dz_agree(world, open_collective(w, hints, nhints, err), err);
+    if (rc == DZ_OK && dz_io_by_mpi(io, world)) rc = dz_agree(world, open_collective(w, hints, nhints, err), err);
     return rc;
 }
 

@@ -23,6 +23,16 @@ typedef enum dz_io {
     DZ_IO_COLLECTIVE /* MPI-IO's collective writes, for file systems on which its aggregators do better */
 } dz_io;
 
+/* One rank writes by itself in any case. */
+static inline int dz_io_by_mpi(dz_io io, const dz_world *world) { return io == DZ_IO_COLLECTIVE && world->size > 1; }
+
+/* Hints for MPI-IO: KEY=VALUE each. DZ_EUSAGE has a line for each that is not. */
+dz_rc dz_io_check_hints(const char *const *hints, size_t n, dz_error *err);
+
+/* Rank 0: makes the empty file before it is laid out. A file's stripes are fixed when it is made, so that hints about them must be there.
+ */
+dz_rc dz_io_make_striped(const char *path, const char *const *hints, size_t nhints, dz_error *err);
+
 typedef struct dz_extent_writer {
     char *path;
     int fd;

@@ -191,8 +191,9 @@ static dz_rc take_output(dz_job *job, dz_error *err) {
 /* Collective. Models, recipe, plan: every error of this kind is found here, before any heavy work. */
 static dz_rc open_job(dz_job *job, dz_compress_result *result, dz_error *err) {
     const dz_world *world = job->world;
-    dz_rc rc = dz_agree(world, world->rank == 0 ? take_output(job, err) : DZ_OK, err);
-    if (rc != DZ_OK) return rc;
+    dz_rc rc = dz_io_check_hints(job->opt->hints, job->opt->nhints, err);
+    if (world->rank == 0 && rc == DZ_OK) rc = take_output(job, err);
+    if ((rc = dz_agree(world, rc, err)) != DZ_OK) return rc;
     if ((rc = dz_zoo_open(world, job->opt->manifest, &job->opt->recipe, &job->zoo, err)) != DZ_OK) return rc;
     if ((rc = dz_agree(world, world->rank == 0 ? check_outputs(job, result, err) : DZ_OK, err)) != DZ_OK) return rc;
     if ((rc = dz_job_open_archive(job, err)) != DZ_OK || job->zoo.ntasks == 0) return rc;
@@ -280,6 +281,8 @@ static void collect_notes(const dz_job *job, dz_buf *notes, dz_error *err) {
         dz_buf_note(notes, err, "%s.journal was of another job (models, recipe or program differ): it was not used", job->opt->archive);
     if (job->resumed) dz_buf_note(notes, err, "went on where an earlier run of this job was interrupted");
     if (job->skipped) dz_buf_note(notes, err, "%zu tasks are in the archive already", job->skipped);
+    if (job->opt->nhints && !dz_io_by_mpi(job->opt->io, job->world))
+        dz_buf_note(notes, err, "--io-hint has no effect: it needs --io collective and more than one rank");
     if ((size_t)job->world->size > plan->nunits)
         dz_buf_note(notes, err, "%d ranks for %zu tiles: some have nothing to do", job->world->size, plan->nunits);
 }

@@ -240,8 +240,10 @@ static void locate_regions(const dz_job *job, const dz_catalog *c, uint64_t *whe
 static char *partial_path(const dz_job *job, dz_error *err) { return dz_format(err, "%s.partial", job->opt->archive); }
 
 dz_rc dz_job_layout(dz_job *job, dz_error *err) {
+    const dz_compress_options *opt = job->opt;
     char *partial = job->world->rank == 0 ? partial_path(job, err) : NULL;
-    if (partial) {
+    if (partial && opt->nhints && dz_io_by_mpi(opt->io, job->world)) dz_io_make_striped(partial, opt->hints, opt->nhints, err);
+    if (partial && err->rc == DZ_OK) {
         dz_catalog_free(job->catalog);
         job->catalog = dz_alloc(1, sizeof *job->catalog, err);
         if (job->catalog && make_catalog(job, job->catalog, err) == DZ_OK) dz_archive_layout(partial, job->catalog, err);
