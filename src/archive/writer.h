@@ -4,7 +4,7 @@
 #define DZ_ARCHIVE_WRITER_H
 
 #include "archive/catalog.h"
-#include "parallel/world.h"
+#include "parallel/progress.h"
 
 /* Lays the file out: all tables and attributes written, one contiguous `payload` dataset of payload_len bytes a task, space allocated.
  * Fills payload_offset of each task and file_size. One process calls it (rank 0). */
@@ -41,15 +41,17 @@ typedef struct dz_extent_writer {
     dz_extent *extents;
     size_t n, cap;
     dz_buf pending; /* ranges that follow each other are written together */
-    uint64_t pending_offset;
+    uint64_t pending_offset, unsynced;
+    dz_progress *progress; /* NULL, or the phase that is under way: told of each piece, and asked whether to go on */
 } dz_extent_writer;
 
-/* Collective. Opens the laid-out file; put ranges; finish syncs and reads everything back (its checksums must match). All ranks call
- * finish, also after a fault of theirs: under DZ_IO_COLLECTIVE the others wait for them. `hints`: MPI-IO's, KEY=VALUE each. */
+/* Collective. Opens the laid-out file; put ranges; finish syncs; then each rank reads back what it has put (checksums must match). All
+ * ranks call finish, also after a fault of theirs: under DZ_IO_COLLECTIVE the others wait for them. `hints`: MPI-IO's, KEY=VALUE each. */
 dz_rc dz_extent_open(dz_extent_writer *w, const dz_world *world, const char *path, dz_io io, const char *const *hints, size_t nhints,
                      dz_error *err);
 dz_rc dz_extent_put(dz_extent_writer *w, uint64_t offset, const void *bytes, size_t len, dz_error *err);
 dz_rc dz_extent_finish(dz_extent_writer *w, dz_error *err);
+dz_rc dz_extent_read_back(dz_extent_writer *w, dz_error *err);
 void dz_extent_close(dz_extent_writer *w); /* collective under DZ_IO_COLLECTIVE; accepts one that was never opened */
 
 /* Syncs `partial`, renames it to `path`, syncs the directory. One process calls it. */

@@ -18,6 +18,12 @@
 
 const char *const DZ_PHASE_NAMES[DZ_PHASES] = {"open", "statistics", "histogram", "code", "trace norm", "write"};
 
+void dz_job_begin_phase(const dz_job *job, dz_progress *progress, int phase, double total) {
+    static const char *const titles[DZ_PHASES + 1] = {"open",           "1/6 statistics", "2/6 histogram", "3/6 code",
+                                                      "4/6 trace norm", "5/6 write",      "6/6 read back"};
+    dz_progress_begin(progress, job->world, titles[phase], total, job->opt->quiet);
+}
+
 #define MEMORY_LEAST ((uint64_t)128 << 20) /* two tiles, their levels and candidates, and what MPI and HDF5 take */
 
 void dz_compress_result_free(dz_compress_result *r) {

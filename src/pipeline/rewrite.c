@@ -73,7 +73,7 @@ dz_rc dz_rewrite(const dz_world *world, const dz_rewrite_options *opt, dz_rewrit
     if ((rc = dz_agree(world, err->rc, err)) != DZ_OK) goto out;
     if ((rc = dz_extent_open(&w, world, partial, DZ_IO_POSIX, NULL, 0, err)) != DZ_OK) goto out;
     dz_carry_payloads(&carry, world, catalog, &w, err);
-    dz_extent_finish(&w, err);
+    if (dz_extent_finish(&w, err) == DZ_OK) dz_extent_read_back(&w, err);
     if ((rc = dz_agree(world, err->rc, err)) != DZ_OK) goto out;
     result->bytes_before = carry.old->catalog->file_size;
     result->bytes_after = world->rank == 0 ? catalog->file_size : 0;

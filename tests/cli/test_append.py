@@ -1,16 +1,17 @@
 """Archives that grow and shrink, and jobs that are interrupted: what was committed stays, byte for byte."""
 import fcntl
 import os
+import re
 import shutil
 import signal
 import subprocess
 import threading
 import time
 
-from common import ENV, DELTAZOO, Q, call, check, equal, good, hashes, info, read, refused, run, sha256, st_bytes, st_parse, tiny_zoo, with_scratch, write
+from common import ENV, DELTAZOO, Q, call, check, equal, good, hashes, info, read, refused, run, sha256, st_bytes, st_parse, stopped, tiny_zoo, with_scratch, write
 from test_determinism import big_zoo
 
-COST = {"test_signal_then_resume": 8, "test_killed_then_resumed_on_other_ranks": 8}
+COST = {"test_signal_then_resume": 8, "test_killed_then_resumed_on_other_ranks": 8, "test_signal_while_the_archive_is_written_or_read_back": 9}
 
 
 def manifest(path, zoo, names):
@@ -264,3 +265,22 @@ def test_archive_made_while_the_lock_was_awaited_stays(folder):
     r = when_the_lock_is_free(folder, ["compress", two, "--append", "-o", "y.h5", "-q"], 3, "y.h5", f"{folder}/one.h5")
     check(r.code == 0, f"append: {r}")
     equal([t["name"] for t in info("y.h5", cwd=folder)["tasks"]], [first, second], "tasks")
+
+
+@with_scratch
+def test_signal_while_the_archive_is_written_or_read_back(folder):
+    zoo = big_zoo()
+    write(f"{folder}/exact.yaml", 'tensors:\n  - {match: "*", policy: lossless}\n')
+    args = ["compress", f"{zoo}/zoo.yaml", "--recipe", "exact.yaml", "-o"]
+    good(args + ["want.h5", "-q"], cwd=folder)
+    check(os.path.getsize(f"{folder}/want.h5") > 6 << 20, "too few pieces for this test")
+    for i, (ranks, phase, more) in enumerate(((1, "5/6 write", []), (2, "5/6 write", []), (1, "6/6 read back", []), (2, "(5/6 write|6/6 read back)", ["--io", "collective"]))):
+        archive = f"a{i}.h5"
+        code, log, secs = stopped(folder, args + [archive] + more, ranks, phase, SLOW_PATH=".partial", SLOW_MS="80")
+        check(code == 75 and secs < 5, f"exit {code} after {secs:.1f} s: {log}")
+        check(re.search(phase + r" +interrupted at \d+\.\d %", log) and not re.search(phase + ".*  in ", log.split("interrupted at")[-1]), f"its log: {log}")
+        equal(sorted(n for n in os.listdir(folder) if n.startswith(archive)), [archive + ".journal"], "left behind")
+        r = good(args + [archive], 3 - ranks, cwd=folder, env={"DZ_LOG_INTERVAL": "0.01"})
+        check("went on where an earlier run" in r.err, f"{r}")
+        equal(sha256(f"{folder}/{archive}"), sha256(f"{folder}/want.h5"), "archive")
+        nothing_beside(folder, archive)
