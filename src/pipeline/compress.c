@@ -282,7 +282,8 @@ static void collect_notes(const dz_job *job, dz_buf *notes, dz_error *err) {
         }
         note_what_is_kept(job, t, notes, err);
     }
-    if (job->opt->append && !job->carry.old) dz_buf_note(notes, err, "there was no archive to append to: it is a new one");
+    if (job->opt->append && !job->carry.old && !job->opt->skip_existing && !job->resumed) /* what a requeued job expects is not told */
+        dz_buf_note(notes, err, "there was no archive to append to: it is a new one");
     if (job->foreign)
         dz_buf_note(notes, err, "%s.journal was of another job (models, recipe or program differ): it was not used", job->opt->archive);
     if (job->resumed) dz_buf_note(notes, err, "went on where an earlier run of this job was interrupted");

@@ -49,6 +49,8 @@ def test_append(folder):
     one, two = manifest(f"{folder}/one.yaml", zoo, [first]), manifest(f"{folder}/two.yaml", zoo, [second])
     r = good(["compress", one, "--append", "-o", "a.h5", "-q"], 2, cwd=folder)  # the first makes the archive
     check("no archive to append to" in r.out + r.err, f"that the archive is new is told: {r}")
+    r = good(["compress", one, "--skip-existing", "-o", "n.h5", "-q"], cwd=folder)  # what a job's second start is given
+    check(not r.lines("note"), f"{r}")
     before = info("a.h5", cwd=folder)["tasks"][0]
     good(["restore", "a.h5", "--task", first, "--base", f"{zoo}/base", "-o", "r1", "-q"], cwd=folder)
     shutil.copy(f"{folder}/a.h5", f"{folder}/b.h5")

@@ -100,7 +100,7 @@ def test_report_of_nothing_to_do(folder):
 @with_scratch
 def test_report_of_a_job_that_is_interrupted(folder):
     zoo = big_zoo()
-    args = ["compress", f"{zoo}/zoo.yaml", "-o", "a.h5", "--report", "a.json"]
+    args = ["compress", f"{zoo}/zoo.yaml", "-o", "a.h5", "--append", "--report", "a.json"]
     for ranks in (1, 2):
         write(f"{folder}/a.json", "")
         code, log, _ = stopped(folder, args, ranks, "statistics", SLOW_PATH=".safetensors", SLOW_MS="100", DZ_JOURNAL_AFTER="0")
@@ -109,7 +109,7 @@ def test_report_of_a_job_that_is_interrupted(folder):
         check(a["errors"][0] in log, f"{a['errors']}, not {log}")
     good(args + ["-q"], cwd=folder)
     a = ended(folder)
-    equal((a["state"], a["this_start_only"]), ("done", True), "after the resume")
+    equal((a["state"], a["this_start_only"], a["notes"]), ("done", True, ["went on where an earlier run of this job was interrupted"]), "after the resume")
     check("of the last start only" in good(["report", "a.json"], cwd=folder).out, "report does not say so")
 
 
