@@ -13,7 +13,7 @@ typedef struct job_row {
     char finished[32], state[32], archive[4096], slurm[32];
     double secs, bytes_read, bytes_written, memory, source, dropped, stored;
     int ranks, starts, whole, this_start_only; /* whole: the job is done, all figures are there */
-    json_int_t tasks, resumed, exit_code;
+    json_int_t tasks, resumed, exit_code;      /* exit_code: -1 while the job runs */
 } job_row;
 
 #define MOST_BYTES ((size_t)1 << 30)
@@ -63,7 +63,8 @@ static dz_rc read_row(const char *path, job_row *row, dz_error *err) {
     line_of(archive, row->archive, sizeof row->archive);
     line_of(json_string_value(json_object_get(slurm, "job_id")), row->slurm, sizeof row->slurm);
     row->errors = json_object_get(job, "errors");
-    row->exit_code = json_integer_value(json_object_get(job, "exit_code"));
+    json_t *code = json_object_get(job, "exit_code");
+    row->exit_code = json_is_null(code) ? -1 : json_integer_value(code);
     row->starts = 1 + (int)json_integer_value(json_object_get(slurm, "restarts"));
     row->whole = strcmp(state, "done") == 0;
     return row->whole ? read_figures(path, row, err) : DZ_OK;
@@ -73,8 +74,8 @@ static void print_row(const job_row *r) {
     char secs[32], source[32], stored[32], memory[32], read[32];
     printf("%-20s  %-13s  %10s  %6d  %5d  ", r->finished, r->state, r->slurm, r->starts, r->ranks);
     if (!r->whole) {
-        printf("%5s  %12s  %5s  %9s  %9s  %8s  %11s  %9s  %5s  %s\n", "-", dz_format_time(r->secs, secs), "-", "-", "-", "-", "-", "-", "-",
-               r->archive);
+        printf("%5s  %12s  %5s  %9s  %9s  %8s  %11s  %9s  %5s  %s\n", "-", r->exit_code < 0 ? "-" : dz_format_time(r->secs, secs), "-", "-",
+               "-", "-", "-", "-", "-", r->archive);
         return;
     }
     printf("%5zu  %12s  %5lld  %9s  %9s  %7.1fx  %11s  %9s  %5zu  %s", json_object_size(r->hosts), dz_format_time(r->secs, secs),
@@ -90,7 +91,7 @@ static void print_errors(const job_row *r) {
     char line[DZ_ERROR_TEXT];
     json_t *value;
     size_t i;
-    if (strcmp(r->state, "running") == 0) printf("%s: has not ended, or was killed\n", r->archive);
+    if (r->exit_code < 0) printf("%s: has not ended, or was killed\n", r->archive);
     json_array_foreach(r->errors, i, value)
         printf("%s: exit code %lld: %s\n", r->archive, (long long)r->exit_code, line_of(json_string_value(value), line, sizeof line));
 }
