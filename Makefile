@@ -22,7 +22,7 @@ WARN := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes -Wmis
 CSTD := -std=c11 -D_GNU_SOURCE -fPIC -ffp-contract=off -fno-math-errno -fvisibility=hidden
 OPT_release := -O3 -g
 OPT_clang := -O2
-OPT_mpich := -O3 -g -Wno-stringop-overflow # its MPI_STATUSES_IGNORE is address 1
+OPT_mpich := -O3 -g
 OPT_serial := -O3 -g
 OPT_fault := -O2 -g -DDZ_FAULTS
 OPT_asan := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
@@ -40,11 +40,13 @@ else
 MPI_WORDS := $(shell $(MPICC) -showme 2>/dev/null || $(MPICC) -show 2>/dev/null)
 MPI_CFLAGS := $(filter -I% -D%,$(MPI_WORDS))
 MPI_LIBS := $(filter -L% -l% -Wl$(comma)%,$(MPI_WORDS))
-HDF5_NAME ?= $(shell $(PKG) --exists hdf5-openmpi 2>/dev/null && echo hdf5-openmpi || echo hdf5)
+MPI_KIND := $(if $(findstring Open MPI,$(shell $(MPICC) -showme:version 2>&1)),openmpi,$(if $(findstring mpich,$(MPI_WORDS)),mpich))
+HDF5_NAME ?= $(shell $(PKG) --exists hdf5-$(MPI_KIND) 2>/dev/null && echo hdf5-$(MPI_KIND) || echo hdf5)
 endif
 ifdef HDF5_PREFIX
+HDF5_DIR := $(firstword $(foreach d,lib lib64,$(if $(wildcard $(HDF5_PREFIX)/$(d)/libhdf5.*),$(HDF5_PREFIX)/$(d))) $(HDF5_PREFIX)/lib)
 HDF5_CFLAGS := -I$(HDF5_PREFIX)/include
-HDF5_LIBS := -L$(HDF5_PREFIX)/lib -Wl,-rpath,$(HDF5_PREFIX)/lib -lhdf5
+HDF5_LIBS := -L$(HDF5_DIR) -Wl,-rpath,$(HDF5_DIR) -lhdf5
 else
 HDF5_CFLAGS := $(shell $(PKG) --cflags $(HDF5_NAME) 2>/dev/null)
 HDF5_LIBS := $(shell $(PKG) --libs $(HDF5_NAME) 2>/dev/null || echo -lhdf5)
@@ -55,8 +57,16 @@ BLAS_LIBS ?= -L$(MKLROOT)/lib -L$(MKLROOT)/lib/intel64 -lmkl_rt
 endif
 BLAS_LIBS ?= -llapacke -lopenblas
 
-CPPFLAGS_ALL := -Isrc -Iinclude $(CPPFLAGS) $(patsubst -I%,-isystem %,$(MPI_CFLAGS) $(HDF5_CFLAGS) $(MKL_CFLAGS))
-CFLAGS_ALL := $(CSTD) $(WARN) $(OPT_$(FLAVOUR)) $(CFLAGS)
+# Two MPIs in one program end it at its start. Asked when something is compiled, so that `make deps` can first install what is missing.
+WRONG_HDF5 := $(and $(MPI_KIND),$(findstring $(filter-out $(MPI_KIND),openmpi mpich),$(if $(HDF5_PREFIX),,$(HDF5_NAME) $(HDF5_LIBS))))
+ifneq ($(WRONG_HDF5),)
+HDF5_CHECK = $(error $(MPICC) is of $(MPI_KIND), but the HDF5 found is not: install libhdf5-$(MPI_KIND)-dev, or set HDF5_PREFIX, or HDF5_NAME for pkg-config)
+endif
+
+CPPFLAGS_ALL = $(HDF5_CHECK) -Isrc -Iinclude $(CPPFLAGS) $(patsubst -I%,-isystem %,$(MPI_CFLAGS) $(HDF5_CFLAGS) $(MKL_CFLAGS))
+# MPICH's MPI_STATUSES_IGNORE is address 1, which gcc takes for an array that is too small.
+WARN_MPI := $(if $(filter mpich,$(MPI_KIND)),$(if $(findstring clang,$(CC)),,-Wno-stringop-overflow))
+CFLAGS_ALL := $(CSTD) $(WARN) $(WARN_MPI) $(OPT_$(FLAVOUR)) $(CFLAGS)
 LIBS := $(MPI_LIBS) $(HDF5_LIBS) -lcyaml -lyaml -ljansson -lxxhash -lzstd -lz -lhtscodecs $(BLAS_LIBS) -lm $(LDLIBS)
 
 SRC := $(filter-out src/cli/%,$(wildcard src/*/*.c))
@@ -94,6 +104,7 @@ $(B)/deltazoo: $(CLIOBJ) $(OBJ)
 	$(CC) $(LD_$(FLAVOUR)) $(LDFLAGS) -o $@ $^ $(LIBS)
 $(B)/libdeltazoo.so: $(OBJ) src/pipeline/library.map
 	$(CC) -shared -Wl,-soname,libdeltazoo.so.$(ABI) -Wl,--version-script=src/pipeline/library.map $(LD_$(FLAVOUR)) $(LDFLAGS) -o $@ $(OBJ) $(LIBS)
+	@echo '$(strip $(LIBS))' >$(B)/libs
 $(B)/libdeltazoo.a: $(OBJ)
 	rm -f $@ && $(AR) rcs $@ $^
 
@@ -213,6 +224,7 @@ build/man/deltazoo.1: $(B)/deltazoo
 	@$(B)/deltazoo --help=man >$@
 man: build/man/deltazoo.1
 
+# $(B)/libs: what this build was linked with, whatever variables `make install` is given.
 install: all man
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/share/deltazoo
 	install -m 755 $(B)/deltazoo $(DESTDIR)$(PREFIX)/bin/
@@ -222,7 +234,7 @@ install: all man
 	install -m 644 $(B)/libdeltazoo.a $(DESTDIR)$(PREFIX)/lib/
 	install -d $(DESTDIR)$(PREFIX)/lib/pkgconfig
 	printf '%s\n' 'prefix=$(PREFIX)' 'Name: deltazoo' 'Description: archives of fine-tuned models as one base and tiny deltas' 'Version: $(VERSION)' \
-	    'Cflags: -I$${prefix}/include' 'Libs: -L$${prefix}/lib -ldeltazoo' 'Libs.private: $(strip $(LIBS))' >$(DESTDIR)$(PREFIX)/lib/pkgconfig/deltazoo.pc
+	    'Cflags: -I$${prefix}/include' 'Libs: -L$${prefix}/lib -ldeltazoo' "Libs.private: $$(cat $(B)/libs)" >$(DESTDIR)$(PREFIX)/lib/pkgconfig/deltazoo.pc
 	install -m 644 include/deltazoo.h $(DESTDIR)$(PREFIX)/include/
 	cp -r config jobs $(DESTDIR)$(PREFIX)/share/deltazoo/
 	install -d $(DESTDIR)$(PREFIX)/share/deltazoo/python

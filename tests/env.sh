@@ -8,4 +8,4 @@ FLAVOUR=${FLAVOUR:-release}
 if [ "$FLAVOUR" = release ]; then DELTAZOO=${DELTAZOO:-$PWD/build/deltazoo}; else DELTAZOO=${DELTAZOO:-$PWD/build/$FLAVOUR/deltazoo}; fi
 export DELTAZOO PYTHON FLAVOUR
 # Open MPI and HDF5 leave memory behind at exit; leaks of our own are found by the fuzz targets, which use neither.
-if [ "$FLAVOUR" = asan ]; then export ASAN_OPTIONS=detect_leaks=0:handle_abort=1 UBSAN_OPTIONS=print_stacktrace=1; fi
+if [ "$FLAVOUR" = asan ]; then export ASAN_OPTIONS=detect_leaks=0:handle_abort=1:verify_asan_link_order=0 UBSAN_OPTIONS=print_stacktrace=1; fi

@@ -4,7 +4,7 @@
 #define DZ_ARCHIVE_WRITER_H
 
 #include "archive/catalog.h"
-#include "parallel/world.h"
+#include "parallel/progress.h"
 
 /* Lays the file out: all tables and attributes written, one contiguous `payload` dataset of payload_len bytes a task, space allocated.
  * Fills payload_offset of each task and file_size. One process calls it (rank 0). */
@@ -23,6 +23,16 @@ typedef enum dz_io {
     DZ_IO_COLLECTIVE /* MPI-IO's collective writes, for file systems on which its aggregators do better */
 } dz_io;
 
+/* One rank writes by itself in any case. */
+static inline int dz_io_by_mpi(dz_io io, const dz_world *world) { return io == DZ_IO_COLLECTIVE && world->size > 1; }
+
+/* Hints for MPI-IO: KEY=VALUE each. DZ_EUSAGE has a line for each that is not. */
+dz_rc dz_io_check_hints(const char *const *hints, size_t n, dz_error *err);
+
+/* Rank 0: makes the empty file before it is laid out. A file's stripes are fixed when it is made, so that hints about them must be there.
+ */
+dz_rc dz_io_make_striped(const char *path, const char *const *hints, size_t nhints, dz_error *err);
+
 typedef struct dz_extent_writer {
     char *path;
     int fd;
@@ -31,18 +41,17 @@ typedef struct dz_extent_writer {
     dz_extent *extents;
     size_t n, cap;
     dz_buf pending; /* ranges that follow each other are written together */
-    uint64_t pending_offset;
+    uint64_t pending_offset, unsynced;
+    dz_progress *progress; /* NULL, or the phase that is under way: told of each piece, and asked whether to go on */
 } dz_extent_writer;
 
-/* DZ_EUSAGE for each hint that is not KEY=VALUE. */
-dz_rc dz_check_hints(const char *const *hints, size_t nhints, dz_error *err);
-
-/* Collective. Opens the laid-out file; put ranges; finish syncs and reads everything back (its checksums must match). All ranks call
- * finish, also after a fault of theirs: under DZ_IO_COLLECTIVE the others wait for them. `hints`: MPI-IO's, checked. */
+/* Collective. Opens the laid-out file; put ranges; finish syncs; then each rank reads back what it has put (checksums must match). All
+ * ranks call finish, also after a fault of theirs: under DZ_IO_COLLECTIVE the others wait for them. `hints`: MPI-IO's, KEY=VALUE each. */
 dz_rc dz_extent_open(dz_extent_writer *w, const dz_world *world, const char *path, dz_io io, const char *const *hints, size_t nhints,
                      dz_error *err);
 dz_rc dz_extent_put(dz_extent_writer *w, uint64_t offset, const void *bytes, size_t len, dz_error *err);
 dz_rc dz_extent_finish(dz_extent_writer *w, dz_error *err);
+dz_rc dz_extent_read_back(dz_extent_writer *w, dz_error *err);
 void dz_extent_close(dz_extent_writer *w); /* collective under DZ_IO_COLLECTIVE; accepts one that was never opened */
 
 /* Syncs `partial`, renames it to `path`, syncs the directory. One process calls it. */

@@ -96,12 +96,14 @@ dz_rc dz_parse_options(const dz_world *world, const dz_command *command, int arg
 }
 
 dz_rc dz_print_json(json_t *root, const char *path, dz_error *err) {
-    size_t flags = JSON_INDENT(2) | JSON_REAL_PRECISION(10);
-    if (!root) return dz_fail(err, DZ_ENOMEM, "out of memory for a JSON text");
-    if (path ? json_dump_file(root, path, flags) != 0 : json_dumpf(root, stdout, flags) != 0)
-        dz_fail(err, DZ_EFAIL, "%s: cannot write: %s", path ? path : "stdout", strerror(errno));
-    if (!path) putchar('\n');
+    char *text = root ? json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(10)) : NULL;
     json_decref(root);
+    if (!text) return dz_fail(err, DZ_ENOMEM, "out of memory for a JSON text");
+    if (path)
+        dz_replace_file(path, text, strlen(text), err);
+    else if (puts(text) == EOF)
+        dz_fail(err, DZ_EFAIL, "stdout: cannot write: %s", strerror(errno));
+    free(text);
     return err->rc;
 }
 

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "archive/reader.h"
@@ -20,25 +21,85 @@ static void print_headline(const dz_catalog *c, const dz_compress_options *opt, 
            some[0] ? "" : ",", r->recipe_name, task->sparsity, task->bits, (unsigned long long)task->seed);
 }
 
+/* One job from its start to its end; what the report needs. */
+typedef struct compress_job {
+    const dz_compress_options *opt;
+    dz_compress_result result;
+    time_t started;
+    double begun;
+    int nranks, begins, report_lost; /* lost: it could not be written, which has been told */
+} compress_job;
+
+#define LARGEST_REPORT ((size_t)1 << 30)
+
+/* No file, an empty one, or an earlier report: a job that has not looked at its inputs must not put a report over one of them. */
+static int is_free_for_report(const char *path) {
+    dz_error none = {0};
+    char *text = NULL;
+    size_t len = 0;
+    if (access(path, F_OK) != 0) return 1;
+    if (dz_read_file(path, LARGEST_REPORT, &text, &len, &none) != DZ_OK) return 0;
+    json_t *root = json_loadb(text, len, 0, NULL);
+    int is_free = len == 0 || json_is_object(json_object_get(root, "job"));
+    json_decref(root);
+    free(text);
+    return is_free;
+}
+
+/* `c` NULL: no archive to tell of. `end` NULL: the job has only begun. */
+static dz_rc write_report(compress_job *job, const dz_catalog *c, const dz_error *end, dz_error *err) {
+    const char *report = job->opt->report, *good = job->result.nothing_to_do ? "nothing to do" : "done";
+    dz_job_state state = {.state = !end                       ? "running"
+                                   : end->rc == DZ_OK         ? good
+                                   : end->rc == DZ_EINTERRUPT ? "interrupted"
+                                                              : "failed",
+                          .started = job->started,
+                          .secs = dz_now() - job->begun,
+                          .nranks = job->nranks,
+                          .err = end};
+    if (!report || job->report_lost || job->result.report_is_input || (!job->begins && !is_free_for_report(report))) return err->rc;
+    dz_rc rc = dz_print_json(dz_job_json(&state, &job->result, c, job->opt), report, err);
+    job->report_lost = rc != DZ_OK;
+    return rc;
+}
+
+/* From here on an earlier report of this name would be taken for this job's, should it be killed. */
+static dz_rc begins(void *arg, dz_error *err) {
+    compress_job *job = arg;
+    job->begins = 1;
+    return write_report(job, NULL, NULL, err);
+}
+
 /* Rank 0: tells the result as the archive has it, not as the job remembers it. */
-static dz_rc tell(const dz_compress_options *opt, const dz_compress_result *r, dz_error *err) {
+static dz_rc tell(compress_job *job, dz_error *err) {
+    const dz_compress_options *opt = job->opt;
+    const dz_compress_result *r = &job->result;
     dz_archive *archive = NULL;
-    if (r->nothing_to_do) {
-        printf("%s: has all tasks of %s already\n", opt->archive, opt->manifest);
-        return DZ_OK;
-    }
     if (dz_archive_open(opt->archive, &archive, err) != DZ_OK) return err->rc;
     dz_print_notes(&r->notes);
-    print_headline(archive->catalog, opt, r);
-    dz_print_tasks(archive->catalog);
-    dz_print_phases(r);
-    if (opt->report) dz_print_json(dz_job_json(r, archive->catalog, opt), opt->report, err);
+    const dz_catalog *c = archive->catalog;
+    if (r->nothing_to_do) {
+        printf("%s: has all tasks of %s already\n", opt->archive, opt->manifest);
+    } else {
+        print_headline(c, opt, r);
+        dz_print_tasks(c);
+        dz_print_phases(r);
+    }
+    dz_error none = {0};
+    write_report(job, c, &none, err);
     dz_archive_close(archive);
     return err->rc;
 }
 
+/* Rank 0: of a job that has not done its work. What kept it from that comes first. */
+static void report_failure(compress_job *job, dz_error *err) {
+    dz_error why = *err, more = {0};
+    if (write_report(job, NULL, &why, &more) != DZ_OK) dz_fail_more(err, err->rc, "%s", more.text);
+}
+
 /* A report that cannot be written is found before the work. */
-static dz_rc check_report(const char *path, dz_error *err) {
+static dz_rc check_report(const char *path, const char *archive, dz_error *err) {
+    if (dz_same_file(archive, path)) return dz_fail(err, DZ_EUSAGE, "--report %s: is the archive", path);
     char *dir = dz_path_beside(path, ".", err);
     struct stat st;
     if (!dir) return err->rc;
@@ -51,7 +112,7 @@ static dz_rc check_report(const char *path, dz_error *err) {
 static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
     dz_compress_options opt = {.mem_per_rank = (uint64_t)2 << 30};
     dz_option_list sets = {0};
-    dz_compress_result result = {0};
+    compress_job job = {.opt = &opt, .started = time(NULL), .begun = dz_now(), .nranks = world->size};
     dz_option_list hints = {0};
     const char *io = "posix", *args[1];
     int helped = 0, watchdog = 1800;
@@ -92,11 +153,15 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
     opt.manifest = args[0];
     opt.recipe.sets = sets.values;
     opt.recipe.nsets = sets.n;
-    if ((rc = dz_agree(world, world->rank == 0 && opt.report ? check_report(opt.report, err) : DZ_OK, err)) != DZ_OK) goto out;
-    rc = dz_compress(world, &opt, &result, err);
-    if (rc == DZ_OK) rc = dz_agree(world, world->rank == 0 ? tell(&opt, &result, err) : DZ_OK, err);
+    opt.begins = begins;
+    opt.arg = &job;
+    rc = dz_agree(world, world->rank == 0 && opt.report ? check_report(opt.report, opt.archive, err) : DZ_OK, err);
+    if (rc != DZ_OK) goto out;
+    rc = dz_compress(world, &opt, &job.result, err);
+    if (rc == DZ_OK) rc = dz_agree(world, world->rank == 0 ? tell(&job, err) : DZ_OK, err);
+    if (rc != DZ_OK && world->rank == 0) report_failure(&job, err);
 out:
-    dz_compress_result_free(&result);
+    dz_compress_result_free(&job.result);
     dz_option_list_free(&sets);
     dz_option_list_free(&hints);
     return rc;

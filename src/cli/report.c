@@ -257,12 +257,9 @@ static json_t *hosts_json(const dz_compress_result *r) {
     return hosts;
 }
 
-json_t *dz_job_json(const dz_compress_result *r, const dz_catalog *c, const dz_compress_options *opt) {
-    char stamp[32];
-    time_t now = time(NULL);
-    struct tm tm;
-    strftime(stamp, sizeof stamp, "%FT%TZ", gmtime_r(&now, &tm));
-    json_t *phases = json_object(), *spreads = json_object(), *notes = dz_json_lines(&r->notes), *ranks = json_array();
+/* What the job measured, if it came to its end. */
+static json_t *figures_json(const dz_compress_result *r, const dz_compress_options *opt) {
+    json_t *phases = json_object(), *spreads = json_object(), *ranks = json_array();
     for (int p = 0; p < DZ_PHASES; p++) {
         dz_spread s = phase_spread(r, p);
         json_object_set_new(phases, DZ_PHASE_NAMES[p], json_real(s.most));
@@ -270,18 +267,40 @@ json_t *dz_job_json(const dz_compress_result *r, const dz_catalog *c, const dz_c
     }
     for (int i = 0; i < r->nranks; i++) json_array_append_new(ranks, rank_json(&r->ranks[i]));
     dz_spread memory = spread_of(r, offsetof(dz_rank_figures, peak_memory));
-    json_t *root = dz_info_json(c, NULL);
-    json_t *job = json_pack("{s:s, s:s, s:s, s:s, s:s, s:o, s:o, s:s, s:i, s:f}", "version", DZ_VERSION, "manifest", opt->manifest,
-                            "archive", opt->archive, "recipe", r->recipe_name, "host", r->ranks[0].host, "hosts", hosts_json(r), "slurm",
-                            slurm_json(), "finished", stamp, "ranks", r->nranks, "seconds", r->total_secs);
-    json_t *more = json_pack("{s:o, s:o, s:f, s:o, s:f, s:f, s:I, s:f, s:I, s:o, s:o}", "phase_seconds", phases, "phase_seconds_of_ranks",
-                             spreads, "peak_memory_bytes", memory.most, "peak_memory_of_ranks", spread_json(memory), "bytes_read",
-                             spread_of(r, offsetof(dz_rank_figures, bytes_read)).sum, "bytes_written",
-                             spread_of(r, offsetof(dz_rank_figures, bytes_written)).sum, "resumed_blocks",
-                             (json_int_t)spread_of(r, offsetof(dz_rank_figures, blocks_taken_over)).sum, "planned_imbalance",
-                             r->planned_imbalance, "mem_per_rank_bytes", (json_int_t)opt->mem_per_rank, "notes", notes, "per_rank", ranks);
-    json_object_update(job, more);
-    json_decref(more);
+    return json_pack(
+        "{s:s, s:s, s:o, s:o, s:o, s:f, s:o, s:f, s:f, s:I, s:b, s:f, s:I, s:o, s:o}", "recipe", r->recipe_name, "host", r->ranks[0].host,
+        "hosts", hosts_json(r), "phase_seconds", phases, "phase_seconds_of_ranks", spreads, "peak_memory_bytes", memory.most,
+        "peak_memory_of_ranks", spread_json(memory), "bytes_read", spread_of(r, offsetof(dz_rank_figures, bytes_read)).sum, "bytes_written",
+        spread_of(r, offsetof(dz_rank_figures, bytes_written)).sum, "resumed_blocks",
+        (json_int_t)spread_of(r, offsetof(dz_rank_figures, blocks_taken_over)).sum, "this_start_only", r->resumed, "planned_imbalance",
+        r->planned_imbalance, "mem_per_rank_bytes", (json_int_t)opt->mem_per_rank, "notes", dz_json_lines(&r->notes), "per_rank", ranks);
+}
+
+static json_t *stamp_json(time_t when) {
+    char stamp[32];
+    struct tm tm;
+    strftime(stamp, sizeof stamp, "%FT%TZ", gmtime_r(&when, &tm));
+    return json_string(stamp);
+}
+
+json_t *dz_job_json(const dz_job_state *state, const dz_compress_result *r, const dz_catalog *c, const dz_compress_options *opt) {
+    const dz_error *err = state->err;
+    json_t *root = c ? dz_info_json(c, NULL) : json_object(), *errors = json_array();
+    for (const char *at = err && err->rc != DZ_OK ? err->text : ""; *at;) {
+        char line[DZ_ERROR_TEXT] = "";
+        size_t len = strcspn(at, "\n");
+        memcpy(line, at, len);
+        json_array_append_new(errors, text_json(line));
+        at += len + (at[len] == '\n');
+    }
+    json_t *job = json_pack("{s:s, s:o, s:o, s:s, s:o, s:o, s:o, s:o, s:o, s:i, s:f}", "version", DZ_VERSION, "manifest",
+                            text_json(opt->manifest), "archive", text_json(opt->archive), "state", state->state, "exit_code",
+                            err ? json_integer(dz_exit_code(err->rc)) : json_null(), "errors", errors, "slurm", slurm_json(), "started",
+                            stamp_json(state->started), "finished", err ? stamp_json(time(NULL)) : json_null(), "ranks", state->nranks,
+                            "seconds", state->secs);
+    json_t *figures = r->ranks ? figures_json(r, opt) : json_object();
+    json_object_update(job, figures);
+    json_decref(figures);
     json_object_set_new(root, "job", job);
     return root;
 }

@@ -3,6 +3,7 @@
 #define DZ_CLI_REPORT_H
 
 #include <jansson.h>
+#include <time.h>
 
 #include "archive/reader.h"
 #include "pipeline/compress.h"
@@ -11,8 +12,18 @@
 /* `info --json`'s object; the task's tensors too when `task` is not NULL. NULL when memory is out. */
 json_t *dz_info_json(const dz_catalog *catalog, const dz_task_entry *task);
 
-/* The report of a compress job: what, where, how long, how much. */
-json_t *dz_job_json(const dz_compress_result *result, const dz_catalog *catalog, const dz_compress_options *opt);
+/* Where a compress job stands. */
+typedef struct dz_job_state {
+    const char *state; /* "running", "done", "nothing to do", "interrupted" or "failed" */
+    time_t started;
+    double secs;
+    int nranks;
+    const dz_error *err; /* NULL while it runs */
+} dz_job_state;
+
+/* The report of a compress job: what, where, how long, how much. `catalog` NULL: it has no archive to tell of. `result`'s figures are told
+ * when it has any. */
+json_t *dz_job_json(const dz_job_state *state, const dz_compress_result *result, const dz_catalog *catalog, const dz_compress_options *opt);
 
 /* The line of a job's phases, slowest rank each. */
 void dz_print_phases(const dz_compress_result *result);

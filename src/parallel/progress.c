@@ -21,6 +21,11 @@ static double interval(const dz_progress *p, double secs) {
     return secs < 60 ? LINES_EVERY_FIRST : LINES_EVERY;
 }
 
+/* The last line of a phase that has not done all of its work. */
+static void show_end_before_time(const dz_progress *p, double share, const char *done, const char *all, const char *secs) {
+    dz_log("%-14s %s at %.1f %%, %s of %s, after %s", p->phase, dz_stop_asked() ? "interrupted" : "ended", 100 * share, done, all, secs);
+}
+
 static void show(dz_progress *p, int last) {
     char done[32], all[32], rate[32], time[32], rest[48];
     double now = dz_now(), secs = now - p->begun, bytes = p->mine + p->others;
@@ -39,14 +44,18 @@ static void show(dz_progress *p, int last) {
     dz_format_size(secs > 0 ? bytes / secs : 0, rate);
     dz_format_time(last ? secs : left, time);
     snprintf(rest, sizeof rest, "%s%.24s%s", last ? "in " : "", last || bytes > 0 ? time : "", last || bytes <= 0 ? "" : " left");
+    if (last && share < 0.9995) {
+        show_end_before_time(p, share, done, all, time);
+        return;
+    }
     if (!p->terminal) {
-        dz_log("%-10s %5.1f %%  %s of %s  %s/s  %s", p->phase, 100 * share, done, all, rate, rest);
+        dz_log("%-14s %5.1f %%  %s of %s  %s/s  %s", p->phase, 100 * share, done, all, rate, rest);
         return;
     }
     char bar[25];
     for (int i = 0; i < 24; i++) bar[i] = i < (int)(24 * share + 0.5) ? '#' : '.';
     bar[24] = '\0';
-    fprintf(stderr, "\r%-10s [%s] %3.0f %%  %s of %s  %s/s  %s \033[K", p->phase, bar, 100 * share, done, all, rate, rest);
+    fprintf(stderr, "\r%-14s [%s] %3.0f %%  %s of %s  %s/s  %s \033[K", p->phase, bar, 100 * share, done, all, rate, rest);
     fflush(stderr);
 }
 

@@ -9,14 +9,34 @@
 
 #define PIECE ((size_t)1 << 24) /* elements in one MPI call: its counts are ints */
 
-/* What the launchers of Open MPI, PMIx (srun), MPICH, Intel MPI and MVAPICH put into the environment of their processes. */
-static int is_launched(void) {
-    static const char *const signs[] = {"OMPI_COMM_WORLD_SIZE", "PMIX_RANK",          "PMIX_NAMESPACE", "PMI_RANK", "PMI_SIZE", "PMI_FD",
-                                        "MPI_LOCALNRANKS",      "MV2_COMM_WORLD_SIZE"};
-    for (size_t i = 0; i < sizeof signs / sizeof *signs; i++) {
-        if (getenv(signs[i])) return 1;
-    }
-    return 0;
+/* What the mpirun of Open MPI, of MPICH and Intel MPI, and of MVAPICH puts into the environment of its processes, */
+static const char *const MPIRUN[] = {"OMPI_COMM_WORLD_SIZE", "MPI_LOCALNRANKS", "MV2_COMM_WORLD_SIZE", NULL};
+/* and what srun does as well, with --mpi=pmix or pmi2. */
+static const char *const PMI[] = {"PMIX_RANK", "PMIX_NAMESPACE", "PMI_RANK", "PMI_SIZE", "PMI_FD", NULL};
+
+static int has_any(const char *const *names) {
+    while (*names && !getenv(*names)) names++;
+    return *names != NULL;
+}
+
+/* Tasks of the job step that srun made this process in; 1 outside of one. A batch script is a step of one task, whatever its job has. */
+static int tasks_of_step(void) {
+    const char *tasks = getenv("SLURM_STEP_NUM_TASKS"), *rank = getenv("SLURM_PROCID");
+    return tasks && rank ? atoi(tasks) : 1;
+}
+
+/* Ends a process that was started in a way that cannot work. All its like do so, one speaks. */
+static void refuse_start(const char *why) {
+    const char *rank = getenv("SLURM_PROCID");
+    if (!rank || atoi(rank) == 0) fprintf(stderr, "deltazoo: error: %s\n", why);
+    exit(2);
+}
+
+/* As many programs would work at the same files, each as if it were alone. */
+static void refuse_lone_tasks(void) {
+    char why[128];
+    snprintf(why, sizeof why, "SLURM started %d tasks, but MPI sees one process: use srun --mpi=pmix, or mpirun", tasks_of_step());
+    refuse_start(why);
 }
 
 /* Where all ranks are on one host, memory is all they need: looking for a fabric takes Open MPI 0.2 s, more than a small job. What the user
@@ -32,16 +52,24 @@ void dz_world_begin(dz_world *world, int *argc, char ***argv) {
     setenv("OPENBLAS_NUM_THREADS", "1", 0);
     setenv("OMP_NUM_THREADS", "1", 0);
     *world = (dz_world){.comm = MPI_COMM_NULL, .progress = MPI_COMM_NULL, .rank = 0, .size = 1};
-    if (!is_launched()) return;
+    int by_mpirun = has_any(MPIRUN), lone = !by_mpirun && tasks_of_step() > 1;
 #ifdef DZ_SERIAL
-    fprintf(stderr, "deltazoo: error: this program was built without MPI: run it alone\n");
-    exit(2);
+    if (by_mpirun || lone || has_any(PMI)) refuse_start("this program was built without MPI: run it alone");
+    return;
 #endif
+    if (!by_mpirun && !has_any(PMI)) {
+        if (lone) refuse_lone_tasks();
+        return;
+    }
     MPI_Init(argc, argv);
     MPI_Comm_dup(MPI_COMM_WORLD, &world->comm);
     MPI_Comm_dup(MPI_COMM_WORLD, &world->progress);
     MPI_Comm_rank(world->comm, &world->rank);
     MPI_Comm_size(world->comm, &world->size);
+    if (lone && world->size == 1) { /* srun speaks a PMI that this MPI does not know */
+        MPI_Finalize();
+        refuse_lone_tasks();
+    }
     dz_fault_rank(world->rank);
 }
 

@@ -14,7 +14,8 @@ typedef struct dz_world {
     int rank, size;
 } dz_world;
 
-/* Starts MPI (settings that make Open MPI safe here are put into its environment first). */
+/* Starts MPI (settings that make Open MPI safe here are put into its environment first). Where srun has started several tasks that MPI does
+ * not bring together, the process ends with exit code 2. */
 void dz_world_begin(dz_world *world, int *argc, char ***argv);
 
 /* Ends MPI. Every rank gets here, whatever happened. */

@@ -18,6 +18,12 @@
 
 const char *const DZ_PHASE_NAMES[DZ_PHASES] = {"open", "statistics", "histogram", "code", "trace norm", "write"};
 
+void dz_job_begin_phase(const dz_job *job, dz_progress *progress, int phase, double total) {
+    static const char *const titles[DZ_PHASES + 1] = {"open",           "1/6 statistics", "2/6 histogram", "3/6 code",
+                                                      "4/6 trace norm", "5/6 write",      "6/6 read back"};
+    dz_progress_begin(progress, job->world, titles[phase], total, job->opt->quiet);
+}
+
 #define MEMORY_LEAST ((uint64_t)128 << 20) /* two tiles, their levels and candidates, and what MPI and HDF5 take */
 
 void dz_compress_result_free(dz_compress_result *r) {
@@ -30,7 +36,6 @@ void dz_compress_result_free(dz_compress_result *r) {
 
 static dz_rc check_output(const dz_compress_options *opt, dz_error *err) {
     struct stat st;
-    if (dz_check_hints(opt->hints, opt->nhints, err) != DZ_OK) return err->rc;
     char *dir = dz_path_beside(opt->archive, ".", err);
     if (!dir) return err->rc;
     if (stat(opt->archive, &st) == 0 && !S_ISREG(st.st_mode))
@@ -112,10 +117,9 @@ static dz_rc check_no_input(const dz_job *job, const char *out, dz_error *err) {
     return rc;
 }
 
-static dz_rc check_outputs(const dz_job *job, dz_error *err) {
-    const char *archive = job->opt->archive, *report = job->opt->report;
-    if (report && dz_same_file(archive, report)) return dz_fail(err, DZ_EUSAGE, "--report %s: is the archive", report);
-    if (check_no_input(job, archive, err) == DZ_OK && report) check_no_input(job, report, err);
+static dz_rc check_outputs(const dz_job *job, dz_compress_result *result, dz_error *err) {
+    const char *report = job->opt->report;
+    if (check_no_input(job, job->opt->archive, err) == DZ_OK && report) result->report_is_input = check_no_input(job, report, err) != DZ_OK;
     return err->rc;
 }
 
@@ -160,7 +164,11 @@ static dz_rc open_journal(dz_job *job, dz_error *err) {
     const dz_plan *plan = job->plan;
     dz_journal_units mine = {
         .place = plan->place, .nunits = plan->nunits, .first = plan->first_work[world->rank], .count = dz_job_nunits(job)};
-    return dz_journal_open(&job->journal, world, job->opt->archive, id, mine, job->block_budget, &job->foreign, err);
+    rc = dz_journal_open(&job->journal, world, job->opt->archive, id, mine, job->block_budget, &job->foreign, err);
+    uint64_t found = job->journal.nentries;
+    if (rc == DZ_OK) dz_sum_u64(world, &found, 1);
+    job->resumed = rc == DZ_OK && found > 0;
+    return rc;
 }
 
 /* Collective. The first lines of a log. */
@@ -182,21 +190,29 @@ static void tell_begin(const dz_job *job) {
     if (known) dz_log("%llu of these tiles were begun by an earlier run of this job", (unsigned long long)known);
 }
 
+/* Rank 0. The output is looked at once more under the lock: the job that had it may have made the archive meanwhile. */
+static dz_rc take_output(dz_job *job, dz_error *err) {
+    if (check_output(job->opt, err) != DZ_OK || dz_archive_lock(&job->lock, job->opt->archive, err) != DZ_OK) return err->rc;
+    return check_output(job->opt, err);
+}
+
 /* Collective. Models, recipe, plan: every error of this kind is found here, before any heavy work. */
-static dz_rc open_job(dz_job *job, dz_error *err) {
+static dz_rc open_job(dz_job *job, dz_compress_result *result, dz_error *err) {
     const dz_world *world = job->world;
-    dz_rc rc = world->rank == 0 ? check_output(job->opt, err) : DZ_OK;
-    if (world->rank == 0 && rc == DZ_OK) rc = dz_archive_lock(&job->lock, job->opt->archive, err);
+    dz_rc rc = dz_io_check_hints(job->opt->hints, job->opt->nhints, err);
+    if (world->rank == 0 && rc == DZ_OK) rc = take_output(job, err);
     if ((rc = dz_agree(world, rc, err)) != DZ_OK) return rc;
     if ((rc = dz_zoo_open(world, job->opt->manifest, &job->opt->recipe, &job->zoo, err)) != DZ_OK) return rc;
-    if ((rc = dz_agree(world, world->rank == 0 ? check_outputs(job, err) : DZ_OK, err)) != DZ_OK) return rc;
+    if ((rc = dz_agree(world, world->rank == 0 ? check_outputs(job, result, err) : DZ_OK, err)) != DZ_OK) return rc;
     if ((rc = dz_job_open_archive(job, err)) != DZ_OK || job->zoo.ntasks == 0) return rc;
     if ((rc = dz_find_twins(world, job->zoo.tasks, job->zoo.ntasks, err)) != DZ_OK) return rc;
     rc = dz_plan_make(job->zoo.base, job->zoo.tasks, job->zoo.names, job->zoo.ntasks, job->zoo.recipe, world->size, &job->plan, err);
     if ((rc = dz_agree(world, rc, err)) != DZ_OK) return rc;
     if ((rc = dz_agree(world, prepare(job, err), err)) != DZ_OK) return rc;
-    if ((rc = open_journal(job, err)) == DZ_OK) tell_begin(job);
-    return rc;
+    if ((rc = open_journal(job, err)) != DZ_OK) return rc;
+    tell_begin(job);
+    result->resumed = job->resumed;
+    return dz_agree(world, world->rank == 0 && job->opt->begins ? job->opt->begins(job->opt->arg, err) : DZ_OK, err);
 }
 
 static void close_job(dz_job *job) {
@@ -268,14 +284,16 @@ static void collect_notes(const dz_job *job, dz_buf *notes, dz_error *err) {
         }
         note_what_is_kept(job, t, notes, err);
     }
-    if (job->opt->append && !job->carry.old) dz_buf_note(notes, err, "there was no archive to append to: it is a new one");
+    if (job->opt->append && !job->carry.old && !job->opt->skip_existing && !job->resumed) /* what a requeued job expects is not told */
+        dz_buf_note(notes, err, "there was no archive to append to: it is a new one");
     if (job->foreign)
         dz_buf_note(notes, err, "%s.journal was of another job (models, recipe or program differ): it was not used", job->opt->archive);
-    if (job->journal.adopted) dz_buf_note(notes, err, "went on where an earlier run of this job was interrupted");
+    if (job->resumed) dz_buf_note(notes, err, "went on where an earlier run of this job was interrupted");
     if (job->opt->mem_per_rank < MEMORY_LEAST)
         dz_buf_note(notes, err, "--mem-per-rank: less than the 128M that a rank needs at least: 128M are taken");
-    if (job->opt->nhints && job->opt->io == DZ_IO_POSIX) dz_buf_note(notes, err, "--io-hint is for --io collective: not used");
     if (job->skipped) dz_buf_note(notes, err, "%zu tasks are in the archive already", job->skipped);
+    if (job->opt->nhints && !dz_io_by_mpi(job->opt->io, job->world))
+        dz_buf_note(notes, err, "--io-hint has no effect: it needs --io collective and more than one rank");
     if ((size_t)job->world->size > plan->nunits)
         dz_buf_note(notes, err, "%d ranks for %zu tiles: some have nothing to do", job->world->size, plan->nunits);
 }
@@ -351,7 +369,7 @@ dz_rc dz_compress(const dz_world *world, const dz_compress_options *opt, dz_comp
     dz_job job = {.world = world, .opt = opt, .lock = {.fd = -1}, .journal = {.fd = -1, .other_fd = -1}};
     dz_stop_on_signals();
     dz_watchdog_start(world, opt->watchdog, world->rank == 0 ? touch_lock : NULL, &job);
-    dz_rc rc = open_job(&job, err);
+    dz_rc rc = open_job(&job, result, err);
     job.secs[DZ_PHASE_OPEN] = dz_now() - begun;
     result->nothing_to_do = rc == DZ_OK && job.zoo.ntasks == 0;
     if (result->nothing_to_do) goto out;

@@ -11,8 +11,10 @@ extern const char *const DZ_PHASE_NAMES[DZ_PHASES];
 typedef struct dz_compress_options {
     const char *manifest, *archive;
     dz_recipe_request recipe;
-    uint64_t mem_per_rank; /* bytes */
-    const char *report;    /* NULL, or a file that the caller will write: it must be no input either */
+    uint64_t mem_per_rank;                     /* bytes */
+    const char *report;                        /* NULL, or a file that the caller will write: it must be no input either */
+    dz_rc (*begins)(void *arg, dz_error *err); /* rank 0, may be NULL: all that is read and written has been looked at, the work begins */
+    void *arg;
     int force, quiet;
     int append, replace, skip_existing; /* the last two imply append */
     dz_io io;
@@ -41,6 +43,8 @@ typedef struct dz_compress_result {
     int nranks;
     dz_rank_figures *ranks; /* [nranks] */
     int nothing_to_do;      /* --skip-existing, and the archive has all tasks */
+    int report_is_input;    /* so that the job was refused: nothing may be written there */
+    int resumed;            /* an interrupted run had done a part of the work: figures are of this run alone */
     dz_buf notes;
 } dz_compress_result;
 

@@ -50,7 +50,13 @@ typedef struct dz_job {
     double bytes_read;
     size_t skipped; /* tasks of the manifest that the archive has already */
     int foreign;    /* the journal was another job's: it is gone */
+    int resumed;    /* the journal has something of an earlier run of this job */
 } dz_job;
+
+#define DZ_PHASE_READ_BACK DZ_PHASES /* the second half of DZ_PHASE_WRITE, shown by itself */
+
+/* Collective. What is shown of a phase: its number, its name, and how far it has come of `total` bytes. */
+void dz_job_begin_phase(const dz_job *job, dz_progress *progress, int phase, double total);
 
 /* Phases, each collective; compress.c calls them in this order. */
 dz_rc dz_job_statistics(dz_job *job, dz_error *err); /* ranges and moments of the deltas, digests of the base, exact tensors coded */

@@ -167,7 +167,7 @@ dz_rc dz_job_statistics(dz_job *job, dz_error *err) {
     int32_t *extremes = dz_alloc_raw(2 * plan->nlossy, sizeof *extremes, err);
     for (size_t i = 0; extremes && i < 2 * plan->nlossy; i++) extremes[i] = INT32_MIN;
     dz_tile_reader_init(&reader, job->zoo.base, job->zoo.tasks, plan);
-    dz_progress_begin(&progress, job->world, DZ_PHASE_NAMES[DZ_PHASE_STATISTICS], bytes_of_pass(job, 0), job->opt->quiet);
+    dz_job_begin_phase(job, &progress, DZ_PHASE_STATISTICS, bytes_of_pass(job, 0));
     for (size_t i = 0, n; i < dz_job_nunits(job) && dz_progress_check(&progress, err) == DZ_OK; i += n ? n : 1) {
         if ((n = run_of(job, i)) > 0)
             statistics_of_run(job, &reader, i, n, extremes, &progress, err);
@@ -310,7 +310,7 @@ dz_rc dz_job_histograms(dz_job *job, dz_error *err) {
     coder c = {0};
     size_t total = job->plan->nlossy * job->levels;
     dz_tile_reader_init(&reader, job->zoo.base, job->zoo.tasks, job->plan);
-    dz_progress_begin(&progress, job->world, DZ_PHASE_NAMES[DZ_PHASE_HISTOGRAM], bytes_of_pass(job, 1), job->opt->quiet);
+    dz_job_begin_phase(job, &progress, DZ_PHASE_HISTOGRAM, bytes_of_pass(job, 1));
     for (size_t i = 0, n; i < dz_job_nunits(job) && dz_progress_check(&progress, err) == DZ_OK; i += n ? n : 1) {
         if ((n = sieved_together(job, i, run_of(job, i))) > 0)
             histogram_of_run(job, &reader, i, n, &c, &progress, err);
@@ -438,7 +438,7 @@ dz_rc dz_job_code(dz_job *job, dz_error *err) {
     memcpy(job->running, job->befores, n * sizeof *job->running);
     memset(job->kepts, 0, n * sizeof *job->kepts);
     dz_tile_reader_init(&reader, job->zoo.base, job->zoo.tasks, job->plan);
-    dz_progress_begin(&progress, job->world, DZ_PHASE_NAMES[DZ_PHASE_CODE], bytes_of_pass(job, 1), job->opt->quiet);
+    dz_job_begin_phase(job, &progress, DZ_PHASE_CODE, bytes_of_pass(job, 1));
     for (size_t i = 0; i < dz_job_nunits(job) && dz_progress_check(&progress, err) == DZ_OK; i++)
         code_unit(job, &reader, dz_job_unit(job, i), &c, &progress, err);
     job->secs[DZ_PHASE_CODE] += dz_progress_end(&progress);

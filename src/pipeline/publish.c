@@ -7,6 +7,7 @@
 
 #include "archive/writer.h"
 #include "base/file.h"
+#include "base/log.h"
 #include "pipeline/job.h"
 #include "pipeline/publish.h"
 #include "pipeline/version.h"
@@ -240,8 +241,10 @@ static void locate_regions(const dz_job *job, const dz_catalog *c, uint64_t *whe
 static char *partial_path(const dz_job *job, dz_error *err) { return dz_format(err, "%s.partial", job->opt->archive); }
 
 dz_rc dz_job_layout(dz_job *job, dz_error *err) {
+    const dz_compress_options *opt = job->opt;
     char *partial = job->world->rank == 0 ? partial_path(job, err) : NULL;
-    if (partial) {
+    if (partial && opt->nhints && dz_io_by_mpi(opt->io, job->world)) dz_io_make_striped(partial, opt->hints, opt->nhints, err);
+    if (partial && err->rc == DZ_OK) {
         dz_catalog_free(job->catalog);
         job->catalog = dz_alloc(1, sizeof *job->catalog, err);
         if (job->catalog && make_catalog(job, job->catalog, err) == DZ_OK) dz_archive_layout(partial, job->catalog, err);
@@ -264,11 +267,38 @@ dz_rc dz_archive_check_and_publish(const char *partial, const char *path, dz_err
     return rc == DZ_OK ? dz_archive_publish(partial, path, err) : rc;
 }
 
+/* Rank 0 knows it. */
+static double payload_bytes(const dz_job *job) {
+    double sum = 0;
+    for (size_t t = 0; job->world->rank == 0 && t < job->catalog->ntasks; t++) sum += (double)job->catalog->tasks[t].payload_len;
+    return sum;
+}
+
+/* Collective. */
+static dz_rc write_payloads(dz_job *job, dz_extent_writer *w, const uint64_t *where, dz_error *err) {
+    dz_progress progress;
+    dz_job_begin_phase(job, &progress, DZ_PHASE_WRITE, payload_bytes(job));
+    w->progress = &progress;
+    if (dz_carry_payloads(&job->carry, job->world, job->catalog, w, err) == DZ_OK) put_pieces(job, w, where, err);
+    dz_extent_finish(w, err);
+    dz_progress_end(&progress);
+    return dz_agree(job->world, err->rc, err);
+}
+
+/* Collective. */
+static dz_rc read_back(const dz_job *job, dz_extent_writer *w, dz_error *err) {
+    dz_progress progress;
+    dz_job_begin_phase(job, &progress, DZ_PHASE_READ_BACK, payload_bytes(job));
+    w->progress = &progress;
+    dz_extent_read_back(w, err);
+    dz_progress_end(&progress);
+    return dz_agree(job->world, err->rc, err);
+}
+
 dz_rc dz_job_write(dz_job *job, dz_error *err) {
     const dz_world *world = job->world;
     dz_extent_writer w = {.fd = -1};
-    dz_progress progress;
-    dz_progress_begin(&progress, world, DZ_PHASE_NAMES[DZ_PHASE_WRITE], 0, 1);
+    double begun = dz_now();
     uint64_t *where = dz_alloc(job->plan->npairs, sizeof *where, err);
     char *partial = partial_path(job, err);
     dz_rc rc = dz_agree(world, err->rc, err);
@@ -276,14 +306,11 @@ dz_rc dz_job_write(dz_job *job, dz_error *err) {
     if (rc == DZ_OK) {
         locate_regions(job, job->catalog, where);
         rc = dz_extent_open(&w, world, partial, job->opt->io, job->opt->hints, job->opt->nhints, err);
-        if (rc == DZ_OK) {
-            if (dz_carry_payloads(&job->carry, world, job->catalog, &w, err) == DZ_OK) put_pieces(job, &w, where, err);
-            dz_extent_finish(&w, err);
-            rc = dz_agree(world, err->rc, err);
-        }
+        if (rc == DZ_OK) rc = write_payloads(job, &w, where, err);
+        if (rc == DZ_OK) rc = read_back(job, &w, err);
     }
     if (rc == DZ_OK) rc = dz_agree(world, world->rank == 0 ? dz_archive_check_and_publish(partial, job->opt->archive, err) : DZ_OK, err);
-    job->secs[DZ_PHASE_WRITE] = dz_progress_end(&progress);
+    job->secs[DZ_PHASE_WRITE] = dz_now() - begun;
     dz_extent_close(&w);
     free(where);
     free(partial);

@@ -52,6 +52,12 @@ static dz_rc check_output(const dz_rewrite_options *opt, dz_error *err) {
     return dz_fail(err, DZ_EUSAGE, "%s: exists already (--force replaces it)", opt->out);
 }
 
+/* Rank 0. The output is looked at once more under the lock: the job that had it may have made the archive meanwhile. */
+static dz_rc take_output(const dz_rewrite_options *opt, dz_lock *lock, dz_error *err) {
+    if (check_output(opt, err) != DZ_OK || dz_archive_lock(lock, opt->out, err) != DZ_OK) return err->rc;
+    return check_output(opt, err);
+}
+
 dz_rc dz_rewrite(const dz_world *world, const dz_rewrite_options *opt, dz_rewrite_result *result, dz_error *err) {
     dz_carry carry = {0};
     dz_lock lock = {.fd = -1};
@@ -59,7 +65,7 @@ dz_rc dz_rewrite(const dz_world *world, const dz_rewrite_options *opt, dz_rewrit
     dz_extent_writer w = {.fd = -1};
     char *partial = dz_format(err, "%s.partial", opt->out);
     dz_rc rc = err->rc;
-    if (world->rank == 0 && rc == DZ_OK && (rc = check_output(opt, err)) == DZ_OK) rc = dz_archive_lock(&lock, opt->out, err);
+    if (world->rank == 0 && rc == DZ_OK) rc = take_output(opt, &lock, err);
     if ((rc = dz_agree(world, rc, err)) != DZ_OK) goto out;
     if ((rc = dz_carry_open(&carry, world, opt->archive, err)) != DZ_OK) goto out;
     if ((rc = dz_agree(world, choose(opt, &carry, err), err)) != DZ_OK) goto out;
@@ -67,7 +73,7 @@ dz_rc dz_rewrite(const dz_world *world, const dz_rewrite_options *opt, dz_rewrit
     if ((rc = dz_agree(world, err->rc, err)) != DZ_OK) goto out;
     if ((rc = dz_extent_open(&w, world, partial, DZ_IO_POSIX, NULL, 0, err)) != DZ_OK) goto out;
     dz_carry_payloads(&carry, world, catalog, &w, err);
-    dz_extent_finish(&w, err);
+    if (dz_extent_finish(&w, err) == DZ_OK) dz_extent_read_back(&w, err);
     if ((rc = dz_agree(world, err->rc, err)) != DZ_OK) goto out;
     result->bytes_before = carry.old->catalog->file_size;
     result->bytes_after = world->rank == 0 ? catalog->file_size : 0;

@@ -221,7 +221,7 @@ dz_rc dz_job_trace(dz_job *job, dz_error *err) {
     double total = 0;
     size_t task = SIZE_MAX, u = 0;
     for (const dz_pair *pair; (pair = next_matrix(job, &u)) != NULL;) total += source_bytes(job, pair);
-    dz_progress_begin(&progress, job->world, DZ_PHASE_NAMES[DZ_PHASE_TRACE], total, job->opt->quiet);
+    dz_job_begin_phase(job, &progress, DZ_PHASE_TRACE, total);
     u = 0;
     dz_slq_options options = {0};
     for (const dz_pair *pair; (pair = next_matrix(job, &u)) != NULL;) {

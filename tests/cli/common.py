@@ -9,6 +9,7 @@ import struct
 import subprocess
 import tempfile
 import threading
+import time
 import zlib
 
 import numpy as np
@@ -387,3 +388,35 @@ def tiny_zoo(dtype="f32", shard=None, tasks=2):
             write(f"{folder}/task-{t}/empty.txt", "")
 
     return made_once(f"tiny-{dtype}-{shard or 'single'}-{tasks}", make)
+
+
+def slow_io():
+    """The library that makes storage slow (slow_io.c), for LD_PRELOAD with SLOW_PATH and SLOW_MS."""
+
+    def make(folder):
+        source = os.path.join(os.path.dirname(os.path.abspath(__file__)), "slow_io.c")
+        code, _, err = call(["gcc", "-D_GNU_SOURCE", "-shared", "-fPIC", "-o", f"{folder}/slow_io.so", source, "-ldl"])
+        check(code == 0, err)
+
+    return made_once("slow-io", make) + "/slow_io.so"
+
+
+def stopped(folder, args, ranks, when, **env):
+    """Starts a command on slow storage and sends USR1 once `when`, a pattern, stands in its log. Returns code, stderr, seconds from the signal on."""
+    env = dict(ENV, LD_PRELOAD=slow_io(), DZ_LOG_INTERVAL="0.3", **env)
+    with open(f"{folder}/stopped.log", "w+") as log:
+        command = (["mpirun", "-q", "-n", str(ranks)] if ranks > 1 else []) + [DELTAZOO] + args
+        p = subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.DEVNULL, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
+        try:
+            end = time.time() + TIME_LIMIT
+            while not re.search(when, read(log.name).decode()) and p.poll() is None and time.time() < end:
+                time.sleep(0.05)
+            told = time.time()
+            p.send_signal(signal.SIGUSR1)
+            code = p.wait(TIME_LIMIT)
+        finally:
+            if p.poll() is None:
+                os.killpg(p.pid, signal.SIGKILL)
+    text = read(f"{folder}/stopped.log").decode()
+    os.unlink(f"{folder}/stopped.log")
+    return code, text, time.time() - told

@@ -1,15 +1,17 @@
 """Archives that grow and shrink, and jobs that are interrupted: what was committed stays, byte for byte."""
 import fcntl
 import os
+import re
 import shutil
 import signal
 import subprocess
+import threading
 import time
 
-from common import ENV, DELTAZOO, Q, SmallZoo, call, check, equal, good, hashes, info, read, refused, run, sha256, st_bytes, st_parse, tiny_zoo, with_scratch, write
+from common import ENV, DELTAZOO, Q, SmallZoo, call, check, equal, good, hashes, info, read, refused, run, sha256, st_bytes, st_parse, stopped, tiny_zoo, with_scratch, write
 from test_determinism import big_zoo
 
-COST = {"test_signal_then_resume": 8, "test_killed_then_resumed_on_other_ranks": 8}
+COST = {"test_signal_then_resume": 8, "test_killed_then_resumed_on_other_ranks": 8, "test_signal_while_the_archive_is_written_or_read_back": 9}
 
 
 def manifest(path, zoo, names):
@@ -47,6 +49,8 @@ def test_append(folder):
     one, two = manifest(f"{folder}/one.yaml", zoo, [first]), manifest(f"{folder}/two.yaml", zoo, [second])
     r = good(["compress", one, "--append", "-o", "a.h5", "-q"], 2, cwd=folder)  # the first makes the archive
     check("no archive to append to" in r.out + r.err, f"that the archive is new is told: {r}")
+    r = good(["compress", one, "--skip-existing", "-o", "n.h5", "-q"], cwd=folder)  # what a job's second start is given
+    check(not r.lines("note"), f"{r}")
     before = info("a.h5", cwd=folder)["tasks"][0]
     good(["restore", "a.h5", "--task", first, "--base", f"{zoo}/base", "-o", "r1", "-q"], cwd=folder)
     shutil.copy(f"{folder}/a.h5", f"{folder}/b.h5")
@@ -246,3 +250,51 @@ def test_journal_of_another_job(folder):
     good(["compress", f"{zoo}/zoo.yaml", "-o", "want.h5", "--set", "sparsity=0.9", "-q"], cwd=folder)
     equal(sha256(f"{folder}/a.h5"), sha256(f"{folder}/want.h5"), "archive")
     nothing_beside(folder, "a.h5")
+
+
+def when_the_lock_is_free(folder, args, ranks, archive, appears):
+    """A command that finds the archive's lock held, gets it a moment later, and by then the archive is there."""
+    with open(f"{folder}/{archive}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        made = threading.Timer(1.5, lambda: (shutil.copy(appears, f"{folder}/{archive}"), os.unlink(lock.name), fcntl.flock(lock, fcntl.LOCK_UN)))
+        made.start()
+        try:
+            return run(args, ranks, cwd=folder)
+        finally:
+            made.join()
+
+
+@with_scratch
+def test_archive_made_while_the_lock_was_awaited_stays(folder):
+    zoo = tiny_zoo("bf16")
+    first, second = tasks_of(zoo)[:2]
+    one, two = manifest(f"{folder}/one.yaml", zoo, [first]), manifest(f"{folder}/two.yaml", zoo, [second])
+    good(["compress", one, "-o", "one.h5", "-q"], cwd=folder)
+    good(["compress", two, "-o", "two.h5", "-q"], cwd=folder)
+    for i, (args, ranks) in enumerate(((["compress", two, "-q"], 1), (["compress", two, "-q"], 3), (["repack", "two.h5"], 1))):
+        r = when_the_lock_is_free(folder, args + ["-o", f"x{i}.h5"], ranks, f"x{i}.h5", f"{folder}/one.h5")
+        check(r.code == 2 and "exists already" in r.err, f"replaces what another job made meanwhile: {r}")
+        equal(sha256(f"{folder}/x{i}.h5"), sha256(f"{folder}/one.h5"), "the archive of the other job")
+        nothing_beside(folder, f"x{i}.h5")
+    r = when_the_lock_is_free(folder, ["compress", two, "--append", "-o", "y.h5", "-q"], 3, "y.h5", f"{folder}/one.h5")
+    check(r.code == 0, f"append: {r}")
+    equal([t["name"] for t in info("y.h5", cwd=folder)["tasks"]], [first, second], "tasks")
+
+
+@with_scratch
+def test_signal_while_the_archive_is_written_or_read_back(folder):
+    zoo = big_zoo()
+    write(f"{folder}/exact.yaml", 'tensors:\n  - {match: "*", policy: lossless}\n')
+    args = ["compress", f"{zoo}/zoo.yaml", "--recipe", "exact.yaml", "-o"]
+    good(args + ["want.h5", "-q"], cwd=folder)
+    check(os.path.getsize(f"{folder}/want.h5") > 6 << 20, "too few pieces for this test")
+    for i, (ranks, phase, more) in enumerate(((1, "5/6 write", []), (2, "5/6 write", []), (1, "6/6 read back", []), (2, "(5/6 write|6/6 read back)", ["--io", "collective"]))):
+        archive = f"a{i}.h5"
+        code, log, secs = stopped(folder, args + [archive] + more, ranks, phase, SLOW_PATH=".partial", SLOW_MS="80")
+        check(code == 75 and secs < 5, f"exit {code} after {secs:.1f} s: {log}")
+        check(re.search(phase + r" +interrupted at \d+\.\d %", log) and not re.search(phase + ".*  in ", log.split("interrupted at")[-1]), f"its log: {log}")
+        equal(sorted(n for n in os.listdir(folder) if n.startswith(archive)), [archive + ".journal"], "left behind")
+        r = good(args + [archive], 3 - ranks, cwd=folder, env={"DZ_LOG_INTERVAL": "0.01"})
+        check("went on where an earlier run" in r.err, f"{r}")
+        equal(sha256(f"{folder}/{archive}"), sha256(f"{folder}/want.h5"), "archive")
+        nothing_beside(folder, archive)

@@ -1,7 +1,10 @@
 """deltazoo report: a table over the reports of compress jobs."""
 import json
+import subprocess
+import time
 
-from common import check, equal, good, read, refused, tiny_zoo, with_scratch, write
+from common import DELTAZOO, ENV, check, equal, good, read, refused, run, slow_io, stopped, tiny_zoo, with_scratch, write
+from test_determinism import big_zoo
 
 
 def job(folder, name, *options, ranks=1, env=None):
@@ -25,7 +28,9 @@ def test_report_of_jobs(folder):
         check(a[sum_of] > 0, f"{sum_of} is nothing")
     lines = good(["report", "a.json", "b.json"], cwd=folder).out.splitlines()
     equal([line.split()[-1] for line in lines], ["file", "a.h5", "b.h5"], "table")
-    equal([line.split()[1:4] for line in lines[1:]], [["-", "1", "3"], ["4711", "3", "1"]], "SLURM job, starts, ranks")
+    equal([line.split()[1:5] for line in lines[1:]], [["done", "-", "1", "3"], ["done", "4711", "3", "1"]], "state, SLURM job, starts, ranks")
+    equal((a["state"], a["exit_code"], a["errors"], a["this_start_only"]), ("done", 0, [], False), "its end")
+    check(a["started"] <= a["finished"], f"{a['started']} to {a['finished']}")
     text = good(["report", "b.json"], 3, cwd=folder).out  # alone: its phases too, and once from three ranks
     check(all(text.count(phase) == 1 for phase in b["phase_seconds"]), text)
 
@@ -36,7 +41,91 @@ def test_report_of_something_else(folder):
     write(f"{folder}/half.json", read(f"{folder}/a.json")[:500])
     write(f"{folder}/other.json", '{"tasks": [], "archive_bytes": 1}')
     write(f"{folder}/list.json", "[1, 2]")
-    for name in ("half.json", "other.json", "list.json"):
-        refused(folder, ["report", "a.json", name], 2, f"{name}: is no report")
-    refused(folder, ["report", "a.json", "none.json"], (1, 2), "none.json")
+    files = ["half.json", "a.json", "other.json", "list.json", "none.json"]
+    r = run(["report", *files], 3, cwd=folder)
+    check(r.code == 2 and r.lines("error") == ["4 of 5 files are no reports"], f"{r}")
+    warnings = r.lines("warning")
+    equal([next(f for f in files if f in w) for w in warnings], [f for f in files if f != "a.json"], "warnings")
+    check(all("is no report" in w for w in warnings[:3]), f"{warnings}")
+    equal([line.split()[-1] for line in r.out.splitlines()[:2]], ["file", "a.h5"], "the table of the one that is a report")
+    refused(folder, ["report", "none.json"], 2, "1 of 1 files", ranks=(1,))
     refused(folder, ["report"], 2, "JOB.json")
+
+
+@with_scratch
+def test_report_with_control_characters(folder):
+    report = {"job": job(folder, "a"), **json.loads(read(f"{folder}/a.json"))}
+    evil = "a\x1b[31m\nb"
+    for where in ("archive", "finished", "state"):
+        write(f"{folder}/b.json", json.dumps(dict(report, job=dict(report["job"], **{where: evil}))))
+        out = good(["report", "b.json"], cwd=folder).out
+        check("a?[31m?b" in out and "\x1b" not in out, f"{where}: {out!r}")
+    edited = dict(report["job"], notes=[evil], hosts={evil: 1}, phase_seconds_of_ranks={evil: {}}, errors=[evil], slurm={"job_id": evil})
+    write(f"{folder}/b.json", json.dumps(dict(report, job=edited)))
+    out = good(["report", "b.json"], cwd=folder).out
+    check(out.count("a?[31m?b") == 5 and "\x1b" not in out, f"{out!r}")
+
+
+def ended(folder, name="a.json"):
+    return json.loads(read(f"{folder}/{name}"))["job"]
+
+
+@with_scratch
+def test_report_of_a_job_that_fails(folder):
+    """It takes the place of an earlier success, and of nothing else."""
+    for ranks in (1, 3):
+        job(folder, "a", "--force")
+        r = run(["compress", "none.yaml", "-o", "a.h5", "--force", "--report", "a.json"], ranks, cwd=folder)
+        a = ended(folder)
+        equal((a["state"], a["exit_code"], a["errors"], a["ranks"]), ("failed", r.code, r.lines("error"), ranks), "the report")
+        check(r.code == 2 and a["started"] <= a["finished"] and a["seconds"] >= 0, f"{a}")
+    run(["compress", f"{tiny_zoo()}/zoo.yaml", "-o", "a.h5", "--report", "a.json"], cwd=folder)
+    check("exists already" in ended(folder)["errors"][0], "an archive that exists")
+    out = good(["report", "a.json"], cwd=folder).out
+    check(" failed " in out and "exit code 2" in out and "exists already" in out, out)
+    write(f"{folder}/mine.json", '{"precious": 1}')
+    run(["compress", "none.yaml", "-o", "b.h5", "--report", "mine.json"], cwd=folder)
+    equal(read(f"{folder}/mine.json"), b'{"precious": 1}', "a file that is no report")
+
+
+@with_scratch
+def test_report_of_nothing_to_do(folder):
+    job(folder, "a")
+    again = job(folder, "a", "--skip-existing")
+    equal((again["state"], again["exit_code"]), ("nothing to do", 0), "state")
+    equal(len(json.loads(read(f"{folder}/a.json"))["tasks"]), 2, "tasks")
+    check(" nothing to do " in good(["report", "a.json"], cwd=folder).out, "the table")
+
+
+@with_scratch
+def test_report_of_a_job_that_is_interrupted(folder):
+    zoo = big_zoo()
+    args = ["compress", f"{zoo}/zoo.yaml", "-o", "a.h5", "--append", "--report", "a.json"]
+    for ranks in (1, 2):
+        write(f"{folder}/a.json", "")
+        code, log, _ = stopped(folder, args, ranks, "statistics", SLOW_PATH=".safetensors", SLOW_MS="100", DZ_JOURNAL_AFTER="0")
+        a = ended(folder)
+        check(code == 75 and (a["state"], a["exit_code"], a["finished"] >= a["started"]) == ("interrupted", 75, True), f"{code} {a} {log}")
+        check(a["errors"][0] in log, f"{a['errors']}, not {log}")
+    good(args + ["-q"], cwd=folder)
+    a = ended(folder)
+    equal((a["state"], a["this_start_only"], a["notes"]), ("done", True, ["went on where an earlier run of this job was interrupted"]), "after the resume")
+    check("of the last start only" in good(["report", "a.json"], cwd=folder).out, "report does not say so")
+
+
+@with_scratch
+def test_report_of_a_job_that_is_killed(folder):
+    """No earlier report stays in its place."""
+    job(folder, "a")
+    zoo = big_zoo()
+    p = subprocess.Popen([DELTAZOO, "compress", f"{zoo}/zoo.yaml", "-o", "b.h5", "--report", "a.json", "-q"], cwd=folder,
+                         env=dict(ENV, LD_PRELOAD=slow_io(), SLOW_PATH=".safetensors", SLOW_MS="100"))
+    try:
+        while ended(folder)["state"] == "done" and p.poll() is None:
+            time.sleep(0.02)
+    finally:
+        p.kill()
+        p.wait()
+    equal((ended(folder)["state"], ended(folder)["finished"]), ("running", None), "state")
+    out = good(["report", "a.json"], cwd=folder).out
+    check("running" in out and "was killed" in out, out)

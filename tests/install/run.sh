@@ -7,13 +7,18 @@ dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 . tests/tally.sh
 
-make --no-print-directory install DESTDIR="$dir/root" PREFIX=/opt/deltazoo >"$dir/log" 2>&1 || { cat "$dir/log"; echo "0 passed, 1 failed"; exit 1; }
+make --no-print-directory install DESTDIR="$dir/root" PREFIX=/opt/deltazoo BLAS_LIBS=-lnot-the-builds >"$dir/log" 2>&1 || { cat "$dir/log"; echo "0 passed, 1 failed"; exit 1; }
 tree=$dir/root/opt/deltazoo
 [ -x "$tree/bin/deltazoo" ] && [ -e "$tree/lib/libdeltazoo.so.0" ] && [ -e "$tree/lib/libdeltazoo.a" ] && [ -e "$tree/share/man/man1/deltazoo-compress.1" ] &&
     [ -e "$tree/share/deltazoo/jobs/compress.sbatch" ] && [ -e "$tree/share/deltazoo/config/zoo.yaml" ] && [ -e "$tree/share/bash-completion/completions/deltazoo" ] &&
     [ -e "$tree/share/deltazoo/python/pyproject.toml" ]
 result "everything is installed" $?
 export PKG_CONFIG_PATH=$tree/lib/pkgconfig
+grep -q '^Libs.private: .*-lhdf5' "$PKG_CONFIG_PATH/deltazoo.pc" && ! grep -q not-the-builds "$PKG_CONFIG_PATH/deltazoo.pc"
+result "deltazoo.pc names the libraries that the build was linked with" $?
+mkdir -p "$dir/hdf5/lib64" && touch "$dir/hdf5/lib64/libhdf5.so"
+make -pn HDF5_PREFIX="$dir/hdf5" lint >"$dir/log" 2>/dev/null && grep -q "^HDF5_LIBS := -L$dir/hdf5/lib64 -Wl,-rpath,$dir/hdf5/lib64 -lhdf5" "$dir/log"
+result "HDF5 is found where its prefix has lib64 alone" $?
 flags() { pkg-config --define-variable=prefix="$tree" "$@" deltazoo; }
 # shellcheck disable=SC2046
 gcc -std=c11 -Wall -Wextra -Werror tests/install/example.c $(flags --cflags --libs) -Wl,-rpath,"$tree/lib" -o "$dir/example" 2>&1

@@ -8,6 +8,11 @@ trap 'rm -rf "$dir"' EXIT
 . tests/tally.sh
 ldd $mpich >"$dir/log" && grep -q libmpich "$dir/log" && ! grep -qE 'libmpi\.so|libhdf5_openmpi' "$dir/log"
 result "is linked with MPICH alone" $?
+compile() { make -n "$@" FLAVOUR=none build/none/base/error.o >"$dir/log" 2>&1; }
+compile MPICC=mpicc.mpich && grep -q hdf5/mpich "$dir/log" && ! grep -q openmpi "$dir/log"
+result "MPICC=mpicc.mpich alone takes HDF5 of MPICH" $?
+! compile MPICC=mpicc.mpich HDF5_NAME=hdf5-openmpi && grep -q 'mpicc.mpich is of mpich, but the HDF5 found is not' "$dir/log"
+result "HDF5 of another MPI is refused" $?
 "$DELTAZOO" synth -q --shape tiny --tasks 3 -o "$dir/zoo" >/dev/null
 mpirun.openmpi -q -n 2 "$DELTAZOO" compress -q "$dir/zoo/zoo.yaml" -o "$dir/right.h5" >/dev/null
 for n in 1 3; do

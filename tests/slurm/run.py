@@ -153,7 +153,9 @@ def test_bad_input():
     job.ends("FAILED", 1)
     lines = job.text().splitlines()
     check(len(lines) == 1 and lines[0].startswith("deltazoo: error: ") and "zoo/none" in lines[0], f"{job}")
-    equal([n for n in os.listdir(job.folder) if n != "log"], [], "left behind")
+    equal(sorted(os.listdir(job.folder)), ["bad.json", "log"], "left behind")
+    report = json.loads(read(f"{job.folder}/bad.json"))["job"]
+    equal((report["state"], report["exit_code"]), ("failed", 1), "report")
 
 
 def test_restore_and_verify():
@@ -277,6 +279,19 @@ def test_no_failure_without_a_word():
     job = Job("unset", "compress.sbatch", "-N1", "--ntasks-per-node=1", ZOO="")
     job.ends("FAILED", 2)
     check("ZOO is not given" in job.text(), f"{job}")
+
+
+def test_interrupted_in_its_last_reading():
+    program = write(f"{BOX}/late", f'#!/bin/sh\n[ "$1" != verify ] || [ ! -e "$SLOW_READS" ] || sleep 60\nexec {DELTAZOO} "$@"\n')
+    os.chmod(program, 0o755)
+    job = Job("reading", "compress.sbatch", "-N1", "--ntasks-per-node=2", slow=True, DELTAZOO=program)
+    SLURM.until(lambda: os.path.exists(job.archive) and '"state": "done"' in read(job.archive[:-3] + ".json").decode(), f"an archive: {job}", 60)
+    time.sleep(1)
+    SLURM.call("scancel", "--batch", "--signal=USR1", job.id)
+    job.starts_again(journal=False)
+    job.ends("COMPLETED")
+    check("was finished by an earlier start of this job" in job.text() and "sound" in job.text(), f"{job}")
+    equal(sha256(job.archive), RIGHT, "archive")
 
 
 def test_requeued_job_does_not_take_anothers_archive_for_its_own():

@@ -14,6 +14,7 @@ typedef struct MPI_Status {
 #define MPI_SUCCESS 0
 #define MPI_COMM_NULL 0
 #define MPI_COMM_WORLD 0
+#define MPI_COMM_SELF 0
 #define MPI_REQUEST_NULL 0
 #define MPI_FILE_NULL 0
 #define MPI_ANY_SOURCE (-1)
@@ -24,6 +25,7 @@ typedef struct MPI_Status {
 #define MPI_MAX_INFO_KEY 256
 #define MPI_MAX_INFO_VAL 1024
 #define MPI_MODE_RDWR 8
+#define MPI_MODE_CREATE 1
 enum { MPI_BYTE, MPI_INT, MPI_DOUBLE, MPI_INT32_T, MPI_INT64_T, MPI_UINT64_T };
 enum { MPI_SUM, MPI_MIN, MPI_MAX };
 
