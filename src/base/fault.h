@@ -1,6 +1,6 @@
 /* Faults on purpose, in builds for tests only (make FLAVOUR=fault): DZ_FAULT=POINT:RANK:N[:KIND] makes the N-th passage of rank RANK
- * through POINT go wrong. Points: open, read, write, sync, rename, alloc, layout, agree, work. Kinds: eio (the default), enospc, kill,
- * hang. */
+ * through POINT go wrong. Points: open, read, write, sync, rename, alloc, layout, agree, work, finalize. Kinds: eio (the default), enospc,
+ * kill, hang. */
 #ifndef DZ_BASE_FAULT_H
 #define DZ_BASE_FAULT_H
 

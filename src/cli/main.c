@@ -73,6 +73,6 @@ int main(int argc, char **argv) {
     dz_rc rc = dz_agree(&world, run(&world, argc, argv, &err), &err);
     if (rc == DZ_OK) rc = dz_agree(&world, flush_output(&err), &err);
     if (world.rank == 0 && rc != DZ_OK) print_error(&err);
-    dz_world_end(&world);
+    dz_world_end(&world, dz_exit_code(rc));
     return dz_exit_code(rc);
 }

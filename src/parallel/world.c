@@ -1,9 +1,11 @@
 #include "parallel/world.h"
 
 #include <limits.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/fault.h"
 
@@ -73,11 +75,28 @@ void dz_world_begin(dz_world *world, int *argc, char ***argv) {
     dz_fault_rank(world->rank);
 }
 
-void dz_world_end(dz_world *world) {
+#define END_SECONDS 120 /* for MPI_Finalize, when every rank has come to its end */
+
+static volatile sig_atomic_t settled_code;
+
+static void leave(int number) {
+    (void)number;
+    _exit(settled_code);
+}
+
+void dz_world_end(dz_world *world, int code) {
+    static const int deadly[] = {SIGSEGV, SIGBUS, SIGABRT, SIGALRM};
     if (world->comm == MPI_COMM_NULL) return;
+    MPI_Barrier(world->comm);
+    settled_code = code;
+    for (size_t i = 0; i < sizeof deadly / sizeof *deadly; i++) sigaction(deadly[i], &(struct sigaction){.sa_handler = leave}, NULL);
+    alarm(END_SECONDS);
+    if (dz_fault("finalize")) raise(SIGSEGV);
     MPI_Comm_free(&world->progress);
     MPI_Comm_free(&world->comm);
     MPI_Finalize();
+    alarm(0);
+    for (size_t i = 0; i < sizeof deadly / sizeof *deadly; i++) signal(deadly[i], SIG_DFL);
 }
 
 dz_rc dz_agree(const dz_world *world, dz_rc rc, dz_error *err) {

@@ -18,8 +18,10 @@ typedef struct dz_world {
  * not bring together, the process ends with exit code 2. */
 void dz_world_begin(dz_world *world, int *argc, char ***argv);
 
-/* Ends MPI. Every rank gets here, whatever happened. */
-void dz_world_end(dz_world *world);
+/* Collective: every rank gets here, whatever happened. Ends MPI. All has been done and told, and `code` is the exit code: should
+ * MPI_Finalize crash or hang, as Open MPI 4's does about once in some thousand runs (open-mpi/ompi issue 10117), the process leaves with
+ * it. */
+void dz_world_end(dz_world *world, int code);
 
 /* Collective. The one agreement primitive: every rank hands in its result; if any failed, all return the code and the text of the lowest
  * failing rank. Call it before each collective step, with no return in between. */
