@@ -146,12 +146,10 @@ static const dz_shard *shard_at(const dz_checkpoint *ck, const char *path) {
 }
 
 /* A link to this file is a shard: it lies among the blobs of a hub's cache. */
-static int is_behind_shard(const dz_checkpoint *ck, const struct stat *file) {
-    struct stat st;
-    for (size_t i = 0; i < ck->nshards; i++) {
-        if (stat(ck->shards[i].path, &st) == 0 && st.st_dev == file->st_dev && st.st_ino == file->st_ino) return 1;
-    }
-    return 0;
+static int is_behind_shard(const dz_checkpoint *ck, const char *path) {
+    size_t i = 0;
+    while (i < ck->nshards && !dz_same_file(ck->shards[i].path, path)) i++;
+    return i < ck->nshards;
 }
 
 /* ---- which files are the model ---- */
@@ -316,7 +314,7 @@ static dz_rc take_entry(const dz_checkpoint *ck, const char *name, const char *p
     uint64_t size = (uint64_t)st.st_size;
     if (S_ISDIR(st.st_mode)) return take_folder(ck, name, path, depth, f, notes, err);
     if (shard_at(ck, path)) return f->shards = 1, DZ_OK;
-    int weights = dz_is_weights(name) || is_behind_shard(ck, &st);
+    int weights = dz_is_weights(name) || (strchr(name, '/') && is_behind_shard(ck, path)); /* blobs are in a folder */
     if (!S_ISREG(st.st_mode) || size > DZ_SIDE_MAX || weights || !can_keep(name)) {
         f->weights |= weights;
         return add_file(&f->others, &f->nothers, name, path, S_ISREG(st.st_mode) ? size : 0, err);
@@ -333,6 +331,7 @@ static dz_rc find_beside(const dz_checkpoint *ck, const char *folder, int depth,
     int failed = dir ? dz_listing_read(dir, &list, err) : 0;
     if (failed) dz_buf_note(notes, err, "%s cannot be read (%s): it is not kept", folder, strerror(failed));
     for (size_t i = 0; i < list.n && err->rc == DZ_OK; i++) {
+        if (folder[0] && f->nsides + f->nothers > FOLDER_FILES) break; /* it is not kept, whatever the rest is */
         char *name = folder[0] ? dz_format(err, "%s/%s", folder, list.entries[i].name) : dz_strdup(list.entries[i].name, err);
         char *path = name ? dz_format(err, "%s/%s", ck->path, name) : NULL;
         if (path) take_entry(ck, name, path, depth, f, notes, err);

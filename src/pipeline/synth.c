@@ -143,11 +143,6 @@ static dz_rc refuse_used_dir(const char *path, dz_error *err) {
     return rc;
 }
 
-static int ends_with(const char *text, const char *end) {
-    size_t n = strlen(text), m = strlen(end);
-    return n >= m && strcmp(text + n - m, end) == 0;
-}
-
 /* Removes model*.safetensors, what a killed run left of such files, and the index: an earlier zoo may have been cut otherwise, and its
  * shards would pass for ours. */
 static dz_rc remove_model_files(const char *path, dz_error *err) {
@@ -157,7 +152,7 @@ static dz_rc remove_model_files(const char *path, dz_error *err) {
     dz_rc rc = DZ_OK;
     while (rc == DZ_OK && (entry = readdir(dir))) {
         const char *name = entry->d_name;
-        int shard = strncmp(name, "model", 5) == 0 && (ends_with(name, ".safetensors") || ends_with(name, ".safetensors" PARTIAL));
+        int shard = strncmp(name, "model", 5) == 0 && (dz_ends_with(name, ".safetensors") || dz_ends_with(name, ".safetensors" PARTIAL));
         if (!shard && strcmp(entry->d_name, INDEX_FILE) != 0) continue;
         if (unlinkat(dirfd(dir), entry->d_name, 0) != 0)
             rc = dz_fail(err, DZ_EFAIL, "%s/%s: cannot remove: %s", path, entry->d_name, strerror(errno));
