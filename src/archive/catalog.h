@@ -4,8 +4,8 @@
 #define DZ_ARCHIVE_CATALOG_H
 
 #include "base/hash.h"
-#include "model/manifest.h"
-#include "model/recipe.h"
+#include "config/manifest.h"
+#include "config/recipe.h"
 
 #define DZ_FORMAT_VERSION 1
 #define DZ_NO_BASE UINT32_MAX

@@ -6,13 +6,13 @@
 #ifndef DZ_NUMERIC_KERNELS_H
 #define DZ_NUMERIC_KERNELS_H
 
-#include "base/half.h"
+#include "base/dtype.h"
 #include "base/hash.h"
 
 /* Elements worked on at a time: two float buffers of this stay in the first-level cache. */
 #define DZ_CHUNK 4096
 
-/* Elements read at a time where all that is done with them is done at once: both sides, in float, stay in the second-level cache. */
+/* Elements read at a time where all that is done with them is done at once: both companions, in float, stay in the second-level cache. */
 #define DZ_PIECE 131072
 
 typedef struct dz_range { /* delta's smallest and largest as ordered integers: see dz_ordered */
