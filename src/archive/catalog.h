@@ -9,8 +9,9 @@
 
 #define DZ_FORMAT_VERSION 1
 #define DZ_NO_BASE UINT32_MAX
-#define DZ_BITS_VALUES 16 /* on disk, column bits: kept elements have fp16 values of their own, not levels */
-#define DZ_BITS_SIGNS 17  /* on disk, column bits: kept coefficients of a rotated delta have a sign each */
+#define DZ_BITS_VALUES 16  /* on disk, column bits: kept elements have fp16 values of their own, not levels */
+#define DZ_BITS_SIGNS 17   /* on disk, column bits: kept coefficients of a rotated delta have a sign each */
+#define DZ_BITS_UNIFORM 18 /* on disk, column bits: all coefficients of a rotated delta lie on a uniform grid */
 
 /* /tensors: names, types and shapes, each distinct one once. */
 typedef struct dz_tensor_row {
@@ -36,11 +37,13 @@ typedef struct dz_blob_row {
 typedef struct dz_index_row {
     uint32_t tensor, base; /* rows of /tensors and /base/tensors */
     uint8_t policy, bits;
-    uint64_t offset, length; /* its region of the payload; offset: the lengths before, not on disk */
-    uint64_t kept;           /* lossy: elements kept; tied: the row whose tensor this one is */
-    float lo, step;          /* lossy: decoded value of level q is lo + q * step */
-    float scale;             /* lossy: factor / (1 - s) of section 5; a restored delta is gamma * scale * value */
-    float sparsity;          /* lossy: share of the elements to be dropped */
+    uint64_t offset, length;   /* its region of the payload; offset: the lengths before, not on disk */
+    uint64_t kept;             /* lossy: elements kept; tied: the row whose tensor this one is */
+    float lo, step;            /* lossy: decoded value of level q is lo + q * step */
+    float scale;               /* lossy: factor / (1 - s) of section 5; a restored delta is gamma * scale * value */
+    float sparsity;            /* lossy: share of the elements to be dropped */
+    float nsr, gain;           /* lossy, from version 2 on: expected noise (numeric/noise.h), without gamma; NaN before */
+    float delta_rms, base_rms; /* lossy, from version 2 on: root mean squares of the true delta and of the base; NaN before */
 } dz_index_row;
 
 /* What the task's directory held. On disk a blob of its own (files.c). */

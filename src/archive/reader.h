@@ -82,10 +82,12 @@ void dz_share_structures(dz_catalog *catalog);
 
 dz_size_stats dz_task_size_stats(const dz_task_entry *task);
 
-/* What the coding of a lossy row is expected to have done to its tensor. */
+/* What the coding of a lossy row, or of all of a task's, is expected to have done, gamma included. */
 dz_quality dz_row_quality(const dz_catalog *catalog, const dz_task_entry *task, const dz_index_row *row);
 
-/* What is known to cost accuracy in a task, a line each: noise that rows are too short to average out, heavy tails on a uniform grid. */
+dz_quality dz_task_quality(const dz_catalog *catalog, const dz_task_entry *task);
+
+/* What is known to cost accuracy in a task, a line each, with the next step: a small gamma, much noise, heavy tails on a uniform grid. */
 dz_rc dz_task_warnings(const dz_catalog *catalog, const dz_task_entry *task, dz_buf *lines, dz_error *err);
 
 #endif

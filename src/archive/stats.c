@@ -2,7 +2,6 @@
 #include <math.h>
 
 #include "archive/reader.h"
-#include "numeric/gauss.h"
 
 void dz_share_structures(dz_catalog *c) {
     uint64_t named = c->shared_bytes;
@@ -60,43 +59,82 @@ dz_parts dz_task_parts(const dz_catalog *c, const dz_task_entry *t) {
     return p;
 }
 
-static double columns_of(const dz_catalog *c, const dz_index_row *row) {
-    dz_tensor t = dz_tensor_of_row(&c->tensors[row->tensor]);
-    return t.ndim >= 2 && t.shape[0] ? (double)(t.count / t.shape[0]) : 1;
+/* Of an archive of format version 1, which does not tell: from density and scale. */
+static dz_noise guess_noise(const dz_index_row *row, double common) {
+    double density = common > 0 ? (double)row->kept / common : 0, scale = (double)row->scale;
+    if (row->bits == DZ_BITS_SIGNS) return dz_noise_signs(1 - (double)row->sparsity, scale);
+    if (row->bits == 1 && density == 1) return dz_noise_all_signs(2 / acos(-1), scale); /* every sign: bitdelta */
+    return dz_noise_sampled(density, scale, 1, 0);
+}
+
+/* Elements of a lossy row that are coded against the base. */
+static double common_of(const dz_catalog *c, const dz_index_row *row) {
+    dz_tensor t = dz_tensor_of_row(&c->tensors[row->tensor]), b = dz_tensor_of_row(&c->tensors[c->base[row->base].tensor]);
+    return (double)(t.count < b.count ? t.count : b.count);
+}
+
+static void add_row(const dz_catalog *c, const dz_task_entry *task, const dz_index_row *row, dz_noise_sum *sum) {
+    double n = common_of(c, row), delta = (double)row->delta_rms, base = (double)row->base_rms;
+    int known = isfinite(row->delta_rms) && isfinite(row->gain);
+    dz_noise noise = known ? (dz_noise){.nsr = (double)row->nsr, .gain = (double)row->gain} : guess_noise(row, n);
+    noise.gain *= (double)task->gamma;
+    dz_noise_add(sum, noise, known ? n * delta * delta : n, known ? n * base * base : 0);
 }
 
 dz_quality dz_row_quality(const dz_catalog *c, const dz_task_entry *task, const dz_index_row *row) {
-    dz_tensor t = dz_tensor_of_row(&c->tensors[row->tensor]), b = dz_tensor_of_row(&c->tensors[c->base[row->base].tensor]);
-    double common = (double)(t.count < b.count ? t.count : b.count), density = common > 0 ? (double)row->kept / common : 0;
-    double scale = (double)task->gamma * (double)row->scale, columns = columns_of(c, row);
-    if (row->bits == DZ_BITS_SIGNS) return dz_quality_signs(density, scale * dz_gauss_mean(1 - (double)row->sparsity), columns);
-    if (row->bits == 1 && density == 1) return dz_quality_signs(1, scale * DZ_QUALITY_MEAN_GAIN, columns); /* every sign: bitdelta */
-    return dz_quality_sampled(density, scale, columns);
+    dz_noise_sum sum = {0};
+    add_row(c, task, row, &sum);
+    return dz_quality_of(&sum);
+}
+
+dz_quality dz_task_quality(const dz_catalog *c, const dz_task_entry *task) {
+    dz_noise_sum sum = {0};
+    for (size_t i = 0; i < task->nrows; i++) {
+        if (task->rows[i].policy == DZ_POLICY_ULTRADELTA) add_row(c, task, &task->rows[i], &sum);
+    }
+    return dz_quality_of(&sum);
 }
 
 /* Entropy of a normal number's level on a grid of 2^bits levels over about +-5.2 standard deviations. */
 static double normal_entropy(unsigned bits) { return 2.047 - log2(10.4 / ((1U << bits) - 1)); }
 
+#define WEAK_GAMMA 0.9
+
+/* The task whose trace norm is the reference of the others' gamma; NULL: it is not in the archive any more. */
+static const dz_task_entry *reference_task(const dz_catalog *c, const dz_task_entry *task) {
+    for (size_t i = 0; i < c->ntasks; i++) {
+        if (c->tasks[i].trace_norm == task->trace_reference) return &c->tasks[i];
+    }
+    return NULL;
+}
+
+static void warn_of_gamma(const dz_catalog *c, const dz_task_entry *t, dz_buf *lines, dz_error *err) {
+    const dz_task_entry *cause = reference_task(c, t);
+    if (!((double)t->gamma < WEAK_GAMMA)) return;
+    dz_buf_line(
+        lines, err,
+        "task '%s': gamma %.3g: only %.0f %% of its change is restored, because %s%s%s the smallest trace norm (UltraDelta's TNGR); "
+        "--method auto, or --set tracenorm=off, restores it all\n",
+        t->name, (double)t->gamma, 100 * (double)t->gamma, cause ? "task '" : "an earlier task", cause ? cause->name : "",
+        cause ? "' has" : " had");
+}
+
+static void warn_of_noise(const dz_catalog *c, const dz_task_entry *t, dz_buf *lines, dz_error *err) {
+    dz_quality q = dz_task_quality(c, t);
+    if (q.verdict != DZ_VERDICT_POOR) return;
+    dz_buf_line(lines, err, "task '%s': quality poor: noise is %.3g times the energy of the delta", t->name, q.noise_to_delta);
+    if (isfinite(q.noise_to_base)) dz_buf_line(lines, err, " and %.2g %% of the base's", 100 * q.noise_to_base);
+    dz_buf_line(lines, err, "; compress again with --quality small, balanced or high\n");
+}
+
 dz_rc dz_task_warnings(const dz_catalog *c, const dz_task_entry *t, dz_buf *lines, dz_error *err) {
-    size_t lossy = 0, noisy = 0, worst = 0;
-    double most = 0, grid = 0;
+    double grid = 0;
     for (size_t i = 0; i < t->nrows; i++) {
         const dz_index_row *row = &t->rows[i];
-        if (row->policy != DZ_POLICY_ULTRADELTA) continue;
-        double noise = dz_row_quality(c, t, row).row;
-        lossy++;
-        noisy += noise > DZ_QUALITY_LIMIT;
-        if (noise > most) {
-            most = noise;
-            worst = i;
-        }
-        if (row->bits > 2 && row->bits <= 8) grid += (double)row->kept * normal_entropy(row->bits);
+        if (row->policy == DZ_POLICY_ULTRADELTA && row->bits > 2 && row->bits <= 8) grid += (double)row->kept * normal_entropy(row->bits);
     }
-    if (noisy)
-        dz_buf_line(
-            lines, err,
-            "task '%s': in %zu of %zu lossy tensors the noise is more than %g of the row length (%.2g in '%s'): accuracy will suffer\n",
-            t->name, noisy, lossy, DZ_QUALITY_LIMIT, most, c->tensors[t->rows[worst].tensor].name);
+    warn_of_gamma(c, t, lines, err);
+    warn_of_noise(c, t, lines, err);
     if (grid > 0 && 8 * t->entropy_bytes < grid / 2)
         dz_buf_line(lines, err, "task '%s': %.2f bits in a kept level where a normal delta has %.2f: heavy tails stretch the grid\n",
                     t->name, 8 * t->entropy_bytes / (double)t->lossy_kept, grid / (double)t->lossy_kept);

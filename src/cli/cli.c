@@ -23,6 +23,27 @@ static dz_rc take_size(const dz_option *o, const char *text, dz_error *err) {
     return *size ? DZ_OK : dz_fail(err, DZ_EUSAGE, "--%s: '%s' is no size at all", o->name, text);
 }
 
+static dz_rc add_value(dz_option_list *list, const char *value, dz_error *err) {
+    const char **grown = realloc(list->values, (list->n + 1) * sizeof *grown);
+    if (!grown) return dz_fail(err, DZ_ENOMEM, "out of memory");
+    list->values = grown;
+    grown[list->n++] = value;
+    return DZ_OK;
+}
+
+/* "target-ratio" and "100" as "target_ratio=100". */
+static dz_rc add_key(dz_option_list *list, const char *name, const char *value, dz_error *err) {
+    char *text = dz_format(err, "%s=%s", name, value), **grown = realloc(list->owned, (list->nowned + 1) * sizeof *grown);
+    if (grown) list->owned = grown;
+    if (!text || !grown) {
+        free(text);
+        return dz_fail(err, DZ_ENOMEM, "out of memory");
+    }
+    for (char *at = text; *at != '='; at++) *at = *at == '-' ? '_' : *at;
+    grown[list->nowned++] = text;
+    return add_value(list, text, err);
+}
+
 static dz_rc take(const dz_option *o, const char *text, dz_error *err) {
     uint64_t x = 0;
     if (text && !text[0]) return dz_fail(err, DZ_EUSAGE, "--%s: its value is empty", o->name);
@@ -34,19 +55,15 @@ static dz_rc take(const dz_option *o, const char *text, dz_error *err) {
             break;
         case DZ_OPTION_U64: take_whole(o, text, UINT64_MAX, o->target, err); break;
         case DZ_OPTION_SIZE: take_size(o, text, err); break;
-        case DZ_OPTION_LIST: {
-            dz_option_list *list = o->target;
-            const char **grown = realloc(list->values, (list->n + 1) * sizeof *grown);
-            if (!grown) return dz_fail(err, DZ_ENOMEM, "out of memory");
-            list->values = grown;
-            grown[list->n++] = text;
-            break;
-        }
+        case DZ_OPTION_LIST: add_value(o->target, text, err); break;
+        case DZ_OPTION_KEY: add_key(o->target, o->name, text, err); break;
     }
     return err->rc;
 }
 
 void dz_option_list_free(dz_option_list *list) {
+    for (size_t i = 0; i < list->nowned; i++) free(list->owned[i]);
+    free(list->owned);
     free(list->values);
     *list = (dz_option_list){0};
 }

@@ -6,18 +6,28 @@
 
 #include "parallel/world.h"
 
-typedef enum dz_option_kind { DZ_OPTION_FLAG, DZ_OPTION_TEXT, DZ_OPTION_LIST, DZ_OPTION_INT, DZ_OPTION_U64, DZ_OPTION_SIZE } dz_option_kind;
+typedef enum dz_option_kind {
+    DZ_OPTION_FLAG,
+    DZ_OPTION_TEXT,
+    DZ_OPTION_LIST,
+    DZ_OPTION_KEY,
+    DZ_OPTION_INT,
+    DZ_OPTION_U64,
+    DZ_OPTION_SIZE
+} dz_option_kind;
 
 typedef struct dz_option_list {
     const char **values;
     size_t n;
+    char **owned; /* those of the values that were made: KEY=VALUE of a DZ_OPTION_KEY */
+    size_t nowned;
 } dz_option_list;
 
 typedef struct dz_option {
     const char *name; /* long; NULL ends the table */
     char letter;      /* 0: none */
     dz_option_kind kind;
-    void *target;      /* int *, const char **, dz_option_list *, int *, uint64_t *, uint64_t * */
+    void *target;      /* int *, const char **, dz_option_list * (LIST, KEY), int *, uint64_t *, uint64_t * */
     const char *value; /* its name in the help */
     const char *help;
 } dz_option;
@@ -27,6 +37,15 @@ typedef struct dz_command {
     dz_rc (*run)(const dz_world *world, int argc, char **argv, dz_error *err);
     const char *examples; /* command lines, newline-separated; NULL: none */
 } dz_command;
+
+/* The keys of a recipe that are options of their own; --NAME VALUE is --set NAME=VALUE. */
+#define DZ_METHOD_OPTIONS(sets)                                                                                                            \
+    {"quality", 0, DZ_OPTION_KEY, &(sets), "high|balanced|small", "fixed accuracy: as many bytes as the models need (balanced)"},          \
+        {"target-ratio", 0, DZ_OPTION_KEY, &(sets), "R", "fixed rate: the lossy tensors R times smaller, from 2 on"},                      \
+        {"method", 0, DZ_OPTION_KEY, &(sets), "NAME", "auto (default), ultradelta, dare, magnitude or bitdelta"},                          \
+        {"sparsity", 0, DZ_OPTION_KEY, &(sets), "S", "share of the elements to drop (ultradelta, dare, magnitude)"}, {                     \
+        "seed", 0, DZ_OPTION_KEY, &(sets), "N", "of all random choices (42)"                                                               \
+    }
 
 #define DZ_ANY_ARGS (-1) /* one or more: argv[optind] (unistd.h) and what follows */
 

@@ -17,8 +17,8 @@ static void print_headline(const dz_catalog *c, const dz_compress_options *opt, 
     const dz_task_entry *task = &c->tasks[at < 0 ? 0 : at];
     char some[48] = "";
     if (r->ntasks < c->ntasks) snprintf(some, sizeof some, ", %zu by this job:", r->ntasks);
-    printf("%s: %zu task%s%s%s recipe %s, sparsity %g, %u bits, seed %llu\n\n", opt->archive, c->ntasks, c->ntasks == 1 ? "" : "s", some,
-           some[0] ? "" : ",", r->recipe_name, task->sparsity, task->bits, (unsigned long long)task->seed);
+    printf("%s: %zu task%s%s%s recipe %s: %s, seed %llu\n\n", opt->archive, c->ntasks, c->ntasks == 1 ? "" : "s", some, some[0] ? "" : ",",
+           r->recipe_name, r->setting, (unsigned long long)task->seed);
 }
 
 /* One job from its start to its end; what the report needs. */
@@ -84,6 +84,10 @@ static dz_rc tell(compress_job *job, dz_error *err) {
         print_headline(c, opt, r);
         dz_print_tasks(c);
         dz_print_phases(r);
+        dz_buf warnings = {0};
+        for (size_t t = 0; t < c->ntasks; t++) dz_task_warnings(c, &c->tasks[t], &warnings, err);
+        dz_print_notes(&warnings);
+        dz_buf_free(&warnings);
     }
     dz_error none = {0};
     write_report(job, c, &none, err);
@@ -119,6 +123,7 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
     const dz_option options[] = {
         {"output", 'o', DZ_OPTION_TEXT, &opt.archive, "ARCHIVE", "the HDF5 file to write"},
         {"recipe", 0, DZ_OPTION_TEXT, &opt.recipe.recipe, "FILE|NAME", "what is done to which tensor (by default: by architecture)"},
+        DZ_METHOD_OPTIONS(sets),
         {"set", 0, DZ_OPTION_LIST, &sets, "KEY=VALUE", "overrides one key of the recipe; may be repeated"},
         {"force", 0, DZ_OPTION_FLAG, &opt.force, NULL, "replace an existing archive"},
         {"append", 0, DZ_OPTION_FLAG, &opt.append, NULL, "add the zoo's tasks to an existing archive"},
@@ -167,10 +172,12 @@ out:
     return rc;
 }
 
-const dz_command DZ_CMD_COMPRESS = {
-    "compress", "ZOO.yaml -o ARCHIVE [--recipe FILE|NAME] [--set KEY=VALUE]... [--append] [--mem-per-rank SIZE] [--report FILE.json]",
-    "Compresses the fine-tuned models of a zoo against their base into one archive.", run,
-    "deltazoo compress zoo.yaml -o zoo.h5\n"
-    "mpirun -n 2 deltazoo compress zoo.yaml -o zoo.h5 --force --set sparsity=0.99 --report job.json\n"
-    "deltazoo compress zoo.yaml -o small.h5 --set method=auto --set target_ratio=100\n"
-    "deltazoo compress zoo.yaml -o zoo.h5 --skip-existing"};
+const dz_command DZ_CMD_COMPRESS = {"compress",
+                                    "ZOO.yaml -o ARCHIVE [--quality high|balanced|small | --target-ratio R] [--method NAME] [--recipe "
+                                    "FILE|NAME] [--set KEY=VALUE]... [--append] [--mem-per-rank SIZE] [--report FILE.json]",
+                                    "Compresses the fine-tuned models of a zoo against their base into one archive.", run,
+                                    "deltazoo compress zoo.yaml -o zoo.h5\n"
+                                    "mpirun -n 2 deltazoo compress zoo.yaml -o zoo.h5 --force --quality high --report job.json\n"
+                                    "deltazoo compress zoo.yaml -o small.h5 --target-ratio 100\n"
+                                    "deltazoo compress zoo.yaml -o paper.h5 --recipe ultradelta --set sparsity=0.99\n"
+                                    "deltazoo compress zoo.yaml -o zoo.h5 --skip-existing"};

@@ -7,80 +7,16 @@
 #include "base/log.h"
 #include "cli/cli.h"
 #include "cli/report.h"
+#include "compress/forecast.h"
 #include "config/zoo.h"
-#include "numeric/gauss.h"
-#include "numeric/noise.h"
 #include "plan/plan.h"
 
 typedef struct totals {
     size_t lossy, lossless, dropped;
-    double lossy_bytes, lossless_bytes, dropped_bytes, lossy_parameters, predicted;
+    double lossy_bytes, lossless_bytes, dropped_bytes, lossy_parameters;
 } totals;
 
-/* Coded bits of a kept value for a normal delta: entropy of a unit normal on a grid of 2^bits levels over about +-5.2 sigma, plus 5 % for
- * positions, tables and checksums. Real deltas have heavier tails and code smaller. */
-static double bits_per_kept(int bits) {
-    double step = 10.4 / ((1 << bits) - 1);
-    double entropy = 2.047 - log2(step);
-    return 1.05 * (entropy < 0.3 ? 0.3 : entropy);
-}
-
-/* Share of a lossy tensor's elements, or coefficients, to be kept. */
-static double share_of(const dz_plan *plan, const dz_recipe *r, const dz_tensor_pair *pair) {
-    if (!isnan(pair->sparsity)) return 1 - pair->sparsity;
-    if (r->method == DZ_METHOD_BITDELTA) return 1;
-    if (r->method != DZ_METHOD_AUTO) return 1 - r->sparsity;
-    double share = r->target_ratio > 0 ? dz_gauss_share_of_bits(16 / r->target_ratio) : 1 - r->sparsity;
-    return dz_plan_density(pair, share, dz_plan_spread(plan, pair->task));
-}
-
-/* What the recipe is expected to do to a tensor. A target ratio's density is known only for method auto, and there without what tables
- * take. */
-static dz_quality quality_of(const dz_plan *plan, const dz_recipe *r, const dz_tensor_pair *pair) {
-    const dz_tensor *t = dz_pair_tensor(plan, pair);
-    double columns = t->ndim >= 2 && t->shape[0] ? (double)(t->count / t->shape[0]) : 1, share = share_of(plan, r, pair);
-    if (r->method == DZ_METHOD_AUTO)
-        return dz_quality_signs(share, isnan(r->gain) ? dz_quality_gain(dz_gauss_noise(share), columns) : r->gain, columns);
-    if (r->method == DZ_METHOD_BITDELTA) return dz_quality_signs(1, DZ_QUALITY_MEAN_GAIN, columns);
-    return dz_quality_sampled(share, r->method == DZ_METHOD_MAGNITUDE ? 1 : 1 / share, columns);
-}
-
-static int quality_is_known(const dz_recipe *r, const dz_tensor_pair *pair) {
-    return pair->policy == DZ_POLICY_ULTRADELTA && (r->target_ratio <= 0 || r->method == DZ_METHOD_AUTO);
-}
-
-static double predicted_bytes(const dz_plan *plan, const dz_recipe *r, const dz_tensor_pair *pair, double nbytes) {
-    double n = (double)pair->tiles.common, share = share_of(plan, r, pair);
-    if (r->target_ratio > 0) return nbytes / r->target_ratio;
-    if (r->method == DZ_METHOD_AUTO) return n * dz_gauss_bits(share) / 8 + 60;
-    return n * share * bits_per_kept(pair->bits) / 8 + 100;
-}
-
-/* Lines about what is known to cost accuracy. */
-static void warn(const dz_zoo *zoo, const dz_plan *plan, dz_buf *lines, dz_error *err) {
-    for (size_t t = 0; t < zoo->ntasks; t++) {
-        size_t lossy = 0, noisy = 0;
-        double most = 0;
-        const char *worst = "";
-        for (size_t i = plan->first_pair[t]; i < plan->first_pair[t + 1]; i++) {
-            if (!quality_is_known(zoo->recipe, &plan->pairs[i])) continue;
-            double noise = quality_of(plan, zoo->recipe, &plan->pairs[i]).row;
-            lossy++;
-            noisy += noise > DZ_QUALITY_LIMIT;
-            if (noise <= most) continue;
-            most = noise;
-            worst = dz_pair_tensor(plan, &plan->pairs[i])->name;
-        }
-        if (noisy)
-            dz_buf_line(
-                lines, err,
-                "task '%s': in %zu of %zu lossy tensors the noise will be more than %g of the row length (%.2g in '%s'): accuracy will "
-                "suffer\n",
-                zoo->names[t], noisy, lossy, DZ_QUALITY_LIMIT, most, worst);
-    }
-}
-
-static totals totals_of(const dz_plan *plan, const dz_recipe *recipe, size_t task) {
+static totals totals_of(const dz_plan *plan, size_t task) {
     totals sum = {0};
     for (size_t i = plan->first_pair[task]; i < plan->first_pair[task + 1]; i++) {
         const dz_tensor_pair *pair = &plan->pairs[i];
@@ -89,7 +25,6 @@ static totals totals_of(const dz_plan *plan, const dz_recipe *recipe, size_t tas
             sum.lossy++;
             sum.lossy_bytes += nbytes;
             sum.lossy_parameters += n;
-            sum.predicted += predicted_bytes(plan, recipe, pair, nbytes);
         } else if (pair->policy == DZ_POLICY_DROP) {
             sum.dropped++;
             sum.dropped_bytes += nbytes;
@@ -99,6 +34,18 @@ static totals totals_of(const dz_plan *plan, const dz_recipe *recipe, size_t tas
         }
     }
     return sum;
+}
+
+/* A line with the next step for each task that will come back poor. */
+static void warn(const dz_zoo *zoo, const dz_forecast *forecast, dz_buf *lines, dz_error *err) {
+    for (size_t t = 0; forecast->tasks && t < zoo->ntasks; t++) {
+        dz_quality q = forecast->tasks[t].quality;
+        if (q.verdict == DZ_VERDICT_POOR)
+            dz_buf_line(lines, err,
+                        "task '%s': quality will be poor: noise %.3g times the energy of the delta and %.2g %% of the base's; "
+                        "--quality small, balanced or high keeps more\n",
+                        zoo->names[t], q.noise_to_delta, 100 * q.noise_to_base);
+    }
 }
 
 static json_t *rank_json(const dz_plan *plan) {
@@ -129,10 +76,19 @@ static json_t *rank_json(const dz_plan *plan) {
                      mean > 0 ? most / mean : 1, "per_rank", list);
 }
 
-static dz_rc tell_json(const dz_zoo *zoo, const dz_plan *plan, const dz_buf *warnings, dz_error *err) {
+/* What is expected of a tensor. */
+static void add_forecast(json_t *o, const dz_tensor_pair *pair, const dz_forecast_tensor *f) {
+    json_object_set_new(o, "predicted_stored_bytes", json_real(f->bytes));
+    if (pair->lossy < 0) return;
+    dz_noise_sum noise = {0};
+    if (!f->exact) dz_noise_add(&noise, f->coding.noise, f->stats.delta_energy, f->stats.base_energy);
+    dz_json_quality(o, dz_quality_of(&noise));
+}
+
+static dz_rc print_json(const dz_zoo *zoo, const dz_plan *plan, const dz_forecast *forecast, const dz_buf *warnings, dz_error *err) {
     json_t *tasks = json_array();
     for (size_t t = 0; t < zoo->ntasks; t++) {
-        totals s = totals_of(plan, zoo->recipe, t);
+        totals s = totals_of(plan, t);
         json_t *tensors = json_array();
         for (size_t i = plan->first_pair[t]; i < plan->first_pair[t + 1]; i++) {
             const dz_tensor_pair *pair = &plan->pairs[i];
@@ -144,13 +100,21 @@ static dz_rc tell_json(const dz_zoo *zoo, const dz_plan *plan, const dz_buf *war
             json_t *o = json_pack("{s:s, s:o, s:s, s:s, s:i, s:s?, s:s, s:s?}", "name", tensor->name, "shape", shape, "dtype",
                                   tensor->dtype_name, "policy", dz_policy_name(pair->policy), "tiles", (int)pair->tiles.ntiles, "base",
                                   base, "match", dz_match_name(pair->match), "tied", tied);
-            if (quality_is_known(zoo->recipe, pair)) dz_json_quality(o, quality_of(plan, zoo->recipe, pair));
+            if (forecast->tensors) add_forecast(o, pair, &forecast->tensors[i]);
             json_array_append_new(tensors, o);
         }
-        json_array_append_new(tasks, json_pack("{s:s, s:I, s:I, s:I, s:I, s:f, s:o}", "name", zoo->names[t], "lossy_bytes",
-                                               (json_int_t)s.lossy_bytes, "lossless_bytes", (json_int_t)s.lossless_bytes, "dropped_bytes",
-                                               (json_int_t)s.dropped_bytes, "lossy_parameters", (json_int_t)s.lossy_parameters,
-                                               "predicted_lossy_stored_bytes", s.predicted, "tensors", tensors));
+        json_t *task = json_pack("{s:s, s:I, s:I, s:I, s:I}", "name", zoo->names[t], "lossy_bytes", (json_int_t)s.lossy_bytes,
+                                 "lossless_bytes", (json_int_t)s.lossless_bytes, "dropped_bytes", (json_int_t)s.dropped_bytes,
+                                 "lossy_parameters", (json_int_t)s.lossy_parameters);
+        if (forecast->tasks) {
+            const dz_forecast_task *f = &forecast->tasks[t];
+            json_object_set_new(task, "predicted_lossy_stored_bytes", json_real(f->lossy_stored));
+            json_object_set_new(task, "predicted_stored_bytes", json_real(f->stored));
+            json_object_set_new(task, "turned_exact", json_integer((json_int_t)f->turned_exact));
+            dz_json_quality(task, f->quality);
+        }
+        json_object_set_new(task, "tensors", tensors);
+        json_array_append_new(tasks, task);
     }
     char *text = dz_recipe_text(zoo->recipe, err);
     json_t *root = json_pack("{s:s, s:s?, s:o, s:o, s:o, s:o}", "recipe", zoo->recipe->name, "recipe_text", text, "tasks", tasks, "work",
@@ -159,17 +123,40 @@ static dz_rc tell_json(const dz_zoo *zoo, const dz_plan *plan, const dz_buf *war
     return dz_print_json(root, NULL, err);
 }
 
-static void tell(const dz_zoo *zoo, const dz_plan *plan) {
-    char a[32], b[32], c[32];
-    double mean = 0, most = 0;
-    printf("recipe %s: sparsity %g, %d bits\n\n%-16s %22s %24s %12s %s\n", zoo->recipe->name, zoo->recipe->sparsity, zoo->recipe->bits,
-           "task", "lossy tensors", "exact tensors", "dropped", "lossy stored, about");
+/* "method auto, quality balanced", "method ultradelta, sparsity 0.97, 4 bits": what decides about the bytes. */
+static void print_setting(const dz_recipe *r) {
+    char text[DZ_SETTING_TEXT];
+    printf("recipe %s: %s\n\n", r->name, dz_recipe_setting(r, text));
+}
+
+static void print_forecast(const dz_zoo *zoo, const dz_plan *plan, const dz_forecast *forecast) {
+    char a[32], b[32];
+    double source = 0, stored = 0, base = 0;
+    for (size_t i = 0; i < plan->base->ntensors; i++) base += (double)plan->base->tensors[i].nbytes;
+    dz_print_quality_head("about");
     for (size_t t = 0; t < zoo->ntasks; t++) {
-        totals s = totals_of(plan, zoo->recipe, t);
-        printf("%-16s %10zu %11s %12zu %11s %12zu %s (%.0fx)\n", zoo->names[t], s.lossy, dz_format_size(s.lossy_bytes, a), s.lossless,
-               dz_format_size(s.lossless_bytes, b), s.dropped, dz_format_size(s.predicted, c),
-               s.predicted > 0 ? s.lossy_bytes / s.predicted : 0);
+        const dz_forecast_task *f = &forecast->tasks[t];
+        dz_print_quality_row(zoo->names[t], f->source, f->stored, f->lossy_stored > 0 ? f->lossy_source / f->lossy_stored : 0, f->quality);
+        source += f->source;
+        stored += f->stored;
     }
+    printf("\nall: %s as about %s, %.1fx; with the base, which must be kept (%s): %.1fx\n", dz_format_size(source, a),
+           dz_format_size(stored, b), stored > 0 ? source / stored : 0, dz_format_size(base, (char[32]){0}),
+           (source + base) / (stored + base));
+}
+
+static void print_tensors(const dz_zoo *zoo, const dz_plan *plan) {
+    char a[32], b[32];
+    printf("%-24s %6s %11s %8s %11s %8s\n", "task", "lossy", "bytes", "exact", "bytes", "dropped");
+    for (size_t t = 0; t < zoo->ntasks; t++) {
+        totals s = totals_of(plan, t);
+        printf("%-24.24s %6zu %11s %8zu %11s %8zu\n", zoo->names[t], s.lossy, dz_format_size(s.lossy_bytes, a), s.lossless,
+               dz_format_size(s.lossless_bytes, b), s.dropped);
+    }
+}
+
+static void print_work(const dz_plan *plan) {
+    double mean = 0, most = 0;
     for (int r = 0; r < plan->nranks; r++) {
         mean += (double)plan->rank_cost[r] / plan->nranks;
         most = (double)plan->rank_cost[r] > most ? (double)plan->rank_cost[r] : most;
@@ -180,7 +167,8 @@ static void tell(const dz_zoo *zoo, const dz_plan *plan) {
 
 static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
     const char *args[1];
-    int json = 0, ranks = world->size, helped = 0;
+    int json = 0, ranks = world->size, headers = 0, helped = 0;
+    dz_forecast forecast = {0};
     dz_option_list sets = {0};
     dz_recipe_request request = {0};
     dz_zoo zoo = {0};
@@ -188,6 +176,8 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
     dz_buf warnings = {0};
     const dz_option options[] = {{"recipe", 0, DZ_OPTION_TEXT, &request.recipe, "FILE|NAME", "as for compress"},
                                  {"set", 0, DZ_OPTION_LIST, &sets, "KEY=VALUE", "as for compress"},
+                                 DZ_METHOD_OPTIONS(sets),
+                                 {"headers", 0, DZ_OPTION_FLAG, &headers, NULL, "read headers only: no sizes, no quality"},
                                  {"ranks", 0, DZ_OPTION_INT, &ranks, "N", "plan for N ranks (those that run)"},
                                  {"json", 0, DZ_OPTION_FLAG, &json, NULL, "for programs"},
                                  {NULL, 0, DZ_OPTION_FLAG, NULL, NULL, NULL}};
@@ -204,24 +194,32 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
     if ((rc = dz_sync_error(world, rc, err)) != DZ_OK) goto out;
     if (world->rank == 0) {
         dz_print_notes(&plan->notes);
-        warn(&zoo, plan, &warnings, err);
-        if (json)
-            tell_json(&zoo, plan, &warnings, err);
-        else
-            tell(&zoo, plan);
-        if (!json) dz_print_notes(&warnings);
+        if (!headers) dz_forecast_make(&zoo, plan, &forecast, err);
+        warn(&zoo, &forecast, &warnings, err);
+        if (json && err->rc == DZ_OK) print_json(&zoo, plan, &forecast, &warnings, err);
+        if (!json && err->rc == DZ_OK) {
+            print_setting(zoo.recipe);
+            print_tensors(&zoo, plan);
+            putchar('\n');
+            if (!headers) print_forecast(&zoo, plan, &forecast);
+            print_work(plan);
+            dz_print_notes(&warnings);
+        }
         rc = err->rc;
     }
     rc = dz_sync_error(world, rc, err);
 out:
     dz_buf_free(&warnings);
+    dz_forecast_free(&forecast);
     dz_plan_free(plan);
     dz_zoo_close(&zoo);
     dz_option_list_free(&sets);
     return rc;
 }
 
-const dz_command DZ_CMD_PLAN = {"plan", "ZOO.yaml [--recipe FILE|NAME] [--set KEY=VALUE]... [--ranks N] [--json]",
-                                "Tells what compress would do. No data is read beyond headers.", run,
-                                "deltazoo plan zoo.yaml\n"
-                                "deltazoo plan zoo.yaml --set sparsity=0.99 --ranks 1024 --json"};
+const dz_command DZ_CMD_PLAN = {
+    "plan",
+    "ZOO.yaml [--quality high|balanced|small] [--method NAME] [--recipe FILE|NAME] [--set KEY=VALUE]... [--headers] [--ranks N] [--json]",
+    "Shows what compress would do: which tensors are lossy, how large the archive will be, how good the models will be.", run,
+    "deltazoo plan zoo.yaml\n"
+    "deltazoo plan zoo.yaml --set sparsity=0.99 --ranks 1024 --json"};

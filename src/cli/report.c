@@ -34,9 +34,14 @@ void dz_json_quality(json_t *o, dz_quality q) {
     const struct {
         const char *name;
         double value;
-    } list[] = {{"expected_relative_error", q.error}, {"noise_to_signal", q.noise}, {"noise_to_row", q.row}};
+    } list[] = {{"cosine", q.cosine},
+                {"gain", q.gain},
+                {"noise_to_delta", q.noise_to_delta},
+                {"noise_to_base", q.noise_to_base},
+                {"expected_relative_error", q.error}};
     for (size_t i = 0; i < sizeof list / sizeof *list; i++)
         json_object_set_new(o, list[i].name, isfinite(list[i].value) ? json_real(list[i].value) : json_null());
+    json_object_set_new(o, "verdict", json_string(dz_verdict_name(q.verdict)));
 }
 
 json_t *dz_json_lines(const dz_buf *lines) {
@@ -48,22 +53,6 @@ json_t *dz_json_lines(const dz_buf *lines) {
         at += len + 1;
     }
     return list;
-}
-
-/* Of a task's lossy tensors together, each with the weight of its elements. */
-static dz_quality task_quality(const dz_catalog *c, const dz_task_entry *t) {
-    dz_quality mean = {0, 0, 0};
-    double n = 0;
-    for (size_t i = 0; i < t->nrows; i++) {
-        if (t->rows[i].policy != DZ_POLICY_ULTRADELTA) continue;
-        dz_quality q = dz_row_quality(c, t, &t->rows[i]);
-        double count = (double)dz_tensor_of_row(&c->tensors[t->rows[i].tensor]).count;
-        mean.error += count * q.error * q.error;
-        mean.noise += count * q.noise;
-        mean.row += count * q.row;
-        n += count;
-    }
-    return n > 0 ? (dz_quality){sqrt(mean.error / n), mean.noise / n, mean.row / n} : mean;
 }
 
 static json_t *tensor_json(const dz_catalog *c, const dz_task_entry *task, const dz_index_row *row) {
@@ -95,7 +84,7 @@ static json_t *task_json(const dz_catalog *c, const dz_task_entry *t) {
                               (json_int_t)t->lossy_kept, "source_bytes", (json_int_t)s.lossy_source, "stored_bytes",
                               (json_int_t)s.lossy_stored, "entropy_bytes", t->entropy_bytes, "ratio", "on_disk", s.lossy_ratio,
                               "value_bits", s.value_bits, "positions_coded", s.positions_coded);
-    if (t->lossy_parameters) dz_json_quality(lossy, task_quality(c, t));
+    dz_json_quality(lossy, dz_task_quality(c, t));
     dz_task_warnings(c, t, &lines, &err);
     json_t *warnings = dz_json_lines(&lines);
     dz_buf_free(&lines);
@@ -305,23 +294,63 @@ json_t *dz_job_json(const dz_job_state *state, const dz_compress_result *r, cons
     return root;
 }
 
-static void print_task(const dz_catalog *c, const dz_task_entry *e, int width) {
-    char a[32], b[32];
+#define RATIO_TEXT 16
+
+/* "12.3x", "502x": in 7 columns. */
+static const char *ratio_text(double ratio, char text[RATIO_TEXT]) {
+    if (ratio > 0)
+        snprintf(text, RATIO_TEXT, "%.*fx", ratio < 999.95, ratio);
+    else
+        snprintf(text, RATIO_TEXT, "-");
+    return text;
+}
+
+void dz_print_quality(double whole, dz_quality q) {
+    char ratio[RATIO_TEXT];
+    printf("%7s ", ratio_text(whole, ratio));
+    if (q.verdict == DZ_VERDICT_EXACT)
+        printf("%7s %7s %8s  %s\n", "1", "0", "0", dz_verdict_name(q.verdict));
+    else if (isfinite(q.noise_to_base))
+        printf("%7.4f %7.3g %7.2g%%  %s\n", q.cosine, q.noise_to_delta, 100 * q.noise_to_base, dz_verdict_name(q.verdict));
+    else
+        printf("%7.4f %7.3g %8s  %s\n", q.cosine, q.noise_to_delta, "?", dz_verdict_name(q.verdict));
+}
+
+void dz_print_quality_head(const char *stored) {
+    printf("%-14s %9s %9s %7s %7s %7s %7s %8s  %s\n", "task", "bytes in", stored, "lossy", "whole", "cosine", "noise/", "noise/",
+           "quality");
+    printf("%-14s %9s %9s %7s %7s %7s %7s %8s\n", "", "", "", "", "", "", "delta", "base");
+}
+
+void dz_print_quality_row(const char *task, double source, double stored, double lossy_ratio, dz_quality quality) {
+    char a[32], b[32], ratio[RATIO_TEXT];
+    printf("%-14s %9s %9s %7s ", task, dz_format_size(source, a), dz_format_size(stored, b), ratio_text(lossy_ratio, ratio));
+    dz_print_quality(stored > 0 ? source / stored : 0, quality);
+}
+
+static void print_task(const dz_catalog *c, const dz_task_entry *e) {
+    char a[32];
     dz_size_stats s = dz_task_size_stats(e);
     dz_dropped d = dz_task_dropped(c, e);
-    printf("%-*s  %10s %10s   ", width, e->name, dz_format_size(s.source, a), dz_format_size(s.stored, b));
-    if (s.lossy_ratio > 0)
-        printf("%7.1fx %7.1fx   %9.1fx %11.1fx   %8.4f   ", s.lossy_ratio, s.ratio, s.value_bits, s.positions_coded, (double)e->gamma);
-    else
-        printf("%8s %7.1fx   %10s %12s   %8.4f   ", "-", s.ratio, "-", "-", (double)e->gamma);
-    if (e->trace_norm > 0)
-        printf("%.5g +- %.2g %%", e->trace_norm, 100 * e->trace_error / e->trace_norm);
-    else
-        printf("-");
+    dz_print_quality_row(e->name, s.source, s.stored, s.lossy_ratio, dz_task_quality(c, e));
     if (d.ntensors)
-        printf("   (%zu tensor%s, %s, dropped; without: %.1fx)", d.ntensors, d.ntensors == 1 ? "" : "s", dz_format_size(d.source, a),
-               d.ratio);
-    putchar('\n');
+        printf("    %zu tensor%s of %s, %s, dropped; without: %.1fx\n", d.ntensors, d.ntensors == 1 ? "" : "s", e->name,
+               dz_format_size(d.source, a), d.ratio);
+}
+
+/* The ratios that the paper counts and the trace norms: of methods that quantise to levels. */
+static void print_paper_ratios(const dz_catalog *c) {
+    int any = 0;
+    for (size_t t = 0; t < c->ntasks; t++) any |= c->tasks[t].trace_norm > 0;
+    if (!any) return;
+    printf("\n%-14s %11s %11s %9s  %s\n", "the paper's", "value bits", "pos. coded", "gamma", "trace norm");
+    for (size_t t = 0; t < c->ntasks; t++) {
+        const dz_task_entry *e = &c->tasks[t];
+        dz_size_stats s = dz_task_size_stats(e);
+        if (!(e->trace_norm > 0)) continue;
+        printf("%-14s %10.1fx %10.1fx %9.4f  %.5g +- %.2g %%\n", e->name, s.value_bits, s.positions_coded, (double)e->gamma, e->trace_norm,
+               100 * e->trace_error / e->trace_norm);
+    }
 }
 
 /* What a ratio would be if it did not count what is dropped; "" where nothing is. */
@@ -331,26 +360,28 @@ static const char *beside_drops(double kept, double dropped, double stored, char
     return text;
 }
 
+/* Bytes of the base's tensors, which the archive needs and does not hold. */
+static double base_bytes(const dz_catalog *c) {
+    double sum = 0;
+    for (size_t i = 0; i < c->nbase; i++) sum += (double)c->tensors[c->base[i].tensor].nbytes;
+    return sum;
+}
+
 void dz_print_tasks(const dz_catalog *c) {
     char a[32], b[32], beside[64];
-    size_t width = 4;
-    double source = 0, stored = 0, dropped = 0;
-    for (size_t t = 0; t < c->ntasks; t++) width = strlen(c->tasks[t].name) > width ? strlen(c->tasks[t].name) : width;
-    printf("%-*s  %10s %10s   %-17s   %-23s   %8s   %s\n", (int)width, "", "", "", "ratio on disk", "paper's ratios (lossy)", "", "");
-    printf("%-*s  %10s %10s   %8s %8s   %10s %12s   %8s   %s\n", (int)width, "task", "bytes in", "stored", "lossy", "whole", "value bits",
-           "pos. coded", "gamma", "trace norm");
+    double source = 0, stored = 0, dropped = 0, base = base_bytes(c), file = (double)c->file_size;
+    dz_print_quality_head("stored");
     for (size_t t = 0; t < c->ntasks; t++) {
         dz_size_stats s = dz_task_size_stats(&c->tasks[t]);
         source += s.source;
         stored += s.stored;
         dropped += dz_task_dropped(c, &c->tasks[t]).source;
-        print_task(c, &c->tasks[t], (int)width);
+        print_task(c, &c->tasks[t]);
     }
-    printf("%-*s  %10s %10s   %8s %7.1fx%s\n", (int)width, "all", dz_format_size(source, a), dz_format_size(stored, b), "",
-           stored > 0 ? source / stored : 0, beside_drops(source - dropped, dropped, stored, beside, sizeof beside));
-    printf("\narchive %s, of which %s are shared by all tasks; everything counted, %.1fx%s\n", dz_format_size((double)c->file_size, a),
-           dz_format_size((double)c->shared_bytes, b), c->file_size ? source / (double)c->file_size : 0,
-           beside_drops(source - dropped, dropped, (double)c->file_size, beside, sizeof beside));
+    print_paper_ratios(c);
+    printf("\narchive %s (%s shared by all tasks): %.1fx%s\n", dz_format_size(file, a), dz_format_size((double)c->shared_bytes, b),
+           file > 0 ? source / file : 0, beside_drops(source - dropped, dropped, file, beside, sizeof beside));
+    printf("with the base, which must be kept (%s): %.2fx\n", dz_format_size(base, a), (source + base) / (file + base));
 }
 
 void dz_print_tensors(const dz_catalog *c, const dz_task_entry *t) {
@@ -360,16 +391,16 @@ void dz_print_tensors(const dz_catalog *c, const dz_task_entry *t) {
         width = len > width ? len : width;
     }
     printf("\n%-*s  %-5s %-18s %-10s %9s %10s %9s %9s %12s %8s\n", (int)width, "tensor", "dtype", "shape", "policy", "sparsity", "kept",
-           "error", "noise/row", "stored", "ratio");
+           "cosine", "noise", "stored", "ratio");
     for (size_t i = 0; i < t->nrows; i++) {
         const dz_index_row *r = &t->rows[i];
         dz_tensor tensor = dz_tensor_of_row(&c->tensors[r->tensor]);
         char shape[DZ_SHAPE_TEXT];
         printf("%-*s  %-5s %-18s %-10s ", (int)width, tensor.name, tensor.dtype_name, dz_shape_text(&tensor, shape),
                dz_policy_name((dz_policy)r->policy));
-        dz_quality q = r->policy == DZ_POLICY_ULTRADELTA ? dz_row_quality(c, t, r) : (dz_quality){0, 0, 0};
+        dz_quality q = r->policy == DZ_POLICY_ULTRADELTA ? dz_row_quality(c, t, r) : (dz_quality){0};
         if (r->policy == DZ_POLICY_ULTRADELTA)
-            printf("%9.5f %10llu %9.3g %9.3g ", (double)r->sparsity, (unsigned long long)r->kept, q.error, q.row);
+            printf("%9.5f %10llu %9.3g %9.3g ", (double)r->sparsity, (unsigned long long)r->kept, q.cosine, q.noise_to_delta);
         else
             printf("%9s %10s %9s %9s ", "-", "-", "-", "-");
         printf("%12llu ", (unsigned long long)r->length);

@@ -27,13 +27,19 @@ json_t *dz_job_json(const dz_job_state *state, const dz_compress_result *result,
 
 /* The line of a job's phases, slowest rank each. */
 void dz_print_phases(const dz_compress_result *result);
-/* expected_relative_error, noise_to_signal and noise_to_row of a quality into an object; null where they are not finite. */
+/* cosine, gain, noise_to_delta, noise_to_base, expected_relative_error and verdict into an object; null where they are not finite. */
 void dz_json_quality(json_t *object, dz_quality quality);
 
 /* Lines of text as an array of strings. */
 json_t *dz_json_lines(const dz_buf *lines);
 
-/* A line per task and the totals. */
+/* The table of tasks: its head (what the column of stored bytes is called), a row, and the last five columns of a row alone. Ratios of 0
+ * are shown as "-". */
+void dz_print_quality_head(const char *stored);
+void dz_print_quality_row(const char *task, double source, double stored, double lossy_ratio, dz_quality quality);
+void dz_print_quality(double whole_ratio, dz_quality quality);
+
+/* That table and the totals, with the base and without. */
 void dz_print_tasks(const dz_catalog *catalog);
 
 /* A line on stderr for each record. */

@@ -1,33 +1,28 @@
 #include "compress/compress.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/file.h"
 #include "base/log.h"
 #include "base/version.h"
-#include "compress/job.h"
+#include "compress/append.h"
+#include "compress/assemble.h"
 #include "compress/publish.h"
+#include "compress/settle.h"
 #include "compress/tied.h"
 #include "parallel/watchdog.h"
-
-const char *const DZ_PHASE_NAMES[DZ_PHASES] = {"open", "statistics", "histogram", "code", "trace norm", "write"};
-
-void dz_job_begin_phase(const dz_job *job, dz_progress *progress, int phase, double total) {
-    static const char *const titles[DZ_PHASES + 1] = {"open",           "1/6 statistics", "2/6 histogram", "3/6 code",
-                                                      "4/6 trace norm", "5/6 write",      "6/6 read back"};
-    dz_progress_begin(progress, job->world, titles[phase], total, job->opt->quiet);
-}
 
 #define MEMORY_LEAST ((uint64_t)128 << 20) /* two tiles, their levels and candidates, and what MPI and HDF5 take */
 
 void dz_compress_result_free(dz_compress_result *r) {
     free(r->recipe_name);
+    free(r->setting);
     free(r->task);
     free(r->ranks);
     dz_buf_free(&r->notes);
@@ -48,91 +43,74 @@ static dz_rc check_output(const dz_compress_options *opt, dz_error *err) {
     return err->rc;
 }
 
-/* Splits the memory budget: fixed buffers first, then a quarter for coded blocks and the rest for sieves kept between passes. */
+/* A job: what its stages share, and their results in the order in which they come. */
+typedef struct dz_job {
+    dz_context ctx;
+    dz_plan *plan; /* the context has it as const */
+    dz_stats stats;
+    dz_lossy_plan lossy;
+    dz_counts counts;
+    dz_allocation allocation;
+    dz_exact_trials trials;
+    dz_block_table blocks;
+    dz_gammas gammas;
+    dz_catalog *catalog;   /* rank 0, from the first layout on */
+    dz_lock lock;          /* rank 0: of the archive, while this job runs */
+    uint64_t block_budget; /* bytes of coded blocks that may stay in memory */
+    size_t skipped;        /* tasks of the manifest that the archive has already */
+    int foreign;           /* the journal was another job's: it is gone */
+    int resumed;           /* the journal has something of an earlier run of this job */
+} dz_job;
+
+/* Splits the memory budget: fixed buffers first, then a quarter for coded blocks and the rest for candidates kept between stages. */
 static void set_budgets(dz_job *job) {
-    uint64_t fixed = MEMORY_LEAST + dz_checkpoint_memory(job->zoo.base), mem = job->opt->mem_per_rank, want = 0;
-    for (size_t t = 0; t < job->zoo.ntasks; t++) fixed += dz_checkpoint_memory(job->zoo.tasks[t]);
+    uint64_t fixed = MEMORY_LEAST + dz_checkpoint_memory(job->ctx.zoo.base), mem = job->ctx.opt->mem_per_rank;
+    for (size_t t = 0; t < job->ctx.zoo.ntasks; t++) fixed += dz_checkpoint_memory(job->ctx.zoo.tasks[t]);
     uint64_t left = mem > fixed ? mem - fixed : 0;
-    for (size_t i = 0; i < dz_job_nunits(job); i++) {
-        const dz_work_item *unit = &job->plan->units[dz_job_unit(job, i)];
-        if (dz_item_is_lossy(job->plan, unit)) want += dz_tile_count(&job->plan->pairs[unit->pair].tiles, unit->tile);
-    }
     job->block_budget = left / 4 + ((uint64_t)8 << 20);
-    job->cache_size = (size_t)(want < left / 4 * 3 ? want : left / 4 * 3);
-    if (job->cache_size == 0) return;
-    job->cache = mmap(NULL, job->cache_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (job->cache == MAP_FAILED) { /* the cache is a help, not a need */
-        job->cache = NULL;
-        job->cache_size = 0;
-    } else {
-        madvise(job->cache, job->cache_size, MADV_HUGEPAGE); /* page faults would cost more than the levels */
-    }
+    job->ctx.cache_budget = left / 4 * 3;
 }
 
 static dz_rc prepare(dz_job *job, dz_error *err) {
-    const dz_plan *plan = job->plan;
-    for (size_t i = 0; i < plan->nlossy; i++) {
-        size_t levels = (size_t)1 << plan->pairs[plan->lossy[i]].bits;
-        if (levels > job->levels) job->levels = levels;
-    }
-    size_t n = plan->nlossy * job->levels, mine = dz_job_nunits(job);
-    job->lossy = dz_alloc(plan->nlossy, sizeof *job->lossy, err);
-    job->histograms = dz_alloc(n, sizeof *job->histograms, err);
-    job->befores = dz_alloc(n, sizeof *job->befores, err);
-    job->quotas = dz_alloc(n, sizeof *job->quotas, err);
-    job->running = dz_alloc(n, sizeof *job->running, err);
-    job->kepts = dz_alloc(n, sizeof *job->kepts, err);
-    job->unit_sums = dz_alloc(2 * plan->nunits, sizeof *job->unit_sums, err);
-    job->task_sparsity = dz_alloc(plan->ntasks, sizeof *job->task_sparsity, err);
-    job->task_key = dz_alloc(plan->ntasks, sizeof *job->task_key, err);
-    job->base_digests = dz_alloc(2 * (size_t)plan->base_tile[plan->base->ntensors], sizeof *job->base_digests, err);
-    job->block_len = dz_alloc(plan->nunits, sizeof *job->block_len, err);
-    job->sieved = dz_alloc(mine, sizeof *job->sieved, err);
-    job->gamma = dz_alloc(plan->ntasks, sizeof *job->gamma, err);
-    job->trace_norm = dz_alloc(plan->ntasks, sizeof *job->trace_norm, err);
-    job->trace_error = dz_alloc(plan->ntasks, sizeof *job->trace_error, err);
+    dz_context *ctx = &job->ctx;
+    ctx->plan = job->plan;
+    ctx->method = dz_method_of(ctx->zoo.recipe->method);
     set_budgets(job);
-    if (err->rc != DZ_OK) return err->rc;
-    for (size_t i = 0; i < plan->nlossy; i++) {
-        job->lossy[i].histogram = job->histograms + i * job->levels;
-        job->lossy[i].before = job->befores + i * job->levels;
-        job->lossy[i].quota = job->quotas + i * job->levels;
-        job->lossy[i].kept_levels = job->kepts + i * job->levels;
-    }
-    for (size_t t = 0; t < plan->ntasks; t++) job->task_sparsity[t] = dz_job_first_sparsity(job->zoo.recipe);
-    for (size_t t = 0; t < plan->ntasks; t++)
-        job->task_key[t] = dz_hash64(job->zoo.names[t], strlen(job->zoo.names[t]), job->zoo.recipe->seed);
+    if (!(ctx->task_key = dz_alloc(job->plan->ntasks, sizeof *ctx->task_key, err))) return err->rc;
+    for (size_t t = 0; t < job->plan->ntasks; t++)
+        ctx->task_key[t] = dz_hash64(ctx->zoo.names[t], strlen(ctx->zoo.names[t]), ctx->zoo.recipe->seed);
     return DZ_OK;
 }
 
 /* Neither --force nor --report may put anything in the place of what this job reads. */
 static dz_rc check_no_input(const dz_job *job, const char *out, dz_error *err) {
-    const char *read[] = {job->opt->manifest, job->opt->recipe.recipe}, *what[] = {"manifest", "recipe"};
+    const char *read[] = {job->ctx.opt->manifest, job->ctx.opt->recipe.recipe}, *what[] = {"manifest", "recipe"};
     for (int i = 0; i < 2; i++) {
         if (read[i] && access(out, F_OK) == 0 && dz_same_file(out, read[i]))
             return dz_fail(err, DZ_EUSAGE, "%s: is the %s: nothing is written over it", out, what[i]);
     }
-    dz_rc rc = dz_check_not_of_model(job->zoo.base, out, err);
-    for (size_t t = 0; t < job->zoo.ntasks && rc == DZ_OK; t++) rc = dz_check_not_of_model(job->zoo.tasks[t], out, err);
+    dz_rc rc = dz_check_not_of_model(job->ctx.zoo.base, out, err);
+    for (size_t t = 0; t < job->ctx.zoo.ntasks && rc == DZ_OK; t++) rc = dz_check_not_of_model(job->ctx.zoo.tasks[t], out, err);
     return rc;
 }
 
 static dz_rc check_outputs(const dz_job *job, dz_compress_result *result, dz_error *err) {
-    const char *report = job->opt->report;
-    if (check_no_input(job, job->opt->archive, err) == DZ_OK && report) result->report_is_input = check_no_input(job, report, err) != DZ_OK;
+    const char *report = job->ctx.opt->report;
+    if (check_no_input(job, job->ctx.opt->archive, err) == DZ_OK && report)
+        result->report_is_input = check_no_input(job, report, err) != DZ_OK;
     return err->rc;
 }
 
 /* Rank 0: whatever the coded blocks depend on: program, recipe, models. The order of the tasks counts, their number of ranks does not. */
 static dz_rc identity(const dz_job *job, dz_digest *out, dz_error *err) {
     dz_buf b = {0};
-    char *recipe = dz_recipe_text(job->zoo.recipe, err);
+    char *recipe = dz_recipe_text(job->ctx.zoo.recipe, err);
     if (recipe) dz_buf_put(&b, recipe, strlen(recipe) + 1, err);
     dz_buf_put(&b, DZ_VERSION, sizeof DZ_VERSION, err);
     dz_buf_put_u32(&b, DZ_FORMAT_VERSION, err);
-    for (size_t t = 0; t <= job->zoo.ntasks; t++) {
-        const dz_checkpoint *ck = t == 0 ? job->zoo.base : job->zoo.tasks[t - 1];
-        if (t > 0) dz_buf_put(&b, job->zoo.names[t - 1], strlen(job->zoo.names[t - 1]) + 1, err);
+    for (size_t t = 0; t <= job->ctx.zoo.ntasks; t++) {
+        const dz_checkpoint *ck = t == 0 ? job->ctx.zoo.base : job->ctx.zoo.tasks[t - 1];
+        if (t > 0) dz_buf_put(&b, job->ctx.zoo.names[t - 1], strlen(job->ctx.zoo.names[t - 1]) + 1, err);
         for (size_t i = 0; i < ck->nshards; i++) {
             struct stat st;
             if (stat(ck->shards[i].path, &st) != 0) {
@@ -154,7 +132,7 @@ out:
 
 /* Collective. */
 static dz_rc open_journal(dz_job *job, dz_error *err) {
-    const dz_world *world = job->world;
+    const dz_world *world = job->ctx.world;
     dz_digest id = {0};
     dz_rc rc = dz_sync_error(world, world->rank == 0 ? identity(job, &id, err) : DZ_OK, err);
     if (rc != DZ_OK) return rc;
@@ -163,9 +141,9 @@ static dz_rc open_journal(dz_job *job, dz_error *err) {
     id = (dz_digest){.hi = told[0], .lo = told[1]};
     const dz_plan *plan = job->plan;
     dz_journal_units mine = {
-        .place = plan->place, .nunits = plan->nunits, .first = plan->first_work[world->rank], .count = dz_job_nunits(job)};
-    rc = dz_journal_open(&job->journal, world, job->opt->archive, id, mine, job->block_budget, &job->foreign, err);
-    uint64_t found = job->journal.nentries;
+        .place = plan->place, .nunits = plan->nunits, .first = plan->first_work[world->rank], .count = dz_context_nitems(&job->ctx)};
+    rc = dz_journal_open(&job->ctx.journal, world, job->ctx.opt->archive, id, mine, job->block_budget, &job->foreign, err);
+    uint64_t found = job->ctx.journal.nentries;
     if (rc == DZ_OK) dz_sum_u64(world, &found, 1);
     job->resumed = rc == DZ_OK && found > 0;
     return rc;
@@ -177,64 +155,57 @@ static void tell_begin(const dz_job *job) {
     char size[32];
     double bytes = 0;
     const char *slurm = getenv("SLURM_JOB_ID"), *nodes = getenv("SLURM_JOB_NODELIST");
-    for (size_t i = 0; i < job->journal.nentries; i++) known += job->journal.entries[i].kind == DZ_RECORD_STATISTICS;
-    dz_sum_u64(job->world, &known, 1);
-    if (job->world->rank != 0 || job->opt->quiet || dz_log_on_terminal()) return;
-    for (size_t t = 0; t < job->zoo.ntasks; t++) {
-        for (size_t i = 0; i < job->zoo.tasks[t]->ntensors; i++) bytes += (double)job->zoo.tasks[t]->tensors[i].nbytes;
+    for (size_t i = 0; i < job->ctx.journal.nentries; i++) known += job->ctx.journal.entries[i].kind == DZ_RECORD_STATISTICS;
+    dz_sum_u64(job->ctx.world, &known, 1);
+    if (job->ctx.world->rank != 0 || job->ctx.opt->quiet || dz_log_on_terminal()) return;
+    for (size_t t = 0; t < job->ctx.zoo.ntasks; t++) {
+        for (size_t i = 0; i < job->ctx.zoo.tasks[t]->ntensors; i++) bytes += (double)job->ctx.zoo.tasks[t]->tensors[i].nbytes;
     }
-    dz_log("%s: %zu task%s of %s in all, %zu tiles, %d rank%s%s%s%s%s", job->opt->manifest, job->zoo.ntasks,
-           job->zoo.ntasks == 1 ? "" : "s", dz_format_size(bytes, size), job->plan->nunits, job->world->size,
-           job->world->size == 1 ? "" : "s", slurm ? ", SLURM job " : "", slurm ? slurm : "", slurm && nodes ? " on " : "",
+    dz_log("%s: %zu task%s of %s in all, %zu tiles, %d rank%s%s%s%s%s", job->ctx.opt->manifest, job->ctx.zoo.ntasks,
+           job->ctx.zoo.ntasks == 1 ? "" : "s", dz_format_size(bytes, size), job->plan->nunits, job->ctx.world->size,
+           job->ctx.world->size == 1 ? "" : "s", slurm ? ", SLURM job " : "", slurm ? slurm : "", slurm && nodes ? " on " : "",
            slurm && nodes ? nodes : "");
     if (known) dz_log("%llu of these tiles were begun by an earlier run of this job", (unsigned long long)known);
 }
 
 /* Rank 0. The output is looked at once more under the lock: the job that had it may have made the archive meanwhile. */
 static dz_rc take_output(dz_job *job, dz_error *err) {
-    if (check_output(job->opt, err) != DZ_OK || dz_archive_lock(&job->lock, job->opt->archive, err) != DZ_OK) return err->rc;
-    return check_output(job->opt, err);
+    if (check_output(job->ctx.opt, err) != DZ_OK || dz_archive_lock(&job->lock, job->ctx.opt->archive, err) != DZ_OK) return err->rc;
+    return check_output(job->ctx.opt, err);
 }
 
 /* Collective. Models, recipe, plan: every error of this kind is found here, before any heavy work. */
 static dz_rc open_job(dz_job *job, dz_compress_result *result, dz_error *err) {
-    const dz_world *world = job->world;
-    dz_rc rc = dz_io_check_hints(job->opt->hints, job->opt->nhints, err);
+    const dz_world *world = job->ctx.world;
+    dz_rc rc = dz_io_check_hints(job->ctx.opt->hints, job->ctx.opt->nhints, err);
     if (world->rank == 0 && rc == DZ_OK) rc = take_output(job, err);
     if ((rc = dz_sync_error(world, rc, err)) != DZ_OK) return rc;
-    if ((rc = dz_zoo_open(world, job->opt->manifest, &job->opt->recipe, &job->zoo, err)) != DZ_OK) return rc;
+    if ((rc = dz_zoo_open(world, job->ctx.opt->manifest, &job->ctx.opt->recipe, &job->ctx.zoo, err)) != DZ_OK) return rc;
     if ((rc = dz_sync_error(world, world->rank == 0 ? check_outputs(job, result, err) : DZ_OK, err)) != DZ_OK) return rc;
-    if ((rc = dz_job_open_archive(job, err)) != DZ_OK || job->zoo.ntasks == 0) return rc;
-    if ((rc = dz_find_tied(world, job->zoo.tasks, job->zoo.ntasks, err)) != DZ_OK) return rc;
-    rc = dz_plan_make(job->zoo.base, job->zoo.tasks, job->zoo.names, job->zoo.ntasks, job->zoo.recipe, world->size, &job->plan, err);
+    if ((rc = dz_append_open(&job->ctx, &job->skipped, err)) != DZ_OK || job->ctx.zoo.ntasks == 0) return rc;
+    if ((rc = dz_find_tied(world, job->ctx.zoo.tasks, job->ctx.zoo.ntasks, err)) != DZ_OK) return rc;
+    rc = dz_plan_make(job->ctx.zoo.base, job->ctx.zoo.tasks, job->ctx.zoo.names, job->ctx.zoo.ntasks, job->ctx.zoo.recipe, world->size,
+                      &job->plan, err);
     if ((rc = dz_sync_error(world, rc, err)) != DZ_OK) return rc;
     if ((rc = dz_sync_error(world, prepare(job, err), err)) != DZ_OK) return rc;
     if ((rc = open_journal(job, err)) != DZ_OK) return rc;
     tell_begin(job);
     result->resumed = job->resumed;
-    return dz_sync_error(world, world->rank == 0 && job->opt->begins ? job->opt->begins(job->opt->arg, err) : DZ_OK, err);
+    return dz_sync_error(world, world->rank == 0 && job->ctx.opt->begins ? job->ctx.opt->begins(job->ctx.opt->arg, err) : DZ_OK, err);
 }
 
 static void close_job(dz_job *job) {
-    if (job->cache) munmap(job->cache, job->cache_size);
-    free(job->sieved);
-    free(job->lossy);
-    free(job->histograms);
-    free(job->befores);
-    free(job->quotas);
-    free(job->running);
-    free(job->kepts);
-    free(job->unit_sums);
-    free(job->task_sparsity);
+    dz_stats_free(&job->stats);
+    dz_lossy_plan_free(&job->lossy);
+    dz_counts_free(&job->counts);
+    dz_allocation_free(&job->allocation);
+    dz_exact_trials_free(&job->trials);
+    dz_block_table_free(&job->blocks);
+    dz_gammas_free(&job->gammas);
     dz_catalog_free(job->catalog);
-    free(job->task_key);
-    free(job->base_digests);
-    free(job->block_len);
-    free(job->gamma);
-    free(job->trace_norm);
-    free(job->trace_error);
+    free(job->ctx.task_key);
     dz_plan_free(job->plan);
-    dz_zoo_close(&job->zoo);
+    dz_zoo_close(&job->ctx.zoo);
 }
 
 /* The names of a task's rows of a policy, the first three of them; how many rows there are. */
@@ -252,7 +223,7 @@ static size_t name_rows(const dz_catalog *c, const dz_task_entry *task, dz_polic
 /* A task's tensors that are not kept, and one that adds nothing to the base. */
 static void note_what_is_kept(const dz_job *job, size_t t, dz_buf *notes, dz_error *err) {
     const dz_catalog *c = job->catalog;
-    const dz_task_entry *task = &c->tasks[job->copied.ntasks + t];
+    const dz_task_entry *task = &c->tasks[job->ctx.copied.ntasks + t];
     dz_buf dropped = {0}, absent = {0};
     size_t ndropped = name_rows(c, task, DZ_POLICY_DROP, &dropped, err), nabsent = name_rows(c, task, DZ_POLICY_ABSENT, &absent, err);
     size_t n = task->nrows - nabsent, differ = 0;
@@ -271,31 +242,47 @@ out:
     dz_buf_free(&absent);
 }
 
+/* Tensors of a task that were to be lossy and are kept exactly, with the reason. */
+static void note_exact(const dz_job *job, size_t t, dz_reason reason, dz_buf *notes, dz_error *err) {
+    static const char *const why[DZ_REASONS] = {[DZ_REASON_NONFINITE] = "with NaN or infinity",
+                                                [DZ_REASON_OVERFLOW] = "whose restored values could leave the range of their type",
+                                                [DZ_REASON_SMALLER] = "whose exact coding is no larger than the lossy one"};
+    const dz_plan *plan = job->plan;
+    const char *first = NULL;
+    size_t n = 0;
+    for (size_t i = plan->first_pair[t]; i < plan->first_pair[t + 1]; i++) {
+        const dz_tensor_pair *pair = &plan->pairs[i];
+        if (pair->lossy < 0 || job->lossy.tensors[pair->lossy].reason != reason) continue;
+        if (n++ == 0) first = dz_pair_tensor(plan, pair)->name;
+    }
+    if (n)
+        dz_buf_note(notes, err, "task '%s': %zu tensor%s %s, kept exactly: '%s'%s", job->ctx.zoo.names[t], n, n == 1 ? "" : "s",
+                    why[reason], first, n > 1 ? ", ..." : "");
+}
+
 /* What the user should know beyond the table: what was not taken as the recipe's main case. */
 static void collect_notes(const dz_job *job, dz_buf *notes, dz_error *err) {
     const dz_plan *plan = job->plan;
     dz_buf_put(notes, plan->notes.data, plan->notes.len, err);
+    if (job->ctx.zoo.recipe->method_implied)
+        dz_buf_note(notes, err, "method ultradelta, because its keys are set (sparsity and the like): --method names another");
     for (size_t t = 0; t < plan->ntasks; t++) {
-        for (size_t i = plan->first_pair[t]; i < plan->first_pair[t + 1]; i++) {
-            const dz_tensor_pair *pair = &plan->pairs[i];
-            if (pair->policy == DZ_POLICY_LOSSLESS && pair->lossy >= 0)
-                dz_buf_note(notes, err, "task '%s': tensor '%s' holds NaN or infinity: kept exactly", job->zoo.names[t],
-                            dz_pair_tensor(plan, pair)->name);
-        }
+        for (int reason = DZ_REASON_NONFINITE; reason < DZ_REASONS; reason++) note_exact(job, t, (dz_reason)reason, notes, err);
         note_what_is_kept(job, t, notes, err);
     }
-    if (job->opt->append && !job->copied.old && !job->opt->skip_existing && !job->resumed) /* what a requeued job expects is not told */
+    if (job->ctx.opt->append && !job->ctx.copied.old && !job->ctx.opt->skip_existing &&
+        !job->resumed) /* what a requeued job expects is not told */
         dz_buf_note(notes, err, "there was no archive to append to: it is a new one");
     if (job->foreign)
-        dz_buf_note(notes, err, "%s.journal was of another job (models, recipe or program differ): it was not used", job->opt->archive);
+        dz_buf_note(notes, err, "%s.journal was of another job (models, recipe or program differ): it was not used", job->ctx.opt->archive);
     if (job->resumed) dz_buf_note(notes, err, "went on where an earlier run of this job was interrupted");
-    if (job->opt->mem_per_rank < MEMORY_LEAST)
+    if (job->ctx.opt->mem_per_rank < MEMORY_LEAST)
         dz_buf_note(notes, err, "--mem-per-rank: less than the 128M that a rank needs at least: 128M are taken");
     if (job->skipped) dz_buf_note(notes, err, "%zu tasks are in the archive already", job->skipped);
-    if (job->opt->nhints && !dz_io_by_mpi(job->opt->io, job->world))
+    if (job->ctx.opt->nhints && !dz_io_by_mpi(job->ctx.opt->io, job->ctx.world))
         dz_buf_note(notes, err, "--io-hint has no effect: it needs --io collective and more than one rank");
-    if ((size_t)job->world->size > plan->nunits)
-        dz_buf_note(notes, err, "%d ranks for %zu tiles: some have nothing to do", job->world->size, plan->nunits);
+    if ((size_t)job->ctx.world->size > plan->nunits)
+        dz_buf_note(notes, err, "%d ranks for %zu tiles: some have nothing to do", job->ctx.world->size, plan->nunits);
 }
 
 static double imbalance(const dz_plan *plan) {
@@ -310,32 +297,127 @@ static double imbalance(const dz_plan *plan) {
 /* Collective. */
 static dz_rc gather_figures(const dz_job *job, dz_compress_result *result, double begun, dz_error *err) {
     dz_rank_figures mine = {.peak_memory = dz_peak_memory(),
-                            .bytes_read = job->bytes_read,
+                            .bytes_read = job->ctx.bytes_read,
                             .bytes_written = (double)dz_bytes_written(),
-                            .blocks_taken_over = (double)job->journal.adopted};
-    memcpy(mine.secs, job->secs, sizeof mine.secs);
+                            .blocks_taken_over = (double)job->ctx.journal.adopted};
+    memcpy(mine.secs, job->ctx.secs, sizeof mine.secs);
     if (gethostname(mine.host, sizeof mine.host - 1) != 0) strcpy(mine.host, "?");
-    result->nranks = job->world->size;
-    if (job->world->rank == 0) result->ranks = dz_alloc((size_t)job->world->size, sizeof mine, err);
-    dz_rc rc = dz_sync_error(job->world, err->rc, err);
+    result->nranks = job->ctx.world->size;
+    if (job->ctx.world->rank == 0) result->ranks = dz_alloc((size_t)job->ctx.world->size, sizeof mine, err);
+    dz_rc rc = dz_sync_error(job->ctx.world, err->rc, err);
     if (rc != DZ_OK) return rc;
-    dz_gather(job->world, &mine, sizeof mine, result->ranks);
+    dz_gather(job->ctx.world, &mine, sizeof mine, result->ranks);
     result->total_secs = dz_now() - begun;
     result->planned_imbalance = imbalance(job->plan);
     return DZ_OK;
 }
 
-/* Collective. Once; with a target ratio again until every task's lossy tensors have, on disk, the size that was asked for. */
-static dz_rc prune_and_code(dz_job *job, dz_error *err) {
-    int again = 1;
-    for (int round = 0; again; round++) {
-        dz_rc rc = dz_job_allocate(job, err);
-        if (rc == DZ_OK) rc = dz_job_code(job, err);
-        if (rc == DZ_OK && job->zoo.recipe->target_ratio > 0) rc = dz_job_layout(job, err);
-        if (rc != DZ_OK) return rc;
-        dz_job_adjust(job, round, &again);
+static dz_results results_of(const dz_job *job) {
+    return (dz_results){
+        .stats = &job->stats, .lossy = &job->lossy, .allocation = &job->allocation, .blocks = &job->blocks, .gammas = &job->gammas};
+}
+
+/* Collective. Allocates until no more tensor turns out to be as small when coded exactly; then encodes. */
+static dz_rc allocate_and_encode(dz_job *job, dz_error *err) {
+    dz_context *ctx = &job->ctx;
+    size_t changed = 1;
+    dz_rc rc = DZ_OK;
+    while (rc == DZ_OK && changed) {
+        rc = dz_allocate(ctx, &job->stats, &job->lossy, &job->counts, &job->allocation, err);
+        if (rc == DZ_OK) rc = dz_settle(ctx, &job->stats, &job->allocation, &job->lossy, &job->trials, &changed, err);
     }
-    return DZ_OK;
+    do {
+        if (rc == DZ_OK) rc = dz_encode(ctx, &job->lossy, &job->counts, &job->allocation, &job->blocks, err);
+    } while (rc == DZ_OK && dz_settle_encoded(ctx, &job->blocks, &job->trials, &job->lossy) > 0);
+    return rc;
+}
+
+#define MOST_ROUNDS 8
+#define CLOSE_ENOUGH 0.003 /* of the target */
+
+/* Bytes of the tensors of a task that the plan calls lossy, as the laid-out file has them. */
+typedef struct fit {
+    double want, now, fixed; /* the target; what they take; of that what no level changes */
+    int lossy;               /* any of them is */
+} fit;
+
+static fit fit_of(const dz_job *job, size_t t) {
+    const dz_context *ctx = &job->ctx;
+    dz_size_stats s = dz_task_size_stats(&job->catalog->tasks[ctx->copied.ntasks + t]);
+    double source = s.lossy_source, exact = 0;
+    for (size_t i = ctx->plan->first_pair[t]; i < ctx->plan->first_pair[t + 1]; i++) {
+        const dz_tensor_pair *pair = &ctx->plan->pairs[i];
+        if (pair->lossy < 0 || job->lossy.tensors[pair->lossy].policy != DZ_POLICY_LOSSLESS) continue;
+        source += (double)(pair->tiles.common * dz_dtype_size(dz_pair_tensor(ctx->plan, pair)->dtype));
+        exact += (double)dz_region_bytes(ctx->plan, &job->blocks, pair);
+    }
+    return (fit){.want = source / ctx->zoo.recipe->target_ratio,
+                 .now = s.lossy_stored + exact,
+                 .fixed = s.lossy_fixed + exact,
+                 .lossy = s.lossy_stored > 0};
+}
+
+/* Rank 0: the levels to try next; 1 if a task is off. */
+static int adjust_levels(dz_job *job) {
+    const dz_context *ctx = &job->ctx;
+    int again = 0;
+    for (size_t t = 0; t < ctx->plan->ntasks; t++) {
+        double *level = &job->allocation.task_level[t], before = *level;
+        fit f = fit_of(job, t);
+        if (!f.lossy || fabs(f.now / f.want - 1) < CLOSE_ENOUGH) continue;
+        *level = ctx->method->relevel(before, f.want > f.fixed ? (f.want - f.fixed) / (f.now - f.fixed) : 0.5);
+        again |= *level != before;
+    }
+    return again;
+}
+
+#define MET 0.02 /* of the target, either way */
+
+/* Rank 0: a target that was not met is an error that says what is possible. Less than was asked for is no fault where tensors are exact. */
+static dz_rc check_target(const dz_job *job, dz_error *err) {
+    double target = job->ctx.zoo.recipe->target_ratio;
+    for (size_t t = 0; t < job->plan->ntasks; t++) {
+        fit f = fit_of(job, t);
+        if (!f.lossy || fabs(f.now / f.want - 1) <= MET) continue;
+        double reached = target * f.want / f.now;
+        dz_fail_more(err, DZ_EUSAGE,
+                     "task '%s': target_ratio %g cannot be met: method %s reaches %.4g at %s (index and tables alone: %.4g)",
+                     job->ctx.zoo.names[t], target, job->ctx.method->name, reached, reached < target ? "most" : "least",
+                     target * f.want / fmax(1, f.fixed));
+    }
+    return err->rc;
+}
+
+/* Collective. Once; with a target ratio again until every task's lossy tensors have, on disk, the size that was asked for. */
+static dz_rc fit_and_encode(dz_job *job, dz_error *err) {
+    dz_context *ctx = &job->ctx;
+    dz_results results = results_of(job);
+    uint64_t again = 1;
+    for (int round = 0; again; round++) {
+        dz_rc rc = allocate_and_encode(job, err);
+        if (rc == DZ_OK && ctx->zoo.recipe->target_ratio > 0) rc = dz_assemble_layout(ctx, &results, &job->catalog, err);
+        if (rc != DZ_OK || ctx->zoo.recipe->target_ratio <= 0) return rc;
+        if (ctx->world->rank == 0) again = round + 1 < MOST_ROUNDS ? (uint64_t)adjust_levels(job) : 0;
+        dz_bcast_u64(ctx->world, &again, 1);
+        dz_bcast_f64(ctx->world, job->allocation.task_level, ctx->plan->ntasks);
+    }
+    return dz_sync_error(ctx->world, ctx->world->rank == 0 ? check_target(job, err) : DZ_OK, err);
+}
+
+/* Collective. The stages. */
+static dz_rc run_stages(dz_job *job, dz_error *err) {
+    dz_context *ctx = &job->ctx;
+    dz_results results = results_of(job);
+    dz_rc rc = dz_statistics(ctx, &job->stats, err);
+    if (rc == DZ_OK) rc = dz_append_check_base(ctx, &job->stats, err);
+    if (rc == DZ_OK) rc = dz_sync_error(ctx->world, dz_choose(ctx, &job->stats, &job->lossy, err), err);
+    if (rc == DZ_OK) rc = dz_histogram(ctx, &job->lossy, &job->counts, err);
+    if (rc == DZ_OK) rc = dz_sync_error(ctx->world, dz_allocation_init(ctx, &job->lossy, &job->allocation, err), err);
+    if (rc == DZ_OK) rc = dz_gammas_init(ctx, &job->gammas, err);
+    if (rc == DZ_OK) rc = fit_and_encode(job, err);
+    if (rc == DZ_OK) rc = dz_trace_norms(ctx, &job->lossy, &job->allocation, &job->blocks, &job->gammas, err);
+    if (rc == DZ_OK) rc = dz_assemble(ctx, &results, &job->catalog, err);
+    return rc;
 }
 
 static void touch_lock(void *arg) { dz_lock_touch(&((dz_job *)arg)->lock); }
@@ -343,13 +425,13 @@ static void touch_lock(void *arg) { dz_lock_touch(&((dz_job *)arg)->lock); }
 /* Collective. After success NAME.partial has become the archive. After a failure that a later run may get over, the journal stays;
  * otherwise nothing does. */
 static dz_rc clean_up(dz_job *job, dz_rc rc, dz_error *err) {
-    const char *archive = job->opt->archive;
-    int begun = job->journal.dir != NULL;
-    int keep = begun && (rc == DZ_EINTERRUPT || ((rc == DZ_EFAIL || rc == DZ_ENOMEM) && dz_journal_worth_keeping(&job->journal)));
+    const char *archive = job->ctx.opt->archive;
+    int begun = job->ctx.journal.dir != NULL;
+    int keep = begun && (rc == DZ_EINTERRUPT || ((rc == DZ_EFAIL || rc == DZ_ENOMEM) && dz_journal_worth_keeping(&job->ctx.journal)));
     dz_error none = {0};
-    if (keep) dz_journal_flush(&job->journal, &none);
-    dz_journal_close(&job->journal);
-    if (job->world->rank == 0 && job->lock.fd >= 0) {
+    if (keep) dz_journal_flush(&job->ctx.journal, &none);
+    dz_journal_close(&job->ctx.journal);
+    if (job->ctx.world->rank == 0 && job->lock.fd >= 0) {
         char *partial = rc != DZ_OK ? dz_format(&none, "%s.partial", archive) : NULL;
         if (partial) unlink(partial);
         free(partial);
@@ -366,24 +448,22 @@ static dz_rc clean_up(dz_job *job, dz_rc rc, dz_error *err) {
 
 dz_rc dz_compress(const dz_world *world, const dz_compress_options *opt, dz_compress_result *result, dz_error *err) {
     double begun = dz_now();
-    dz_job job = {.world = world, .opt = opt, .lock = {.fd = -1}, .journal = {.fd = -1, .other_fd = -1}};
+    dz_job job = {.ctx = {.world = world, .opt = opt, .journal = {.fd = -1, .other_fd = -1}}, .lock = {.fd = -1}};
     dz_stop_on_signals();
     dz_watchdog_start(world, opt->watchdog, world->rank == 0 ? touch_lock : NULL, &job);
     dz_rc rc = open_job(&job, result, err);
-    job.secs[DZ_PHASE_OPEN] = dz_now() - begun;
-    result->nothing_to_do = rc == DZ_OK && job.zoo.ntasks == 0;
+    job.ctx.secs[DZ_PHASE_OPEN] = dz_now() - begun;
+    result->nothing_to_do = rc == DZ_OK && job.ctx.zoo.ntasks == 0;
     if (result->nothing_to_do) goto out;
-    if (rc == DZ_OK) rc = dz_job_statistics(&job, err);
-    if (rc == DZ_OK) rc = dz_job_histograms(&job, err);
-    if (rc == DZ_OK) rc = prune_and_code(&job, err);
-    if (rc == DZ_OK) rc = dz_job_trace(&job, err);
-    if (rc == DZ_OK) rc = dz_job_write(&job, err);
+    if (rc == DZ_OK) rc = run_stages(&job, err);
     if (rc == DZ_OK) rc = gather_figures(&job, result, begun, err);
     if (rc == DZ_OK) {
         if (world->rank == 0) collect_notes(&job, &result->notes, err);
-        if (world->rank == 0) result->recipe_name = dz_strdup(job.zoo.recipe->name, err);
-        if (world->rank == 0) result->task = dz_strdup(job.zoo.names[0], err);
-        result->ntasks = job.zoo.ntasks;
+        if (world->rank == 0) result->recipe_name = dz_strdup(job.ctx.zoo.recipe->name, err);
+        char setting[DZ_SETTING_TEXT];
+        if (world->rank == 0) result->setting = dz_strdup(dz_recipe_setting(job.ctx.zoo.recipe, setting), err);
+        if (world->rank == 0) result->task = dz_strdup(job.ctx.zoo.names[0], err);
+        result->ntasks = job.ctx.zoo.ntasks;
         rc = dz_sync_error(world, err->rc, err);
     }
 out:
@@ -392,7 +472,7 @@ out:
     if (job.plan)
         close_job(&job);
     else
-        dz_zoo_close(&job.zoo);
-    dz_copy_tasks_close(&job.copied);
+        dz_zoo_close(&job.ctx.zoo);
+    dz_copy_tasks_close(&job.ctx.copied);
     return rc;
 }

@@ -177,6 +177,7 @@ dz_rc dz_journal_open(dz_journal *j, const dz_world *world, const char *archive,
     j->offset = dz_alloc(mine.count, sizeof *j->offset, err);
     j->length = dz_alloc(mine.count, sizeof *j->length, err);
     j->part = dz_alloc(mine.count, sizeof *j->part, err);
+    j->key = dz_alloc(mine.count, sizeof *j->key, err);
     *foreign = 0;
     if (err->rc == DZ_OK && world->rank == 0) scan(j->dir, identity, &parts, &found, foreign, err);
     dz_rc rc = dz_sync_error(world, err->rc, err);
@@ -209,6 +210,7 @@ void dz_journal_close(dz_journal *j) {
     free(j->offset);
     free(j->length);
     free(j->part);
+    free(j->key);
     *j = (dz_journal){.fd = -1, .other_fd = -1};
 }
 
@@ -311,30 +313,45 @@ dz_rc dz_journal_put_block(dz_journal *j, uint64_t unit, uint64_t key, const uin
     j->offset[i] = at;
     j->length[i] = (uint32_t)body->len;
     j->part[i] = (uint32_t)j->nparts - 1;
+    j->key[i] = key;
     return DZ_OK;
 }
 
-int dz_journal_adopt_block(dz_journal *j, uint64_t unit, uint64_t key, uint64_t *counts, size_t n) {
+/* Bytes of a part, wherever they are by now. */
+static dz_rc read_part(dz_journal *j, uint32_t part, uint64_t offset, void *out, size_t len, dz_error *err) {
+    if (part == j->nparts - 1 && offset >= j->flushed) {
+        memcpy(out, j->memory.data + (offset - j->flushed), len);
+        return DZ_OK;
+    }
+    int fd = part_fd(j, part);
+    if (fd < 0) return dz_fail(err, DZ_EFAIL, "%s: a part of it cannot be opened: %s", j->dir, strerror(errno));
+    return dz_pread_all(fd, j->dir, out, len, offset, err);
+}
+
+/* The counts of the current block lie before it, in the same record, which is in the file or in memory as a whole. */
+static int holds_block(dz_journal *j, size_t i, uint64_t key, uint64_t *counts, size_t n) {
+    dz_error none = {0};
+    if (j->length[i] == 0 || j->key[i] != key) return 0;
+    return n == 0 || read_part(j, j->part[i], j->offset[i] - 8 * n, counts, 8 * n, &none) == DZ_OK;
+}
+
+int dz_journal_has_block(dz_journal *j, uint64_t unit, uint64_t key, uint64_t *counts, size_t n) {
+    size_t i = number_of(j, unit);
+    if (holds_block(j, i, key, counts, n)) return 1;
     const dz_journal_entry *e = find(j, DZ_RECORD_BLOCK, unit, key);
     uint8_t *bytes = e && e->len >= 8 * n + 5 ? bytes_of(j, e) : NULL;
     if (!bytes) return 0;
     if (n) memcpy(counts, bytes, 8 * n);
     free(bytes);
-    size_t i = number_of(j, unit);
     j->offset[i] = e->offset + 8 * n;
     j->length[i] = (uint32_t)(e->len - 8 * n);
     j->part[i] = e->part;
+    j->key[i] = key;
     j->adopted++;
     return 1;
 }
 
 dz_rc dz_journal_get_block(dz_journal *j, uint64_t unit, uint8_t *out, dz_error *err) {
     size_t i = number_of(j, unit);
-    if (j->part[i] == j->nparts - 1 && j->offset[i] >= j->flushed) {
-        memcpy(out, j->memory.data + (j->offset[i] - j->flushed), j->length[i]);
-        return DZ_OK;
-    }
-    int fd = part_fd(j, j->part[i]);
-    if (fd < 0) return dz_fail(err, DZ_EFAIL, "%s: a part of it cannot be opened: %s", j->dir, strerror(errno));
-    return dz_pread_all(fd, j->dir, out, j->length[i], j->offset[i], err);
+    return read_part(j, j->part[i], j->offset[i], out, j->length[i], err);
 }

@@ -46,6 +46,7 @@ typedef struct dz_journal {
     uint64_t *offset; /* [mine.count] of the block's bytes */
     uint32_t *length; /* [mine.count] checksum included; 0: none yet */
     uint32_t *part;   /* [mine.count] */
+    uint64_t *key;    /* [mine.count] of the block that counts now */
     size_t adopted;   /* blocks taken over from earlier runs */
 } dz_journal;
 
@@ -75,8 +76,9 @@ int dz_journal_find(dz_journal *journal, dz_record kind, uint64_t id, uint64_t k
  * same unit takes its place. */
 dz_rc dz_journal_put_block(dz_journal *journal, uint64_t unit, uint64_t key, const uint64_t *counts, size_t n, dz_buf *body, dz_error *err);
 
-/* 1 when an earlier run has coded this block under the same key: it is taken as put, and its counts are filled. */
-int dz_journal_adopt_block(dz_journal *journal, uint64_t unit, uint64_t key, uint64_t *counts, size_t n);
+/* 1 when this block has been coded under the same key, by this run or by an earlier one, whose block then counts as this run's: its counts
+ * are filled. */
+int dz_journal_has_block(dz_journal *journal, uint64_t unit, uint64_t key, uint64_t *counts, size_t n);
 
 /* Copies a block into `out` (as many bytes as its length). */
 dz_rc dz_journal_get_block(dz_journal *journal, uint64_t unit, uint8_t *out, dz_error *err);

@@ -135,6 +135,9 @@ void dz_piece_range(const dz_tile *piece, dz_range *range) {
     dz_kernels()->range(range, piece->task, piece->task_dtype, wide_base(piece), (size_t)piece->count);
 }
 
+/* 0 below, 1 above 0; 0 itself is level 1 on a grid of one bit, and on one of two bits level 2, which is never kept. */
+static uint8_t level_of_sign(float d, unsigned bits) { return d > 0 || (d == 0 && bits == 1) ? 1 : d < 0 ? 0 : 2; }
+
 void dz_piece_levels(const dz_tile *piece, const dz_grid_levels *grid, uint8_t *levels) {
     const dz_kernel_table *k = dz_kernels();
     size_t count = (size_t)piece->count;
@@ -142,7 +145,7 @@ void dz_piece_levels(const dz_tile *piece, const dz_grid_levels *grid, uint8_t *
         chunk_room room;
         for (uint64_t at = 0; at < count; at += WIDE) {
             chunk c = next_chunk(piece, k, at, &room);
-            for (size_t i = 0; i < c.len; i++) levels[at + i] = c.task[i] - c.base[i] >= 0;
+            for (size_t i = 0; i < c.len; i++) levels[at + i] = level_of_sign(c.task[i] - c.base[i], grid->bits);
         }
     } else if (grid->step > 0) {
         k->levels(levels, piece->task, piece->task_dtype, wide_base(piece), grid->lo, grid->step, (1U << grid->bits) - 1, count);
@@ -151,13 +154,54 @@ void dz_piece_levels(const dz_tile *piece, const dz_grid_levels *grid, uint8_t *
     }
 }
 
-void dz_piece_moments(const dz_tile *t, double lanes[2 * DZ_LANES]) {
+#define SAMPLE 64       /* elements of a sample, */
+#define SAMPLES_BY 1024 /* one in so many; of a small piece all elements */
+
+/* A value as an integer in the order of the values: neighbours differ by 1. */
+static int64_t ordered_at(const uint8_t *at, size_t size) {
+    uint64_t bits = 0;
+    memcpy(&bits, at, size); /* little endian */
+    uint64_t sign = (uint64_t)1 << (8 * size - 1);
+    return bits & sign ? -(int64_t)(bits & ~sign) : (int64_t)bits;
+}
+
+static void measure_distances(const dz_tile *t, uint64_t first, size_t len, dz_piece_measures *m) {
+    uint8_t predictor[SAMPLE * sizeof(double)];
+    size_t size = dz_dtype_size(t->task_dtype);
+    dz_kernels()->narrow(predictor, (const float *)(const void *)t->base + first, t->task_dtype, len);
+    for (size_t i = 0; i < len; i++) {
+        int64_t a = ordered_at(t->task + (first + i) * size, size), b = ordered_at(predictor + i * size, size);
+        uint64_t distance = a > b ? (uint64_t)a - (uint64_t)b : (uint64_t)b - (uint64_t)a;
+        m->distance[distance ? 64 - __builtin_clzll(distance) : 0]++;
+    }
+    m->sampled += len;
+}
+
+static int can_overflow(dz_dtype dtype) { return dtype == DZ_F16 || dtype == DZ_F8_E4M3 || dtype == DZ_F8_E5M2; }
+
+void dz_piece_measure(const dz_tile *t, dz_piece_measures *m) {
+    static const float none[WIDE];
     const dz_kernel_table *k = dz_kernels();
     chunk_room room;
     for (uint64_t at = 0; at < t->count; at += WIDE) {
         chunk c = next_chunk(t, k, at, &room);
-        k->moments(lanes, c.task, c.base, c.len);
+        k->moments(m->delta, c.task, c.base, c.len);
+        k->moments(m->base, c.base, none, c.len);
+        unsigned changed = 0;
+        for (size_t i = 0; i < c.len; i++) changed += c.task[i] != c.base[i];
+        m->changed += changed;
+        for (size_t i = 0; can_overflow(t->task_dtype) && i < c.len; i++) m->base_max = fmaxf(m->base_max, fabsf(c.base[i]));
     }
+    uint64_t by = t->count > 4 * SAMPLES_BY ? SAMPLES_BY : SAMPLE;
+    for (uint64_t at = 0; at < t->count; at += by) measure_distances(t, at, t->count - at < SAMPLE ? (size_t)(t->count - at) : SAMPLE, m);
+    m->count += t->count;
+}
+
+double dz_measures_exact_bits(const dz_piece_measures *m) {
+    if (m->sampled == 0) return 0;
+    double bits = (double)dz_entropy_fixed(m->distance, 65) / 65536;
+    for (unsigned len = 1; len < 65; len++) bits += (double)m->distance[len] * len; /* its lower bits, and the sign */
+    return bits * (double)m->count / (double)m->sampled;
 }
 
 void dz_tile_delta(const dz_tile *t, float *delta) {

@@ -42,8 +42,22 @@ void dz_piece_range(const dz_tile *piece, dz_range *range);
 /* Levels of the delta on a grid; all 0 where a uniform grid has no step. */
 void dz_piece_levels(const dz_tile *piece, const dz_grid_levels *grid, uint8_t *levels);
 
-/* Adds |d| and d^2 to the lanes of the moments kernel; a piece before the last has a multiple of DZ_LANES elements. */
-void dz_piece_moments(const dz_tile *piece, double lanes[2 * DZ_LANES]);
+#define DZ_TILES_AT_ONCE 8 /* tasks whose tiles are walked together */
+
+/* Sums over the pieces of a tile, in an order that every machine keeps. Zero-initialise. */
+typedef struct dz_piece_measures {
+    double delta[2 * DZ_LANES];     /* sums of |d|, then of d^2, a lane each (dz_lanes_total) */
+    double base[2 * DZ_LANES];      /* the same of the base's values */
+    float base_max;                 /* largest size of a base value; 0 for task types that no restored value can overflow */
+    uint64_t count, changed;        /* elements, and those with d != 0 */
+    uint64_t sampled, distance[65]; /* sampled elements by the bits of their distance from the base in steps of the task's type */
+} dz_piece_measures;
+
+/* Adds a piece; a piece before the last has a multiple of DZ_LANES elements. */
+void dz_piece_measure(const dz_tile *piece, dz_piece_measures *measures);
+
+/* Bits that the exact coding of the tile will take, about: the entropy of the sampled distances' sizes, and their lower bits. */
+double dz_measures_exact_bits(const dz_piece_measures *measures);
 
 /* The tile's delta, in float. */
 void dz_tile_delta(const dz_tile *tile, float *delta);

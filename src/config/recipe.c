@@ -38,6 +38,9 @@ static const cyaml_schema_field_t RULE_FIELDS[] = {TEXT("match", raw_rule, match
 static const cyaml_schema_value_t RULE = {CYAML_VALUE_MAPPING(CYAML_FLAG_DEFAULT, raw_rule, RULE_FIELDS)};
 static const cyaml_schema_field_t RECIPE_FIELDS[] = {KEY_TEXT("method", DZ_KEY_METHOD),
                                                      KEY_TEXT("target_ratio", DZ_KEY_TARGET),
+                                                     KEY_TEXT("quality", DZ_KEY_QUALITY),
+                                                     KEY_TEXT("noise_to_delta", DZ_KEY_NOISE_TO_DELTA),
+                                                     KEY_TEXT("noise_to_base", DZ_KEY_NOISE_TO_BASE),
                                                      KEY_TEXT("gain", DZ_KEY_GAIN),
                                                      KEY_TEXT("dac", DZ_KEY_DAC),
                                                      KEY_TEXT("sparsity", DZ_KEY_SPARSITY),
@@ -158,6 +161,19 @@ static void unknown_recipe(const char *name, dz_error *err) {
     dz_fail_more(err, DZ_EUSAGE, "--recipe %s: neither a file nor a built-in recipe (%s)", name, known);
 }
 
+/* The rules of the architecture, for a recipe that has none. */
+static void take_rules_of_base(dz_recipe *r, const dz_checkpoint *base, dz_error *err) {
+    dz_recipe *by_base = detect(base, err);
+    if (by_base) {
+        dz_rule *none = r->rules;
+        r->rules = by_base->rules;
+        r->nrules = by_base->nrules;
+        by_base->rules = none;
+        by_base->nrules = 0;
+    }
+    dz_recipe_free(by_base);
+}
+
 /* The user's file. A file without rules takes those of the architecture, and keeps its own numbers. */
 static void read_own(const char *path, const dz_checkpoint *base, dz_recipe *r, dz_error *err) {
     char *text = NULL;
@@ -175,15 +191,7 @@ static void read_own(const char *path, const dz_checkpoint *base, dz_recipe *r, 
     }
     parse_text((source){.name = path, .own = 1}, text, len, r, &rules_refused, err);
     free(text);
-    dz_recipe *by_base = r->nrules == 0 && !rules_refused && base ? detect(base, &of_base) : NULL;
-    if (by_base) {
-        dz_rule *none = r->rules;
-        r->rules = by_base->rules;
-        r->nrules = by_base->nrules;
-        by_base->rules = none;
-        by_base->nrules = 0;
-    }
-    dz_recipe_free(by_base);
+    if (r->nrules == 0 && !rules_refused && base) take_rules_of_base(r, base, &of_base);
     dz_fail_join(err, &of_base);
 }
 
@@ -206,6 +214,48 @@ static void apply_sets(dz_recipe *r, const dz_recipe_request *request, dz_error 
     }
 }
 
+#define KEY(key) (1u << (key))
+#define ONLY_ULTRADELTA                                                                                                                    \
+    (KEY(DZ_KEY_SPARSITY) | KEY(DZ_KEY_DAC) | KEY(DZ_KEY_STEP) | KEY(DZ_KEY_BITS) | KEY(DZ_KEY_ALLOCATION) | KEY(DZ_KEY_RESCALE) |         \
+     KEY(DZ_KEY_ROUNDING) | KEY(DZ_KEY_POSITIONS) | KEY(DZ_KEY_TRACENORM))
+#define LIMITS (KEY(DZ_KEY_NOISE_TO_DELTA) | KEY(DZ_KEY_NOISE_TO_BASE))
+#define FIXED_ACCURACY (KEY(DZ_KEY_QUALITY) | LIMITS)
+
+/* How the bytes are chosen, where the user left it open. `file`: keys given before --set, `sets`: by --set, which goes before a file. */
+static void settle(dz_recipe *r, uint32_t file, uint32_t sets, dz_error *err) {
+    const char *name = r->name ? r->name : "the recipe";
+    uint32_t given = file | sets;
+    if (!(given & KEY(DZ_KEY_METHOD)) && (given & ONLY_ULTRADELTA) && !(given & (KEY(DZ_KEY_TARGET) | FIXED_ACCURACY))) {
+        r->method = DZ_METHOD_ULTRADELTA;
+        r->method_implied = 1;
+    }
+    if (r->method != DZ_METHOD_AUTO) {
+        if (r->quality != DZ_QUALITY_NONE || (given & LIMITS && (!isnan(r->noise_to_delta) || !isnan(r->noise_to_base))))
+            dz_fail_more(err, DZ_EUSAGE, "%s: quality and its limits go with method auto, not %s", name, dz_method_name(r->method));
+        return;
+    }
+    if ((sets & KEY(DZ_KEY_TARGET)) && r->target_ratio > 0 && !(sets & FIXED_ACCURACY)) r->quality = DZ_QUALITY_NONE;
+    if ((sets & FIXED_ACCURACY) && !(sets & KEY(DZ_KEY_TARGET))) r->target_ratio = 0;
+    if ((sets & KEY(DZ_KEY_SPARSITY)) && !(sets & (KEY(DZ_KEY_TARGET) | FIXED_ACCURACY))) {
+        r->quality = DZ_QUALITY_NONE;
+        r->target_ratio = 0;
+        return;
+    }
+    int limits = !isnan(r->noise_to_delta) || !isnan(r->noise_to_base);
+    if (r->target_ratio > 0 && (r->quality != DZ_QUALITY_NONE || (given & LIMITS && limits)))
+        dz_fail_more(err, DZ_EUSAGE, "%s: target_ratio and quality exclude each other: give one of them", name);
+    int open = r->target_ratio <= 0 && r->quality == DZ_QUALITY_NONE && !(given & (KEY(DZ_KEY_SPARSITY) | KEY(DZ_KEY_QUALITY)));
+    if (open || (limits && r->quality == DZ_QUALITY_NONE && r->target_ratio <= 0)) r->quality = DZ_QUALITY_BALANCED;
+}
+
+dz_noise_limits dz_recipe_limits(const dz_recipe *r) {
+    static const dz_verdict verdicts[] = {DZ_VERDICT_POOR, DZ_VERDICT_HIGH, DZ_VERDICT_BALANCED, DZ_VERDICT_SMALL};
+    dz_noise_limits limits = dz_verdict_limits(verdicts[r->quality]);
+    if (!isnan(r->noise_to_delta)) limits.to_delta = r->noise_to_delta;
+    if (!isnan(r->noise_to_base)) limits.to_base = r->noise_to_base;
+    return limits;
+}
+
 static void check(dz_recipe *r, dz_error *err) {
     const char *name = r->name ? r->name : "the recipe";
     if (isnan(r->step)) r->step = fmin(0.01, (1 - r->sparsity) / 3);
@@ -223,10 +273,15 @@ dz_rc dz_recipe_load(const dz_recipe_request *request, const dz_checkpoint *base
         r = parse_builtin(builtin, err);
     else if (!request->recipe && base)
         r = detect(base, err);
+    if (builtin && r && r->nrules == 0 && base) take_rules_of_base(r, base, err);
     if (!r) r = defaults(err); /* to read the rest into */
     if (!r) return err->rc;
+    if (!builtin) r->given = 0; /* keys of an architecture's recipe, and defaults, are not the user's */
     if (request->recipe && !builtin) read_own(request->recipe, base, r, err);
+    uint32_t file = r->given;
+    r->given = 0;
     apply_sets(r, request, err);
+    settle(r, file, r->given, err);
     check(r, err);
     if (err->rc == DZ_OK && r->nrules) {
         *out = r;

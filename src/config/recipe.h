@@ -3,6 +3,7 @@
 #define DZ_CONFIG_RECIPE_H
 
 #include "checkpoint/checkpoint.h"
+#include "numeric/noise.h"
 
 typedef enum dz_policy { /* on disk */
                          DZ_POLICY_LOSSLESS = 0,
@@ -13,14 +14,15 @@ typedef enum dz_policy { /* on disk */
                          DZ_POLICY_TIED = 5    /* nor this: the bytes are another tensor's of the task */
 } dz_policy;
 
-typedef enum dz_method {
+typedef enum dz_method_id {
     DZ_METHOD_ULTRADELTA,
     DZ_METHOD_AUTO,      /* signs of the large coefficients of the rotated delta: most accuracy for its bytes */
     DZ_METHOD_DARE,      /* uniform random drop, fp16 survivors, 1 / (1 - s) */
     DZ_METHOD_MAGNITUDE, /* the largest of each tile, fp16, no rescale */
     DZ_METHOD_BITDELTA   /* sign times mean |D| */
-} dz_method;
-typedef enum dz_allocation { DZ_ALLOCATE_UNIFORM, DZ_ALLOCATE_THIRDS, DZ_ALLOCATE_OPTIMAL } dz_allocation;
+} dz_method_id;
+typedef enum dz_quality_key { DZ_QUALITY_NONE, DZ_QUALITY_HIGH, DZ_QUALITY_BALANCED, DZ_QUALITY_SMALL } dz_quality_key;
+typedef enum dz_allocation_rule { DZ_ALLOCATE_UNIFORM, DZ_ALLOCATE_THIRDS, DZ_ALLOCATE_OPTIMAL } dz_allocation_rule;
 typedef enum dz_rescale { DZ_RESCALE_GLOBAL, DZ_RESCALE_TENSOR } dz_rescale;
 typedef enum dz_rounding { DZ_ROUND_NEAREST, DZ_ROUND_SYSTEMATIC } dz_rounding;
 typedef enum dz_positions { DZ_POSITIONS_SEEDED, DZ_POSITIONS_GOLOMB } dz_positions;
@@ -40,13 +42,17 @@ typedef struct dz_recipe {
     char *name;      /* built-in name or file */
     char *detect;    /* built-in recipes: a glob that a tensor of the architecture matches; else NULL */
     int detect_line; /* of a `detect` in the user's file, where it has no effect; 0: none */
-    dz_method method;
+    dz_method_id method;
     double sparsity, step;
-    double target_ratio; /* on disk, of the lossy tensors of each task; 0: none */
-    double gain;         /* auto: NaN: chosen */
+    double target_ratio;                  /* on disk, of the lossy tensors of each task; 0: none */
+    dz_quality_key quality;               /* fixed accuracy: method auto */
+    double noise_to_delta, noise_to_base; /* its limits; NaN: those of `quality` */
+    double gain;                          /* auto: NaN: chosen */
     int bits;
-    int no_groups; /* dac: off: elements are kept whatever their level */
-    dz_allocation allocation;
+    uint32_t given;     /* a bit for each key (recipe_text.h) that the user gave a value: in a file of their own or by --set */
+    int method_implied; /* by keys that go with UltraDelta alone */
+    int no_groups;      /* dac: off: elements are kept whatever their level */
+    dz_allocation_rule allocation;
     dz_rescale rescale;
     dz_rounding rounding;
     dz_positions positions;
@@ -80,6 +86,16 @@ dz_rc dz_recipe_notes(const dz_recipe *recipe, dz_checkpoint *const *tasks, size
  * recipe again. A rule's keys that stand for the recipe's are left out. The caller frees. */
 char *dz_recipe_text(const dz_recipe *recipe, dz_error *err);
 
+/* The limits of a recipe of fixed accuracy; infinite for another. */
+dz_noise_limits dz_recipe_limits(const dz_recipe *recipe);
+
+#define DZ_SETTING_TEXT 160
+
+/* What decides about the bytes: "method auto, quality balanced", "method ultradelta, sparsity 0.97, 4 bits", "every tensor exact". Returns
+ * `text`. */
+const char *dz_recipe_setting(const dz_recipe *recipe, char text[DZ_SETTING_TEXT]);
+
 const char *dz_policy_name(dz_policy policy);
+const char *dz_quality_name(dz_quality_key quality);
 
 #endif

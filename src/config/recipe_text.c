@@ -11,8 +11,11 @@
 /* In the order of README and of stored recipes, each with what it is when nobody says otherwise. */
 static const struct {
     const char *name, *usual;
-} KEYS[DZ_NKEYS] = {[DZ_KEY_METHOD] = {"method", "ultradelta"},
+} KEYS[DZ_NKEYS] = {[DZ_KEY_METHOD] = {"method", "auto"},
                     [DZ_KEY_TARGET] = {"target_ratio", "none"},
+                    [DZ_KEY_QUALITY] = {"quality", "none"},
+                    [DZ_KEY_NOISE_TO_DELTA] = {"noise_to_delta", "auto"},
+                    [DZ_KEY_NOISE_TO_BASE] = {"noise_to_base", "auto"},
                     [DZ_KEY_GAIN] = {"gain", "auto"},
                     [DZ_KEY_DAC] = {"dac", "on"},
                     [DZ_KEY_SPARSITY] = {"sparsity", "0.97"},
@@ -27,6 +30,7 @@ static const struct {
                     [DZ_KEY_SEED] = {"seed", "42"}};
 
 static const char *const METHODS[] = {"ultradelta", "auto", "dare", "magnitude", "bitdelta", NULL};
+static const char *const QUALITIES[] = {"none", "high", "balanced", "small", NULL};
 static const char *const SWITCHES[] = {"on", "off", NULL};
 static const char *const ALLOCATIONS[] = {"uniform", "thirds", "optimal", NULL};
 static const char *const RESCALES[] = {"global", "tensor", NULL};
@@ -48,6 +52,7 @@ static const range SPARSITY = {.low = 0, .high = 1, .below = 1};
 static const range STEP = {.low = 0, .high = 1, .below = 1, .word = "auto", .meaning = (double)NAN};
 static const range TARGET = {.low = 1, .high = 1e6, .word = "none", .meaning = 0};
 static const range GAIN = {.low = 0.01, .high = 10, .word = "auto", .meaning = (double)NAN};
+static const range LIMIT = {.low = 1e-9, .high = 1e6, .word = "auto", .meaning = (double)NAN};
 static const range FACTOR = {.low = 0, .high = 100};
 
 const char *dz_policy_name(dz_policy policy) {
@@ -55,7 +60,9 @@ const char *dz_policy_name(dz_policy policy) {
     return names[policy];
 }
 
-const char *dz_method_name(dz_method method) { return METHODS[method]; }
+const char *dz_quality_name(dz_quality_key quality) { return QUALITIES[quality]; }
+
+const char *dz_method_name(dz_method_id method) { return METHODS[method]; }
 
 const char *dz_recipe_key_name(int key) { return KEYS[key].name; }
 
@@ -97,15 +104,19 @@ static uint64_t whole(const char *where, const char *key, const char *value, uin
 
 void dz_recipe_set(dz_recipe *r, int key, const char *value, const char *where, dz_error *err) {
     const char *name = KEYS[key].name, *v = dz_yaml_is_null(value) ? KEYS[key].usual : value;
+    if (!dz_yaml_is_null(value)) r->given |= 1u << key;
     switch (key) {
-        case DZ_KEY_METHOD: r->method = (dz_method)choose(where, name, v, METHODS, err); break;
+        case DZ_KEY_METHOD: r->method = (dz_method_id)choose(where, name, v, METHODS, err); break;
         case DZ_KEY_TARGET: r->target_ratio = number(where, name, v, &TARGET, err); break;
+        case DZ_KEY_QUALITY: r->quality = (dz_quality_key)choose(where, name, v, QUALITIES, err); break;
+        case DZ_KEY_NOISE_TO_DELTA: r->noise_to_delta = number(where, name, v, &LIMIT, err); break;
+        case DZ_KEY_NOISE_TO_BASE: r->noise_to_base = number(where, name, v, &LIMIT, err); break;
         case DZ_KEY_GAIN: r->gain = number(where, name, v, &GAIN, err); break;
         case DZ_KEY_DAC: r->no_groups = choose(where, name, v, SWITCHES, err); break;
         case DZ_KEY_SPARSITY: r->sparsity = number(where, name, v, &SPARSITY, err); break;
         case DZ_KEY_STEP: r->step = number(where, name, v, &STEP, err); break;
         case DZ_KEY_BITS: r->bits = (int)whole(where, name, v, 1, 8, err); break;
-        case DZ_KEY_ALLOCATION: r->allocation = (dz_allocation)choose(where, name, v, ALLOCATIONS, err); break;
+        case DZ_KEY_ALLOCATION: r->allocation = (dz_allocation_rule)choose(where, name, v, ALLOCATIONS, err); break;
         case DZ_KEY_RESCALE: r->rescale = (dz_rescale)choose(where, name, v, RESCALES, err); break;
         case DZ_KEY_ROUNDING: r->rounding = (dz_rounding)choose(where, name, v, ROUNDINGS, err); break;
         case DZ_KEY_POSITIONS: r->positions = (dz_positions)choose(where, name, v, POSITIONS, err); break;
@@ -145,6 +156,9 @@ static const char *key_text(const dz_recipe *r, int key, char text[32]) {
     switch (key) {
         case DZ_KEY_METHOD: return METHODS[r->method];
         case DZ_KEY_TARGET: return number_or_word(r->target_ratio, &TARGET, text);
+        case DZ_KEY_QUALITY: return QUALITIES[r->quality];
+        case DZ_KEY_NOISE_TO_DELTA: return number_or_word(r->noise_to_delta, &LIMIT, text);
+        case DZ_KEY_NOISE_TO_BASE: return number_or_word(r->noise_to_base, &LIMIT, text);
         case DZ_KEY_GAIN: return number_or_word(r->gain, &GAIN, text);
         case DZ_KEY_DAC: return SWITCHES[r->no_groups];
         case DZ_KEY_SPARSITY: return number_text(r->sparsity, text);
@@ -158,6 +172,31 @@ static const char *key_text(const dz_recipe *r, int key, char text[32]) {
         case DZ_KEY_NONFINITE: return NONFINITES[r->nonfinite];
         default: snprintf(text, 32, "%llu", (unsigned long long)r->seed); return text;
     }
+}
+
+const char *dz_recipe_setting(const dz_recipe *r, char text[DZ_SETTING_TEXT]) {
+    const char *method = METHODS[r->method];
+    char a[32], b[32];
+    int lossy = 0;
+    for (size_t i = 0; i < r->nrules; i++) lossy |= r->rules[i].policy == DZ_POLICY_ULTRADELTA;
+    if (!lossy) {
+        snprintf(text, DZ_SETTING_TEXT, "every tensor exact");
+    } else if (r->target_ratio > 0) {
+        snprintf(text, DZ_SETTING_TEXT, "method %s, target ratio %s", method, number_text(r->target_ratio, a));
+    } else if (r->quality != DZ_QUALITY_NONE) {
+        snprintf(text, DZ_SETTING_TEXT, "method %s, quality %s", method, QUALITIES[r->quality]);
+        size_t len = strlen(text);
+        if (!isnan(r->noise_to_delta) || !isnan(r->noise_to_base))
+            snprintf(text + len, DZ_SETTING_TEXT - len, " (noise to delta %s, to base %s)", number_text(dz_recipe_limits(r).to_delta, a),
+                     number_text(dz_recipe_limits(r).to_base, b));
+    } else if (r->method == DZ_METHOD_BITDELTA) {
+        snprintf(text, DZ_SETTING_TEXT, "method %s", method);
+    } else if (r->method == DZ_METHOD_ULTRADELTA) {
+        snprintf(text, DZ_SETTING_TEXT, "method %s, sparsity %s, %d bits", method, number_text(r->sparsity, a), r->bits);
+    } else {
+        snprintf(text, DZ_SETTING_TEXT, "method %s, sparsity %s", method, number_text(r->sparsity, a));
+    }
+    return text;
 }
 
 char *dz_recipe_text(const dz_recipe *r, dz_error *err) {

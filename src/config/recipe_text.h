@@ -7,6 +7,9 @@
 enum {
     DZ_KEY_METHOD,
     DZ_KEY_TARGET,
+    DZ_KEY_QUALITY,
+    DZ_KEY_NOISE_TO_DELTA,
+    DZ_KEY_NOISE_TO_BASE,
     DZ_KEY_GAIN,
     DZ_KEY_DAC,
     DZ_KEY_SPARSITY,
@@ -33,6 +36,6 @@ void dz_recipe_set(dz_recipe *recipe, int key, const char *value, const char *wh
 /* The same for a rule's keys: policy, sparsity, bits, factor. */
 void dz_rule_set(dz_rule *rule, const char *key, const char *value, const char *where, dz_error *err);
 
-const char *dz_method_name(dz_method method);
+const char *dz_method_name(dz_method_id method);
 
 #endif

@@ -122,7 +122,7 @@ uint64_t dz_quotas(uint64_t *quota, const uint64_t *members, const dz_grid_level
     double walked = 0, kept = 0;
     for (unsigned g = 0; g < nlevels; g++) {
         quota[g] = 0;
-        if (dz_level_value(grid, g) == 0) continue;
+        if (dz_level_value(grid, g) == 0 || (grid->sign && g > 1)) continue;
         if (systematic) {
             walked += (double)members[g] * (1 - s);
             double upto = rint(walked), mine = upto - kept;

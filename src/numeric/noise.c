@@ -1,22 +1,68 @@
 #include "numeric/noise.h"
 
 #include <math.h>
+#include <stddef.h>
 
 #include "numeric/gauss.h"
 
-#define GAIN_C 1.0 /* 0, 0.45 and 1 were compared on the validation split of two families (results/quality.md) */
-
-dz_quality dz_quality_sampled(double density, double scale, double columns) {
-    double noise = density > 0 ? (1 - density) / density : INFINITY;
-    return (dz_quality){
-        .error = sqrt(density * (scale - 1) * (scale - 1) + 1 - density), .noise = noise, .row = columns > 0 ? noise / columns : INFINITY};
+dz_noise dz_noise_sampled(double density, double scale, double spread, double quantisation) {
+    if (!(density > 0)) return (dz_noise){.nsr = INFINITY, .gain = 0};
+    return (dz_noise){.nsr = (1 - density) / density * spread + quantisation, .gain = density * scale};
 }
 
-dz_quality dz_quality_signs(double share, double gain, double columns) {
-    double noise = dz_gauss_noise(share);
-    return (dz_quality){.error = share > 0 ? sqrt((1 - gain) * (1 - gain) + gain * gain * noise) : 1,
-                        .noise = noise,
-                        .row = columns > 0 ? noise / columns : INFINITY};
+dz_noise dz_noise_signs(double share, double scale) {
+    return (dz_noise){.nsr = dz_gauss_noise(share), .gain = scale * dz_gauss_mean(share)};
 }
 
-double dz_quality_gain(double noise, double columns) { return 1 / (1 + GAIN_C * noise / columns); }
+dz_noise dz_noise_all_signs(double cosine2, double scale) {
+    if (!(cosine2 > 0)) return (dz_noise){.nsr = INFINITY, .gain = 0};
+    return (dz_noise){.nsr = cosine2 < 1 ? 1 / cosine2 - 1 : 0, .gain = scale * cosine2};
+}
+
+#define LEAST_GAIN_HIGH 0.9 /* below it the task itself is weakened, however little noise there is */
+#define LEAST_GAIN_BALANCED 0.8
+#define LEAST_GAIN_SMALL 0.7
+
+static const struct {
+    const char *name;
+    dz_noise_limits limits;
+    double least_gain;
+} VERDICTS[DZ_VERDICTS] = {[DZ_VERDICT_EXACT] = {"exact", {0, 0}, 1},
+                           [DZ_VERDICT_HIGH] = {"high", {1.2, 0.002}, LEAST_GAIN_HIGH},
+                           [DZ_VERDICT_BALANCED] = {"balanced", {6, 0.01}, LEAST_GAIN_BALANCED},
+                           [DZ_VERDICT_SMALL] = {"small", {25, 0.03}, LEAST_GAIN_SMALL},
+                           [DZ_VERDICT_POOR] = {"poor", {(double)INFINITY, (double)INFINITY}, 0}};
+
+#define TOLERANCE 1.02 /* of a limit: expected noise is met to about a hundredth */
+
+dz_noise_limits dz_verdict_limits(dz_verdict verdict) { return VERDICTS[verdict].limits; }
+
+const char *dz_verdict_name(dz_verdict verdict) { return VERDICTS[verdict].name; }
+
+void dz_noise_add(dz_noise_sum *sum, dz_noise noise, double delta_energy, double base_energy) {
+    if (!(delta_energy > 0)) return;
+    double gain2 = noise.gain * noise.gain;
+    sum->delta += delta_energy;
+    sum->base += base_energy;
+    sum->inner += noise.gain * delta_energy;
+    if (noise.gain == 0) return; /* nothing is restored, so there is no noise either */
+    sum->noise += gain2 * noise.nsr * delta_energy;
+    sum->restored += gain2 * (1 + noise.nsr) * delta_energy;
+}
+
+dz_quality dz_quality_of(const dz_noise_sum *sum) {
+    dz_quality q = {.cosine = 1, .gain = 1, .verdict = DZ_VERDICT_EXACT};
+    if (!(sum->delta > 0)) return q;
+    q.gain = sum->inner / sum->delta;
+    q.cosine = sum->restored > 0 ? sum->inner / sqrt(sum->restored * sum->delta) : 0;
+    q.noise_to_delta = q.gain > 0 ? sum->noise / (q.gain * q.gain * sum->delta) : (double)INFINITY;
+    q.noise_to_base = sum->base > 0 ? sum->noise / sum->base : (double)NAN;
+    q.error = sqrt(fmax(0, 1 - 2 * q.gain + sum->restored / sum->delta));
+    q.verdict = DZ_VERDICT_POOR;
+    for (int v = DZ_VERDICT_SMALL; v >= DZ_VERDICT_HIGH; v--) {
+        const dz_noise_limits *limits = &VERDICTS[v].limits;
+        int within = q.noise_to_delta <= TOLERANCE * limits->to_delta && q.gain >= VERDICTS[v].least_gain;
+        if (within && !(q.noise_to_base > TOLERANCE * limits->to_base)) q.verdict = (dz_verdict)v;
+    }
+    return q;
+}

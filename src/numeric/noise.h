@@ -1,26 +1,64 @@
-/* What a coding is expected to do to a tensor, from its density and scale alone: no data, no model. All against the true delta. */
+/* What a lossy coding does to a delta, from its parameters alone, and what that means for the restored model. Formulas: src/METHODS.md,
+ * "Noise". Energies are sums of squares. */
 #ifndef DZ_NUMERIC_NOISE_H
 #define DZ_NUMERIC_NOISE_H
 
+/* A restored delta is gain * (true delta + noise), the noise uncorrelated with the delta. */
+typedef struct dz_noise {
+    double nsr;  /* energy of that noise over the delta's, at least 0; INFINITY: nothing is kept */
+    double gain; /* inner product of the restored delta with the true one, over the true one's energy */
+} dz_noise;
+
+/* Elements kept with the chance `density` and multiplied by `scale` (UltraDelta, DARE). `quantisation`: energy of the error of the kept
+ * values over the delta's energy, 0 where they are not quantised; `spread`: energy of the quantised values over the delta's. */
+dz_noise dz_noise_sampled(double density, double scale, double spread, double quantisation);
+
+/* The largest of each section of rotated coefficients, their share `share`, restored at `scale` standard deviations a kept one. */
+dz_noise dz_noise_signs(double share, double scale);
+
+/* Every sign times `scale` mean sizes; `cosine2`: (sum |d|)^2 / (n * sum d^2), 2 / pi for a normal delta. */
+dz_noise dz_noise_all_signs(double cosine2, double scale);
+
+/* Limits of the noise that keep a model: the verdicts, and the settings of `quality:` (fixed accuracy). results/quality-lm.md. */
+typedef enum dz_verdict {
+    DZ_VERDICT_EXACT,
+    DZ_VERDICT_HIGH,
+    DZ_VERDICT_BALANCED,
+    DZ_VERDICT_SMALL,
+    DZ_VERDICT_POOR,
+    DZ_VERDICTS
+} dz_verdict;
+
+typedef struct dz_noise_limits {
+    double to_delta; /* noise energy over the delta's energy, both restored at gain 1 */
+    double to_base;  /* noise energy over the energy of the base's weights */
+} dz_noise_limits;
+
+/* Of high, balanced and small; infinite for poor, 0 for exact. */
+dz_noise_limits dz_verdict_limits(dz_verdict verdict);
+const char *dz_verdict_name(dz_verdict verdict); /* "exact", "high", "balanced", "small", "poor" */
+
+/* Energies over the lossy tensors of a task; zero-initialise. */
+typedef struct dz_noise_sum {
+    double delta, base; /* of the true deltas, of the base's weights */
+    double inner;       /* of restored and true deltas */
+    double restored;    /* of the restored deltas */
+    double noise;       /* of the noise in them */
+    int unknown;        /* a tensor whose energies are not known (an archive of format version 1) is not in the sums */
+} dz_noise_sum;
+
+void dz_noise_add(dz_noise_sum *sum, dz_noise noise, double delta_energy, double base_energy);
+
 typedef struct dz_quality {
-    double error; /* Frobenius norm of restored minus true delta over that of the true one */
-    double noise; /* noise to signal of the unbiased estimate: variance of the noise over the mean square of the delta */
-    double row;   /* noise over the row length: a row's outputs average so many terms. What accuracy goes by (results/quality.md) */
+    double cosine;         /* between restored and true delta */
+    double gain;           /* share of the true delta that is restored */
+    double noise_to_delta; /* noise energy over the delta's energy at that gain */
+    double noise_to_base;  /* noise energy over the base's energy; NaN when the base's energy is not known */
+    double error;          /* Frobenius norm of restored minus true delta over that of the true one */
+    dz_verdict verdict;
 } dz_quality;
 
-/* Above this `row`, models of two trained families lose more than about two points of accuracy; at 0.4, about twenty. */
-#define DZ_QUALITY_LIMIT 0.1
-
-/* Elements kept with the chance `density` and multiplied by `scale`. */
-dz_quality dz_quality_sampled(double density, double scale, double columns);
-
-/* Signs of the share of rotated coefficients that is largest, restored at `gain` times the size that keeps the inner product. */
-dz_quality dz_quality_signs(double share, double gain, double columns);
-
-/* The gain of signs times the mean size of a normal delta (bitdelta): 2 / pi. */
-#define DZ_QUALITY_MEAN_GAIN 0.6366197723675814
-
-/* The gain that method auto takes for a noise: below 1 only where the noise is not small against the row length. */
-double dz_quality_gain(double noise, double columns);
+/* Of sums without any lossy tensor: exact. */
+dz_quality dz_quality_of(const dz_noise_sum *sum);
 
 #endif

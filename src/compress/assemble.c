@@ -1,0 +1,328 @@
+/* From coded blocks to an archive: the catalog, the layout, every rank's ranges, the rename. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "archive/writer.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/version.h"
+#include "compress/assemble.h"
+#include "compress/publish.h"
+#include "numeric/allocate.h"
+
+/* What this stage works on; rank 0 has the catalog. */
+typedef struct assembly {
+    dz_context *ctx;
+    const dz_results *results;
+    dz_catalog **catalog;
+} assembly;
+
+static dz_rc add_base(const assembly *a, dz_catalog *c, dz_error *err) {
+    const dz_checkpoint *base = a->ctx->zoo.base;
+    size_t hint = 0;
+    c->nbase_tiles = a->ctx->plan->base_tile[base->ntensors];
+    c->base = dz_alloc(base->ntensors, sizeof *c->base, err);
+    c->base_tiles = dz_alloc(c->nbase_tiles, sizeof *c->base_tiles, err);
+    if (err->rc != DZ_OK) return err->rc;
+    c->nbase = base->ntensors;
+    for (size_t i = 0; i < c->nbase; i++) {
+        c->base[i].first_tile = a->ctx->plan->base_tile[i];
+        if (dz_catalog_tensor(c, &base->tensors[i], &hint, &c->base[i].tensor, err) != DZ_OK) return err->rc;
+    }
+    for (size_t i = 0; i < c->nbase_tiles; i++)
+        c->base_tiles[i] = (dz_digest){.hi = a->results->stats->base_digests[2 * i], .lo = a->results->stats->base_digests[2 * i + 1]};
+    return dz_catalog_fingerprint(c, &c->fingerprint, err);
+}
+
+/* With tasks of an older archive: its table of the base holds, and the models' base has its row there for each tensor. */
+static dz_rc map_base(const assembly *a, const dz_catalog *c, uint32_t *row_of, dz_error *err) {
+    const dz_checkpoint *base = a->ctx->zoo.base;
+    for (size_t b = 0; b < c->nbase; b++) {
+        const char *name = c->tensors[c->base[b].tensor].name;
+        int64_t i = dz_checkpoint_find(base, name);
+        if (i < 0) return dz_fail(err, DZ_EFAIL, "%s: not the base of %s: it has no tensor '%s'", base->path, a->ctx->opt->archive, name);
+        row_of[i] = (uint32_t)b;
+    }
+    return DZ_OK;
+}
+
+/* An exact tensor all of whose tiles are one-byte bodies ("equal to the base") is recorded as equal, without bytes. */
+static int turned_out_equal(const assembly *a, const dz_tensor_pair *pair) {
+    if (dz_policy_of(a->results->lossy, pair) != DZ_POLICY_LOSSLESS || pair->base < 0 || pair->tiles.extra.ntiles ||
+        pair->tiles.ncommon == 0)
+        return 0;
+    for (uint32_t tile = 0; tile < pair->tiles.ncommon; tile++) {
+        if (a->results->blocks->length[a->ctx->plan->unit_of[pair->first_tile + tile]] != 5) return 0;
+    }
+    return dz_pair_tensor(a->ctx->plan, pair)->dtype == a->ctx->zoo.base->tensors[pair->base].dtype;
+}
+
+/* Bytes of the kept values alone, by any coding of them: what positions, tables and heads take is the rest. */
+static double value_bytes(const assembly *a, const dz_tensor_pair *pair) {
+    const dz_block_table *blocks = a->results->blocks;
+    const dz_tensor_coding *c = &a->results->allocation->tensors[pair->lossy];
+    const uint64_t *levels = blocks->kept_levels + (size_t)pair->lossy * blocks->nlevels;
+    double kept = (double)blocks->kept[pair->lossy];
+    if (c->kind == DZ_BITS_VALUES) return 2 * kept;
+    if (c->kind == DZ_BITS_SIGNS) return kept / 8;
+    return c->kind <= 8 ? (double)dz_entropy_fixed(levels, blocks->nlevels) / 65536 / 8 : c->bytes;
+}
+
+static void fill_lossy_row(const assembly *a, const dz_tensor_pair *pair, dz_index_row *row, dz_task_entry *t) {
+    const dz_tensor_coding *c = &a->results->allocation->tensors[pair->lossy];
+    const dz_tensor_stats *s = &a->results->stats->tensors[pair->lossy];
+    double n = (double)pair->tiles.common;
+    row->bits = c->kind;
+    row->kept = a->results->blocks->kept[pair->lossy];
+    row->lo = c->lo;
+    row->step = c->step;
+    row->scale = c->scale;
+    row->sparsity = (float)c->sparsity;
+    row->nsr = (float)c->noise.nsr;
+    row->gain = (float)c->noise.gain;
+    row->delta_rms = (float)sqrt(s->delta_energy / n);
+    row->base_rms = (float)sqrt(s->base_energy / n);
+    t->lossy_parameters += pair->tiles.common;
+    t->lossy_source_bytes += pair->tiles.common * dz_dtype_size(dz_pair_tensor(a->ctx->plan, pair)->dtype);
+    t->lossy_kept += row->kept;
+    t->value_bits += (double)row->kept * (c->kind == DZ_BITS_SIGNS ? 1 : c->kind == DZ_BITS_UNIFORM ? 8 : row->bits);
+    t->entropy_bytes += value_bytes(a, pair);
+}
+
+static dz_rc add_rows(const assembly *a, dz_catalog *c, size_t task, const uint32_t *base_row, dz_task_entry *t, dz_error *err) {
+    const dz_plan *plan = a->ctx->plan;
+    size_t npairs = plan->first_pair[task + 1] - plan->first_pair[task], nbase = a->ctx->zoo.base->ntensors, hint = 0;
+    uint8_t *seen = dz_alloc(nbase, 1, err);
+    if (!seen || !(t->rows = dz_alloc(npairs + nbase, sizeof *t->rows, err))) goto out;
+    for (size_t i = 0; i < npairs; i++) {
+        const dz_tensor_pair *pair = &plan->pairs[plan->first_pair[task] + i];
+        const dz_tensor *tensor = dz_pair_tensor(plan, pair);
+        dz_index_row *row = &t->rows[t->nrows++];
+        row->base = pair->base >= 0 ? base_row[pair->base] : DZ_NO_BASE;
+        row->policy = (uint8_t)(turned_out_equal(a, pair) ? DZ_POLICY_EQUAL : dz_policy_of(a->results->lossy, pair));
+        row->offset = t->payload_len;
+        if (dz_catalog_tensor(c, tensor, &hint, &row->tensor, err) != DZ_OK) goto out;
+        if (row->policy == DZ_POLICY_LOSSLESS || row->policy == DZ_POLICY_ULTRADELTA)
+            row->length = dz_region_bytes(plan, a->results->blocks, pair);
+        if (row->policy == DZ_POLICY_ULTRADELTA) fill_lossy_row(a, pair, row, t);
+        t->payload_len += row->length;
+        t->source_bytes += tensor->nbytes;
+        if (row->policy == DZ_POLICY_TIED) row->kept = pair->tied; /* rows are numbered as the checkpoint's tensors */
+        int64_t same = dz_checkpoint_find(a->ctx->zoo.base, tensor->name);
+        if (same >= 0) seen[same] = 1;
+        if (pair->base >= 0) seen[pair->base] = 1;
+    }
+    for (size_t b = 0; b < nbase; b++) {
+        if (!seen[b])
+            t->rows[t->nrows++] = (dz_index_row){
+                .tensor = c->base[base_row[b]].tensor, .base = base_row[b], .policy = DZ_POLICY_ABSENT, .offset = t->payload_len};
+    }
+out:
+    free(seen);
+    return err->rc;
+}
+
+static dz_rc add_file(dz_catalog *c, dz_task_entry *t, const char *path, uint32_t kind, const void *bytes, size_t len, uint64_t size,
+                      dz_error *err) {
+    dz_file_row *f = &t->files[t->nfiles];
+    *f = (dz_file_row){.kind = kind, .size = size};
+    if (dz_catalog_add_blob(c, bytes, len, &f->blob, err) != DZ_OK || !(f->path = dz_strdup(path, err))) return err->rc;
+    t->nfiles++;
+    return DZ_OK;
+}
+
+static dz_rc add_files(const assembly *a, dz_catalog *c, size_t task, dz_task_entry *t, dz_error *err) {
+    const dz_checkpoint *ck = a->ctx->zoo.tasks[task];
+    if (!(t->files = dz_alloc(ck->nshards + ck->ncompanions, sizeof *t->files, err))) return err->rc;
+    for (size_t i = 0; i < ck->nshards && err->rc == DZ_OK; i++)
+        add_file(c, t, ck->shards[i].file, DZ_FILE_SAFETENSORS, ck->shards[i].header, ck->shards[i].header_len, ck->shards[i].size, err);
+    for (size_t i = 0; i < ck->ncompanions && err->rc == DZ_OK; i++) {
+        const dz_companion_file *side = &ck->companions[i];
+        char *bytes = NULL;
+        size_t len = 0;
+        if (side->bytes)
+            add_file(c, t, side->file, DZ_FILE_SIDE, side->bytes, (size_t)side->size, side->size, err);
+        else if (dz_read_file(side->path, DZ_SIDE_MAX, &bytes, &len, err) == DZ_OK)
+            add_file(c, t, side->file, DZ_FILE_SIDE, bytes, len, len, err);
+        free(bytes);
+    }
+    return err->rc == DZ_OK ? dz_catalog_add_files(c, t, err) : err->rc;
+}
+
+static dz_rc add_task(const assembly *a, dz_catalog *c, size_t task, const char *recipe_text, const uint32_t *base_row, dz_error *err) {
+    const dz_recipe *r = a->ctx->zoo.recipe;
+    dz_task_entry *t = &c->tasks[c->ntasks++];
+    t->name = dz_strdup(a->ctx->zoo.names[task], err);
+    t->recipe = dz_strdup(r->name, err);
+    t->recipe_text = dz_strdup(recipe_text, err);
+    if (err->rc != DZ_OK || dz_catalog_add_blob(c, recipe_text, strlen(recipe_text), &t->recipe_blob, err) != DZ_OK) return err->rc;
+    t->bits = (uint32_t)r->bits;
+    t->seed = r->seed;
+    t->key = a->ctx->task_key[task];
+    t->gamma = (float)a->results->gammas->gamma[task];
+    t->trace_norm = a->results->gammas->trace_norm[task];
+    t->trace_error = a->results->gammas->error[task];
+    t->trace_reference = a->results->gammas->reference;
+    if (add_rows(a, c, task, base_row, t, err) != DZ_OK) return err->rc;
+    double level = a->results->allocation->task_level[task], n = (double)t->lossy_parameters;
+    t->sparsity = a->ctx->method->levels || a->ctx->method->id != DZ_METHOD_AUTO ? 1 - level : n > 0 ? 1 - (double)t->lossy_kept / n : 0;
+    return add_files(a, c, task, t, err);
+}
+
+/* Rank 0: everything but the payloads. */
+static dz_rc make_catalog(const assembly *a, dz_catalog *c, dz_error *err) {
+    char *text = dz_recipe_text(a->ctx->zoo.recipe, err);
+    uint32_t *base_row = dz_alloc(a->ctx->zoo.base->ntensors, sizeof *base_row, err);
+    c->format_version = DZ_FORMAT_VERSION;
+    snprintf(c->generator, sizeof c->generator, "deltazoo %s", DZ_VERSION);
+    if (!text || !base_row) goto out;
+    if (a->ctx->copied.old) {
+        if (dz_copy_tasks_catalog(&a->ctx->copied, c, a->ctx->plan->ntasks, err) != DZ_OK || map_base(a, c, base_row, err) != DZ_OK)
+            goto out;
+    } else {
+        if (add_base(a, c, err) != DZ_OK || !(c->tasks = dz_alloc(a->ctx->plan->ntasks, sizeof *c->tasks, err))) goto out;
+        for (size_t i = 0; i < c->nbase; i++) base_row[i] = (uint32_t)i;
+    }
+    c->trace_reference = a->results->gammas->reference;
+    for (size_t t = 0; t < a->ctx->plan->ntasks && err->rc == DZ_OK; t++) add_task(a, c, t, text, base_row, err);
+out:
+    free(text);
+    free(base_row);
+    return err->rc;
+}
+
+typedef struct piece { /* a block of this rank, and where it goes */
+    uint64_t offset;
+    size_t unit;
+} piece;
+
+static int by_offset(const void *x, const void *y) {
+    const piece *a = x, *b = y;
+    return a->offset < b->offset ? -1 : a->offset > b->offset;
+}
+
+/* `where`: for each pair the file offset of its region, or 0 when it has no bytes. */
+static dz_rc put_pieces(assembly *a, dz_extent_writer *w, const uint64_t *where, dz_error *err) {
+    const dz_plan *plan = a->ctx->plan;
+    size_t n = 0;
+    dz_buf bytes = {0};
+    piece *pieces = dz_alloc(dz_context_nitems(a->ctx), sizeof *pieces, err);
+    for (size_t i = 0; pieces && i < dz_context_nitems(a->ctx); i++) {
+        size_t u = dz_context_item(a->ctx, i);
+        if (plan->units[u].pair == DZ_NO_PAIR || !a->results->blocks->length[u]) continue;
+        const dz_tensor_pair *pair = &plan->pairs[plan->units[u].pair];
+        uint64_t at = where[plan->units[u].pair];
+        if (at == 0) continue;
+        at += dz_region_table_bytes(pair);
+        for (uint32_t tile = 0; tile < plan->units[u].tile; tile++)
+            at += a->results->blocks->length[plan->unit_of[pair->first_tile + tile]];
+        pieces[n++] = (piece){.offset = at, .unit = u};
+    }
+    if (n) qsort(pieces, n, sizeof *pieces, by_offset);
+    for (size_t i = 0; i < n && err->rc == DZ_OK; i++) {
+        const dz_work_item *u = &plan->units[pieces[i].unit];
+        const dz_tensor_pair *pair = &plan->pairs[u->pair];
+        size_t len = (size_t)a->results->blocks->length[pieces[i].unit];
+        if (u->tile == 0 && pair->tiles.ntiles > 1) {
+            bytes.len = 0;
+            for (uint32_t tile = 0; tile < pair->tiles.ntiles; tile++)
+                dz_buf_put_u32(&bytes, (uint32_t)a->results->blocks->length[plan->unit_of[pair->first_tile + tile]], err);
+            dz_buf_put_u32(&bytes, dz_checksum(bytes.data, bytes.len), err);
+            dz_extent_put(w, where[u->pair], bytes.data, bytes.len, err);
+        }
+        bytes.len = 0;
+        if (dz_buf_reserve(&bytes, len, err) != DZ_OK || dz_journal_get_block(&a->ctx->journal, pieces[i].unit, bytes.data, err) != DZ_OK)
+            break;
+        dz_extent_put(w, pieces[i].offset, bytes.data, len, err);
+    }
+    free(pieces);
+    dz_buf_free(&bytes);
+    return err->rc;
+}
+
+/* Rank 0 knows where regions lie; every rank needs it for its blocks. */
+static void locate_regions(const assembly *a, const dz_catalog *c, uint64_t *where) {
+    if (a->ctx->world->rank == 0) {
+        for (size_t t = 0; t < a->ctx->plan->ntasks; t++) {
+            const dz_task_entry *task = &c->tasks[a->ctx->copied.ntasks + t];
+            for (size_t i = a->ctx->plan->first_pair[t]; i < a->ctx->plan->first_pair[t + 1]; i++) {
+                const dz_index_row *row = &task->rows[i - a->ctx->plan->first_pair[t]];
+                where[i] = row->length ? task->payload_offset + row->offset : 0;
+            }
+        }
+    }
+    dz_bcast_u64(a->ctx->world, where, a->ctx->plan->npairs);
+}
+
+static char *partial_path(const assembly *a, dz_error *err) { return dz_format(err, "%s.partial", a->ctx->opt->archive); }
+
+static dz_rc lay_out(assembly *a, dz_error *err) {
+    const dz_compress_options *opt = a->ctx->opt;
+    char *partial = a->ctx->world->rank == 0 ? partial_path(a, err) : NULL;
+    if (partial && opt->nhints && dz_io_by_mpi(opt->io, a->ctx->world)) dz_io_make_striped(partial, opt->hints, opt->nhints, err);
+    if (partial && err->rc == DZ_OK) {
+        dz_catalog_free(*a->catalog);
+        *a->catalog = dz_alloc(1, sizeof **a->catalog, err);
+        if (*a->catalog && make_catalog(a, *a->catalog, err) == DZ_OK) dz_archive_layout(partial, *a->catalog, err);
+    }
+    free(partial);
+    return dz_sync_error(a->ctx->world, err->rc, err);
+}
+
+dz_rc dz_assemble_layout(dz_context *ctx, const dz_results *results, dz_catalog **catalog, dz_error *err) {
+    return lay_out(&(assembly){.ctx = ctx, .results = results, .catalog = catalog}, err);
+}
+
+/* Rank 0 knows it. */
+static double payload_bytes(const assembly *a) {
+    double sum = 0;
+    for (size_t t = 0; a->ctx->world->rank == 0 && t < (*a->catalog)->ntasks; t++) sum += (double)(*a->catalog)->tasks[t].payload_len;
+    return sum;
+}
+
+/* Collective. */
+static dz_rc write_payloads(assembly *a, dz_extent_writer *w, const uint64_t *where, dz_error *err) {
+    dz_progress progress;
+    dz_context_begin_phase(a->ctx, &progress, DZ_PHASE_WRITE, payload_bytes(a));
+    w->progress = &progress;
+    if (dz_copy_tasks_payloads(&a->ctx->copied, a->ctx->world, *a->catalog, w, err) == DZ_OK) put_pieces(a, w, where, err);
+    dz_extent_finish(w, err);
+    dz_progress_end(&progress);
+    return dz_sync_error(a->ctx->world, err->rc, err);
+}
+
+/* Collective. */
+static dz_rc read_back(const assembly *a, dz_extent_writer *w, dz_error *err) {
+    dz_progress progress;
+    dz_context_begin_phase(a->ctx, &progress, DZ_PHASE_READ_BACK, payload_bytes(a));
+    w->progress = &progress;
+    dz_extent_read_back(w, err);
+    dz_progress_end(&progress);
+    return dz_sync_error(a->ctx->world, err->rc, err);
+}
+
+dz_rc dz_assemble(dz_context *ctx, const dz_results *results, dz_catalog **catalog, dz_error *err) {
+    assembly a = {.ctx = ctx, .results = results, .catalog = catalog};
+    const dz_world *world = ctx->world;
+    dz_extent_writer w = {.fd = -1};
+    double begun = dz_now();
+    uint64_t *where = dz_alloc(ctx->plan->npairs, sizeof *where, err);
+    char *partial = partial_path(&a, err);
+    dz_rc rc = dz_sync_error(world, err->rc, err);
+    if (rc == DZ_OK) rc = lay_out(&a, err);
+    if (rc == DZ_OK) {
+        locate_regions(&a, *catalog, where);
+        rc = dz_extent_open(&w, world, partial, ctx->opt->io, ctx->opt->hints, ctx->opt->nhints, err);
+        if (rc == DZ_OK) rc = write_payloads(&a, &w, where, err);
+        if (rc == DZ_OK) rc = read_back(&a, &w, err);
+    }
+    if (rc == DZ_OK)
+        rc = dz_sync_error(world, world->rank == 0 ? dz_archive_check_and_publish(partial, ctx->opt->archive, err) : DZ_OK, err);
+    ctx->secs[DZ_PHASE_WRITE] = dz_now() - begun;
+    dz_extent_close(&w);
+    free(where);
+    free(partial);
+    return rc;
+}

@@ -1,0 +1,280 @@
+/* Trace norms of what is really stored: the coded blocks of a matrix are brought to one rank, decoded to a sparse matrix and measured. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "codec/sparse_levels.h"
+#include "compress/gammas.h"
+#include "numeric/tracenorm.h"
+
+/* The stage's inputs and what it measures. */
+typedef struct trace_pass {
+    dz_context *ctx;
+    const dz_lossy_plan *lossy;
+    const dz_allocation *allocation;
+    const dz_block_table *blocks;
+    double *sums; /* [2 * lossy] trace norm and variance of each tensor */
+} trace_pass;
+
+static double source_bytes(const trace_pass *p, const dz_tensor_pair *pair) { return (double)dz_pair_tensor(p->ctx->plan, pair)->nbytes; }
+
+static int is_matrix(const trace_pass *p, const dz_tensor_pair *pair) {
+    return pair->lossy >= 0 && dz_policy_of(p->lossy, pair) == DZ_POLICY_ULTRADELTA && dz_pair_tensor(p->ctx->plan, pair)->ndim >= 2;
+}
+
+/* Blocks from this rank for the owners of matrices that were coded by several ranks. */
+typedef struct outgoing {
+    uint8_t *block;
+    int len, owner;
+} outgoing;
+
+typedef struct outbox {
+    outgoing *list;
+    MPI_Request *requests;
+    size_t n, cap;
+} outbox;
+
+/* The next lossy matrix in the order of first tiles, from unit `*u` on; NULL at the end. Senders and receivers both walk in this order, so
+ * that messages between two ranks match by their order alone. */
+static const dz_tensor_pair *next_matrix(const trace_pass *p, size_t *u) {
+    const dz_plan *plan = p->ctx->plan;
+    for (; *u < plan->nunits; ++*u) {
+        const dz_work_item *unit = &plan->units[*u];
+        if (unit->pair == DZ_NO_PAIR || unit->tile != 0) continue;
+        const dz_tensor_pair *pair = &plan->pairs[unit->pair];
+        if (!is_matrix(p, pair) || pair->tiles.ncommon == 0) continue;
+        ++*u;
+        return pair;
+    }
+    return NULL;
+}
+
+/* Everything this rank has to send is gathered first, so that a failure is agreed on before anyone waits for a message. */
+static dz_rc gather_outgoing(trace_pass *p, outbox *box, dz_error *err) {
+    size_t u = 0;
+    for (const dz_tensor_pair *pair; (pair = next_matrix(p, &u)) != NULL;) {
+        int owner = dz_pair_owner(p->ctx->plan, pair);
+        if (owner == p->ctx->world->rank) continue;
+        for (uint32_t tile = 0; tile < pair->tiles.ncommon; tile++) {
+            size_t unit = p->ctx->plan->unit_of[pair->first_tile + tile];
+            if (dz_item_rank(p->ctx->plan, unit) != p->ctx->world->rank) continue;
+            if (dz_grow((void **)&box->list, &box->cap, box->n + 1, sizeof *box->list, err) != DZ_OK) return err->rc;
+            outgoing *o = &box->list[box->n++];
+            *o = (outgoing){
+                .len = (int)p->blocks->length[unit], .owner = owner, .block = dz_alloc_raw((size_t)p->blocks->length[unit], 1, err)};
+            if (!o->block || dz_journal_get_block(&p->ctx->journal, unit, o->block, err) != DZ_OK) return err->rc;
+        }
+    }
+    box->requests = dz_alloc(box->n, sizeof *box->requests, err);
+    return err->rc;
+}
+
+static void start_sending(trace_pass *p, outbox *box) {
+    for (size_t i = 0; i < box->n; i++)
+        MPI_Isend(box->list[i].block, box->list[i].len, MPI_BYTE, box->list[i].owner, 1, p->ctx->world->comm, &box->requests[i]);
+}
+
+typedef struct matrix {
+    uint64_t *row_start;
+    uint32_t *col;
+    uint8_t *level;
+    size_t cap, level_cap;
+    dz_nonzeros kept;
+    dz_buf block;
+} matrix;
+
+static void matrix_free(matrix *m) {
+    free(m->row_start);
+    free(m->col);
+    free(m->level);
+    dz_nonzeros_free(&m->kept);
+    dz_buf_free(&m->block);
+}
+
+/* The block of a unit: from this rank's journal, or from the rank that coded it. */
+static dz_rc fetch_block(trace_pass *p, matrix *m, size_t unit, dz_error *err) {
+    size_t len = (size_t)p->blocks->length[unit];
+    int from = dz_item_rank(p->ctx->plan, unit);
+    m->block.len = 0;
+    dz_buf_reserve(&m->block, len, err);
+    if (from != p->ctx->world->rank) { /* taken even after a fault, so that the sender is not left waiting */
+        uint8_t *into = err->rc == DZ_OK ? m->block.data : malloc(len);
+        if (!into) MPI_Abort(p->ctx->world->comm, 1);
+        MPI_Recv(into, (int)len, MPI_BYTE, from, 1, p->ctx->world->comm, MPI_STATUS_IGNORE);
+        if (into != m->block.data) free(into);
+    } else if (err->rc == DZ_OK) {
+        dz_journal_get_block(&p->ctx->journal, unit, m->block.data, err);
+    }
+    m->block.len = len - 4; /* without the checksum: it has not been on a disk */
+    return err->rc;
+}
+
+static dz_rc build(trace_pass *p, const dz_tensor_pair *pair, matrix *m, uint64_t rows, uint64_t cols, dz_error *err) {
+    const dz_tensor *t = dz_pair_tensor(p->ctx->plan, pair);
+    size_t n = 0;
+    uint64_t row = 0, row_first = 0; /* element at which the row begins: kept elements ascend */
+    free(m->row_start);
+    m->row_start = dz_alloc(rows + 1, sizeof *m->row_start, err);
+    for (uint32_t tile = 0; tile < pair->tiles.ncommon; tile++) {
+        uint64_t first = dz_tile_first(&pair->tiles, tile), count = dz_tile_count(&pair->tiles, tile);
+        if (fetch_block(p, m, p->ctx->plan->unit_of[pair->first_tile + tile], err) != DZ_OK) continue; /* go on receiving */
+        uint64_t key = dz_tile_key(p->ctx->task_key[pair->task], t->name, tile);
+        if (dz_nonzeros_decode(&m->kept, m->block.data, m->block.len, key, (size_t)count, (unsigned)pair->bits, err) != DZ_OK ||
+            dz_grow((void **)&m->col, &m->cap, n + m->kept.count, sizeof *m->col, err) != DZ_OK ||
+            dz_grow((void **)&m->level, &m->level_cap, n + m->kept.count, 1, err) != DZ_OK)
+            continue;
+        for (size_t i = 0; i < m->kept.count; i++) {
+            uint64_t at = first + m->kept.index[i];
+            for (; at - row_first >= cols; row_first += cols) row++;
+            m->row_start[row + 1]++;
+            m->col[n] = (uint32_t)(at - row_first);
+            m->level[n++] = m->kept.level[i];
+        }
+    }
+    for (uint64_t r = 0; r < rows && err->rc == DZ_OK; r++) m->row_start[r + 1] += m->row_start[r];
+    return err->rc;
+}
+
+/* A matrix that is known already: its blocks are under way all the same. */
+static dz_rc receive(trace_pass *p, const dz_tensor_pair *pair, matrix *m, dz_error *err) {
+    for (uint32_t tile = 0; tile < pair->tiles.ncommon; tile++) {
+        size_t unit = p->ctx->plan->unit_of[pair->first_tile + tile];
+        if (dz_item_rank(p->ctx->plan, unit) != p->ctx->world->rank) fetch_block(p, m, unit, err);
+    }
+    return err->rc;
+}
+
+static dz_rc measure(trace_pass *p, const dz_tensor_pair *pair, matrix *m, const dz_slq_options *options, dz_error *err) {
+    const dz_tensor *t = dz_pair_tensor(p->ctx->plan, pair);
+    const dz_tensor_coding *c = &p->allocation->tensors[pair->lossy];
+    const dz_grid_levels *grid = &p->lossy->tensors[pair->lossy].grid;
+    dz_journal *journal = &p->ctx->journal;
+    uint64_t cols = t->count / t->shape[0], rows = pair->tiles.common / cols;
+    float value[DZ_MAX_LEVELS] = {0};
+    double *known = &p->sums[2 * pair->lossy];
+    uint64_t key = dz_hash64(&c->scale, sizeof c->scale, dz_allocation_hash(p->allocation, p->lossy, (size_t)pair->lossy));
+    if (err->rc == DZ_OK && dz_journal_find(journal, DZ_RECORD_TRACE, (uint64_t)pair->lossy, key, known, 2 * sizeof *known))
+        return receive(p, pair, m, err);
+    if (build(p, pair, m, rows, cols, err) != DZ_OK) return err->rc;
+    for (unsigned g = 0; g < 1U << grid->bits; g++) value[g] = dz_level_value(grid, g);
+    dz_sparse a = {.rows = rows, .cols = cols, .row_start = m->row_start, .col = m->col, .level = m->level, .value = value};
+    dz_slq_options mine = *options;
+    mine.key = dz_tile_key(p->ctx->task_key[pair->task], t->name, UINT64_MAX);
+    double norm = 0, variance = 0;
+    if (p->ctx->zoo.recipe->tracenorm == DZ_TRACENORM_EXACT)
+        dz_tracenorm_exact(&a, &norm, err);
+    else if ((rows < cols ? rows : cols) <= DZ_TRACENORM_SMALL)
+        dz_tracenorm_small(&a, &norm, err);
+    else
+        dz_tracenorm_slq(&a, &mine, &norm, &variance, err);
+    if (err->rc != DZ_OK) return err->rc;
+    known[0] = (double)c->scale * norm;
+    known[1] = (double)c->scale * (double)c->scale * variance;
+    return dz_journal_put(journal, DZ_RECORD_TRACE, (uint64_t)pair->lossy, key, known, 2 * sizeof *known, err);
+}
+
+/* Nine digits: what differs beyond them between machines must not change a restored model. */
+static double nine_digits(double x) {
+    char text[32];
+    snprintf(text, sizeof text, "%.8e", x);
+    return strtod(text, NULL);
+}
+
+/* gamma_t = min_j T_j / T_t over the tasks compressed together (UltraDelta, TNGR), or the archive's reference where it has one; at most 1,
+ * and 1 where T_t is 0. */
+static void set_gammas(const trace_pass *p, dz_gammas *out) {
+    const dz_plan *plan = p->ctx->plan;
+    int given = out->reference > 0;
+    for (size_t t = 0; t < plan->ntasks; t++) {
+        double variance = 0;
+        for (size_t i = 0; i < plan->nlossy; i++) {
+            if (plan->pairs[plan->lossy[i]].task != t) continue;
+            out->trace_norm[t] += p->sums[2 * i];
+            variance += p->sums[2 * i + 1];
+        }
+        out->trace_norm[t] = nine_digits(out->trace_norm[t]);
+        out->error[t] = nine_digits(sqrt(variance));
+        if (out->trace_norm[t] <= 0 || given || (out->reference > 0 && out->trace_norm[t] >= out->reference)) continue;
+        out->reference = out->trace_norm[t];
+        out->reference_task = t;
+    }
+    for (size_t t = 0; t < plan->ntasks; t++) out->gamma[t] = out->trace_norm[t] > out->reference ? out->reference / out->trace_norm[t] : 1;
+}
+
+static uint64_t small_sides(const trace_pass *p, size_t task) {
+    const dz_plan *plan = p->ctx->plan;
+    uint64_t sum = 0;
+    for (size_t i = 0; i < plan->nlossy; i++) {
+        const dz_tensor_pair *pair = &plan->pairs[plan->lossy[i]];
+        if (pair->task != task || !is_matrix(p, pair)) continue;
+        const dz_tensor *t = dz_pair_tensor(plan, pair);
+        uint64_t cols = t->count / t->shape[0], rows = pair->tiles.common / cols;
+        sum += rows < cols ? rows : cols;
+    }
+    return sum;
+}
+
+static void measure_own(trace_pass *p, matrix *m, dz_error *err) {
+    dz_progress progress;
+    dz_slq_options options = {0};
+    double total = 0;
+    size_t task = SIZE_MAX, u = 0;
+    for (const dz_tensor_pair *pair; (pair = next_matrix(p, &u)) != NULL;) total += source_bytes(p, pair);
+    dz_context_begin_phase(p->ctx, &progress, DZ_PHASE_TRACE, total);
+    u = 0;
+    for (const dz_tensor_pair *pair; (pair = next_matrix(p, &u)) != NULL;) {
+        if (dz_pair_owner(p->ctx->plan, pair) != p->ctx->world->rank) continue;
+        if (pair->task != task) {
+            task = pair->task;
+            options = dz_slq_choose(small_sides(p, task), 0);
+        }
+        dz_progress_check(&progress, err); /* what is under way is received in any case */
+        measure(p, pair, m, &options, err);
+        dz_progress_add(&progress, source_bytes(p, pair));
+    }
+    p->ctx->secs[DZ_PHASE_TRACE] = dz_progress_end(&progress);
+}
+
+dz_rc dz_gammas_init(const dz_context *ctx, dz_gammas *out, dz_error *err) {
+    size_t n = ctx->plan->ntasks;
+    *out = (dz_gammas){.reference_task = SIZE_MAX};
+    out->reference = ctx->copied.old ? ctx->copied.old->catalog->trace_reference : 0; /* an older one holds: METHODS.md, "TNGR" */
+    out->gamma = dz_alloc(n, sizeof *out->gamma, err);
+    out->trace_norm = dz_alloc(n, sizeof *out->trace_norm, err);
+    out->error = dz_alloc(n, sizeof *out->error, err);
+    for (size_t t = 0; err->rc == DZ_OK && t < n; t++) out->gamma[t] = 1;
+    return err->rc;
+}
+
+dz_rc dz_trace_norms(dz_context *ctx, const dz_lossy_plan *lossy, const dz_allocation *allocation, const dz_block_table *blocks,
+                     dz_gammas *out, dz_error *err) {
+    trace_pass p = {.ctx = ctx, .lossy = lossy, .allocation = allocation, .blocks = blocks};
+    outbox box = {0};
+    matrix m = {0};
+    int off = ctx->zoo.recipe->tracenorm == DZ_TRACENORM_OFF || !ctx->method->trace_norms;
+    p.sums = dz_alloc(2 * ctx->plan->nlossy, sizeof *p.sums, err);
+    if (err->rc == DZ_OK && !off) gather_outgoing(&p, &box, err);
+    dz_rc rc = dz_sync_error(ctx->world, err->rc, err);
+    if (rc != DZ_OK || off) goto out;
+    start_sending(&p, &box);
+    measure_own(&p, &m, err);
+    if (box.n) MPI_Waitall((int)box.n, box.requests, MPI_STATUSES_IGNORE);
+    if ((rc = dz_sync_error(ctx->world, err->rc, err)) != DZ_OK) goto out;
+    dz_sum_f64(ctx->world, p.sums, 2 * ctx->plan->nlossy); /* one owner each: a sum with zeros is exact */
+    set_gammas(&p, out);
+out:
+    for (size_t i = 0; i < box.n; i++) free(box.list[i].block);
+    free(box.list);
+    free(box.requests);
+    matrix_free(&m);
+    free(p.sums);
+    return rc;
+}
+
+void dz_gammas_free(dz_gammas *g) {
+    free(g->gamma);
+    free(g->trace_norm);
+    free(g->error);
+    *g = (dz_gammas){0};
+}

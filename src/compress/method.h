@@ -1,0 +1,84 @@
+/* Methods: how the delta of a lossy tensor is pruned, quantised and coded. Each is one file in compress/methods/ behind this interface and
+ * one row in the registry (method.c). A method is pure: it sees numbers that are equal on all ranks, or one tile's elements. Formulas and
+ * sources: src/METHODS.md. */
+#ifndef DZ_COMPRESS_METHOD_H
+#define DZ_COMPRESS_METHOD_H
+
+#include "compress/tensor_stats.h"
+#include "numeric/allocate.h"
+#include "numeric/noise.h"
+#include "plan/plan.h"
+
+/* How one lossy tensor is coded: what its row of the index will say. */
+typedef struct dz_tensor_coding {
+    uint8_t kind;    /* column `bits`: 1 to 8, DZ_BITS_VALUES, DZ_BITS_SIGNS or DZ_BITS_UNIFORM (archive/catalog.h) */
+    double sparsity; /* share of the elements, or coefficients, to be dropped */
+    float lo, step;  /* grid of the levels, or quantiser of the coefficients */
+    float scale;     /* a restored delta is gamma * scale * decoded value */
+    double bytes;    /* expected of its coded blocks */
+    dz_noise noise;  /* expected, without gamma */
+} dz_tensor_coding;
+
+typedef struct dz_method_tensor {
+    const dz_tensor_pair *pair;
+    const dz_tensor *tensor;
+    const dz_tensor_stats *stats;
+    const dz_grid_levels *grid;
+    const uint64_t *histogram; /* members of each level of the grid; NULL for methods without levels */
+    dz_tensor_coding *coding;  /* out */
+} dz_method_tensor;
+
+/* The lossy tensors of one task. */
+typedef struct dz_method_task {
+    const dz_recipe *recipe;
+    double level; /* what a target ratio tunes: the share of the elements to be kept, or for method auto bits an element */
+    dz_method_tensor *tensors;
+    size_t n;
+} dz_method_task;
+
+/* A tile to be coded by a method without levels. */
+typedef struct dz_method_tile {
+    float *delta; /* [count], may be overwritten */
+    size_t count;
+    uint64_t key;
+    const dz_tensor_coding *coding;
+} dz_method_tile;
+
+typedef struct dz_method {
+    dz_method_id id;
+    const char *name;
+    int levels;      /* it quantises to levels: histogram and candidates are needed, and coding is done by codec/sparse_levels.h */
+    int trace_norms; /* it is rescaled by gamma */
+    int rates;       /* a target ratio can be reached by changing the level */
+
+    /* The level that a task starts from. */
+    double (*first_level)(const dz_recipe *recipe);
+
+    /* The grid of a tensor; `grid` comes as the uniform one over the range of the delta. NULL: none is needed. */
+    void (*grid)(const dz_tensor_pair *pair, const dz_tensor_stats *stats, dz_grid_levels *grid);
+
+    /* At most this share of a tensor will be kept at the level, by a guess: so far the candidates have to reach. Methods with levels. */
+    double (*most_density)(const dz_recipe *recipe, const dz_tensor_pair *pair, double level);
+
+    /* Fills the coding of each tensor. */
+    dz_rc (*allocate)(const dz_method_task *task, dz_error *err);
+
+    /* The level at which the variable part of a task's bytes is `change` times what it is at `level`. */
+    double (*relevel)(double level, double change);
+
+    /* Appends the body of a tile; `*kept`: how many elements, or coefficients, it keeps. Methods without levels. */
+    dz_rc (*encode)(dz_buf *body, const dz_method_tile *tile, uint64_t *kept, dz_error *err);
+} dz_method;
+
+const dz_method *dz_method_of(dz_method_id id);
+
+extern const dz_method DZ_ULTRADELTA, DZ_AUTO, DZ_DARE, DZ_MAGNITUDE, DZ_BITDELTA;
+
+/* x with `bits` significant bits: a last bit that differs between C libraries does no harm then. */
+double dz_significant(double x, int bits);
+
+/* first_level and relevel of methods whose level is the share of the elements to be kept. */
+double dz_method_density_level(const dz_recipe *recipe);
+double dz_method_density_relevel(double level, double change);
+
+#endif

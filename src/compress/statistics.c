@@ -1,0 +1,181 @@
+#include "compress/statistics.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "compress/tile_reader.h"
+
+/* Sums of a tile, as the journal keeps them and ranks add them up. */
+enum { SUM_ABS, SUM_DELTA, SUM_BASE, SUM_CHANGED, SUM_EXACT, SUM_BASE_MAX, NSUMS };
+
+/* What the journal keeps of an item after the first pass. */
+typedef struct statistics_record {
+    int32_t extremes[2];
+    uint64_t digest[2];
+    double sums[NSUMS];
+} statistics_record;
+
+typedef struct statistics_pass {
+    dz_context *ctx;
+    dz_tile_reader reader;
+    dz_progress progress;
+    int32_t *extremes; /* [2 * lossy] ordered integers of -min and max */
+    double *tile_sums; /* [NSUMS * items] */
+    uint64_t *base_digests;
+    dz_buf body, scratch;
+} statistics_pass;
+
+static void put_digest(statistics_record *r, dz_digest digest) {
+    r->digest[0] = digest.hi;
+    r->digest[1] = digest.lo;
+}
+
+/* Lossy tiles over one base tile, measured together. */
+typedef struct measures {
+    dz_range range[DZ_TILES_AT_ONCE];
+    dz_piece_measures piece[DZ_TILES_AT_ONCE];
+} measures;
+
+static dz_rc measure_piece(void *arg, size_t i, const dz_tile *piece, dz_error *err) {
+    measures *m = arg;
+    dz_piece_range(piece, &m->range[i]);
+    dz_piece_measure(piece, &m->piece[i]);
+    return err->rc;
+}
+
+static dz_rc measure_items(statistics_pass *p, const size_t *items, size_t n, statistics_record *const *records, dz_error *err) {
+    const dz_plan *plan = p->ctx->plan;
+    measures m = {0};
+    dz_digest digest;
+    int digests = dz_item_is_first(plan, items[0]);
+    dz_tile whole;
+    for (size_t i = 0; i < n; i++) m.range[i] = DZ_RANGE_EMPTY;
+    dz_tiles_walk(&p->reader, items, n, digests ? &digest : NULL, measure_piece, &m, err);
+    if (digests && err->rc == DZ_OK) put_digest(records[0], digest);
+    for (size_t i = 0; i < n && err->rc == DZ_OK; i++) {
+        if (!dz_range_finite(m.range[i]) && p->ctx->zoo.recipe->nonfinite == DZ_NONFINITE_ERROR)
+            return dz_tile_read(&p->reader, items[i], &whole, err) == DZ_OK ? dz_tile_nonfinite(&p->reader, &whole, err) : err->rc;
+        records[i]->extremes[0] = ~m.range[i].lo; /* ~x mirrors the order of integers, so one maximum serves both ends */
+        records[i]->extremes[1] = m.range[i].hi;
+        const dz_piece_measures *sums = &m.piece[i];
+        records[i]->sums[SUM_ABS] = dz_lanes_total(sums->delta);
+        records[i]->sums[SUM_DELTA] = dz_lanes_total(sums->delta + DZ_LANES);
+        records[i]->sums[SUM_BASE] = dz_lanes_total(sums->base + DZ_LANES);
+        records[i]->sums[SUM_CHANGED] = (double)sums->changed;
+        records[i]->sums[SUM_EXACT] = dz_measures_exact_bits(sums);
+        records[i]->sums[SUM_BASE_MAX] = (double)sums->base_max;
+        dz_journal_put(&p->ctx->journal, DZ_RECORD_STATISTICS, items[i], 0, records[i], sizeof *records[i], err);
+    }
+    return err->rc;
+}
+
+static void take(statistics_pass *p, size_t item, const statistics_record *r) {
+    const dz_plan *plan = p->ctx->plan;
+    const dz_work_item *u = &plan->units[item];
+    if (dz_item_is_first(plan, item)) memcpy(&p->base_digests[2 * (plan->base_tile[u->base] + u->tile)], r->digest, sizeof r->digest);
+    if (dz_item_is_lossy(plan, u)) {
+        int32_t *e = &p->extremes[2 * plan->pairs[u->pair].lossy];
+        for (int k = 0; k < 2; k++) e[k] = r->extremes[k] > e[k] ? r->extremes[k] : e[k];
+        memcpy(&p->tile_sums[NSUMS * item], r->sums, sizeof r->sums);
+    }
+    dz_progress_add(&p->progress, dz_context_item_bytes(p->ctx, u));
+}
+
+/* Of the n lossy items from number i on; those that an earlier run has measured are taken from its journal. */
+static dz_rc statistics_of_run(statistics_pass *p, size_t i, size_t n, dz_error *err) {
+    statistics_record records[DZ_TILES_AT_ONCE], *wanted[DZ_TILES_AT_ONCE];
+    size_t items[DZ_TILES_AT_ONCE], unknown = 0;
+    for (size_t j = 0; j < n; j++) {
+        size_t item = dz_context_item(p->ctx, i + j);
+        records[j] = (statistics_record){.extremes = {INT32_MIN, INT32_MIN}};
+        if (dz_journal_find(&p->ctx->journal, DZ_RECORD_STATISTICS, item, 0, &records[j], sizeof records[j])) continue;
+        items[unknown] = item;
+        wanted[unknown++] = &records[j];
+    }
+    if (unknown && measure_items(p, items, unknown, wanted, err) != DZ_OK) return err->rc;
+    for (size_t j = 0; j < n; j++) take(p, dz_context_item(p->ctx, i + j), &records[j]);
+    return DZ_OK;
+}
+
+/* Of an item that is not lossy: digest of the base, exact coding. */
+static dz_rc statistics_of_item(statistics_pass *p, size_t item, dz_error *err) {
+    dz_context *ctx = p->ctx;
+    statistics_record r = {.extremes = {INT32_MIN, INT32_MIN}};
+    dz_tile t;
+    int known = dz_journal_find(&ctx->journal, DZ_RECORD_STATISTICS, item, 0, &r, sizeof r);
+    if (known && ctx->plan->units[item].pair != DZ_NO_PAIR) known = dz_journal_has_block(&ctx->journal, item, DZ_EXACT_KEY, NULL, 0);
+    if (!known) {
+        if (dz_tile_read(&p->reader, item, &t, err) != DZ_OK) return err->rc;
+        if (dz_item_is_first(ctx->plan, item)) put_digest(&r, dz_digest_of(t.base, (size_t)t.base_count * dz_dtype_size(t.base_dtype)));
+        if (t.pair && dz_context_code_exact(ctx, item, &t, &p->body, &p->scratch, err) != DZ_OK) return err->rc;
+        if (dz_journal_put(&ctx->journal, DZ_RECORD_STATISTICS, item, 0, &r, sizeof r, err) != DZ_OK) return err->rc;
+    }
+    take(p, item, &r);
+    return DZ_OK;
+}
+
+/* Sums over whole tensors: of the tiles' sums, in the order of the tiles. */
+static void sum_tiles(const statistics_pass *p, dz_stats *out) {
+    const dz_plan *plan = p->ctx->plan;
+    for (size_t i = 0; i < plan->nlossy; i++) {
+        const dz_tensor_pair *pair = &plan->pairs[plan->lossy[i]];
+        dz_tensor_stats *s = &out->tensors[i];
+        s->range = (dz_range){.lo = ~p->extremes[2 * i], .hi = p->extremes[2 * i + 1]};
+        for (uint32_t tile = 0; tile < pair->tiles.ncommon; tile++) {
+            const double *sums = &p->tile_sums[NSUMS * (size_t)plan->unit_of[pair->first_tile + tile]];
+            s->abs_sum += sums[SUM_ABS];
+            s->delta_energy += sums[SUM_DELTA];
+            s->base_energy += sums[SUM_BASE];
+            s->changed += sums[SUM_CHANGED];
+            s->exact_bits += sums[SUM_EXACT];
+            s->base_max = fmax(s->base_max, sums[SUM_BASE_MAX]);
+        }
+    }
+}
+
+static dz_rc walk(statistics_pass *p, dz_error *err) {
+    dz_context *ctx = p->ctx;
+    dz_tile_reader_init(&p->reader, ctx->zoo.base, ctx->zoo.tasks, ctx->plan);
+    dz_context_begin_phase(ctx, &p->progress, DZ_PHASE_STATISTICS, dz_context_pass_bytes(ctx, 0));
+    for (size_t i = 0, n; i < dz_context_nitems(ctx) && dz_progress_check(&p->progress, err) == DZ_OK; i += n ? n : 1) {
+        if ((n = dz_context_run(ctx, i, DZ_TILES_AT_ONCE)) > 0)
+            statistics_of_run(p, i, n, err);
+        else
+            statistics_of_item(p, dz_context_item(ctx, i), err);
+    }
+    ctx->secs[DZ_PHASE_STATISTICS] = dz_progress_end(&p->progress);
+    ctx->bytes_read += p->reader.bytes_read;
+    dz_tile_reader_free(&p->reader);
+    return err->rc;
+}
+
+dz_rc dz_statistics(dz_context *ctx, dz_stats *out, dz_error *err) {
+    const dz_plan *plan = ctx->plan;
+    size_t ndigests = 2 * (size_t)plan->base_tile[plan->base->ntensors];
+    statistics_pass p = {.ctx = ctx};
+    p.extremes = dz_alloc_raw(2 * plan->nlossy, sizeof *p.extremes, err);
+    p.tile_sums = dz_alloc(NSUMS * plan->nunits, sizeof *p.tile_sums, err);
+    out->tensors = dz_alloc(plan->nlossy, sizeof *out->tensors, err);
+    out->base_digests = p.base_digests = dz_alloc(ndigests, sizeof *out->base_digests, err);
+    dz_rc rc = dz_sync_error(ctx->world, err->rc, err);
+    if (rc != DZ_OK) goto out;
+    for (size_t i = 0; i < 2 * plan->nlossy; i++) p.extremes[i] = INT32_MIN;
+    if ((rc = dz_sync_error(ctx->world, walk(&p, err), err)) != DZ_OK) goto out;
+    dz_max_i32(ctx->world, p.extremes, 2 * plan->nlossy);
+    dz_sum_u64(ctx->world, out->base_digests, ndigests);
+    dz_sum_f64(ctx->world, p.tile_sums, NSUMS * plan->nunits); /* a tile was summed by one rank: a sum with zeros is exact */
+    sum_tiles(&p, out);
+out:
+    dz_buf_free(&p.body);
+    dz_buf_free(&p.scratch);
+    free(p.extremes);
+    free(p.tile_sums);
+    return rc;
+}
+
+void dz_stats_free(dz_stats *s) {
+    free(s->tensors);
+    free(s->base_digests);
+    *s = (dz_stats){0};
+}
