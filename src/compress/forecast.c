@@ -51,6 +51,7 @@ static dz_rc sample_tensor(sampler *s, const dz_tensor_pair *pair, dz_forecast_t
         if (read_run(s, pair, first, count, &run, err) != DZ_OK) return err->rc;
         dz_piece_range(&run, &out->stats.range);
         dz_piece_measure(&run, &m);
+        dz_piece_measure_base(&run, &m);
     }
     if (m.count == 0) return DZ_OK;
     double scale = (double)pair->tiles.common / (double)m.count;

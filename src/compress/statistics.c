@@ -35,13 +35,20 @@ static void put_digest(statistics_record *r, dz_digest digest) {
 typedef struct measures {
     dz_range range[DZ_TILES_AT_ONCE];
     dz_piece_measures piece[DZ_TILES_AT_ONCE];
+    int same_base[DZ_TILES_AT_ONCE]; /* the tile has as many elements as the first: the base's sums are the same */
 } measures;
 
 static dz_rc measure_piece(void *arg, size_t i, const dz_tile *piece, dz_error *err) {
     measures *m = arg;
     dz_piece_range(piece, &m->range[i]);
     dz_piece_measure(piece, &m->piece[i]);
+    if (i == 0 || !m->same_base[i]) dz_piece_measure_base(piece, &m->piece[i]);
     return err->rc;
+}
+
+static uint64_t elements_of(const dz_plan *plan, size_t item) {
+    const dz_work_item *u = &plan->units[item];
+    return dz_tile_count(&plan->pairs[u->pair].tiles, u->tile);
 }
 
 static dz_rc measure_items(statistics_pass *p, const size_t *items, size_t n, statistics_record *const *records, dz_error *err) {
@@ -50,7 +57,10 @@ static dz_rc measure_items(statistics_pass *p, const size_t *items, size_t n, st
     dz_digest digest;
     int digests = dz_item_is_first(plan, items[0]);
     dz_tile whole;
-    for (size_t i = 0; i < n; i++) m.range[i] = DZ_RANGE_EMPTY;
+    for (size_t i = 0; i < n; i++) {
+        m.range[i] = DZ_RANGE_EMPTY;
+        m.same_base[i] = elements_of(plan, items[i]) == elements_of(plan, items[0]);
+    }
     dz_tiles_walk(&p->reader, items, n, digests ? &digest : NULL, measure_piece, &m, err);
     if (digests && err->rc == DZ_OK) put_digest(records[0], digest);
     for (size_t i = 0; i < n && err->rc == DZ_OK; i++) {
@@ -61,7 +71,7 @@ static dz_rc measure_items(statistics_pass *p, const size_t *items, size_t n, st
         const dz_piece_measures *sums = &m.piece[i];
         records[i]->sums[SUM_ABS] = dz_lanes_total(sums->delta);
         records[i]->sums[SUM_DELTA] = dz_lanes_total(sums->delta + DZ_LANES);
-        records[i]->sums[SUM_BASE] = dz_lanes_total(sums->base + DZ_LANES);
+        records[i]->sums[SUM_BASE] = dz_lanes_total(m.piece[m.same_base[i] ? 0 : i].base + DZ_LANES);
         records[i]->sums[SUM_CHANGED] = (double)sums->changed;
         records[i]->sums[SUM_EXACT] = dz_measures_exact_bits(sums);
         records[i]->sums[SUM_BASE_MAX] = (double)sums->base_max;

@@ -180,21 +180,17 @@ static void measure_distances(const dz_tile *t, uint64_t first, size_t len, dz_p
 static int can_overflow(dz_dtype dtype) { return dtype == DZ_F16 || dtype == DZ_F8_E4M3 || dtype == DZ_F8_E5M2; }
 
 void dz_piece_measure(const dz_tile *t, dz_piece_measures *m) {
-    static const float none[WIDE];
-    const dz_kernel_table *k = dz_kernels();
-    chunk_room room;
-    for (uint64_t at = 0; at < t->count; at += WIDE) {
-        chunk c = next_chunk(t, k, at, &room);
-        k->moments(m->delta, c.task, c.base, c.len);
-        k->moments(m->base, c.base, none, c.len);
-        unsigned changed = 0;
-        for (size_t i = 0; i < c.len; i++) changed += c.task[i] != c.base[i];
-        m->changed += changed;
-        for (size_t i = 0; can_overflow(t->task_dtype) && i < c.len; i++) m->base_max = fmaxf(m->base_max, fabsf(c.base[i]));
-    }
+    m->changed += dz_kernels()->moments(m->delta, t->task, t->task_dtype, wide_base(t), (size_t)t->count);
+    for (uint64_t i = 0; can_overflow(t->task_dtype) && i < t->count; i++) m->base_max = fmaxf(m->base_max, fabsf(wide_base(t)[i]));
     uint64_t by = t->count > 4 * SAMPLES_BY ? SAMPLES_BY : SAMPLE;
     for (uint64_t at = 0; at < t->count; at += by) measure_distances(t, at, t->count - at < SAMPLE ? (size_t)(t->count - at) : SAMPLE, m);
     m->count += t->count;
+}
+
+void dz_piece_measure_base(const dz_tile *t, dz_piece_measures *m) {
+    static const float none[WIDE];
+    for (uint64_t at = 0; at < t->count; at += WIDE)
+        dz_kernels()->moments(m->base, wide_base(t) + at, DZ_F32, none, t->count - at < WIDE ? (size_t)(t->count - at) : WIDE);
 }
 
 double dz_measures_exact_bits(const dz_piece_measures *m) {

@@ -53,8 +53,9 @@ typedef struct dz_piece_measures {
     uint64_t sampled, distance[65]; /* sampled elements by the bits of their distance from the base in steps of the task's type */
 } dz_piece_measures;
 
-/* Adds a piece; a piece before the last has a multiple of DZ_LANES elements. */
+/* Adds a piece, or its base alone; a piece before the last has a multiple of DZ_LANES elements. */
 void dz_piece_measure(const dz_tile *piece, dz_piece_measures *measures);
+void dz_piece_measure_base(const dz_tile *piece, dz_piece_measures *measures);
 
 /* Bits that the exact coding of the tile will take, about: the entropy of the sampled distances' sizes, and their lower bits. */
 double dz_measures_exact_bits(const dz_piece_measures *measures);

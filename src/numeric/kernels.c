@@ -106,20 +106,44 @@ static void levels(uint8_t *restrict dst, const void *restrict task, dz_dtype dt
     }
 }
 
-static void moments(double *restrict sums, const float *restrict task, const float *restrict base, size_t count) {
+INLINE uint64_t moments_of(double *restrict sums, const void *restrict task, dz_dtype dtype, const float *restrict base, size_t count) {
     double first[DZ_LANES], second[DZ_LANES];
+    uint32_t changed[DZ_LANES] = {0};
+    uint64_t total = 0;
+    size_t whole = count - count % DZ_LANES;
     memcpy(first, sums, sizeof first);
     memcpy(second, sums + DZ_LANES, sizeof second);
-    for (size_t i = 0; i < count; i += DZ_LANES) {
-        size_t len = count - i < DZ_LANES ? count - i : DZ_LANES;
-        for (size_t j = 0; j < len; j++) {
-            double d = (double)(task[i + j] - base[i + j]);
+    for (size_t i = 0; i < whole; i += DZ_LANES) {
+        for (size_t j = 0; j < DZ_LANES; j++) {
+            float f = element(task, i + j, dtype) - base[i + j];
+            double d = (double)f;
             first[j] += d < 0 ? -d : d;
             second[j] += d * d;
+            changed[j] += f != 0;
         }
+    }
+    for (size_t i = whole; i < count; i++) {
+        float f = element(task, i, dtype) - base[i];
+        double d = (double)f;
+        first[i - whole] += d < 0 ? -d : d;
+        second[i - whole] += d * d;
+        changed[i - whole] += f != 0;
     }
     memcpy(sums, first, sizeof first);
     memcpy(sums + DZ_LANES, second, sizeof second);
+    for (size_t j = 0; j < DZ_LANES; j++) total += changed[j];
+    return total;
+}
+
+static uint64_t moments(double *restrict sums, const void *restrict task, dz_dtype dtype, const float *restrict base, size_t count) {
+    float room[WIDE];
+    uint64_t changed = 0;
+    if (dtype == DZ_BF16) return moments_of(sums, task, DZ_BF16, base, count);
+    for (size_t at = 0; at < count; at += WIDE) {
+        size_t len = count - at < WIDE ? count - at : WIDE;
+        changed += moments_of(sums, floats(room, task, dtype, at, len), DZ_F32, base + at, len);
+    }
+    return changed;
 }
 
 static void flip(float *x, uint64_t key, size_t count) {

@@ -32,8 +32,9 @@ typedef struct dz_kernel_table {
                    unsigned top, size_t count);
 
     /* Adds sum |d| and sum d^2 of d = task - base to sums[0 .. DZ_LANES) and sums[DZ_LANES .. 2 DZ_LANES): lane i % DZ_LANES of element i,
-     * so that the order of addition is the same in every variant. dz_lanes_total adds the lanes up. */
-    void (*moments)(double *restrict sums, const float *restrict task, const float *restrict base, size_t count);
+     * so that the order of addition is the same in every variant. dz_lanes_total adds the lanes up. Returns how many d are not 0. A call
+     * before the last of a tensor has a multiple of DZ_LANES elements. */
+    uint64_t (*moments)(double *restrict sums, const void *restrict task, dz_dtype dtype, const float *restrict base, size_t count);
 
     /* Negates x[i] where dz_u32_at(key, i) has its top bit set. */
     void (*flip)(float *x, uint64_t key, size_t count);
