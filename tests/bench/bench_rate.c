@@ -107,8 +107,8 @@ static figure of_signs(tile *t, double share) {
 static double gap(figure f) { return f.bits - log2(1 + 1 / f.noise) / 2; }
 
 int main(int argc, char **argv) {
-    static const double rates[] = {0.02, 0.05, 0.1, 0.2,  0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.77, 0.8, 0.9, 1,
-                                   1.25, 1.5,  2,   2.25, 2.5, 3,   3.5, 4,   4.5, 5,    6,    7,   8};
+    static const double rates[] = {0.02, 0.05, 0.1,  0.2, 0.3, 0.4,  0.5, 0.6, 0.7, 0.75, 0.76, 0.77, 0.775, 0.78, 0.8,
+                                   0.9,  1,    1.25, 1.5, 2,   2.25, 2.5, 3,   3.5, 4,    4.5,  5,    6,     7,    8};
     tile t = {.count = argc > 1 ? strtoull(argv[1], NULL, 10) : (size_t)1 << 22, .rotate = INFINITY};
     t.delta = malloc(t.count * sizeof(float));
     t.x = malloc(t.count * sizeof(float));
@@ -132,7 +132,7 @@ int main(int argc, char **argv) {
         double step = dz_uniform_step_of_bits(rates[i]);
         figure f = of_levels(&t, step);
         int uniform_used = dz_rate_of_step(dz_rate_step_of_bits(rates[i])).uniform;
-        printf("| %s | %.2f | %.4f | %.4f | %+.2f %% | %.5g | %+.2f %% | %.4f | %.5g | %.3f | %.1f | %.1f |",
+        printf("| %s | %.3g | %.4f | %.4f | %+.2f %% | %.5g | %+.2f %% | %.4f | %.5g | %.3f | %.1f | %.1f |",
                uniform_used ? "levels" : "signs", rates[i], step, f.bits, 100 * (f.bits / dz_uniform_bits(step) - 1), f.noise,
                100 * (f.noise / dz_uniform_noise(step) - 1), f.product, 1 / (exp2(2 * f.bits) - 1), gap(f), f.encode * ns, f.decode * ns);
         if (rates[i] <= 1) {
