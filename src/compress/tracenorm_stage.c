@@ -177,7 +177,7 @@ static double nine_digits(double x) {
 /* gamma_t = min_j T_j / T_t over the tasks compressed together (UltraDelta, TNGR), or the archive's reference where it has one; at most 1,
  * and 1 where T_t is 0. */
 static void set_gammas(dz_job *job) {
-    double reference = job->copied.old ? job->copied.old->catalog->trace_reference : 0; /* an older one holds: ALGORITHM, TNGR */
+    double reference = job->copied.old ? job->copied.old->catalog->trace_reference : 0; /* a stored one is used */
     int given = reference > 0;
     for (size_t t = 0; t < job->plan->ntasks; t++) {
         double variance = 0;
