@@ -13,7 +13,7 @@ MPICC ?= $(if $(shell command -v mpicc.openmpi),mpicc.openmpi,mpicc)
 PKG ?= pkg-config
 PREFIX ?= /usr/local
 ABI := 0
-VERSION := $(shell sed -n 's/.*DZ_VERSION "\(.*\)"/\1/p' src/pipeline/version.h)
+VERSION := $(shell sed -n 's/.*DZ_VERSION "\(.*\)"/\1/p' src/base/version.h)
 PYTHON ?= /usr/bin/python3
 
 comma := ,
@@ -69,9 +69,9 @@ WARN_MPI := $(if $(filter mpich,$(MPI_KIND)),$(if $(findstring clang,$(CC)),,-Wn
 CFLAGS_ALL := $(CSTD) $(WARN) $(WARN_MPI) $(OPT_$(FLAVOUR)) $(CFLAGS)
 LIBS := $(MPI_LIBS) $(HDF5_LIBS) -lcyaml -lyaml -ljansson -lxxhash -lzstd -lz -lhtscodecs $(BLAS_LIBS) -lm $(LDLIBS)
 
-SRC := $(filter-out src/cli/%,$(wildcard src/*/*.c))
+SRC := $(filter-out src/cli/%,$(wildcard src/*/*.c src/*/*/*.c))
 CLI := $(wildcard src/cli/*.c)
-OBJ := $(SRC:src/%.c=$(B)/%.o) $(B)/model/builtin_table.o
+OBJ := $(SRC:src/%.c=$(B)/%.o) $(B)/config/builtin_table.o
 # Kernels once more for each instruction set: see below.
 X86 := $(filter x86_64,$(shell uname -m))
 ifdef X86
@@ -102,8 +102,8 @@ build/libdeltazoo.a: $(B)/libdeltazoo.a
 
 $(B)/deltazoo: $(CLIOBJ) $(OBJ)
 	$(CC) $(LD_$(FLAVOUR)) $(LDFLAGS) -o $@ $^ $(LIBS)
-$(B)/libdeltazoo.so: $(OBJ) src/pipeline/library.map
-	$(CC) -shared -Wl,-soname,libdeltazoo.so.$(ABI) -Wl,--version-script=src/pipeline/library.map $(LD_$(FLAVOUR)) $(LDFLAGS) -o $@ $(OBJ) $(LIBS)
+$(B)/libdeltazoo.so: $(OBJ) src/lib/library.map
+	$(CC) -shared -Wl,-soname,libdeltazoo.so.$(ABI) -Wl,--version-script=src/lib/library.map $(LD_$(FLAVOUR)) $(LDFLAGS) -o $@ $(OBJ) $(LIBS)
 	@echo '$(strip $(LIBS))' >$(B)/libs
 $(B)/libdeltazoo.a: $(OBJ)
 	rm -f $@ && $(AR) rcs $@ $^
@@ -121,13 +121,13 @@ $(B)/numeric/kernels_avx512.o: src/numeric/kernels.c Makefile
 	$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -march=skylake-avx512 -mprefer-vector-width=512 -DDZ_KERNELS=dz_kernels_avx512 -MMD -MP -c $< -o $@
 
 # Built-in recipes: the text of config/recipes/NN-NAME.yaml as C strings.
-$(B)/model/builtin_table.c: $(RECIPES) Makefile
+$(B)/config/builtin_table.c: $(RECIPES) Makefile
 	@mkdir -p $(@D)
-	@{ echo '#include "model/builtin.h"'; echo 'const dz_builtin DZ_BUILTINS[] = {'; \
+	@{ echo '#include "config/builtin.h"'; echo 'const dz_builtin DZ_BUILTINS[] = {'; \
 	  for f in $(RECIPES); do n=$$(basename $$f .yaml); echo "{\"$${n#[0-9][0-9]-}\","; \
 	    sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/^/"/' -e 's/$$/\\n"/' $$f; echo '},'; done; \
 	  echo '{0, 0}};'; } > $@
-$(B)/model/builtin_table.o: $(B)/model/builtin_table.c
+$(B)/config/builtin_table.o: $(B)/config/builtin_table.c
 	$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -c $< -o $@
 
 $(B)/unit/%: tests/unit/%.c $(OBJ)

@@ -4,8 +4,8 @@
 #define DZ_ARCHIVE_CATALOG_H
 
 #include "base/hash.h"
-#include "model/manifest.h"
-#include "model/recipe.h"
+#include "config/manifest.h"
+#include "config/recipe.h"
 
 #define DZ_FORMAT_VERSION 1
 #define DZ_NO_BASE UINT32_MAX
@@ -39,7 +39,7 @@ typedef struct dz_index_row {
     uint64_t offset, length; /* its region of the payload; offset: the lengths before, not on disk */
     uint64_t kept;           /* lossy: elements kept; tied: the row whose tensor this one is */
     float lo, step;          /* lossy: decoded value of level q is lo + q * step */
-    float scale;             /* lossy: factor / (1 - s) of section 5; a restored delta is gamma * scale * value */
+    float scale;             /* lossy: factor / (1 - s) for UltraDelta; a restored delta is gamma * scale * value */
     float sparsity;          /* lossy: share of the elements to be dropped */
 } dz_index_row;
 
@@ -91,7 +91,7 @@ typedef struct dz_catalog {
     dz_lost *lost; /* tasks that are not in `tasks` because they are damaged */
     size_t nlost;
     char *blobs_lost;       /* why no blob can be read; NULL: they can */
-    double trace_reference; /* T of section 5: smallest trace norm of the tasks compressed together first; 0: none */
+    double trace_reference; /* T_ref of METHODS.md "Rescaling by the trace norm"; 0: none */
     uint64_t file_size, shared_bytes;
     uint32_t format_version;
     char generator[64];

@@ -2,7 +2,7 @@
 #ifndef DZ_ARCHIVE_DENSE_H
 #define DZ_ARCHIVE_DENSE_H
 
-#include "model/safetensors.h"
+#include "checkpoint/safetensors.h"
 
 /* One process. Makes the file: a contiguous f32 dataset for each tensor, of its name and shape, space allocated, with the text attributes
  * `task` and `meaning` at the root. `offsets[i]` gets where tensor i's values lie in the file (0 for an empty one). */

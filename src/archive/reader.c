@@ -9,8 +9,8 @@
 #include <unistd.h>
 
 #include "archive/schema.h"
-#include "archive/structure.h"
 #include "archive/table.h"
+#include "archive/validate.h"
 #include "base/file.h"
 
 #define TABLE_MAX ((uint64_t)1 << 32) /* bytes of one table: far above any real archive, far below what would exhaust a node */

@@ -4,8 +4,8 @@
 #define DZ_ARCHIVE_READER_H
 
 #include "archive/catalog.h"
-#include "numeric/quality.h"
-#include "plan/tiles.h"
+#include "numeric/noise.h"
+#include "plan/tiling.h"
 
 typedef struct dz_archive {
     char *path;
@@ -46,15 +46,15 @@ dz_rc dz_region_read(const dz_archive *archive, const dz_task_entry *task, const
 dz_rc dz_block_read(const dz_archive *archive, const dz_task_entry *task, const dz_index_row *row, const dz_region *region, uint32_t tile,
                     dz_buf *block, dz_error *err);
 
-/* Sizes as section 6 of ALGORITHM wants them. All in bytes, of one task. */
-typedef struct dz_sizes {
+/* The ratios of METHODS.md "Ratios", and the sizes in bytes behind them, of one task. */
+typedef struct dz_size_stats {
     double source, stored;             /* tensors in their files; payload, index and this task's HDF5 structures */
     double lossy_source, lossy_stored; /* of the lossy tensors: their regions, and their rows' share of index and HDF5 structures */
     double lossy_fixed;                /* that share */
     double ratio, lossy_ratio, value_bits, positions_coded;
-} dz_sizes;
+} dz_size_stats;
 
-/* What a task's stored bytes are, one after another; they add up to dz_sizes.stored. */
+/* What a task's stored bytes are, one after another; they add up to dz_size_stats.stored. */
 typedef struct dz_parts {
     double values; /* kept values at the order-0 entropy of their levels: the bound for any coding of them */
     double coding; /* the rest of the lossy blocks: positions, code tables, heads */
@@ -66,7 +66,8 @@ typedef struct dz_parts {
 
 dz_parts dz_task_parts(const dz_catalog *catalog, const dz_task_entry *task);
 
-/* What a recipe has dropped of a task: the base's values take its place. Its bytes are in dz_sizes.source, and nothing is stored for them.
+/* What a recipe has dropped of a task: the base's values take its place. Its bytes are in dz_size_stats.source, and nothing is stored for
+ * them.
  */
 typedef struct dz_dropped {
     size_t ntensors;
@@ -79,7 +80,7 @@ dz_dropped dz_task_dropped(const dz_catalog *catalog, const dz_task_entry *task)
 /* Shares what is neither payload nor index nor shared by all tasks (HDF5's structures for tasks) equally over them: fills meta_bytes. */
 void dz_share_structures(dz_catalog *catalog);
 
-dz_sizes dz_task_sizes(const dz_task_entry *task);
+dz_size_stats dz_task_size_stats(const dz_task_entry *task);
 
 /* What the coding of a lossy row is expected to have done to its tensor. */
 dz_quality dz_row_quality(const dz_catalog *catalog, const dz_task_entry *task, const dz_index_row *row);

@@ -10,7 +10,7 @@
 
 #include "archive/reader.h"
 #include "archive/schema.h"
-#include "archive/structure.h"
+#include "archive/validate.h"
 #include "base/fault.h"
 #include "base/file.h"
 
@@ -284,7 +284,7 @@ dz_rc dz_archive_layout(const char *path, dz_catalog *c, dz_error *err) {
     if (row_type >= 0) H5Tclose(row_type);
     if (record_type >= 0) H5Tclose(record_type);
     if (tasks >= 0) H5Gclose(tasks);
-    if (dz_fault("layout")) dz_fail(err, DZ_EFAIL, "%s: cannot write: a fault on purpose", path);
+    if (dz_fault("layout")) dz_fail(err, DZ_EFAIL, "%s: cannot write: an injected fault", path);
     if (H5Fclose(file) < 0 && err->rc == DZ_OK) dz_hdf5_fail(err, DZ_EFAIL, path, "cannot close");
     if (err->rc == DZ_OK) reserve(path, c, err);
     return err->rc;
@@ -342,8 +342,8 @@ dz_rc dz_extent_open(dz_extent_writer *w, const dz_world *world, const char *pat
     *w = (dz_extent_writer){.path = dz_strdup(path, err), .fd = -1, .world = world, .file = MPI_FILE_NULL};
     if (w->path) w->fd = dz_open(path, O_RDWR);
     if (w->path && w->fd < 0) dz_fail(err, DZ_EFAIL, "%s: cannot open: %s", path, strerror(errno));
-    dz_rc rc = dz_agree(world, err->rc, err);
-    if (rc == DZ_OK && dz_io_by_mpi(io, world)) rc = dz_agree(world, open_collective(w, hints, nhints, err), err);
+    dz_rc rc = dz_sync_error(world, err->rc, err);
+    if (rc == DZ_OK && dz_io_by_mpi(io, world)) rc = dz_sync_error(world, open_collective(w, hints, nhints, err), err);
     return rc;
 }
 
@@ -377,7 +377,7 @@ static int write_round(dz_extent_writer *w, size_t len, dz_error *err) {
     if (!any) return 0;
     int rc = MPI_File_write_at_all(w->file, (MPI_Offset)w->pending_offset, w->pending.data, (int)len, MPI_BYTE, &status);
     if (rc != MPI_SUCCESS && err->rc == DZ_OK) mpi_fail(err, w->path, "cannot write", rc);
-    dz_moved();
+    dz_heartbeat();
     step(w, len, err);
     return 1;
 }

@@ -29,8 +29,8 @@ int dz_rename(const char *from, const char *to) { return fails("rename") ? -1 : 
 
 static _Atomic uint64_t activity, written;
 
-uint64_t dz_activity(void) { return atomic_load_explicit(&activity, memory_order_relaxed); }
-void dz_moved(void) { atomic_fetch_add_explicit(&activity, 1, memory_order_relaxed); }
+uint64_t dz_heartbeat_count(void) { return atomic_load_explicit(&activity, memory_order_relaxed); }
+void dz_heartbeat(void) { atomic_fetch_add_explicit(&activity, 1, memory_order_relaxed); }
 uint64_t dz_bytes_written(void) { return atomic_load_explicit(&written, memory_order_relaxed); }
 
 dz_rc dz_pread_all(int fd, const char *path, void *dst, size_t len, uint64_t offset, dz_error *err) {
@@ -43,7 +43,7 @@ dz_rc dz_pread_all(int fd, const char *path, void *dst, size_t len, uint64_t off
         at += got;
         len -= (size_t)got;
         offset += (uint64_t)got;
-        dz_moved();
+        dz_heartbeat();
     }
     return DZ_OK;
 }
@@ -60,7 +60,7 @@ dz_rc dz_pwrite_all(int fd, const char *path, const void *src, size_t len, uint6
         at += put;
         len -= (size_t)put;
         offset += (uint64_t)put;
-        dz_moved();
+        dz_heartbeat();
     }
     return DZ_OK;
 }

@@ -17,9 +17,9 @@ int dz_rename(const char *from, const char *to);
 dz_rc dz_pread_all(int fd, const char *path, void *dst, size_t len, uint64_t offset, dz_error *err);
 dz_rc dz_pwrite_all(int fd, const char *path, const void *src, size_t len, uint64_t offset, dz_error *err);
 
-/* Counts what moves in this process: every read and write above, and what dz_moved is called for. For the watchdog. */
-uint64_t dz_activity(void);
-void dz_moved(void);
+/* Counts what moves in this process: every read and write above, and what dz_heartbeat is called for. For the watchdog. */
+uint64_t dz_heartbeat_count(void);
+void dz_heartbeat(void);
 
 uint64_t dz_bytes_written(void); /* by dz_pwrite_all in this process */
 

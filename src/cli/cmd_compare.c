@@ -2,9 +2,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "archive_ops/compare.h"
 #include "cli/cli.h"
-#include "model/recipe.h"
-#include "pipeline/compare.h"
+#include "config/recipe.h"
 
 static json_t *number(double x) { return isfinite(x) ? json_real(x) : json_null(); }
 
@@ -60,7 +60,7 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
         print_table(&r);
     }
     dz_compare_result_free(&r);
-    return dz_agree(world, rc, err);
+    return dz_sync_error(world, rc, err);
 }
 
 const dz_command DZ_CMD_COMPARE = {"compare", "ARCHIVE --task NAME --base PATH --finetuned PATH [--json]",

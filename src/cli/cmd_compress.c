@@ -10,7 +10,7 @@
 #include "base/log.h"
 #include "cli/cli.h"
 #include "cli/report.h"
-#include "pipeline/compress.h"
+#include "compress/compress.h"
 
 static void print_headline(const dz_catalog *c, const dz_compress_options *opt, const dz_compress_result *r) {
     int64_t at = dz_catalog_find(c, r->task);
@@ -155,10 +155,10 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
     opt.recipe.nsets = sets.n;
     opt.begins = begins;
     opt.arg = &job;
-    rc = dz_agree(world, world->rank == 0 && opt.report ? check_report(opt.report, opt.archive, err) : DZ_OK, err);
+    rc = dz_sync_error(world, world->rank == 0 && opt.report ? check_report(opt.report, opt.archive, err) : DZ_OK, err);
     if (rc != DZ_OK) goto out;
     rc = dz_compress(world, &opt, &job.result, err);
-    if (rc == DZ_OK) rc = dz_agree(world, world->rank == 0 ? tell(&job, err) : DZ_OK, err);
+    if (rc == DZ_OK) rc = dz_sync_error(world, world->rank == 0 ? tell(&job, err) : DZ_OK, err);
     if (rc != DZ_OK && world->rank == 0) report_failure(&job, err);
 out:
     dz_compress_result_free(&job.result);

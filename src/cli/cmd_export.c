@@ -1,9 +1,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "archive_ops/export.h"
 #include "base/file.h"
 #include "cli/cli.h"
-#include "pipeline/export.h"
 
 static dz_rc run_export(const dz_world *world, int argc, char **argv, dz_error *err) {
     static const char *const formats[] = {"dense", "sparse", "hdf5"};

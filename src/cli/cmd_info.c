@@ -5,7 +5,7 @@
 #include "cli/cli.h"
 #include "cli/plot.h"
 #include "cli/report.h"
-#include "pipeline/restore.h"
+#include "restore/restore.h"
 
 static dz_rc print_info(const char *path, const char *name, const char *picture, int json, int names, dz_error *err) {
     dz_archive *a = NULL;
@@ -59,7 +59,7 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
         {"names", 0, DZ_OPTION_FLAG, &names, NULL, "only the tasks' names, one a line"},
         {NULL, 0, DZ_OPTION_FLAG, NULL, NULL, NULL}};
     if (dz_parse_options(world, &DZ_CMD_INFO, argc, argv, options, args, 1, &helped, err) != DZ_OK || helped) return err->rc;
-    return dz_agree(world, world->rank == 0 ? print_info(args[0], task, picture, json, names, err) : DZ_OK, err);
+    return dz_sync_error(world, world->rank == 0 ? print_info(args[0], task, picture, json, names, err) : DZ_OK, err);
 }
 
 const dz_command DZ_CMD_INFO = {"info", "ARCHIVE [--task NAME] [--json|--names] [--plot FILE.svg]", "Tells what an archive holds.", run,

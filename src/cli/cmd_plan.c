@@ -7,9 +7,9 @@
 #include "base/log.h"
 #include "cli/cli.h"
 #include "cli/report.h"
+#include "config/zoo.h"
 #include "numeric/gauss.h"
-#include "numeric/quality.h"
-#include "pipeline/zoo.h"
+#include "numeric/noise.h"
 #include "plan/plan.h"
 
 typedef struct totals {
@@ -26,7 +26,7 @@ static double bits_per_kept(int bits) {
 }
 
 /* Share of a lossy tensor's elements, or coefficients, to be kept. */
-static double share_of(const dz_plan *plan, const dz_recipe *r, const dz_pair *pair) {
+static double share_of(const dz_plan *plan, const dz_recipe *r, const dz_tensor_pair *pair) {
     if (!isnan(pair->sparsity)) return 1 - pair->sparsity;
     if (r->method == DZ_METHOD_BITDELTA) return 1;
     if (r->method != DZ_METHOD_AUTO) return 1 - r->sparsity;
@@ -36,7 +36,7 @@ static double share_of(const dz_plan *plan, const dz_recipe *r, const dz_pair *p
 
 /* What the recipe is expected to do to a tensor. A target ratio's density is known only for method auto, and there without what tables
  * take. */
-static dz_quality quality_of(const dz_plan *plan, const dz_recipe *r, const dz_pair *pair) {
+static dz_quality quality_of(const dz_plan *plan, const dz_recipe *r, const dz_tensor_pair *pair) {
     const dz_tensor *t = dz_pair_tensor(plan, pair);
     double columns = t->ndim >= 2 && t->shape[0] ? (double)(t->count / t->shape[0]) : 1, share = share_of(plan, r, pair);
     if (r->method == DZ_METHOD_AUTO)
@@ -45,11 +45,11 @@ static dz_quality quality_of(const dz_plan *plan, const dz_recipe *r, const dz_p
     return dz_quality_sampled(share, r->method == DZ_METHOD_MAGNITUDE ? 1 : 1 / share, columns);
 }
 
-static int quality_is_known(const dz_recipe *r, const dz_pair *pair) {
+static int quality_is_known(const dz_recipe *r, const dz_tensor_pair *pair) {
     return pair->policy == DZ_POLICY_ULTRADELTA && (r->target_ratio <= 0 || r->method == DZ_METHOD_AUTO);
 }
 
-static double predicted_bytes(const dz_plan *plan, const dz_recipe *r, const dz_pair *pair, double nbytes) {
+static double predicted_bytes(const dz_plan *plan, const dz_recipe *r, const dz_tensor_pair *pair, double nbytes) {
     double n = (double)pair->tiles.common, share = share_of(plan, r, pair);
     if (r->target_ratio > 0) return nbytes / r->target_ratio;
     if (r->method == DZ_METHOD_AUTO) return n * dz_gauss_bits(share) / 8 + 60;
@@ -83,7 +83,7 @@ static void warn(const dz_zoo *zoo, const dz_plan *plan, dz_buf *lines, dz_error
 static totals totals_of(const dz_plan *plan, const dz_recipe *recipe, size_t task) {
     totals sum = {0};
     for (size_t i = plan->first_pair[task]; i < plan->first_pair[task + 1]; i++) {
-        const dz_pair *pair = &plan->pairs[i];
+        const dz_tensor_pair *pair = &plan->pairs[i];
         double nbytes = (double)dz_pair_tensor(plan, pair)->nbytes, n = (double)pair->tiles.common;
         if (pair->policy == DZ_POLICY_ULTRADELTA) {
             sum.lossy++;
@@ -110,7 +110,7 @@ static json_t *rank_json(const dz_plan *plan) {
         double bytes = 0;
         int64_t base = -1, tile = -1; /* what the rank has read last of the base */
         for (size_t i = plan->first_work[r]; i < plan->first_work[r + 1]; i++) {
-            const dz_unit *unit = &plan->units[plan->work[i]];
+            const dz_work_item *unit = &plan->units[plan->work[i]];
             if (unit->base >= 0 && (unit->base != base || unit->tile != tile)) {
                 base = unit->base;
                 tile = unit->tile;
@@ -119,7 +119,7 @@ static json_t *rank_json(const dz_plan *plan) {
                 bytes += (double)(dz_tile_count(&grid, unit->tile) * dz_dtype_size(b->dtype));
             }
             if (unit->pair == DZ_NO_PAIR) continue;
-            const dz_pair *pair = &plan->pairs[unit->pair];
+            const dz_tensor_pair *pair = &plan->pairs[unit->pair];
             bytes += (double)(dz_tile_count(&pair->tiles, unit->tile) * dz_dtype_size(dz_pair_tensor(plan, pair)->dtype));
         }
         json_array_append_new(list, json_pack("{s:I, s:f, s:f}", "tiles", (json_int_t)(plan->first_work[r + 1] - plan->first_work[r]),
@@ -135,7 +135,7 @@ static dz_rc tell_json(const dz_zoo *zoo, const dz_plan *plan, const dz_buf *war
         totals s = totals_of(plan, zoo->recipe, t);
         json_t *tensors = json_array();
         for (size_t i = plan->first_pair[t]; i < plan->first_pair[t + 1]; i++) {
-            const dz_pair *pair = &plan->pairs[i];
+            const dz_tensor_pair *pair = &plan->pairs[i];
             const dz_tensor *tensor = dz_pair_tensor(plan, pair);
             const char *base = pair->base >= 0 ? plan->base->tensors[pair->base].name : NULL;
             const char *tied = pair->policy == DZ_POLICY_TIED ? plan->tasks[t]->tensors[pair->tied].name : NULL;
@@ -201,7 +201,7 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
     request.nsets = sets.n;
     if ((rc = dz_zoo_open(world, args[0], &request, &zoo, err)) != DZ_OK) goto out;
     if (world->rank == 0) rc = dz_plan_make(zoo.base, zoo.tasks, zoo.names, zoo.ntasks, zoo.recipe, ranks, &plan, err);
-    if ((rc = dz_agree(world, rc, err)) != DZ_OK) goto out;
+    if ((rc = dz_sync_error(world, rc, err)) != DZ_OK) goto out;
     if (world->rank == 0) {
         dz_print_notes(&plan->notes);
         warn(&zoo, plan, &warnings, err);
@@ -212,7 +212,7 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
         if (!json) dz_print_notes(&warnings);
         rc = err->rc;
     }
-    rc = dz_agree(world, rc, err);
+    rc = dz_sync_error(world, rc, err);
 out:
     dz_buf_free(&warnings);
     dz_plan_free(plan);

@@ -2,7 +2,7 @@
 #include <string.h>
 
 #include "cli/cli.h"
-#include "model/builtin.h"
+#include "config/builtin.h"
 
 /* Rank 0: names, or one recipe as it stands in config/recipes/. */
 static dz_rc print(const char *name, dz_error *err) {
@@ -21,7 +21,7 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
     const dz_option options[] = {{"print", 'p', DZ_OPTION_TEXT, &name, "NAME", "the text of this recipe, to start one's own from"},
                                  {NULL, 0, DZ_OPTION_FLAG, NULL, NULL, NULL}};
     if (dz_parse_options(world, &DZ_CMD_RECIPES, argc, argv, options, NULL, 0, &helped, err) != DZ_OK || helped) return err->rc;
-    return dz_agree(world, world->rank == 0 ? print(name, err) : DZ_OK, err);
+    return dz_sync_error(world, world->rank == 0 ? print(name, err) : DZ_OK, err);
 }
 
 const dz_command DZ_CMD_RECIPES = {"recipes", "[--print NAME]", "Lists the built-in recipes, or prints one.", run,

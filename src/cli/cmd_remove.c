@@ -1,8 +1,8 @@
 #include <stdio.h>
 
+#include "archive_ops/repack.h"
 #include "base/file.h"
 #include "cli/cli.h"
-#include "pipeline/rewrite.h"
 
 static dz_rc rewrite(const dz_world *world, const dz_rewrite_options *opt, dz_error *err) {
     dz_rewrite_result result = {0};

@@ -6,7 +6,7 @@
 #include "base/file.h"
 #include "cli/cli.h"
 #include "cli/report.h"
-#include "pipeline/restore.h"
+#include "restore/restore.h"
 
 /* NAME or NAME=WEIGHT, each. */
 static dz_rc take_weights(const dz_option_list *list, char ***names, double **weights, dz_error *err) {
@@ -67,7 +67,7 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
         rc = dz_fail(err, DZ_EUSAGE, "restore: --tensor makes one file: not with --max-shard-size");
         goto out;
     }
-    if ((rc = dz_agree(world, take_weights(&tasks, &names, &weights, err), err)) != DZ_OK) goto out;
+    if ((rc = dz_sync_error(world, take_weights(&tasks, &names, &weights, err), err)) != DZ_OK) goto out;
     opt.archive = args[0];
     opt.tasks = (const char *const *)names;
     opt.weights = weights;

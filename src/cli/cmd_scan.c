@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "cli/cli.h"
-#include "pipeline/scan.h"
+#include "scan/scan.h"
 
 /* Two tasks of a base may have too little in common to be compared. */
 static json_t *distance_json(double distance) { return isfinite(distance) ? json_real(distance) : json_null(); }

@@ -5,9 +5,9 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "cli/cli.h"
-#include "numeric/synth_delta.h"
 #include "parallel/progress.h"
-#include "pipeline/synth.h"
+#include "synth/synth.h"
+#include "synth/synth_delta.h"
 
 static int count_bytes(void *arg, uint64_t nbytes) {
     dz_progress_add(arg, (double)nbytes);
@@ -52,8 +52,8 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
     dz_progress progress;
     double begun = dz_now();
     int existed = access(opt.out_dir, F_OK) == 0;
-    dz_rc rc = dz_agree(world, dz_synth_layout_new(&opt, &layout, err), err);
-    if (rc == DZ_OK) rc = dz_agree(world, world->rank == 0 ? dz_synth_prepare(&opt, layout, err) : DZ_OK, err);
+    dz_rc rc = dz_sync_error(world, dz_synth_layout_new(&opt, &layout, err), err);
+    if (rc == DZ_OK) rc = dz_sync_error(world, world->rank == 0 ? dz_synth_prepare(&opt, layout, err) : DZ_OK, err);
     int made = rc == DZ_OK || rc == DZ_EFAIL; /* a refusal (DZ_EUSAGE) made nothing */
     if (rc == DZ_OK) {
         dz_progress_begin(&progress, world, "synth", (double)layout->total_bytes, quiet);
@@ -61,9 +61,9 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
         opt.arg = &progress;
         dz_synth_fill(&opt, layout, world->rank, world->size, err);
         dz_progress_end(&progress);
-        rc = dz_agree(world, err->rc, err);
+        rc = dz_sync_error(world, err->rc, err);
     }
-    if (rc == DZ_OK) rc = dz_agree(world, world->rank == 0 ? dz_synth_finish(&opt, layout, err) : DZ_OK, err);
+    if (rc == DZ_OK) rc = dz_sync_error(world, world->rank == 0 ? dz_synth_finish(&opt, layout, err) : DZ_OK, err);
     if (rc == DZ_OK && world->rank == 0) {
         char size[32];
         printf("%s: %s, base and %d task%s of %s each, in %.1f s\n", opt.out_dir, opt.model, opt.tasks, opt.tasks == 1 ? "" : "s",

@@ -1,9 +1,9 @@
 #include <stdio.h>
 
+#include "archive_ops/verify.h"
 #include "base/file.h"
 #include "cli/cli.h"
 #include "cli/report.h"
-#include "pipeline/verify.h"
 
 static dz_rc tell_json(const char *path, const dz_verify_result *r, dz_error *err) {
     json_t *list = dz_damage_json(&r->damage), *lines = json_array(), *entry;

@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "pipeline/version.h"
+#include "base/version.h"
 
 static const char EXIT_CODES[] =
     "0 done, 1 failed, 2 usage, recipe or manifest, 3 damage found, 75 interrupted: the same command goes on where it stopped";

@@ -5,8 +5,8 @@
 #include <sys/resource.h>
 
 #include "base/log.h"
+#include "base/version.h"
 #include "cli/help.h"
-#include "pipeline/version.h"
 
 static const dz_command *const COMMANDS[] = {&DZ_CMD_SYNTH,   &DZ_CMD_COMPRESS, &DZ_CMD_RESTORE, &DZ_CMD_INFO,   &DZ_CMD_VERIFY,
                                              &DZ_CMD_COMPARE, &DZ_CMD_PLAN,     &DZ_CMD_REMOVE,  &DZ_CMD_REPACK, &DZ_CMD_RECIPES,
@@ -70,8 +70,8 @@ int main(int argc, char **argv) {
 #endif
     raise_file_limit();
     dz_world_begin(&world, &argc, &argv);
-    dz_rc rc = dz_agree(&world, run(&world, argc, argv, &err), &err);
-    if (rc == DZ_OK) rc = dz_agree(&world, flush_output(&err), &err);
+    dz_rc rc = dz_sync_error(&world, run(&world, argc, argv, &err), &err);
+    if (rc == DZ_OK) rc = dz_sync_error(&world, flush_output(&err), &err);
     if (world.rank == 0 && rc != DZ_OK) print_error(&err);
     dz_world_end(&world, dz_exit_code(rc));
     return dz_exit_code(rc);

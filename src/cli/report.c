@@ -8,7 +8,7 @@
 #include <time.h>
 
 #include "base/file.h"
-#include "pipeline/version.h"
+#include "base/version.h"
 
 /* A text from a file: what is not UTF-8 is told byte by byte. */
 static json_t *text_json(const char *text) {
@@ -90,7 +90,7 @@ static json_t *tensor_json(const dz_catalog *c, const dz_task_entry *task, const
 static json_t *task_json(const dz_catalog *c, const dz_task_entry *t) {
     dz_error err = {0};
     dz_buf lines = {0};
-    dz_sizes s = dz_task_sizes(t);
+    dz_size_stats s = dz_task_size_stats(t);
     json_t *lossy = json_pack("{s:I, s:I, s:I, s:I, s:f, s:{s:f, s:f, s:f}}", "parameters", (json_int_t)t->lossy_parameters, "kept",
                               (json_int_t)t->lossy_kept, "source_bytes", (json_int_t)s.lossy_source, "stored_bytes",
                               (json_int_t)s.lossy_stored, "entropy_bytes", t->entropy_bytes, "ratio", "on_disk", s.lossy_ratio,
@@ -307,7 +307,7 @@ json_t *dz_job_json(const dz_job_state *state, const dz_compress_result *r, cons
 
 static void print_task(const dz_catalog *c, const dz_task_entry *e, int width) {
     char a[32], b[32];
-    dz_sizes s = dz_task_sizes(e);
+    dz_size_stats s = dz_task_size_stats(e);
     dz_dropped d = dz_task_dropped(c, e);
     printf("%-*s  %10s %10s   ", width, e->name, dz_format_size(s.source, a), dz_format_size(s.stored, b));
     if (s.lossy_ratio > 0)
@@ -340,7 +340,7 @@ void dz_print_tasks(const dz_catalog *c) {
     printf("%-*s  %10s %10s   %8s %8s   %10s %12s   %8s   %s\n", (int)width, "task", "bytes in", "stored", "lossy", "whole", "value bits",
            "pos. coded", "gamma", "trace norm");
     for (size_t t = 0; t < c->ntasks; t++) {
-        dz_sizes s = dz_task_sizes(&c->tasks[t]);
+        dz_size_stats s = dz_task_size_stats(&c->tasks[t]);
         source += s.source;
         stored += s.stored;
         dropped += dz_task_dropped(c, &c->tasks[t]).source;

@@ -6,8 +6,8 @@
 #include <time.h>
 
 #include "archive/reader.h"
-#include "pipeline/compress.h"
-#include "pipeline/damage.h"
+#include "compress/compress.h"
+#include "decode/damage.h"
 
 /* `info --json`'s object; the task's tensors too when `task` is not NULL. NULL when memory is out. */
 json_t *dz_info_json(const dz_catalog *catalog, const dz_task_entry *task);

@@ -8,7 +8,7 @@
 #ifndef DZ_CODEC_CLASSES_H
 #define DZ_CODEC_CLASSES_H
 
-#include "base/half.h"
+#include "base/dtype.h"
 #include "base/mem.h"
 
 #define DZ_CLASSES_MAX 64U    /* classes in a body */

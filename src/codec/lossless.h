@@ -6,7 +6,7 @@
 #ifndef DZ_CODEC_LOSSLESS_H
 #define DZ_CODEC_LOSSLESS_H
 
-#include "base/half.h"
+#include "base/dtype.h"
 #include "base/mem.h"
 
 typedef enum dz_lossless_kind {                           /* on disk, first byte of a body; never renumbered */

@@ -2,7 +2,7 @@
 #ifndef DZ_CODEC_PLANES_H
 #define DZ_CODEC_PLANES_H
 
-#include "base/half.h"
+#include "base/dtype.h"
 #include "base/mem.h"
 
 typedef enum dz_plane_how {                        /* on disk, first byte of a plane; never renumbered */

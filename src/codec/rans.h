@@ -1,4 +1,4 @@
-/* Order-0 rANS over bytes, by htscodecs. Streams carry no checksum and no count: the block around them does. */
+/* Order-0 rANS over bytes, by htscodecs. Streams copied no checksum and no count: the block around them does. */
 #ifndef DZ_CODEC_RANS_H
 #define DZ_CODEC_RANS_H
 

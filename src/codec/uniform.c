@@ -10,7 +10,7 @@
 #include "numeric/rotate.h"
 #include "numeric/uniform_quantiser.h"
 
-#define NOTHING 0 /* the whole body of a tile without a level: DZ_KEPT_NONE */
+#define NOTHING 0 /* the whole body of a tile without a level: DZ_SPARSE_NONE */
 
 /* The form, second byte of a body: rANS with so many low bits apart, or RICE and its parameter. */
 enum { LOW_MOST = 8, RICE = 32, RICE_MOST = 21 };
@@ -209,7 +209,7 @@ dz_rc dz_uniform_encode(dz_buf *out, float *delta, size_t count, uint64_t key, f
         dz_buf_put(out, (uint8_t[]){NOTHING}, 1, err);
         goto out;
     }
-    dz_buf_put(out, (uint8_t[]){DZ_KEPT_UNIFORM, (uint8_t)s.k}, 2, err);
+    dz_buf_put(out, (uint8_t[]){DZ_BODY_UNIFORM, (uint8_t)s.k}, 2, err);
     dz_buf_put(out, numbers, 2 * nblocks, err);
     put_levels(out, out->len - 2 * nblocks - 1, &s, err);
 out:
@@ -269,7 +269,7 @@ static dz_rc open_source(source *s, dz_view *v, size_t count, float step, dz_err
     s->numbers = dz_view_bytes(v, 2 * (uint64_t)nblocks);
     s->rice = form >= RICE;
     s->k = form - (s->rice ? RICE : 0);
-    if (kind != DZ_KEPT_UNIFORM || v->bad || !s->numbers || s->k > (s->rice ? RICE_MOST : LOW_MOST))
+    if (kind != DZ_BODY_UNIFORM || v->bad || !s->numbers || s->k > (s->rice ? RICE_MOST : LOW_MOST))
         return dz_fail(err, DZ_EDAMAGE, "a uniform block has no sound head");
     for (size_t b = 0; b < nblocks; b++) {
         unsigned e = number_at(s->numbers, b);

@@ -1,12 +1,13 @@
 /* A rotated tile (numeric/rotate.h) with a level for every coefficient (numeric/uniform_quantiser.h): for rates of about 0.8 bits an
- * element and more, where codec/signs.h costs more for the same noise. Each block's standard deviation in 16 bits, then all levels in one
- * stream: rANS with the lowest bits apart, as they are, where steps are small; or Rice codes, where tables and states would cost more. */
+ * element and more, where codec/sparse_signs.h costs more for the same noise. Each block's standard deviation in 16 bits, then all levels
+ * in one stream: rANS with the lowest bits apart, as they are, where steps are small; or Rice codes, where tables and states would cost
+ * more. */
 #ifndef DZ_CODEC_UNIFORM_H
 #define DZ_CODEC_UNIFORM_H
 
 #include "base/mem.h"
 
-#define DZ_KEPT_UNIFORM 6  /* on disk: first byte of the body, beside those of codec/kept.h */
+#define DZ_BODY_UNIFORM 6  /* on disk: first byte of the body, beside those of codec/sparse_levels.h */
 #define DZ_BITS_UNIFORM 18 /* on disk: `bits` of the index row */
 
 /* Appends the body of a tile. `delta` (count > 0 elements) comes back rotated. `step` and `shift` as the index has them: finite, step

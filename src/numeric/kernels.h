@@ -6,13 +6,13 @@
 #ifndef DZ_NUMERIC_KERNELS_H
 #define DZ_NUMERIC_KERNELS_H
 
-#include "base/half.h"
+#include "base/dtype.h"
 #include "base/hash.h"
 
 /* Elements worked on at a time: two float buffers of this stay in the first-level cache. */
 #define DZ_CHUNK 4096
 
-/* Elements read at a time where all that is done with them is done at once: both sides, in float, stay in the second-level cache. */
+/* Elements read at a time where all that is done with them is done at once: both companions, in float, stay in the second-level cache. */
 #define DZ_PIECE 131072
 
 typedef struct dz_range { /* delta's smallest and largest as ordered integers: see dz_ordered */
@@ -27,7 +27,7 @@ typedef struct dz_kernel_table {
     /* Extends `range` by task - base, the task of any float type. NaN and infinity end up outside the finite range: dz_range_finite. */
     void (*range)(dz_range *range, const void *restrict task, dz_dtype dtype, const float *restrict base, size_t count);
 
-    /* level = round_half_even((task - base - lo) / step), at most `top`; step > 0. (ALGORITHM section 2) */
+    /* level = round_half_even((task - base - lo) / step), at most `top`; step > 0. METHODS.md "Quantise" */
     void (*levels)(uint8_t *restrict dst, const void *restrict task, dz_dtype dtype, const float *restrict base, float lo, float step,
                    unsigned top, size_t count);
 

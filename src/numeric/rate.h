@@ -1,6 +1,6 @@
 /* The two codings of rotated tiles as one, from 0.0002 to 12 bits an element: above 0.774 bits every coefficient has a level
- * (numeric/uniform_quantiser.h, codec/uniform.h), below only the largest of each section is kept (numeric/gauss.h, codec/signs.h). At the
- * crossing both cost and give the same.
+ * (numeric/uniform_quantiser.h, codec/uniform.h), below only the largest of each section is kept (numeric/gauss.h, codec/sparse_signs.h).
+ * At the crossing both cost and give the same.
  *
  * One number, the step, stands for either. Up to DZ_RATE_CROSSING it is the quantiser's, in standard deviations; beyond, the share that is
  * kept goes on falling with its square. Functions of the step are continuous and monotone, and have the same bits on every machine. */

@@ -19,7 +19,7 @@ void dz_selection_free(dz_selection *s) {
 /* How far candidates reach. Every large group's limit lies near density * 2^32, within a few times its own scatter of 1/sqrt(quota); small
  * groups that reach further are completed from the sieve's rare levels. Any value is correct: this one is rarely too small and seldom
  * wasteful. */
-static uint32_t reach(const dz_sieve *in, const uint64_t *quota, uint64_t kept) {
+static uint32_t reach(const dz_candidates *in, const uint64_t *quota, uint64_t kept) {
     uint64_t active = 0;
     for (unsigned g = 0; g < 1U << in->bits; g++) {
         if (quota[g]) active += in->members[g];
@@ -46,7 +46,7 @@ static dz_rc make_room(dz_selection *s, size_t want, dz_error *err) {
 
 /* Levels whose quota may reach beyond the candidates: all but those that have more of them than chance can take away (8 deviations), and
  * the rare ones, of which the sieve has all. */
-static void find_doubtful(const dz_sieve *in, const uint64_t *quota, uint32_t last, uint8_t *doubtful) {
+static void find_doubtful(const dz_candidates *in, const uint64_t *quota, uint32_t last, uint8_t *doubtful) {
     for (unsigned g = 0; g < 1U << in->bits; g++) {
         double expected = (double)in->members[g] * ((double)last + 1) / 4294967296.0, want = (double)quota[g];
         doubtful[g] = quota[g] && (in->members[g] <= in->few || expected < want + 8 * sqrt(expected));
@@ -54,7 +54,7 @@ static void find_doubtful(const dz_sieve *in, const uint64_t *quota, uint32_t la
 }
 
 /* The sieve's candidates up to `last`; counts[level][u >> shift] how many there are. Those of doubtful levels beyond it are rare. */
-static dz_rc find_candidates(const dz_sieve *in, const uint8_t *doubtful, dz_selection *s, uint32_t (*counts)[ROW], unsigned shift,
+static dz_rc find_candidates(const dz_candidates *in, const uint8_t *doubtful, dz_selection *s, uint32_t (*counts)[ROW], unsigned shift,
                              dz_error *err) {
     const dz_kernel_table *k = dz_kernels();
     uint32_t index[DZ_CHUNK + 16], u[DZ_CHUNK + 16];
@@ -74,7 +74,7 @@ static dz_rc find_candidates(const dz_sieve *in, const uint8_t *doubtful, dz_sel
             s->level[n] = g;
             n += (size_t)below;
             counts[g][below ? u[i] >> shift : BUCKETS]++;
-            if (doubtful[g] && !below) s->rare[s->nrare++] = (dz_rare){.u = u[i], .index = index[i] + (uint32_t)at, .level = g};
+            if (doubtful[g] && !below) s->rare[s->nrare++] = (dz_rare_member){.u = u[i], .index = index[i] + (uint32_t)at, .level = g};
         }
         level += hits;
     }
@@ -88,12 +88,12 @@ static int by_u(const void *x, const void *y) {
 }
 
 static int rare_by_u(const void *x, const void *y) {
-    const dz_rare *a = x, *b = y;
+    const dz_rare_member *a = x, *b = y;
     return a->u < b->u ? -1 : a->u > b->u;
 }
 
 static int rare_by_index(const void *x, const void *y) {
-    const dz_rare *a = x, *b = y;
+    const dz_rare_member *a = x, *b = y;
     return a->index < b->index ? -1 : a->index > b->index;
 }
 
@@ -145,7 +145,7 @@ static dz_rc limits_among_candidates(const uint64_t *quota, unsigned nlevels, dz
 }
 
 /* The elements of the incomplete levels with u > last that the sieve has. */
-static dz_rc gather_rare(const dz_sieve *in, dz_selection *s, const uint8_t *incomplete, dz_error *err) {
+static dz_rc gather_rare(const dz_candidates *in, dz_selection *s, const uint8_t *incomplete, dz_error *err) {
     size_t n = 0;
     for (size_t i = 0; i < s->nrare; i++) {
         s->rare[n] = s->rare[i];
@@ -161,7 +161,7 @@ static dz_rc gather_rare(const dz_sieve *in, dz_selection *s, const uint8_t *inc
 
 /* The incomplete groups: all their candidates are kept, and the smallest of the rest make up the quota. The sieve was not enough if a group
  * that is not rare in it still lacks some. */
-static void limits_among_rare(const dz_sieve *in, const uint64_t *quota, dz_selection *s, const uint8_t *incomplete,
+static void limits_among_rare(const dz_candidates *in, const uint64_t *quota, dz_selection *s, const uint8_t *incomplete,
                               const uint64_t *found) {
     uint64_t want[DZ_MAX_LEVELS];
     for (unsigned g = 0; g < 1U << in->bits; g++) want[g] = incomplete[g] ? quota[g] - found[g] : 0;
@@ -184,7 +184,7 @@ static void limits_among_rare(const dz_sieve *in, const uint64_t *quota, dz_sele
     }
 }
 
-dz_rc dz_select(const dz_sieve *in, const uint64_t *quota, dz_selection *s, dz_error *err) {
+dz_rc dz_select(const dz_candidates *in, const uint64_t *quota, dz_selection *s, dz_error *err) {
     unsigned nlevels = 1U << in->bits;
     uint64_t found[DZ_MAX_LEVELS];
     uint8_t incomplete[DZ_MAX_LEVELS] = {0}, doubtful[DZ_MAX_LEVELS] = {0};
@@ -233,7 +233,7 @@ uint32_t dz_chance_limit(double density) {
     return limit < 1 ? 0 : limit >= 4294967296.0 ? UINT32_MAX : (uint32_t)(limit - 1);
 }
 
-void dz_count_below(const dz_sieve *in, uint32_t last, uint64_t *quota) {
+void dz_count_below(const dz_candidates *in, uint32_t last, uint64_t *quota) {
     const dz_kernel_table *k = dz_kernels();
     uint32_t index[DZ_CHUNK + 16], u[DZ_CHUNK + 16];
     size_t taken = 0;

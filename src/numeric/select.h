@@ -1,10 +1,10 @@
-/* Which members of each group are kept: those with the smallest u = dz_u32_at(key, index), exactly quota[g] of them (ALGORITHM section 4).
- * u is uniform and without repetition in a tile, so this is a uniform random subset of each group, and it needs no stored positions: the
- * kept elements of all groups lie at nearly the same u. */
+/* Which members of each group are kept: those with the smallest u = dz_u32_at(key, index), exactly quota[g] of them (METHODS.md "Positions
+ * from a hash"). u is uniform and without repetition in a tile, so this is a uniform random subset of each group, and it needs no stored
+ * positions: the kept elements of all groups lie at nearly the same u. */
 #ifndef DZ_NUMERIC_SELECT_H
 #define DZ_NUMERIC_SELECT_H
 
-#include "numeric/sieve.h"
+#include "numeric/candidates.h"
 
 /* Result and scratch; zero-initialise, reuse from tile to tile, free once. */
 typedef struct dz_selection {
@@ -14,7 +14,7 @@ typedef struct dz_selection {
     uint32_t *index, *u;           /* candidates in index order */
     uint8_t *level;
     size_t ncandidates, cap;
-    dz_rare *rare; /* kept elements with u > last, in index order */
+    dz_rare_member *rare; /* kept elements with u > last, in index order */
     size_t nrare, rare_cap;
     dz_buf scratch;
     int enough;                   /* the sieve was */
@@ -26,10 +26,10 @@ uint32_t dz_chance_limit(double density);
 
 /* quota[g] = members of level g with u <= last: elements kept whatever their level; last is at most the sieve's. A level whose members are
  * never stored may be left out by the caller. */
-void dz_count_below(const dz_sieve *sieve, uint32_t last, uint64_t *quota);
+void dz_count_below(const dz_candidates *sieve, uint32_t last, uint64_t *quota);
 
 /* Selects quota[g] of level g's members, at most all. Where the sieve is not `enough` there is no selection. */
-dz_rc dz_select(const dz_sieve *sieve, const uint64_t *quota, dz_selection *out, dz_error *err);
+dz_rc dz_select(const dz_candidates *sieve, const uint64_t *quota, dz_selection *out, dz_error *err);
 void dz_selection_free(dz_selection *selection);
 
 #endif

@@ -96,7 +96,7 @@ static void take(dz_progress *p) {
         if (what & STOP) dz_stop_ask();
         if (what & LAST) p->finished_ranks++;
         dz_watchdog_heard(status.MPI_SOURCE, p->phase, what & LAST);
-        dz_moved();
+        dz_heartbeat();
         heard = 1;
     }
     if (dz_stop_asked() && !p->stop_told) {
@@ -115,7 +115,7 @@ static void obey(const dz_progress *p) {
         if (!flag) return;
         MPI_Recv(&what, 1, MPI_INT, 0, TAG_ORDER, p->world->progress, MPI_STATUS_IGNORE);
         if (what == STOP) dz_stop_ask();
-        dz_moved();
+        dz_heartbeat();
     }
 }
 
@@ -148,12 +148,12 @@ static void exchange(dz_progress *p) {
 
 void dz_progress_add(dz_progress *p, double nbytes) {
     p->mine += nbytes;
-    dz_moved();
+    dz_heartbeat();
     exchange(p);
 }
 
 dz_rc dz_progress_check(dz_progress *p, dz_error *err) {
-    if (dz_fault("work")) dz_fail(err, DZ_EFAIL, "a fault on purpose");
+    if (dz_fault("work")) dz_fail(err, DZ_EFAIL, "an injected fault");
     if (dz_stop_asked() && err->rc == DZ_OK) dz_fail(err, DZ_EINTERRUPT, "asked to stop");
     exchange(p);
     return err->rc;

@@ -92,7 +92,7 @@ static void give_up(double still) {
 
 static void *watch(void *arg) {
     (void)arg;
-    uint64_t seen = dz_activity();
+    uint64_t seen = dz_heartbeat_count();
     double moved = dz_now(), minute = moved;
     pthread_mutex_lock(&dog.lock);
     while (!dog.stop) {
@@ -101,7 +101,7 @@ static void *watch(void *arg) {
         at.tv_sec += 1;
         pthread_cond_timedwait(&dog.wake, &dog.lock, &at);
         double now = dz_now();
-        uint64_t count = dz_activity();
+        uint64_t count = dz_heartbeat_count();
         if (count != seen) moved = now;
         seen = count;
         if (dog.every_minute && now - minute >= 60) {

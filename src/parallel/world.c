@@ -99,8 +99,8 @@ void dz_world_end(dz_world *world, int code) {
     for (size_t i = 0; i < sizeof deadly / sizeof *deadly; i++) signal(deadly[i], SIG_DFL);
 }
 
-dz_rc dz_agree(const dz_world *world, dz_rc rc, dz_error *err) {
-    if (dz_fault("agree")) rc = dz_fail(err, DZ_EFAIL, "a fault on purpose");
+dz_rc dz_sync_error(const dz_world *world, dz_rc rc, dz_error *err) {
+    if (dz_fault("agree")) rc = dz_fail(err, DZ_EFAIL, "an injected fault");
     int mine = rc == DZ_OK ? INT_MAX : world->rank, first;
     if (world->size == 1) return rc == DZ_OK ? DZ_OK : err->rc != DZ_OK ? err->rc : rc;
     MPI_Allreduce(&mine, &first, 1, MPI_INT, MPI_MIN, world->comm);
@@ -129,7 +129,7 @@ dz_rc dz_bcast_buf(const dz_world *world, dz_buf *buf, dz_error *err) {
         buf->len = 0;
         rc = dz_buf_reserve(buf, (size_t)len, err);
     }
-    if ((rc = dz_agree(world, rc, err)) != DZ_OK) return rc;
+    if ((rc = dz_sync_error(world, rc, err)) != DZ_OK) return rc;
     for (size_t at = 0; world->size > 1 && at < len; at += PIECE)
         MPI_Bcast(buf->data + at, (int)(len - at < PIECE ? len - at : PIECE), MPI_BYTE, 0, world->comm);
     buf->len = (size_t)len;
@@ -154,7 +154,7 @@ void dz_min_i64(const dz_world *world, int64_t *values, size_t count) { reduce(w
 void dz_max_i32(const dz_world *world, int32_t *values, size_t count) { reduce(world, values, count, 4, MPI_INT32_T, MPI_MAX); }
 void dz_max_f64(const dz_world *world, double *values, size_t count) { reduce(world, values, count, 8, MPI_DOUBLE, MPI_MAX); }
 
-void dz_before_u64(const dz_world *world, uint64_t *values, size_t count) {
+void dz_exscan_u64(const dz_world *world, uint64_t *values, size_t count) {
     for (size_t at = 0; world->size > 1 && at < count; at += PIECE)
         MPI_Exscan(MPI_IN_PLACE, values + at, (int)(count - at < PIECE ? count - at : PIECE), MPI_UINT64_T, MPI_SUM, world->comm);
     if (world->rank == 0 && count) memset(values, 0, count * sizeof *values); /* Exscan leaves rank 0's undefined */

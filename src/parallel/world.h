@@ -25,7 +25,7 @@ void dz_world_end(dz_world *world, int code);
 
 /* Collective. The one agreement primitive: every rank hands in its result; if any failed, all return the code and the text of the lowest
  * failing rank. Call it before each collective step, with no return in between. */
-dz_rc dz_agree(const dz_world *world, dz_rc rc, dz_error *err);
+dz_rc dz_sync_error(const dz_world *world, dz_rc rc, dz_error *err);
 
 /* Collective. `len` bytes of each rank, in the order of the ranks, on rank 0 (`all` has room for size * len there). */
 void dz_gather(const dz_world *world, const void *mine, size_t len, void *all);
@@ -42,7 +42,7 @@ void dz_max_i32(const dz_world *world, int32_t *values, size_t count);
 void dz_max_f64(const dz_world *world, double *values, size_t count);
 
 /* Collective. Sum over the lower ranks, in place (rank 0: zeros). */
-void dz_before_u64(const dz_world *world, uint64_t *values, size_t count);
+void dz_exscan_u64(const dz_world *world, uint64_t *values, size_t count);
 
 /* Collective. Broadcast of plain numbers from rank 0. */
 void dz_bcast_f64(const dz_world *world, double *values, size_t count);

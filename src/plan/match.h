@@ -7,7 +7,7 @@
 #ifndef DZ_PLAN_MATCH_H
 #define DZ_PLAN_MATCH_H
 
-#include "model/checkpoint.h"
+#include "checkpoint/checkpoint.h"
 
 typedef enum dz_match { DZ_MATCH_NONE, DZ_MATCH_NAME, DZ_MATCH_PREFIX, DZ_MATCH_HEAD } dz_match;
 

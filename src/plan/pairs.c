@@ -6,8 +6,8 @@
 #include <string.h>
 
 #include "base/file.h"
-#include "model/directory.h"
-#include "model/scales.h"
+#include "checkpoint/fp8_scale.h"
+#include "checkpoint/hf_directory.h"
 
 /* Tensors of a task of which the same is to be told: how many, and the first. */
 typedef struct gathered {
@@ -59,7 +59,7 @@ static int scaled_alone(const matching *m, const dz_tensor *t, const dz_tensor *
 }
 
 /* A rule that needs the base's tensor, and one of another shape or type in its place. */
-static void refuse_misfit(const matching *m, const dz_pair *pair, const dz_tensor *t, const dz_tensor *b, dz_error *err) {
+static void refuse_misfit(const matching *m, const dz_tensor_pair *pair, const dz_tensor *t, const dz_tensor *b, dz_error *err) {
     char mine[DZ_SHAPE_TEXT], theirs[DZ_SHAPE_TEXT];
     dz_fail_more(err, DZ_EFAIL, "%s: task '%s': tensor '%s' is %s %s, but %s %s in the base: its rule (%s) needs a base of the same %s",
                  m->ck->path, m->name, t->name, t->dtype_name, dz_shape_text(t, mine), b->dtype_name, dz_shape_text(b, theirs),
@@ -77,7 +77,7 @@ static void note_rows(const matching *m, const dz_tensor *t, const dz_tensor *b,
 }
 
 /* The pair of tensor number `pair->tensor`. */
-static void match(matching *m, dz_pair *pair, dz_error *err) {
+static void match(matching *m, dz_tensor_pair *pair, dz_error *err) {
     const dz_tensor *t = dz_pair_tensor(m->plan, pair);
     const dz_rule *rule = dz_recipe_rule(m->recipe, t->name);
     pair->policy = rule ? rule->policy : DZ_POLICY_LOSSLESS;
@@ -172,7 +172,8 @@ static void note_gathered(const matching *m, dz_error *err) {
 /* Files that are not kept, and what a PyTorch file holds beyond its tensors. */
 static void note_files(const matching *m, dz_error *err) {
     const dz_checkpoint *ck = m->ck;
-    for (size_t i = 0; i < ck->nothers; i++) dz_buf_note(&m->plan->notes, err, "task '%s': %s is not kept", m->name, ck->others[i].file);
+    for (size_t i = 0; i < ck->nskipped_files; i++)
+        dz_buf_note(&m->plan->notes, err, "task '%s': %s is not kept", m->name, ck->skipped_files[i].file);
     for (size_t at = 0; at < ck->notes.len;) {
         const char *line = (const char *)ck->notes.data + at, *end = memchr(line, '\n', ck->notes.len - at);
         int len = (int)(end ? (size_t)(end - line) : ck->notes.len - at);
@@ -183,18 +184,19 @@ static void note_files(const matching *m, dz_error *err) {
 
 /* Of a base nothing is kept; what may have been meant is other weights. */
 static void note_base_files(dz_plan *p, dz_error *err) {
-    for (size_t i = 0; i < p->base->nothers; i++) {
-        if (dz_is_weights(p->base->others[i].file)) dz_buf_note(&p->notes, err, "base: %s is not read", p->base->others[i].file);
+    for (size_t i = 0; i < p->base->nskipped_files; i++) {
+        if (dz_is_weights(p->base->skipped_files[i].file))
+            dz_buf_note(&p->notes, err, "base: %s is not read", p->base->skipped_files[i].file);
     }
 }
 
 /* Which of two equal tensors is stored: an exact one, so that no tensor becomes less exact than its rule; then one with a base,
  * best of the same name. */
-static int tie_rank(const dz_pair *pair) {
+static int tie_rank(const dz_tensor_pair *pair) {
     return 4 * (pair->policy == DZ_POLICY_LOSSLESS) + 2 * (pair->base >= 0) + (pair->match == DZ_MATCH_NAME);
 }
 
-static int can_tie(const dz_pair *pair, const dz_pair *stored) {
+static int can_tie(const dz_tensor_pair *pair, const dz_tensor_pair *stored) {
     if (pair->policy == DZ_POLICY_DROP || stored->policy == DZ_POLICY_DROP) return 0;
     if (stored->policy == DZ_POLICY_LOSSLESS) return 1;
     int same_sparsity = isnan(pair->sparsity) ? isnan(stored->sparsity) : !(pair->sparsity != stored->sparsity);
@@ -202,7 +204,7 @@ static int can_tie(const dz_pair *pair, const dz_pair *stored) {
 }
 
 /* Tensors of a task whose bytes are another one's are stored once. */
-static dz_rc tie(matching *m, dz_pair *pairs, dz_error *err) {
+static dz_rc tie(matching *m, dz_tensor_pair *pairs, dz_error *err) {
     const dz_checkpoint *ck = m->ck;
     uint32_t *stored = dz_alloc_raw(ck->ntensors, sizeof *stored, err);
     if (!stored) return err->rc;
@@ -224,10 +226,10 @@ static dz_rc tie(matching *m, dz_pair *pairs, dz_error *err) {
 }
 
 /* Numbers the task's tiles and its lossy tensors. Returns how many of these there are. */
-static size_t number_pairs(dz_plan *p, dz_pair *pairs, const dz_checkpoint *ck, uint64_t *tiles) {
+static size_t number_pairs(dz_plan *p, dz_tensor_pair *pairs, const dz_checkpoint *ck, uint64_t *tiles) {
     size_t before = p->nlossy;
     for (size_t i = 0; i < ck->ntensors; i++) {
-        dz_pair *pair = &pairs[i];
+        dz_tensor_pair *pair = &pairs[i];
         pair->first_tile = (uint32_t)*tiles;
         *tiles += pair->tiles.ntiles;
         p->source_bytes += ck->tensors[i].nbytes;
@@ -273,7 +275,7 @@ static void note_left_exact(dz_plan *p, const dz_recipe *recipe, dz_error *err) 
     double left_bytes = 0, bytes = 0;
     if (!recipe->detect || p->nlossy == 0) return;
     for (size_t i = 0; i < p->npairs; i++) {
-        const dz_pair *pair = &p->pairs[i];
+        const dz_tensor_pair *pair = &p->pairs[i];
         const dz_tensor *t = dz_pair_tensor(p, pair);
         if (pair->policy == DZ_POLICY_DROP || pair->policy == DZ_POLICY_TIED || pair->base < 0 || !is_of_layer(t)) continue;
         bytes += (double)t->nbytes;
@@ -289,7 +291,7 @@ static void note_left_exact(dz_plan *p, const dz_recipe *recipe, dz_error *err) 
 }
 
 static dz_rc pair_task(matching *m, size_t task, uint64_t *tiles, dz_error *err) {
-    dz_pair *pairs = &m->plan->pairs[m->plan->first_pair[task]];
+    dz_tensor_pair *pairs = &m->plan->pairs[m->plan->first_pair[task]];
     int problems = err->problems;
     dz_check_scales(m->ck, err);
     for (size_t i = 0; i < m->ck->ntensors && err->rc != DZ_ENOMEM; i++) {

@@ -29,7 +29,7 @@ void dz_plan_free(dz_plan *p) {
     free(p);
 }
 
-const dz_tensor *dz_pair_tensor(const dz_plan *plan, const dz_pair *pair) { return &plan->tasks[pair->task]->tensors[pair->tensor]; }
+const dz_tensor *dz_pair_tensor(const dz_plan *plan, const dz_tensor_pair *pair) { return &plan->tasks[pair->task]->tensors[pair->tensor]; }
 
 /* Units in the order of the work: every base tile with all tasks that need it, then the rest. */
 static dz_rc make_units(dz_plan *p, dz_error *err) {
@@ -53,24 +53,24 @@ static dz_rc make_units(dz_plan *p, dz_error *err) {
         for (uint32_t tile = 0; tile < grid.ntiles; tile++) {
             size_t before = p->nunits;
             for (uint32_t i = head[b]; i != DZ_NO_PAIR; i = next[i]) {
-                dz_pair *pair = &p->pairs[i];
+                dz_tensor_pair *pair = &p->pairs[i];
                 if (tile >= pair->tiles.ncommon) continue;
                 if (dz_grow((void **)&p->units, &cap, p->nunits + 1, sizeof *p->units, err) != DZ_OK) goto out;
                 p->unit_of[pair->first_tile + tile] = (uint32_t)p->nunits;
-                p->units[p->nunits++] = (dz_unit){.pair = i, .tile = tile, .base = (int64_t)b};
+                p->units[p->nunits++] = (dz_work_item){.pair = i, .tile = tile, .base = (int64_t)b};
             }
             if (p->nunits > before) continue;
             if (dz_grow((void **)&p->units, &cap, p->nunits + 1, sizeof *p->units, err) != DZ_OK) goto out;
-            p->units[p->nunits++] = (dz_unit){.pair = DZ_NO_PAIR, .tile = tile, .base = (int64_t)b};
+            p->units[p->nunits++] = (dz_work_item){.pair = DZ_NO_PAIR, .tile = tile, .base = (int64_t)b};
         }
     }
     p->base_tile[nbase] = (uint32_t)tiles;
     for (size_t i = 0; i < p->npairs; i++) {
-        dz_pair *pair = &p->pairs[i];
+        dz_tensor_pair *pair = &p->pairs[i];
         for (uint32_t tile = pair->tiles.ncommon; tile < pair->tiles.ntiles; tile++) {
             if (dz_grow((void **)&p->units, &cap, p->nunits + 1, sizeof *p->units, err) != DZ_OK) goto out;
             p->unit_of[pair->first_tile + tile] = (uint32_t)p->nunits;
-            p->units[p->nunits++] = (dz_unit){.pair = (uint32_t)i, .tile = tile, .base = -1};
+            p->units[p->nunits++] = (dz_work_item){.pair = (uint32_t)i, .tile = tile, .base = -1};
         }
     }
 out:
@@ -79,32 +79,32 @@ out:
     return err->rc;
 }
 
-int dz_unit_is_first(const dz_plan *p, size_t unit) {
-    const dz_unit *u = &p->units[unit];
+int dz_item_is_first(const dz_plan *p, size_t unit) {
+    const dz_work_item *u = &p->units[unit];
     return u->base >= 0 && (unit == 0 || u[-1].base != u->base || u[-1].tile != u->tile);
 }
 
 static uint64_t base_cost(const dz_plan *p, size_t unit) {
-    const dz_unit *u = &p->units[unit];
+    const dz_work_item *u = &p->units[unit];
     if (u->base < 0) return 0;
     const dz_tensor *b = &p->base->tensors[u->base];
     dz_pair_tiles grid = dz_pair_tiles_of(b->count, b->count, b->count);
     return COST_BASE_BYTE * dz_tile_count(&grid, u->tile) * dz_dtype_size(b->dtype);
 }
 
-int dz_unit_is_lossy(const dz_plan *p, const dz_unit *u) {
+int dz_item_is_lossy(const dz_plan *p, const dz_work_item *u) {
     return u->pair != DZ_NO_PAIR && p->pairs[u->pair].policy == DZ_POLICY_ULTRADELTA && u->tile < p->pairs[u->pair].tiles.ncommon;
 }
 
 /* `begins`: the unit is the first of a run, whose rank must read the base tile whoever else does. */
 static uint64_t unit_cost(const dz_plan *p, size_t unit, int begins) {
-    const dz_unit *u = &p->units[unit];
-    uint64_t cost = begins || dz_unit_is_first(p, unit) ? base_cost(p, unit) : 0;
+    const dz_work_item *u = &p->units[unit];
+    uint64_t cost = begins || dz_item_is_first(p, unit) ? base_cost(p, unit) : 0;
     if (u->pair == DZ_NO_PAIR) return cost;
-    const dz_pair *pair = &p->pairs[u->pair];
+    const dz_tensor_pair *pair = &p->pairs[u->pair];
     uint64_t count = dz_tile_count(&pair->tiles, u->tile);
     return cost +
-           (dz_unit_is_lossy(p, u) ? COST_LOSSY * count : COST_LOSSLESS_BYTE * count * dz_dtype_size(dz_pair_tensor(p, pair)->dtype));
+           (dz_item_is_lossy(p, u) ? COST_LOSSY * count : COST_LOSSLESS_BYTE * count * dz_dtype_size(dz_pair_tensor(p, pair)->dtype));
 }
 
 /* Cuts list[0 .. n) into runs of at most `limit` each, first[r] where that of rank r begins: false when there are more of them than ranks.
@@ -157,7 +157,7 @@ static int by_key(const void *x, const void *y) {
 static dz_rc shuffle(const dz_plan *p, uint32_t *list, size_t n, dz_error *err) {
     shuffled *order = dz_alloc_raw(n, sizeof *order, err);
     for (size_t i = 0; order && i < n; i++) {
-        const dz_unit *u = &p->units[list[i]];
+        const dz_work_item *u = &p->units[list[i]];
         uint64_t of[3] = {(uint64_t)u->base, u->tile, u->base < 0 ? u->pair : 0};
         order[i] = (shuffled){.key = dz_hash64(of, sizeof of, 0), .unit = list[i]};
     }
@@ -181,7 +181,7 @@ static dz_rc deal(dz_plan *p, dz_error *err) {
     p->rank_cost = dz_alloc(nranks, sizeof *p->rank_cost, err);
     if (err->rc != DZ_OK) goto out;
     for (size_t u = 0; u < p->nunits; u++) {
-        int kind = dz_unit_is_lossy(p, &p->units[u]);
+        int kind = dz_item_is_lossy(p, &p->units[u]);
         list[kind][n[kind]++] = (uint32_t)u;
     }
     if (shuffle(p, list[0], n[0], err) != DZ_OK) goto out;
@@ -207,7 +207,7 @@ out:
     return err->rc;
 }
 
-int dz_unit_rank(const dz_plan *p, size_t unit) {
+int dz_item_rank(const dz_plan *p, size_t unit) {
     int low = 0, high = p->nranks - 1; /* the last rank whose work does not begin after the unit */
     while (low < high) {
         int mid = low + (high - low + 1) / 2;
@@ -219,11 +219,11 @@ int dz_unit_rank(const dz_plan *p, size_t unit) {
     return low;
 }
 
-int dz_pair_owner(const dz_plan *p, const dz_pair *pair) {
+int dz_pair_owner(const dz_plan *p, const dz_tensor_pair *pair) {
     int best = 0, run_rank = -1;
     uint32_t run = 0, most = 0;
     for (uint32_t tile = 0; tile < pair->tiles.ncommon; tile++) { /* ranks ascend with tiles */
-        int rank = dz_unit_rank(p, p->unit_of[pair->first_tile + tile]);
+        int rank = dz_item_rank(p, p->unit_of[pair->first_tile + tile]);
         run = rank == run_rank ? run + 1 : 1;
         run_rank = rank;
         if (run > most) {
@@ -254,7 +254,7 @@ out:
 double dz_plan_spread(const dz_plan *plan, size_t task) {
     double elements = 0, roots = 0;
     for (size_t i = plan->first_pair[task]; i < plan->first_pair[task + 1]; i++) {
-        const dz_pair *pair = &plan->pairs[i];
+        const dz_tensor_pair *pair = &plan->pairs[i];
         if (pair->policy != DZ_POLICY_ULTRADELTA || !isnan(pair->sparsity)) continue;
         elements += (double)pair->tiles.common;
         roots += sqrt((double)pair->tiles.common);
@@ -262,6 +262,6 @@ double dz_plan_spread(const dz_plan *plan, size_t task) {
     return roots > 0 ? elements / roots : 0;
 }
 
-double dz_plan_density(const dz_pair *pair, double density, double spread) {
+double dz_plan_density(const dz_tensor_pair *pair, double density, double spread) {
     return pair->tiles.common ? fmin(1, density * spread / sqrt((double)pair->tiles.common)) : density;
 }

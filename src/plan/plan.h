@@ -3,14 +3,14 @@
 #ifndef DZ_PLAN_PLAN_H
 #define DZ_PLAN_PLAN_H
 
-#include "model/recipe.h"
+#include "config/recipe.h"
 #include "plan/match.h"
-#include "plan/tiles.h"
+#include "plan/tiling.h"
 
 #define DZ_NO_PAIR UINT32_MAX
 
 /* One tensor of one task. */
-typedef struct dz_pair {
+typedef struct dz_tensor_pair {
     uint32_t task, tensor; /* numbers of the task and of the tensor in its checkpoint */
     int64_t base;          /* number of the base tensor it is coded against, or -1 */
     dz_match match;        /* how that was found */
@@ -23,24 +23,24 @@ typedef struct dz_pair {
     dz_pair_tiles tiles; /* against the base */
     uint32_t first_tile; /* of this pair in dz_plan.unit_of */
     int64_t lossy;       /* its number among the lossy pairs, or -1 */
-} dz_pair;
+} dz_tensor_pair;
 
 /* One tile of one pair, or (pair == DZ_NO_PAIR) a base tile that only needs its digest. */
-typedef struct dz_unit {
+typedef struct dz_work_item {
     uint32_t pair, tile;
     int64_t base; /* base tensor whose tile `tile` is needed, or -1 */
-} dz_unit;
+} dz_work_item;
 
 typedef struct dz_plan {
     const dz_checkpoint *base;
     dz_checkpoint *const *tasks; /* [ntasks], borrowed */
     size_t ntasks;
-    dz_pair *pairs; /* task after task, each in the order of its checkpoint */
+    dz_tensor_pair *pairs; /* task after task, each in the order of its checkpoint */
     size_t npairs;
     size_t *first_pair; /* [ntasks + 1] */
     uint32_t *lossy;    /* pair numbers of the lossy ones */
     size_t nlossy;
-    dz_unit *units; /* base tensor by base tensor, tile by tile, task by task; then what has no base */
+    dz_work_item *units; /* base tensor by base tensor, tile by tile, task by task; then what has no base */
     size_t nunits;
     uint32_t *unit_of; /* unit number of (pair, tile) */
     /* Units as they are dealt: rank r does work[first_work[r]] .. work[first_work[r + 1] - 1], its exact units, then its lossy ones, these
@@ -61,24 +61,24 @@ dz_rc dz_plan_make(const dz_checkpoint *base, dz_checkpoint *const *tasks, const
 void dz_plan_free(dz_plan *plan);
 
 /* True for the first unit of a base tile: its rank computes the tile's digest. */
-int dz_unit_is_first(const dz_plan *plan, size_t unit);
+int dz_item_is_first(const dz_plan *plan, size_t unit);
 
 /* True for a tile that goes the lossy way: of a lossy tensor, and within the base's rows. */
-int dz_unit_is_lossy(const dz_plan *plan, const dz_unit *unit);
+int dz_item_is_lossy(const dz_plan *plan, const dz_work_item *unit);
 
 /* The tensor behind a pair. */
-const dz_tensor *dz_pair_tensor(const dz_plan *plan, const dz_pair *pair);
+const dz_tensor *dz_pair_tensor(const dz_plan *plan, const dz_tensor_pair *pair);
 
 /* Method auto: the noise of every tensor counts the same, whatever its size. The sum of 1 / density over a task's lossy tensors is least,
  * for the given number of kept coefficients, with densities in proportion to 1 / sqrt(elements): density * spread / sqrt(elements), with
  * spread the sum of the elements over the sum of their roots. Of the tensors that have no sparsity of their own. */
 double dz_plan_spread(const dz_plan *plan, size_t task);
-double dz_plan_density(const dz_pair *pair, double density, double spread);
+double dz_plan_density(const dz_tensor_pair *pair, double density, double spread);
 
 /* The rank that computes a lossy pair's trace norm: the one that coded most of its tiles. */
-int dz_pair_owner(const dz_plan *plan, const dz_pair *pair);
+int dz_pair_owner(const dz_plan *plan, const dz_tensor_pair *pair);
 
 /* Which rank does a unit. */
-int dz_unit_rank(const dz_plan *plan, size_t unit);
+int dz_item_rank(const dz_plan *plan, size_t unit);
 
 #endif

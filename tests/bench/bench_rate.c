@@ -9,7 +9,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "codec/signs.h"
+#include "codec/sparse_signs.h"
 #include "codec/uniform.h"
 #include "numeric/gauss.h"
 #include "numeric/rate.h"
@@ -83,7 +83,7 @@ static figure of_signs(tile *t, double share) {
     figure f = {.encode = INFINITY, .decode = INFINITY};
     dz_error err = {0};
     dz_buf body = {0};
-    dz_kept kept = {0};
+    dz_nonzeros kept = {0};
     for (int r = 0; r < REPEATS; r++) {
         uint64_t signs[2];
         memcpy(t->x, t->delta, t->count * sizeof *t->x);
@@ -100,7 +100,7 @@ static figure of_signs(tile *t, double share) {
     f.bits = 8 * (double)body.len / (double)t->count;
     measure(&f, t, 1 / dz_gauss_mean(share));
     dz_buf_free(&body);
-    dz_kept_free(&kept);
+    dz_nonzeros_free(&kept);
     return f;
 }
 

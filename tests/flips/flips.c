@@ -13,9 +13,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "archive_ops/verify.h"
 #include "base/file.h"
-#include "pipeline/decode.h"
-#include "pipeline/verify.h"
+#include "decode/tile_decoder.h"
 
 enum { WORKERS = 2, MOST_SECS = 30 };
 enum { SUPERBLOCK, METADATA, BLOBS, PAYLOAD, AREAS };

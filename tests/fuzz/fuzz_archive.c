@@ -1,8 +1,8 @@
 /* A whole archive: structures, tables, blobs, regions and blocks. libFuzzer's changes get right checksums of HDF5's structures (seeds.py
  * also makes tables without filters), so that they reach what lies behind. */
 #include "base/file.h"
-#include "model/safetensors.h"
-#include "pipeline/decode.h"
+#include "checkpoint/safetensors.h"
+#include "decode/tile_decoder.h"
 #include "target.h"
 
 #define MOST ((uint64_t)1 << 16) /* elements of a tile that is decoded */

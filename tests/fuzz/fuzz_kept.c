@@ -2,12 +2,12 @@
  * all, its lower half is the step as f32, and the 16 bits above it the shift), then the body. */
 #include <math.h>
 
-#include "codec/signs.h"
+#include "codec/sparse_signs.h"
+#include "codec/sparse_values.h"
 #include "codec/uniform.h"
-#include "codec/values.h"
 #include "target.h"
 
-static void check(const dz_kept *kept, size_t count, unsigned bits) {
+static void check(const dz_nonzeros *kept, size_t count, unsigned bits) {
     PROMISE(kept->count <= count);
     for (size_t i = 0; i < kept->count; i++) {
         PROMISE(kept->index[i] < count && (i == 0 || kept->index[i] > kept->index[i - 1]));
@@ -23,7 +23,7 @@ static void uniform(const uint8_t *body, size_t size, uint64_t key, size_t count
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-    static dz_kept kept;
+    static dz_nonzeros kept;
     if (size < 11 || size > 1 << 18) return 0;
     unsigned bits = data[0];
     size_t count = (size_t)data[1] | (size_t)data[2] << 8;
@@ -39,7 +39,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     else if (bits > 8)
         dz_values_decode(&kept, body, size - 11, key, count, &err);
     else
-        dz_kept_decode(&kept, body, size - 11, key, count, bits, &err);
+        dz_nonzeros_decode(&kept, body, size - 11, key, count, bits, &err);
     if (err.rc == DZ_OK && bits != DZ_BITS_UNIFORM) check(&kept, count + (bits == 17), bits);
     promise_error(&err);
     return 0;

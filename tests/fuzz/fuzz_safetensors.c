@@ -1,5 +1,5 @@
 /* The JSON header of a safetensors file. Input: bytes of data that the file is said to have (u32), then the header. */
-#include "model/header.h"
+#include "checkpoint/header.h"
 #include "target.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {

@@ -1,6 +1,6 @@
 /* Manifests and recipes. Input: which of them (odd: a recipe), then the text. */
-#include "model/manifest.h"
-#include "model/recipe.h"
+#include "config/manifest.h"
+#include "config/recipe.h"
 #include "target.h"
 
 static dz_tensor tensor = {.name = (char *)(uintptr_t) "model.layers.0.self_attn.q_proj.weight"};

@@ -4,9 +4,9 @@
 #include "base/file.h"
 #include "base/hash.h"
 #include "codec/lossless.h"
-#include "codec/signs.h"
+#include "codec/sparse_signs.h"
+#include "codec/sparse_values.h"
 #include "codec/uniform.h"
-#include "codec/values.h"
 #include "target.h"
 
 static const char *root;
@@ -66,18 +66,18 @@ static void kept(unsigned bits, size_t count, double sparsity, int golomb, uint6
         members[levels[i]]++;
     }
     dz_quotas(quota, members, &grid, sparsity, 0);
-    dz_sieve sieve = {0};
+    dz_candidates sieve = {0};
     dz_selection s = {0};
     dz_buf body = {0};
     dz_error err = {0};
     uint8_t head[11];
-    dz_sieve_begin(&sieve, key, bits, UINT32_MAX, DZ_RARE);
-    PROMISE(dz_sieve_add(&sieve, levels, count, &err) == DZ_OK);
-    dz_sieve_end(&sieve);
-    PROMISE(dz_select(&sieve, quota, &s, &err) == DZ_OK && dz_kept_encode(&body, &sieve, quota, &s, golomb, &err) == DZ_OK);
+    dz_candidates_begin(&sieve, key, bits, UINT32_MAX, DZ_RARE);
+    PROMISE(dz_candidates_add(&sieve, levels, count, &err) == DZ_OK);
+    dz_candidates_end(&sieve);
+    PROMISE(dz_select(&sieve, quota, &s, &err) == DZ_OK && dz_nonzeros_encode(&body, &sieve, quota, &s, golomb, &err) == DZ_OK);
     kept_head(head, bits, count, key);
     put("kept", head, sizeof head, &body);
-    dz_sieve_free(&sieve);
+    dz_candidates_free(&sieve);
     dz_selection_free(&s);
     dz_buf_free(&body);
 }

@@ -9,7 +9,7 @@
 
 #include "base/log.h"
 #include "codec/golomb.h"
-#include "codec/kept.h"
+#include "codec/sparse_levels.h"
 
 typedef struct tile {
     uint8_t *levels;
@@ -47,7 +47,7 @@ static void make_tile(tile *t, size_t count, unsigned bits, double sparsity, int
 }
 
 /* The definition, by sorting: element i is kept iff fewer than quota members of its level have a smaller u. */
-static void expect_selection(const tile *t, const dz_kept *kept) {
+static void expect_selection(const tile *t, const dz_nonzeros *kept) {
     uint8_t *want = calloc(t->count + 1, 1);
     for (unsigned g = 0; g < 1U << t->bits; g++) {
         for (uint64_t k = 0; k < t->quota[g]; k++) {
@@ -71,20 +71,20 @@ static void expect_selection(const tile *t, const dz_kept *kept) {
     free(want);
 }
 
-static void sieve_tile(dz_sieve *sieve, const tile *t, uint32_t last, uint32_t few, size_t piece) {
+static void sieve_tile(dz_candidates *sieve, const tile *t, uint32_t last, uint32_t few, size_t piece) {
     dz_error err = {0};
-    dz_sieve_begin(sieve, t->key, t->bits, last, few);
+    dz_candidates_begin(sieve, t->key, t->bits, last, few);
     for (size_t at = 0; at < t->count; at += piece) {
         size_t len = t->count - at < piece ? t->count - at : piece;
-        assert_int_equal(dz_sieve_add(sieve, t->levels + at, len, &err), DZ_OK);
+        assert_int_equal(dz_candidates_add(sieve, t->levels + at, len, &err), DZ_OK);
     }
-    dz_sieve_end(sieve);
+    dz_candidates_end(sieve);
     assert_int_equal(sieve->count, t->count);
     assert_memory_equal(sieve->members, t->members, sizeof t->members);
 }
 
 /* As the coding pass does it, from a first sieve that is as good as none: what the selection asks for is enough. */
-static void select_tile(const tile *t, dz_sieve *sieve, dz_selection *s) {
+static void select_tile(const tile *t, dz_candidates *sieve, dz_selection *s) {
     dz_error err = {0};
     uint32_t last = 0, few = 0;
     for (int round = 0; round < 4; round++) {
@@ -98,14 +98,14 @@ static void select_tile(const tile *t, dz_sieve *sieve, dz_selection *s) {
     fail_msg("a sieve of %u and %u is not enough", last, few);
 }
 
-static size_t roundtrip(const tile *t, int golomb, dz_kept *kept) {
+static size_t roundtrip(const tile *t, int golomb, dz_nonzeros *kept) {
     dz_error err = {0};
-    dz_sieve sieve = {0};
+    dz_candidates sieve = {0};
     dz_selection s = {0};
     dz_buf body = {0};
     select_tile(t, &sieve, &s);
-    if (dz_kept_encode(&body, &sieve, t->quota, &s, golomb, &err) != DZ_OK ||
-        dz_kept_decode(kept, body.data, body.len, t->key, t->count, t->bits, &err) != DZ_OK)
+    if (dz_nonzeros_encode(&body, &sieve, t->quota, &s, golomb, &err) != DZ_OK ||
+        dz_nonzeros_decode(kept, body.data, body.len, t->key, t->count, t->bits, &err) != DZ_OK)
         fail_msg("%s", err.text);
     assert_int_equal(kept->count, s.kept);
     uint64_t got[DZ_MAX_LEVELS] = {0};
@@ -117,7 +117,7 @@ static size_t roundtrip(const tile *t, int golomb, dz_kept *kept) {
     assert_memory_equal(got, t->quota, sizeof got);
     size_t len = body.len;
     dz_selection_free(&s);
-    dz_sieve_free(&sieve);
+    dz_candidates_free(&sieve);
     dz_buf_free(&body);
     return len;
 }
@@ -130,26 +130,26 @@ static void test_any_sieve_that_is_enough_gives_the_same_body(void **state) {
         for (unsigned bits = 3; bits <= 8; bits += 5) {
             tile t;
             dz_error err = {0};
-            dz_sieve sieve = {0};
+            dz_candidates sieve = {0};
             dz_selection s = {0};
             dz_buf want = {0}, got = {0};
             make_tile(&t, 100000, bits, 0.95, heavy, 11);
             select_tile(&t, &sieve, &s);
-            assert_int_equal(dz_kept_encode(&want, &sieve, t.quota, &s, 0, &err), DZ_OK);
+            assert_int_equal(dz_nonzeros_encode(&want, &sieve, t.quota, &s, 0, &err), DZ_OK);
             for (int i = 0; i < 3; i++) {
                 sieve_tile(&sieve, &t, lasts[i], fews[i], i ? 65536 : 333);
-                void *copy = malloc(dz_sieve_size(&sieve));
-                const dz_sieve *stored = dz_sieve_copy(copy, &sieve);
+                void *copy = malloc(dz_candidates_size(&sieve));
+                const dz_candidates *stored = dz_candidates_copy(copy, &sieve);
                 assert_int_equal(dz_select(stored, t.quota, &s, &err), DZ_OK);
                 assert_true(s.enough);
                 got.len = 0;
-                assert_int_equal(dz_kept_encode(&got, stored, t.quota, &s, 0, &err), DZ_OK);
+                assert_int_equal(dz_nonzeros_encode(&got, stored, t.quota, &s, 0, &err), DZ_OK);
                 assert_int_equal(got.len, want.len);
                 assert_memory_equal(got.data, want.data, want.len);
                 free(copy);
             }
             free(t.levels);
-            dz_sieve_free(&sieve);
+            dz_candidates_free(&sieve);
             dz_selection_free(&s);
             dz_buf_free(&want);
             dz_buf_free(&got);
@@ -163,15 +163,15 @@ static void test_small_tiles_keep_the_smallest_hashes_of_each_level(void **state
         for (int c = 0; c < 24; c++) {
             static const double sparsities[] = {0, 0.5, 0.9, 0.99};
             tile t;
-            dz_kept a = {0}, b = {0};
+            dz_nonzeros a = {0}, b = {0};
             make_tile(&t, (size_t)(c * 37), bits, sparsities[c % 4], c & 1, 1000 + (uint64_t)c);
             roundtrip(&t, 0, &a);
             roundtrip(&t, 1, &b);
             expect_selection(&t, &a);
             expect_selection(&t, &b);
             free(t.levels);
-            dz_kept_free(&a);
-            dz_kept_free(&b);
+            dz_nonzeros_free(&a);
+            dz_nonzeros_free(&b);
         }
     }
 }
@@ -183,7 +183,7 @@ static void test_large_tiles_keep_every_quota(void **state) {
         for (int s = 0; s < 5; s++) {
             for (unsigned bits = 2; bits <= 8; bits += 2) {
                 tile t;
-                dz_kept a = {0}, b = {0};
+                dz_nonzeros a = {0}, b = {0};
                 make_tile(&t, 300000, bits, sparsities[s], heavy, 42 + (uint64_t)s);
                 size_t seeded = roundtrip(&t, 0, &a), golomb = roundtrip(&t, 1, &b);
                 assert_int_equal(a.count, b.count);
@@ -191,8 +191,8 @@ static void test_large_tiles_keep_every_quota(void **state) {
                 assert_memory_equal(a.level, b.level, a.count);
                 if (s > 0 && s < 4) assert_true(seeded < golomb);
                 free(t.levels);
-                dz_kept_free(&a);
-                dz_kept_free(&b);
+                dz_nonzeros_free(&a);
+                dz_nonzeros_free(&b);
             }
         }
     }
@@ -203,13 +203,13 @@ static void test_seeded_positions_cost_little_over_the_entropy_of_the_levels(voi
     static const struct { double sparsity, most; } cases[] = {{0.90, 1.02}, {0.97, 1.03}, {0.99, 1.06}, {0.995, 1.10}};
     for (int c = 0; c < 4; c++) {
         tile t;
-        dz_kept kept = {0};
+        dz_nonzeros kept = {0};
         make_tile(&t, 2304 * 768, 4, cases[c].sparsity, 0, 9);
         double bound = (double)dz_entropy_fixed(t.quota, 16) / 65536 / 8, bytes = (double)roundtrip(&t, 0, &kept);
         print_message("sparsity %.3f: %.0f bytes, %.2f %% over the entropy\n", cases[c].sparsity, bytes, 100 * (bytes / bound - 1));
         assert_true(bytes <= cases[c].most * bound);
         free(t.levels);
-        dz_kept_free(&kept);
+        dz_nonzeros_free(&kept);
     }
 }
 
@@ -241,14 +241,14 @@ static void test_damaged_blocks_never_crash(void **state) {
     (void)state;
     tile t;
     dz_error err = {0};
-    dz_sieve sieve = {0};
+    dz_candidates sieve = {0};
     dz_selection s = {0};
     make_tile(&t, 50000, 4, 0.97, 1, 5);
     select_tile(&t, &sieve, &s);
     for (int golomb = 0; golomb < 2; golomb++) {
         dz_buf body = {0};
-        dz_kept kept = {0};
-        assert_int_equal(dz_kept_encode(&body, &sieve, t.quota, &s, golomb, &err), DZ_OK);
+        dz_nonzeros kept = {0};
+        assert_int_equal(dz_nonzeros_encode(&body, &sieve, t.quota, &s, golomb, &err), DZ_OK);
         for (uint64_t trial = 0; trial < 4000; trial++) {
             uint8_t *copy = malloc(body.len);
             memcpy(copy, body.data, body.len);
@@ -256,47 +256,47 @@ static void test_damaged_blocks_never_crash(void **state) {
             size_t len = trial % 3 == 0 ? r % body.len : body.len, at = trial % 2 ? (r >> 20) % body.len : (r >> 20) % 40;
             copy[at] ^= (uint8_t)(1 << (r >> 60 & 7));
             err = (dz_error){0};
-            dz_kept_decode(&kept, copy, len, t.key, t.count, t.bits, &err);
+            dz_nonzeros_decode(&kept, copy, len, t.key, t.count, t.bits, &err);
             for (size_t i = 0; err.rc == DZ_OK && i < kept.count; i++) assert_true(kept.index[i] < t.count && kept.level[i] < 16);
             free(copy);
         }
-        dz_kept_free(&kept);
+        dz_nonzeros_free(&kept);
         dz_buf_free(&body);
         err = (dz_error){0};
     }
     dz_selection_free(&s);
-    dz_sieve_free(&sieve);
+    dz_candidates_free(&sieve);
     free(t.levels);
 }
 
 static void test_select_and_code_speed_is_told(void **state) {
     (void)state;
     dz_error err = {0};
-    dz_sieve sieve = {0};
+    dz_candidates sieve = {0};
     dz_selection s = {0};
     tile t;
     make_tile(&t, 4 << 20, 4, 0.97, 0, 3);
     for (int r = 0; r < 3; r++) {
         dz_buf body = {0};
-        dz_kept kept = {0};
+        dz_nonzeros kept = {0};
         double begun = dz_now();
-        sieve_tile(&sieve, &t, dz_sieve_last(0.03, t.count), DZ_RARE, 65536);
+        sieve_tile(&sieve, &t, dz_candidates_last(0.03, t.count), DZ_RARE, 65536);
         double t0 = dz_now();
         dz_select(&sieve, t.quota, &s, &err);
         assert_true(s.enough);
         double t1 = dz_now();
-        dz_kept_encode(&body, &sieve, t.quota, &s, 0, &err);
+        dz_nonzeros_encode(&body, &sieve, t.quota, &s, 0, &err);
         double t2 = dz_now();
-        dz_kept_decode(&kept, body.data, body.len, t.key, t.count, t.bits, &err);
+        dz_nonzeros_decode(&kept, body.data, body.len, t.key, t.count, t.bits, &err);
         double t3 = dz_now();
         double n = (double)t.count / 1e9;
         print_message("ns per element at 0.97: sieve %.3f, select %.3f, code %.3f, decode %.3f\n", (t0 - begun) / n, (t1 - t0) / n,
                       (t2 - t1) / n, (t3 - t2) / n);
         dz_buf_free(&body);
-        dz_kept_free(&kept);
+        dz_nonzeros_free(&kept);
     }
     dz_selection_free(&s);
-    dz_sieve_free(&sieve);
+    dz_candidates_free(&sieve);
     free(t.levels);
 }
 

@@ -6,7 +6,7 @@
 
 #include <cmocka.h>
 
-#include "base/half.h"
+#include "base/dtype.h"
 #include "numeric/allocate.h"
 #include "numeric/kernels.h"
 

@@ -8,9 +8,9 @@
 #include <cmocka.h>
 
 #include "base/file.h"
+#include "compress/compress.h"
 #include "deltazoo.h"
-#include "pipeline/compress.h"
-#include "pipeline/synth.h"
+#include "synth/synth.h"
 
 static char dir[] = "/tmp/deltazoo-library-XXXXXX", archive[64], base[64], manifest[64], finetuned[80];
 

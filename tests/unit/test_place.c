@@ -10,7 +10,7 @@
 #include <cmocka.h>
 
 #include "base/hash.h"
-#include "model/place.h"
+#include "checkpoint/strided.h"
 
 enum { MOST = 6 << 20 }; /* bytes of the file, and of a copy */
 
@@ -44,10 +44,10 @@ static void make_copy(const dz_tensor *t, uint64_t offset, const uint64_t *strid
     }
 }
 
-static void expect_range(const dz_place *p, const dz_tensor *t, uint64_t first, uint64_t len) {
+static void expect_range(const dz_strided *p, const dz_tensor *t, uint64_t first, uint64_t len) {
     dz_error err = {0};
     memset(got, 0xee, (size_t)len + 1);
-    if (dz_place_read(p, t, fd, path, first, (size_t)len, got, &err) != DZ_OK) fail_msg("%s", err.text);
+    if (dz_strided_read(p, t, fd, path, first, (size_t)len, got, &err) != DZ_OK) fail_msg("%s", err.text);
     if (memcmp(got, copy + first, (size_t)len) != 0) {
         char text[DZ_SHAPE_TEXT], strides[DZ_SHAPE_TEXT];
         dz_tensor other = {.ndim = t->ndim};
@@ -60,8 +60,8 @@ static void expect_range(const dz_place *p, const dz_tensor *t, uint64_t first, 
 
 static void expect_view(const char *dtype, uint64_t offset, uint32_t ndim, const uint64_t *shape, const uint64_t *stride) {
     dz_tensor t = tensor_of(dtype, ndim, shape);
-    dz_place p = dz_place_of(&t, offset, stride);
-    assert_true(t.nbytes <= MOST && offset + dz_place_span(&p, &t) <= MOST);
+    dz_strided p = dz_strided_of(&t, offset, stride);
+    assert_true(t.nbytes <= MOST && offset + dz_strided_span(&p, &t) <= MOST);
     make_copy(&t, offset, stride);
     expect_range(&p, &t, 0, t.nbytes);
     for (int i = 0; i < 12; i++) {
@@ -139,17 +139,17 @@ static void test_random_views(void **state) {
 static void test_row_major_places_are_known(void **state) {
     (void)state;
     dz_tensor t = tensor_of("F32", 3, (const uint64_t[]){4, 1, 6}), none = tensor_of("F32", 2, (const uint64_t[]){0, 5});
-    assert_false(dz_place_of(&t, 7, (const uint64_t[]){6, 99, 1}).strided);
-    assert_true(dz_place_of(&t, 7, (const uint64_t[]){7, 6, 1}).strided);
-    assert_false(dz_place_of(&none, 7, (const uint64_t[]){3, 3}).strided);
+    assert_false(dz_strided_of(&t, 7, (const uint64_t[]){6, 99, 1}).strided);
+    assert_true(dz_strided_of(&t, 7, (const uint64_t[]){7, 6, 1}).strided);
+    assert_false(dz_strided_of(&none, 7, (const uint64_t[]){3, 3}).strided);
 }
 
 static void test_a_file_that_ends_early_is_told(void **state) {
     (void)state;
     dz_tensor t = tensor_of("BF16", 2, (const uint64_t[]){1000, 1000});
-    dz_place p = dz_place_of(&t, MOST - 1999000, (const uint64_t[]){1, 1000});
+    dz_strided p = dz_strided_of(&t, MOST - 1999000, (const uint64_t[]){1, 1000});
     dz_error err = {0};
-    assert_int_equal(dz_place_read(&p, &t, fd, path, 0, (size_t)t.nbytes, got, &err), DZ_EFAIL);
+    assert_int_equal(dz_strided_read(&p, &t, fd, path, 0, (size_t)t.nbytes, got, &err), DZ_EFAIL);
     assert_memory_equal(err.text, path, strlen(path));
     assert_non_null(strstr(err.text, "too early"));
 }
@@ -159,9 +159,9 @@ static void test_spans_that_overflow_are_none(void **state) {
     static const uint64_t cases[][2] = {{UINT64_MAX, 1}, {UINT64_MAX / 2, 1}, {1, UINT64_MAX / 4}, {UINT64_MAX / 4, UINT64_MAX / 4}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         dz_tensor t = tensor_of("F32", 2, (const uint64_t[]){4, 2});
-        dz_place p = dz_place_of(&t, 0, cases[i]);
+        dz_strided p = dz_strided_of(&t, 0, cases[i]);
         assert_true(p.strided);
-        assert_int_equal(dz_place_span(&p, &t), 0);
+        assert_int_equal(dz_strided_span(&p, &t), 0);
     }
 }
 

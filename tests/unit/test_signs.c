@@ -7,7 +7,7 @@
 
 #include <cmocka.h>
 
-#include "codec/signs.h"
+#include "codec/sparse_signs.h"
 #include "numeric/gauss.h"
 #include "numeric/rotate.h"
 
@@ -89,7 +89,7 @@ static void test_signs_keep_the_inner_product_at_the_promised_size(void **state)
     for (int s = 0; s < 6; s++) {
         dz_error err = {0};
         dz_buf body = {0};
-        dz_kept kept = {0};
+        dz_nonzeros kept = {0};
         uint64_t signs[2];
         double scale = 1 / dz_gauss_mean(shares[s]), xx = 0, xy = 0, yy = 0;
         for (size_t i = 0; i < n; i++) x[i] = draw(11, i) * (i < n / 3 ? 0.001f : 0.02f) * (i % 97 ? 1 : 20); /* heavy tails, a weak part */
@@ -114,7 +114,7 @@ static void test_signs_keep_the_inner_product_at_the_promised_size(void **state)
         assert_true(fabs((double)body.len - bytes) < 16);
         assert_true(fabs((double)kept.count - shares[s] * (double)n) < 2 * (double)dz_rotate_blocks(n));
         dz_buf_free(&body);
-        dz_kept_free(&kept);
+        dz_nonzeros_free(&kept);
     }
     free(x);
     free(y);
@@ -128,7 +128,7 @@ static void test_every_length_of_block_is_divided(void **state) {
             float x[70];
             dz_error err = {0};
             dz_buf body = {0};
-            dz_kept kept = {0};
+            dz_nonzeros kept = {0};
             uint64_t signs[2];
             double share = (double)wanted / (double)n;
             for (size_t i = 0; i < n; i++) x[i] = draw(n, i);
@@ -147,7 +147,7 @@ static void test_every_length_of_block_is_divided(void **state) {
             }
             assert_true(has_most);
             dz_buf_free(&body);
-            dz_kept_free(&kept);
+            dz_nonzeros_free(&kept);
         }
     }
 }
@@ -158,7 +158,7 @@ static void test_damaged_signs_never_crash(void **state) {
     float *x = malloc(n * sizeof *x);
     dz_error err = {0};
     dz_buf body = {0};
-    dz_kept kept = {0};
+    dz_nonzeros kept = {0};
     uint64_t signs[2];
     for (size_t i = 0; i < n; i++) x[i] = draw(1, i);
     assert_int_equal(dz_signs_encode(&body, x, n, 3, 0.01, signs, &err), DZ_OK);
@@ -182,7 +182,7 @@ static void test_damaged_signs_never_crash(void **state) {
     free(copy);
     free(x);
     dz_buf_free(&body);
-    dz_kept_free(&kept);
+    dz_nonzeros_free(&kept);
 }
 
 int main(void) {

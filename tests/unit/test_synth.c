@@ -14,11 +14,11 @@
 
 #include "base/file.h"
 #include "base/hash.h"
-#include "model/checkpoint.h"
-#include "model/manifest.h"
-#include "model/shapes.h"
-#include "numeric/synth_delta.h"
-#include "pipeline/synth.h"
+#include "checkpoint/checkpoint.h"
+#include "config/manifest.h"
+#include "synth/shapes.h"
+#include "synth/synth.h"
+#include "synth/synth_delta.h"
 
 static dz_synth_tables *TABLES;
 static char DIR_NAME[64];
@@ -484,7 +484,7 @@ static void test_what_is_not_complete_does_not_look_it(void **state) {
     must_synth(&opt, 1);
     assert_true(exists(&opt, "zoo.yaml") && exists(&opt, "base/model.safetensors"));
     dz_checkpoint *base = must_load(opt.out_dir, "base");
-    assert_int_equal(base->nothers, 0); /* nothing of the stopped run is left */
+    assert_int_equal(base->nskipped_files, 0); /* nothing of the stopped run is left */
     dz_checkpoint_free(base);
 }
 

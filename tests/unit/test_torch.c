@@ -8,7 +8,7 @@
 
 #include <cmocka.h>
 
-#include "model/torchfile.h"
+#include "checkpoint/torch/torchfile.h"
 
 /* Pickles are written as text with escapes; sizeof - 1 because they hold zero bytes. */
 #define P(text) text, sizeof(text) - 1
@@ -99,7 +99,7 @@ static void write_path(const void *bytes, size_t len) {
 
 typedef struct loaded {
     dz_tensor *tensors;
-    dz_place *places;
+    dz_strided *places;
     size_t n;
     dz_buf notes;
 } loaded;
@@ -315,7 +315,7 @@ static void test_pieces_of_strided_tensors_in_any_order(void **state) {
     pack(P(pickle), &zip);
     write_path(zip.data, zip.len);
     if (dz_checkpoint_load(path, &ck, &err) != DZ_OK) fail_msg("%s", err.text);
-    assert_int_equal(dz_checkpoint_memory(ck), DZ_STRIP);
+    assert_int_equal(dz_checkpoint_memory(ck), DZ_READ_AHEAD);
     for (int often = 1; often <= 7; often++) {
         for (size_t i = 0; i < 12 * sizeof firsts; i++) {
             size_t which = i / (size_t)often % 2, first = firsts[i % sizeof firsts];
@@ -604,7 +604,7 @@ static void test_damaged_files_do_no_harm(void **state) {
             zip.data[i] ^= flips[k];
             write_path(zip.data, zip.len);
             refused += load(&l, &err) != DZ_OK;
-            for (size_t j = 0; j < l.n; j++) assert_true(l.places[j].offset + dz_place_span(&l.places[j], &l.tensors[j]) <= zip.len);
+            for (size_t j = 0; j < l.n; j++) assert_true(l.places[j].offset + dz_strided_span(&l.places[j], &l.tensors[j]) <= zip.len);
             unload(&l);
             zip.data[i] ^= flips[k];
         }

@@ -6,7 +6,7 @@
 
 #include <cmocka.h>
 
-#include "model/unpickle.h"
+#include "checkpoint/torch/unpickle.h"
 
 /* Pickles are written as text with escapes; sizeof - 1 because they hold zero bytes. */
 #define P(text) text, sizeof(text) - 1

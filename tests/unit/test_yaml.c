@@ -10,8 +10,8 @@
 #include <cmocka.h>
 
 #include "base/hash.h"
-#include "model/manifest.h"
-#include "model/recipe_text.h"
+#include "config/manifest.h"
+#include "config/recipe_text.h"
 
 #define FILE_NAME "dz-test.yaml"
 #define WITH_TASK "tasks: [{name: a, path: b}]\n"

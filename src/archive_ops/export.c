@@ -1,0 +1,268 @@
+#include "archive_ops/export.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <fnmatch.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "archive/dense.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "checkpoint/header.h"
+#include "config/zoo.h"
+#include "decode/merge.h"
+#include "parallel/progress.h"
+#include "restore/restore.h"
+
+typedef struct item {
+    const dz_index_row *row;          /* the one that has the bytes */
+    dz_tensor out;                    /* as it is written (dense), name borrowed */
+    uint64_t kept, positions, values; /* sparse: how many; offsets in the file. dense: `values` */
+} item;
+
+typedef struct export {
+    const dz_world *world;
+    const dz_export_options *opt;
+    dz_archive *archive;
+    const dz_task_entry *task;
+    dz_checkpoint *base;
+    dz_decoder decoder;
+    item *items;
+    size_t nitems, left_out;
+    char *partial;
+    int fd;
+    uint64_t file_size;
+    dz_buf delta, wide, out, scratch;
+}
+export;
+
+/* Which tensors have a delta that can be written. */
+static dz_rc choose(export *x, dz_error *err) {
+    const dz_catalog *c = x->archive->catalog;
+    int dense = x->opt->format != DZ_EXPORT_SPARSE;
+    if (!(x->items = dz_alloc(x->task->nrows, sizeof *x->items, err))) return err->rc;
+    for (size_t i = 0; i < x->task->nrows; i++) {
+        const dz_index_row *row = &x->task->rows[i], *source = dz_row_source(x->task, row);
+        dz_tensor t = dz_tensor_of_row(&c->tensors[row->tensor]);
+        if (row->policy == DZ_POLICY_ABSENT || (x->opt->tensors && fnmatch(x->opt->tensors, t.name, 0) != 0)) continue;
+        int exact = dense && x->base && source->base != DZ_NO_BASE && dz_dtype_is_float(t.dtype);
+        if (source->policy != DZ_POLICY_ULTRADELTA && !exact) {
+            x->left_out++;
+            continue;
+        }
+        t.dtype = DZ_F32;
+        strcpy(t.dtype_name, "F32");
+        t.nbytes = t.count * sizeof(float);
+        x->items[x->nitems++] = (item){.row = source, .out = t};
+    }
+    if (x->nitems == 0)
+        dz_fail(err, DZ_EUSAGE, "%s: task '%s' has no tensor with a delta%s%s%s", x->archive->path, x->task->name,
+                x->opt->tensors ? " that matches '" : "", x->opt->tensors ? x->opt->tensors : "",
+                x->opt->tensors     ? "'"
+                : x->base || !dense ? ""
+                                    : " without its base (--base)");
+    return err->rc;
+}
+
+/* The delta of a tile in float. */
+static dz_rc delta_of(export *x, const item *it, uint32_t tile, size_t count, dz_error *err) {
+    x->delta.len = x->wide.len = 0;
+    if (dz_buf_reserve(&x->delta, count * sizeof(float), err) != DZ_OK || dz_buf_reserve(&x->wide, count * sizeof(double), err) != DZ_OK)
+        return err->rc;
+    float *delta = (float *)(void *)x->delta.data;
+    double *wide = (double *)(void *)x->wide.data;
+    if (dz_tile_difference(&x->decoder, x->task, it->row, tile, &x->scratch, wide, err) != DZ_OK) return err->rc;
+    for (size_t i = 0; i < count; i++) delta[i] = (float)wide[i];
+    return DZ_OK;
+}
+
+/* Collective. Sparse: how many values each tensor has; a tensor is one rank's. */
+static dz_rc count_kept(export *x, dz_error *err) {
+    uint64_t *kept = dz_alloc(x->nitems, sizeof *kept, err);
+    for (size_t i = 0; kept && i < x->nitems && err->rc == DZ_OK; i++) {
+        dz_pair_tiles tiles = dz_row_tiles(x->archive->catalog, x->items[i].row);
+        if (i % (size_t)x->world->size != (size_t)x->world->rank) continue;
+        for (uint32_t tile = 0; tile < tiles.ncommon && err->rc == DZ_OK; tile++) {
+            size_t n = (size_t)dz_tile_count(&tiles, tile);
+            if (delta_of(x, &x->items[i], tile, n, err) != DZ_OK) break;
+            const float *delta = (const float *)(const void *)x->delta.data;
+            for (size_t k = 0; k < n; k++) kept[i] += delta[k] != 0;
+        }
+    }
+    dz_rc rc = dz_sync_error(x->world, err->rc, err);
+    if (rc == DZ_OK) {
+        dz_sum_u64(x->world, kept, x->nitems);
+        for (size_t i = 0; i < x->nitems; i++) x->items[i].kept = kept[i];
+    }
+    free(kept);
+    return rc;
+}
+
+/* Places of all values in a safetensors file, and its header. Alike on every rank. */
+static dz_rc lay_out(export *x, dz_buf *header, dz_error *err) {
+    int sparse = x->opt->format == DZ_EXPORT_SPARSE;
+    size_t n = 0;
+    dz_tensor *list = dz_alloc(2 * x->nitems, sizeof *list, err);
+    for (size_t i = 0; list && i < x->nitems; i++) {
+        item *it = &x->items[i];
+        if (!sparse) {
+            list[n] = it->out;
+            list[n++].name = dz_strdup(it->out.name, err);
+            continue;
+        }
+        list[n++] = (dz_tensor){.name = dz_format(err, "%s.positions", it->out.name),
+                                .dtype_name = "I64",
+                                .ndim = 1,
+                                .shape = {it->kept},
+                                .nbytes = 8 * it->kept};
+        list[n++] = (dz_tensor){
+            .name = dz_format(err, "%s.values", it->out.name), .dtype_name = "F32", .ndim = 1, .shape = {it->kept}, .nbytes = 4 * it->kept};
+    }
+    if (err->rc == DZ_OK && dz_safetensors_header(list, n, (dz_like){0}, header, err) == DZ_OK) {
+        uint64_t at = header->len;
+        for (size_t i = 0; i < x->nitems; i++) {
+            item *it = &x->items[i];
+            it->positions = at;
+            it->values = sparse ? at + 8 * it->kept : at;
+            at = sparse ? it->values + 4 * it->kept : at + it->out.nbytes;
+        }
+        x->file_size = at;
+    }
+    for (size_t i = 0; list && i < n; i++) free(list[i].name);
+    free(list);
+    return err->rc;
+}
+
+/* Collective. */
+static dz_rc make_file(export *x, dz_error *err) {
+    dz_buf header = {0};
+    uint64_t *offsets = dz_alloc(x->nitems, sizeof *offsets, err);
+    dz_tensor *list = dz_alloc(x->nitems, sizeof *list, err);
+    dz_rc rc = dz_sync_error(x->world, err->rc, err);
+    if (rc != DZ_OK) goto out;
+    if (x->opt->format == DZ_EXPORT_HDF5) {
+        for (size_t i = 0; i < x->nitems; i++) list[i] = x->items[i].out;
+        if (x->world->rank == 0)
+            dz_dense_layout(x->partial, x->task->name, "delta: add it to the base model's tensor of the same name", list, x->nitems,
+                            offsets, err);
+        if ((rc = dz_sync_error(x->world, err->rc, err)) != DZ_OK) goto out;
+        dz_bcast_u64(x->world, offsets, x->nitems);
+        for (size_t i = 0; i < x->nitems; i++) x->items[i].values = offsets[i];
+        goto out;
+    }
+    if (x->opt->format == DZ_EXPORT_SPARSE && (rc = count_kept(x, err)) != DZ_OK) goto out;
+    if (lay_out(x, &header, err) == DZ_OK && x->world->rank == 0) {
+        unlink(x->partial); /* a killed export's */
+        dz_make_file(x->partial, header.data, header.len, x->file_size, err);
+    }
+    rc = dz_sync_error(x->world, err->rc, err);
+out:
+    dz_buf_free(&header);
+    free(offsets);
+    free(list);
+    return rc;
+}
+
+/* Appends the nonzero values of a tile to what stands at `*done` of a sparse tensor. */
+static dz_rc put_sparse(export *x, const item *it, uint64_t first, size_t count, uint64_t *done, dz_error *err) {
+    const float *delta = (const float *)(const void *)x->delta.data;
+    size_t n = 0;
+    x->out.len = x->scratch.len = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (delta[i] == 0) continue;
+        dz_buf_put_u64(&x->out, first + i, err);
+        dz_buf_put(&x->scratch, &delta[i], sizeof *delta, err);
+        n++;
+    }
+    if (err->rc != DZ_OK || n == 0) return err->rc;
+    if (dz_pwrite_all(x->fd, x->partial, x->out.data, x->out.len, it->positions + 8 * *done, err) == DZ_OK)
+        dz_pwrite_all(x->fd, x->partial, x->scratch.data, x->scratch.len, it->values + 4 * *done, err);
+    *done += n;
+    return err->rc;
+}
+
+static dz_rc fill(export *x, dz_progress *progress, dz_error *err) {
+    int sparse = x->opt->format == DZ_EXPORT_SPARSE;
+    uint64_t number = 0;
+    if ((x->fd = dz_open(x->partial, O_WRONLY)) < 0) return dz_fail(err, DZ_EFAIL, "%s: cannot open: %s", x->partial, strerror(errno));
+    for (size_t i = 0; i < x->nitems && err->rc == DZ_OK; i++) {
+        const item *it = &x->items[i];
+        dz_pair_tiles tiles = dz_row_work(x->archive->catalog, it->row);
+        uint64_t done = 0;
+        for (uint32_t tile = 0; tile < (sparse ? tiles.ncommon : tiles.ntiles) && err->rc == DZ_OK; tile++, number++) {
+            size_t count = (size_t)dz_tile_count(&tiles, tile);
+            if ((sparse ? i : number) % (uint64_t)x->world->size != (uint64_t)x->world->rank) continue;
+            if (delta_of(x, it, tile, count, err) != DZ_OK) break;
+            if (sparse)
+                put_sparse(x, it, dz_tile_first(&tiles, tile), count, &done, err);
+            else
+                dz_pwrite_all(x->fd, x->partial, x->delta.data, count * sizeof(float),
+                              it->values + sizeof(float) * dz_tile_first(&tiles, tile), err);
+            dz_progress_add(progress, (double)count);
+        }
+    }
+    if (err->rc == DZ_OK && dz_fsync(x->fd) != 0) dz_fail(err, DZ_EFAIL, "%s: cannot sync: %s", x->partial, strerror(errno));
+    close(x->fd);
+    return err->rc;
+}
+
+static dz_rc check_output(const char *out, int force, dz_error *err) {
+    struct stat st;
+    if (stat(out, &st) != 0) return DZ_OK;
+    if (!S_ISREG(st.st_mode)) return dz_fail(err, DZ_EUSAGE, "%s: exists and is not a file", out);
+    return force ? DZ_OK : dz_fail(err, DZ_EUSAGE, "%s: exists already (--force replaces it)", out);
+}
+
+static dz_rc open_all(export *x, dz_error *err) {
+    const dz_export_options *opt = x->opt;
+    dz_rc rc = dz_sync_error(x->world, x->world->rank == 0 ? check_output(opt->out, opt->force, err) : DZ_OK, err);
+    if (rc != DZ_OK || (rc = dz_archive_open_all(x->world, opt->archive, &x->archive, err)) != DZ_OK) return rc;
+    if ((rc = dz_sync_error(x->world, dz_archive_task(x->archive, opt->task, &x->task, err), err)) != DZ_OK) return rc;
+    if (opt->base && (rc = dz_checkpoint_open_all(x->world, opt->base, &x->base, err)) != DZ_OK) return rc;
+    if (dz_decoder_open(&x->decoder, x->archive, x->base, NULL, err) == DZ_OK) choose(x, err);
+    if (x->world->rank == 0 && access(opt->out, F_OK) == 0 && dz_same_file(opt->out, opt->archive))
+        dz_fail(err, DZ_EUSAGE, "%s: is the archive: nothing is written over it", opt->out);
+    if (x->world->rank == 0 && x->base) dz_check_not_of_model(x->base, opt->out, err);
+    x->partial = dz_format(err, "%s.partial", opt->out);
+    return dz_sync_error(x->world, err->rc, err);
+}
+
+dz_rc dz_export(const dz_world *world, const dz_export_options *opt, dz_export_result *result, dz_error *err) {
+    double begun = dz_now(), total = 0;
+    export x = {.world = world, .opt = opt, .fd = -1};
+    dz_progress progress;
+    int made = 0;
+    dz_rc rc = open_all(&x, err);
+    if (rc == DZ_OK) {
+        made = 1;
+        rc = make_file(&x, err);
+    }
+    if (rc == DZ_OK) {
+        for (size_t i = 0; i < x.nitems; i++) total += (double)x.items[i].out.count;
+        dz_progress_begin(&progress, world, "export", total, opt->quiet);
+        fill(&x, &progress, err);
+        dz_progress_end(&progress);
+        rc = dz_sync_error(world, err->rc, err);
+    }
+    if (rc == DZ_OK && x.base) rc = dz_agree_on_base(world, x.archive, opt->base, x.decoder.base_differs, err);
+    if (rc == DZ_OK && world->rank == 0 && dz_rename(x.partial, opt->out) != 0)
+        dz_fail(err, DZ_EFAIL, "%s: cannot rename to %s: %s", x.partial, opt->out, strerror(errno));
+    rc = dz_sync_error(world, err->rc, err);
+    if (rc != DZ_OK && made && world->rank == 0) unlink(x.partial);
+    struct stat st = {0};
+    if (rc == DZ_OK) stat(opt->out, &st);
+    *result = (dz_export_result){.ntensors = x.nitems, .left_out = x.left_out, .nbytes = (uint64_t)st.st_size, .secs = dz_now() - begun};
+    dz_buf_free(&x.delta);
+    dz_buf_free(&x.wide);
+    dz_buf_free(&x.out);
+    dz_buf_free(&x.scratch);
+    free(x.items);
+    free(x.partial);
+    if (x.archive) dz_decoder_close(&x.decoder);
+    dz_checkpoint_free(x.base);
+    dz_archive_close(x.archive);
+    return rc;
+}

@@ -1,0 +1,38 @@
+/* A task's delta for other tools: a task vector as safetensors, dense or sparse, or as plain HDF5 arrays; and a task vector back into a
+ * model. */
+#ifndef DZ_ARCHIVE_OPS_EXPORT_H
+#define DZ_ARCHIVE_OPS_EXPORT_H
+
+#include "parallel/world.h"
+
+typedef enum dz_export_format {
+    DZ_EXPORT_DENSE,  /* safetensors: each tensor's delta as F32, under its own name */
+    DZ_EXPORT_SPARSE, /* safetensors: NAME.positions I64 (ascending, in the flat tensor) and NAME.values F32, of lossy tensors */
+    DZ_EXPORT_HDF5    /* as dense, a dataset each */
+} dz_export_format;
+
+typedef struct dz_export_options {
+    const char *archive, *task, *out;
+    const char *base;    /* dense and hdf5: with it exact tensors of floats have their difference too; may be NULL */
+    const char *tensors; /* glob; NULL: all */
+    dz_export_format format;
+    int force, quiet;
+} dz_export_options;
+
+typedef struct dz_export_result {
+    uint64_t ntensors, left_out, nbytes;
+    double secs;
+} dz_export_result;
+
+/* Collective. Writes OUT.partial and renames. */
+dz_rc dz_export(const dz_world *world, const dz_export_options *opt, dz_export_result *result, dz_error *err);
+
+typedef struct dz_import_options {
+    const char *vector, *base, *out; /* a model file or directory of F32, F16, BF16 or F64 deltas; the base; a directory to be made */
+    int quiet;
+} dz_import_options;
+
+/* Collective. OUT gets base + vector in the base's types and names; a tensor that the vector has not is the base's. */
+dz_rc dz_import(const dz_world *world, const dz_import_options *opt, dz_export_result *result, dz_error *err);
+
+#endif

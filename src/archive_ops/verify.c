@@ -1,0 +1,202 @@
+#include "archive_ops/verify.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "config/zoo.h"
+#include "decode/tile_decoder.h"
+#include "parallel/progress.h"
+
+typedef struct verify {
+    const dz_world *world;
+    dz_archive *archive;
+    dz_checkpoint *base;
+    dz_decoder decoder;
+    dz_damage damage;
+    dz_buf out;
+    uint64_t nblocks, nbytes;
+    uint64_t **kept; /* [tasks][rows] */
+} verify;
+
+static void told(verify *v, const dz_task_entry *task, const char *tensor, int64_t block, dz_error *one) {
+    if (one->rc != DZ_OK) dz_damage_add(&v->damage, task ? task->name : NULL, tensor, block, one->text);
+    *one = (dz_error){0};
+}
+
+/* A row's tiles of this rank: dealt round-robin, so that each rank has some of every tensor. */
+static void check_row(verify *v, const dz_task_entry *task, size_t i, uint64_t *number, dz_progress *progress) {
+    const dz_index_row *row = &task->rows[i];
+    dz_pair_tiles tiles = dz_row_tiles(v->archive->catalog, row);
+    dz_tensor t = dz_tensor_of_row(&v->archive->catalog->tensors[row->tensor]);
+    dz_error one = {0};
+    uint64_t kept = 0, first = *number;
+    *number += tiles.ntiles;
+    v->damage.place = first;
+    if (tiles.ntiles && dz_decoder_region(&v->decoder, task, row, &one) != DZ_OK) { /* all its blocks: told once */
+        if (first % (uint64_t)v->world->size == (uint64_t)v->world->rank) told(v, task, t.name, -1, &one);
+        return;
+    }
+    for (uint32_t tile = 0; tile < tiles.ntiles; tile++) {
+        if ((first + tile) % (uint64_t)v->world->size != (uint64_t)v->world->rank) continue;
+        dz_check_tile(&v->decoder, task, row, tile, &kept, &one);
+        if (one.rc == DZ_OK && v->base) {
+            v->out.len = 0;
+            if (dz_buf_reserve(&v->out, (size_t)dz_tile_count(&tiles, tile) * dz_dtype_size(t.dtype), &one) == DZ_OK)
+                dz_decode_tile(&v->decoder, task, row, tile, v->out.data, &one);
+        }
+        v->nblocks++;
+        v->damage.place = first + tile;
+        told(v, task, t.name, tile, &one);
+        dz_progress_add(progress, (double)row->length / tiles.ntiles);
+    }
+    v->kept[task - v->archive->catalog->tasks][i] = kept;
+}
+
+/* A safetensors file's header: it parses, and its tensors are those of the index. */
+static void check_header(const verify *v, const dz_task_entry *task, const dz_file_row *file, const char *bytes, size_t len,
+                         dz_error *err) {
+    const dz_catalog *c = v->archive->catalog;
+    dz_tensor *tensors = NULL;
+    size_t n = 0, next = 0;
+    if (len < 8 || file->size < len)
+        dz_fail(err, DZ_EDAMAGE, "%s: task '%s': the header of '%s' is cut short", v->archive->path, task->name, file->path);
+    else
+        dz_safetensors_parse(file->path, bytes + 8, len - 8, file->size, 0, &tensors, &n, err);
+    for (size_t i = 0; i < n && err->rc == DZ_OK; i++) {
+        const dz_index_row *row = dz_task_row(c, task, &tensors[i], &next);
+        if (!row)
+            dz_fail(err, DZ_EDAMAGE, "%s: task '%s': tensor '%s' of '%s' is not in its index", v->archive->path, task->name,
+                    tensors[i].name, file->path);
+    }
+    dz_tensors_free(tensors, n);
+}
+
+/* Blobs and what hangs on them: headers parse, side files have their size, the recipe is there. Rank 0. */
+static void check_files(verify *v, const dz_task_entry *task) {
+    const dz_catalog *c = v->archive->catalog;
+    dz_error one = {0};
+    if (task->files_lost) dz_damage_add(&v->damage, task->name, NULL, -1, task->files_lost);
+    for (size_t i = 0; i <= task->nfiles && !c->blobs_lost; i++) { /* the last is the recipe */
+        const dz_file_row *f = i < task->nfiles ? &task->files[i] : NULL;
+        char *bytes = NULL;
+        size_t len = 0;
+        dz_error inner = {0};
+        if (dz_catalog_blob(c, f ? f->blob : task->recipe_blob, &bytes, &len, &inner) == DZ_OK && f) {
+            if (f->kind == DZ_FILE_SAFETENSORS)
+                check_header(v, task, f, bytes, len, &inner);
+            else if (f->size != len)
+                dz_fail(&inner, DZ_EDAMAGE, "it has %zu bytes, not %llu", len, (unsigned long long)f->size);
+        }
+        if (inner.rc != DZ_OK)
+            dz_fail(&one, DZ_EDAMAGE, "%s: task '%s': file '%s': %.900s", v->archive->path, task->name, f ? f->path : "(its recipe)",
+                    inner.text);
+        free(bytes);
+        told(v, task, NULL, -1, &one);
+    }
+}
+
+/* Every base tile that no block made us read. `place`: of the first one. */
+static void check_base(verify *v, uint64_t place) {
+    const dz_catalog *c = v->archive->catalog;
+    dz_buf bytes = {0};
+    for (size_t i = 0; i < c->nbase; i++) {
+        dz_tensor t = dz_tensor_of_row(&c->tensors[c->base[i].tensor]);
+        dz_pair_tiles tiles = dz_pair_tiles_of(t.count, t.count, t.count);
+        size_t size = dz_dtype_size(t.dtype);
+        for (uint32_t tile = 0; tile < tiles.ntiles; tile++) {
+            if ((c->base[i].first_tile + tile) % (uint32_t)v->world->size != (uint32_t)v->world->rank) continue;
+            dz_error one = {0};
+            size_t len = (size_t)dz_tile_count(&tiles, tile) * size;
+            bytes.len = 0;
+            if (dz_buf_reserve(&bytes, len, &one) == DZ_OK &&
+                dz_checkpoint_read(v->base, (size_t)v->decoder.base_tensor[i], dz_tile_first(&tiles, tile) * size, len, bytes.data, &one) ==
+                    DZ_OK) {
+                dz_digest got = dz_digest_of(bytes.data, len), want = c->base_tiles[c->base[i].first_tile + tile];
+                if (got.hi != want.hi || got.lo != want.lo) v->decoder.base_differs[i] = 1;
+            }
+            v->damage.place = place + c->base[i].first_tile + tile;
+            told(v, NULL, t.name, tile, &one);
+        }
+    }
+    dz_buf_free(&bytes);
+}
+
+/* Collective. What all ranks' blocks keep must be what the index says. */
+static void check_kept(verify *v) {
+    const dz_catalog *c = v->archive->catalog;
+    uint64_t known = v->damage.count;
+    v->damage.place = UINT64_MAX;
+    dz_sum_u64(v->world, &known, 1);
+    for (size_t t = 0; t < c->ntasks; t++) {
+        dz_sum_u64(v->world, v->kept[t], c->tasks[t].nrows);
+        for (size_t i = 0; i < c->tasks[t].nrows && v->world->rank == 0; i++) {
+            dz_error one = {0};
+            const dz_index_row *row = &c->tasks[t].rows[i];
+            if (row->policy == DZ_POLICY_ULTRADELTA && row->kept != v->kept[t][i] && known == 0) /* a damaged block is told already */
+                dz_fail(&one, DZ_EDAMAGE, "%s: task '%s': tensor '%s' keeps %llu elements, its index says %llu", v->archive->path,
+                        c->tasks[t].name, c->tensors[row->tensor].name, (unsigned long long)v->kept[t][i], (unsigned long long)row->kept);
+            told(v, &c->tasks[t], c->tensors[row->tensor].name, -1, &one);
+        }
+    }
+}
+
+/* What could not be opened. Rank 0. */
+static void check_lost(verify *v) {
+    const dz_catalog *c = v->archive->catalog;
+    if (c->blobs_lost) dz_damage_add(&v->damage, NULL, NULL, -1, c->blobs_lost);
+    for (size_t i = 0; i < c->nlost; i++) dz_damage_add(&v->damage, c->lost[i].name, NULL, -1, c->lost[i].text);
+}
+
+dz_rc dz_verify(const dz_world *world, const char *archive, const char *base, int quiet, dz_verify_result *result, dz_error *err) {
+    double begun = dz_now();
+    verify v = {.world = world};
+    dz_progress progress;
+    size_t ntasks = 0;
+    dz_rc rc = dz_archive_open_all(world, archive, &v.archive, err);
+    if (rc != DZ_OK) goto out;
+    if (base && (rc = dz_checkpoint_open_all(world, base, &v.base, err)) != DZ_OK) goto out;
+    if ((rc = dz_sync_error(world, dz_decoder_open(&v.decoder, v.archive, v.base, NULL, err), err)) != DZ_OK) goto out;
+    const dz_catalog *c = v.archive->catalog;
+    double total = 0;
+    ntasks = c->ntasks;
+    v.kept = dz_alloc(ntasks, sizeof *v.kept, err);
+    for (size_t t = 0; t < ntasks && err->rc == DZ_OK; t++) {
+        v.kept[t] = dz_alloc(c->tasks[t].nrows, sizeof **v.kept, err);
+        total += (double)c->tasks[t].payload_len;
+    }
+    if ((rc = dz_sync_error(world, err->rc, err)) != DZ_OK) goto out;
+    dz_progress_begin(&progress, world, "verify", total, quiet);
+    uint64_t number = 0;
+    if (world->rank == 0) check_lost(&v);
+    for (size_t t = 0; t < ntasks; t++) {
+        for (size_t i = 0; i < c->tasks[t].nrows; i++) check_row(&v, &c->tasks[t], i, &number, &progress);
+        v.damage.place = number++; /* its files have one too */
+        if (world->rank == 0) check_files(&v, &c->tasks[t]);
+        result->ntensors += c->tasks[t].nrows;
+        result->nbytes += c->tasks[t].payload_len;
+    }
+    if (v.base) check_base(&v, number);
+    dz_progress_end(&progress);
+    check_kept(&v);
+    dz_sum_u64(world, &v.nblocks, 1);
+    if ((rc = dz_damage_gather(world, &v.damage, err)) != DZ_OK) goto out;
+    result->damage = v.damage;
+    v.damage = (dz_damage){0};
+    result->nblocks = v.nblocks;
+    result->ntasks = ntasks;
+    result->secs = dz_now() - begun;
+    if (result->damage.count)
+        rc = DZ_EDAMAGE;
+    else if (v.base)
+        rc = dz_agree_on_base(world, v.archive, base, v.decoder.base_differs, err); /* the archive is sound, the base is another */
+out:
+    for (size_t t = 0; v.kept && t < ntasks; t++) free(v.kept[t]);
+    free(v.kept);
+    dz_damage_free(&v.damage);
+    dz_buf_free(&v.out);
+    dz_decoder_close(&v.decoder);
+    dz_checkpoint_free(v.base);
+    dz_archive_close(v.archive);
+    return rc;
+}

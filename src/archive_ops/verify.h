@@ -1,0 +1,18 @@
+/* Is the archive sound? Structure, every checksum, every block decoded; with the base also its digests. */
+#ifndef DZ_ARCHIVE_OPS_VERIFY_H
+#define DZ_ARCHIVE_OPS_VERIFY_H
+
+#include "decode/damage.h"
+#include "restore/restore.h"
+
+typedef struct dz_verify_result {
+    uint64_t ntasks, ntensors, nblocks, nbytes;
+    dz_damage damage; /* its count on all ranks, its records on rank 0; the caller frees */
+    double secs;
+} dz_verify_result;
+
+/* Collective. Goes on after damage and collects it: `result` has it on rank 0, the return code is DZ_EDAMAGE on all ranks (without text in
+ * `err`). A file that cannot be opened as an archive at all fails as usual. `base` may be NULL. */
+dz_rc dz_verify(const dz_world *world, const char *archive, const char *base, int quiet, dz_verify_result *result, dz_error *err);
+
+#endif

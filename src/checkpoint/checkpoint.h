@@ -1,0 +1,89 @@
+/* A model on disk: one .safetensors file, or a directory with shards, an index and small side files. PyTorch files (model/torchfile.h) are
+ * taken as the safetensors files they are restored as.
+ *
+ * Loading reads headers only. Data is read by pread of the ranges a rank needs. On many ranks, rank 0 loads and packs; the others unpack,
+ * so a header is read once from the file system.
+ */
+#ifndef DZ_CHECKPOINT_CHECKPOINT_H
+#define DZ_CHECKPOINT_CHECKPOINT_H
+
+#include "checkpoint/strided.h"
+
+typedef struct dz_shard {
+    char *file;   /* name within the checkpoint: "model-00001-of-00002.safetensors" */
+    char *path;   /* where it is */
+    char *header; /* its first bytes, 8-byte length included, verbatim: a restored file begins with them */
+    size_t header_len;
+    uint64_t size;
+    dz_strided *places; /* PyTorch: where each tensor of the header stands in the file `path`; NULL: where the header says */
+    size_t nplaces;
+    size_t first; /* the number of its first tensor */
+    int fd;       /* -1 until it is read */
+} dz_shard;
+
+typedef struct dz_companion_file {
+    char *file;
+    char *path;
+    uint64_t size;
+    char *bytes; /* generated: what it holds, then `path` is what it was made from. NULL: the file `path` is kept */
+} dz_companion_file;
+
+#define DZ_READ_AHEAD ((uint64_t)2 << 20) /* bytes */
+
+/* A strided tensor that is read from front to back in pieces is read ahead: the elements of a piece stand far from each other in the file,
+ * and a longer stretch takes no more calls. */
+typedef struct dz_read_ahead {
+    uint8_t *bytes; /* DZ_READ_AHEAD of them; NULL until they are needed */
+    size_t tensor;
+    uint64_t first, len; /* bytes of the tensor that are here */
+    uint64_t next;       /* where the last read ended */
+} dz_read_ahead;
+
+typedef struct dz_checkpoint {
+    char *path;
+    dz_shard *shards;
+    size_t nshards;
+    dz_tensor *tensors; /* in the order of their bytes, shard after shard */
+    size_t ntensors;
+    uint32_t *by_name; /* tensor numbers sorted by name */
+    uint32_t *same;    /* the first tensor known to have the same bytes, type and shape: itself, unless shared in a PyTorch file or
+                        * found by dz_find_tied */
+    dz_companion_file *companions; /* config, tokenizer and the like: kept in the archive */
+    size_t ncompanions;
+    dz_companion_file *skipped_files; /* files and folders that are not kept: reported, never silently skipped */
+    size_t nskipped_files;
+    dz_read_ahead read_ahead;
+    dz_buf notes; /* lines on what a PyTorch file holds beyond its tensors; where it was loaded, not where it was unpacked */
+} dz_checkpoint;
+
+#define DZ_SIDE_MAX ((uint64_t)64 << 20) /* larger files are no side files */
+
+dz_rc dz_checkpoint_load(const char *path, dz_checkpoint **out, dz_error *err);
+void dz_checkpoint_free(dz_checkpoint *ck); /* accepts NULL */
+
+/* Adds the file `path`, known as `file` within the checkpoint, and reads its header. */
+dz_rc dz_checkpoint_add_shard(dz_checkpoint *ck, const char *file, const char *path, dz_error *err);
+void dz_side_files_free(dz_companion_file *list, size_t n);
+
+/* Fills the tensors and their order by name from the shards' headers: the last step of whoever makes a checkpoint. */
+dz_rc dz_checkpoint_parse(dz_checkpoint *ck, dz_error *err);
+
+/* For the other ranks (checkpoint_pack.c). */
+dz_rc dz_checkpoint_pack(const dz_checkpoint *ck, dz_buf *out, dz_error *err);
+dz_rc dz_checkpoint_unpack(const uint8_t *bytes, size_t len, dz_checkpoint **out, dz_error *err);
+
+/* The tensor's number, or -1. */
+int64_t dz_checkpoint_find(const dz_checkpoint *ck, const char *name);
+
+/* Reads bytes [first, first + len) of a tensor. */
+dz_rc dz_checkpoint_read(dz_checkpoint *ck, size_t tensor, uint64_t first, size_t len, void *dst, dz_error *err);
+
+/* The same dtype, shape and size. */
+int dz_same_kind(const dz_tensor *a, const dz_tensor *b);
+
+uint64_t dz_checkpoint_nbytes(const dz_checkpoint *ck); /* of all tensors */
+
+/* Memory that reading may take beside its destination: none, or DZ_READ_AHEAD where a tensor is strided. */
+uint64_t dz_checkpoint_memory(const dz_checkpoint *ck);
+
+#endif

@@ -1,0 +1,85 @@
+/* compress --append: what stands in the archive already, and whether the zoo fits to it. */
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "compress/job.h"
+
+/* Tasks that the archive has: refused, replaced, or left to it. Alike on every rank. */
+static dz_rc settle_names(dz_job *job, dz_error *err) {
+    const dz_compress_options *opt = job->opt;
+    dz_zoo *zoo = &job->zoo;
+    size_t n = 0;
+    for (size_t t = 0; t < zoo->ntasks; t++) {
+        int has = dz_catalog_find(job->copied.old->catalog, zoo->names[t]) >= 0;
+        if (has && opt->skip_existing) {
+            dz_checkpoint_free(zoo->tasks[t]);
+            zoo->tasks[t] = NULL;
+            job->skipped++;
+            continue;
+        }
+        if (has && opt->replace)
+            dz_copy_tasks_leave(&job->copied, zoo->names[t]);
+        else if (has)
+            dz_fail_more(err, DZ_EUSAGE, "%s: has a task '%s' already (--replace takes the new one, --skip-existing keeps the old one)",
+                         opt->archive, zoo->names[t]);
+        zoo->names[n] = zoo->names[t];
+        zoo->tasks[n++] = zoo->tasks[t];
+    }
+    for (size_t t = n; t < zoo->ntasks; t++) zoo->tasks[t] = NULL;
+    zoo->ntasks = n;
+    return err->rc;
+}
+
+/* Names, types and shapes of the base; its values are compared when they have been read. */
+static dz_rc check_headers(const dz_job *job, dz_error *err) {
+    const dz_catalog *c = job->copied.old->catalog;
+    dz_checkpoint *base = job->zoo.base;
+    for (size_t b = 0; b < c->nbase; b++) {
+        dz_tensor want = dz_tensor_of_row(&c->tensors[c->base[b].tensor]);
+        int64_t i = dz_checkpoint_find(base, want.name);
+        if (i < 0 || strcmp(base->tensors[i].dtype_name, want.dtype_name) != 0 || !dz_same_shape(&base->tensors[i], &want))
+            return dz_fail(err, DZ_EFAIL, "%s: not the base of %s: tensor '%s' %s", base->path, job->opt->archive, want.name,
+                           i < 0 ? "is missing" : "has another type or shape");
+    }
+    if (base->ntensors != c->nbase)
+        return dz_fail(err, DZ_EFAIL, "%s: not the base of %s: it has %zu tensors instead of %zu", base->path, job->opt->archive,
+                       base->ntensors, c->nbase);
+    return DZ_OK;
+}
+
+dz_rc dz_job_open_archive(dz_job *job, dz_error *err) {
+    const dz_compress_options *opt = job->opt;
+    int there = access(opt->archive, F_OK) == 0;
+    uint64_t all = (uint64_t)there;
+    if (!opt->append) return DZ_OK;
+    dz_bcast_u64(job->world, &all, 1);
+    if (!all) return DZ_OK; /* the first to be appended */
+    dz_rc rc = dz_copy_tasks_open(&job->copied, job->world, opt->archive, err);
+    if (rc != DZ_OK) return rc;
+    job->trace_reference = job->copied.old->catalog->trace_reference;
+    if (settle_names(job, err) == DZ_OK) check_headers(job, err);
+    return dz_sync_error(job->world, err->rc, err);
+}
+
+dz_rc dz_job_check_base(const dz_job *job, dz_error *err) {
+    const dz_catalog *c = job->copied.old ? job->copied.old->catalog : NULL;
+    size_t differ = 0;
+    const char *first = NULL;
+    for (size_t b = 0; c && b < c->nbase; b++) {
+        const char *name = c->tensors[c->base[b].tensor].name;
+        size_t i = (size_t)dz_checkpoint_find(job->zoo.base, name), from = job->plan->base_tile[i], n = job->plan->base_tile[i + 1] - from,
+               same = 0;
+        const dz_digest *want = &c->base_tiles[c->base[b].first_tile];
+        while (same < n && want[same].hi == job->base_digests[2 * (from + same)] &&
+               want[same].lo == job->base_digests[2 * (from + same) + 1])
+            same++;
+        if (same == n) continue;
+        differ++;
+        if (!first) first = name;
+    }
+    if (differ)
+        dz_fail(err, DZ_EVALUE, "%s: not the base of %s: %zu tensors differ, the first is '%s'", job->zoo.base->path, job->opt->archive,
+                differ, first);
+    return err->rc;
+}

@@ -1,0 +1,319 @@
+/* From coded blocks to an archive: the catalog, the layout, every rank's ranges, the rename. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "archive/writer.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/version.h"
+#include "compress/job.h"
+#include "compress/publish.h"
+
+static dz_rc add_base(const dz_job *job, dz_catalog *c, dz_error *err) {
+    const dz_checkpoint *base = job->zoo.base;
+    size_t hint = 0;
+    c->nbase_tiles = job->plan->base_tile[base->ntensors];
+    c->base = dz_alloc(base->ntensors, sizeof *c->base, err);
+    c->base_tiles = dz_alloc(c->nbase_tiles, sizeof *c->base_tiles, err);
+    if (err->rc != DZ_OK) return err->rc;
+    c->nbase = base->ntensors;
+    for (size_t i = 0; i < c->nbase; i++) {
+        c->base[i].first_tile = job->plan->base_tile[i];
+        if (dz_catalog_tensor(c, &base->tensors[i], &hint, &c->base[i].tensor, err) != DZ_OK) return err->rc;
+    }
+    for (size_t i = 0; i < c->nbase_tiles; i++)
+        c->base_tiles[i] = (dz_digest){.hi = job->base_digests[2 * i], .lo = job->base_digests[2 * i + 1]};
+    return dz_catalog_fingerprint(c, &c->fingerprint, err);
+}
+
+/* With tasks of an older archive: its table of the base holds, and the models' base has its row there for each tensor. */
+static dz_rc map_base(const dz_job *job, const dz_catalog *c, uint32_t *row_of, dz_error *err) {
+    const dz_checkpoint *base = job->zoo.base;
+    for (size_t b = 0; b < c->nbase; b++) {
+        const char *name = c->tensors[c->base[b].tensor].name;
+        int64_t i = dz_checkpoint_find(base, name);
+        if (i < 0) return dz_fail(err, DZ_EFAIL, "%s: not the base of %s: it has no tensor '%s'", base->path, job->opt->archive, name);
+        row_of[i] = (uint32_t)b;
+    }
+    return DZ_OK;
+}
+
+/* The bytes of a pair's region: table of tile lengths where there are several, then the blocks. */
+static uint64_t region_table(const dz_tensor_pair *pair) { return pair->tiles.ntiles > 1 ? 4 * (uint64_t)pair->tiles.ntiles + 4 : 0; }
+
+static uint64_t region_length(const dz_job *job, const dz_tensor_pair *pair) {
+    uint64_t sum = region_table(pair);
+    for (uint32_t tile = 0; tile < pair->tiles.ntiles; tile++) sum += job->block_len[job->plan->unit_of[pair->first_tile + tile]];
+    return sum;
+}
+
+/* An exact tensor all of whose tiles are one-byte bodies ("equal to the base") is recorded as equal, without bytes. */
+static int turned_out_equal(const dz_job *job, const dz_tensor_pair *pair) {
+    if (pair->policy != DZ_POLICY_LOSSLESS || pair->base < 0 || pair->tiles.extra.ntiles || pair->tiles.ncommon == 0) return 0;
+    for (uint32_t tile = 0; tile < pair->tiles.ncommon; tile++) {
+        if (job->block_len[job->plan->unit_of[pair->first_tile + tile]] != 5) return 0;
+    }
+    return dz_pair_tensor(job->plan, pair)->dtype == job->zoo.base->tensors[pair->base].dtype;
+}
+
+static void fill_lossy_row(const dz_job *job, const dz_tensor_pair *pair, dz_index_row *row, dz_task_entry *t) {
+    const dz_lossy *l = &job->lossy[pair->lossy];
+    int signs = job->zoo.recipe->method == DZ_METHOD_AUTO, values = !signs && !dz_job_has_levels(job);
+    row->bits = (uint8_t)(signs ? DZ_BITS_SIGNS : values ? DZ_BITS_VALUES : l->grid.bits);
+    row->kept = l->kept;
+    row->lo = signs || values ? 0 : l->grid.lo;
+    row->step = signs || values ? 0 : l->grid.step;
+    row->scale = l->scale;
+    row->sparsity = (float)l->sparsity;
+    t->lossy_parameters += pair->tiles.common;
+    t->lossy_source_bytes += pair->tiles.common * dz_dtype_size(dz_pair_tensor(job->plan, pair)->dtype);
+    t->lossy_kept += l->kept;
+    t->value_bits += (double)l->kept * (signs ? 1 : row->bits);
+    t->entropy_bytes += values ? 2 * (double)l->kept : (double)dz_entropy_fixed(l->kept_levels, job->levels) / 65536 / 8;
+}
+
+static dz_rc add_rows(const dz_job *job, dz_catalog *c, size_t task, const uint32_t *base_row, dz_task_entry *t, dz_error *err) {
+    const dz_plan *plan = job->plan;
+    size_t npairs = plan->first_pair[task + 1] - plan->first_pair[task], nbase = job->zoo.base->ntensors, hint = 0;
+    uint8_t *seen = dz_alloc(nbase, 1, err);
+    if (!seen || !(t->rows = dz_alloc(npairs + nbase, sizeof *t->rows, err))) goto out;
+    for (size_t i = 0; i < npairs; i++) {
+        const dz_tensor_pair *pair = &plan->pairs[plan->first_pair[task] + i];
+        const dz_tensor *tensor = dz_pair_tensor(plan, pair);
+        dz_index_row *row = &t->rows[t->nrows++];
+        row->base = pair->base >= 0 ? base_row[pair->base] : DZ_NO_BASE;
+        row->policy = (uint8_t)(turned_out_equal(job, pair) ? DZ_POLICY_EQUAL : pair->policy);
+        row->offset = t->payload_len;
+        if (dz_catalog_tensor(c, tensor, &hint, &row->tensor, err) != DZ_OK) goto out;
+        if (row->policy == DZ_POLICY_LOSSLESS || row->policy == DZ_POLICY_ULTRADELTA) row->length = region_length(job, pair);
+        if (row->policy == DZ_POLICY_ULTRADELTA) fill_lossy_row(job, pair, row, t);
+        t->payload_len += row->length;
+        t->source_bytes += tensor->nbytes;
+        if (row->policy == DZ_POLICY_TIED) row->kept = pair->tied; /* rows are numbered as the checkpoint's tensors */
+        int64_t same = dz_checkpoint_find(job->zoo.base, tensor->name);
+        if (same >= 0) seen[same] = 1;
+        if (pair->base >= 0) seen[pair->base] = 1;
+    }
+    for (size_t b = 0; b < nbase; b++) {
+        if (!seen[b])
+            t->rows[t->nrows++] = (dz_index_row){
+                .tensor = c->base[base_row[b]].tensor, .base = base_row[b], .policy = DZ_POLICY_ABSENT, .offset = t->payload_len};
+    }
+out:
+    free(seen);
+    return err->rc;
+}
+
+static dz_rc add_file(dz_catalog *c, dz_task_entry *t, const char *path, uint32_t kind, const void *bytes, size_t len, uint64_t size,
+                      dz_error *err) {
+    dz_file_row *f = &t->files[t->nfiles];
+    *f = (dz_file_row){.kind = kind, .size = size};
+    if (dz_catalog_add_blob(c, bytes, len, &f->blob, err) != DZ_OK || !(f->path = dz_strdup(path, err))) return err->rc;
+    t->nfiles++;
+    return DZ_OK;
+}
+
+static dz_rc add_files(const dz_job *job, dz_catalog *c, size_t task, dz_task_entry *t, dz_error *err) {
+    const dz_checkpoint *ck = job->zoo.tasks[task];
+    if (!(t->files = dz_alloc(ck->nshards + ck->ncompanions, sizeof *t->files, err))) return err->rc;
+    for (size_t i = 0; i < ck->nshards && err->rc == DZ_OK; i++)
+        add_file(c, t, ck->shards[i].file, DZ_FILE_SAFETENSORS, ck->shards[i].header, ck->shards[i].header_len, ck->shards[i].size, err);
+    for (size_t i = 0; i < ck->ncompanions && err->rc == DZ_OK; i++) {
+        const dz_companion_file *side = &ck->companions[i];
+        char *bytes = NULL;
+        size_t len = 0;
+        if (side->bytes)
+            add_file(c, t, side->file, DZ_FILE_SIDE, side->bytes, (size_t)side->size, side->size, err);
+        else if (dz_read_file(side->path, DZ_SIDE_MAX, &bytes, &len, err) == DZ_OK)
+            add_file(c, t, side->file, DZ_FILE_SIDE, bytes, len, len, err);
+        free(bytes);
+    }
+    return err->rc == DZ_OK ? dz_catalog_add_files(c, t, err) : err->rc;
+}
+
+static dz_rc add_task(const dz_job *job, dz_catalog *c, size_t task, const char *recipe_text, const uint32_t *base_row, dz_error *err) {
+    const dz_recipe *r = job->zoo.recipe;
+    dz_task_entry *t = &c->tasks[c->ntasks++];
+    t->name = dz_strdup(job->zoo.names[task], err);
+    t->recipe = dz_strdup(r->name, err);
+    t->recipe_text = dz_strdup(recipe_text, err);
+    if (err->rc != DZ_OK || dz_catalog_add_blob(c, recipe_text, strlen(recipe_text), &t->recipe_blob, err) != DZ_OK) return err->rc;
+    t->sparsity = job->task_sparsity[task];
+    t->bits = (uint32_t)r->bits;
+    t->seed = r->seed;
+    t->key = job->task_key[task];
+    t->gamma = (float)job->gamma[task];
+    t->trace_norm = job->trace_norm[task];
+    t->trace_error = job->trace_error[task];
+    t->trace_reference = job->trace_reference;
+    if (add_rows(job, c, task, base_row, t, err) != DZ_OK) return err->rc;
+    return add_files(job, c, task, t, err);
+}
+
+/* Rank 0: everything but the payloads. */
+static dz_rc make_catalog(const dz_job *job, dz_catalog *c, dz_error *err) {
+    char *text = dz_recipe_text(job->zoo.recipe, err);
+    uint32_t *base_row = dz_alloc(job->zoo.base->ntensors, sizeof *base_row, err);
+    c->format_version = DZ_FORMAT_VERSION;
+    snprintf(c->generator, sizeof c->generator, "deltazoo %s", DZ_VERSION);
+    if (!text || !base_row) goto out;
+    if (job->copied.old) {
+        if (dz_copy_tasks_catalog(&job->copied, c, job->plan->ntasks, err) != DZ_OK || map_base(job, c, base_row, err) != DZ_OK) goto out;
+    } else {
+        if (add_base(job, c, err) != DZ_OK || !(c->tasks = dz_alloc(job->plan->ntasks, sizeof *c->tasks, err))) goto out;
+        for (size_t i = 0; i < c->nbase; i++) base_row[i] = (uint32_t)i;
+    }
+    c->trace_reference = job->trace_reference;
+    for (size_t t = 0; t < job->plan->ntasks && err->rc == DZ_OK; t++) add_task(job, c, t, text, base_row, err);
+out:
+    free(text);
+    free(base_row);
+    return err->rc;
+}
+
+typedef struct piece { /* a block of this rank, and where it goes */
+    uint64_t offset;
+    size_t unit;
+} piece;
+
+static int by_offset(const void *x, const void *y) {
+    const piece *a = x, *b = y;
+    return a->offset < b->offset ? -1 : a->offset > b->offset;
+}
+
+/* `where`: for each pair the file offset of its region, or 0 when it has no bytes. */
+static dz_rc put_pieces(dz_job *job, dz_extent_writer *w, const uint64_t *where, dz_error *err) {
+    const dz_plan *plan = job->plan;
+    size_t n = 0;
+    dz_buf bytes = {0};
+    piece *pieces = dz_alloc(dz_job_nunits(job), sizeof *pieces, err);
+    for (size_t i = 0; pieces && i < dz_job_nunits(job); i++) {
+        size_t u = dz_job_unit(job, i);
+        if (plan->units[u].pair == DZ_NO_PAIR || !job->block_len[u]) continue;
+        const dz_tensor_pair *pair = &plan->pairs[plan->units[u].pair];
+        uint64_t at = where[plan->units[u].pair];
+        if (at == 0) continue;
+        at += region_table(pair);
+        for (uint32_t tile = 0; tile < plan->units[u].tile; tile++) at += job->block_len[plan->unit_of[pair->first_tile + tile]];
+        pieces[n++] = (piece){.offset = at, .unit = u};
+    }
+    if (n) qsort(pieces, n, sizeof *pieces, by_offset);
+    for (size_t i = 0; i < n && err->rc == DZ_OK; i++) {
+        const dz_work_item *u = &plan->units[pieces[i].unit];
+        const dz_tensor_pair *pair = &plan->pairs[u->pair];
+        size_t len = (size_t)job->block_len[pieces[i].unit];
+        if (u->tile == 0 && pair->tiles.ntiles > 1) {
+            bytes.len = 0;
+            for (uint32_t tile = 0; tile < pair->tiles.ntiles; tile++)
+                dz_buf_put_u32(&bytes, (uint32_t)job->block_len[plan->unit_of[pair->first_tile + tile]], err);
+            dz_buf_put_u32(&bytes, dz_checksum(bytes.data, bytes.len), err);
+            dz_extent_put(w, where[u->pair], bytes.data, bytes.len, err);
+        }
+        bytes.len = 0;
+        if (dz_buf_reserve(&bytes, len, err) != DZ_OK || dz_journal_get_block(&job->journal, pieces[i].unit, bytes.data, err) != DZ_OK)
+            break;
+        dz_extent_put(w, pieces[i].offset, bytes.data, len, err);
+    }
+    free(pieces);
+    dz_buf_free(&bytes);
+    return err->rc;
+}
+
+/* Rank 0 knows where regions lie; every rank needs it for its blocks. */
+static void locate_regions(const dz_job *job, const dz_catalog *c, uint64_t *where) {
+    if (job->world->rank == 0) {
+        for (size_t t = 0; t < job->plan->ntasks; t++) {
+            const dz_task_entry *task = &c->tasks[job->copied.ntasks + t];
+            for (size_t i = job->plan->first_pair[t]; i < job->plan->first_pair[t + 1]; i++) {
+                const dz_index_row *row = &task->rows[i - job->plan->first_pair[t]];
+                where[i] = row->length ? task->payload_offset + row->offset : 0;
+            }
+        }
+    }
+    dz_bcast_u64(job->world, where, job->plan->npairs);
+}
+
+#define LOCK_PATIENCE 5.0 /* seconds */
+
+static char *partial_path(const dz_job *job, dz_error *err) { return dz_format(err, "%s.partial", job->opt->archive); }
+
+dz_rc dz_job_layout(dz_job *job, dz_error *err) {
+    const dz_compress_options *opt = job->opt;
+    char *partial = job->world->rank == 0 ? partial_path(job, err) : NULL;
+    if (partial && opt->nhints && dz_io_by_mpi(opt->io, job->world)) dz_io_make_striped(partial, opt->hints, opt->nhints, err);
+    if (partial && err->rc == DZ_OK) {
+        dz_catalog_free(job->catalog);
+        job->catalog = dz_alloc(1, sizeof *job->catalog, err);
+        if (job->catalog && make_catalog(job, job->catalog, err) == DZ_OK) dz_archive_layout(partial, job->catalog, err);
+    }
+    free(partial);
+    return dz_sync_error(job->world, err->rc, err);
+}
+
+dz_rc dz_archive_lock(dz_lock *lock, const char *archive, dz_error *err) {
+    char *path = dz_format(err, "%s.lock", archive);
+    if (path) dz_lock_take(lock, path, LOCK_PATIENCE, err);
+    free(path);
+    return err->rc;
+}
+
+dz_rc dz_archive_check_and_publish(const char *partial, const char *path, dz_error *err) {
+    dz_archive *archive = NULL;
+    dz_rc rc = dz_archive_open(partial, &archive, err);
+    dz_archive_close(archive);
+    return rc == DZ_OK ? dz_archive_publish(partial, path, err) : rc;
+}
+
+/* Rank 0 knows it. */
+static double payload_bytes(const dz_job *job) {
+    double sum = 0;
+    for (size_t t = 0; job->world->rank == 0 && t < job->catalog->ntasks; t++) sum += (double)job->catalog->tasks[t].payload_len;
+    return sum;
+}
+
+/* Collective. */
+static dz_rc write_payloads(dz_job *job, dz_extent_writer *w, const uint64_t *where, dz_error *err) {
+    dz_progress progress;
+    dz_job_begin_phase(job, &progress, DZ_PHASE_WRITE, payload_bytes(job));
+    w->progress = &progress;
+    if (dz_copy_tasks_payloads(&job->copied, job->world, job->catalog, w, err) == DZ_OK) put_pieces(job, w, where, err);
+    dz_extent_finish(w, err);
+    dz_progress_end(&progress);
+    return dz_sync_error(job->world, err->rc, err);
+}
+
+/* Collective. */
+static dz_rc read_back(const dz_job *job, dz_extent_writer *w, dz_error *err) {
+    dz_progress progress;
+    dz_job_begin_phase(job, &progress, DZ_PHASE_READ_BACK, payload_bytes(job));
+    w->progress = &progress;
+    dz_extent_read_back(w, err);
+    dz_progress_end(&progress);
+    return dz_sync_error(job->world, err->rc, err);
+}
+
+dz_rc dz_job_write(dz_job *job, dz_error *err) {
+    const dz_world *world = job->world;
+    dz_extent_writer w = {.fd = -1};
+    double begun = dz_now();
+    uint64_t *where = dz_alloc(job->plan->npairs, sizeof *where, err);
+    char *partial = partial_path(job, err);
+    dz_rc rc = dz_sync_error(world, err->rc, err);
+    if (rc == DZ_OK) rc = dz_job_layout(job, err);
+    if (rc == DZ_OK) {
+        locate_regions(job, job->catalog, where);
+        rc = dz_extent_open(&w, world, partial, job->opt->io, job->opt->hints, job->opt->nhints, err);
+        if (rc == DZ_OK) rc = write_payloads(job, &w, where, err);
+        if (rc == DZ_OK) rc = read_back(job, &w, err);
+    }
+    if (rc == DZ_OK)
+        rc = dz_sync_error(world, world->rank == 0 ? dz_archive_check_and_publish(partial, job->opt->archive, err) : DZ_OK, err);
+    job->secs[DZ_PHASE_WRITE] = dz_now() - begun;
+    dz_extent_close(&w);
+    free(where);
+    free(partial);
+    return rc;
+}

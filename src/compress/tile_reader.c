@@ -1,0 +1,207 @@
+#include "compress/tile_reader.h"
+
+#include <math.h>
+#include <string.h>
+
+#define WIDE 1024 /* elements widened at a time: two float buffers of this leave room in the first-level cache */
+
+void dz_tile_reader_init(dz_tile_reader *r, dz_checkpoint *base, dz_checkpoint **tasks, const dz_plan *plan) {
+    *r = (dz_tile_reader){.base = base, .tasks = tasks, .plan = plan, .have_base = -1};
+}
+
+void dz_tile_reader_free(dz_tile_reader *r) {
+    dz_buf_free(&r->base_bytes);
+    dz_buf_free(&r->task_bytes);
+    dz_buf_free(&r->wide);
+}
+
+static dz_rc read_into(dz_tile_reader *r, dz_checkpoint *ck, size_t tensor, uint64_t first, uint64_t count, dz_buf *out, dz_error *err) {
+    size_t size = dz_dtype_size(ck->tensors[tensor].dtype), len = (size_t)count * size;
+    out->len = 0;
+    if (dz_buf_reserve(out, len, err) != DZ_OK || dz_checkpoint_read(ck, tensor, first * size, len, out->data, err) != DZ_OK)
+        return err->rc;
+    out->len = len;
+    r->bytes_read += (double)len;
+    return DZ_OK;
+}
+
+/* Everything about a unit's tile but its bytes. */
+static dz_tile tile_of(const dz_tile_reader *r, size_t unit) {
+    const dz_work_item *u = &r->plan->units[unit];
+    dz_tile tile = {.unit = u};
+    if (u->base >= 0) {
+        const dz_tensor *b = &r->base->tensors[u->base];
+        dz_pair_tiles grid = dz_pair_tiles_of(b->count, b->count, b->count);
+        tile.base_first = dz_tile_first(&grid, u->tile);
+        tile.base_count = dz_tile_count(&grid, u->tile);
+        tile.base_dtype = b->dtype;
+    }
+    if (u->pair == DZ_NO_PAIR) return tile;
+    tile.pair = &r->plan->pairs[u->pair];
+    tile.first = dz_tile_first(&tile.pair->tiles, u->tile);
+    tile.count = dz_tile_count(&tile.pair->tiles, u->tile);
+    tile.task_dtype = dz_pair_tensor(r->plan, tile.pair)->dtype;
+    return tile;
+}
+
+dz_rc dz_tile_read(dz_tile_reader *r, size_t unit, dz_tile *tile, dz_error *err) {
+    const dz_work_item *u = &r->plan->units[unit];
+    *tile = tile_of(r, unit);
+    if (u->base >= 0) {
+        if (r->have_base != u->base || r->have_tile != u->tile) {
+            r->have_base = -1;
+            if (read_into(r, r->base, (size_t)u->base, tile->base_first, tile->base_count, &r->base_bytes, err) != DZ_OK) return err->rc;
+            r->have_base = u->base;
+            r->have_tile = u->tile;
+        }
+        tile->base = r->base_bytes.data;
+    }
+    if (!tile->pair) return DZ_OK;
+    if (read_into(r, r->tasks[tile->pair->task], tile->pair->tensor, tile->first, tile->count, &r->task_bytes, err) != DZ_OK)
+        return err->rc;
+    tile->task = r->task_bytes.data;
+    return DZ_OK;
+}
+
+/* The piece of the base that has been read, in float. */
+static dz_rc widen_base(dz_tile_reader *r, dz_dtype dtype, size_t count, dz_error *err) {
+    r->wide.len = 0;
+    if (dz_buf_reserve(&r->wide, count * sizeof(float), err) == DZ_OK)
+        dz_kernels()->widen((float *)(void *)r->wide.data, r->base_bytes.data, dtype, count);
+    return err->rc;
+}
+
+/* The piece from `at` on of one unit, over the piece of the base that has been read and widened. */
+static dz_rc visit_piece(dz_tile_reader *r, size_t unit, size_t i, uint64_t at, dz_piece_visit visit, void *arg, dz_error *err) {
+    dz_tile piece = tile_of(r, unit);
+    if (at >= piece.count) return DZ_OK; /* the task has fewer rows than the base */
+    piece.first += at;
+    piece.count = piece.count - at < DZ_PIECE ? piece.count - at : DZ_PIECE;
+    piece.base = r->wide.data;
+    piece.base_dtype = DZ_F32;
+    if (read_into(r, r->tasks[piece.pair->task], piece.pair->tensor, piece.first, piece.count, &r->task_bytes, err) != DZ_OK)
+        return err->rc;
+    piece.task = r->task_bytes.data;
+    return visit(arg, i, &piece, err);
+}
+
+dz_rc dz_tiles_walk(dz_tile_reader *r, const size_t *units, size_t n, dz_digest *base, dz_piece_visit visit, void *arg, dz_error *err) {
+    dz_tile tile = tile_of(r, units[0]);
+    dz_digester *digester = base ? dz_digest_begin(err) : NULL;
+    uint64_t count = base ? tile.base_count : 0;
+    r->have_base = -1;
+    for (size_t i = 0; i < n; i++) {
+        uint64_t mine = tile_of(r, units[i]).count;
+        count = mine > count ? mine : count;
+    }
+    for (uint64_t at = 0; at < count && err->rc == DZ_OK; at += DZ_PIECE) {
+        uint64_t len = tile.base_count - at < DZ_PIECE ? tile.base_count - at : DZ_PIECE;
+        if (read_into(r, r->base, (size_t)tile.unit->base, tile.base_first + at, len, &r->base_bytes, err) != DZ_OK) break;
+        if (digester) dz_digest_add(digester, r->base_bytes.data, r->base_bytes.len);
+        if (widen_base(r, tile.base_dtype, (size_t)len, err) != DZ_OK) break;
+        for (size_t i = 0; i < n && err->rc == DZ_OK; i++) visit_piece(r, units[i], i, at, visit, arg, err);
+    }
+    if (digester) *base = dz_digest_end(digester);
+    return err->rc;
+}
+
+/* The next elements of both sides in float: the tile's own where it has floats, otherwise widened into `room`. */
+typedef struct chunk {
+    const float *task, *base;
+    size_t len;
+} chunk;
+
+typedef struct chunk_room {
+    float task[WIDE], base[WIDE];
+} chunk_room;
+
+static const float *floats(const dz_kernel_table *k, const uint8_t *bytes, dz_dtype dtype, size_t len, float *room) {
+    if (dtype == DZ_F32) return (const float *)(const void *)bytes; /* tile buffers are aligned, and pieces begin at elements */
+    k->widen(room, bytes, dtype, len);
+    return room;
+}
+
+static chunk next_chunk(const dz_tile *t, const dz_kernel_table *k, uint64_t at, chunk_room *room) {
+    size_t len = t->count - at < WIDE ? (size_t)(t->count - at) : WIDE;
+    return (chunk){.task = floats(k, t->task + at * dz_dtype_size(t->task_dtype), t->task_dtype, len, room->task),
+                   .base = floats(k, t->base + at * dz_dtype_size(t->base_dtype), t->base_dtype, len, room->base),
+                   .len = len};
+}
+
+/* A piece's base is in float. */
+static const float *wide_base(const dz_tile *piece) { return (const float *)(const void *)piece->base; }
+
+void dz_piece_range(const dz_tile *piece, dz_range *range) {
+    dz_kernels()->range(range, piece->task, piece->task_dtype, wide_base(piece), (size_t)piece->count);
+}
+
+void dz_piece_levels(const dz_tile *piece, const dz_grid_levels *grid, uint8_t *levels) {
+    const dz_kernel_table *k = dz_kernels();
+    size_t count = (size_t)piece->count;
+    if (grid->sign) {
+        chunk_room room;
+        for (uint64_t at = 0; at < count; at += WIDE) {
+            chunk c = next_chunk(piece, k, at, &room);
+            for (size_t i = 0; i < c.len; i++) levels[at + i] = c.task[i] - c.base[i] >= 0;
+        }
+    } else if (grid->step > 0) {
+        k->levels(levels, piece->task, piece->task_dtype, wide_base(piece), grid->lo, grid->step, (1U << grid->bits) - 1, count);
+    } else {
+        memset(levels, 0, count);
+    }
+}
+
+void dz_piece_moments(const dz_tile *t, double lanes[2 * DZ_LANES]) {
+    const dz_kernel_table *k = dz_kernels();
+    chunk_room room;
+    for (uint64_t at = 0; at < t->count; at += WIDE) {
+        chunk c = next_chunk(t, k, at, &room);
+        k->moments(lanes, c.task, c.base, c.len);
+    }
+}
+
+void dz_tile_delta(const dz_tile *t, float *delta) {
+    const dz_kernel_table *k = dz_kernels();
+    chunk_room room;
+    for (uint64_t at = 0; at < t->count; at += WIDE) {
+        chunk c = next_chunk(t, k, at, &room);
+        for (size_t i = 0; i < c.len; i++) delta[at + i] = c.task[i] - c.base[i];
+    }
+}
+
+dz_rc dz_tile_nonfinite(const dz_tile_reader *r, const dz_tile *t, dz_error *err) {
+    const dz_kernel_table *k = dz_kernels();
+    chunk_room room;
+    const dz_tensor *tensor = dz_pair_tensor(r->plan, t->pair);
+    const dz_checkpoint *ck = r->tasks[t->pair->task];
+    for (uint64_t at = 0; at < t->count; at += WIDE) {
+        chunk c = next_chunk(t, k, at, &room);
+        for (size_t i = 0; i < c.len; i++) {
+            if (isfinite(c.task[i] - c.base[i])) continue;
+            int own = !isfinite(c.task[i]);
+            const char *path = own ? ck->shards[tensor->shard].path : isfinite(c.base[i]) ? ck->path : r->base->path;
+            return dz_fail(err, DZ_EVALUE, "%s: tensor '%s': element %llu is %g%s (nonfinite: lossless keeps such tensors exactly)", path,
+                           tensor->name, (unsigned long long)(t->first + at + i),
+                           own                   ? (double)c.task[i]
+                           : isfinite(c.base[i]) ? (double)(c.task[i] - c.base[i])
+                                                 : (double)c.base[i],
+                           own || !isfinite(c.base[i]) ? "" : " as a difference from the base");
+        }
+    }
+    return DZ_OK;
+}
+
+const void *dz_tile_predictor(const dz_tile *t, dz_buf *scratch, dz_error *err) {
+    if (!t->base || t->task_dtype == t->base_dtype) return t->base;
+    const dz_kernel_table *k = dz_kernels();
+    float wide[WIDE];
+    size_t from = dz_dtype_size(t->base_dtype), to = dz_dtype_size(t->task_dtype);
+    scratch->len = 0;
+    if (dz_buf_reserve(scratch, (size_t)t->count * to, err) != DZ_OK) return NULL;
+    for (uint64_t at = 0; at < t->count; at += WIDE) {
+        size_t len = t->count - at < WIDE ? (size_t)(t->count - at) : WIDE;
+        k->widen(wide, t->base + at * from, t->base_dtype, len);
+        k->narrow(scratch->data + at * to, wide, t->task_dtype, len);
+    }
+    return scratch->data;
+}

@@ -1,0 +1,57 @@
+/* Walking over a rank's tiles: base and task bytes of a unit, the base's read once for all tasks that follow it. */
+#ifndef DZ_COMPRESS_TILE_READER_H
+#define DZ_COMPRESS_TILE_READER_H
+
+#include "numeric/allocate.h"
+#include "numeric/kernels.h"
+#include "plan/plan.h"
+
+typedef struct dz_tile {
+    const dz_work_item *unit;
+    const dz_tensor_pair *pair; /* NULL: only the base tile matters */
+    uint64_t first, count;      /* elements of the task's tensor */
+    const uint8_t *task, *base; /* raw bytes; base NULL beyond the base */
+    dz_dtype task_dtype, base_dtype;
+    uint64_t base_first, base_count; /* the whole base tile */
+} dz_tile;
+
+typedef struct dz_tile_reader {
+    dz_checkpoint *base;
+    dz_checkpoint **tasks;
+    const dz_plan *plan;
+    dz_buf base_bytes, task_bytes; /* whole tiles, or pieces */
+    dz_buf wide;                   /* a piece of the base in float */
+    int64_t have_base;             /* base tensor whose tile is in base_bytes, or -1 */
+    uint32_t have_tile;
+    double bytes_read;
+} dz_tile_reader;
+
+void dz_tile_reader_init(dz_tile_reader *reader, dz_checkpoint *base, dz_checkpoint **tasks, const dz_plan *plan);
+void dz_tile_reader_free(dz_tile_reader *reader);
+dz_rc dz_tile_read(dz_tile_reader *reader, size_t unit, dz_tile *tile, dz_error *err);
+
+/* Lossy units of one base tile, walked together in pieces that stay in the second-level cache from reading to counting: a piece of the base
+ * is read, and widened to float, once for all of them. `visit` gets the number of the unit and its piece, a tile of these elements with the
+ * base in F32. `base`, if not NULL, becomes the digest of the whole base tile. */
+typedef dz_rc (*dz_piece_visit)(void *arg, size_t i, const dz_tile *piece, dz_error *err);
+dz_rc dz_tiles_walk(dz_tile_reader *reader, const size_t *units, size_t n, dz_digest *base, dz_piece_visit visit, void *arg, dz_error *err);
+
+/* Of pieces. Extends the range by the delta, in ordered integers. */
+void dz_piece_range(const dz_tile *piece, dz_range *range);
+
+/* Levels of the delta on a grid; all 0 where a uniform grid has no step. */
+void dz_piece_levels(const dz_tile *piece, const dz_grid_levels *grid, uint8_t *levels);
+
+/* Adds |d| and d^2 to the lanes of the moments kernel; a piece before the last has a multiple of DZ_LANES elements. */
+void dz_piece_moments(const dz_tile *piece, double lanes[2 * DZ_LANES]);
+
+/* The tile's delta, in float. */
+void dz_tile_delta(const dz_tile *tile, float *delta);
+
+/* The first element whose delta is not finite: fails naming file, tensor and index. */
+dz_rc dz_tile_nonfinite(const dz_tile_reader *reader, const dz_tile *tile, dz_error *err);
+
+/* The base tile in the task's type, as predictor of the exact coding: the raw bytes, or converted into `scratch`; NULL without one. */
+const void *dz_tile_predictor(const dz_tile *tile, dz_buf *scratch, dz_error *err);
+
+#endif

@@ -1,0 +1,156 @@
+#include "config/manifest.h"
+
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "config/yaml.h"
+
+#define MANIFEST_MAX ((size_t)4 << 20)
+
+typedef struct raw_task {
+    char *name, *path;
+} raw_task;
+
+typedef struct raw_manifest {
+    char *base;
+    raw_task *tasks;
+    unsigned ntasks;
+} raw_manifest;
+
+#define TEXT(name, type) CYAML_FIELD_STRING_PTR(#name, CYAML_FLAG_OPTIONAL, type, name, 0, CYAML_UNLIMITED)
+
+static const cyaml_schema_field_t TASK_FIELDS[] = {TEXT(name, raw_task), TEXT(path, raw_task), CYAML_FIELD_END};
+static const cyaml_schema_value_t TASK = {CYAML_VALUE_MAPPING(CYAML_FLAG_DEFAULT, raw_task, TASK_FIELDS)};
+static const cyaml_schema_field_t FIELDS[] = {TEXT(base, raw_manifest),
+                                              {.key = "tasks",
+                                               .value = {.type = CYAML_SEQUENCE,
+                                                         .flags = CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL,
+                                                         .data_size = sizeof(raw_task),
+                                                         .sequence = {.entry = &TASK, .min = 0, .max = CYAML_UNLIMITED}},
+                                               .data_offset = offsetof(raw_manifest, tasks),
+                                               .count_offset = offsetof(raw_manifest, ntasks),
+                                               .count_size = sizeof(unsigned)},
+                                              CYAML_FIELD_END};
+static const cyaml_schema_value_t MANIFEST = {CYAML_VALUE_MAPPING(CYAML_FLAG_POINTER, raw_manifest, FIELDS)};
+
+int dz_task_name_ok(const char *name) {
+    static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._+-";
+    size_t len = strlen(name);
+    return len > 0 && len <= 128 && name[0] != '.' && strspn(name, allowed) == len;
+}
+
+static int compare_names(const void *x, const void *y) {
+    const dz_manifest_task *a = *(const dz_manifest_task *const *)x, *b = *(const dz_manifest_task *const *)y;
+    int order = strcmp(a->name, b->name);
+    return order ? order : (a->line > b->line) - (a->line < b->line);
+}
+
+static void find_doubles(const dz_manifest *m, dz_error *err) {
+    size_t n = 0;
+    const dz_manifest_task **sorted = dz_alloc(m->ntasks, sizeof *sorted, err);
+    if (!sorted) return;
+    for (size_t i = 0; i < m->ntasks; i++) {
+        if (m->tasks[i].name) sorted[n++] = &m->tasks[i];
+    }
+    qsort(sorted, n, sizeof *sorted, compare_names);
+    for (size_t i = 1; i < n; i++) {
+        int same = strcmp(sorted[i]->name, sorted[i - 1]->name) == 0;
+        if (same && (i < 2 || strcmp(sorted[i]->name, sorted[i - 2]->name) != 0))
+            dz_fail_more(err, DZ_EUSAGE, "%s:%d: task '%s' is named twice, first on line %d", m->path, sorted[i]->line, sorted[i]->name,
+                         sorted[i - 1]->line);
+    }
+    free(sorted);
+}
+
+/* A path as the program uses it; NULL when there is none, or an empty one. `what` it is the path of, for the error. */
+static char *take_path(const dz_manifest *m, const char *path, int line, const char *what, dz_error *err) {
+    if (path && path[0]) return dz_path_beside(m->path, path, err);
+    if (path) dz_fail_more(err, DZ_EUSAGE, "%s:%d: '%s' is empty", m->path, line, what);
+    return NULL;
+}
+
+static int is_there(const dz_yaml *yaml, size_t item, const char *key) { return dz_yaml_find(yaml, item, key) != NULL; }
+
+static void take_task(dz_manifest *m, const dz_yaml *yaml, const raw_task *raw, size_t item, dz_error *err) {
+    dz_manifest_task *t = &m->tasks[m->ntasks++];
+    t->line = dz_yaml_line(yaml, item, NULL);
+    if (!is_there(yaml, item, "name") || !is_there(yaml, item, "path"))
+        dz_fail_more(err, DZ_EUSAGE, "%s:%d: a task needs 'name' and 'path'", m->path, t->line);
+    if (raw->name) t->name = dz_strdup(raw->name, err);
+    if (t->name && !dz_task_name_ok(t->name))
+        dz_fail_more(err, DZ_EUSAGE,
+                     "%s:%d: '%s' cannot be a task's name (letters, digits, . _ + - only, at most 128, no . at the beginning)", m->path,
+                     dz_yaml_line(yaml, item, "name"), t->name);
+    t->path = take_path(m, raw->path, dz_yaml_line(yaml, item, "path"), "path", err);
+}
+
+static void take(dz_manifest *m, const dz_yaml *yaml, dz_error *err) {
+    const raw_manifest *raw = yaml->data;
+    if (!is_there(yaml, 0, "base")) dz_fail_more(err, DZ_EUSAGE, "%s: no 'base'", m->path);
+    m->base = take_path(m, raw->base, dz_yaml_line(yaml, 0, "base"), "base", err);
+    const dz_yaml_place *list = dz_yaml_find(yaml, 0, "tasks");
+    if (raw->ntasks == 0 && !(list && list->refused)) dz_fail_more(err, DZ_EUSAGE, "%s: no task", m->path);
+    if (!(m->tasks = dz_alloc(raw->ntasks, sizeof *m->tasks, err))) return;
+    for (unsigned i = 0; i < raw->ntasks; i++) take_task(m, yaml, &raw->tasks[i], i + 1, err);
+    find_doubles(m, err);
+}
+
+dz_rc dz_manifest_load(const char *path, dz_manifest **out, dz_error *err) {
+    char *text = NULL;
+    size_t len = 0;
+    dz_yaml yaml = {0};
+    dz_manifest *m = dz_alloc(1, sizeof *m, err);
+    if (!m || !(m->path = dz_strdup(path, err))) goto out;
+    if (dz_read_file(path, MANIFEST_MAX, &text, &len, err) != DZ_OK) {
+        err->rc = DZ_EUSAGE;
+        goto out;
+    }
+    dz_yaml_load(path, text, len, &MANIFEST, &yaml, err);
+    if (!yaml.data) goto out;
+    take(m, &yaml, err);
+    *out = m;
+    m = NULL;
+out:
+    dz_yaml_free(&yaml);
+    free(text);
+    dz_manifest_free(m);
+    return err->rc;
+}
+
+void dz_manifest_free(dz_manifest *m) {
+    if (!m) return;
+    for (size_t i = 0; i < m->ntasks; i++) {
+        free(m->tasks[i].name);
+        free(m->tasks[i].path);
+    }
+    free(m->tasks);
+    free(m->base);
+    free(m->path);
+    free(m);
+}
+
+int dz_manifest_path_ok(const char *path) {
+    json_t *json = json_string(path);
+    json_decref(json);
+    return json != NULL;
+}
+
+/* Appends head, the path quoted, and tail. */
+static void put_path(dz_buf *out, const char *head, const char *path, const char *tail, dz_error *err) {
+    if (!dz_manifest_path_ok(path)) dz_fail(err, DZ_EFAIL, "%s: a path that is not UTF-8 cannot stand in a manifest", path);
+    dz_buf_put(out, head, strlen(head), err);
+    dz_yaml_quote(out, path, err);
+    dz_buf_put(out, tail, strlen(tail), err);
+}
+
+dz_rc dz_manifest_text(const dz_manifest *m, dz_buf *out, dz_error *err) {
+    put_path(out, "base: ", m->base, "\ntasks:\n", err);
+    for (size_t i = 0; i < m->ntasks && err->rc == DZ_OK; i++) {
+        char *head = dz_format(err, "  - {name: \"%s\", path: ", m->tasks[i].name);
+        if (head) put_path(out, head, m->tasks[i].path, "}\n", err);
+        free(head);
+    }
+    return err->rc;
+}

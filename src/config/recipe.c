@@ -1,0 +1,279 @@
+#include "config/recipe.h"
+
+#include <fnmatch.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "config/builtin.h"
+#include "config/recipe_text.h"
+#include "config/yaml.h"
+
+#define RECIPE_MAX ((size_t)1 << 20)
+
+/* Scalars are read as text and converted afterwards, so that a file and --set go one way and all mistakes are told at once. */
+enum { RULE_POLICY, RULE_SPARSITY, RULE_BITS, RULE_FACTOR, NRULEKEYS };
+static const char *const RULE_KEYS[NRULEKEYS] = {"policy", "sparsity", "bits", "factor"};
+
+typedef struct raw_rule {
+    char *match, *value[NRULEKEYS];
+} raw_rule;
+
+typedef struct raw_recipe {
+    char *value[DZ_NKEYS], *detect;
+    raw_rule *rules;
+    unsigned nrules;
+} raw_recipe;
+
+#define TEXT(name, type, member) CYAML_FIELD_STRING_PTR(name, CYAML_FLAG_OPTIONAL, type, member, 0, CYAML_UNLIMITED)
+#define RULE_TEXT(name, key) TEXT(name, raw_rule, value[key])
+#define KEY_TEXT(name, key) TEXT(name, raw_recipe, value[key])
+
+static const cyaml_schema_field_t RULE_FIELDS[] = {TEXT("match", raw_rule, match),       RULE_TEXT("policy", RULE_POLICY),
+                                                   RULE_TEXT("sparsity", RULE_SPARSITY), RULE_TEXT("bits", RULE_BITS),
+                                                   RULE_TEXT("factor", RULE_FACTOR),     CYAML_FIELD_END};
+static const cyaml_schema_value_t RULE = {CYAML_VALUE_MAPPING(CYAML_FLAG_DEFAULT, raw_rule, RULE_FIELDS)};
+static const cyaml_schema_field_t RECIPE_FIELDS[] = {KEY_TEXT("method", DZ_KEY_METHOD),
+                                                     KEY_TEXT("target_ratio", DZ_KEY_TARGET),
+                                                     KEY_TEXT("gain", DZ_KEY_GAIN),
+                                                     KEY_TEXT("dac", DZ_KEY_DAC),
+                                                     KEY_TEXT("sparsity", DZ_KEY_SPARSITY),
+                                                     KEY_TEXT("step", DZ_KEY_STEP),
+                                                     KEY_TEXT("bits", DZ_KEY_BITS),
+                                                     KEY_TEXT("allocation", DZ_KEY_ALLOCATION),
+                                                     KEY_TEXT("rescale", DZ_KEY_RESCALE),
+                                                     KEY_TEXT("rounding", DZ_KEY_ROUNDING),
+                                                     KEY_TEXT("positions", DZ_KEY_POSITIONS),
+                                                     KEY_TEXT("tracenorm", DZ_KEY_TRACENORM),
+                                                     KEY_TEXT("nonfinite", DZ_KEY_NONFINITE),
+                                                     KEY_TEXT("seed", DZ_KEY_SEED),
+                                                     TEXT("detect", raw_recipe, detect),
+                                                     {.key = "tensors",
+                                                      .value = {.type = CYAML_SEQUENCE,
+                                                                .flags = CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL,
+                                                                .data_size = sizeof(raw_rule),
+                                                                .sequence = {.entry = &RULE, .min = 0, .max = CYAML_UNLIMITED}},
+                                                      .data_offset = offsetof(raw_recipe, rules),
+                                                      .count_offset = offsetof(raw_recipe, nrules),
+                                                      .count_size = sizeof(unsigned)},
+                                                     CYAML_FIELD_END};
+static const cyaml_schema_value_t RECIPE = {CYAML_VALUE_MAPPING(CYAML_FLAG_POINTER, raw_recipe, RECIPE_FIELDS)};
+
+static dz_recipe *defaults(dz_error *err) {
+    dz_recipe *r = dz_alloc(1, sizeof *r, err);
+    for (int k = 0; r && k < DZ_NKEYS; k++) dz_recipe_set(r, k, "", "", err);
+    return r;
+}
+
+/* A text being parsed. `own`: the user's file, not a built-in recipe. */
+typedef struct source {
+    const char *name;
+    int own;
+    dz_yaml yaml;
+} source;
+
+/* "FILE:LINE" of a value, for complaints; the caller frees. */
+static char *place_of(const source *s, size_t item, const char *key, dz_error *err) {
+    return dz_format(err, "%s:%d", s->name, dz_yaml_line(&s->yaml, item, key));
+}
+
+static void take_rule(const source *s, const raw_rule *raw, size_t item, dz_rule *rule, dz_error *err) {
+    int line = dz_yaml_line(&s->yaml, item, NULL);
+    *rule = (dz_rule){.sparsity = (double)NAN, .factor = 1, .line = s->own ? line : 0};
+    if (!dz_yaml_find(&s->yaml, item, "match") || !dz_yaml_find(&s->yaml, item, "policy"))
+        dz_fail_more(err, DZ_EUSAGE, "%s:%d: a rule needs 'match' and 'policy'", s->name, line);
+    if (raw->match) rule->match = dz_strdup(raw->match, err);
+    for (int k = 0; k < NRULEKEYS; k++) {
+        char *where = raw->value[k] ? place_of(s, item, RULE_KEYS[k], err) : NULL;
+        if (where) dz_rule_set(rule, RULE_KEYS[k], raw->value[k], where, err);
+        free(where);
+    }
+}
+
+static void take_recipe(const source *s, const raw_recipe *raw, dz_recipe *r, dz_error *err) {
+    for (int k = 0; k < DZ_NKEYS; k++) {
+        char *where = raw->value[k] ? place_of(s, 0, dz_recipe_key_name(k), err) : NULL;
+        if (where) dz_recipe_set(r, k, raw->value[k], where, err);
+        free(where);
+    }
+    if (raw->detect) r->detect = dz_strdup(raw->detect, err);
+    if (raw->detect && s->own) r->detect_line = dz_yaml_line(&s->yaml, 0, "detect");
+    if (!(r->rules = dz_alloc(raw->nrules, sizeof *r->rules, err))) return;
+    for (unsigned i = 0; i < raw->nrules; i++) take_rule(s, &raw->rules[i], i + 1, &r->rules[r->nrules++], err);
+}
+
+/* Into defaults. `*rules_refused`: it has rules, but they could not be read. */
+static dz_rc parse_text(source s, const char *text, size_t len, dz_recipe *r, int *rules_refused, dz_error *err) {
+    dz_yaml_load(s.name, text, len, &RECIPE, &s.yaml, err);
+    const dz_yaml_place *rules = dz_yaml_find(&s.yaml, 0, "tensors");
+    *rules_refused = !s.yaml.data || (rules && rules->refused);
+    if (s.yaml.data) take_recipe(&s, s.yaml.data, r, err);
+    dz_yaml_free(&s.yaml);
+    return err->rc;
+}
+
+static dz_recipe *parse_builtin(const dz_builtin *b, dz_error *err) {
+    int refused = 0;
+    dz_recipe *r = defaults(err);
+    if (r && parse_text((source){.name = b->name}, b->text, strlen(b->text), r, &refused, err) == DZ_OK &&
+        (r->name = dz_strdup(b->name, err)))
+        return r;
+    dz_recipe_free(r);
+    return NULL;
+}
+
+static int matches_any(const char *glob, const dz_checkpoint *ck) {
+    for (size_t i = 0; i < ck->ntensors; i++) {
+        if (fnmatch(glob, ck->tensors[i].name, 0) == 0) return 1;
+    }
+    return 0;
+}
+
+static const dz_builtin *builtin_named(const char *name) {
+    for (const dz_builtin *b = DZ_BUILTINS; b->name; b++) {
+        if (strcmp(b->name, name) == 0) return b;
+    }
+    return NULL;
+}
+
+/* The first built-in recipe whose `detect` glob a tensor of the base matches. */
+static dz_recipe *detect(const dz_checkpoint *base, dz_error *err) {
+    for (const dz_builtin *b = DZ_BUILTINS; b->name && err->rc == DZ_OK; b++) {
+        dz_recipe *r = parse_builtin(b, err);
+        if (r && r->detect && matches_any(r->detect, base)) return r;
+        dz_recipe_free(r);
+    }
+    dz_fail(err, DZ_EUSAGE, "%s: no built-in recipe knows this architecture (first tensor '%s'): give --recipe", base->path,
+            base->tensors[0].name);
+    return NULL;
+}
+
+static void unknown_recipe(const char *name, dz_error *err) {
+    char known[512] = "";
+    for (const dz_builtin *b = DZ_BUILTINS; b->name; b++)
+        snprintf(known + strlen(known), sizeof known - strlen(known), "%s%s", known[0] ? ", " : "", b->name);
+    dz_fail_more(err, DZ_EUSAGE, "--recipe %s: neither a file nor a built-in recipe (%s)", name, known);
+}
+
+/* The user's file. A file without rules takes those of the architecture, and keeps its own numbers. */
+static void read_own(const char *path, const dz_checkpoint *base, dz_recipe *r, dz_error *err) {
+    char *text = NULL;
+    size_t len = 0;
+    dz_error of_base = {0};
+    int rules_refused = 0;
+    r->name = dz_strdup(path, err);
+    if (access(path, R_OK) != 0) {
+        unknown_recipe(path, err);
+        return;
+    }
+    if (dz_read_file(path, RECIPE_MAX, &text, &len, err) != DZ_OK) {
+        err->rc = DZ_EUSAGE;
+        return;
+    }
+    parse_text((source){.name = path, .own = 1}, text, len, r, &rules_refused, err);
+    free(text);
+    dz_recipe *by_base = r->nrules == 0 && !rules_refused && base ? detect(base, &of_base) : NULL;
+    if (by_base) {
+        dz_rule *none = r->rules;
+        r->rules = by_base->rules;
+        r->nrules = by_base->nrules;
+        by_base->rules = none;
+        by_base->nrules = 0;
+    }
+    dz_recipe_free(by_base);
+    dz_fail_join(err, &of_base);
+}
+
+static void apply_sets(dz_recipe *r, const dz_recipe_request *request, dz_error *err) {
+    for (size_t i = 0; i < request->nsets; i++) {
+        const char *text = request->sets[i], *equals = strchr(text, '=');
+        if (!equals || equals == text) {
+            dz_fail_more(err, DZ_EUSAGE, "--set %s: KEY=VALUE is wanted", text);
+            continue;
+        }
+        int key = dz_recipe_key(text, (size_t)(equals - text));
+        if (key >= 0) {
+            dz_recipe_set(r, key, equals + 1, "--set", err);
+            continue;
+        }
+        char known[300] = "";
+        for (int k = 0; k < DZ_NKEYS; k++)
+            snprintf(known + strlen(known), sizeof known - strlen(known), "%s%s", k ? ", " : "", dz_recipe_key_name(k));
+        dz_fail_more(err, DZ_EUSAGE, "--set %s: unknown key '%.*s' (the keys are %s)", text, (int)(equals - text), text, known);
+    }
+}
+
+static void check(dz_recipe *r, dz_error *err) {
+    const char *name = r->name ? r->name : "the recipe";
+    if (isnan(r->step)) r->step = fmin(0.01, (1 - r->sparsity) / 3);
+    if (r->target_ratio > 0 && r->method != DZ_METHOD_AUTO && r->method != DZ_METHOD_ULTRADELTA)
+        dz_fail_more(err, DZ_EUSAGE, "%s: target_ratio goes with methods auto and ultradelta, not %s", name, dz_method_name(r->method));
+    if (r->method == DZ_METHOD_ULTRADELTA && r->allocation == DZ_ALLOCATE_THIRDS && r->sparsity + r->step >= 1)
+        dz_fail_more(err, DZ_EUSAGE, "%s: sparsity %g + step %g is not below 1 (the low-variance third would keep nothing)", name,
+                     r->sparsity, r->step);
+}
+
+dz_rc dz_recipe_load(const dz_recipe_request *request, const dz_checkpoint *base, dz_recipe **out, dz_error *err) {
+    const dz_builtin *builtin = request->recipe ? builtin_named(request->recipe) : NULL;
+    dz_recipe *r = NULL;
+    if (builtin)
+        r = parse_builtin(builtin, err);
+    else if (!request->recipe && base)
+        r = detect(base, err);
+    if (!r) r = defaults(err); /* to read the rest into */
+    if (!r) return err->rc;
+    if (request->recipe && !builtin) read_own(request->recipe, base, r, err);
+    apply_sets(r, request, err);
+    check(r, err);
+    if (err->rc == DZ_OK && r->nrules) {
+        *out = r;
+        r = NULL;
+    }
+    dz_recipe_free(r);
+    return err->rc;
+}
+
+void dz_recipe_free(dz_recipe *r) {
+    if (!r) return;
+    for (size_t i = 0; i < r->nrules; i++) free(r->rules[i].match);
+    free(r->rules);
+    free(r->detect);
+    free(r->name);
+    free(r);
+}
+
+const dz_rule *dz_recipe_rule(const dz_recipe *r, const char *tensor) {
+    for (size_t i = 0; i < r->nrules; i++) {
+        if (fnmatch(r->rules[i].match, tensor, 0) == 0) return &r->rules[i];
+    }
+    return NULL;
+}
+
+/* Why a rule decides about no tensor. "*" at the end is there for what the rules before it leave, which may be nothing. */
+static void note_unused(const dz_recipe *r, const dz_rule *rule, dz_checkpoint *const *tasks, size_t ntasks, dz_buf *notes, dz_error *err) {
+    int matches = 0;
+    if (strcmp(rule->match, "*") == 0) return;
+    for (size_t t = 0; t < ntasks && !matches; t++) matches = matches_any(rule->match, tasks[t]);
+    dz_buf_note(notes, err, "%s:%d: rule '%s' (%s) %s", r->name, rule->line, rule->match, dz_policy_name(rule->policy),
+                matches ? "comes too late: rules before it decide about every tensor that it matches" : "matches no tensor of any task");
+}
+
+dz_rc dz_recipe_notes(const dz_recipe *r, dz_checkpoint *const *tasks, size_t ntasks, dz_buf *notes, dz_error *err) {
+    if (r->detect_line)
+        dz_buf_note(notes, err, "%s:%d: 'detect' chooses among the built-in recipes only; here it has no effect", r->name, r->detect_line);
+    uint8_t *used = dz_alloc(r->nrules, 1, err);
+    for (size_t t = 0; used && t < ntasks; t++) {
+        for (size_t i = 0; i < tasks[t]->ntensors; i++) {
+            const dz_rule *rule = dz_recipe_rule(r, tasks[t]->tensors[i].name);
+            if (rule) used[rule - r->rules] = 1;
+        }
+    }
+    for (size_t i = 0; used && i < r->nrules; i++) {
+        if (r->rules[i].line && !used[i]) note_unused(r, &r->rules[i], tasks, ntasks, notes, err);
+    }
+    free(used);
+    return err->rc;
+}

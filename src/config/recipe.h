@@ -1,0 +1,85 @@
+/* Recipes: what is done to which tensor (METHODS.md "Policies"). Built-in ones are the files of config/recipes/. */
+#ifndef DZ_CONFIG_RECIPE_H
+#define DZ_CONFIG_RECIPE_H
+
+#include "checkpoint/checkpoint.h"
+
+typedef enum dz_policy { /* on disk */
+                         DZ_POLICY_LOSSLESS = 0,
+                         DZ_POLICY_ULTRADELTA = 1,
+                         DZ_POLICY_DROP = 2,
+                         DZ_POLICY_EQUAL = 3,  /* never in a recipe: a lossless tensor that turned out to equal its base */
+                         DZ_POLICY_ABSENT = 4, /* nor this: the base has the tensor, the task has not */
+                         DZ_POLICY_TIED = 5    /* nor this: the bytes are another tensor's of the task */
+} dz_policy;
+
+typedef enum dz_method {
+    DZ_METHOD_ULTRADELTA,
+    DZ_METHOD_AUTO,      /* signs of the large coefficients of the rotated delta: most accuracy for its bytes */
+    DZ_METHOD_DARE,      /* uniform random drop, fp16 survivors, 1 / (1 - s) */
+    DZ_METHOD_MAGNITUDE, /* the largest of each tile, fp16, no rescale */
+    DZ_METHOD_BITDELTA   /* sign times mean |D| */
+} dz_method;
+typedef enum dz_allocation { DZ_ALLOCATE_UNIFORM, DZ_ALLOCATE_THIRDS, DZ_ALLOCATE_OPTIMAL } dz_allocation;
+typedef enum dz_rescale { DZ_RESCALE_GLOBAL, DZ_RESCALE_TENSOR } dz_rescale;
+typedef enum dz_rounding { DZ_ROUND_NEAREST, DZ_ROUND_SYSTEMATIC } dz_rounding;
+typedef enum dz_positions { DZ_POSITIONS_SEEDED, DZ_POSITIONS_GOLOMB } dz_positions;
+typedef enum dz_tracenorm { DZ_TRACENORM_SLQ, DZ_TRACENORM_EXACT, DZ_TRACENORM_OFF } dz_tracenorm;
+typedef enum dz_nonfinite { DZ_NONFINITE_ERROR, DZ_NONFINITE_LOSSLESS } dz_nonfinite;
+
+typedef struct dz_rule {
+    char *match; /* a glob over the tensor's name; the first rule that matches decides */
+    dz_policy policy;
+    double sparsity; /* NaN: the recipe's, through the allocation. A number: this tensor's own, outside the allocation */
+    int bits;        /* 0: the recipe's */
+    double factor;   /* of the decoded delta; 1 unless the rule sets it */
+    int line;        /* in the user's file; 0: of a built-in recipe */
+} dz_rule;
+
+typedef struct dz_recipe {
+    char *name;      /* built-in name or file */
+    char *detect;    /* built-in recipes: a glob that a tensor of the architecture matches; else NULL */
+    int detect_line; /* of a `detect` in the user's file, where it has no effect; 0: none */
+    dz_method method;
+    double sparsity, step;
+    double target_ratio; /* on disk, of the lossy tensors of each task; 0: none */
+    double gain;         /* auto: NaN: chosen */
+    int bits;
+    int no_groups; /* dac: off: elements are kept whatever their level */
+    dz_allocation allocation;
+    dz_rescale rescale;
+    dz_rounding rounding;
+    dz_positions positions;
+    dz_tracenorm tracenorm;
+    dz_nonfinite nonfinite;
+    uint64_t seed;
+    dz_rule *rules;
+    size_t nrules;
+} dz_recipe;
+
+/* What the user asked for: a file or built-in name (NULL: by architecture) and KEY=VALUE overrides. */
+typedef struct dz_recipe_request {
+    const char *recipe;
+    const char *const *sets;
+    size_t nsets;
+} dz_recipe_request;
+
+/* Finds, parses and checks a recipe. Every problem in one error, a line each (DZ_EUSAGE). `base` tells the architecture; with NULL, for a
+ * base that could not be opened, only problems are found, and `*out` stays NULL where it was needed. */
+dz_rc dz_recipe_load(const dz_recipe_request *request, const dz_checkpoint *base, dz_recipe **out, dz_error *err);
+void dz_recipe_free(dz_recipe *recipe);
+
+/* The rule of a tensor; NULL when none matches (the tensor is then lossless). */
+const dz_rule *dz_recipe_rule(const dz_recipe *recipe, const char *tensor);
+
+/* Adds a line for all that has no effect in the user's own recipe: a rule that decides about no tensor of any task, which is mostly a typo.
+ */
+dz_rc dz_recipe_notes(const dz_recipe *recipe, dz_checkpoint *const *tasks, size_t ntasks, dz_buf *notes, dz_error *err);
+
+/* The recipe written out in full as YAML, every key and rule, so that an archive says how it was made: as a recipe file it is the same
+ * recipe again. A rule's keys that stand for the recipe's are left out. The caller frees. */
+char *dz_recipe_text(const dz_recipe *recipe, dz_error *err);
+
+const char *dz_policy_name(dz_policy policy);
+
+#endif

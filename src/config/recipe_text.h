@@ -1,0 +1,38 @@
+/* A recipe's keys as text: what a file, --set and an archive say. dz_recipe_text (recipe.h) is written here too. */
+#ifndef DZ_CONFIG_RECIPE_TEXT_H
+#define DZ_CONFIG_RECIPE_TEXT_H
+
+#include "config/recipe.h"
+
+enum {
+    DZ_KEY_METHOD,
+    DZ_KEY_TARGET,
+    DZ_KEY_GAIN,
+    DZ_KEY_DAC,
+    DZ_KEY_SPARSITY,
+    DZ_KEY_STEP,
+    DZ_KEY_BITS,
+    DZ_KEY_ALLOCATION,
+    DZ_KEY_RESCALE,
+    DZ_KEY_ROUNDING,
+    DZ_KEY_POSITIONS,
+    DZ_KEY_TRACENORM,
+    DZ_KEY_NONFINITE,
+    DZ_KEY_SEED,
+    DZ_NKEYS
+};
+
+/* The name of a key, and its number; -1 for another name. */
+const char *dz_recipe_key_name(int key);
+int dz_recipe_key(const char *name, size_t len);
+
+/* Sets a key; a value that is none (dz_yaml_is_null) stands for the key's default. One that cannot be is told with `where` it stands, and
+ * something is set that no check of several keys complains about. */
+void dz_recipe_set(dz_recipe *recipe, int key, const char *value, const char *where, dz_error *err);
+
+/* The same for a rule's keys: policy, sparsity, bits, factor. */
+void dz_rule_set(dz_rule *rule, const char *key, const char *value, const char *where, dz_error *err);
+
+const char *dz_method_name(dz_method method);
+
+#endif

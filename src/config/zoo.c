@@ -1,0 +1,116 @@
+#include "config/zoo.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/file.h"
+
+dz_rc dz_checkpoint_open_all(const dz_world *world, const char *path, dz_checkpoint **out, dz_error *err) {
+    dz_buf packed = {0};
+    dz_rc rc = DZ_OK;
+    if (world->rank == 0) {
+        rc = dz_checkpoint_load(path, out, err);
+        if (rc == DZ_OK && world->size > 1) rc = dz_checkpoint_pack(*out, &packed, err);
+    }
+    if ((rc = dz_sync_error(world, rc, err)) != DZ_OK) goto out;
+    if (world->size == 1) goto out;
+    if ((rc = dz_bcast_buf(world, &packed, err)) != DZ_OK) goto out;
+    if (world->rank != 0) rc = dz_checkpoint_unpack(packed.data, packed.len, out, err);
+    rc = dz_sync_error(world, rc, err);
+out:
+    dz_buf_free(&packed);
+    return rc;
+}
+
+dz_rc dz_check_not_of_model(const dz_checkpoint *model, const char *out, dz_error *err) {
+    if (access(out, F_OK) != 0) return DZ_OK;
+    for (size_t i = 0; i < model->nshards + model->ncompanions; i++) {
+        const char *path = i < model->nshards ? model->shards[i].path : model->companions[i - model->nshards].path;
+        if (dz_same_file(out, path))
+            return dz_fail(err, DZ_EUSAGE, "%s: is a file of the model %s: nothing is written over it", out, model->path);
+    }
+    return DZ_OK;
+}
+
+void dz_zoo_close(dz_zoo *zoo) {
+    for (size_t t = 0; zoo->tasks && t < zoo->ntasks; t++) dz_checkpoint_free(zoo->tasks[t]);
+    free(zoo->tasks);
+    free(zoo->names);
+    dz_checkpoint_free(zoo->base);
+    dz_recipe_free(zoo->recipe);
+    dz_manifest_free(zoo->manifest);
+    *zoo = (dz_zoo){0};
+}
+
+/* A task that is the base itself, by its path or by a link to it, is a mistake of the manifest. */
+static void check_not_base(const dz_manifest *m, dz_error *err) {
+    struct stat base, task;
+    if (!m->base || stat(m->base, &base) != 0) return; /* told elsewhere */
+    for (size_t t = 0; t < m->ntasks; t++) {
+        const dz_manifest_task *it = &m->tasks[t];
+        if (it->path && stat(it->path, &task) == 0 && task.st_dev == base.st_dev && task.st_ino == base.st_ino)
+            dz_fail_more(err, DZ_EUSAGE, "%s:%d: task '%s': %s is the base itself", m->path, it->line, it->name ? it->name : "?", it->path);
+    }
+}
+
+static dz_rc open_manifest(const char *path, dz_zoo *zoo, dz_error *err) {
+    dz_manifest_load(path, &zoo->manifest, err);
+    if (!zoo->manifest) return err->rc;
+    size_t n = zoo->manifest->ntasks;
+    zoo->tasks = dz_alloc(n, sizeof *zoo->tasks, err);
+    zoo->names = dz_alloc(n, sizeof *zoo->names, err);
+    if (!zoo->tasks || !zoo->names) return err->rc;
+    for (size_t t = 0; t < n; t++) zoo->names[t] = zoo->manifest->tasks[t].name;
+    zoo->ntasks = n;
+    return err->rc;
+}
+
+/* Every model that cannot be opened gets its line. */
+static void load_models(dz_zoo *zoo, dz_error *err) {
+    for (size_t t = 0; t <= zoo->ntasks; t++) {
+        dz_error one = {0};
+        const char *path = t == 0 ? zoo->manifest->base : zoo->manifest->tasks[t - 1].path;
+        if (path) dz_checkpoint_load(path, t == 0 ? &zoo->base : &zoo->tasks[t - 1], &one);
+        dz_fail_join(err, &one);
+    }
+}
+
+/* Rank 0: manifest, models and recipe; what is wrong with one keeps from no other. */
+static dz_rc open_all(const char *manifest, const dz_recipe_request *request, dz_zoo *zoo, dz_error *err) {
+    dz_error of_recipe = {0};
+    open_manifest(manifest, zoo, err);
+    if (zoo->manifest) {
+        check_not_base(zoo->manifest, err);
+        load_models(zoo, err);
+    }
+    dz_recipe_load(request, zoo->base, &zoo->recipe, &of_recipe);
+    dz_fail_join(err, &of_recipe);
+    return err->rc;
+}
+
+static dz_rc share_model(const dz_world *world, dz_checkpoint **ck, dz_error *err) {
+    dz_buf packed = {0};
+    dz_rc rc = world->rank == 0 ? dz_checkpoint_pack(*ck, &packed, err) : DZ_OK;
+    if ((rc = dz_sync_error(world, rc, err)) == DZ_OK) rc = dz_bcast_buf(world, &packed, err);
+    if (rc == DZ_OK) {
+        if (world->rank != 0) rc = dz_checkpoint_unpack(packed.data, packed.len, ck, err);
+        rc = dz_sync_error(world, rc, err);
+    }
+    dz_buf_free(&packed);
+    return rc;
+}
+
+dz_rc dz_zoo_open(const dz_world *world, const char *manifest, const dz_recipe_request *request, dz_zoo *zoo, dz_error *err) {
+    *zoo = (dz_zoo){0};
+    dz_rc rc = world->rank == 0 ? open_all(manifest, request, zoo, err) : DZ_OK;
+    if ((rc = dz_sync_error(world, rc, err)) != DZ_OK || world->size == 1) return rc;
+    if (world->rank != 0) rc = open_manifest(manifest, zoo, err);
+    if ((rc = dz_sync_error(world, rc, err)) != DZ_OK) return rc;
+    for (size_t t = 0; t <= zoo->ntasks; t++) {
+        if ((rc = share_model(world, t == 0 ? &zoo->base : &zoo->tasks[t - 1], err)) != DZ_OK) return rc;
+    }
+    if (world->rank != 0) rc = dz_recipe_load(request, zoo->base, &zoo->recipe, err);
+    return dz_sync_error(world, rc, err);
+}

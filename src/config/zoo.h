@@ -1,0 +1,28 @@
+/* Opening models on all ranks: rank 0 reads headers once, the others get them by broadcast. */
+#ifndef DZ_CONFIG_ZOO_H
+#define DZ_CONFIG_ZOO_H
+
+#include "config/manifest.h"
+#include "config/recipe.h"
+#include "parallel/world.h"
+
+/* Collective. */
+dz_rc dz_checkpoint_open_all(const dz_world *world, const char *path, dz_checkpoint **out, dz_error *err);
+
+/* DZ_EUSAGE when `out`, which will be written, is one of the model's files. */
+dz_rc dz_check_not_of_model(const dz_checkpoint *model, const char *out, dz_error *err);
+
+typedef struct dz_zoo {
+    dz_manifest *manifest;
+    dz_checkpoint *base;
+    dz_checkpoint **tasks;
+    const char **names; /* borrowed from the manifest */
+    size_t ntasks;
+    dz_recipe *recipe;
+} dz_zoo;
+
+/* Collective. Manifest, all models' headers and the recipe. The problems of all of them are told at once. */
+dz_rc dz_zoo_open(const dz_world *world, const char *manifest, const dz_recipe_request *request, dz_zoo *zoo, dz_error *err);
+void dz_zoo_close(dz_zoo *zoo);
+
+#endif

@@ -1,0 +1,122 @@
+#include "decode/merge.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+void dz_merge_free(dz_merge *m) {
+    free(m->tasks);
+    free(m->weights);
+    dz_buf_free(&m->sum);
+    dz_buf_free(&m->elected);
+    dz_buf_free(&m->delta);
+    dz_buf_free(&m->exact);
+    *m = (dz_merge){0};
+}
+
+int dz_merge_is_plain(const dz_merge *m) { return m->ntasks == 1 && m->weights[0] == 1; }
+
+/* sum[i] += factor * value i of `bytes`. */
+static void add_values(double *sum, double factor, const uint8_t *bytes, dz_dtype dtype, size_t count) {
+    const dz_kernel_table *k = dz_kernels();
+    size_t size = dz_dtype_size(dtype);
+    for (size_t at = 0; at < count; at += DZ_CHUNK) {
+        size_t n = count - at < DZ_CHUNK ? count - at : DZ_CHUNK;
+        double wide[DZ_CHUNK];
+        float x[DZ_CHUNK];
+        if (dtype == DZ_F64) {
+            memcpy(wide, bytes + at * size, n * sizeof *wide);
+        } else {
+            k->widen(x, bytes + at * size, dtype, n);
+            for (size_t i = 0; i < n; i++) wide[i] = (double)x[i];
+        }
+        for (size_t i = 0; i < n; i++) sum[at + i] += factor * wide[i];
+    }
+}
+
+static void put_values(uint8_t *bytes, const double *values, dz_dtype dtype, size_t count) {
+    const dz_kernel_table *k = dz_kernels();
+    if (dtype == DZ_F64) memcpy(bytes, values, count * sizeof *values);
+    for (size_t at = 0; at < count && dtype != DZ_F64; at += DZ_CHUNK) {
+        size_t n = count - at < DZ_CHUNK ? count - at : DZ_CHUNK;
+        float x[DZ_CHUNK];
+        for (size_t i = 0; i < n; i++) x[i] = (float)values[at + i];
+        k->narrow(bytes + at * dz_dtype_size(dtype), x, dtype, n);
+    }
+}
+
+/* The row of `task` that is merged with `row` of the first one: same name, shape and base, a float. NULL: it has none. */
+static const dz_index_row *partner(const dz_catalog *c, const dz_task_entry *task, const dz_index_row *row) {
+    dz_tensor want = dz_tensor_of_row(&c->tensors[row->tensor]);
+    for (size_t i = 0; i < task->nrows; i++) {
+        const dz_index_row *other = &task->rows[i];
+        if (other->tensor != row->tensor && strcmp(c->tensors[other->tensor].name, want.name) != 0) continue;
+        dz_tensor have = dz_tensor_of_row(&c->tensors[other->tensor]);
+        if (other->policy == DZ_POLICY_ABSENT || !dz_same_shape(&have, &want) || !dz_dtype_is_float(have.dtype)) continue;
+        other = dz_row_source(task, other);
+        return other->base == row->base ? other : NULL;
+    }
+    return NULL;
+}
+
+dz_rc dz_tile_difference(dz_decoder *d, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, dz_buf *scratch, double *out,
+                         dz_error *err) {
+    const uint8_t *base;
+    dz_dtype from, to = dz_tensor_of_row(&d->archive->catalog->tensors[row->tensor]).dtype;
+    dz_pair_tiles tiles = dz_row_work(d->archive->catalog, row);
+    size_t count = (size_t)dz_tile_count(&tiles, tile);
+    int common = tile < tiles.ncommon;
+    scratch->len = 0;
+    if (row->policy == DZ_POLICY_ULTRADELTA && common) {
+        if (dz_buf_reserve(scratch, count * sizeof(float), err) != DZ_OK) return err->rc;
+        float *delta = (float *)(void *)scratch->data;
+        if (dz_decode_delta(d, task, row, tile, delta, err) != DZ_OK) return err->rc;
+        for (size_t i = 0; i < count; i++) out[i] = (double)delta[i];
+        return DZ_OK;
+    }
+    if (dz_buf_reserve(scratch, count * dz_dtype_size(to), err) != DZ_OK ||
+        dz_decode_tile(d, task, row, tile, scratch->data, err) != DZ_OK ||
+        (common && dz_decoder_base(d, row, tile, &base, &from, err) != DZ_OK))
+        return err->rc;
+    memset(out, 0, count * sizeof *out);
+    add_values(out, 1, scratch->data, to, count);
+    if (common) add_values(out, -1, base, from, count);
+    return DZ_OK;
+}
+
+static dz_rc add_up(dz_merge *m, dz_decoder *d, const dz_index_row *row, uint32_t tile, size_t count, const double *elected, double *sum,
+                    dz_error *err) {
+    double *delta = (double *)(void *)m->delta.data;
+    for (size_t k = 0; k < m->ntasks; k++) {
+        const dz_index_row *other = k == 0 ? row : partner(d->archive->catalog, m->tasks[k], row);
+        if (!other) continue;
+        if (dz_tile_difference(d, m->tasks[k], other, tile, &m->exact, delta, err) != DZ_OK) return err->rc;
+        for (size_t i = 0; i < count; i++) {
+            double x = m->weights[k] * delta[i];
+            if (!elected || x * elected[i] > 0) sum[i] += x;
+        }
+    }
+    return DZ_OK;
+}
+
+dz_rc dz_merge_tile(dz_merge *m, dz_decoder *d, const dz_index_row *row, uint32_t tile, void *out, dz_error *err) {
+    dz_pair_tiles tiles = dz_row_work(d->archive->catalog, row);
+    dz_dtype to = dz_tensor_of_row(&d->archive->catalog->tensors[row->tensor]).dtype, from;
+    size_t count = (size_t)dz_tile_count(&tiles, tile), nbytes = count * sizeof(double);
+    const uint8_t *base;
+    if (tile >= tiles.ncommon || !dz_dtype_is_float(to)) return dz_decode_tile(d, m->tasks[0], row, tile, out, err);
+    m->sum.len = m->elected.len = m->delta.len = 0;
+    if (dz_buf_reserve(&m->sum, nbytes, err) != DZ_OK || dz_buf_reserve(&m->delta, nbytes, err) != DZ_OK) return err->rc;
+    double *sum = (double *)(void *)m->sum.data, *elected = NULL;
+    if (m->sign_consensus) {
+        if (dz_buf_reserve(&m->elected, nbytes, err) != DZ_OK) return err->rc;
+        elected = (double *)(void *)m->elected.data;
+        memset(elected, 0, nbytes);
+        if (add_up(m, d, row, tile, count, NULL, elected, err) != DZ_OK) return err->rc;
+    }
+    memset(sum, 0, nbytes);
+    if (add_up(m, d, row, tile, count, elected, sum, err) != DZ_OK || dz_decoder_base(d, row, tile, &base, &from, err) != DZ_OK)
+        return err->rc;
+    add_values(sum, 1, base, from, count);
+    put_values(out, sum, to, count);
+    return DZ_OK;
+}

@@ -1,0 +1,402 @@
+#include "decode/tile_decoder.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "codec/lossless.h"
+#include "codec/sparse_signs.h"
+#include "codec/sparse_values.h"
+#include "numeric/rotate.h"
+
+#define INLINE static inline __attribute__((always_inline))
+
+dz_rc dz_decoder_open(dz_decoder *d, const dz_archive *archive, dz_checkpoint *base, const uint8_t *needed, dz_error *err) {
+    const dz_catalog *c = archive->catalog;
+    *d = (dz_decoder){.archive = archive, .base = base, .have_base = DZ_NO_BASE};
+    d->base_tensor = dz_alloc(c->nbase, sizeof *d->base_tensor, err);
+    d->base_differs = dz_alloc(c->nbase, 1, err);
+    if (err->rc != DZ_OK || !base) return err->rc;
+    int told = 0;
+    for (size_t i = 0; i < c->nbase; i++) {
+        dz_tensor want = dz_tensor_of_row(&c->tensors[c->base[i].tensor]);
+        char a[DZ_SHAPE_TEXT], b[DZ_SHAPE_TEXT];
+        d->base_tensor[i] = dz_checkpoint_find(base, want.name);
+        if (needed && !needed[i]) continue;
+        if (d->base_tensor[i] < 0) {
+            if (told++ < 3) dz_fail_more(err, DZ_EFAIL, "%s: not the base of this archive: it has no tensor '%s'", base->path, want.name);
+            continue;
+        }
+        const dz_tensor *have = &base->tensors[d->base_tensor[i]];
+        if (dz_same_shape(&want, have) && strcmp(want.dtype_name, have->dtype_name) == 0) continue;
+        if (told++ < 3)
+            dz_fail_more(err, DZ_EFAIL, "%s: not the base of this archive: tensor '%s' is %s %s, not %s %s", base->path, want.name,
+                         have->dtype_name, dz_shape_text(have, a), want.dtype_name, dz_shape_text(&want, b));
+    }
+    return err->rc;
+}
+
+void dz_decoder_close(dz_decoder *d) {
+    free(d->base_tensor);
+    free(d->base_differs);
+    free(d->region.lengths);
+    dz_buf_free(&d->base_bytes);
+    dz_buf_free(&d->block);
+    dz_buf_free(&d->predictor);
+    dz_buf_free(&d->delta);
+    dz_buf_free(&d->whole);
+    dz_nonzeros_free(&d->kept);
+}
+
+dz_pair_tiles dz_row_work(const dz_catalog *c, const dz_index_row *row) {
+    if (row->policy != DZ_POLICY_EQUAL && row->policy != DZ_POLICY_DROP) return dz_row_tiles(c, row);
+    uint64_t count = dz_tensor_of_row(&c->tensors[row->tensor]).count;
+    uint64_t base = dz_tensor_of_row(&c->tensors[c->base[row->base].tensor]).count;
+    return dz_pair_tiles_of(base, count < base ? count : base, count);
+}
+
+static const char *name_of(const dz_decoder *d, const dz_index_row *row) { return d->archive->catalog->tensors[row->tensor].name; }
+
+dz_rc dz_decoder_region(dz_decoder *d, const dz_task_entry *task, const dz_index_row *row, dz_error *err) {
+    if (d->region_of == row) return DZ_OK;
+    free(d->region.lengths);
+    d->region = (dz_region){0};
+    d->region_of = NULL;
+    if (dz_region_read(d->archive, task, row, &d->region, err) != DZ_OK) return err->rc;
+    d->region_of = row;
+    return DZ_OK;
+}
+
+/* A tile of the base under a row. */
+typedef struct base_tile {
+    uint32_t row, tile; /* base row of the catalog */
+    dz_dtype dtype;
+    size_t size, count; /* bytes of an element; elements */
+    uint64_t first;     /* byte of the tensor */
+} base_tile;
+
+/* Whose bytes will take the place of those at hand. */
+static dz_rc find_base_tile(dz_decoder *d, const dz_index_row *row, uint32_t tile, base_tile *out, dz_error *err) {
+    const dz_catalog *c = d->archive->catalog;
+    dz_tensor b = dz_tensor_of_row(&c->tensors[c->base[row->base].tensor]);
+    dz_pair_tiles grid = dz_pair_tiles_of(b.count, b.count, b.count);
+    size_t size = dz_dtype_size(b.dtype);
+    d->have_base = DZ_NO_BASE;
+    d->base_bytes.len = 0;
+    if (!d->given && (!d->base || d->base_tensor[row->base] < 0))
+        return dz_fail(err, DZ_EFAIL, "tensor '%s' cannot be restored without its base", b.name);
+    *out = (base_tile){.row = row->base,
+                       .tile = tile,
+                       .dtype = b.dtype,
+                       .size = size,
+                       .count = (size_t)dz_tile_count(&grid, tile),
+                       .first = dz_tile_first(&grid, tile) * size};
+    return DZ_OK;
+}
+
+static dz_rc read_base(dz_decoder *d, const base_tile *t, size_t from, size_t count, dz_error *err) {
+    uint64_t first = t->first + from * t->size;
+    size_t len = count * t->size;
+    if (dz_buf_reserve(&d->base_bytes, len, err) != DZ_OK) return err->rc;
+    d->bytes_read += (double)len;
+    if (!d->given) return dz_checkpoint_read(d->base, (size_t)d->base_tensor[t->row], first, len, d->base_bytes.data, err);
+    memcpy(d->base_bytes.data, d->given + first, len);
+    return DZ_OK;
+}
+
+/* 1 if the tile is another one than the archive was made with. */
+static int compare_digest(dz_decoder *d, const base_tile *t, dz_digest digest) {
+    const dz_catalog *c = d->archive->catalog;
+    dz_digest want = c->base_tiles[c->base[t->row].first_tile + t->tile];
+    int differs = digest.hi != want.hi || digest.lo != want.lo;
+    if (differs) d->base_differs[t->row] = 1;
+    return differs;
+}
+
+/* Reads the base tile, once for several tasks, and compares its digest. */
+static dz_rc need_base(dz_decoder *d, const dz_index_row *row, uint32_t tile, dz_error *err) {
+    base_tile t;
+    if (d->have_base == row->base && d->have_tile == tile) return DZ_OK;
+    if (find_base_tile(d, row, tile, &t, err) != DZ_OK || read_base(d, &t, 0, t.count, err) != DZ_OK) return err->rc;
+    d->have_differs = compare_digest(d, &t, dz_digest_of(d->base_bytes.data, t.count * t.size));
+    d->have_base = row->base;
+    d->have_tile = tile;
+    return DZ_OK;
+}
+
+/* The base tile in the task's type. */
+static uint8_t *predictor(dz_decoder *d, dz_dtype from, dz_dtype to, size_t count, dz_error *err) {
+    const dz_kernel_table *k = dz_kernels();
+    float wide[DZ_CHUNK];
+    if (from == to) return d->base_bytes.data;
+    d->predictor.len = 0;
+    if (dz_buf_reserve(&d->predictor, count * dz_dtype_size(to), err) != DZ_OK) return NULL;
+    for (size_t at = 0; at < count; at += DZ_CHUNK) {
+        size_t len = count - at < DZ_CHUNK ? count - at : DZ_CHUNK;
+        k->widen(wide, d->base_bytes.data + at * dz_dtype_size(from), from, len);
+        k->narrow(d->predictor.data + at * dz_dtype_size(to), wide, to, len);
+    }
+    return d->predictor.data;
+}
+
+/* Restored delta of each level, in float: (gamma * scale) * (lo + q * step). */
+static void level_deltas(const dz_task_entry *task, const dz_index_row *row, float *delta) {
+    if (row->bits > 8) return;
+    dz_grid_levels grid = {.lo = row->lo, .step = row->step, .bits = row->bits};
+    float scale = task->gamma * row->scale;
+    for (unsigned g = 0; g < 1U << row->bits; g++) delta[g] = scale * dz_level_value(&grid, g);
+}
+
+/* ---- out[i] = task type of (base + delta of its level), at the kept places. The sum is taken from the base's own value: in float, for an
+ * F64 task in double, so that nothing of an F64 base is lost. ---- */
+
+/* Places `first` .. `end` - 1 of the tile, which `base` and `out` begin at; they may be the same. From kept element k on; the next one. */
+typedef struct stretch {
+    const uint8_t *base;
+    uint8_t *out;
+    dz_dtype from, to;
+    size_t first, end, k;
+} stretch;
+
+INLINE float load_one(const uint8_t *at, dz_dtype dtype) {
+    uint16_t half;
+    float x;
+    if (dtype == DZ_BF16) return memcpy(&half, at, sizeof half), dz_bf16_to_float(half);
+    dz_widen(&x, at, dtype, 1);
+    return x;
+}
+
+INLINE void store_one(uint8_t *at, float x, dz_dtype dtype) {
+    if (dtype == DZ_BF16) {
+        uint16_t half = dz_float_to_bf16(x);
+        memcpy(at, &half, sizeof half);
+    } else {
+        dz_narrow(at, &x, dtype, 1);
+    }
+}
+
+INLINE size_t add_between(const dz_nonzeros *kept, const stretch *s, const float *delta, float scale, dz_dtype from, dz_dtype to,
+                          int values) {
+    size_t in = dz_dtype_size(from), size = dz_dtype_size(to), k = s->k;
+    for (; k < kept->count && kept->index[k] < s->end; k++) {
+        size_t at = kept->index[k] - s->first;
+        float change = values ? scale * kept->value[k] : delta[kept->level[k]];
+        store_one(s->out + at * size, load_one(s->base + at * in, from) + change, to);
+    }
+    return k;
+}
+
+static size_t add_to_f64(const dz_nonzeros *kept, const stretch *s, const float *delta, float scale, int values) {
+    size_t k = s->k;
+    for (; k < kept->count && kept->index[k] < s->end; k++) { /* `out` holds the base's value already */
+        double y;
+        uint8_t *at = s->out + (kept->index[k] - s->first) * sizeof y;
+        memcpy(&y, at, sizeof y);
+        y += (double)(values ? scale * kept->value[k] : delta[kept->level[k]]);
+        memcpy(at, &y, sizeof y);
+    }
+    return k;
+}
+
+static size_t add_kept(const dz_nonzeros *kept, const stretch *s, const float *delta, float scale, int values) {
+    if (s->to == DZ_F64) return add_to_f64(kept, s, delta, scale, values);
+    if (s->to == DZ_BF16 && s->from == DZ_BF16 && !values) return add_between(kept, s, delta, scale, DZ_BF16, DZ_BF16, 0);
+    return add_between(kept, s, delta, scale, s->from, s->to, values);
+}
+
+/* The changes that the kept coefficients of a rotated tile stand for, scaled: `out` has a place for each element. */
+static void turn_back(const dz_decoder *d, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, float *out, size_t count) {
+    float scale = task->gamma * row->scale;
+    memset(out, 0, count * sizeof *out);
+    if (d->kept.count == 0) return;
+    for (size_t i = 0; i < d->kept.count; i++) out[d->kept.index[i]] = d->kept.value[i];
+    dz_unrotate(out, count, dz_tile_key(task->key, name_of(d, row), tile));
+    for (size_t i = 0; i < count; i++) out[i] *= scale;
+}
+
+/* As add_kept, everywhere. */
+static dz_rc add_rotated(dz_decoder *d, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, size_t count, dz_dtype from,
+                         uint8_t *out, dz_dtype to, dz_error *err) {
+    const dz_kernel_table *k = dz_kernels();
+    float wide[DZ_CHUNK];
+    d->delta.len = 0;
+    if (d->kept.count == 0 || dz_buf_reserve(&d->delta, count * sizeof(float), err) != DZ_OK) return err->rc;
+    float *delta = (float *)(void *)d->delta.data;
+    turn_back(d, task, row, tile, delta, count);
+    for (size_t i = 0; to == DZ_F64 && i < count; i++) { /* `out` holds the base's value already */
+        double y;
+        memcpy(&y, out + i * sizeof y, sizeof y);
+        y += (double)delta[i];
+        memcpy(out + i * sizeof y, &y, sizeof y);
+    }
+    for (size_t at = 0; to != DZ_F64 && at < count; at += DZ_CHUNK) {
+        size_t len = count - at < DZ_CHUNK ? count - at : DZ_CHUNK;
+        k->widen(wide, d->base_bytes.data + at * dz_dtype_size(from), from, len);
+        for (size_t i = 0; i < len; i++) wide[i] += delta[at + i];
+        k->narrow(out + at * dz_dtype_size(to), wide, to, len);
+    }
+    return DZ_OK;
+}
+
+static dz_rc decode_kept(dz_decoder *d, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, size_t count, dz_error *err) {
+    uint64_t key = dz_tile_key(task->key, name_of(d, row), tile);
+    dz_error inner = {0};
+    if (row->bits == DZ_BITS_SIGNS)
+        dz_signs_decode(&d->kept, d->block.data, d->block.len, count, 1 - (double)row->sparsity, &inner);
+    else if (row->bits > 8)
+        dz_values_decode(&d->kept, d->block.data, d->block.len, key, count, &inner);
+    else
+        dz_nonzeros_decode(&d->kept, d->block.data, d->block.len, key, count, row->bits, &inner);
+    if (inner.rc == DZ_OK) return DZ_OK;
+    return dz_fail(err, inner.rc, "%s: task '%s': tensor '%s': block %u: %s", d->archive->path, task->name, name_of(d, row), tile,
+                   inner.text);
+}
+
+dz_rc dz_check_tile(dz_decoder *d, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, uint64_t *kept, dz_error *err) {
+    dz_pair_tiles tiles = dz_row_tiles(d->archive->catalog, row);
+    if (dz_decoder_region(d, task, row, err) != DZ_OK || dz_block_read(d->archive, task, row, &d->region, tile, &d->block, err) != DZ_OK)
+        return err->rc;
+    if (row->policy != DZ_POLICY_ULTRADELTA || tile >= tiles.ncommon) return DZ_OK;
+    if (decode_kept(d, task, row, tile, (size_t)dz_tile_count(&tiles, tile), err) == DZ_OK) *kept += d->kept.count;
+    return err->rc;
+}
+
+/* A block is not to blame for what another base makes of it: its checksum was right. `base_differs` has the finding. */
+static dz_rc decode_exact(dz_decoder *d, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, const uint8_t *base,
+                          dz_dtype dtype, size_t count, void *out, dz_error *err) {
+    dz_error inner = {0};
+    if (dz_lossless_decode(out, base, dtype, count, d->block.data, d->block.len, &inner) == DZ_OK) return DZ_OK;
+    if (inner.rc == DZ_EDAMAGE && base && d->have_differs) {
+        memcpy(out, base, count * dz_dtype_size(dtype));
+        return DZ_OK;
+    }
+    return dz_fail(err, inner.rc, "%s: task '%s': tensor '%s': block %u: %s", d->archive->path, task->name, name_of(d, row), tile,
+                   inner.text);
+}
+
+/* The tile of the base in the task's type, `*base` NULL beyond the base. */
+static dz_rc find_base(dz_decoder *d, const dz_index_row *row, const dz_pair_tiles *tiles, uint32_t tile, dz_dtype to, dz_dtype *from,
+                       const uint8_t **base, dz_error *err) {
+    const dz_catalog *c = d->archive->catalog;
+    *base = NULL;
+    *from = to;
+    if (tile >= tiles->ncommon) return DZ_OK;
+    if (need_base(d, row, tile, err) != DZ_OK) return err->rc;
+    *from = dz_tensor_of_row(&c->tensors[c->base[row->base].tensor]).dtype;
+    *base = predictor(d, *from, to, (size_t)dz_tile_count(tiles, tile), err);
+    return err->rc;
+}
+
+dz_rc dz_decode_substitute(dz_decoder *d, const dz_index_row *row, uint32_t tile, void *out, dz_error *err) {
+    dz_pair_tiles tiles = dz_row_work(d->archive->catalog, row);
+    dz_dtype to = dz_tensor_of_row(&d->archive->catalog->tensors[row->tensor]).dtype, from;
+    size_t nbytes = (size_t)dz_tile_count(&tiles, tile) * dz_dtype_size(to);
+    const uint8_t *base;
+    if (find_base(d, row, &tiles, tile, to, &from, &base, err) != DZ_OK) return err->rc;
+    if (base)
+        memcpy(out, base, nbytes);
+    else
+        memset(out, 0, nbytes);
+    return DZ_OK;
+}
+
+dz_rc dz_decode_delta(dz_decoder *d, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, float *out, dz_error *err) {
+    dz_pair_tiles tiles = dz_row_tiles(d->archive->catalog, row);
+    size_t count = (size_t)dz_tile_count(&tiles, tile);
+    float delta[DZ_MAX_LEVELS], scale = task->gamma * row->scale;
+    if (dz_decoder_region(d, task, row, err) != DZ_OK || dz_block_read(d->archive, task, row, &d->region, tile, &d->block, err) != DZ_OK ||
+        decode_kept(d, task, row, tile, count, err) != DZ_OK)
+        return err->rc;
+    if (row->bits == DZ_BITS_SIGNS) {
+        turn_back(d, task, row, tile, out, count);
+        return DZ_OK;
+    }
+    memset(out, 0, count * sizeof *out);
+    level_deltas(task, row, delta);
+    for (size_t i = 0; i < d->kept.count; i++) out[d->kept.index[i]] = row->bits > 8 ? scale * d->kept.value[i] : delta[d->kept.level[i]];
+    return DZ_OK;
+}
+
+dz_rc dz_decoder_base(dz_decoder *d, const dz_index_row *row, uint32_t tile, const uint8_t **bytes, dz_dtype *dtype, dz_error *err) {
+    const dz_catalog *c = d->archive->catalog;
+    if (need_base(d, row, tile, err) != DZ_OK) return err->rc;
+    *bytes = d->base_bytes.data;
+    *dtype = dz_tensor_of_row(&c->tensors[c->base[row->base].tensor]).dtype;
+    return DZ_OK;
+}
+
+dz_rc dz_decode_tile(dz_decoder *d, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, void *out, dz_error *err) {
+    const dz_catalog *c = d->archive->catalog;
+    dz_pair_tiles tiles = dz_row_work(c, row);
+    size_t count = (size_t)dz_tile_count(&tiles, tile);
+    dz_tensor t = dz_tensor_of_row(&c->tensors[row->tensor]);
+    size_t nbytes = count * dz_dtype_size(t.dtype);
+    const uint8_t *base;
+    dz_dtype from;
+    if (find_base(d, row, &tiles, tile, t.dtype, &from, &base, err) != DZ_OK) return err->rc;
+    if (row->policy == DZ_POLICY_EQUAL || row->policy == DZ_POLICY_DROP) {
+        memcpy(out, base, nbytes);
+        return DZ_OK;
+    }
+    if (dz_decoder_region(d, task, row, err) != DZ_OK || dz_block_read(d->archive, task, row, &d->region, tile, &d->block, err) != DZ_OK)
+        return err->rc;
+    if (row->policy != DZ_POLICY_ULTRADELTA || tile >= tiles.ncommon)
+        return decode_exact(d, task, row, tile, base, t.dtype, count, out, err);
+    float delta[DZ_MAX_LEVELS];
+    if (decode_kept(d, task, row, tile, count, err) != DZ_OK) return err->rc;
+    memcpy(out, base, nbytes);
+    if (row->bits == DZ_BITS_SIGNS) return add_rotated(d, task, row, tile, count, from, out, t.dtype, err);
+    level_deltas(task, row, delta);
+    stretch all = {.base = d->base_bytes.data, .out = out, .from = from, .to = t.dtype, .end = count};
+    add_kept(&d->kept, &all, delta, task->gamma * row->scale, row->bits > 8);
+    return DZ_OK;
+}
+
+/* Nothing but what stands at the same place of the base is needed, and it is not at hand already. */
+static int goes_in_pieces(const dz_decoder *d, const dz_index_row *row, const dz_pair_tiles *tiles, uint32_t tile) {
+    if (tile >= tiles->ncommon || d->given || (d->have_base == row->base && d->have_tile == tile)) return 0;
+    return row->policy == DZ_POLICY_EQUAL || row->policy == DZ_POLICY_DROP ||
+           (row->policy == DZ_POLICY_ULTRADELTA && row->bits != DZ_BITS_SIGNS);
+}
+
+/* The tile of the base with the kept elements added, piece by piece. Its whole digest is taken, though the task may have fewer rows. */
+static dz_rc pass_pieces(dz_decoder *d, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, size_t count, dz_dtype to,
+                         dz_tile_sink sink, void *arg, dz_error *err) {
+    base_tile t;
+    float delta[DZ_MAX_LEVELS];
+    size_t k = 0;
+    level_deltas(task, row, delta);
+    dz_digester *digester = find_base_tile(d, row, tile, &t, err) == DZ_OK ? dz_digest_begin(err) : NULL;
+    if (!digester) return err->rc;
+    for (size_t at = 0; at < t.count && err->rc == DZ_OK; at += DZ_PIECE) {
+        size_t len = t.count - at < DZ_PIECE ? t.count - at : DZ_PIECE, n = at >= count ? 0 : count - at < len ? count - at : len;
+        if (read_base(d, &t, at, len, err) != DZ_OK) break;
+        dz_digest_add(digester, d->base_bytes.data, len * t.size);
+        uint8_t *out = n ? predictor(d, t.dtype, to, n, err) : NULL; /* the base's piece itself, or a converted copy */
+        if (!out) continue;
+        stretch piece = {.base = d->base_bytes.data, .out = out, .from = t.dtype, .to = to, .first = at, .end = at + n, .k = k};
+        k = add_kept(&d->kept, &piece, delta, task->gamma * row->scale, row->bits > 8);
+        sink(arg, out, n * dz_dtype_size(to), err);
+    }
+    dz_digest digest = dz_digest_end(digester);
+    if (err->rc == DZ_OK) compare_digest(d, &t, digest);
+    return err->rc;
+}
+
+dz_rc dz_decode_tile_to(dz_decoder *d, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, dz_tile_sink sink, void *arg,
+                        dz_error *err) {
+    dz_pair_tiles tiles = dz_row_work(d->archive->catalog, row);
+    size_t count = (size_t)dz_tile_count(&tiles, tile);
+    dz_dtype to = dz_tensor_of_row(&d->archive->catalog->tensors[row->tensor]).dtype;
+    if (!goes_in_pieces(d, row, &tiles, tile)) {
+        size_t len = count * dz_dtype_size(to);
+        d->whole.len = 0;
+        if (dz_buf_reserve(&d->whole, len, err) != DZ_OK || dz_decode_tile(d, task, row, tile, d->whole.data, err) != DZ_OK) return err->rc;
+        return sink(arg, d->whole.data, len, err);
+    }
+    d->kept.count = 0;
+    if (row->policy == DZ_POLICY_ULTRADELTA &&
+        (dz_decoder_region(d, task, row, err) != DZ_OK || dz_block_read(d->archive, task, row, &d->region, tile, &d->block, err) != DZ_OK ||
+         decode_kept(d, task, row, tile, count, err) != DZ_OK))
+        return err->rc;
+    return pass_pieces(d, task, row, tile, count, to, sink, arg, err);
+}

@@ -1,0 +1,235 @@
+/* include/deltazoo.h over the reader and the decoder. */
+#include "deltazoo.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/version.h"
+#include "decode/tile_decoder.h"
+
+struct deltazoo_archive {
+    dz_archive *archive;
+    dz_checkpoint *base;
+    dz_decoder decoder;
+    dz_buf delta;
+};
+
+static int told(const dz_error *err, char *message, size_t size) {
+    if (message && size) snprintf(message, size, "%s", err->text);
+    return (int)err->rc;
+}
+
+const char *deltazoo_version(void) { return DZ_VERSION; }
+
+int deltazoo_open(const char *path, deltazoo_archive **out, char *message, size_t size) {
+    dz_error err = {0};
+    deltazoo_archive *a = dz_alloc(1, sizeof *a, &err);
+    if (a && dz_archive_open_partly(path, &a->archive, &err) == DZ_OK &&
+        dz_decoder_open(&a->decoder, a->archive, NULL, NULL, &err) == DZ_OK) {
+        *out = a;
+        a = NULL;
+    }
+    if (a) deltazoo_close(a);
+    return told(&err, message, size);
+}
+
+/* Without a base a decoder still gives deltas, and restores from a base in memory. */
+static void drop_base(deltazoo_archive *a, dz_error *err) {
+    dz_decoder_close(&a->decoder);
+    dz_checkpoint_free(a->base);
+    a->base = NULL;
+    dz_decoder_open(&a->decoder, a->archive, NULL, NULL, err);
+}
+
+void deltazoo_close(deltazoo_archive *a) {
+    if (!a) return;
+    if (a->archive) dz_decoder_close(&a->decoder);
+    dz_checkpoint_free(a->base);
+    dz_archive_close(a->archive);
+    dz_buf_free(&a->delta);
+    free(a);
+}
+
+size_t deltazoo_lost_count(const deltazoo_archive *a) { return a->archive->catalog->nlost; }
+
+const char *deltazoo_lost(const deltazoo_archive *a, size_t number) {
+    return number < a->archive->catalog->nlost ? a->archive->catalog->lost[number].text : NULL;
+}
+
+size_t deltazoo_task_count(const deltazoo_archive *a) { return a->archive->catalog->ntasks; }
+
+const char *deltazoo_task_name(const deltazoo_archive *a, size_t task) {
+    return task < a->archive->catalog->ntasks ? a->archive->catalog->tasks[task].name : NULL;
+}
+
+/* Absent tensors stand at the end of the index and are no tensors of the task. */
+size_t deltazoo_tensor_count(const deltazoo_archive *a, size_t task) {
+    size_t n = 0;
+    if (task >= a->archive->catalog->ntasks) return 0;
+    const dz_task_entry *t = &a->archive->catalog->tasks[task];
+    while (n < t->nrows && t->rows[n].policy != DZ_POLICY_ABSENT) n++;
+    return n;
+}
+
+static void describe(const dz_tensor_row *t, deltazoo_tensor *out) {
+    *out = (deltazoo_tensor){.name = t->name, .dtype = t->dtype, .policy = "", .ndim = t->ndim, .nbytes = t->nbytes};
+    memcpy(out->shape, t->shape, sizeof out->shape);
+}
+
+int deltazoo_task_at(const deltazoo_archive *a, size_t task, deltazoo_task *out) {
+    if (task >= a->archive->catalog->ntasks) return DELTAZOO_EUSAGE;
+    const dz_task_entry *t = &a->archive->catalog->tasks[task];
+    dz_size_stats sizes = dz_task_size_stats(t);
+    *out = (deltazoo_task){.name = t->name,
+                           .recipe = t->recipe,
+                           .sparsity = t->sparsity,
+                           .gamma = (double)t->gamma,
+                           .trace_norm = t->trace_norm,
+                           .source_bytes = t->source_bytes,
+                           .stored_bytes = (uint64_t)sizes.stored};
+    return DELTAZOO_OK;
+}
+
+int deltazoo_tensor_at(const deltazoo_archive *a, size_t task, size_t index, deltazoo_tensor *out) {
+    if (index >= deltazoo_tensor_count(a, task)) return DELTAZOO_EUSAGE;
+    const dz_index_row *row = &a->archive->catalog->tasks[task].rows[index];
+    describe(&a->archive->catalog->tensors[row->tensor], out);
+    out->policy = dz_policy_name((dz_policy)row->policy);
+    out->stored_bytes = row->length;
+    return DELTAZOO_OK;
+}
+
+int deltazoo_tensor_find(const deltazoo_archive *a, size_t task, const char *name, size_t *index) {
+    size_t n = deltazoo_tensor_count(a, task);
+    for (size_t i = 0; i < n; i++) {
+        if (strcmp(a->archive->catalog->tensors[a->archive->catalog->tasks[task].rows[i].tensor].name, name) != 0) continue;
+        *index = i;
+        return DELTAZOO_OK;
+    }
+    return DELTAZOO_EUSAGE;
+}
+
+/* The row that holds a tensor's bytes, or NULL with an error. */
+static const dz_index_row *row_at(const deltazoo_archive *a, size_t task, size_t index, dz_error *err) {
+    const dz_catalog *c = a->archive->catalog;
+    if (index < deltazoo_tensor_count(a, task)) return dz_row_source(&c->tasks[task], &c->tasks[task].rows[index]);
+    dz_fail(err, DZ_EUSAGE, "task %zu has no tensor %zu", task, index);
+    return NULL;
+}
+
+int deltazoo_base_of(const deltazoo_archive *a, size_t task, size_t index, deltazoo_tensor *out) {
+    dz_error err = {0};
+    const dz_index_row *row = row_at(a, task, index, &err);
+    if (!row || row->base == DZ_NO_BASE) return DELTAZOO_EUSAGE;
+    const dz_catalog *c = a->archive->catalog;
+    describe(&c->tensors[c->base[row->base].tensor], out);
+    return DELTAZOO_OK;
+}
+
+int deltazoo_set_base(deltazoo_archive *a, const char *path, char *message, size_t size) {
+    dz_error err = {0};
+    drop_base(a, &err);
+    if (err.rc == DZ_OK && dz_checkpoint_load(path, &a->base, &err) == DZ_OK) {
+        dz_decoder_close(&a->decoder);
+        if (dz_decoder_open(&a->decoder, a->archive, a->base, NULL, &err) != DZ_OK) drop_base(a, &(dz_error){0});
+    }
+    return told(&err, message, size);
+}
+
+static void restore_tiles(deltazoo_archive *a, size_t task, const dz_index_row *row, uint8_t *dst, dz_error *err) {
+    const dz_catalog *c = a->archive->catalog;
+    dz_pair_tiles tiles = dz_row_work(c, row);
+    size_t size = dz_dtype_size(dz_tensor_of_row(&c->tensors[row->tensor]).dtype);
+    if (row->base != DZ_NO_BASE) a->decoder.base_differs[row->base] = 0;
+    a->decoder.have_base = DZ_NO_BASE; /* read, and checked, anew */
+    for (uint32_t tile = 0; tile < tiles.ntiles && err->rc == DZ_OK; tile++)
+        dz_decode_tile(&a->decoder, &c->tasks[task], row, tile, dst + dz_tile_first(&tiles, tile) * size, err);
+    a->decoder.have_base = DZ_NO_BASE;
+    if (err->rc == DZ_OK && row->base != DZ_NO_BASE && a->decoder.base_differs[row->base])
+        dz_fail(err, DZ_EFAIL, "%s: not the base of this archive: tensor '%s' differs", a->base ? a->base->path : "the base given",
+                c->tensors[c->base[row->base].tensor].name);
+}
+
+int deltazoo_restore(deltazoo_archive *a, size_t task, size_t index, void *dst, char *message, size_t size) {
+    dz_error err = {0};
+    const dz_index_row *row = row_at(a, task, index, &err);
+    if (row && !a->base)
+        dz_fail(&err, DZ_EUSAGE, "deltazoo_set_base comes before deltazoo_restore");
+    else if (row)
+        restore_tiles(a, task, row, dst, &err);
+    return told(&err, message, size);
+}
+
+int deltazoo_restore_from(deltazoo_archive *a, size_t task, size_t index, const void *base, void *dst, char *message, size_t size) {
+    dz_error err = {0};
+    const dz_index_row *row = row_at(a, task, index, &err);
+    if (row && row->base != DZ_NO_BASE && !base) {
+        dz_fail(&err, DZ_EUSAGE, "task %zu, tensor %zu: its base tensor is needed (deltazoo_base_of)", task, index);
+    } else if (row) {
+        a->decoder.given = base;
+        restore_tiles(a, task, row, dst, &err);
+        a->decoder.given = NULL;
+    }
+    return told(&err, message, size);
+}
+
+/* Tile by tile, `take` is given the delta's elements from `first` on. */
+static int each_delta(deltazoo_archive *a, size_t task, size_t index, void (*take)(void *arg, uint64_t first, const float *delta, size_t n),
+                      void *arg, char *message, size_t size) {
+    dz_error err = {0};
+    const dz_index_row *row = row_at(a, task, index, &err);
+    if (row && row->policy != DZ_POLICY_ULTRADELTA)
+        dz_fail(&err, DZ_EUSAGE, "task %zu, tensor %zu: not lossy: it has no delta of its own", task, index);
+    dz_pair_tiles tiles = err.rc == DZ_OK ? dz_row_tiles(a->archive->catalog, row) : (dz_pair_tiles){0};
+    for (uint32_t tile = 0; tile < tiles.ncommon && err.rc == DZ_OK; tile++) {
+        size_t n = (size_t)dz_tile_count(&tiles, tile);
+        a->delta.len = 0;
+        if (dz_buf_reserve(&a->delta, n * sizeof(float), &err) != DZ_OK) break;
+        float *delta = (float *)(void *)a->delta.data;
+        if (dz_decode_delta(&a->decoder, &a->archive->catalog->tasks[task], row, tile, delta, &err) == DZ_OK)
+            take(arg, dz_tile_first(&tiles, tile), delta, n);
+    }
+    return told(&err, message, size);
+}
+
+static void take_dense(void *arg, uint64_t first, const float *delta, size_t n) { memcpy((float *)arg + first, delta, n * sizeof *delta); }
+
+int deltazoo_delta(deltazoo_archive *a, size_t task, size_t index, float *dst, char *message, size_t size) {
+    deltazoo_tensor t;
+    if (deltazoo_tensor_at(a, task, index, &t) == DELTAZOO_OK && strcmp(t.policy, "ultradelta") == 0) {
+        uint64_t count = 1;
+        for (uint32_t d = 0; d < t.ndim; d++) count *= t.shape[d];
+        memset(dst, 0, (size_t)count * sizeof *dst); /* rows beyond the base have no delta */
+    }
+    return each_delta(a, task, index, take_dense, dst, message, size);
+}
+
+typedef struct sparse {
+    uint64_t n, room, *positions;
+    float *values;
+} sparse;
+
+static void take_sparse(void *arg, uint64_t first, const float *delta, size_t n) {
+    sparse *s = arg;
+    for (size_t i = 0; i < n; i++) {
+        if (delta[i] == 0) continue;
+        if (s->positions && s->values && s->n < s->room) {
+            s->positions[s->n] = first + i;
+            s->values[s->n] = delta[i];
+        }
+        s->n++;
+    }
+}
+
+int deltazoo_delta_sparse(deltazoo_archive *a, size_t task, size_t index, uint64_t *count, uint64_t *positions, float *values,
+                          char *message, size_t size) {
+    sparse s = {.room = *count, .positions = positions, .values = values};
+    int rc = each_delta(a, task, index, take_sparse, &s, message, size);
+    dz_error err = {0};
+    if (rc != DELTAZOO_OK) return rc;
+    *count = s.n;
+    if (positions && values && s.n > s.room)
+        dz_fail(&err, DZ_EUSAGE, "room for %llu values, %llu are needed", (unsigned long long)s.room, (unsigned long long)s.n);
+    return told(&err, message, size);
+}

@@ -1,0 +1,13 @@
+/* Finding the models of a folder. */
+#ifndef DZ_SCAN_FIND_MODELS_H
+#define DZ_SCAN_FIND_MODELS_H
+
+#include "base/notes.h"
+#include "scan/scan.h"
+
+/* Appends name, path and identity of each model below `dir` to the result: a directory with weights (also inside another such), the only
+ * PyTorch file of a directory, and single files of `dir` itself. Links are followed, but to what is found without them, or above `dir`.
+ * What is passed over gets a note. DZ_EUSAGE when `dir` is a model and nothing else. */
+dz_rc dz_find_models(const char *dir, dz_scan_result *result, dz_notes *notes, dz_error *err);
+
+#endif

@@ -1,0 +1,362 @@
+#include "scan/scan.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "base/notes.h"
+#include "checkpoint/checkpoint.h"
+#include "config/manifest.h"
+#include "scan/base_clusters.h"
+#include "scan/find_models.h"
+#include "scan/weight_fingerprint.h"
+
+void dz_scan_result_free(dz_scan_result *r) {
+    for (size_t i = 0; i < r->nmodels; i++) {
+        free(r->models[i].name);
+        free(r->models[i].path);
+        free(r->models[i].manifest);
+    }
+    free(r->models);
+    dz_buf_free(&r->notes);
+    *r = (dz_scan_result){0};
+}
+
+static const char LEFT_OUT[] = "left out";
+static const char ALONE[] = "shares its base with no other model";
+static const char QUANTISED[] = "most of its layers are integers or scaled F8 where others have floats: neither a base nor a task";
+static const char PAIR[] = "of two models each could be the base: this is called so, smaller or first; --base NAME decides";
+static const char FAR[] = "is far from its base";
+
+/* Collective. The models of rank 0 on every rank. */
+static dz_rc share_models(const dz_world *world, dz_scan_result *r, dz_error *err) {
+    dz_buf packed = {0};
+    for (size_t i = 0; world->rank == 0 && i < r->nmodels; i++) {
+        dz_buf_put(&packed, r->models[i].name, strlen(r->models[i].name) + 1, err);
+        dz_buf_put(&packed, r->models[i].path, strlen(r->models[i].path) + 1, err);
+    }
+    dz_rc rc = dz_sync_error(world, err->rc, err);
+    if (rc == DZ_OK) rc = dz_bcast_buf(world, &packed, err);
+    for (size_t at = 0; rc == DZ_OK && world->rank != 0 && at < packed.len && err->rc == DZ_OK;) {
+        dz_scan_model *grown = realloc(r->models, (r->nmodels + 1) * sizeof *grown);
+        if (!grown) {
+            dz_fail(err, DZ_ENOMEM, "out of memory for a model");
+            break;
+        }
+        r->models = grown;
+        const char *name = (const char *)packed.data + at, *path = name + strlen(name) + 1;
+        grown[r->nmodels++] = (dz_scan_model){.name = dz_strdup(name, err), .path = dz_strdup(path, err)};
+        at += strlen(name) + strlen(path) + 2;
+    }
+    dz_buf_free(&packed);
+    return rc == DZ_OK ? dz_sync_error(world, err->rc, err) : rc;
+}
+
+/* ---- comparing ---------------------------------------------------------------------------------------------------------------------- */
+
+/* This rank's models. One that cannot be read is marked and left out. */
+static dz_rc sketch_mine(const dz_world *world, const dz_scan_result *r, dz_weight_fingerprint *sketches, uint64_t *facts, dz_error *err) {
+    for (size_t i = 0; i < r->nmodels; i++) {
+        dz_error one = {0};
+        dz_checkpoint *ck = NULL;
+        if (i % (size_t)world->size != (size_t)world->rank) continue;
+        if (dz_checkpoint_load(r->models[i].path, &ck, &one) == DZ_OK && dz_weight_fingerprint_take(ck, &sketches[i], &one) == DZ_OK)
+            facts[2 * i] = dz_checkpoint_nbytes(ck);
+        dz_checkpoint_free(ck);
+        if (one.rc == DZ_ENOMEM) return dz_fail(err, one.rc, "%s", one.text);
+        facts[2 * i + 1] = one.rc != DZ_OK;
+        if (one.rc != DZ_OK) memset(&sketches[i], 0, sizeof sketches[i]);
+    }
+    return err->rc;
+}
+
+/* Collective. All models' sketches on every rank: each was taken by one rank, and bits of zero are zero. */
+static dz_rc sketch_all(const dz_world *world, dz_scan_result *r, dz_weight_fingerprint *sketches, dz_error *err) {
+    uint64_t *facts = dz_alloc(2 * r->nmodels, sizeof *facts, err);
+    dz_rc rc = dz_sync_error(world, err->rc, err);
+    if (rc == DZ_OK) rc = dz_sync_error(world, sketch_mine(world, r, sketches, facts, err), err);
+    if (rc == DZ_OK) {
+        _Static_assert(sizeof(dz_weight_fingerprint) % sizeof(uint64_t) == 0, "a sketch is summed as 64-bit numbers");
+        dz_sum_u64(world, (uint64_t *)(void *)sketches, r->nmodels * sizeof *sketches / sizeof(uint64_t));
+        dz_sum_u64(world, facts, 2 * r->nmodels);
+        for (size_t i = 0; i < r->nmodels; i++) {
+            r->models[i].nbytes = facts[2 * i];
+            r->models[i].bad = facts[2 * i + 1] != 0;
+        }
+    }
+    free(facts);
+    return rc;
+}
+
+/* Rank 0: why a model could not be read. */
+static void note_bad(const dz_scan_result *r, dz_notes *notes, dz_error *err) {
+    for (size_t i = 0; i < r->nmodels; i++) {
+        dz_error one = {0};
+        dz_checkpoint *ck = NULL;
+        if (!r->models[i].bad) continue;
+        dz_checkpoint_load(r->models[i].path, &ck, &one);
+        dz_notes_add(notes, err, LEFT_OUT, "%.900s", one.rc != DZ_OK ? one.text : r->models[i].path);
+        dz_checkpoint_free(ck);
+    }
+}
+
+static int names_base(const char *name) {
+    for (; *name; name++) {
+        if (strncasecmp(name, "base", 4) == 0) return 1;
+    }
+    return 0;
+}
+
+/* Of two models either could be the other's base: one that is called so, then the smaller (fine-tuning adds rows), then the first. */
+static int is_preferred(const dz_scan_model *a, const dz_scan_model *b) {
+    int base_a = names_base(a->name), base_b = names_base(b->name);
+    if (base_a != base_b) return base_a;
+    if (a->nbytes != b->nbytes) return a->nbytes < b->nbytes;
+    return strcmp(a->name, b->name) < 0;
+}
+
+static void rank_by_preference(const dz_scan_result *r, uint32_t *preference) {
+    for (size_t i = 0; i < r->nmodels; i++) {
+        for (size_t k = 0; k < r->nmodels; k++) preference[i] += k != i && is_preferred(&r->models[k], &r->models[i]);
+    }
+}
+
+/* Models that --base names. */
+static dz_rc find_forced(const dz_scan_options *opt, const dz_scan_result *r, uint8_t *forced, dz_error *err) {
+    for (size_t b = 0; b < opt->nbases; b++) {
+        struct stat want, have;
+        int is_path = stat(opt->bases[b], &want) == 0;
+        size_t found = r->nmodels;
+        for (size_t i = 0; i < r->nmodels; i++) {
+            int same = is_path && stat(r->models[i].path, &have) == 0 && have.st_dev == want.st_dev && have.st_ino == want.st_ino;
+            if (strcmp(opt->bases[b], r->models[i].name) == 0 || same) found = i;
+        }
+        if (found == r->nmodels || r->models[found].bad)
+            dz_fail_more(err, DZ_EUSAGE, "--base %s: no model of %s has this name or path", opt->bases[b], opt->dir);
+        else
+            forced[found] = 1;
+    }
+    return err->rc;
+}
+
+/* Marks quantised copies of others: they are compared with none. */
+static void find_quantised(const dz_scan_result *r, const dz_weight_fingerprint *sketches, uint8_t *quantised) {
+    for (size_t i = 0; i < r->nmodels; i++) {
+        for (size_t k = 0; k < r->nmodels && !quantised[i]; k++)
+            quantised[i] = k != i && dz_weight_fingerprint_is_quantised(&sketches[i], &sketches[k]);
+    }
+}
+
+static void measure(const dz_scan_result *r, const dz_weight_fingerprint *sketches, const uint8_t *quantised, double *distance) {
+    size_t n = r->nmodels;
+    for (size_t i = 0; i < n; i++) {
+        for (size_t k = 0; k < i; k++) {
+            int apart = r->models[i].bad || r->models[k].bad || quantised[i] || quantised[k];
+            distance[i * n + k] = distance[k * n + i] =
+                apart ? (double)INFINITY : dz_weight_fingerprint_distance(&sketches[i], &sketches[k]);
+        }
+    }
+}
+
+static void note_groups(const dz_scan_result *r, const uint8_t *quantised, const uint8_t *forced, dz_notes *notes, dz_error *err) {
+    for (size_t i = 0; i < r->nmodels; i++) {
+        const dz_scan_model *m = &r->models[i];
+        int is_base = m->base == i;
+        if (is_base && m->ntasks == 0 && !m->bad) dz_notes_add(notes, err, quantised[i] ? QUANTISED : ALONE, "%s", m->name);
+        if (is_base && m->ntasks == 1 && !forced[i]) dz_notes_add(notes, err, PAIR, "%s", m->name);
+        if (!is_base && m->distance > DZ_NEAR) dz_notes_add(notes, err, FAR, "%s (%.2g)", m->name, m->distance);
+    }
+}
+
+/* Rank 0: the distances of all pairs, and what they say. */
+static dz_rc group(const dz_scan_options *opt, dz_scan_result *r, const dz_weight_fingerprint *sketches, dz_notes *notes, dz_error *err) {
+    size_t n = r->nmodels;
+    double *distance = dz_alloc(n * n, sizeof *distance, err);
+    uint8_t *forced = dz_alloc(n, 1, err), *quantised = dz_alloc(n, 1, err);
+    uint32_t *preference = dz_alloc(n, sizeof *preference, err), *base_of = dz_alloc(n, sizeof *base_of, err);
+    if (err->rc != DZ_OK || find_forced(opt, r, forced, err) != DZ_OK) goto out;
+    find_quantised(r, sketches, quantised);
+    measure(r, sketches, quantised, distance);
+    rank_by_preference(r, preference);
+    if (dz_cluster_models(distance, n, forced, preference, base_of, err) != DZ_OK) goto out;
+    for (size_t i = 0; i < n; i++) { /* at the end of a chain, with nothing in common */
+        if (!isfinite(distance[i * n + base_of[i]])) base_of[i] = (uint32_t)i;
+    }
+    for (size_t i = 0; i < n; i++) {
+        dz_scan_model *m = &r->models[i];
+        m->base = base_of[i];
+        m->distance = distance[i * n + base_of[i]];
+        if (base_of[i] != i) r->models[base_of[i]].ntasks++;
+        for (size_t k = 0; k < n; k++) m->sum += k != i && base_of[k] == base_of[i] ? distance[i * n + k] : 0;
+    }
+    note_groups(r, quantised, forced, notes, err);
+out:
+    free(distance);
+    free(forced);
+    free(quantised);
+    free(preference);
+    free(base_of);
+    return err->rc;
+}
+
+/* ---- manifests ---------------------------------------------------------------------------------------------------------------------- */
+
+/* Where the manifests are written. */
+typedef struct place {
+    char *dir, *scanned; /* the manifests' directory and the scanned one, resolved */
+} place;
+
+static void free_place(place *at) {
+    free(at->dir);
+    free(at->scanned);
+}
+
+/* Before the work: a manifest that cannot be written must not cost a scan. */
+static dz_rc find_place(const dz_scan_options *opt, place *at, dz_error *err) {
+    char *beside = dz_path_beside(opt->out, ".", err);
+    if (!beside) return err->rc;
+    if (!(at->dir = realpath(beside, NULL)))
+        dz_fail(err, DZ_EUSAGE, "%s: its directory cannot be opened: %s", opt->out, strerror(errno));
+    else if (!(at->scanned = realpath(opt->dir, NULL)))
+        dz_fail(err, DZ_EFAIL, "%s: cannot open: %s", opt->dir, strerror(errno));
+    else if (access(at->dir, W_OK | X_OK) != 0)
+        dz_fail(err, DZ_EFAIL, "%s: its directory cannot be written to: %s", opt->out, strerror(errno));
+    free(beside);
+    return err->rc;
+}
+
+/* The path as the manifest has it: relative where the model lies beside or below the manifest. */
+static char *manifest_path(const dz_scan_options *opt, const place *at, const char *model, dz_error *err) {
+    char *full = dz_format(err, "%s%s", at->scanned, model + strlen(opt->dir));
+    size_t len = strlen(at->dir);
+    if (!full || strncmp(full, at->dir, len) != 0 || (full[len] != '/' && full[len] != '\0')) return full;
+    char *relative = dz_strdup(full[len] ? full + len + 1 : ".", err);
+    free(full);
+    return relative;
+}
+
+static dz_rc manifest_text(const dz_scan_options *opt, const dz_scan_result *r, size_t base, const place *at, dz_buf *text, dz_error *err) {
+    dz_manifest m = {.base = manifest_path(opt, at, r->models[base].path, err), .tasks = dz_alloc(r->nmodels, sizeof *m.tasks, err)};
+    for (size_t i = 0; i < r->nmodels && err->rc == DZ_OK; i++) {
+        if (i == base || r->models[i].base != base) continue;
+        m.tasks[m.ntasks++] = (dz_manifest_task){.name = r->models[i].name, .path = manifest_path(opt, at, r->models[i].path, err)};
+    }
+    if (err->rc == DZ_OK) dz_manifest_text(&m, text, err);
+    for (size_t i = 0; i < m.ntasks; i++) free(m.tasks[i].path); /* names are borrowed */
+    free(m.tasks);
+    free(m.base);
+    return err->rc;
+}
+
+/* zoo.yaml, or zoo-BASE.yaml when there are several. */
+static dz_rc name_manifests(const dz_scan_options *opt, dz_scan_result *r, dz_error *err) {
+    const char *slash = strrchr(opt->out, '/'), *dot = strrchr(slash ? slash : opt->out, '.');
+    int stem = (int)(dot ? dot - opt->out : (ptrdiff_t)strlen(opt->out));
+    for (size_t i = 0; i < r->nmodels; i++) r->nmanifests += r->models[i].ntasks > 0;
+    if (r->nmanifests == 0) return dz_fail(err, DZ_EFAIL, "%s: no two of its %zu models share a base", opt->dir, r->nmodels);
+    for (size_t i = 0; i < r->nmodels; i++) {
+        dz_scan_model *m = &r->models[i];
+        struct stat st;
+        if (m->ntasks == 0) continue;
+        m->manifest = r->nmanifests == 1 ? dz_strdup(opt->out, err) : dz_format(err, "%.*s-%s%s", stem, opt->out, m->name, dot ? dot : "");
+        if (!m->manifest || stat(m->manifest, &st) != 0) continue;
+        if (!opt->force)
+            dz_fail_more(err, DZ_EUSAGE, "%s: exists already (--force replaces it)", m->manifest);
+        else if (!S_ISREG(st.st_mode))
+            dz_fail_more(err, DZ_EUSAGE, "%s: exists and is not a regular file", m->manifest);
+    }
+    return err->rc;
+}
+
+/* A manifest on its way: a link to a manifest stays one. */
+typedef struct draft {
+    char *path, *partial;
+} draft;
+
+static dz_rc write_draft(draft *d, const char *manifest, const dz_buf *text, dz_error *err) {
+    d->path = realpath(manifest, NULL);
+    if (!d->path) d->path = dz_strdup(manifest, err);
+    char *partial = d->path ? dz_format(err, "%s.partial", d->path) : NULL;
+    if (!partial) return err->rc;
+    unlink(partial); /* of a scan that was killed */
+    int fd = dz_open(partial, O_WRONLY | O_CREAT | O_EXCL);
+    if (fd < 0) {
+        dz_fail(err, DZ_EFAIL, "%s: cannot create: %s", partial, strerror(errno));
+        free(partial);
+        return err->rc;
+    }
+    d->partial = partial;
+    if (dz_pwrite_all(fd, partial, text->data, text->len, 0, err) == DZ_OK && dz_fsync(fd) != 0)
+        dz_fail(err, DZ_EFAIL, "%s: cannot sync: %s", partial, strerror(errno));
+    if (close(fd) != 0) dz_fail(err, DZ_EFAIL, "%s: cannot close: %s", partial, strerror(errno));
+    return err->rc;
+}
+
+/* All are written before the first gets its name: older ones stay until then. */
+static dz_rc write_manifests(const dz_scan_options *opt, dz_scan_result *r, const place *at, dz_error *err) {
+    draft *drafts = dz_alloc(r->nmodels, sizeof *drafts, err);
+    if (!drafts || name_manifests(opt, r, err) != DZ_OK) goto out;
+    for (size_t i = 0; i < r->nmodels && err->rc == DZ_OK; i++) {
+        dz_buf text = {0};
+        if (r->models[i].manifest && manifest_text(opt, r, i, at, &text, err) == DZ_OK)
+            write_draft(&drafts[i], r->models[i].manifest, &text, err);
+        dz_buf_free(&text);
+    }
+    for (size_t i = 0; i < r->nmodels && err->rc == DZ_OK; i++) {
+        draft *d = &drafts[i];
+        if (!d->partial) continue;
+        if (dz_rename(d->partial, d->path) != 0) {
+            dz_fail(err, DZ_EFAIL, "%s: cannot rename to %s: %s", d->partial, d->path, strerror(errno));
+            break;
+        }
+        free(d->partial);
+        d->partial = NULL;
+    }
+out:
+    for (size_t i = 0; drafts && i < r->nmodels; i++) {
+        if (drafts[i].partial) unlink(drafts[i].partial);
+        free(drafts[i].partial);
+        free(drafts[i].path);
+    }
+    free(drafts);
+    return err->rc;
+}
+
+/* --force replaces manifests, nothing else: a model's file least of all. */
+static dz_rc check_output(const dz_scan_options *opt, dz_error *err) {
+    dz_manifest *old = NULL;
+    dz_error none = {0};
+    if (!opt->force || access(opt->out, F_OK) != 0) return DZ_OK;
+    if (dz_manifest_load(opt->out, &old, &none) != DZ_OK)
+        dz_fail(err, DZ_EUSAGE, "%s: exists and is no manifest: it is not replaced", opt->out);
+    dz_manifest_free(old);
+    return err->rc;
+}
+
+dz_rc dz_scan(const dz_world *world, const dz_scan_options *opt, dz_scan_result *r, dz_error *err) {
+    dz_weight_fingerprint *sketches = NULL;
+    dz_notes notes = {0}; /* on rank 0 */
+    place at = {0};
+    if (world->rank == 0 && check_output(opt, err) == DZ_OK && find_place(opt, &at, err) == DZ_OK) dz_find_models(opt->dir, r, &notes, err);
+    dz_rc rc = dz_sync_error(world, err->rc, err);
+    if (rc != DZ_OK || (rc = share_models(world, r, err)) != DZ_OK) goto out;
+    sketches = dz_alloc(r->nmodels, sizeof *sketches, err);
+    if ((rc = dz_sync_error(world, err->rc, err)) != DZ_OK || (rc = sketch_all(world, r, sketches, err)) != DZ_OK) goto out;
+    if (world->rank == 0) {
+        note_bad(r, &notes, err);
+        if (group(opt, r, sketches, &notes, err) == DZ_OK) write_manifests(opt, r, &at, err);
+    }
+    rc = dz_sync_error(world, err->rc, err);
+out:
+    dz_notes_flush(&notes, &r->notes);
+    free_place(&at);
+    free(sketches);
+    return rc;
+}

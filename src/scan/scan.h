@@ -1,0 +1,37 @@
+/* Scan: which models of a folder share a base; a manifest for each base. */
+#ifndef DZ_SCAN_SCAN_H
+#define DZ_SCAN_SCAN_H
+
+#include "parallel/world.h"
+
+typedef struct dz_scan_options {
+    const char *dir, *out;
+    const char *const *bases; /* names or paths of models that are bases, whatever the distances say */
+    size_t nbases;
+    int force;
+} dz_scan_options;
+
+typedef struct dz_scan_model {
+    char *name, *path;
+    uint64_t identity; /* of its files; 0: not known */
+    uint64_t nbytes;   /* of its tensors */
+    int bad;           /* cannot be read; told in the notes */
+    uint32_t base;     /* the number of its base; its own: it is one, or is alone */
+    size_t ntasks;     /* models whose base it is */
+    double distance;   /* from its base */
+    double sum;        /* of the distances from all others of its base */
+    char *manifest;    /* of a base: the file written */
+} dz_scan_model;
+
+typedef struct dz_scan_result { /* on rank 0 */
+    dz_scan_model *models;
+    size_t nmodels, nmanifests;
+    dz_buf notes;
+} dz_scan_result;
+
+/* Collective. The models of `dir` (pipeline/find_models.h): headers and a few thousand values of each are read, each by one rank. Writes
+ * `out`, or with several bases out-BASE.yaml for each. DZ_EFAIL when no two models share a base; nothing is written then. */
+dz_rc dz_scan(const dz_world *world, const dz_scan_options *opt, dz_scan_result *result, dz_error *err);
+void dz_scan_result_free(dz_scan_result *result);
+
+#endif
