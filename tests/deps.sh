@@ -15,7 +15,7 @@ for extra in "$@"; do
     esac
 done
 if ! command -v dpkg-query >/dev/null; then
-    echo "deps: not a Debian system; needed: ${packages[*]} (see README, Clusters)" >&2
+    echo "deps: not a Debian system; needed: ${packages[*]} (see src/doc/building.md)" >&2
     exit 0
 fi
 missing=()

@@ -40,7 +40,7 @@ typedef struct dz_index_row {
     uint64_t offset, length;   /* its region of the payload; offset: the lengths before, not on disk */
     uint64_t kept;             /* lossy: elements kept; tied: the row whose tensor this one is */
     float lo, step;            /* lossy: decoded value of level q is lo + q * step */
-    float scale;               /* lossy: factor / (1 - s) of section 5; a restored delta is gamma * scale * value */
+    float scale;               /* lossy: factor / (1 - s) for UltraDelta; a restored delta is gamma * scale * value */
     float sparsity;            /* lossy: share of the elements to be dropped */
     float nsr, gain;           /* lossy, from version 2 on: expected noise (numeric/noise.h), without gamma; NaN before */
     float delta_rms, base_rms; /* lossy, from version 2 on: root mean squares of the true delta and of the base; NaN before */
@@ -94,7 +94,7 @@ typedef struct dz_catalog {
     dz_lost *lost; /* tasks that are not in `tasks` because they are damaged */
     size_t nlost;
     char *blobs_lost;       /* why no blob can be read; NULL: they can */
-    double trace_reference; /* T of section 5: smallest trace norm of the tasks compressed together first; 0: none */
+    double trace_reference; /* T_ref of METHODS.md "Rescaling by the trace norm"; 0: none */
     uint64_t file_size, shared_bytes;
     uint32_t format_version;
     char generator[64];

@@ -46,7 +46,7 @@ dz_rc dz_region_read(const dz_archive *archive, const dz_task_entry *task, const
 dz_rc dz_block_read(const dz_archive *archive, const dz_task_entry *task, const dz_index_row *row, const dz_region *region, uint32_t tile,
                     dz_buf *block, dz_error *err);
 
-/* Sizes as section 6 of ALGORITHM wants them. All in bytes, of one task. */
+/* The ratios of METHODS.md "Ratios", and the sizes in bytes behind them, of one task. */
 typedef struct dz_size_stats {
     double source, stored;             /* tensors in their files; payload, index and this task's HDF5 structures */
     double lossy_source, lossy_stored; /* of the lossy tensors: their regions, and their rows' share of index and HDF5 structures */

@@ -53,7 +53,7 @@ dz_parts dz_task_parts(const dz_catalog *c, const dz_task_entry *t) {
         uint32_t ntiles = row->policy == DZ_POLICY_ULTRADELTA ? dz_row_tiles(c, row).ntiles : 0;
         if (row->policy != DZ_POLICY_ULTRADELTA) p.exact += (double)row->length;
         if (ntiles) lossy += (double)row->length;
-        if (ntiles) p.checks += 4.0 * ntiles + (ntiles > 1 ? 4.0 * ntiles + 4 : 0); /* FORMAT.md, section 3 */
+        if (ntiles) p.checks += 4.0 * ntiles + (ntiles > 1 ? 4.0 * ntiles + 4 : 0); /* FORMAT.md "Index" */
     }
     p.coding = lossy - p.checks - p.values;
     return p;

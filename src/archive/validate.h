@@ -1,6 +1,6 @@
 /* Is this file built as archives are? HDF5 has many more structures than an archive needs, and its library does not survive all that a file
  * can say in them. So before HDF5 sees a file, its structures are walked here: only those few that the writer makes pass, each with sizes
- * that lie in the file, no header over another, none in another file (FORMAT.md, section 1.1). Checksums are left to HDF5. */
+ * that lie in the file, no header over another, none in another file (FORMAT.md "Which HDF5"). Checksums are left to HDF5. */
 #ifndef DZ_ARCHIVE_VALIDATE_H
 #define DZ_ARCHIVE_VALIDATE_H
 

@@ -38,7 +38,7 @@ void dz_fail_join(dz_error *err, const dz_error *more);
 /* Text with names from files, for a terminal: '?' in the place of what begins another line or moves the cursor. Returns `text`. */
 char *dz_one_line(char *text);
 
-/* Process exit code of a result (DESIGN: 0 done, 1 failed, 2 usage, 3 damage, 75 may be resumed). */
+/* Process exit code of a result (0 done, 1 failed, 2 usage, 3 damage, 75 may be resumed). */
 int dz_exit_code(dz_rc rc);
 
 #endif

@@ -1,4 +1,4 @@
-/* Kept elements with a value of their own (fp16) instead of a level: the baselines that do not quantise (ALGORITHM section 7). */
+/* Kept elements with a value of their own (fp16) instead of a level: dare and magnitude, METHODS.md "Baselines". */
 #ifndef DZ_CODEC_SPARSE_VALUES_H
 #define DZ_CODEC_SPARSE_VALUES_H
 

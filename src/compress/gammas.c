@@ -239,7 +239,7 @@ static void measure_own(trace_pass *p, matrix *m, dz_error *err) {
 dz_rc dz_gammas_init(const dz_context *ctx, dz_gammas *out, dz_error *err) {
     size_t n = ctx->plan->ntasks;
     *out = (dz_gammas){.reference_task = SIZE_MAX};
-    out->reference = ctx->copied.old ? ctx->copied.old->catalog->trace_reference : 0; /* an older one holds: METHODS.md, "TNGR" */
+    out->reference = ctx->copied.old ? ctx->copied.old->catalog->trace_reference : 0; /* a stored one is used */
     out->gamma = dz_alloc(n, sizeof *out->gamma, err);
     out->trace_norm = dz_alloc(n, sizeof *out->trace_norm, err);
     out->error = dz_alloc(n, sizeof *out->error, err);

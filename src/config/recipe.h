@@ -1,4 +1,4 @@
-/* Recipes: what is done to which tensor (ALGORITHM sections 1-7). Built-in ones are the files of config/recipes/. */
+/* Recipes: what is done to which tensor (METHODS.md "Policies"). Built-in ones are the files of config/recipes/. */
 #ifndef DZ_CONFIG_RECIPE_H
 #define DZ_CONFIG_RECIPE_H
 
@@ -34,7 +34,7 @@ typedef struct dz_rule {
     dz_policy policy;
     double sparsity; /* NaN: the recipe's, through the allocation. A number: this tensor's own, outside the allocation */
     int bits;        /* 0: the recipe's */
-    double factor;   /* of the decoded delta (section 5); 1 unless the rule says otherwise */
+    double factor;   /* of the decoded delta; 1 unless the rule sets it */
     int line;        /* in the user's file; 0: of a built-in recipe */
 } dz_rule;
 

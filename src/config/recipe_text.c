@@ -8,7 +8,7 @@
 #include "base/file.h"
 #include "config/yaml.h"
 
-/* In the order of README and of stored recipes, each with what it is when nobody says otherwise. */
+/* In the order of src/doc/recipes.md and of stored recipes, each with its default. */
 static const struct {
     const char *name, *usual;
 } KEYS[DZ_NKEYS] = {[DZ_KEY_METHOD] = {"method", "auto"},

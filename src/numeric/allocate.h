@@ -8,8 +8,8 @@
 
 #define DZ_MAX_LEVELS 256
 
-/* The uniform grid of b bits over [lo, hi] (ALGORITHM section 2): decoded value = lo + level * step, in float. step is 0 when all elements
- * fall on one level. */
+/* The uniform grid of b bits over [lo, hi] (METHODS.md "Quantise"): decoded value = lo + level * step, in float. step is 0 when all
+ * elements fall on one level. */
 typedef struct dz_grid_levels {
     float lo, step;
     unsigned bits;
@@ -36,15 +36,15 @@ typedef struct dz_alloc_tensor {
     double sparsity;      /* out: share of the elements to drop */
 } dz_alloc_tensor;
 
-/* Mixed sparsity allocation (ALGORITHM section 3, `thirds`): stable ascending order of std, thirds by cumulative element count. */
+/* `thirds` (METHODS.md "Mixed sparsity allocation"): fills `sparsity` of n tensors for the mean `sparsity`. `order`: scratch, n numbers. */
 void dz_allocate_thirds(dz_alloc_tensor *tensors, size_t n, double sparsity, double step, uint32_t *order);
 
-/* `optimal`: least expected error for the same size; density proportional to std / sqrt(bits per kept value), clamped to (0, 1]. */
+/* `optimal` (METHODS.md "Optimal allocation"): least expected error for the size that the density 1 - sparsity has everywhere. */
 void dz_allocate_optimal(dz_alloc_tensor *tensors, size_t n, double sparsity);
 
-/* Group quotas (section 4): quota[g] = members[g] - round_half_even(members[g] * s'), s' = max(0, (s - z) / (1 - z)), z the share of
- * elements whose decoded value is exactly 0. Such elements need not be stored: their group's quota is 0. With `systematic` the remainders
- * are carried from group to group in level order, so that the total is exact to one element. Returns the sum of the quotas. */
+/* Group quotas (METHODS.md "Group-wise pruning"): how many of members[g] elements of level g are kept. 0 where the level's value is exactly
+ * 0: such elements need no storage. With `systematic`, remainders are carried from group to group, so that the total is exact to one
+ * element. Both arrays have 2^grid->bits entries. Returns the sum of the quotas. */
 uint64_t dz_quotas(uint64_t *quota, const uint64_t *members, const dz_grid_levels *grid, double sparsity, int systematic);
 
 /* The part of a whole-tensor quota that falls to the members numbered [before, before + here) of `members`: cumulated shares, rounded, so

@@ -27,7 +27,7 @@ typedef struct dz_kernel_table {
     /* Extends `range` by task - base, the task of any float type. NaN and infinity end up outside the finite range: dz_range_finite. */
     void (*range)(dz_range *range, const void *restrict task, dz_dtype dtype, const float *restrict base, size_t count);
 
-    /* level = round_half_even((task - base - lo) / step), at most `top`; step > 0. (ALGORITHM section 2) */
+    /* level = round_half_even((task - base - lo) / step), at most `top`; step > 0. METHODS.md "Quantise" */
     void (*levels)(uint8_t *restrict dst, const void *restrict task, dz_dtype dtype, const float *restrict base, float lo, float step,
                    unsigned top, size_t count);
 

@@ -1,6 +1,6 @@
-/* Which members of each group are kept: those with the smallest u = dz_u32_at(key, index), exactly quota[g] of them (ALGORITHM section 4).
- * u is uniform and without repetition in a tile, so this is a uniform random subset of each group, and it needs no stored positions: the
- * kept elements of all groups lie at nearly the same u. */
+/* Which members of each group are kept: those with the smallest u = dz_u32_at(key, index), exactly quota[g] of them (METHODS.md "Positions
+ * from a hash"). u is uniform and without repetition in a tile, so this is a uniform random subset of each group, and it needs no stored
+ * positions: the kept elements of all groups lie at nearly the same u. */
 #ifndef DZ_NUMERIC_SELECT_H
 #define DZ_NUMERIC_SELECT_H
 

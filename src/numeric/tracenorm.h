@@ -1,4 +1,4 @@
-/* Trace norm (nuclear norm, sum of the singular values) of the pruned delta: the T_t of trace-norm guided rescaling (ALGORITHM, sec. 5).
+/* Trace norm (nuclear norm, sum of the singular values) of the pruned delta: METHODS.md "Trace norms".
  *
  * Three ways: a dense SVD for checking; stochastic Lanczos quadrature (slq), which only multiplies the sparse matrix with a few vectors;
  * and in its place for small matrices, of which it would need many, the eigenvalues of the Gram matrix. The last two give the same bits on

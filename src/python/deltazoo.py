@@ -1004,7 +1004,7 @@ class Archive:
         return sorted(self.file["tasks"])
 
     def task(self, name):
-        """The numbers of a task: sparsity, bits, seed, gamma, trace_norm, source_bytes, ... (FORMAT.md, section 5)."""
+        """The numbers of a task: sparsity, bits, seed, gamma, trace_norm, source_bytes, ... (FORMAT.md "Task attributes")."""
         group = self._group(name)
         record = {key: value.item() for key, value in zip(RECORD.names, record_of(group))}
         return {"recipe": text(group.attrs["recipe"]), **{k: v for k, v in record.items() if not k.endswith("_blob")}}

@@ -16,7 +16,7 @@ def lossy_tensors(archive, task, folder):
 
 
 def quantise(delta, bits):
-    """ALGORITHM section 2 in float32: lo, step and the level of each element."""
+    """METHODS.md "Quantise" in float32: lo, step and the level of each element."""
     lo, hi = delta.min(), delta.max()
     step = f32(f32(hi - lo) / f32(2**bits - 1))
     q = np.rint(((delta - lo) / step).astype(f32)).astype(np.int64)
@@ -28,7 +28,7 @@ def grid(lo, step, bits):
 
 
 def quotas(q, values, sparsity):
-    """ALGORITHM section 4: how many of each group are kept."""
+    """METHODS.md "Group-wise pruning": how many of each group are kept."""
     n = np.bincount(q, minlength=values.size)
     z = n[values == 0].sum() / n.sum()
     s = max(0.0, (sparsity - z) / (1 - z))
@@ -38,7 +38,7 @@ def quotas(q, values, sparsity):
 
 
 def number_of_element(key, count):
-    """FORMAT section 4: the uniform 32-bit number of each element of a tile."""
+    """FORMAT.md "Lossy tiles": the uniform 32-bit number of each element of a tile."""
     x = np.arange(count, dtype=np.uint32) + np.uint32(key & 0xFFFFFFFF)
     x ^= x >> np.uint32(16)
     x *= np.uint32(0x7FEB352D)
@@ -144,7 +144,7 @@ def test_method_quotas_hold_over_the_tiles_of_a_large_tensor(folder):
 
 
 def thirds(stds, counts, s, step):
-    """ALGORITHM section 3."""
+    """METHODS.md "Mixed sparsity allocation"."""
     order = np.argsort(np.array(stds), kind="stable")
     total, walked, low, middle, groups = sum(counts), 0, 0, 0, {}
     for i in order:

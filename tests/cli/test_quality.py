@@ -65,7 +65,7 @@ def accuracy(w, teacher):
     return 100 * float((labels(w, x) == labels(teacher, x)).mean())
 
 
-# ---- ALGORITHM sections 2, 3, 4, 5, 7 once more
+# ---- METHODS.md once more: "UltraDelta" and "Baselines"
 
 def pruned(delta, rng, what):
     if what == "dare":

@@ -1,6 +1,10 @@
-/* Lossy bodies of every kind. Input: bits, count u16, key u64 (whose upper 24 bits are the share of signs), then the body. */
+/* Lossy bodies of every kind. Input: bits, count u16, key u64 (whose upper 24 bits are the share of signs; of levels for
+ * all, its lower half is the step as f32, and the 16 bits above it the shift), then the body. */
+#include <math.h>
+
 #include "codec/sparse_signs.h"
 #include "codec/sparse_values.h"
+#include "codec/uniform.h"
 #include "target.h"
 
 static void check(const dz_nonzeros *kept, size_t count, unsigned bits) {
@@ -9,6 +13,13 @@ static void check(const dz_nonzeros *kept, size_t count, unsigned bits) {
         PROMISE(kept->index[i] < count && (i == 0 || kept->index[i] > kept->index[i - 1]));
         PROMISE(bits > 8 || kept->level[i] < 1U << bits);
     }
+}
+
+static void uniform(const uint8_t *body, size_t size, uint64_t key, size_t count, dz_error *err) {
+    static float y[65536];
+    float step = dz_bits_to_float((uint32_t)key), shift = (float)(key >> 32 & 0xffff) / 65536;
+    dz_rc rc = dz_uniform_decode(y, body, size, count, step, shift, err);
+    for (size_t i = 0; rc == DZ_OK && i < count; i++) PROMISE(!isnan(y[i]));
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
@@ -21,13 +32,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     uint8_t *body = guarded(0, size - 11);
     memcpy(body, data + 11, size - 11);
     dz_error err = {0};
-    if (bits == 17)
+    if (bits == DZ_BITS_UNIFORM)
+        uniform(body, size - 11, key, count + 1, &err);
+    else if (bits == 17)
         dz_signs_decode(&kept, body, size - 11, count + 1, (double)(key >> 40) / (1 << 24), &err); /* no tile is empty */
     else if (bits > 8)
         dz_values_decode(&kept, body, size - 11, key, count, &err);
     else
         dz_nonzeros_decode(&kept, body, size - 11, key, count, bits, &err);
-    if (err.rc == DZ_OK) check(&kept, count + (bits == 17), bits);
+    if (err.rc == DZ_OK && bits != DZ_BITS_UNIFORM) check(&kept, count + (bits == 17), bits);
     promise_error(&err);
     return 0;
 }

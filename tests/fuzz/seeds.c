@@ -6,6 +6,7 @@
 #include "codec/lossless.h"
 #include "codec/sparse_signs.h"
 #include "codec/sparse_values.h"
+#include "codec/uniform.h"
 #include "target.h"
 
 static const char *root;
@@ -111,6 +112,19 @@ static void signs(size_t count, double share, uint64_t key) {
     dz_buf_free(&body);
 }
 
+static void uniform(size_t count, float step, uint64_t key) {
+    static float delta[MOST];
+    uint8_t head[11];
+    uint64_t nonzeros;
+    dz_buf body = {0};
+    dz_error err = {0};
+    for (size_t i = 0; i < count; i++) delta[i] = (float)((double)dz_u64_at(key, i) / 1.8446744e19 - 0.5) * (i % 500 ? 1 : 50);
+    PROMISE(dz_uniform_encode(&body, delta, count, key, step, 0.25f, &nonzeros, &err) == DZ_OK);
+    kept_head(head, DZ_BITS_UNIFORM, count - 1, (uint64_t)1 << 46 | dz_float_bits(step));
+    put("kept", head, sizeof head, &body);
+    dz_buf_free(&body);
+}
+
 int main(int argc, char **argv) {
     PROMISE(argc == 2);
     root = argv[1];
@@ -133,5 +147,9 @@ int main(int argc, char **argv) {
     signs(3000, 0.01, 9);
     signs(777, 0.3, 10);
     signs(1, 0.5, 11);
+    uniform(4000, 2, 12);
+    uniform(3000, 0.01f, 13);
+    uniform(300, 0.5f, 14);
+    uniform(1, 1, 15);
     return 0;
 }

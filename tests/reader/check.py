@@ -3,7 +3,7 @@
 
   check.py ARCHIVE --task NAME --base PATH --against DIR   restores the task and compares it with DIR, byte for byte
   check.py ARCHIVE --task NAME --base PATH --original DIR  compares it with the fine-tuned model: exact tensors are exact, and lossy ones keep
-                                                           just the levels that section 8 says the writer keeps
+                                                           just the levels that FORMAT.md "How the writer decides" says the writer keeps
   check.py ARCHIVE --check                                 walks all tasks: structure and checksums, no base needed
 
 Exit codes: 0 all is well, 1 something differs or is damaged.

@@ -198,7 +198,7 @@ static void test_unchanged_rows_cost_nothing(void **state) {
     free(base);
 }
 
-/* ALGORITHM.md, section 10: bytes for 4 M bf16 weights. The share of zstd -19 is measured by the benchmark. */
+/* METHODS.md "Classes by base exponent": bytes for 4 M bf16 weights. The share of zstd -19 is measured by the benchmark. */
 static void test_student_deltas_meet_the_size_targets(void **state) {
     (void)state;
     enum { N = 4000000 };
