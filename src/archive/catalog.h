@@ -4,14 +4,12 @@
 #define DZ_ARCHIVE_CATALOG_H
 
 #include "base/hash.h"
+#include "codec/kinds.h"
 #include "config/manifest.h"
 #include "config/recipe.h"
 
 #define DZ_FORMAT_VERSION 1
 #define DZ_NO_BASE UINT32_MAX
-#define DZ_BITS_VALUES 16  /* on disk, column bits: kept elements have fp16 values of their own, not levels */
-#define DZ_BITS_SIGNS 17   /* on disk, column bits: kept coefficients of a rotated delta have a sign each */
-#define DZ_BITS_UNIFORM 18 /* on disk, column bits: all coefficients of a rotated delta lie on a uniform grid */
 
 /* /tensors: names, types and shapes, each distinct one once. */
 typedef struct dz_tensor_row {

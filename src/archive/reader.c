@@ -12,6 +12,7 @@
 #include "archive/table.h"
 #include "archive/validate.h"
 #include "base/file.h"
+#include "numeric/uniform_quantiser.h"
 
 #define TABLE_MAX ((uint64_t)1 << 32) /* bytes of one table: far above any real archive, far below what would exhaust a node */
 
@@ -318,8 +319,9 @@ static int row_fits(const dz_catalog *c, const dz_index_row *r) {
     int floats = dz_dtype_is_float(t.dtype) && dz_dtype_is_float(b.dtype);
     if (!floats && strcmp(t.dtype_name, b.dtype_name) != 0) return 0;
     if (r->policy == DZ_POLICY_ULTRADELTA) {
-        int bits = (r->bits >= 1 && r->bits <= 8) || r->bits == DZ_BITS_VALUES || r->bits == DZ_BITS_SIGNS;
-        return floats && bits && isfinite(r->lo) && isfinite(r->step) && isfinite(r->scale);
+        int grid = r->bits != DZ_BITS_UNIFORM ||
+                   ((double)r->step >= DZ_UNIFORM_STEP_LEAST && (double)r->step <= DZ_UNIFORM_STEP_MOST && r->lo >= 0 && r->lo < 1);
+        return floats && dz_kind_is_known(r->bits) && grid && isfinite(r->lo) && isfinite(r->step) && isfinite(r->scale);
     }
     return r->policy == DZ_POLICY_LOSSLESS || (r->length == 0 && t.count <= b.count);
 }

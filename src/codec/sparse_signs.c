@@ -74,6 +74,16 @@ static size_t next_section(walk *w, size_t *len) {
 /* Bits that tell one of len elements. */
 static unsigned place_bits(size_t len) { return len <= 1 ? 0 : 32 - (unsigned)__builtin_clz((uint32_t)len - 1); }
 
+static double block_bits(size_t n, double share) {
+    walk w = walk_of(n, share);
+    return (double)(w.pairs - w.split) * (w.log + 2) + 2 * (double)w.split * (w.log + 1);
+}
+
+double dz_signs_bits(size_t count, double share) {
+    size_t nblocks = dz_rotate_blocks(count), last = count - dz_rotate_first(count, nblocks - 1);
+    return (double)(nblocks - 1) * block_bits(DZ_ROTATE_BLOCK, share) + block_bits(last, share);
+}
+
 static void put_block(dz_bit_writer *w, const float *x, size_t n, double share, uint64_t signs[2]) {
     size_t len;
     walk sections = walk_of(n, share);

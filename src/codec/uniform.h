@@ -6,9 +6,9 @@
 #define DZ_CODEC_UNIFORM_H
 
 #include "base/mem.h"
+#include "codec/kinds.h"
 
-#define DZ_BODY_UNIFORM 6  /* on disk: first byte of the body, beside those of codec/sparse_levels.h */
-#define DZ_BITS_UNIFORM 18 /* on disk: `bits` of the index row */
+#define DZ_BODY_UNIFORM 6 /* on disk: first byte of the body, beside those of codec/sparse_levels.h */
 
 /* Appends the body of a tile. `delta` (count > 0 elements) comes back rotated. `step` and `shift` as the index has them: finite, step
  * within DZ_UNIFORM_STEP_LEAST and _MOST, shift in [0, 1). nonzeros: coefficients that are not restored as 0. DZ_EVALUE when the

@@ -379,11 +379,11 @@ static dz_rc check_target(const dz_job *job, dz_error *err) {
     for (size_t t = 0; t < job->plan->ntasks; t++) {
         fit f = fit_of(job, t);
         if (!f.lossy || fabs(f.now / f.want - 1) <= MET) continue;
-        double reached = target * f.want / f.now;
-        dz_fail_more(err, DZ_EUSAGE,
-                     "task '%s': target_ratio %g cannot be met: method %s reaches %.4g at %s (index and tables alone: %.4g)",
-                     job->ctx.zoo.names[t], target, job->ctx.method->name, reached, reached < target ? "most" : "least",
-                     target * f.want / fmax(1, f.fixed));
+        dz_fail_more(
+            err, DZ_EUSAGE,
+            "task '%s': target_ratio %g is not met within 2 %%: the nearest that method %s comes to is %.4g (index and tables alone "
+            "allow %.4g); give a ratio that is possible, or --quality",
+            job->ctx.zoo.names[t], target, job->ctx.method->name, target * f.want / f.now, target * f.want / fmax(1, f.fixed));
     }
     return err->rc;
 }

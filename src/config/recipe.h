@@ -91,7 +91,7 @@ dz_noise_limits dz_recipe_limits(const dz_recipe *recipe);
 
 #define DZ_SETTING_TEXT 160
 
-/* What decides about the bytes: "method auto, quality balanced", "method ultradelta, sparsity 0.97, 4 bits", "every tensor exact". Returns
+/* What decides about the bytes: "method auto, quality balanced", "method ultradelta, sparsity 0.97, 4 bits", "no lossy tensor". Returns
  * `text`. */
 const char *dz_recipe_setting(const dz_recipe *recipe, char text[DZ_SETTING_TEXT]);
 

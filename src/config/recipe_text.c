@@ -180,7 +180,7 @@ const char *dz_recipe_setting(const dz_recipe *r, char text[DZ_SETTING_TEXT]) {
     int lossy = 0;
     for (size_t i = 0; i < r->nrules; i++) lossy |= r->rules[i].policy == DZ_POLICY_ULTRADELTA;
     if (!lossy) {
-        snprintf(text, DZ_SETTING_TEXT, "every tensor exact");
+        snprintf(text, DZ_SETTING_TEXT, "no lossy tensor");
     } else if (r->target_ratio > 0) {
         snprintf(text, DZ_SETTING_TEXT, "method %s, target ratio %s", method, number_text(r->target_ratio, a));
     } else if (r->quality != DZ_QUALITY_NONE) {

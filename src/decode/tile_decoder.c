@@ -6,6 +6,7 @@
 #include "codec/lossless.h"
 #include "codec/sparse_signs.h"
 #include "codec/sparse_values.h"
+#include "codec/uniform.h"
 #include "numeric/rotate.h"
 
 #define INLINE static inline __attribute__((always_inline))
@@ -206,9 +207,10 @@ static size_t add_kept(const dz_nonzeros *kept, const stretch *s, const float *d
 /* The changes that the kept coefficients of a rotated tile stand for, scaled: `out` has a place for each element. */
 static void turn_back(const dz_decoder *d, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, float *out, size_t count) {
     float scale = task->gamma * row->scale;
-    memset(out, 0, count * sizeof *out);
+    if (row->bits == DZ_BITS_UNIFORM && out != (float *)(void *)d->delta.data) memcpy(out, d->delta.data, count * sizeof *out);
+    if (row->bits == DZ_BITS_SIGNS || d->kept.count == 0) memset(out, 0, count * sizeof *out);
     if (d->kept.count == 0) return;
-    for (size_t i = 0; i < d->kept.count; i++) out[d->kept.index[i]] = d->kept.value[i];
+    for (size_t i = 0; row->bits == DZ_BITS_SIGNS && i < d->kept.count; i++) out[d->kept.index[i]] = d->kept.value[i];
     dz_unrotate(out, count, dz_tile_key(task->key, name_of(d, row), tile));
     for (size_t i = 0; i < count; i++) out[i] *= scale;
 }
@@ -218,7 +220,7 @@ static dz_rc add_rotated(dz_decoder *d, const dz_task_entry *task, const dz_inde
                          uint8_t *out, dz_dtype to, dz_error *err) {
     const dz_kernel_table *k = dz_kernels();
     float wide[DZ_CHUNK];
-    d->delta.len = 0;
+    if (row->bits != DZ_BITS_UNIFORM) d->delta.len = 0; /* it holds the coefficients already */
     if (d->kept.count == 0 || dz_buf_reserve(&d->delta, count * sizeof(float), err) != DZ_OK) return err->rc;
     float *delta = (float *)(void *)d->delta.data;
     turn_back(d, task, row, tile, delta, count);
@@ -237,10 +239,22 @@ static dz_rc add_rotated(dz_decoder *d, const dz_task_entry *task, const dz_inde
     return DZ_OK;
 }
 
+/* All coefficients of a rotated tile into d->delta; d->kept.count of them are not 0. */
+static dz_rc decode_coefficients(dz_decoder *d, const dz_index_row *row, size_t count, dz_error *err) {
+    d->delta.len = d->kept.count = 0;
+    if (dz_buf_reserve(&d->delta, count * sizeof(float), err) != DZ_OK) return err->rc;
+    float *x = (float *)(void *)d->delta.data;
+    if (dz_uniform_decode(x, d->block.data, d->block.len, count, row->step, row->lo, err) != DZ_OK) return err->rc;
+    for (size_t i = 0; i < count; i++) d->kept.count += x[i] != 0;
+    return DZ_OK;
+}
+
 static dz_rc decode_kept(dz_decoder *d, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, size_t count, dz_error *err) {
     uint64_t key = dz_tile_key(task->key, name_of(d, row), tile);
     dz_error inner = {0};
-    if (row->bits == DZ_BITS_SIGNS)
+    if (row->bits == DZ_BITS_UNIFORM)
+        decode_coefficients(d, row, count, &inner);
+    else if (row->bits == DZ_BITS_SIGNS)
         dz_signs_decode(&d->kept, d->block.data, d->block.len, count, 1 - (double)row->sparsity, &inner);
     else if (row->bits > 8)
         dz_values_decode(&d->kept, d->block.data, d->block.len, key, count, &inner);
@@ -306,7 +320,7 @@ dz_rc dz_decode_delta(dz_decoder *d, const dz_task_entry *task, const dz_index_r
     if (dz_decoder_region(d, task, row, err) != DZ_OK || dz_block_read(d->archive, task, row, &d->region, tile, &d->block, err) != DZ_OK ||
         decode_kept(d, task, row, tile, count, err) != DZ_OK)
         return err->rc;
-    if (row->bits == DZ_BITS_SIGNS) {
+    if (dz_kind_is_rotated(row->bits)) {
         turn_back(d, task, row, tile, out, count);
         return DZ_OK;
     }
@@ -344,7 +358,7 @@ dz_rc dz_decode_tile(dz_decoder *d, const dz_task_entry *task, const dz_index_ro
     float delta[DZ_MAX_LEVELS];
     if (decode_kept(d, task, row, tile, count, err) != DZ_OK) return err->rc;
     memcpy(out, base, nbytes);
-    if (row->bits == DZ_BITS_SIGNS) return add_rotated(d, task, row, tile, count, from, out, t.dtype, err);
+    if (dz_kind_is_rotated(row->bits)) return add_rotated(d, task, row, tile, count, from, out, t.dtype, err);
     level_deltas(task, row, delta);
     stretch all = {.base = d->base_bytes.data, .out = out, .from = from, .to = t.dtype, .end = count};
     add_kept(&d->kept, &all, delta, task->gamma * row->scale, row->bits > 8);
@@ -355,7 +369,7 @@ dz_rc dz_decode_tile(dz_decoder *d, const dz_task_entry *task, const dz_index_ro
 static int goes_in_pieces(const dz_decoder *d, const dz_index_row *row, const dz_pair_tiles *tiles, uint32_t tile) {
     if (tile >= tiles->ncommon || d->given || (d->have_base == row->base && d->have_tile == tile)) return 0;
     return row->policy == DZ_POLICY_EQUAL || row->policy == DZ_POLICY_DROP ||
-           (row->policy == DZ_POLICY_ULTRADELTA && row->bits != DZ_BITS_SIGNS);
+           (row->policy == DZ_POLICY_ULTRADELTA && !dz_kind_is_rotated(row->bits));
 }
 
 /* The tile of the base with the kept elements added, piece by piece. Its whole digest is taken, though the task may have fewer rows. */

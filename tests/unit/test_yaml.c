@@ -221,7 +221,7 @@ static dz_recipe *any_recipe(uint64_t *state, dz_error *err) {
                      .gain = dice(state) % 2 ? (double)NAN : 0.01 + any_number(state, 9),
                      .bits = 1 + (int)(dice(state) % 8),
                      .no_groups = (int)(dice(state) % 2),
-                     .allocation = (dz_allocation)(dice(state) % 3),
+                     .allocation = (dz_allocation_rule)(dice(state) % 3),
                      .rescale = (dz_rescale)(dice(state) % 2),
                      .rounding = (dz_rounding)(dice(state) % 2),
                      .positions = (dz_positions)(dice(state) % 2),

@@ -5,8 +5,11 @@
 
 #include "archive/catalog.h"
 #include "codec/sparse_signs.h"
+#include "codec/uniform.h"
 #include "compress/method.h"
 #include "numeric/gauss.h"
+#include "numeric/rate.h"
+#include "numeric/rotate.h"
 
 #define DIGITS 20 /* significant bits of a density */
 #define BLOCK_BYTES 2.0
@@ -25,19 +28,43 @@ static double weight_of(const dz_method_tensor *t) {
     return 1;
 }
 
-static void code_signs(dz_tensor_coding *c, const dz_method_tensor *t, const dz_recipe *r, double share) {
+/* What of the restored delta is wanted: see METHODS.md, "Gain". */
+static double gain_of(const dz_recipe *r) { return isnan(r->gain) ? 1 : r->gain; }
+
+static double head_bytes(const dz_method_tensor *t) {
+    return BLOCK_BYTES * ((double)t->pair->tiles.common / DZ_ROTATE_BLOCK + t->pair->tiles.ncommon) + TILE_BYTES * t->pair->tiles.ncommon;
+}
+
+static void code_signs(const dz_method_tensor *t, const dz_recipe *r, double share) {
+    dz_tensor_coding *c = t->coding;
     c->kind = DZ_BITS_SIGNS;
+    c->lo = c->step = 0;
     c->sparsity = (double)(float)(1 - dz_significant(share, DIGITS)); /* the index holds it in f32: a reader divides a block alike */
     share = 1 - c->sparsity;
-    double gain = isnan(r->gain) ? 1 : r->gain;
-    c->scale = (float)dz_significant(t->pair->factor * gain / dz_gauss_mean(share), 12);
+    c->scale = (float)dz_significant(t->pair->factor * gain_of(r) / dz_gauss_mean(share), 12);
     c->noise = dz_noise_signs(share, (double)c->scale);
-    c->bytes = (double)t->pair->tiles.common * dz_gauss_bits(share) / 8 + BLOCK_BYTES * ((double)t->pair->tiles.common / 65536 + 1) +
-               TILE_BYTES * t->pair->tiles.ncommon;
+    c->bytes = head_bytes(t);
+    for (uint32_t tile = 0; tile < t->pair->tiles.ncommon; tile++)
+        c->bytes += dz_signs_bits((size_t)dz_tile_count(&t->pair->tiles, tile), share) / 8;
+}
+
+static void code_levels(const dz_method_tensor *t, const dz_recipe *r, const dz_rate *rate) {
+    dz_tensor_coding *c = t->coding;
+    c->kind = DZ_BITS_UNIFORM;
+    c->sparsity = 0;
+    c->lo = rate->shift;
+    c->step = rate->step;
+    c->scale = (float)dz_significant(t->pair->factor * gain_of(r) * rate->scale, 12);
+    c->noise = (dz_noise){.nsr = rate->noise, .gain = (double)c->scale / rate->scale};
+    c->bytes = (double)t->pair->tiles.common * rate->bits / 8 + head_bytes(t);
 }
 
 static void code_at(const dz_method_tensor *t, const dz_recipe *r, double bits) {
-    code_signs(t->coding, t, r, fmin(1, dz_gauss_share_of_bits(bits)));
+    dz_rate rate = dz_rate_of_step(dz_rate_step_of_bits(bits));
+    if (rate.uniform)
+        code_levels(t, r, &rate);
+    else
+        code_signs(t, r, rate.share);
 }
 
 /* All tensors without a rate of their own, at a price. */
@@ -77,7 +104,7 @@ static dz_rc allocate(const dz_method_task *task, dz_error *err) {
     double low = LOG_DEAR, high = LOG_CHEAP;
     for (size_t i = 0; i < task->n; i++) {
         const dz_method_tensor *t = &task->tensors[i];
-        if (!isnan(t->pair->sparsity)) code_signs(t->coding, t, task->recipe, 1 - t->pair->sparsity);
+        if (!isnan(t->pair->sparsity)) code_signs(t, task->recipe, 1 - t->pair->sparsity);
     }
     for (int i = 0; i < 40; i++) { /* the dearest price that is enough; low always is, as far as anything can be */
         double mid = (low + high) / 2;
@@ -99,8 +126,10 @@ static double first_level(const dz_recipe *r) {
 static double relevel(double level, double change) { return level * change; }
 
 static dz_rc encode(dz_buf *body, const dz_method_tile *tile, uint64_t *kept, dz_error *err) {
+    const dz_tensor_coding *c = tile->coding;
     uint64_t signs[2];
-    dz_signs_encode(body, tile->delta, tile->count, tile->key, 1 - tile->coding->sparsity, signs, err);
+    if (c->kind == DZ_BITS_UNIFORM) return dz_uniform_encode(body, tile->delta, tile->count, tile->key, c->step, c->lo, kept, err);
+    dz_signs_encode(body, tile->delta, tile->count, tile->key, 1 - c->sparsity, signs, err);
     *kept = signs[0] + signs[1];
     return err->rc;
 }
