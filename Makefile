@@ -84,7 +84,7 @@ REPLAY := $(FUZZ:%=$(B)/fuzz/%)
 BENCH := $(patsubst tests/bench/%.c,$(B)/bench/%,$(wildcard tests/bench/bench_*.c))
 RECIPES := $(sort $(wildcard config/recipes/*.yaml))
 
-.PHONY: all deps demo check check-unit check-asan check-crash check-flips check-mpich mpich serial check-slurm check-all fuzz bench experiments man install format lint clean units
+.PHONY: all deps demo check check-unit check-asan check-crash check-flips check-mpich mpich serial check-slurm check-all fuzz bench experiments man install format lint clean units venv
 .SECONDARY:
 ifeq ($(FLAVOUR),release)
 all: build/deltazoo build/libdeltazoo.so build/libdeltazoo.a
@@ -149,11 +149,15 @@ units: $(UNIT) $(REPLAY) $(B)/flips
 deps:
 	@tests/deps.sh
 
+# build/venv: the Python of the tests.
+venv: deps
+	@tests/venv.sh
+
 demo: deps
 	@$(MAKE) --no-print-directory all
 	@tests/demo.sh
 
-check: deps
+check: venv
 	@$(MAKE) --no-print-directory all units
 	@$(MAKE) --no-print-directory FLAVOUR=fault build/fault/deltazoo
 	@tests/check.sh
@@ -161,6 +165,7 @@ check: deps
 # All of it: also SLURM, two hosts, MPICH, no MPI (CI).
 check-all:
 	@tests/deps.sh slurm mpich serial
+	@tests/venv.sh
 	@$(MAKE) --no-print-directory all units mpich serial
 	@$(MAKE) --no-print-directory FLAVOUR=fault build/fault/deltazoo
 	@tests/check.sh all slurm mpich serial
@@ -168,18 +173,18 @@ check-all:
 check-unit: units
 	@tests/check.sh unit
 
-check-asan: deps
+check-asan: venv
 	@$(MAKE) --no-print-directory FLAVOUR=asan build/asan/deltazoo units
 	@FLAVOUR=asan tests/check.sh
 
 # Faults on purpose, the long matrix; CRASH_REPORT=results/reliability.md keeps the table.
-check-crash: deps
+check-crash: venv
 	@$(MAKE) --no-print-directory all
 	@$(MAKE) --no-print-directory FLAVOUR=fault build/fault/deltazoo
 	@bash -c '. tests/env.sh && exec "$$PYTHON" tests/crash/run.py "$$@"' - $(if $(CRASH_REPORT),--report $(CRASH_REPORT))
 
 # Every bit of an archive flipped, and 4,000 of two others; FLIPS_REPORT=FILE.md keeps the table.
-check-flips: deps
+check-flips: venv
 	@$(MAKE) --no-print-directory all $(B)/flips
 	@tests/flips/test_flips.sh all
 
@@ -194,6 +199,7 @@ fuzz:
 
 check-slurm:
 	@tests/deps.sh slurm
+	@tests/venv.sh
 	@$(MAKE) --no-print-directory all
 	@tests/check.sh slurm
 

@@ -61,7 +61,7 @@ if wants all; then
     for t in build/"$FLAVOUR"/fuzz/*; do # regressions and the useful part of the corpora
         if [ -x "$t" ] && [ -d "tests/broken/${t##*/}" ]; then suite "broken/${t##*/}" "$t" "tests/broken/${t##*/}"; fi
     done
-    [ -e tests/cli/run.py ] && suite cli "$PYTHON" tests/cli/run.py
+    suite cli "$PYTHON" -m pytest tests/cli -n "${DZ_TEST_JOBS:-$((2 * $(nproc)))}" --junitxml=build/junit.xml
     suite paper/config "$PYTHON" tests/paper/test_config.py
     [ "$FLAVOUR" = release ] && suite paper/rows "$PYTHON" tests/paper/run.py --rows cheap --check # the committed table against what the program gives
 fi

@@ -3,7 +3,7 @@
 # it only says what would be needed.
 set -euo pipefail
 packages=(gcc make pkg-config openmpi-bin libopenmpi-dev libhdf5-openmpi-dev libopenblas-dev liblapacke-dev libjansson-dev libcyaml-dev libyaml-dev
-    libxxhash-dev libzstd-dev zlib1g-dev libhtscodecs-dev libcmocka-dev hdf5-tools groff-base python3 python3-numpy python3-h5py python3-zstandard python3-xxhash python3-pip)
+    libxxhash-dev libzstd-dev zlib1g-dev libhtscodecs-dev libcmocka-dev hdf5-tools groff-base python3 python3-numpy python3-h5py python3-zstandard python3-xxhash python3-pip python3-venv)
 for extra in "$@"; do
     case $extra in
         fuzz) packages+=(clang libclang-rt-dev) ;;

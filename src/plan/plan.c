@@ -15,6 +15,7 @@
 
 void dz_plan_free(dz_plan *p) {
     if (!p) return;
+    free(p->roles);
     free(p->pairs);
     free(p->first_pair);
     free(p->lossy);
@@ -243,12 +244,22 @@ dz_rc dz_plan_make(const dz_checkpoint *base, dz_checkpoint *const *tasks, const
     p->ntasks = ntasks;
     p->nranks = nranks;
     if (dz_recipe_notes(recipe, tasks, ntasks, &p->notes, err) != DZ_OK) goto out;
+    if (dz_roles_make(base->tensors, base->ntensors, &p->roles, err) != DZ_OK) goto out;
     if (dz_plan_pairs(p, names, recipe, err) != DZ_OK || make_units(p, err) != DZ_OK || deal(p, err) != DZ_OK) goto out;
     *out = p;
     p = NULL;
 out:
     dz_plan_free(p);
     return err->rc;
+}
+
+dz_kind dz_plan_kind(const dz_plan *p, const dz_tensor_pair *pair) { return pair->base < 0 ? DZ_KIND_OTHER : p->roles[pair->base].kind; }
+
+double dz_plan_depth(const dz_plan *p, const dz_tensor_pair *pair) { return pair->base < 0 ? (double)NAN : p->roles[pair->base].depth; }
+
+dz_matrix_view dz_plan_view(const dz_plan *p, const dz_tensor_pair *pair) {
+    if (pair->base < 0) return (dz_matrix_view){.count = 1, .rows = pair->count, .cols = 1};
+    return dz_view_of_rows(&p->roles[pair->base].view, pair->tiles.common);
 }
 
 double dz_plan_spread(const dz_plan *plan, size_t task) {

@@ -5,6 +5,7 @@
 
 #include "config/recipe.h"
 #include "plan/match.h"
+#include "plan/structure.h"
 #include "plan/tiling.h"
 
 #define DZ_NO_PAIR UINT32_MAX
@@ -33,6 +34,7 @@ typedef struct dz_work_item {
 
 typedef struct dz_plan {
     const dz_checkpoint *base;
+    dz_role *roles;              /* [base tensors] what each is in the model */
     dz_checkpoint *const *tasks; /* [ntasks], borrowed */
     size_t ntasks;
     dz_tensor_pair *pairs; /* task after task, each in the order of its checkpoint */
@@ -68,6 +70,15 @@ int dz_item_is_lossy(const dz_plan *plan, const dz_work_item *unit);
 
 /* The tensor behind a pair. */
 const dz_tensor *dz_pair_tensor(const dz_plan *plan, const dz_tensor_pair *pair);
+
+/* What a tensor is in its model: that which the base's tensor is. Of a tensor without one: DZ_KIND_OTHER, NaN, a row for each element. */
+dz_kind dz_plan_kind(const dz_plan *plan, const dz_tensor_pair *pair);
+
+/* Number of its block over that of all blocks of its place, in [0, 1); NaN outside of blocks. */
+double dz_plan_depth(const dz_plan *plan, const dz_tensor_pair *pair);
+
+/* The elements that the pair shares with its base, as matrices. Rows that only the task has are none of it. */
+dz_matrix_view dz_plan_view(const dz_plan *plan, const dz_tensor_pair *pair);
 
 /* Method auto: the noise of every tensor counts the same, whatever its size. The sum of 1 / density over a task's lossy tensors is least,
  * for the given number of kept coefficients, with densities in proportion to 1 / sqrt(elements): density * spread / sqrt(elements), with

@@ -1,4 +1,6 @@
-"""Helpers of the command-line tests: safetensors written by hand, commands with a time limit, what a refusal must look like."""
+"""Helpers of the tests: safetensors written by hand, commands with a time limit, what a refusal must look like."""
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -8,11 +10,11 @@ import signal
 import struct
 import subprocess
 import tempfile
-import threading
 import time
 import zlib
 
 import numpy as np
+import pytest
 
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
 DELTAZOO = os.path.abspath(os.environ.get("DELTAZOO", os.path.join(ROOT, "build", "deltazoo")))
@@ -31,20 +33,18 @@ ENV = dict(os.environ, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIR
            OMPI_MCA_mpi_yield_when_idle="1", OMPI_MCA_hwloc_base_binding_policy="none", OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1")
 
 
-class Failed(Exception):
-    pass
-
-
-class Skipped(Exception):
-    pass
+Failed = pytest.fail.Exception
+Skipped = pytest.skip.Exception  # for what this machine does not permit; a missing tool or library is a failure
 
 
 def check(condition, text):
+    __tracebackhide__ = True
     if not condition:
         raise Failed(text)
 
 
 def equal(got, want, what):
+    __tracebackhide__ = True
     check(got == want, f"{what}: {got!r}, not {want!r}")
 
 
@@ -347,31 +347,21 @@ class SmallZoo:
         return good(["compress", "zoo.yaml", "-o", archive, "-q", *more], ranks, cwd=self.folder)
 
 
-_made, _lock = {}, threading.Lock()
-_shared = None
-
-
-def shared_folder():
-    global _shared
-    with _lock:
-        if _shared is None:
-            _shared = os.path.realpath(tempfile.mkdtemp(prefix="dz-cli-zoos-"))
-    return _shared
-
-
-def remove_shared():
-    if _shared:
-        shutil.rmtree(_shared, ignore_errors=True)
+@contextlib.contextmanager
+def locked(path):
+    """Holds a lock file, among all processes of the run."""
+    with open(path, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def made_once(key, make):
-    """A folder that several tests read: made by the first that asks."""
-    folder = os.path.join(shared_folder(), key)
-    with _lock:
-        lock = _made.setdefault(key, threading.Lock())
-    with lock:
+    """A folder that several tests read: made by the first that asks, in the run's shared folder (conftest.py)."""
+    folder = os.path.join(os.environ["DZ_TEST_SHARED"], key)
+    with locked(folder + ".lock"):
         if not os.path.exists(folder + ".done"):
-            os.makedirs(folder, exist_ok=True)
+            shutil.rmtree(folder, ignore_errors=True)
+            os.makedirs(folder)
             make(folder)
             write(folder + ".done", "")
     return folder

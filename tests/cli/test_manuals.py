@@ -1,10 +1,9 @@
 """Help, manual pages and completion say what the program does: every example of --help is run."""
 import os
 import re
-import shutil
 import subprocess
 
-from common import ENV, DELTAZOO, Skipped, call, check, equal, good, made_once, refused, run, with_scratch
+from common import ENV, DELTAZOO, call, check, equal, good, made_once, refused, run, with_scratch
 
 
 def commands():
@@ -40,8 +39,6 @@ def test_every_example_runs(folder):
 
 
 def test_manual_pages_render():
-    if not shutil.which("groff"):
-        raise Skipped("no groff")
     for command in [None] + commands():
         page = good(([command] if command else []) + ["--help=man"]).out
         p = subprocess.run(["groff", "-man", "-Tutf8", "-ww"], input=page, capture_output=True, text=True)

@@ -1,12 +1,8 @@
 """The method, computed once more with numpy: levels, quotas, which elements are kept, what they become, and the sparsity of each tensor."""
 import numpy as np
+import xxhash
 
-from common import K, Q, Skipped, SmallZoo, check, equal, good, info, st_parse, tiny_zoo, to_dtype, to_float, with_scratch
-
-try:
-    import xxhash
-except ImportError:
-    xxhash = None
+from common import K, Q, SmallZoo, check, equal, good, info, st_parse, tiny_zoo, to_dtype, to_float, with_scratch
 
 f32 = np.float32
 
@@ -98,8 +94,6 @@ test_method_f32_golomb = method_case("f32", 0.97, 4, ("--set", "positions=golomb
 
 @with_scratch
 def test_method_keeps_the_smallest_numbers_of_each_group(folder):
-    if xxhash is None:
-        raise Skipped("python3-xxhash is missing")
     import h5py
     zoo = tiny_zoo("f32")
     good(["compress", f"{zoo}/zoo.yaml", "-o", "a.h5", "-q", "--set", "allocation=uniform", "--set", "rescale=tensor", "--set", "tracenorm=off", "--set", "seed=77"], 2, cwd=folder)

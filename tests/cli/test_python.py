@@ -73,10 +73,7 @@ def test_python_exports_the_program_s_deltas(folder):
 
 @with_scratch
 def test_python_gives_torch_tensors(folder):
-    try:
-        import torch
-    except ImportError:
-        return
+    import torch
     zoo, path = archive(folder)
     with deltazoo.open(path) as z:
         tensor = z.restore("task-1", Q, f"{zoo}/base", framework="pt")

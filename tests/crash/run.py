@@ -18,6 +18,7 @@ import tempfile
 import time
 
 sys.dont_write_bytecode = True
+os.environ.setdefault("DZ_TEST_SHARED", tempfile.mkdtemp(prefix="dz-crash-zoo-"))
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "cli"))
 from common import ENV, ROOT, sha256, tiny_zoo, write  # noqa: E402
 
