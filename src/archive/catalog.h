@@ -8,7 +8,8 @@
 #include "config/manifest.h"
 #include "config/recipe.h"
 
-#define DZ_FORMAT_VERSION 1
+#define DZ_FORMAT_VERSION 2 /* of archives that are written */
+#define DZ_FORMAT_OLDEST 1  /* that is still read */
 #define DZ_NO_BASE UINT32_MAX
 
 /* /tensors: names, types and shapes, each distinct one once. */

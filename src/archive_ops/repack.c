@@ -7,10 +7,11 @@
 #include <unistd.h>
 
 #include "archive/copy_tasks.h"
+#include "archive/publish.h"
+#include "archive/writer.h"
 #include "base/file.h"
 #include "base/lock.h"
 #include "base/version.h"
-#include "compress/publish.h"
 #include "restore/restore.h"
 
 /* Marks what stays behind; every unknown name is told. Alike on every rank. */

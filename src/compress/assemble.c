@@ -4,12 +4,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "archive/publish.h"
 #include "archive/writer.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/version.h"
 #include "compress/assemble.h"
-#include "compress/publish.h"
 #include "numeric/allocate.h"
 
 /* What this stage works on; rank 0 has the catalog. */

@@ -8,12 +8,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "archive/publish.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/version.h"
 #include "compress/append.h"
 #include "compress/assemble.h"
-#include "compress/publish.h"
 #include "compress/settle.h"
 #include "compress/tied.h"
 #include "parallel/watchdog.h"

@@ -7,6 +7,7 @@
 #include "codec/sparse_levels.h"
 #include "compress/gammas.h"
 #include "numeric/tracenorm.h"
+#include "parallel/exchange.h"
 
 /* The stage's inputs and what it measures. */
 typedef struct trace_pass {
@@ -23,18 +24,6 @@ static int is_matrix(const trace_pass *p, const dz_tensor_pair *pair) {
     return pair->lossy >= 0 && dz_policy_of(p->lossy, pair) == DZ_POLICY_ULTRADELTA && dz_pair_tensor(p->ctx->plan, pair)->ndim >= 2;
 }
 
-/* Blocks from this rank for the owners of matrices that were coded by several ranks. */
-typedef struct outgoing {
-    uint8_t *block;
-    int len, owner;
-} outgoing;
-
-typedef struct outbox {
-    outgoing *list;
-    MPI_Request *requests;
-    size_t n, cap;
-} outbox;
-
 /* The next lossy matrix in the order of first tiles, from unit `*u` on; NULL at the end. Senders and receivers both walk in this order, so
  * that messages between two ranks match by their order alone. */
 static const dz_tensor_pair *next_matrix(const trace_pass *p, size_t *u) {
@@ -50,29 +39,21 @@ static const dz_tensor_pair *next_matrix(const trace_pass *p, size_t *u) {
     return NULL;
 }
 
-/* Everything this rank has to send is gathered first, so that a failure is agreed on before anyone waits for a message. */
-static dz_rc gather_outgoing(trace_pass *p, outbox *box, dz_error *err) {
+/* Blocks of matrices that several ranks have coded, for the matrices' owners. */
+static dz_rc gather_outgoing(trace_pass *p, dz_outbox *box, dz_error *err) {
+    const dz_plan *plan = p->ctx->plan;
     size_t u = 0;
     for (const dz_tensor_pair *pair; (pair = next_matrix(p, &u)) != NULL;) {
-        int owner = dz_pair_owner(p->ctx->plan, pair);
+        int owner = dz_pair_owner(plan, pair);
         if (owner == p->ctx->world->rank) continue;
         for (uint32_t tile = 0; tile < pair->tiles.ncommon; tile++) {
-            size_t unit = p->ctx->plan->unit_of[pair->first_tile + tile];
-            if (dz_item_rank(p->ctx->plan, unit) != p->ctx->world->rank) continue;
-            if (dz_grow((void **)&box->list, &box->cap, box->n + 1, sizeof *box->list, err) != DZ_OK) return err->rc;
-            outgoing *o = &box->list[box->n++];
-            *o = (outgoing){
-                .len = (int)p->blocks->length[unit], .owner = owner, .block = dz_alloc_raw((size_t)p->blocks->length[unit], 1, err)};
-            if (!o->block || dz_journal_get_block(&p->ctx->journal, unit, o->block, err) != DZ_OK) return err->rc;
+            size_t item = plan->unit_of[pair->first_tile + tile];
+            if (dz_item_rank(plan, item) != p->ctx->world->rank) continue;
+            uint8_t *block = dz_outbox_add(box, owner, (size_t)p->blocks->length[item], err);
+            if (!block || dz_journal_get_block(&p->ctx->journal, item, block, err) != DZ_OK) return err->rc;
         }
     }
-    box->requests = dz_alloc(box->n, sizeof *box->requests, err);
     return err->rc;
-}
-
-static void start_sending(trace_pass *p, outbox *box) {
-    for (size_t i = 0; i < box->n; i++)
-        MPI_Isend(box->list[i].block, box->list[i].len, MPI_BYTE, box->list[i].owner, 1, p->ctx->world->comm, &box->requests[i]);
 }
 
 typedef struct matrix {
@@ -99,10 +80,7 @@ static dz_rc fetch_block(trace_pass *p, matrix *m, size_t unit, dz_error *err) {
     m->block.len = 0;
     dz_buf_reserve(&m->block, len, err);
     if (from != p->ctx->world->rank) { /* taken even after a fault, so that the sender is not left waiting */
-        uint8_t *into = err->rc == DZ_OK ? m->block.data : malloc(len);
-        if (!into) MPI_Abort(p->ctx->world->comm, 1);
-        MPI_Recv(into, (int)len, MPI_BYTE, from, 1, p->ctx->world->comm, MPI_STATUS_IGNORE);
-        if (into != m->block.data) free(into);
+        dz_receive_block(p->ctx->world, from, err->rc == DZ_OK ? m->block.data : NULL, len);
     } else if (err->rc == DZ_OK) {
         dz_journal_get_block(&p->ctx->journal, unit, m->block.data, err);
     }
@@ -250,23 +228,21 @@ dz_rc dz_gammas_init(const dz_context *ctx, dz_gammas *out, dz_error *err) {
 dz_rc dz_trace_norms(dz_context *ctx, const dz_lossy_plan *lossy, const dz_allocation *allocation, const dz_block_table *blocks,
                      dz_gammas *out, dz_error *err) {
     trace_pass p = {.ctx = ctx, .lossy = lossy, .allocation = allocation, .blocks = blocks};
-    outbox box = {0};
+    dz_outbox box = {0};
     matrix m = {0};
     int off = ctx->zoo.recipe->tracenorm == DZ_TRACENORM_OFF || !ctx->method->trace_norms;
     p.sums = dz_alloc(2 * ctx->plan->nlossy, sizeof *p.sums, err);
     if (err->rc == DZ_OK && !off) gather_outgoing(&p, &box, err);
     dz_rc rc = dz_sync_error(ctx->world, err->rc, err);
     if (rc != DZ_OK || off) goto out;
-    start_sending(&p, &box);
+    dz_outbox_start(&box, ctx->world);
     measure_own(&p, &m, err);
-    if (box.n) MPI_Waitall((int)box.n, box.requests, MPI_STATUSES_IGNORE);
+    dz_outbox_finish(&box);
     if ((rc = dz_sync_error(ctx->world, err->rc, err)) != DZ_OK) goto out;
     dz_sum_f64(ctx->world, p.sums, 2 * ctx->plan->nlossy); /* one owner each: a sum with zeros is exact */
     set_gammas(&p, out);
 out:
-    for (size_t i = 0; i < box.n; i++) free(box.list[i].block);
-    free(box.list);
-    free(box.requests);
+    dz_outbox_finish(&box);
     matrix_free(&m);
     free(p.sums);
     return rc;
