@@ -585,9 +585,80 @@ def unrotate(x, key):
     return signed(x, key, 0, len(x))
 
 
-def kept_body(body, count, bits, key, share):
-    """A decoder (see together): (positions ascending, levels) of a kept body's elements; with 16 or 17 bits: (positions, f32 values).
-    share: 1 - sparsity, which divides blocks of SIGNS."""
+def levels_of(numbers):
+    """0, 1, 2, 3, 4 .. stand for 0, -1, 1, -2, 2 .."""
+    return numbers >> 1 ^ -(numbers & 1)
+
+
+def rice_codes(data, n, k):
+    """n codes of a bit stream: ones, a zero, k low bits."""
+    bits = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")
+    zeros = np.flatnonzero(bits == 0)
+    need(n <= len(zeros), "UNIFORM: codes cut short")
+    ends = np.append(zeros, len(bits))[np.searchsorted(zeros, np.arange(len(bits) + 1))].tolist()  # the first zero at or after a bit
+    at, starts, ones = 0, np.empty(n, np.int64), np.empty(n, np.int64)
+    for i in range(n):
+        need(at <= len(bits) and ends[at] + 1 + k <= len(bits), "UNIFORM: codes cut short")
+        ones[i], starts[i] = ends[at] - at, ends[at] + 1
+        at = ends[at] + 1 + k
+    need(len(bits) - at < 8, "UNIFORM: bytes left over")
+    low = sum((bits[starts + b].astype(np.int64) << b for b in range(k)), np.zeros(n, np.int64))
+    need(int(ones.max()) < 1 << 21, "UNIFORM: a level that cannot be")
+    return ones << k | low
+
+
+def uniform_body(body, count, step, shift):
+    """A decoder (see together): the f32 coefficients of a rotated tile. step, shift: of the row, as its f32 `step` and `lo`."""
+    step, shift = np.float32(step), np.float32(shift)
+    need(2.0 ** -10 <= step <= 8 and 0 <= shift < 1, f"UNIFORM: a step of {step} with a shift of {shift}")
+    y, cursor = np.zeros(count, np.float32), Cursor(body)
+    kind = cursor.u8()
+    if kind == 0:
+        cursor.done()
+        return y
+    need(kind == 6, f"a kept body of kind {kind} with 18 bits")
+    form, blocks = cursor.u8(), rotation_blocks(count)
+    need(form <= 8 or 32 <= form <= 53, f"UNIFORM: form {form}")
+    stds = np.frombuffer(cursor.take(2 * len(blocks)), "<u2").astype(np.uint32)
+    need(stds.any() and stds.max() <= 65279, "UNIFORM: its head")
+    with np.errstate(over="ignore", under="ignore"):
+        widths = step * (stds << np.uint32(15)).view(np.float32)
+    need(np.all((stds == 0) | (widths >= np.float32(2.0 ** -126)) & np.isfinite(widths)), "UNIFORM: its head")
+    blocks = [(begin, end, width) for (begin, end), width, std in zip(blocks, widths, stds) if std]
+    m = sum(end - begin for begin, end, _ in blocks)
+    if form >= 32:
+        numbers = rice_codes(cursor.rest(), m, form - 32)
+        need(int(numbers.max()) <= 2097150, "UNIFORM: a level that cannot be")
+        levels = levels_of(numbers)
+    else:
+        core = Stream(cursor.take(cursor.varint()), m)
+        escapes = np.array([cursor.varint() for _ in range(cursor.varint())], np.uint64)
+        need(len(escapes) == 0 or int(escapes.max()) <= 2097150 >> form, "UNIFORM: a level that cannot be")
+        low = np.unpackbits(np.frombuffer(cursor.take((m * form + 7) // 8), np.uint8), count=m * form, bitorder="little")
+        cursor.done()
+        core, = yield [core]
+        numbers, escaped = core.astype(np.int32), np.flatnonzero(core == 255)
+        need(len(escaped) == len(escapes), "UNIFORM: its escapes")
+        numbers[escaped] += escapes.astype(np.int32)
+        levels = levels_of(numbers) << form
+        for b in range(form):
+            levels |= low[b::form].astype(np.int32) << b
+    at = 0
+    for begin, end, width in blocks:
+        level, at = levels[at:at + end - begin], at + end - begin
+        with np.errstate(over="ignore", under="ignore"):
+            size = (np.abs(level).astype(np.float32) - shift) * width
+        y[begin:end] = np.where(level == 0, np.float32(0), np.where(level < 0, -size, size))
+    return y
+
+
+def kept_body(body, count, bits, key, share, step, shift):
+    """A decoder (see together): (positions ascending, levels) of a kept body's elements; with 16 bits and more: (positions, f32 values).
+    share: 1 - sparsity, which divides blocks of SIGNS. step, shift: of the row, for UNIFORM."""
+    if bits == 18:
+        values = yield from uniform_body(body, count, step, shift)
+        positions = np.flatnonzero(values)
+        return positions, values[positions]
     cursor = Cursor(body)
     kind = cursor.u8()
     if bits == 16:
@@ -940,7 +1011,7 @@ class Archive:
     def _open(self):
         need(text(self.file.attrs.get("format", b"")) == "deltazoo", "not a deltazoo archive")
         version = int(self.file.attrs["format_version"])
-        need(version == 1, f"format version {version}, and this reader knows version 1: a newer deltazoo.py is needed")
+        need(version in (1, 2), f"format version {version}, and this reader knows versions 1 and 2: a newer deltazoo.py is needed")
         self.listed = [Tensor(row) for row in self.file["tensors"][()]]
         keys = [(t.name, t.dtype, t.shape, t.nbytes) for t in self.listed]
         need(len(set(keys)) == len(keys), "/tensors lists a tensor twice")
@@ -1305,7 +1376,7 @@ class Row:
         need(self.base is not None or self.policy in (LOSSLESS, TIED), f"{self.tensor.name}: its policy needs a base")
         need(self.base is None or self.base is archive.base_for(self.tensor), f"{self.tensor.name}: its base is another tensor, {self.base}")
         if self.policy == ULTRADELTA:
-            need(1 <= self.bits <= 8 or self.bits in (16, 17), f"{self.tensor.name}: {self.bits} bits")
+            need(1 <= self.bits <= 8 or self.bits in (16, 17, 18), f"{self.tensor.name}: {self.bits} bits")
             need(self.tensor.dtype in FLOATS and self.base.dtype in FLOATS, f"{self.tensor.name}: lossy, but {self.tensor.dtype}")
         self.common = 0 if self.base is None else min(self.tensor.count, self.base.count)
         if self.policy in (DROP, EQUAL):
@@ -1348,12 +1419,15 @@ class Row:
     def tile_key(self, k):
         return xxhash.xxh64_intdigest(struct.pack("<Q", k), self.key)
 
+    def kept_body(self, body, count, tile):
+        return kept_body(body, count, self.bits, self.tile_key(tile), 1 - float(self.sparsity), self.step, self.lo)
+
     def check(self):
         """Checksums and kept bodies; the number of kept elements."""
         kept = 0
         for k, ((begin, end, shared), body) in enumerate(zip(self.tiles(), self.bodies())):
             if self.policy == ULTRADELTA and shared:
-                kept += len(together([kept_body(body, end - begin, self.bits, self.tile_key(k), 1 - float(self.sparsity))])[0][0])
+                kept += len(together([self.kept_body(body, end - begin, k)])[0][0])
             else:
                 need(16 <= body[0] <= 20, f"{self.tensor.name}: a lossless body of kind {body[0]}")
         need(kept == self.kept or self.policy == TIED, f"{self.tensor.name}: {kept} elements are kept, not {self.kept}")
@@ -1361,8 +1435,7 @@ class Row:
 
     def kept_bodies(self):
         """Decoders of the tiles that have a base, of a lossy tensor."""
-        share = 1 - float(self.sparsity)
-        return [kept_body(body, end - begin, self.bits, self.tile_key(k), share)
+        return [self.kept_body(body, end - begin, k)
                 for k, ((begin, end, shared), body) in enumerate(zip(self.tiles(), self.bodies())) if shared]
 
     def deltas(self):
@@ -1371,7 +1444,7 @@ class Row:
         for k, ((begin, end, _), (positions, levels)) in enumerate(zip(self.tiles(), found)):
             kept += len(positions)
             with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-                if self.bits == 17 and len(positions):
+                if self.bits >= 17 and len(positions):
                     rotated = np.zeros(end - begin, np.float32)
                     rotated[positions] = levels
                     positions, levels = None, unrotate(rotated, self.tile_key(k))
