@@ -8,8 +8,8 @@ import numpy as np
 from common import Q, check, equal, good, refused, run, st_parse, tiny_zoo, to_float, with_scratch, write
 
 
-def restored(folder, zoo, task="task-1"):
-    good(["compress", f"{zoo}/zoo.yaml", "-o", "a.h5", "-q"], cwd=folder)
+def restored(folder, zoo, task="task-1", recipe="ultradelta"):
+    good(["compress", f"{zoo}/zoo.yaml", "-o", "a.h5", "-q", "--recipe", recipe], cwd=folder)
     good(["restore", "a.h5", "--task", task, "--base", f"{zoo}/base", "-o", "r", "-q"], cwd=folder)
     return st_parse(f"{folder}/r"), st_parse(f"{zoo}/base")
 

@@ -24,7 +24,8 @@ static int make_archive(void **state) {
     snprintf(manifest, sizeof manifest, "%s/zoo.yaml", dir);
     snprintf(finetuned, sizeof finetuned, "%s/task-2/model.safetensors", dir);
     dz_synth_options synth = {.model = "tiny", .layers = 1, .tasks = 2, .dtype = DZ_BF16, .seed = 1, .out_dir = dir};
-    dz_compress_options opt = {.manifest = manifest, .archive = archive, .mem_per_rank = (uint64_t)256 << 20, .quiet = 1};
+    dz_compress_options opt = {
+        .manifest = manifest, .archive = archive, .mem_per_rank = (uint64_t)256 << 20, .quiet = 1, .recipe = {.recipe = "ultradelta"}};
     dz_compress_result result = {0};
     if (dz_synth(&synth, &err) != DZ_OK || dz_compress(&world, &opt, &result, &err) != DZ_OK) printf("%s\n", err.text);
     dz_compress_result_free(&result);
