@@ -1,8 +1,8 @@
-/* libdeltazoo: open an archive, look at its tasks and tensors, restore a tensor or take its delta. C11, also from C++.
+/* libdeltazoo: open an archive, list its tasks and tensors, restore a tensor or take its delta. C11, usable from C++.
  *
  * Functions return 0, or one of the codes below with a one-line text in `message` (always terminated when size > 0; message may be NULL).
- * One archive handle is used by one thread at a time, different handles by different threads only where the HDF5 library is built
- * thread-safe: opening uses HDF5, everything after it does not. The library neither starts nor needs MPI, and never prints or exits.
+ * Use a handle from one thread at a time. Open handles from several threads only if the HDF5 library is built thread-safe: opening uses
+ * HDF5, all later calls do not. The library does not start MPI, and it never prints or exits.
  */
 #ifndef DELTAZOO_H
 #define DELTAZOO_H
@@ -40,7 +40,7 @@ typedef struct deltazoo_tensor {
 
 DELTAZOO_API const char *deltazoo_version(void); /* "0.1.0" */
 
-/* Opens an archive; `*out` is the caller's, to be closed. Tasks that are damaged beyond reading are left out, see deltazoo_lost. */
+/* Opens an archive; the caller closes `*out`. Tasks that are too damaged to read are left out: see deltazoo_lost. */
 DELTAZOO_API int deltazoo_open(const char *path, deltazoo_archive **out, char *message, size_t size);
 DELTAZOO_API void deltazoo_close(deltazoo_archive *archive); /* accepts NULL */
 
@@ -48,7 +48,7 @@ DELTAZOO_API size_t deltazoo_task_count(const deltazoo_archive *archive);
 DELTAZOO_API const char *deltazoo_task_name(const deltazoo_archive *archive, size_t task);           /* NULL beyond the last */
 DELTAZOO_API int deltazoo_task_at(const deltazoo_archive *archive, size_t task, deltazoo_task *out); /* DELTAZOO_EUSAGE beyond the last */
 
-/* What of the archive cannot be read, a line for each task that is left out. 0 and NULL (also beyond the last): all can. */
+/* A line for each part of the archive that cannot be read. Count 0, or NULL beyond the last: everything else can. */
 DELTAZOO_API size_t deltazoo_lost_count(const deltazoo_archive *archive);
 DELTAZOO_API const char *deltazoo_lost(const deltazoo_archive *archive, size_t number);
 
@@ -56,31 +56,30 @@ DELTAZOO_API const char *deltazoo_lost(const deltazoo_archive *archive, size_t n
 DELTAZOO_API size_t deltazoo_tensor_count(const deltazoo_archive *archive, size_t task);
 DELTAZOO_API int deltazoo_tensor_at(const deltazoo_archive *archive, size_t task, size_t index, deltazoo_tensor *out);
 
-/* The number of the tensor `name` of a task; DELTAZOO_EUSAGE when it has none. */
+/* The number of the tensor `name` of a task; DELTAZOO_EUSAGE if there is none. */
 DELTAZOO_API int deltazoo_tensor_find(const deltazoo_archive *archive, size_t task, const char *name, size_t *index);
 
-/* The base's tensor that a task's tensor is restored from: its name, type and shape. DELTAZOO_EUSAGE when it needs none. */
+/* The base's tensor that a task's tensor is restored from: its name, type and shape. DELTAZOO_EUSAGE if it needs none. */
 DELTAZOO_API int deltazoo_base_of(const deltazoo_archive *archive, size_t task, size_t index, deltazoo_tensor *out);
 
-/* Gives the base model (a .safetensors file or a directory). Needed before deltazoo_restore; one whose tensors' names, types or shapes
- * differ is refused here, one whose values differ when a tensor is restored. */
+/* Sets the base model (a .safetensors file or a directory), which deltazoo_restore needs. A base with other names, types or shapes is
+ * refused here; a base with other values is refused when a tensor is restored. */
 DELTAZOO_API int deltazoo_set_base(deltazoo_archive *archive, const char *path, char *message, size_t size);
 
 /* Restores tensor `index` of task `task` into `dst`, which has room for its nbytes. Blocks' checksums and the base's digests are checked.
  */
 DELTAZOO_API int deltazoo_restore(deltazoo_archive *archive, size_t task, size_t index, void *dst, char *message, size_t size);
 
-/* The same with the base's tensor (deltazoo_base_of) in memory instead of a file: `base` has its nbytes, or is NULL where none is needed.
- */
+/* The same with the base's tensor (deltazoo_base_of) in memory instead of a file: `base` has its nbytes, or is NULL if none is needed. */
 DELTAZOO_API int deltazoo_restore_from(deltazoo_archive *archive, size_t task, size_t index, const void *base, void *dst, char *message,
                                        size_t size);
 
-/* The delta of a lossy tensor alone, gamma and scale applied, without any base: one float for each element, 0 where nothing is kept and
- * beyond the base's elements. DELTAZOO_EUSAGE for a tensor that is not lossy. */
+/* The delta of a lossy tensor, with gamma and scale; needs no base. A float for each element, 0 where nothing is kept and beyond the base's
+ * elements. DELTAZOO_EUSAGE for a tensor that is not lossy. */
 DELTAZOO_API int deltazoo_delta(deltazoo_archive *archive, size_t task, size_t index, float *dst, char *message, size_t size);
 
-/* The same as positions (ascending, in the flat tensor) and values of what is not 0. `*count`: room on entry, how many there are on return;
- * with `positions` or `values` NULL only the count is given. DELTAZOO_EUSAGE when the room does not suffice. */
+/* The same as positions (ascending, in the flat tensor) and values of the nonzeros. `*count`: room on entry, number of nonzeros on return;
+ * with `positions` or `values` NULL only the count is returned. DELTAZOO_EUSAGE if there is not enough room. */
 DELTAZOO_API int deltazoo_delta_sparse(deltazoo_archive *archive, size_t task, size_t index, uint64_t *count, uint64_t *positions,
                                        float *values, char *message, size_t size);
 

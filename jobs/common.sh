@@ -1,20 +1,20 @@
 # shellcheck shell=bash
-# What the jobs share; they source it. Parameters that all of them know:
+# Code that all jobs source. Parameters of all jobs:
 #
 #   LAUNCH         mpirun | srun (Open MPI built with SLURM's PMIx), or the launcher in full: "mpirun.openmpi --bind-to core -n 32"
-#   BIND           auto | none | core | socket ...: what a rank is bound to. auto: a core, where the job's processors are known to be its own (with
-#                  srun: as SLURM is set up)
-#   RANKS          without SLURM (1)                   OPTIONS       further ones of the command: "--recipe llama --set sparsity=0.99"
+#   BIND           auto | none | core | socket ...: what a rank is bound to. auto: a core, if the job has the node's processors to itself (with
+#                  srun: as SLURM is configured)
+#   RANKS          without SLURM (1)                   OPTIONS       more options for the command: "--recipe llama --set sparsity=0.99"
 #   MAX_REQUEUES   20                                  SCRATCH_DIR   node-local, for MPI's own files; otherwise SLURM_TMPDIR or /tmp
 #   DELTAZOO       the program (deltazoo, which must be on PATH)
 #
-# Two minutes before its time is up (--signal), or when a job of more weight takes the nodes, a job stops (exit code 75) and puts itself back into the
-# queue. Where SLURM sends TERM to the launcher itself, Open MPI's mpirun ends its ranks and fails with 205: that is an interruption too.
-set -uf # words of OPTIONS and TASKS are not names of files here
+# Two minutes before the time limit (--signal), or when a job of higher priority takes the nodes, a job stops (exit code 75) and requeues itself.
+# If SLURM sends TERM to the launcher itself, Open MPI's mpirun ends its ranks and fails with 205: that counts as an interruption too.
+set -uf # no globbing: OPTIONS and TASKS are lists of words
 
 say() { printf '%(%F %T)T  %s\n' -1 "$*" >&2; }
 
-# need NAME "what it is": a parameter that must be given.
+# need NAME "what it is": a required parameter.
 need() {
     [ -n "${!1:-}" ] && return
     echo "$1 is not given: $2" >&2
@@ -23,7 +23,7 @@ need() {
 
 DELTAZOO=${DELTAZOO:-deltazoo}
 export OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 # ranks have no threads
-export OMPI_MCA_orte_execute_quiet=1                              # the error is told by the program
+export OMPI_MCA_orte_execute_quiet=1                              # the program prints the error
 scratch=${SCRATCH_DIR:-${SLURM_TMPDIR:-}}
 if [ -n "$scratch" ]; then
     if [ ! -d "$scratch" ]; then
@@ -34,7 +34,7 @@ if [ -n "$scratch" ]; then
 fi
 
 bind=${BIND:-auto}
-if [ "$bind" = auto ]; then # on a node that is shared, two jobs would be bound to the same cores
+if [ "$bind" = auto ]; then # on a shared node, two jobs would be bound to the same cores
     bind=''
     [ "$(nproc)" != "${SLURM_CPUS_ON_NODE:-}" ] || bind=core:overload-allowed
 fi
@@ -44,12 +44,13 @@ case ${LAUNCH:-mpirun} in
     *) launch=$LAUNCH ;;
 esac
 
-# The launcher is quiet, so what it has to say (too few slots, no such program, a host that is not there) is asked for once more, aloud. A host that does not
-# answer must not keep the job.
+# The launcher runs quietly. This runs it again with its messages on (too few slots, no such program, unknown host). The time limit is for hosts
+# that do not answer.
 # shellcheck disable=SC2086 # LAUNCH is words
 explain() { OMPI_MCA_orte_execute_quiet=0 timeout 30 $launch "$DELTAZOO" --version >/dev/null; }
 
-# A command, to its end. USR1 and TERM are handed on as USR1; `wait` returns at each signal, so it is asked until the command has ended. 75: interrupted.
+# Runs a command to its end. USR1 and TERM are passed on as USR1. `wait` returns at each signal, so it is repeated until the command has ended.
+# Returns 75 if interrupted.
 child='' stopped=''
 trap 'stopped=yes; [ -z "$child" ] || kill -USR1 "$child" 2>/dev/null' USR1 TERM
 attend() {
@@ -61,11 +62,11 @@ attend() {
     wait "$child"
     rc=$?
     child=''
-    if [ "$rc" -ne 0 ] && [ -n "$stopped" ]; then rc=75; fi # ended by the signal, before it was ready for it or having nothing to save
+    if [ "$rc" -ne 0 ] && [ -n "$stopped" ]; then rc=75; fi # the signal ended it before its handler was set, or it has nothing to save
     return "$rc"
 }
 
-# deltazoo on all ranks, with these arguments. What the program says itself (1 failed, 2 usage, 3 damage) needs no more words.
+# Runs deltazoo on all ranks with these arguments. Errors of the program itself (1 failed, 2 usage, 3 damage) have been printed by it.
 run() {
     local rc
     # shellcheck disable=SC2086 # LAUNCH is words
@@ -74,7 +75,7 @@ run() {
     case $rc in
         0 | 75) ;;
         143 | 205)
-            say "the launcher was told to stop"
+            say "the launcher received a stop signal"
             rc=75
             ;;
         1 | 2 | 3) explain ;;
@@ -86,12 +87,12 @@ run() {
     return "$rc"
 }
 
-# started_again: this is not the job's first start.
+# started_again: true if this is not the job's first start.
 started_again() { [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ]; }
 tell_start() { if started_again; then say "start $((SLURM_RESTART_COUNT + 1)) of job $SLURM_JOB_ID, on $SLURM_JOB_NODELIST"; fi; }
 
-# finish RC "how to go on by hand": ends the script. After an interruption the job goes back into the queue; one that was cancelled, or whose time is over,
-# is no longer running and stays as it is.
+# finish RC "how to go on by hand": ends the script. An interrupted job requeues itself. A job that was cancelled, or whose time is over, is no longer
+# running and is not requeued.
 finish() {
     local rc=$1 requeued=0
     if [ "$rc" -eq 75 ] && [ -n "${SLURM_JOB_ID:-}" ] && [ -n "$(squeue -h -j "$SLURM_JOB_ID" -t RUNNING -o %i 2>/dev/null)" ]; then
@@ -100,7 +101,7 @@ finish() {
         else
             say "interrupted: back into the queue"
             scontrol requeue "$SLURM_JOB_ID" || requeued=$?
-            [ $requeued -eq 0 ] || [ $requeued -gt 128 ] || say "SLURM does not requeue it: $2" # above 128: the requeue itself has ended it
+            [ $requeued -eq 0 ] || [ $requeued -gt 128 ] || say "SLURM does not requeue it: $2" # above 128: ended by the requeue itself
         fi
     elif [ "$rc" -eq 75 ]; then
         say "interrupted: $2"

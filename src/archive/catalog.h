@@ -1,5 +1,4 @@
-/* Everything an archive holds but the payloads: what the writer puts into HDF5 and the reader takes out of it. FORMAT.md is its
- * description. */
+/* Everything an archive holds except the payloads: what the writer puts into HDF5 and the reader takes out of it. The bytes: FORMAT.md. */
 #ifndef DZ_ARCHIVE_CATALOG_H
 #define DZ_ARCHIVE_CATALOG_H
 
@@ -12,7 +11,7 @@
 #define DZ_FORMAT_OLDEST 1  /* that is still read */
 #define DZ_NO_BASE UINT32_MAX
 
-/* /tensors: names, types and shapes, each distinct one once. */
+/* /tensors: each distinct name, type and shape once. */
 typedef struct dz_tensor_row {
     char *name;
     char dtype[DZ_DTYPE_NAME];
@@ -26,7 +25,7 @@ typedef struct dz_base_row {
     uint32_t tensor, first_tile;
 } dz_base_row;
 
-/* /blobs/index: small files and headers, zstd-compressed, identical ones once. */
+/* /blobs/index: small files and headers, zstd-compressed; identical ones are stored once. */
 typedef struct dz_blob_row {
     dz_digest digest; /* of the raw bytes */
     uint64_t raw_size, offset, length;
@@ -45,7 +44,7 @@ typedef struct dz_index_row {
     float delta_rms, base_rms; /* lossy, from version 2 on: root mean squares of the true delta and of the base; NaN before */
 } dz_index_row;
 
-/* What the task's directory held. On disk a blob of its own (files.c). */
+/* A file of the task's directory. On disk the list is a blob of its own (files.c). */
 enum { DZ_FILE_SIDE = 0, DZ_FILE_SAFETENSORS = 1 /* blob: its header, length prefix included */ };
 typedef struct dz_file_row {
     char *path;
@@ -53,7 +52,7 @@ typedef struct dz_file_row {
     uint64_t size; /* of the whole file */
 } dz_file_row;
 
-typedef struct dz_lost { /* what cannot be read, and why, in a line that names the archive */
+typedef struct dz_lost { /* a task that cannot be read, and the reason, in a line that names the archive */
     char *name, *text;
 } dz_lost;
 
@@ -74,7 +73,7 @@ typedef struct dz_task_entry {
     size_t nfiles;
     char *files_lost;                     /* why the list of its files cannot be read; NULL: it can */
     uint64_t payload_len, payload_offset; /* offset in the archive file */
-    uint64_t index_bytes, meta_bytes;     /* stored size of its index; of HDF5's structures that are tasks' its share */
+    uint64_t index_bytes, meta_bytes;     /* stored size of its index, and its share of HDF5's structures for tasks */
 } dz_task_entry;
 
 typedef struct dz_catalog {
@@ -97,7 +96,7 @@ typedef struct dz_catalog {
     uint64_t file_size, shared_bytes;
     uint32_t format_version;
     char generator[64];
-    const char *path; /* borrowed, for messages; NULL while it is being made */
+    const char *path; /* borrowed, for messages; NULL while the archive is being made */
 } dz_catalog;
 
 void dz_catalog_free(dz_catalog *catalog);     /* accepts NULL */
@@ -106,7 +105,7 @@ void dz_task_entry_free(dz_task_entry *entry); /* what it holds */
 /* The text as "ARCHIVE: task 'NAME': ...", whether it names them already or not. The caller frees. */
 char *dz_catalog_told(const dz_catalog *catalog, const char *task, const char *text, dz_error *err);
 
-/* Notes a task as lost, with such a text. */
+/* Records a task as lost, with such a text. */
 dz_rc dz_catalog_lose(dz_catalog *catalog, const char *task, const char *text, dz_error *err);
 
 /* Adds bytes as a blob (or finds an identical one); `*number` is its row. */
@@ -115,10 +114,10 @@ dz_rc dz_catalog_add_blob(dz_catalog *catalog, const void *bytes, size_t len, ui
 /* Adds the blob `number` of another catalog as it is, without unpacking it (or finds an identical one). */
 dz_rc dz_catalog_copy_blob(dz_catalog *catalog, const dz_catalog *from, uint32_t number, uint32_t *added, dz_error *err);
 
-/* The task's list of files as a blob of its own: fills files_blob. After its files have theirs. */
+/* Adds the task's list of files as a blob and fills files_blob. The files' own blobs must be added before. */
 dz_rc dz_catalog_add_files(dz_catalog *catalog, dz_task_entry *task, dz_error *err);
 
-/* The list back from the blob: fills files. DZ_EDAMAGE when a path leads out of the task's directory, or another number is not sound. */
+/* Reads the list back from the blob: fills files. DZ_EDAMAGE if a path leads out of the task's directory or a number is invalid. */
 dz_rc dz_catalog_read_files(const dz_catalog *catalog, dz_task_entry *task, dz_error *err);
 
 /* The raw bytes of a blob; the caller frees. Checked against size and digest (DZ_EDAMAGE). A NUL follows the bytes. */

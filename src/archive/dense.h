@@ -1,4 +1,4 @@
-/* Plain arrays in an HDF5 file, for people who want to look with h5dump or h5py: no part of the archive format. */
+/* Plain arrays in an HDF5 file, for h5dump or h5py. Not part of the archive format. */
 #ifndef DZ_ARCHIVE_DENSE_H
 #define DZ_ARCHIVE_DENSE_H
 

@@ -1,5 +1,5 @@
-/* Reading an archive: every table checked against the schema, every number against the others, before anything is allocated from it. The
- * payload bytes are read by pread at the offset HDF5 tells. */
+/* Reading an archive. Every table is checked against the schema, and every number against the others, before memory is allocated from it.
+ * Payload bytes are read by pread at the offset that HDF5 gives. */
 #ifndef DZ_ARCHIVE_READER_H
 #define DZ_ARCHIVE_READER_H
 
@@ -13,26 +13,25 @@ typedef struct dz_archive {
     dz_catalog *catalog;
 } dz_archive;
 
-/* DZ_EFAIL when it is no archive or of another version, DZ_EDAMAGE when it is one and not sound. */
+/* Opens an archive. DZ_EFAIL if the file is no archive or of another version, DZ_EDAMAGE if it is damaged. */
 dz_rc dz_archive_open(const char *path, dz_archive **out, dz_error *err);
 
-/* As dz_archive_open, but what can be lost without the rest may be: damaged tasks (then in catalog->lost, not in catalog->tasks), the blobs
- * (blobs_lost), a task's table of files (files_lost) or recipe (its text is then empty). */
+/* As dz_archive_open, but tolerates damage that leaves the rest readable: damaged tasks (listed in catalog->lost, not in catalog->tasks),
+ * the blobs (blobs_lost), a task's list of files (files_lost) or recipe (its text is then empty). */
 dz_rc dz_archive_open_partly(const char *path, dz_archive **out, dz_error *err);
 void dz_archive_close(dz_archive *archive); /* accepts NULL */
 
-/* The row whose region and base hold the row's values: itself, or for a tied one the row it is tied to. */
+/* The row whose region and base hold the row's values: the row itself, or for a tied tensor the row that it is tied to. */
 const dz_index_row *dz_row_source(const dz_task_entry *task, const dz_index_row *row);
 
-/* Tiles of a row of a task's index (see plan/tiles.h); no tile for equal, dropped, absent and tied tensors. */
+/* Tiles of a row of a task's index (plan/tiling.h); none for equal, dropped, absent and tied tensors. */
 dz_pair_tiles dz_row_tiles(const dz_catalog *catalog, const dz_index_row *row);
 
-/* The row of a tensor that the task has, by name, dtype and size, or NULL. Tensors come in the order of rows again and again: the search
- * begins at
- * `*next`, which is advanced. */
+/* The task's row for a tensor, by name, dtype and size, or NULL. The search begins at `*next`, which is advanced, since callers walk
+ * tensors in the order of rows. */
 const dz_index_row *dz_task_row(const dz_catalog *catalog, const dz_task_entry *task, const dz_tensor *tensor, size_t *next);
 
-/* The blocks of one tensor: where each tile's block lies. `lengths` (checksum included) has ntiles entries. */
+/* The blocks of one tensor. `lengths` (checksum included) has ntiles entries. */
 typedef struct dz_region {
     uint64_t first; /* offset of the first block within the payload */
     uint32_t *lengths;
@@ -42,7 +41,7 @@ typedef struct dz_region {
 /* Reads and checks a tensor's region table. The caller frees region->lengths. */
 dz_rc dz_region_read(const dz_archive *archive, const dz_task_entry *task, const dz_index_row *row, dz_region *region, dz_error *err);
 
-/* Reads block `tile` and checks its checksum; `block` then holds the body (without checksum). The error names task, tensor and block. */
+/* Reads block `tile` into `block` (the body, without checksum) and checks it. DZ_EDAMAGE names task, tensor and block. */
 dz_rc dz_block_read(const dz_archive *archive, const dz_task_entry *task, const dz_index_row *row, const dz_region *region, uint32_t tile,
                     dz_buf *block, dz_error *err);
 
@@ -66,9 +65,8 @@ typedef struct dz_parts {
 
 dz_parts dz_task_parts(const dz_catalog *catalog, const dz_task_entry *task);
 
-/* What a recipe has dropped of a task: the base's values take its place. Its bytes are in dz_size_stats.source, and nothing is stored for
- * them.
- */
+/* Tensors that a recipe has dropped from a task: the base's values replace them. Their bytes count in dz_size_stats.source, and nothing is
+ * stored for them. */
 typedef struct dz_dropped {
     size_t ntensors;
     double source;
@@ -77,7 +75,7 @@ typedef struct dz_dropped {
 
 dz_dropped dz_task_dropped(const dz_catalog *catalog, const dz_task_entry *task);
 
-/* Shares what is neither payload nor index nor shared by all tasks (HDF5's structures for tasks) equally over them: fills meta_bytes. */
+/* Distributes HDF5's structures for tasks equally over them: fills meta_bytes. */
 void dz_share_structures(dz_catalog *catalog);
 
 dz_size_stats dz_task_size_stats(const dz_task_entry *task);

@@ -1,14 +1,14 @@
-/* Is this file built as archives are? HDF5 has many more structures than an archive needs, and its library does not survive all that a file
- * can say in them. So before HDF5 sees a file, its structures are walked here: only those few that the writer makes pass, each with sizes
- * that lie in the file, no header over another, none in another file (FORMAT.md "Which HDF5"). Checksums are left to HDF5. */
+/* Structure check of an untrusted archive. libhdf5 can crash on malformed structures, so we check them before it opens a file. Only the few
+ * structures that the writer makes are accepted, each with sizes within the file, no header over another, none in another file (FORMAT.md
+ * "Which HDF5"). Checksums are left to HDF5. */
 #ifndef DZ_ARCHIVE_VALIDATE_H
 #define DZ_ARCHIVE_VALIDATE_H
 
 #include "archive/catalog.h"
 
-/* DZ_EFAIL when the file is no HDF5 file, or a kind of it that no archive is; DZ_EDAMAGE naming the byte where it leaves the format. Where
- * only a task does, or what the blobs are in, that is noted in the catalog (lost, blobs_lost), and must not be shown to HDF5. Uses the
- * catalog's path and file_size; adds to shared_bytes the structures that are no task's. */
+/* DZ_EFAIL if the file is no HDF5 file, or of a kind that no archive has; DZ_EDAMAGE names the byte where it leaves the format. If only a
+ * task or the blobs are damaged, the catalog records that (lost, blobs_lost), and HDF5 must not open these objects. Uses the catalog's path
+ * and file_size; adds to shared_bytes the structures that belong to no task. */
 dz_rc dz_structure_check(int fd, dz_catalog *catalog, dz_error *err);
 
 #endif

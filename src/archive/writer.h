@@ -6,7 +6,7 @@
 
 #include "archive/catalog.h"
 
-/* Lays the file out: all tables and attributes written, one contiguous `payload` dataset of payload_len bytes a task, space allocated.
+/* Lays out the file: writes all tables and attributes, and allocates a contiguous `payload` dataset of payload_len bytes for each task.
  * Fills payload_offset of each task and file_size. One process calls it (rank 0). */
 dz_rc dz_archive_layout(const char *path, dz_catalog *catalog, dz_error *err);
 

@@ -1,4 +1,4 @@
-/* How far a restored task is from the fine-tuned model: error per tensor. */
+/* How far a restored task is from the fine-tuned model: the error of each tensor (METHODS.md "Noise to signal"). */
 #ifndef DZ_ARCHIVE_OPS_COMPARE_H
 #define DZ_ARCHIVE_OPS_COMPARE_H
 

@@ -13,7 +13,7 @@ typedef enum dz_export_format {
 
 typedef struct dz_export_options {
     const char *archive, *task, *out;
-    const char *base;    /* dense and hdf5: with it exact tensors of floats have their difference too; may be NULL */
+    const char *base;    /* dense and hdf5: adds the differences of exact float tensors; may be NULL */
     const char *tensors; /* glob; NULL: all */
     dz_export_format format;
     int force, quiet;
@@ -28,11 +28,11 @@ typedef struct dz_export_result {
 dz_rc dz_export(const dz_world *world, const dz_export_options *opt, dz_export_result *result, dz_error *err);
 
 typedef struct dz_import_options {
-    const char *vector, *base, *out; /* a model file or directory of F32, F16, BF16 or F64 deltas; the base; a directory to be made */
+    const char *vector, *base, *out; /* a model file or directory of F32, F16, BF16 or F64 deltas; the base; a new directory */
     int quiet;
 } dz_import_options;
 
-/* Collective. OUT gets base + vector in the base's types and names; a tensor that the vector has not is the base's. */
+/* Collective. OUT gets base + vector in the base's types and names. Tensors that the vector lacks are the base's. */
 dz_rc dz_import(const dz_world *world, const dz_import_options *opt, dz_export_result *result, dz_error *err);
 
 #endif

@@ -1,4 +1,4 @@
-/* Taking tasks out of an archive, or some of them into another: a new file, checked, that takes the name. */
+/* Removes tasks from an archive, or copies some into another: writes a new file, checks it, and renames it. */
 #ifndef DZ_ARCHIVE_OPS_REPACK_H
 #define DZ_ARCHIVE_OPS_REPACK_H
 
@@ -6,7 +6,7 @@
 
 typedef struct dz_rewrite_options {
     const char *archive, *out;              /* the same file, or another */
-    const char *const *leave, *const *take; /* names of tasks: left out; or, when there are any, the only ones taken */
+    const char *const *leave, *const *take; /* names of tasks to leave out; or, if any, the only tasks to take */
     size_t nleave, ntake;
     int force;
 } dz_rewrite_options;

@@ -1,4 +1,4 @@
-/* Is the archive sound? Structure, every checksum, every block decoded; with the base also its digests. */
+/* Verifies an archive: structure, every checksum, every block decoded; with the base, also its digests. */
 #ifndef DZ_ARCHIVE_OPS_VERIFY_H
 #define DZ_ARCHIVE_OPS_VERIFY_H
 
@@ -11,8 +11,8 @@ typedef struct dz_verify_result {
     double secs;
 } dz_verify_result;
 
-/* Collective. Goes on after damage and collects it: `result` has it on rank 0, the return code is DZ_EDAMAGE on all ranks (without text in
- * `err`). A file that cannot be opened as an archive at all fails as usual. `base` may be NULL. */
+/* Collective. Goes on after damage and collects it: rank 0's `result` has it, and the return code is DZ_EDAMAGE on all ranks, without text
+ * in `err`. A file that cannot be opened as an archive fails as usual. `base` may be NULL. */
 dz_rc dz_verify(const dz_world *world, const char *archive, const char *base, int quiet, dz_verify_result *result, dz_error *err);
 
 #endif

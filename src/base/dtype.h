@@ -7,7 +7,7 @@
 #include <string.h>
 
 typedef enum dz_dtype {                /* on disk as its safetensors name */
-                        DZ_OPAQUE = 0, /* another name: bytes, lossless only */
+                        DZ_OPAQUE = 0, /* an unknown name: bytes, lossless only */
                         DZ_F64,
                         DZ_F32,
                         DZ_F16,
@@ -57,7 +57,7 @@ static inline uint16_t dz_float_to_bf16(float x) {
 float dz_f16_to_float(uint16_t h);
 uint16_t dz_float_to_f16(float x);
 
-/* F8_E5M2 overflows to infinity as F16 does; F8_E4M3, which has none, stays at its largest, 448, and takes an infinity as NaN. */
+/* F8_E5M2 overflows to infinity, as F16 does. F8_E4M3 has no infinity: it saturates at 448, and an infinity becomes NaN. */
 float dz_e4m3_to_float(uint8_t b);
 uint8_t dz_float_to_e4m3(float x);
 uint8_t dz_float_to_e5m2(float x);
@@ -66,7 +66,7 @@ uint8_t dz_float_to_e5m2(float x);
 float dz_double_to_float(double x);
 double dz_float_to_double(float x);
 
-/* Whole rows: `dst` and `src` do not overlap, `dtype` is a float type (dz_dtype_is_float). src need not be aligned. */
+/* Converts `count` elements. `dst` and `src` do not overlap, `dtype` is a float type (dz_dtype_is_float); neither need be aligned. */
 void dz_widen(float *restrict dst, const void *restrict src, dz_dtype dtype, size_t count);
 void dz_narrow(void *restrict dst, const float *restrict src, dz_dtype dtype, size_t count);
 

@@ -1,4 +1,4 @@
-/* Hashes that stand in files, and the counter-based random numbers drawn from them. The formulas are part of the archive format. */
+/* Hashes that are stored in files, and counter-based random numbers. Their formulas are part of the archive format. */
 #ifndef DZ_BASE_HASH_H
 #define DZ_BASE_HASH_H
 
@@ -13,7 +13,8 @@ typedef struct dz_digest {
 
 dz_digest dz_digest_of(const void *bytes, size_t len);
 
-/* The same of bytes that come in pieces: begin, add each, end, which frees it. NULL where memory is out. */
+/* The same for bytes that come in pieces: begin, add each, end. `dz_digest_begin` returns NULL if memory runs out; `dz_digest_end` frees.
+ */
 typedef struct dz_digester dz_digester;
 dz_digester *dz_digest_begin(dz_error *err);
 void dz_digest_add(dz_digester *digester, const void *bytes, size_t len);
@@ -23,8 +24,8 @@ uint64_t dz_hash64(const void *bytes, size_t len, uint64_t seed); /* XXH64 */
 uint32_t dz_checksum(const void *bytes, size_t len);              /* low 32 bits of XXH3-64: guards blocks */
 void dz_digest_hex(dz_digest digest, char text[33]);
 
-/* Uniform 32-bit number of element `index` under a 64-bit key: a keyed bijection of 32-bit integers, so no two elements of one block
- * share a number. Stateless: u(i) needs no u(i-1). */
+/* Uniform 32-bit number u(index) under a 64-bit key (METHODS.md "Hash mixer"): a keyed bijection of 32-bit integers, so no two elements of
+ * a tile share a number. Stateless: u(i) does not need u(i-1). */
 static inline uint32_t dz_u32_at(uint64_t key, uint32_t index) {
     uint32_t x = index + (uint32_t)key;
     x ^= x >> 16;
@@ -36,7 +37,7 @@ static inline uint32_t dz_u32_at(uint64_t key, uint32_t index) {
     return x;
 }
 
-/* The key under which index 0 has the number that index `first` has under `key`. */
+/* The key that maps index 0 to the number of index `first` under `key`. */
 static inline uint64_t dz_key_at(uint64_t key, uint32_t first) { return (key & 0xffffffff00000000ULL) | (uint32_t)((uint32_t)key + first); }
 
 /* 64-bit mixing of a key and a counter, for streams that are not part of the format (splitmix64 finaliser). */

@@ -7,7 +7,7 @@
 typedef struct dz_entry {
     char *name;
     int is_dir, is_file, is_link; /* a link is also what it leads to */
-    int error;                    /* errno, of what cannot be looked at: a link that leads nowhere */
+    int error;                    /* errno if the entry cannot be examined, as for a dangling link; else 0 */
 } dz_entry;
 
 typedef struct dz_listing { /* zero-initialise */
@@ -15,7 +15,7 @@ typedef struct dz_listing { /* zero-initialise */
     size_t n, cap;
 } dz_listing;
 
-/* Returns errno of a directory that cannot be read, or 0. Memory that runs out is an error in `err`. */
+/* Lists a directory. Returns 0, or errno if it cannot be read. Out of memory sets `err`. */
 int dz_listing_read(const char *path, dz_listing *out, dz_error *err);
 void dz_listing_free(dz_listing *listing);
 

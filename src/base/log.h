@@ -2,11 +2,11 @@
 #ifndef DZ_BASE_LOG_H
 #define DZ_BASE_LOG_H
 
-/* "2026-11-25 04:31:02  ...": a line of a job's log. Only rank 0 calls it. */
+/* Prints a line of a job's log: "2026-11-25 04:31:02  ...". Only rank 0 calls it. */
 void dz_log(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
-/* Standard error is a terminal, or a pipe to the launcher of this process (mpirun), whose own is one. DZ_PROGRESS=bar or DZ_PROGRESS=lines
- * in the environment decides for itself. */
+/* 1 if standard error is a terminal, or a pipe to the launcher (mpirun) whose own standard error is a terminal. DZ_PROGRESS=bar or
+ * DZ_PROGRESS=lines in the environment overrides it. */
 int dz_log_on_terminal(void);
 
 /* Seconds of a monotonic clock. */

@@ -1,4 +1,4 @@
-/* Checked memory: a size that overflows or is not to be had is an error with a text, never a NULL that travels. */
+/* Checked memory: an overflowing size or a failed allocation is an error with a text. */
 #ifndef DZ_BASE_MEM_H
 #define DZ_BASE_MEM_H
 
@@ -7,8 +7,8 @@
 
 #include "base/error.h"
 
-/* `count` elements of `size` bytes, zeroed; NULL with `err` set when the product overflows or memory is out. A count of 0 gives a valid
- * pointer. Release with free(). */
+/* Allocates `count` elements of `size` bytes, zeroed. NULL with `err` set (DZ_ENOMEM) if the product overflows or memory runs out. A count
+ * of 0 gives a valid pointer. Release with free(). */
 void *dz_alloc(size_t count, size_t size, dz_error *err);
 
 /* As dz_alloc, but the bytes are not zeroed: for large buffers that are written before they are read. */
@@ -37,7 +37,7 @@ dz_rc dz_buf_line(dz_buf *buf, dz_error *err, const char *fmt, ...) __attribute_
 dz_rc dz_buf_note(dz_buf *buf, dz_error *err, const char *fmt, ...) __attribute__((format(printf, 3, 4))); /* one line, for the user */
 void dz_buf_free(dz_buf *buf);
 
-/* A read-only cursor over bytes that are not trusted. A read past the end sets `bad` and gives 0. */
+/* A read-only cursor over untrusted bytes. A read past the end sets `bad` and returns 0. */
 typedef struct dz_view {
     const uint8_t *data;
     size_t len, pos;
@@ -48,6 +48,6 @@ uint64_t dz_view_varint(dz_view *view);
 uint32_t dz_view_u32(dz_view *view);
 uint64_t dz_view_u64(dz_view *view);
 uint8_t dz_view_u8(dz_view *view);
-const uint8_t *dz_view_bytes(dz_view *view, uint64_t len); /* NULL when fewer are left */
+const uint8_t *dz_view_bytes(dz_view *view, uint64_t len); /* NULL if fewer are left */
 
 #endif

@@ -1,4 +1,4 @@
-/* Notes gathered by kind, so that a folder of thousands does not give thousands of lines. */
+/* Notes grouped by kind, so that thousands of files do not give thousands of lines. */
 #ifndef DZ_BASE_NOTES_H
 #define DZ_BASE_NOTES_H
 
@@ -7,7 +7,7 @@
 #define DZ_NOTES_LINES 3 /* of one kind; more become one line */
 
 typedef struct dz_notes_kind {
-    const char *text; /* what is said of all of them */
+    const char *text; /* the same for all names */
     char *names[DZ_NOTES_LINES];
     size_t n;
 } dz_notes_kind;
@@ -17,11 +17,11 @@ typedef struct dz_notes { /* zero-initialise */
     size_t nkinds, cap;
 } dz_notes;
 
-/* Of which file or model (`fmt`) something is said. Equal texts are one kind; `text` is borrowed. */
+/* Adds a note: `fmt` gives the file or model, `text` the statement about it (borrowed). Notes with equal text are one kind. */
 dz_rc dz_notes_add(dz_notes *notes, dz_error *err, const char *text, const char *fmt, ...) __attribute__((format(printf, 4, 5)));
 
-/* Appends the lines, "NAME: TEXT" or "NAME and 41 more: TEXT", kinds in the order of their first note. Empties the notes. Best effort
- * and no result: notes must not cover an error. */
+/* Appends lines "NAME: TEXT" or "NAME and 41 more: TEXT" to `out`, kinds in the order of their first note, and empties the notes. It never
+ * fails: notes must not hide an error. */
 void dz_notes_flush(dz_notes *notes, dz_buf *out);
 
 #endif

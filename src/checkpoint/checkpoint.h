@@ -1,8 +1,8 @@
-/* A model on disk: one .safetensors file, or a directory with shards, an index and small side files. PyTorch files (model/torchfile.h) are
- * taken as the safetensors files they are restored as.
+/* A model on disk: one .safetensors file, or a directory with shards, an index and companion files. PyTorch files
+ * (checkpoint/torch/torchfile.h) are treated as the safetensors files as which they are restored.
  *
- * Loading reads headers only. Data is read by pread of the ranges a rank needs. On many ranks, rank 0 loads and packs; the others unpack,
- * so a header is read once from the file system.
+ * Loading reads headers only. Data is read by pread, in the ranges that a rank needs. With many ranks, rank 0 loads and packs, and the
+ * others unpack, so each header is read once from the file system.
  */
 #ifndef DZ_CHECKPOINT_CHECKPOINT_H
 #define DZ_CHECKPOINT_CHECKPOINT_H
@@ -11,11 +11,11 @@
 
 typedef struct dz_shard {
     char *file;   /* name within the checkpoint: "model-00001-of-00002.safetensors" */
-    char *path;   /* where it is */
-    char *header; /* its first bytes, 8-byte length included, verbatim: a restored file begins with them */
+    char *path;   /* on this machine */
+    char *header; /* its first bytes verbatim, 8-byte length included: a restored file begins with them */
     size_t header_len;
     uint64_t size;
-    dz_strided *places; /* PyTorch: where each tensor of the header stands in the file `path`; NULL: where the header says */
+    dz_strided *places; /* PyTorch: location of each tensor of the header in the file `path`; NULL: as the header says */
     size_t nplaces;
     size_t first; /* the number of its first tensor */
     int fd;       /* -1 until it is read */
@@ -25,17 +25,17 @@ typedef struct dz_companion_file {
     char *file;
     char *path;
     uint64_t size;
-    char *bytes; /* generated: what it holds, then `path` is what it was made from. NULL: the file `path` is kept */
+    char *bytes; /* content of a generated file; `path` is then its source. NULL: the file `path` itself is kept */
 } dz_companion_file;
 
 #define DZ_READ_AHEAD ((uint64_t)2 << 20) /* bytes */
 
-/* A strided tensor that is read from front to back in pieces is read ahead: the elements of a piece stand far from each other in the file,
- * and a longer stretch takes no more calls. */
+/* Read-ahead for a strided tensor that is read from front to back in pieces: its elements are far apart in the file, and a longer stretch
+ * takes no more calls. */
 typedef struct dz_read_ahead {
     uint8_t *bytes; /* DZ_READ_AHEAD of them; NULL until they are needed */
     size_t tensor;
-    uint64_t first, len; /* bytes of the tensor that are here */
+    uint64_t first, len; /* the bytes of the tensor in the buffer */
     uint64_t next;       /* where the last read ended */
 } dz_read_ahead;
 
@@ -46,14 +46,14 @@ typedef struct dz_checkpoint {
     dz_tensor *tensors; /* in the order of their bytes, shard after shard */
     size_t ntensors;
     uint32_t *by_name; /* tensor numbers sorted by name */
-    uint32_t *same;    /* the first tensor known to have the same bytes, type and shape: itself, unless shared in a PyTorch file or
-                        * found by dz_find_tied */
+    uint32_t *same;    /* the first tensor known to have the same bytes, type and shape; itself, unless tied in a PyTorch file or found
+                        * by dz_find_tied */
     dz_companion_file *companions; /* config, tokenizer and the like: kept in the archive */
     size_t ncompanions;
     dz_companion_file *skipped_files; /* files and folders that are not kept: reported, never silently skipped */
     size_t nskipped_files;
     dz_read_ahead read_ahead;
-    dz_buf notes; /* lines on what a PyTorch file holds beyond its tensors; where it was loaded, not where it was unpacked */
+    dz_buf notes; /* lines about content of a PyTorch file beyond its tensors; only on the rank that loaded it */
 } dz_checkpoint;
 
 #define DZ_SIDE_MAX ((uint64_t)64 << 20) /* larger files are no side files */
@@ -61,11 +61,11 @@ typedef struct dz_checkpoint {
 dz_rc dz_checkpoint_load(const char *path, dz_checkpoint **out, dz_error *err);
 void dz_checkpoint_free(dz_checkpoint *ck); /* accepts NULL */
 
-/* Adds the file `path`, known as `file` within the checkpoint, and reads its header. */
+/* Adds the file `path`, named `file` within the checkpoint, and reads its header. */
 dz_rc dz_checkpoint_add_shard(dz_checkpoint *ck, const char *file, const char *path, dz_error *err);
 void dz_side_files_free(dz_companion_file *list, size_t n);
 
-/* Fills the tensors and their order by name from the shards' headers: the last step of whoever makes a checkpoint. */
+/* Fills the tensors and their order by name from the shards' headers: the last step of building a checkpoint. */
 dz_rc dz_checkpoint_parse(dz_checkpoint *ck, dz_error *err);
 
 /* For the other ranks (checkpoint_pack.c). */
@@ -83,7 +83,7 @@ int dz_same_kind(const dz_tensor *a, const dz_tensor *b);
 
 uint64_t dz_checkpoint_nbytes(const dz_checkpoint *ck); /* of all tensors */
 
-/* Memory that reading may take beside its destination: none, or DZ_READ_AHEAD where a tensor is strided. */
+/* Bytes of memory that reading may take beside its destination: 0, or DZ_READ_AHEAD if a tensor is strided. */
 uint64_t dz_checkpoint_memory(const dz_checkpoint *ck);
 
 #endif

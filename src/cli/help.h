@@ -1,11 +1,11 @@
-/* What the tables of commands and options say, in the three forms people read or type it. Rank 0 only. */
+/* Prints the tables of commands and options as help, manual page or completion words. Rank 0 only. */
 #ifndef DZ_CLI_HELP_H
 #define DZ_CLI_HELP_H
 
 #include "cli/cli.h"
 
-/* The forms: NULL for the terminal; "man" for a manual page (roff); "words" for shell completion, an option a line, "=" behind those that
- * take a value. */
+/* 1 for a known form: NULL for the terminal; "man" for a manual page (roff); "words" for shell completion, an option per line, with "=" if
+ * it takes a value. */
 int dz_help_form_ok(const char *form);
 
 void dz_print_help(const dz_command *command, const dz_option *options, const char *form);

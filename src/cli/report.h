@@ -1,4 +1,4 @@
-/* How results are told: the tables people read and the JSON programs read. */
+/* Output of results: tables for people and JSON for programs. */
 #ifndef DZ_CLI_REPORT_H
 #define DZ_CLI_REPORT_H
 
@@ -12,7 +12,7 @@
 /* `info --json`'s object; the task's tensors too when `task` is not NULL. NULL when memory is out. */
 json_t *dz_info_json(const dz_catalog *catalog, const dz_task_entry *task);
 
-/* Where a compress job stands. */
+/* The state of a compress job. */
 typedef struct dz_job_state {
     const char *state; /* "running", "done", "nothing to do", "interrupted" or "failed" */
     time_t started;

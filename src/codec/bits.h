@@ -29,7 +29,7 @@ static inline dz_rc dz_end_bits(dz_bit_writer *w) {
 
 typedef struct dz_bit_reader {
     const uint8_t *bytes;
-    uint64_t pos, end; /* in bits; a reader that went past the end has pos > end, and got zeros there */
+    uint64_t pos, end; /* in bits; past the end bits read as 0, and pos > end */
 } dz_bit_reader;
 
 static inline unsigned dz_get_bit(dz_bit_reader *r) {
@@ -44,7 +44,7 @@ static inline uint32_t dz_get_bits(dz_bit_reader *r, unsigned n) {
     return value;
 }
 
-/* Are all bytes used up, and no bit more? */
+/* 1 if all bytes were used and no bit beyond them. */
 static inline int dz_bits_at_end(const dz_bit_reader *r) { return r->pos <= r->end && r->end - r->pos < 8; }
 
 #endif

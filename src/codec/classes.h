@@ -1,9 +1,8 @@
-/* Floats against a base: differences in value order, coded in classes of the base.
+/* Floats against a base: differences in value order, coded in classes of the base's exponent (METHODS.md "Lossless coding").
  *
- * How far a fine-tuned weight moves, counted in steps of its own format, depends on the exponent of the base weight, which the decoder
- * knows. So each element has a context, the highest bits of the base's magnitude; runs of contexts with like statistics form a class, and
- * each class has its own rANS table. The difference itself is a symbol (does the sign flip, does the magnitude grow, how many steps as a
- * coarse logarithm) and some bits that are as good as uniform and stand as they are.
+ * The context of an element is the highest bits of the base's magnitude. Runs of contexts with similar statistics form a class with a rANS
+ * table of its own. A difference is a symbol (sign flip, direction, coarse logarithm of the number of steps) and low bits that are nearly
+ * uniform and stored as they are.
  */
 #ifndef DZ_CODEC_CLASSES_H
 #define DZ_CODEC_CLASSES_H
@@ -13,12 +12,12 @@
 
 #define DZ_CLASSES_MAX 64U    /* classes in a body */
 #define DZ_CONTEXTS_MAX 1024U /* contexts of any dtype */
-#define DZ_SYMBOL_ESCAPE 255U /* a symbol too rare for the class's table: its 8 bits stand in the bit stream */
+#define DZ_SYMBOL_ESCAPE 255U /* a symbol too rare for the class's table: its 8 bits are in the bit stream */
 
-/* Whether elements of `dtype` can be coded this way. */
+/* 1 if elements of `dtype` can be coded this way. */
 int dz_classes_fit(dz_dtype dtype);
 
-/* The body of DZ_LOSSLESS_CLASSES behind its kind byte. `base` is not NULL, 0 < count <= DZ_RANS_MAX. */
+/* The body of DZ_LOSSLESS_CLASSES after its kind byte. `base` is not NULL, 0 < count <= DZ_RANS_MAX. */
 dz_rc dz_classes_encode(dz_buf *out, const void *words, const void *base, dz_dtype dtype, size_t count, dz_error *err);
 dz_rc dz_classes_decode(void *words, const void *base, dz_dtype dtype, size_t count, dz_view *view, dz_error *err);
 
@@ -34,8 +33,8 @@ typedef struct dz_class_plan {
 /* Fills class_of from nclasses and first. */
 void dz_class_plan_spread(dz_class_plan *plan, unsigned ncontexts);
 
-/* Merges neighbouring contexts while the predicted size falls. Row r of `counts` tells how often each symbol (below 255) was seen in
- * context contexts[r]; these ascend, contexts without a row do not occur. At least one count is not 0. `counts` is overwritten. */
+/* Merges neighbouring contexts while the predicted size falls. Row r of `counts` has the number of each symbol (below 255) in context
+ * contexts[r]; these ascend, and contexts without a row do not occur. At least one count is not 0. `counts` is overwritten. */
 void dz_class_plan_make(dz_class_plan *plan, uint32_t (*counts)[256], const uint16_t *contexts, unsigned nrows, unsigned ncontexts);
 
 #endif

@@ -1,7 +1,7 @@
-/* Bit-exact coding of one tile of a tensor, with the same tile of the base as its predictor.
+/* Bit-exact coding of one tile of a tensor, predicted by the same tile of the base. Bytes: FORMAT.md "Lossless bodies".
  *
- * A body is one kind byte and what that kind needs; the block around it holds the number of elements and the checksum. The bytes of each
- * kind are described in src/archive/FORMAT.md. The same input gives the same bytes everywhere: all choices are made in integers.
+ * A body is a kind byte and the data of that kind. The checksum is in the block around it. The same input gives the same bytes everywhere:
+ * all choices are made in integers.
  */
 #ifndef DZ_CODEC_LOSSLESS_H
 #define DZ_CODEC_LOSSLESS_H
@@ -18,13 +18,13 @@ typedef enum dz_lossless_kind {                           /* on disk, first byte
                                     20 /* a map of the chunks that differ from the base, and their elements by one of the kinds 17-19 */
 } dz_lossless_kind;
 
-/* Appends the coded body of `count` elements at `words` to `out`: never longer than the elements and one byte. `base` holds as many
- * elements of the same dtype, or is NULL. Neither need be aligned. On failure `out` may hold a part of the body. Deterministic. */
+/* Appends the coded body of `count` elements at `words` to `out`: at most one byte more than the elements. `base` has as many elements of
+ * the same dtype, or is NULL. Neither need be aligned. On failure `out` may hold a part of the body. */
 dz_rc dz_lossless_encode(dz_buf *out, const void *words, const void *base, dz_dtype dtype, size_t count, dz_error *err);
 
-/* Inverse: exactly `count` elements into `words`, which overlaps neither `base` nor `bytes`. DZ_EDAMAGE when the body does not decode to
- * them; memory is bounded by a small multiple of `count` whatever the bytes say. A body may decode to wrong elements without an error when
- * it was altered: the checksum around it decides. */
+/* The inverse: exactly `count` elements into `words`, which overlaps neither `base` nor `bytes`. DZ_EDAMAGE if the body does not decode to
+ * them. Memory is bounded by a small multiple of `count`, whatever the bytes say. An altered body may decode to wrong elements without an
+ * error; the block's checksum finds that. */
 dz_rc dz_lossless_decode(void *words, const void *base, dz_dtype dtype, size_t count, const uint8_t *bytes, size_t nbytes, dz_error *err);
 
 #endif

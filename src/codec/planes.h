@@ -12,15 +12,15 @@ typedef enum dz_plane_how {                        /* on disk, first byte of a p
                             DZ_PLANE_ZSTD = 3
 } dz_plane_how;
 
-/* One plane of `count` > 0 bytes, with its length before it, so that another plane can follow. */
+/* One plane of `count` > 0 bytes with its length, so that another plane can follow. DZ_EDAMAGE from `get` if the plane is damaged. */
 dz_rc dz_plane_put(dz_buf *out, const uint8_t *plane, size_t count, dz_error *err);
 dz_rc dz_plane_get(dz_view *view, uint8_t *plane, size_t count, dz_error *err);
 
-/* The body of DZ_LOSSLESS_PLANES behind its kind byte: of the XOR with `base`, or of the elements themselves when it is NULL. Floats are
+/* The body of DZ_LOSSLESS_PLANES after its kind byte: planes of the XOR with `base`, or of the elements if `base` is NULL. Floats are
  * rotated left by one bit, so that the exponent fills the highest plane. */
 dz_rc dz_planes_encode(dz_buf *out, const void *words, const void *base, dz_dtype dtype, size_t count, dz_error *err);
 
-/* `base` is what the caller has; the body says whether it was used. */
+/* The inverse. `base` may be NULL if the body does not use it; the body says whether it does. */
 dz_rc dz_planes_decode(void *words, const void *base, dz_dtype dtype, size_t count, dz_view *view, dz_error *err);
 
 #endif

@@ -1,4 +1,4 @@
-/* Order-0 rANS over bytes, by htscodecs. Streams copied no checksum and no count: the block around them does. */
+/* Order-0 rANS over bytes, by htscodecs (METHODS.md "rANS"). Streams hold neither count nor checksum: the block around them does. */
 #ifndef DZ_CODEC_RANS_H
 #define DZ_CODEC_RANS_H
 
@@ -9,7 +9,7 @@
 /* Appends the coded stream of `count` symbols to `out`; never longer than count + 8 bytes. An empty input appends nothing. */
 dz_rc dz_rans_encode(dz_buf *out, const uint8_t *symbols, size_t count, dz_error *err);
 
-/* Decodes exactly `count` symbols from `nbytes` bytes into `symbols`. DZ_EDAMAGE when the stream does not hold them. */
+/* Decodes exactly `count` symbols from `nbytes` bytes into `symbols`. DZ_EDAMAGE if the stream does not hold them. */
 dz_rc dz_rans_decode(uint8_t *symbols, size_t count, const uint8_t *bytes, size_t nbytes, dz_error *err);
 
 #endif

@@ -35,6 +35,8 @@ static dz_rc allocate_task(const dz_context *ctx, const dz_stats *stats, const d
                                .tensor = dz_pair_tensor(plan, pair),
                                .stats = &stats->tensors[pair->lossy],
                                .grid = &lossy->tensors[pair->lossy].grid,
+                               .kind = dz_plan_kind(plan, pair),
+                               .inputs = dz_method_inputs(plan, pair),
                                .histogram = counts->histogram ? counts->histogram + (size_t)pair->lossy * counts->nlevels : NULL,
                                .coding = &out->tensors[pair->lossy]};
     }

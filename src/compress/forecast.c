@@ -104,6 +104,8 @@ static dz_rc allocate_task(sampler *s, const dz_method *method, size_t task, dz_
                                               .tensor = dz_pair_tensor(plan, pair),
                                               .stats = &f->stats,
                                               .grid = &grids[k],
+                                              .kind = dz_plan_kind(plan, pair),
+                                              .inputs = dz_method_inputs(plan, pair),
                                               .histogram = histograms + (method->levels ? k * DZ_MAX_LEVELS : 0),
                                               .coding = &f->coding};
     }

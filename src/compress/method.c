@@ -11,6 +11,11 @@ const dz_method *dz_method_of(dz_method_id id) {
     return &DZ_AUTO;
 }
 
+double dz_method_inputs(const dz_plan *plan, const dz_tensor_pair *pair) {
+    dz_matrix_view view = dz_plan_view(plan, pair);
+    return fmax(1, (double)dz_view_inputs(&view));
+}
+
 double dz_significant(double x, int bits) {
     int exponent;
     double mantissa = frexp(x, &exponent);

@@ -24,6 +24,8 @@ typedef struct dz_method_tensor {
     const dz_tensor *tensor;
     const dz_tensor_stats *stats;
     const dz_grid_levels *grid;
+    dz_kind kind;              /* what the matrix does in its block */
+    double inputs;             /* terms that are added up to one output: its row length */
     const uint64_t *histogram; /* members of each level of the grid; NULL for methods without levels */
     dz_tensor_coding *coding;  /* out */
 } dz_method_tensor;
@@ -75,6 +77,9 @@ const dz_method *dz_method_of(dz_method_id id);
 extern const dz_method DZ_ULTRADELTA, DZ_AUTO, DZ_DARE, DZ_MAGNITUDE, DZ_BITDELTA;
 
 /* x with `bits` significant bits: a last bit that differs between C libraries does no harm then. */
+/* Terms that are added up to one output of a pair's matrices: the row length. */
+double dz_method_inputs(const dz_plan *plan, const dz_tensor_pair *pair);
+
 double dz_significant(double x, int bits);
 
 /* first_level and relevel of methods whose level is the share of the elements to be kept. */

@@ -15,15 +15,15 @@ typedef struct dz_manifest {
     size_t ntasks;
 } dz_manifest;
 
-/* Every problem in one error, a line each (DZ_EUSAGE): what dz_yaml_load tells, a missing key, no task, a name twice, a name that cannot be
- * one. With problems `*out` is what could be read, in which base, names and paths may be NULL, or NULL. */
+/* Loads a manifest. All problems are one error, a line each (DZ_EUSAGE): those of dz_yaml_load, a missing key, no task, a duplicate or an
+ * invalid name. With problems `*out` has what could be read (base, names and paths may be NULL), or is NULL. */
 dz_rc dz_manifest_load(const char *path, dz_manifest **out, dz_error *err);
 void dz_manifest_free(dz_manifest *manifest);
 
-/* Whether a manifest can hold this path: only UTF-8 can be written in YAML. */
+/* 1 if a manifest can hold this path: YAML is UTF-8. */
 int dz_manifest_path_ok(const char *path);
 
-/* The text of a manifest; its paths are taken as they are. */
+/* Appends the text of a manifest, with its paths as they are. */
 dz_rc dz_manifest_text(const dz_manifest *manifest, dz_buf *out, dz_error *err);
 
 /* A task's name becomes an HDF5 group and a directory: letters, digits and . _ + - only, at most 128, not starting with a dot. */

@@ -1,4 +1,4 @@
-/* Opening models on all ranks: rank 0 reads headers once, the others get them by broadcast. */
+/* Opening models on all ranks: rank 0 reads headers once and broadcasts them. */
 #ifndef DZ_CONFIG_ZOO_H
 #define DZ_CONFIG_ZOO_H
 
@@ -9,7 +9,7 @@
 /* Collective. */
 dz_rc dz_checkpoint_open_all(const dz_world *world, const char *path, dz_checkpoint **out, dz_error *err);
 
-/* DZ_EUSAGE when `out`, which will be written, is one of the model's files. */
+/* DZ_EUSAGE if the output `out` is one of the model's files. */
 dz_rc dz_check_not_of_model(const dz_checkpoint *model, const char *out, dz_error *err);
 
 typedef struct dz_zoo {
@@ -21,7 +21,7 @@ typedef struct dz_zoo {
     dz_recipe *recipe;
 } dz_zoo;
 
-/* Collective. Manifest, all models' headers and the recipe. The problems of all of them are told at once. */
+/* Collective. Opens manifest, all models' headers and the recipe. All problems are reported in one error. */
 dz_rc dz_zoo_open(const dz_world *world, const char *manifest, const dz_recipe_request *request, dz_zoo *zoo, dz_error *err);
 void dz_zoo_close(dz_zoo *zoo);
 

@@ -5,26 +5,26 @@
 #include "decode/tile_decoder.h"
 
 typedef struct dz_merge {
-    const dz_task_entry **tasks; /* the first one gives names, types and what cannot be merged */
+    const dz_task_entry **tasks; /* the first one gives names, types and everything that cannot be merged */
     double *weights;
     size_t ntasks;
-    int sign_consensus; /* only deltas whose sign is that of the weighted sum count (after TIES, arXiv 2306.01708) */
+    int sign_consensus; /* add only deltas with the sign of the weighted sum (METHODS.md "Merging") */
     dz_buf sum, elected, delta, exact;
 } dz_merge;
 
 void dz_merge_free(dz_merge *merge);
 
-/* True when there is nothing to add up: one task, with weight 1. */
+/* 1 if nothing needs to be added: one task with weight 1. */
 int dz_merge_is_plain(const dz_merge *merge);
 
-/* The delta of a tile of floats, in double: of a lossy one the restored delta, else the exact difference from the base; of what the base
- * has not, the values themselves. `out` has a place for each element. */
+/* The delta of a tile of floats, in double: the restored delta of a lossy tile, else the exact difference from the base; without a base
+ * tensor, the values themselves. `out` has as many entries as the tile elements. */
 dz_rc dz_tile_difference(dz_decoder *decoder, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, dz_buf *scratch,
                          double *out, dz_error *err);
 
-/* The tile of a row of the first task, merged, in its type. The delta of a lossy tensor is the restored one, that of another tensor of
- * floats its exact difference from the base; a task that has no tensor of this name and shape adds nothing. What the base has not, and what
- * is no float, is the first task's. Sums are in double and rounded once. */
+/* The merged tile of a row of the first task, in its type. Deltas are those of dz_tile_difference. A task without a tensor of this name and
+ * shape adds nothing. Elements beyond the base, and types that are not floats, are the first task's. Sums are in double and rounded once.
+ */
 dz_rc dz_merge_tile(dz_merge *merge, dz_decoder *decoder, const dz_index_row *row, uint32_t tile, void *out, dz_error *err);
 
 #endif

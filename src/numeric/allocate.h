@@ -1,5 +1,5 @@
-/* From a tensor's histogram of levels to how many of each are kept: quantiser grid, moments, sparsity (MSA), quotas (DAC).
- * Everything here is integer or plain double arithmetic in a fixed order: the same on every rank and machine. */
+/* From a tensor's histogram of levels to the number of elements kept of each level: grid, moments, sparsity, quotas. Formulas: METHODS.md
+ * "UltraDelta". All arithmetic is integer, or double in a fixed order: the same on every rank and machine. */
 #ifndef DZ_NUMERIC_ALLOCATE_H
 #define DZ_NUMERIC_ALLOCATE_H
 
@@ -13,14 +13,14 @@
 typedef struct dz_grid_levels {
     float lo, step;
     unsigned bits;
-    int sign; /* bits = 1: the sign instead of the nearer level */
+    int sign; /* 1 with bits = 1: the level is the sign of the delta, not the nearest level */
 } dz_grid_levels;
 
 dz_grid_levels dz_grid_levels_over(float lo, float hi, unsigned bits);
 
 static inline float dz_level_value(const dz_grid_levels *grid, unsigned level) { return grid->lo + (float)level * grid->step; }
 
-/* log2(x) in units of 2^-16, rounded down, x >= 1: integers only, so that every machine takes the same decision. */
+/* log2(x) in units of 2^-16, rounded down; x >= 1. Integers only, so that every machine decides alike. */
 uint32_t dz_log2_fixed(uint64_t x);
 
 /* Bits of the order-0 entropy of `n` counts, summed over all their elements, in units of 2^-16. */
@@ -47,8 +47,8 @@ void dz_allocate_optimal(dz_alloc_tensor *tensors, size_t n, double sparsity);
  * element. Both arrays have 2^grid->bits entries. Returns the sum of the quotas. */
 uint64_t dz_quotas(uint64_t *quota, const uint64_t *members, const dz_grid_levels *grid, double sparsity, int systematic);
 
-/* The part of a whole-tensor quota that falls to the members numbered [before, before + here) of `members`: cumulated shares, rounded, so
- * that the parts add up exactly whatever the tiling. */
+/* The part of a tensor's quota for the members numbered [before, before + here) of `members`. The parts of all tiles add up to the quota
+ * for any tiling. */
 uint64_t dz_quota_share(uint64_t quota, uint64_t members, uint64_t before, uint64_t here);
 
 #endif

@@ -1,6 +1,6 @@
-/* What stays of a tile's levels until the quotas are known. Which elements are kept depends on all ranks' histograms, but all that may be
- * kept is known before: the elements with a small u = dz_u32_at(key, index), and the members of levels that have only a few. That is a
- * tenth of a tile, so it stays in memory where the levels would not, and the tile is not read again. */
+/* The candidate set of a tile (METHODS.md "Candidate set and rare members"): all elements that may be kept, gathered before the quotas are
+ * known. It holds the elements with a small u = dz_u32_at(key, index), and all members of levels that have only a few. That is about a
+ * tenth of a tile, so it stays in memory and the tile is not read again. */
 #ifndef DZ_NUMERIC_CANDIDATES_H
 #define DZ_NUMERIC_CANDIDATES_H
 
@@ -8,9 +8,9 @@
 #include "numeric/allocate.h"
 #include "numeric/kernels.h"
 
-#define DZ_RARE 4096 /* members up to which all of a level are taken: a quota of so few scatters beyond any sensible limit of u */
+#define DZ_RARE 4096 /* levels with up to this many members are rare: their quotas may reach beyond any sensible limit of u */
 
-typedef struct dz_rare_member { /* an element beyond the candidates */
+typedef struct dz_rare_member { /* an element of a rare level with u > last */
     uint32_t u, index;
     uint8_t level;
 } dz_rare_member;
@@ -29,19 +29,19 @@ typedef struct dz_candidates {
     size_t nrare, rare_cap;
 } dz_candidates;
 
-/* A sieve for a tile of about `count` elements of which about `density` are kept; `last` is at least what that calls for. */
+/* The limit `last` of u for a tile of about `count` elements of which about `density` are kept. */
 uint32_t dz_candidates_last(double density, size_t count);
 
 void dz_candidates_begin(dz_candidates *sieve, uint64_t key, unsigned bits, uint32_t last, uint32_t few);
 
-/* The next `count` levels of the tile. */
+/* Adds the next `count` levels of the tile. */
 dz_rc dz_candidates_add(dz_candidates *sieve, const uint8_t *levels, size_t count, dz_error *err);
 
-/* After the last ones. */
+/* Call it after the last levels: drops members of levels that are no longer rare. */
 void dz_candidates_end(dz_candidates *sieve);
 void dz_candidates_free(dz_candidates *sieve);
 
-/* Bytes of a copy in one piece, and that copy, at an address divisible by 8: to be read, neither to be added to nor freed. */
+/* Bytes of a copy in one piece, and the copy itself at `at`, an address divisible by 8. The copy is read-only; do not free it. */
 size_t dz_candidates_size(const dz_candidates *sieve);
 const dz_candidates *dz_candidates_copy(void *at, const dz_candidates *sieve);
 

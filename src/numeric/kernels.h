@@ -1,7 +1,7 @@
-/* The loops that touch every element, compiled once for each instruction set and picked at run time. Every variant gives the same bits:
+/* The loops that touch every element, compiled once for each instruction set and chosen at run time. Every variant gives the same bits:
  * only elementwise float operations, integer reductions, no contraction (tests/unit/test_kernels.c compares them all).
  *
- * Preconditions are asserted by the callers: counts in elements, no overlap, dtype is a float type (dz_dtype_is_float).
+ * Callers guarantee: counts are in elements, buffers do not overlap, dtype is a float type (dz_dtype_is_float).
  */
 #ifndef DZ_NUMERIC_KERNELS_H
 #define DZ_NUMERIC_KERNELS_H
@@ -12,10 +12,10 @@
 /* Elements worked on at a time: two float buffers of this stay in the first-level cache. */
 #define DZ_CHUNK 4096
 
-/* Elements read at a time where all that is done with them is done at once: both companions, in float, stay in the second-level cache. */
+/* Elements read at a time in passes that do all their work on a piece: base and task, as floats, stay in the second-level cache. */
 #define DZ_PIECE 131072
 
-typedef struct dz_range { /* delta's smallest and largest as ordered integers: see dz_ordered */
+typedef struct dz_range { /* smallest and largest delta as ordered integers (dz_ordered) */
     int32_t lo, hi;
 } dz_range;
 
@@ -24,7 +24,7 @@ typedef struct dz_kernel_table {
     void (*widen)(float *restrict dst, const void *restrict src, dz_dtype dtype, size_t count);
     void (*narrow)(void *restrict dst, const float *restrict src, dz_dtype dtype, size_t count);
 
-    /* Extends `range` by task - base, the task of any float type. NaN and infinity end up outside the finite range: dz_range_finite. */
+    /* Extends `range` by task - base; `dtype` is the task's. NaN and infinity end up outside the finite range (dz_range_finite). */
     void (*range)(dz_range *range, const void *restrict task, dz_dtype dtype, const float *restrict base, size_t count);
 
     /* level = round_half_even((task - base - lo) / step), at most `top`; step > 0. METHODS.md "Quantise" */
@@ -36,14 +36,14 @@ typedef struct dz_kernel_table {
      * before the last of a tensor has a multiple of DZ_LANES elements. */
     uint64_t (*moments)(double *restrict sums, const void *restrict task, dz_dtype dtype, const float *restrict base, size_t count);
 
-    /* Negates x[i] where dz_u32_at(key, i) has its top bit set. */
+    /* Negates x[i] if the top bit of dz_u32_at(key, i) is set. */
     void (*flip)(float *x, uint64_t key, size_t count);
 
     /* Walsh-Hadamard transform, not normalised, of `count` floats, a power of two: for h = 1, 2, 4, ... count / 2 each pair (x[i], x[i +
      * h]), i without bit h, becomes (x[i] + x[i + h], x[i] - x[i + h]). */
     void (*hadamard)(float *x, size_t count);
 
-    /* The first of the elements of the largest size; none is NaN, count > 0. */
+    /* Index of the first element of largest |x|; none is NaN, count > 0. */
     size_t (*largest)(const float *x, size_t count);
 
     /* Adds to histogram[level] for levels below 2^bits. */
@@ -53,12 +53,12 @@ typedef struct dz_kernel_table {
      * count + 16. */
     size_t (*candidates)(uint32_t *restrict index, uint32_t *restrict u, uint64_t key, uint32_t last, size_t count);
 
-    /* Writes, in order, each index i in [0, count) with wanted[levels[i]], a table of 256 of 0 or 1; returns how many. Levels lie below
-     * 2^bits. `index` has room for count + 16. */
+    /* Writes, in order, each index i in [0, count) with wanted[levels[i]] = 1 (a table of 256 entries, 0 or 1); returns how many. Levels
+     * are below 2^bits. `index` has room for count + 16. */
     size_t (*pick)(uint32_t *restrict index, const uint8_t *restrict levels, const uint8_t *restrict wanted, unsigned bits, size_t count);
 } dz_kernel_table;
 
-/* The fastest variant this processor runs. DZ_KERNELS=portable|avx2|avx512 in the environment asks for another (tests, benchmarks). */
+/* The fastest variant that this processor runs, or the one that DZ_KERNELS=portable|avx2|avx512 names (for tests and benchmarks). */
 const dz_kernel_table *dz_kernels(void);
 
 /* All variants this processor runs, NULL-terminated. */

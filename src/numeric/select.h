@@ -17,18 +17,19 @@ typedef struct dz_selection {
     dz_rare_member *rare; /* kept elements with u > last, in index order */
     size_t nrare, rare_cap;
     dz_buf scratch;
-    int enough;                   /* the sieve was */
-    uint32_t want_last, want_few; /* if not: what one needs to be it */
+    int enough;                   /* the candidate set was large enough */
+    uint32_t want_last, want_few; /* if not: the limits that it needs */
 } dz_selection;
 
-/* The largest u that has a chance of `density` (0 < density <= 1) to be met: round(density * 2^32) - 1, at least 0. */
+/* The limit of u for a chance of `density` (0 < density <= 1): round(density * 2^32) - 1, at least 0. */
 uint32_t dz_chance_limit(double density);
 
-/* quota[g] = members of level g with u <= last: elements kept whatever their level; last is at most the sieve's. A level whose members are
- * never stored may be left out by the caller. */
+/* Adds to quota[g] the members of level g with u <= last, for `dac: off`. `last` is at most the candidate set's. The caller clears levels
+ * whose members are never stored. */
 void dz_count_below(const dz_candidates *sieve, uint32_t last, uint64_t *quota);
 
-/* Selects quota[g] of level g's members, at most all. Where the sieve is not `enough` there is no selection. */
+/* Selects quota[g] of level g's members. DZ_EFAIL if a quota exceeds the members. If the candidate set was too small, `out->enough` is 0
+ * and nothing is selected. */
 dz_rc dz_select(const dz_candidates *sieve, const uint64_t *quota, dz_selection *out, dz_error *err);
 void dz_selection_free(dz_selection *selection);
 

@@ -1,4 +1,5 @@
-/* From the coefficients of Lanczos bidiagonalisation to an estimate of the trace norm. Plain double arithmetic in a fixed order. */
+/* From the coefficients of Lanczos bidiagonalisation to an estimate of the trace norm (METHODS.md "Stochastic Lanczos quadrature"). Double
+ * arithmetic in a fixed order. */
 #ifndef DZ_NUMERIC_SLQ_QUADRATURE_H
 #define DZ_NUMERIC_SLQ_QUADRATURE_H
 
@@ -6,7 +7,7 @@
 
 #define DZ_SLQ_MAX_COEFS (2 * DZ_SLQ_MAX_STEPS)
 
-/* One probe: alpha_1, beta_1, alpha_2, ... until the limit, or until an invariant subspace ended the recurrence (`ended`). */
+/* One probe: alpha_1, beta_1, alpha_2, ... up to the limit, or to the end of the recurrence in an invariant subspace (`ended`). */
 typedef struct dz_slq_probe {
     double coef[DZ_SLQ_MAX_COEFS];
     int count;
@@ -19,8 +20,8 @@ typedef struct dz_slq_estimate {
     double gauss, radau; /* the two rules' mean singular value, above and below that of the probes */
 } dz_slq_estimate;
 
-/* Eigenvalues of a symmetric tridiagonal matrix in the place of its diagonal `d`; `e`, used up, is what stands below it (size, the last
- * unused), and `z` a row that the eigenvectors' matrix is applied to. */
+/* Eigenvalues of a symmetric tridiagonal matrix of `size` rows. `d`: diagonal in, eigenvalues out. `e`: subdiagonal, `size` entries of
+ * which the last is unused; overwritten. `z`: a row vector, multiplied by the matrix of eigenvectors. */
 void dz_tridiagonal_eigen(double *d, double *e, double *z, int size);
 
 /* Nodes and weights from the first `count` coefficients: the singular values of the bidiagonal matrix and the squared first components of

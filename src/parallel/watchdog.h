@@ -1,4 +1,4 @@
-/* Signals and stillness: a job that is asked to stop does so at the next tile, one that no longer moves ends by itself. */
+/* Signals and the watchdog: a job that is asked to stop does so at the next tile; a job without progress ends by itself. */
 #ifndef DZ_PARALLEL_WATCHDOG_H
 #define DZ_PARALLEL_WATCHDOG_H
 
@@ -7,16 +7,16 @@
 /* From now on SIGTERM, SIGINT and SIGUSR1 ask this process to stop (a second SIGINT ends it at once). */
 void dz_stop_on_signals(void);
 int dz_stop_asked(void);
-void dz_stop_ask(void); /* rank 0 has told so */
+void dz_stop_ask(void); /* as if a signal had asked: rank 0 sent the request */
 
-/* Starts a thread that ends the process with exit code 75 when nothing has moved for `seconds` (0: never): bytes read or written here, work
- * reported, or, where this rank waits for others, their work as rank 0 hears of it. Rank 0 also ends the job when it has not heard of one
- * rank for so long, and says in one line which rank is behind.
+/* Starts a thread that ends the process with exit code 75 after `seconds` without progress (0: never). Progress is bytes read or written
+ * here, work reported, or, while this rank waits for others, their reports to rank 0. Rank 0 also ends the job if one rank is silent for
+ * that long, and says in one line which rank is behind.
  * `every_minute` (may be NULL) is called with `arg` about once a minute. */
 void dz_watchdog_start(const dz_world *world, double seconds, void (*every_minute)(void *), void *arg);
 void dz_watchdog_stop(void);
 
-/* Rank 0: a rank has reported work of `phase`, or the end of it. Own work as well. */
+/* Rank 0: a rank, or rank 0 itself, has reported work of `phase`, or its end (`finished`). */
 void dz_watchdog_heard(int rank, const char *phase, int finished);
 
 double dz_watchdog_limit(void); /* seconds; 0: none */

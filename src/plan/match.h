@@ -1,8 +1,8 @@
 /* Which tensor of the base a task's tensor is coded against. Pure: from names, types and shapes alone.
  *
- * The base's tensor of the same name; without one, the only one whose name is the same after the prefixes that trainers and wrappers put
- * before names (dz_match_prefixes) are taken off both; without one, for an output head, the base's token embedding: the head of a model
- * that was tied to it. The last two only where types and shapes can be compared.
+ * First, the base's tensor of the same name. Second, the only one with the same name after the prefixes of trainers and wrappers
+ * (DZ_MATCH_PREFIXES) are removed from both. Third, for an output head, the base's token embedding, since the head may have been tied to
+ * it. The second and third need comparable types and shapes.
  */
 #ifndef DZ_PLAN_MATCH_H
 #define DZ_PLAN_MATCH_H
@@ -25,7 +25,7 @@ int64_t dz_matcher_find(const dz_matcher *matcher, const dz_tensor *task, dz_mat
 /* The name without its leading prefixes: "module.model.norm.weight" is "norm.weight". Part of `name`. */
 const char *dz_bare_name(const char *name);
 
-/* A token embedding or an output head, by its bare name. */
+/* 1 for a token embedding or an output head, by its bare name. */
 int dz_is_vocabulary(const char *bare);
 
 /* The prefixes, for people: "base_model., model., module., ...". */
@@ -33,8 +33,8 @@ extern const char DZ_MATCH_PREFIXES[];
 
 const char *dz_match_name(dz_match how);
 
-/* Elements of the task's tensor that lie over elements of the base's: all for the same shape, whole rows when only the first dimension
- * differs; 0 when types cannot be compared. */
+/* Elements that task and base share: all for the same shape, the common rows if only the first dimension differs, 0 if types cannot be
+ * compared. */
 uint64_t dz_common_elements(const dz_tensor *task, const dz_tensor *base);
 
 /* The same type, or two types that can be widened to float. */

@@ -4,7 +4,7 @@
 
 #include "plan/plan.h"
 
-/* Fills `pairs`, `lossy` and what counts them, and the notes. All faults in one error, a line each: shapes and types that do not fit a rule
+/* Fills `pairs`, `lossy`, their counts and the notes. All problems are one error, a line each: shapes and types that do not fit a rule
  * (DZ_EFAIL), a lossy rule that matches nothing (DZ_EUSAGE). */
 dz_rc dz_plan_pairs(dz_plan *plan, const char *const *names, const dz_recipe *recipe, dz_error *err);
 

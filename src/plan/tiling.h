@@ -19,7 +19,7 @@ static inline dz_tiling dz_tiling_of(uint64_t count) {
     return (dz_tiling){.count = count, .size = size ? size : 64, .ntiles = count ? (uint32_t)((count + size - 1) / size) : 0};
 }
 
-/* A task tensor against its base: the first `common` elements follow the base's tiling, what is beyond has a tiling of its own. */
+/* A task tensor against its base: the first `common` elements follow the base's tiling, and the rest has a tiling of its own. */
 typedef struct dz_pair_tiles {
     dz_tiling base;  /* of the base tensor (or of nothing) */
     dz_tiling extra; /* of the elements beyond `common` */

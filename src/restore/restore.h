@@ -1,27 +1,27 @@
-/* A task back from archive and base: the files it had, lossless tensors byte for byte. */
+/* Restores a task from archive and base: its files, with lossless tensors byte for byte. */
 #ifndef DZ_RESTORE_RESTORE_H
 #define DZ_RESTORE_RESTORE_H
 
 #include "archive/reader.h"
 #include "decode/damage.h"
 
-/* Collective. Every rank opens the archive, as dz_archive_open_partly. */
+/* Collective. Opens the archive on every rank, as dz_archive_open_partly. */
 dz_rc dz_archive_open_all(const dz_world *world, const char *path, dz_archive **out, dz_error *err);
 
-/* The task's entry; DZ_EDAMAGE when it is lost, DZ_EUSAGE naming those there are. */
+/* Finds the task's entry. DZ_EDAMAGE if it is lost; DZ_EUSAGE names the tasks of the archive if it has none of this name. */
 dz_rc dz_archive_task(const dz_archive *archive, const char *name, const dz_task_entry **out, dz_error *err);
 
 typedef struct dz_restore_options {
     const char *archive, *base, *out;
-    const char *const *tasks; /* one; or several, whose weighted deltas are added (pipeline/merge.h) */
+    const char *const *tasks; /* one, or several whose weighted deltas are added (decode/merge.h) */
     const double *weights;
     size_t ntasks;
     int sign_consensus;
-    const char *tensors; /* glob; NULL: all, and the side files */
-    uint64_t max_shard;  /* new shards of at most so many bytes of tensors (one larger tensor is alone); 0: the original ones */
+    const char *tensors; /* glob; NULL: all, and the companion files */
+    uint64_t max_shard;  /* bytes of tensors in a new shard, at most (a larger tensor gets its own); 0: the original shards */
     int force, quiet;
-    int no_sync;    /* files may still be in the page cache when it returns */
-    int keep_going; /* past damage: what is lost is left out, or the base's values take its place */
+    int no_sync;    /* return while files may still be in the page cache only */
+    int keep_going; /* go on after damage: lost parts are left out, or replaced by the base's values */
 } dz_restore_options;
 
 typedef struct dz_restore_result {
@@ -30,8 +30,8 @@ typedef struct dz_restore_result {
     double secs, peak_memory;
 } dz_restore_result;
 
-/* Collective. Writes DIR.partial and renames; nothing is left behind on failure. A wrong base is refused naming the first tensors that
- * differ. With keep_going and damage, what there is has been restored, and the return code is DZ_EDAMAGE on all ranks without text in
+/* Collective. Writes DIR.partial and renames it; a failure leaves nothing behind. A wrong base is refused, naming the first tensors that
+ * differ. With keep_going and damage, everything readable is restored, and the return code is DZ_EDAMAGE on all ranks without text in
  * `err`. */
 dz_rc dz_restore(const dz_world *world, const dz_restore_options *opt, dz_restore_result *result, dz_error *err);
 

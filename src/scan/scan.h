@@ -6,7 +6,7 @@
 
 typedef struct dz_scan_options {
     const char *dir, *out;
-    const char *const *bases; /* names or paths of models that are bases, whatever the distances say */
+    const char *const *bases; /* names or paths of models that must be bases */
     size_t nbases;
     int force;
 } dz_scan_options;
@@ -15,8 +15,8 @@ typedef struct dz_scan_model {
     char *name, *path;
     uint64_t identity; /* of its files; 0: not known */
     uint64_t nbytes;   /* of its tensors */
-    int bad;           /* cannot be read; told in the notes */
-    uint32_t base;     /* the number of its base; its own: it is one, or is alone */
+    int bad;           /* cannot be read; the notes say why */
+    uint32_t base;     /* number of its base; its own number if it is a base or alone */
     size_t ntasks;     /* models whose base it is */
     double distance;   /* from its base */
     double sum;        /* of the distances from all others of its base */
@@ -29,8 +29,8 @@ typedef struct dz_scan_result { /* on rank 0 */
     dz_buf notes;
 } dz_scan_result;
 
-/* Collective. The models of `dir` (pipeline/find_models.h): headers and a few thousand values of each are read, each by one rank. Writes
- * `out`, or with several bases out-BASE.yaml for each. DZ_EFAIL when no two models share a base; nothing is written then. */
+/* Collective. Scans the models of `dir` (scan/find_models.h): headers and a few thousand values of each are read, each by one rank. Writes
+ * `out`, or with several bases out-BASE.yaml for each. DZ_EFAIL if no two models share a base; then nothing is written. */
 dz_rc dz_scan(const dz_world *world, const dz_scan_options *opt, dz_scan_result *result, dz_error *err);
 void dz_scan_result_free(dz_scan_result *result);
 

@@ -1,5 +1,5 @@
-/* What a model's layers are, and a few thousand of its values, from places that depend on names and shapes alone, so that two models can
- * be compared by them. */
+/* A model's layers and a few thousand of its values, from positions that depend on names and shapes alone, so that any two models can be
+ * compared (METHODS.md "Distance of models"). */
 #ifndef DZ_SCAN_WEIGHT_FINGERPRINT_H
 #define DZ_SCAN_WEIGHT_FINGERPRINT_H
 
@@ -9,7 +9,7 @@
 #define DZ_SKETCH_WINDOWS 1024 /* at most: two of each of 512 tensors */
 #define DZ_SKETCH_VALUES 32    /* of a window */
 
-/* A matrix that is no embedding and no head. */
+/* A matrix that is neither embedding nor head. */
 typedef struct dz_weight_fingerprint_layer {
     uint64_t name; /* hash of the name without prefixes; 0: no layer */
     uint64_t dims; /* hash of the dimensions beyond the first */
@@ -25,14 +25,14 @@ typedef struct dz_weight_fingerprint {
     float values[DZ_SKETCH_WINDOWS][DZ_SKETCH_VALUES];
 } dz_weight_fingerprint;
 
-/* Reads the sketch of a model: values of its float matrices, or of all float tensors when it has none. An empty one is no error. */
+/* Reads the fingerprint of a model: values of its float matrices, or of all float tensors if it has none. An empty one is no error. */
 dz_rc dz_weight_fingerprint_take(dz_checkpoint *ck, dz_weight_fingerprint *out, dz_error *err);
 
-/* The relative distance of plan/groups.h; infinite unless half of the elements of the layers of the model with more are in both. */
+/* The relative distance of scan/base_clusters.h; infinite unless half of the elements of the larger model's layers are in both. */
 double dz_weight_fingerprint_distance(const dz_weight_fingerprint *a, const dz_weight_fingerprint *b);
 
-/* `a` is, or is made from, a quantised copy of what is near `of`: half of the layers of `of` or more are floats there and integers or
- * scaled F8 in `a`. No delta can be made of them. */
+/* 1 if `a` is a quantised model near `of`: at least half of the layers of `of` are floats there and integers or scaled F8 in `a`. Such
+ * layers have no delta. */
 int dz_weight_fingerprint_is_quantised(const dz_weight_fingerprint *a, const dz_weight_fingerprint *of);
 
 #endif

@@ -15,7 +15,7 @@
  * Within a file tensors lie in the order of their names, as the safetensors library writes tensors of one element type.
  *
  * On many ranks:  every rank dz_synth_layout_new; rank 0 dz_synth_prepare; wait for it; every rank dz_synth_fill; wait for all; rank 0
- * dz_synth_finish. No MPI in here. A model's files end in .partial until then, and the manifest comes last: what looks complete is.
+ * dz_synth_finish. There is no MPI here. A model's files end in .partial until then, and the manifest comes last: what looks complete is.
  */
 #ifndef DZ_SYNTH_SYNTH_H
 #define DZ_SYNTH_SYNTH_H
@@ -41,7 +41,7 @@ typedef struct dz_synth_options {
     void *arg;
 } dz_synth_options;
 
-/* Where a tensor lies: in every model of the zoo alike. */
+/* Location of a tensor, the same in every model of the zoo. */
 typedef struct dz_synth_place {
     uint32_t tensor; /* in shapes.items */
     uint32_t shard;
@@ -62,7 +62,7 @@ typedef struct dz_synth_layout {
     uint64_t total_bytes; /* that all ranks together write in dz_synth_fill: tensors of base and tasks */
 } dz_synth_layout;
 
-/* Pure: no file is touched. DZ_EUSAGE for options that cannot be, each with its value, all at once. The caller frees `*out`. */
+/* Pure: touches no file. DZ_EUSAGE reports all invalid options with their values. The caller frees `*out`. */
 dz_rc dz_synth_layout_new(const dz_synth_options *opt, dz_synth_layout **out, dz_error *err);
 void dz_synth_layout_free(dz_synth_layout *layout); /* accepts NULL */
 
@@ -70,10 +70,10 @@ void dz_synth_layout_free(dz_synth_layout *layout); /* accepts NULL */
  * (DZ_EUSAGE) unless opt->force; then the manifest and model files of an earlier zoo in base and in the tasks written are removed first. */
 dz_rc dz_synth_prepare(const dz_synth_options *opt, const dz_synth_layout *layout, dz_error *err);
 
-/* On every rank, after dz_synth_prepare is done: this rank's pieces, of at most 4 MB per file, dealt out in turn. About 13 MB of memory. */
+/* On every rank, after dz_synth_prepare: writes this rank's pieces, of at most 4 MB per file, assigned in turn. About 13 MB of memory. */
 dz_rc dz_synth_fill(const dz_synth_options *opt, const dz_synth_layout *layout, int rank, int nranks, dz_error *err);
 
-/* On one rank, when all ranks have filled: files get their names, and there is a zoo.yaml. */
+/* On one rank, after all ranks have filled: renames the files and writes zoo.yaml. */
 dz_rc dz_synth_finish(const dz_synth_options *opt, const dz_synth_layout *layout, dz_error *err);
 
 /* After a failure, on one rank: removes what was made in a directory that was empty before or, if it did not exist, with it (nothing with

@@ -1,7 +1,7 @@
 /* The part of the zip format that torch.save writes: a central directory (also zip64) over stored entries, one file, no encryption.
  *
- * Nothing here trusts the file: every offset and size is checked against it before it is used, and an entry that cannot be read in place
- * (compressed, encrypted, in another file) is refused by its name when it is asked for.
+ * The file is not trusted: every offset and size is checked before use, and an entry that cannot be read in place (compressed, encrypted,
+ * in another file) is refused by name when it is needed.
  */
 #ifndef DZ_CHECKPOINT_TORCH_ZIP_H
 #define DZ_CHECKPOINT_TORCH_ZIP_H
@@ -20,7 +20,7 @@ typedef struct dz_zip_entry {
 typedef struct dz_zip {
     int fd;           /* borrowed */
     const char *path; /* borrowed: for messages */
-    uint64_t end;     /* where the central directory begins: all entries lie before it */
+    uint64_t end;     /* start of the central directory: all entries are before it */
     dz_zip_entry *entries;
     size_t nentries; /* sorted by name, none twice */
 } dz_zip;
@@ -32,7 +32,7 @@ void dz_zip_free(dz_zip *zip);
 /* The entry of this name, or NULL. */
 const dz_zip_entry *dz_zip_find(const dz_zip *zip, const char *name);
 
-/* Where the entry's bytes begin in the file. DZ_EFAIL names the entry that is not stored, or that does not lie in the file. */
+/* Offset of the entry's bytes in the file. DZ_EFAIL names an entry that is not stored uncompressed, or not within the file. */
 dz_rc dz_zip_locate(const dz_zip *zip, const dz_zip_entry *entry, uint64_t *offset, dz_error *err);
 
 #endif

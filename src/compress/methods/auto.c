@@ -22,14 +22,21 @@ static double rate_at(double price, double count, double weight) {
     return weight > 0 ? log2(1 + c / 2 + sqrt(c + c * c / 4)) / 2 : 0;
 }
 
-/* What a tensor's noise weighs. */
+/* What a tensor's noise weighs, over that of a query projection: squares of the factors by which more bits are worth spending. Measured on
+ * a language model; encoders do not mind (results/quality-lm.md). */
 static double weight_of(const dz_method_tensor *t) {
-    (void)t;
-    return 1;
+    static const double factors[DZ_NKINDS] = {[DZ_KIND_OTHER] = 1.5,      [DZ_KIND_Q] = 1,     [DZ_KIND_K] = 1,
+                                              [DZ_KIND_V] = 2.2,          [DZ_KIND_O] = 1,     [DZ_KIND_ATTENTION_OTHER] = 1.4,
+                                              [DZ_KIND_GATE] = 1.4,       [DZ_KIND_UP] = 1.7,  [DZ_KIND_DOWN] = 2.8,
+                                              [DZ_KIND_MLP_OTHER] = 1.55, [DZ_KIND_CONV] = 1.5};
+    return factors[t->kind] * factors[t->kind];
 }
 
-/* What of the restored delta is wanted: see METHODS.md, "Gain". */
-static double gain_of(const dz_recipe *r) { return isnan(r->gain) ? 1 : r->gain; }
+/* The share of the delta that is restored: below 1 only where the noise is not small against the row length, over which an output averages
+ * it (results/quality.md). */
+static double gain_of(const dz_recipe *r, const dz_method_tensor *t, double nsr) {
+    return isnan(r->gain) ? 1 / (1 + nsr / t->inputs) : r->gain;
+}
 
 static double head_bytes(const dz_method_tensor *t) {
     return BLOCK_BYTES * ((double)t->pair->tiles.common / DZ_ROTATE_BLOCK + t->pair->tiles.ncommon) + TILE_BYTES * t->pair->tiles.ncommon;
@@ -41,7 +48,7 @@ static void code_signs(const dz_method_tensor *t, const dz_recipe *r, double sha
     c->lo = c->step = 0;
     c->sparsity = (double)(float)(1 - dz_significant(share, DIGITS)); /* the index holds it in f32: a reader divides a block alike */
     share = 1 - c->sparsity;
-    c->scale = (float)dz_significant(t->pair->factor * gain_of(r) / dz_gauss_mean(share), 12);
+    c->scale = (float)dz_significant(t->pair->factor * gain_of(r, t, dz_gauss_noise(share)) / dz_gauss_mean(share), 12);
     c->noise = dz_noise_signs(share, (double)c->scale);
     c->bytes = head_bytes(t);
     for (uint32_t tile = 0; tile < t->pair->tiles.ncommon; tile++)
@@ -54,7 +61,7 @@ static void code_levels(const dz_method_tensor *t, const dz_recipe *r, const dz_
     c->sparsity = 0;
     c->lo = rate->shift;
     c->step = rate->step;
-    c->scale = (float)dz_significant(t->pair->factor * gain_of(r) * rate->scale, 12);
+    c->scale = (float)dz_significant(t->pair->factor * gain_of(r, t, rate->noise) * rate->scale, 12);
     c->noise = (dz_noise){.nsr = rate->noise, .gain = (double)c->scale / rate->scale};
     c->bytes = (double)t->pair->tiles.common * rate->bits / 8 + head_bytes(t);
 }
