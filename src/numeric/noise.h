@@ -19,7 +19,7 @@ dz_noise dz_noise_signs(double share, double scale);
 /* Every sign times `scale` mean sizes; `cosine2`: (sum |d|)^2 / (n * sum d^2), 2 / pi for a normal delta. */
 dz_noise dz_noise_all_signs(double cosine2, double scale);
 
-/* Limits of the noise that keep a model: the verdicts, and the settings of `quality:` (fixed accuracy). results/quality-lm.md. */
+/* Limits of the noise that keep a model: the verdicts, and the settings of `quality:` (fixed accuracy). results/choices.md. */
 typedef enum dz_verdict {
     DZ_VERDICT_EXACT,
     DZ_VERDICT_HIGH,

@@ -652,7 +652,7 @@ def uniform_body(body, count, step, shift):
     return y
 
 
-def kept_body(body, count, bits, key, share, step, shift):
+def kept_body(body, count, bits, key, share, step=None, shift=None):
     """A decoder (see together): (positions ascending, levels) of a kept body's elements; with 16 bits and more: (positions, f32 values).
     share: 1 - sparsity, which divides blocks of SIGNS. step, shift: of the row, for UNIFORM."""
     if bits == 18:

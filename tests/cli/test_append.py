@@ -73,11 +73,11 @@ def test_append_what_is_there(folder):
     zoo = tiny_zoo("bf16")
     first, second = tasks_of(zoo)[:2]
     both = manifest(f"{folder}/both.yaml", zoo, [first, second])
-    good(["compress", manifest(f"{folder}/one.yaml", zoo, [first]), "-o", "a.h5", "-q"], cwd=folder)
+    good(["compress", manifest(f"{folder}/one.yaml", zoo, [first]), "-o", "a.h5", "-q", "--recipe", "ultradelta"], cwd=folder)
     refused(folder, ["compress", both, "-o", "a.h5", "--append"], 2, f"'{first}'", "--replace", "--skip-existing")
     refused(folder, ["compress", both, "-o", "a.h5", "--append", "--force"], 2, "--force")
     old = sha256(f"{folder}/a.h5")
-    r = good(["compress", both, "-o", "a.h5", "--skip-existing", "-q"], 3, cwd=folder)
+    r = good(["compress", both, "-o", "a.h5", "--skip-existing", "-q", "--recipe", "ultradelta"], 3, cwd=folder)
     check("in the archive already" in r.err, f"no word about the task that was skipped: {r}")
     equal([t["name"] for t in info("a.h5", cwd=folder)["tasks"]], [first, second], "tasks")
     done = sha256(f"{folder}/a.h5")
@@ -95,10 +95,10 @@ def test_headline_tells_of_the_tasks_of_this_job(folder):
     zoo.manifest("one", file="first.yaml")
     zoo.manifest("two", file="second.yaml")
     r = good(["compress", "first.yaml", "-o", "a.h5", "-q", "--set", "sparsity=0.8"], cwd=folder)
-    check(r.out.startswith("a.h5: 1 task, recipe llama, sparsity 0.8, 4 bits, seed 42\n"), f"headline: {r.out[:200]!r}")
+    check(r.out.startswith("a.h5: 1 task, recipe llama: method ultradelta, sparsity 0.8, 4 bits, seed 42\n"), f"headline: {r.out[:200]!r}")
     for args in ((), ("--replace",)):
         r = good(["compress", "second.yaml", "-o", "a.h5", "-q", "--append", *args, "--set", "sparsity=0.9", "--set", "bits=3", "--set", "seed=7"], 3, cwd=folder)
-        check(r.out.startswith("a.h5: 2 tasks, 1 by this job: recipe llama, sparsity 0.9, 3 bits, seed 7\n"), f"headline: {r.out[:200]!r}")
+        check(r.out.startswith("a.h5: 2 tasks, 1 by this job: recipe llama: method ultradelta, sparsity 0.9, 3 bits, seed 7\n"), f"headline: {r.out[:200]!r}")
 
 
 @with_scratch
@@ -181,7 +181,7 @@ def interrupted(folder, zoo, ranks, secs, number):
         return os.listdir(f"{folder}/a.h5.journal") if os.path.isdir(f"{folder}/a.h5.journal") else []
 
     before = len(parts())
-    p = subprocess.Popen(["mpirun", "-q", "-n", str(ranks), DELTAZOO, "compress", f"{zoo}/zoo.yaml", "-o", "a.h5", "--set", "method=ultradelta"], cwd=folder,
+    p = subprocess.Popen(["mpirun", "-q", "-n", str(ranks), DELTAZOO, "compress", f"{zoo}/zoo.yaml", "-o", "a.h5"], cwd=folder,
                          env=dict(ENV, DZ_JOURNAL_AFTER="0.2"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     for _ in range(3000):  # until the work has begun: a signal that meets mpirun's own start kills it
         if len(parts()) > before or p.poll() is not None:

@@ -63,7 +63,7 @@ def test_completion(folder):
     good(["synth", "--shape", "tiny", "--tasks", "2", "--dtype", "bf16", "--seed", "5", "-o", "."], cwd=folder)
     good(["compress", "zoo.yaml", "-o", "a.h5", "-q"], cwd=folder)
     equal(complete(folder, "comp"), ["compare", "compress"], "commands")
-    equal(complete(folder, "compress", "--me"), ["--mem-per-rank"], "options")
+    equal(complete(folder, "compress", "--me"), ["--mem-per-rank", "--method"], "options")
     equal(complete(folder, "restore", "a.h5", "--task", ""), ["task-1", "task-2"], "tasks")
     check("llama" in complete(folder, "compress", "--recipe", "ll"), "recipes")
     equal(complete(folder, "info", "a."), ["a.h5"], "files")

@@ -61,7 +61,7 @@ def test_output_that_cannot_be_written_is_told(folder):
 
 ODD_RECIPE = r"""
 sparsity: 0.30000000000000004
-target_ratio: 7.5
+noise_to_delta: 7.500000000000001
 seed: 9007199254740993
 tensors:
   - {match: '*\[a\]*', policy: lossless}
@@ -80,7 +80,7 @@ def test_stored_recipe_is_the_recipe(folder):
         write(f"{folder}/my.yaml", recipe)
         good(COMPRESS + ["--recipe", "my.yaml"], cwd=folder)
         first, text = read(f"{folder}/a.h5"), info("a.h5", "one", folder)["tasks"][0]["recipe_text"]
-        for key in ("method", "target_ratio", "gain", "dac", "sparsity", "step", "bits", "allocation", "rescale", "rounding", "positions", "tracenorm",
+        for key in ("method", "target_ratio", "quality", "noise_to_delta", "noise_to_base", "gain", "dac", "sparsity", "step", "bits", "allocation", "rescale", "rounding", "positions", "tracenorm",
                     "nonfinite", "seed"):
             check(f"{key}: " in text, f"{key} is missing: {text}")
         write(f"{folder}/my.yaml", text)

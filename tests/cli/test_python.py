@@ -17,7 +17,7 @@ Q, NORM = "model.layers.0.self_attn.q_proj.weight", "model.norm.weight"
 
 def archive(folder, dtype="bf16", *more):
     zoo = tiny_zoo(dtype)
-    good(["compress", f"{zoo}/zoo.yaml", "-o", "a.h5", "-q", *more], cwd=folder)
+    good(["compress", f"{zoo}/zoo.yaml", "-o", "a.h5", "-q", "--recipe", "ultradelta", *more], cwd=folder)
     return zoo, f"{folder}/a.h5"
 
 

@@ -135,7 +135,7 @@ def test_quality_of_the_ablation_is_that_of_an_independent_one(folder):
         check(abs(np.mean(got) - want.mean()) < 2.5 * spread, f"{what}: accuracy {told[what]} (base {plain:.2f}, fine-tuned {best:.2f})")
 
 
-def expected_case(sets, low, high):
+def expected_case(sets, low, high, near=0.1):
     """The error that `info` expects is the one `compare` measures; `plan` expects it before."""
     def test(folder):
         zoo = tiny_zoo("f32")
@@ -149,8 +149,10 @@ def expected_case(sets, low, high):
         check(low < told["lossy"]["expected_relative_error"] / measured < high, f"expected {told['lossy']}, measured {measured}")
         for t in told["tensors"]:
             if t["policy"] == "ultradelta":
-                check(abs(before[t["name"]]["expected_relative_error"] / t["expected_relative_error"] - 1) < 0.1, f"{before[t['name']]} planned, {t} done")
-        check(bool(told["warnings"]) == (told["lossy"]["noise_to_row"] > 0.1) == bool(planned["warnings"]), f"warnings {told['warnings']}, {planned['warnings']}, {told['lossy']}")
+                check(abs(before[t["name"]]["expected_relative_error"] / t["expected_relative_error"] - 1) < near, f"{before[t['name']]} planned, {t} done")
+        check(abs(compared["lossy"]["cosine"] / told["lossy"]["cosine"] - 1) < 0.1, f"cosine {told['lossy']}, measured {compared['lossy']}")
+        poor = [told["lossy"]["verdict"] == "poor", any("quality poor" in w for w in told["warnings"]), any("will be poor" in w for w in planned["warnings"])]
+        check(len(set(poor)) == 1, f"warnings {told['warnings']}, {planned['warnings']}, {told['lossy']}")
 
     return with_scratch(test)
 
@@ -158,5 +160,5 @@ def expected_case(sets, low, high):
 test_quality_expected_of_auto = expected_case(("method=auto", "sparsity=0.9"), 0.95, 1.05)
 test_quality_expected_of_auto_when_sparse = expected_case(("method=auto", "sparsity=0.995"), 0.9, 1.1)
 test_quality_expected_of_dare = expected_case(("method=dare", "sparsity=0.97"), 0.93, 1.07)
-test_quality_expected_of_ultradelta = expected_case(("sparsity=0.97", "allocation=uniform", "tracenorm=off"), 0.9, 1.1)
+test_quality_expected_of_ultradelta = expected_case(("sparsity=0.97", "allocation=uniform", "tracenorm=off"), 0.9, 1.1, 0.3)  # the range of a sample is less than the whole
 test_quality_expected_of_bitdelta = expected_case(("method=bitdelta",), 0.85, 1.15)

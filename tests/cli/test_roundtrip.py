@@ -27,7 +27,7 @@ def lossless_case(dtype, shard):
 def default_case(dtype, shard):
     def test(folder):
         zoo = tiny_zoo(dtype, shard)
-        good(["compress", f"{zoo}/zoo.yaml", "-o", "a.h5", "-q"], 3, cwd=folder)
+        good(["compress", f"{zoo}/zoo.yaml", "-o", "a.h5", "-q", "--recipe", "ultradelta"], 3, cwd=folder)
         policy = {t["name"]: t["policy"] for t in info("a.h5", "task-1", folder)["tasks"][0]["tensors"]}
         for ranks in (1, 3):
             good(["restore", "a.h5", "--task", "task-1", "--base", f"{zoo}/base", "-o", f"r{ranks}", "-q"], ranks, cwd=folder)
@@ -98,9 +98,9 @@ def test_single_file_models(folder):
 @with_scratch
 def test_info_tells_what_the_contract_says(folder):
     zoo = tiny_zoo("f16")
-    good(["compress", f"{zoo}/zoo.yaml", "-o", "a.h5", "--set", "seed=5", "-q", "--report", "report.json"], 3, cwd=folder)
+    good(["compress", f"{zoo}/zoo.yaml", "-o", "a.h5", "--recipe", "ultradelta", "--set", "seed=5", "-q", "--report", "report.json"], 3, cwd=folder)
     whole, report = info("a.h5", cwd=folder), json.loads(read(f"{folder}/report.json"))
-    equal(whole["format_version"], 1, "format_version")
+    equal(whole["format_version"], 2, "format_version")
     check(len(whole["base"]["fingerprint"]) == 32 and int(whole["base"]["fingerprint"], 16), "fingerprint")
     equal(whole["archive_bytes"], os.path.getsize(f"{folder}/a.h5"), "archive_bytes")
     equal([t["name"] for t in whole["tasks"]], ["task-1", "task-2"], "tasks")

@@ -23,7 +23,7 @@ static double rate_at(double price, double count, double weight) {
 }
 
 /* What a tensor's noise weighs, over that of a query projection: squares of the factors by which more bits are worth spending. Measured on
- * a language model; encoders do not mind (results/quality-lm.md). */
+ * a language model; encoders do not mind (results/choices.md). */
 static double weight_of(const dz_method_tensor *t) {
     static const double factors[DZ_NKINDS] = {[DZ_KIND_OTHER] = 1.5,      [DZ_KIND_Q] = 1,     [DZ_KIND_K] = 1,
                                               [DZ_KIND_V] = 2.2,          [DZ_KIND_O] = 1,     [DZ_KIND_ATTENTION_OTHER] = 1.4,
