@@ -21,7 +21,6 @@ B := build/$(FLAVOUR)
 WARN := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wvla $(if $(WERROR),-Werror)
 CSTD := -std=c11 -D_GNU_SOURCE -fPIC -ffp-contract=off -fno-math-errno -fvisibility=hidden
 OPT_release := -O3 -g
-OPT_clang := -O2
 OPT_mpich := -O3 -g
 OPT_serial := -O3 -g
 OPT_fault := -O2 -g -DDZ_FAULTS
@@ -84,7 +83,7 @@ REPLAY := $(FUZZ:%=$(B)/fuzz/%)
 BENCH := $(patsubst tests/bench/%.c,$(B)/bench/%,$(wildcard tests/bench/bench_*.c))
 RECIPES := $(sort $(wildcard config/recipes/*.yaml))
 
-.PHONY: all deps demo check check-unit check-asan check-crash check-flips check-mpich mpich serial check-slurm check-all fuzz bench experiments man install format lint clean units venv
+.PHONY: all deps demo check check-unit check-asan check-crash check-flips check-mpich mpich serial check-slurm check-all fuzz bench experiments man install format lint clean units venv fault syntax
 .SECONDARY:
 ifeq ($(FLAVOUR),release)
 all: build/deltazoo build/libdeltazoo.so build/libdeltazoo.a
@@ -150,67 +149,76 @@ deps:
 	@tests/deps.sh
 
 # build/venv: the Python of the tests.
-venv: deps
+venv:
+	@tests/deps.sh tests
 	@tests/venv.sh
 
 demo: deps
 	@$(MAKE) --no-print-directory all
 	@tests/demo.sh
 
+# The tests (tests/README.md): JOBS at a time, the last line reads "N passed, N failed"; every result is in build/junit.xml too.
+JOBS ?= $(shell echo $$((2 * $$(nproc))))
+PYTEST = build/venv/bin/python -m pytest tests -n $(JOBS) --junitxml=build/junit.xml
+HERE_ALONE := not (long or slurm or mpich or serial)
+
 check: venv
-	@$(MAKE) --no-print-directory all units
-	@$(MAKE) --no-print-directory FLAVOUR=fault build/fault/deltazoo
-	@tests/check.sh
+	@$(MAKE) --no-print-directory all units fault
+	@$(PYTEST) -m "$(HERE_ALONE)"
 
 # All of it: also SLURM, two hosts, MPICH, no MPI (CI).
 check-all:
-	@tests/deps.sh slurm mpich serial
+	@tests/deps.sh tests slurm mpich serial
 	@tests/venv.sh
-	@$(MAKE) --no-print-directory all units mpich serial
-	@$(MAKE) --no-print-directory FLAVOUR=fault build/fault/deltazoo
-	@tests/check.sh all slurm mpich serial
+	@$(MAKE) --no-print-directory all units fault mpich serial
+	@$(PYTEST) -m "not long"
 
-check-unit: units
-	@tests/check.sh unit
+check-unit: venv
+	@$(MAKE) --no-print-directory all units
+	@$(PYTEST) -m "unit and not mpich"
 
 check-asan: venv
+	@$(MAKE) --no-print-directory fault
 	@$(MAKE) --no-print-directory FLAVOUR=asan build/asan/deltazoo units
-	@FLAVOUR=asan tests/check.sh
+	@FLAVOUR=asan $(PYTEST) -m "$(HERE_ALONE)"
 
 # Faults on purpose, the long matrix; CRASH_REPORT=results/reliability.md keeps the table.
 check-crash: venv
-	@$(MAKE) --no-print-directory all
-	@$(MAKE) --no-print-directory FLAVOUR=fault build/fault/deltazoo
-	@bash -c '. tests/env.sh && exec "$$PYTHON" tests/crash/run.py "$$@"' - $(if $(CRASH_REPORT),--report $(CRASH_REPORT))
+	@$(MAKE) --no-print-directory all fault
+	@CRASH_REPORT=$(CRASH_REPORT) $(PYTEST) -m "crash and long"
 
 # Every bit of an archive flipped, and 4,000 of two others; FLIPS_REPORT=FILE.md keeps the table.
 check-flips: venv
 	@$(MAKE) --no-print-directory all $(B)/flips
-	@tests/flips/test_flips.sh all
+	@FLIPS_REPORT=$(FLIPS_REPORT) $(PYTEST) -m "flips and long"
 
 # Each fuzz target for T seconds (clang and its libFuzzer), those of TARGETS if given; FUZZ_REPORT=1 writes results/fuzz.md.
 T ?= 60
 TARGETS ?= $(FUZZ)
 fuzz:
-	@tests/deps.sh fuzz
+	@tests/deps.sh tests fuzz
+	@tests/venv.sh
 	@$(MAKE) --no-print-directory all
 	@$(MAKE) --no-print-directory CC=clang FLAVOUR=fuzz build/fuzz/fuzz_seeds $(TARGETS:%=build/fuzz/fuzz/%)
 	@T=$(T) tests/fuzz/run.sh $(TARGETS)
 
 check-slurm:
-	@tests/deps.sh slurm
+	@tests/deps.sh tests slurm
 	@tests/venv.sh
 	@$(MAKE) --no-print-directory all
-	@tests/check.sh slurm
+	@$(PYTEST) -m slurm
 
+fault:
+	@$(MAKE) --no-print-directory FLAVOUR=fault build/fault/deltazoo
 mpich:
 	@$(MAKE) --no-print-directory FLAVOUR=mpich MPICC=mpicc.mpich HDF5_NAME=hdf5-mpich build/mpich/deltazoo $(UNIT:$(B)/%=build/mpich/%)
 serial:
 	@$(MAKE) --no-print-directory SERIAL=1 FLAVOUR=serial build/serial/deltazoo
 check-mpich:
-	@tests/deps.sh mpich
+	@tests/deps.sh tests mpich
+	@tests/venv.sh
 	@$(MAKE) --no-print-directory all mpich
-	@tests/check.sh mpich
+	@$(PYTEST) -m mpich
 
 bench: deps
 	@$(MAKE) --no-print-directory all
@@ -248,6 +256,16 @@ install: all man
 	install -d $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 	install -m 644 build/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1/
 	install -m 644 src/cli/completion.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/deltazoo
+
+# What another compiler says of every source, without building it: make -j CC=clang WERROR=1 syntax.
+SYNTAX := $(SRC) $(CLI) $(wildcard tests/unit/*.c tests/fuzz/fuzz_*.c tests/fuzz/seeds.c tests/fuzz/replay.c tests/flips/*.c tests/bench/*.c)
+syntax: $(SYNTAX:%=%.syntax) $(if $(X86),kernels_avx2.syntax kernels_avx512.syntax)
+%.c.syntax: %.c
+	@$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -Itests -Itests/fuzz -fsyntax-only $<
+kernels_avx2.syntax: src/numeric/kernels.c
+	@$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -march=haswell -DDZ_KERNELS=dz_kernels_avx2 -fsyntax-only $<
+kernels_avx512.syntax: src/numeric/kernels.c
+	@$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -march=skylake-avx512 -mprefer-vector-width=512 -DDZ_KERNELS=dz_kernels_avx512 -fsyntax-only $<
 
 format:
 	clang-format -i $$(git ls-files -co --exclude-standard '*.[ch]')

@@ -15,7 +15,9 @@ sys.path[:0] = [HERE, os.path.join(HERE, "cli")]
 
 FLAVOUR = os.environ.setdefault("FLAVOUR", "release")
 os.environ.setdefault("DELTAZOO", os.path.join(ROOT, "build", "deltazoo" if FLAVOUR == "release" else f"{FLAVOUR}/deltazoo"))
-os.environ.setdefault("PYTHON", sys.executable)
+os.environ["PYTHON"] = sys.executable  # of the scripts that tests run
+for variable in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL"):  # tests that call make start anew
+    os.environ.pop(variable, None)
 # What mpirun needs on a small machine, as root or not (results/ has the measurements).
 os.environ.update(OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1", OMPI_MCA_rmaps_base_oversubscribe="1", OMPI_MCA_mpi_yield_when_idle="1",
                   OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1")
@@ -23,8 +25,11 @@ if FLAVOUR == "asan":  # Open MPI and HDF5 leave memory behind at exit; leaks of
     os.environ.update(ASAN_OPTIONS="detect_leaks=0:handle_abort=1:verify_asan_link_order=0", UBSAN_OPTIONS="print_stacktrace=1")
 
 MARKS = {"reader": "client", "pytorch": "client"}  # folders whose mark is not their own name
-BY_TEST = ("cli", "crash", "slurm", "fuzz")  # their tests share nothing and run on any worker; in other folders a file's tests stay together
+# The tests of a class run in order on one worker; in these folders also those of a file.
+TOGETHER = ("unit", "install", "mpich", "serial", "paper")
 SLOW = 8  # seconds
+
+from common import Scratch  # noqa: E402: it reads what is set above
 
 
 def folder_of(nodeid):
@@ -78,10 +83,25 @@ def pytest_collection_modifyitems(config, items):
     items.sort(key=lambda i: (bool(i.get_closest_marker("alone")), -cost(i)))  # long ones first
 
 
+@pytest.fixture
+def folder():
+    """A folder for one test."""
+    with Scratch() as path:
+        yield path
+
+
+@pytest.fixture(scope="module")
+def box():
+    """A folder for the tests of a module."""
+    with Scratch() as path:
+        yield path
+
+
 def pytest_xdist_make_scheduler(config, log):
     class Scheduler(LoadScopeScheduling):
         def _split_scope(self, nodeid):
-            return nodeid if folder_of(nodeid) in BY_TEST else nodeid.split("::")[0]
+            above = nodeid.split("[")[0].rpartition("::")[0]
+            return above if "::" in above or folder_of(nodeid) in TOGETHER else nodeid
 
     config.option.loadscopereorder = False
     return Scheduler(config, log)

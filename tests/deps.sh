@@ -1,17 +1,20 @@
 #!/usr/bin/env bash
-# deps.sh [fuzz] [slurm] [mpich] [serial] [plots] [quality]: installs through apt-get what is missing to build and test on Debian or Ubuntu, and for the extra tests named. Elsewhere
+# deps.sh [tests] [clang] [fuzz] [slurm] [mpich] [serial] [plots] [quality]: installs through apt-get what is missing to build and test on Debian or Ubuntu, and for the extra tests named. Elsewhere
 # it only says what would be needed.
 set -euo pipefail
 packages=(gcc make pkg-config openmpi-bin libopenmpi-dev libhdf5-openmpi-dev libopenblas-dev liblapacke-dev libjansson-dev libcyaml-dev libyaml-dev
-    libxxhash-dev libzstd-dev zlib1g-dev libhtscodecs-dev libcmocka-dev hdf5-tools groff-base python3 python3-numpy python3-h5py python3-zstandard python3-xxhash python3-pip python3-venv)
+    libxxhash-dev libzstd-dev zlib1g-dev libhtscodecs-dev hdf5-tools)
+reader=(python3 python3-numpy python3-h5py python3-zstandard python3-xxhash)
 for extra in "$@"; do
     case $extra in
+        tests) packages+=(libcmocka-dev clang-format groff-base man-db python3 python3-venv) ;;
+        clang) packages+=(clang) ;;
         fuzz) packages+=(clang libclang-rt-dev) ;;
         slurm) packages+=(slurm-wlm munge iproute2) ;;
         mpich) packages+=(mpich libmpich-dev libhdf5-mpich-dev) ;;
         serial) packages+=(libhdf5-dev) ;;
-        plots) packages+=(python3-matplotlib) ;;
-        quality) packages+=(python3-torch python3-sklearn) ;;
+        plots) packages+=("${reader[@]}" python3-matplotlib) ;;
+        quality) packages+=("${reader[@]}" python3-torch python3-sklearn) ;;
     esac
 done
 if ! command -v dpkg-query >/dev/null; then

@@ -1,5 +1,6 @@
 """What a run prints: a line for each suite once it is through, failures with their reason, what was skipped, and at the very end "N passed, N failed"."""
 import collections
+import importlib
 import os
 import time
 
@@ -57,7 +58,8 @@ class Progress:
             self.reasons[reason.removeprefix("Skipped: ")] += 1
         elif report.when == "call" and was is None:
             self.states[report.nodeid] = "passed"
-            self.properties.append((report.nodeid, dict(report.user_properties)))
+        if report.when == "call":
+            self.properties.append(dict(report.user_properties))
         if report.when == "teardown":
             suite.due.discard(report.nodeid)
             self.count(report.nodeid, suite)
@@ -68,6 +70,15 @@ class Progress:
         if not suite.due:
             skipped = f", {suite.skipped} skipped" if suite.skipped else ""
             self.line(f"{suite_of(nodeid):32} {suite.passed:4} passed {suite.failed:3} failed {suite.seconds:5.0f} s{skipped}", red=suite.failed > 0)
+
+    def recorded(self, name):
+        return [properties[name] for properties in self.properties if name in properties]
+
+    def pytest_sessionfinish(self):
+        """Tables that the make targets keep: what the tests recorded."""
+        for name, variable, module in (("fault", "CRASH_REPORT", "crash.fault_report"), ("flips", "FLIPS_REPORT", "flips.flips_report")):
+            if os.environ.get(variable) and self.recorded(name):
+                importlib.import_module(module).write_report(os.environ[variable], self.recorded(name))
 
     def pytest_unconfigure(self, config):
         """The last lines. A test whose worker died has no teardown, so states are counted, not suites."""

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "archive/schema.h"
+#include "base/overwrite.h"
 
 static void text(hid_t at, const char *path, const char *name, const char *value, dz_error *err) {
     hid_t type = H5Tcopy(H5T_C_S1), space = H5Screate(H5S_SCALAR), attr = -1;
@@ -42,6 +43,7 @@ dz_rc dz_dense_layout(const char *path, const char *task, const char *meaning, c
     file = H5Fcreate(path, H5F_ACC_TRUNC, H5P_DEFAULT, access);
     if (access >= 0) H5Pclose(access);
     if (file < 0) return dz_hdf5_fail(err, DZ_EFAIL, path, "cannot create");
+    text(file, path, "format", DZ_HDF5_VECTOR, err);
     text(file, path, "task", task, err);
     text(file, path, "meaning", meaning, err);
     for (size_t i = 0; i < ntensors && err->rc == DZ_OK; i++) dataset(file, path, &tensors[i], &offsets[i], err);

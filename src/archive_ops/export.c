@@ -11,6 +11,7 @@
 #include "archive/dense.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/overwrite.h"
 #include "checkpoint/header.h"
 #include "config/zoo.h"
 #include "decode/merge.h"
@@ -106,6 +107,8 @@ static dz_rc lay_out(export *x, dz_buf *header, dz_error *err) {
     int sparse = x->opt->format == DZ_EXPORT_SPARSE;
     size_t n = 0;
     dz_tensor *list = dz_alloc(2 * x->nitems, sizeof *list, err);
+    char *mark =
+        dz_format(err, "{\"kind\":\"" DZ_MARK_VECTOR "\",\"task\":\"%s\",\"form\":\"%s\"}", x->task->name, sparse ? "sparse" : "dense");
     for (size_t i = 0; list && i < x->nitems; i++) {
         item *it = &x->items[i];
         if (!sparse) {
@@ -121,7 +124,7 @@ static dz_rc lay_out(export *x, dz_buf *header, dz_error *err) {
         list[n++] = (dz_tensor){
             .name = dz_format(err, "%s.values", it->out.name), .dtype_name = "F32", .ndim = 1, .shape = {it->kept}, .nbytes = 4 * it->kept};
     }
-    if (err->rc == DZ_OK && dz_safetensors_header(list, n, (dz_like){0}, header, err) == DZ_OK) {
+    if (err->rc == DZ_OK && dz_safetensors_header(list, n, (dz_like){.mark = mark}, header, err) == DZ_OK) {
         uint64_t at = header->len;
         for (size_t i = 0; i < x->nitems; i++) {
             item *it = &x->items[i];
@@ -133,6 +136,7 @@ static dz_rc lay_out(export *x, dz_buf *header, dz_error *err) {
     }
     for (size_t i = 0; list && i < n; i++) free(list[i].name);
     free(list);
+    free(mark);
     return err->rc;
 }
 
@@ -210,10 +214,11 @@ static dz_rc fill(export *x, dz_progress *progress, dz_error *err) {
 }
 
 static dz_rc check_output(const char *out, int force, dz_error *err) {
-    struct stat st;
-    if (stat(out, &st) != 0) return DZ_OK;
-    if (!S_ISREG(st.st_mode)) return dz_fail(err, DZ_EUSAGE, "%s: exists and is not a file", out);
-    return force ? DZ_OK : dz_fail(err, DZ_EUSAGE, "%s: exists already (--force replaces it)", out);
+    char *partial = dz_format(err, "%s.partial", out);
+    if (partial && dz_overwrite_check(out, DZ_TARGET_VECTOR, force, err) == DZ_OK)
+        dz_overwrite_check_partial(partial, DZ_TARGET_VECTOR, err);
+    free(partial);
+    return err->rc;
 }
 
 static dz_rc open_all(export *x, dz_error *err) {
@@ -223,9 +228,6 @@ static dz_rc open_all(export *x, dz_error *err) {
     if ((rc = dz_sync_error(x->world, dz_archive_task(x->archive, opt->task, &x->task, err), err)) != DZ_OK) return rc;
     if (opt->base && (rc = dz_checkpoint_open_all(x->world, opt->base, &x->base, err)) != DZ_OK) return rc;
     if (dz_decoder_open(&x->decoder, x->archive, x->base, NULL, err) == DZ_OK) choose(x, err);
-    if (x->world->rank == 0 && access(opt->out, F_OK) == 0 && dz_same_file(opt->out, opt->archive))
-        dz_fail(err, DZ_EUSAGE, "%s: is the archive: nothing is written over it", opt->out);
-    if (x->world->rank == 0 && x->base) dz_check_not_of_model(x->base, opt->out, err);
     x->partial = dz_format(err, "%s.partial", opt->out);
     return dz_sync_error(x->world, err->rc, err);
 }

@@ -3,7 +3,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "archive/copy_tasks.h"
@@ -11,6 +10,7 @@
 #include "archive/writer.h"
 #include "base/file.h"
 #include "base/lock.h"
+#include "base/overwrite.h"
 #include "base/version.h"
 #include "restore/restore.h"
 
@@ -43,14 +43,14 @@ static dz_rc make_catalog(const dz_copy_tasks *copied, const char *partial, dz_c
 }
 
 static dz_rc check_output(const dz_rewrite_options *opt, dz_error *err) {
-    struct stat st;
-    if (stat(opt->out, &st) != 0) return DZ_OK;
-    if (!S_ISREG(st.st_mode)) return dz_fail(err, DZ_EUSAGE, "%s: exists and is not a file", opt->out);
-    int itself = dz_same_file(opt->out, opt->archive);
+    int itself = access(opt->out, F_OK) == 0 && dz_same_file(opt->out, opt->archive);
     if (itself && opt->ntake)
         return dz_fail(err, DZ_EUSAGE, "%s: is the archive itself, whose other tasks would be lost ('remove' drops tasks)", opt->out);
-    if (itself || opt->force) return DZ_OK;
-    return dz_fail(err, DZ_EUSAGE, "%s: exists already (--force replaces it)", opt->out);
+    if (!itself && dz_overwrite_check(opt->out, DZ_TARGET_ARCHIVE, opt->force, err) != DZ_OK) return err->rc;
+    char *partial = dz_format(err, "%s.partial", opt->out);
+    if (partial) dz_overwrite_check_partial(partial, DZ_TARGET_ARCHIVE, err);
+    free(partial);
+    return err->rc;
 }
 
 /* Rank 0. The output is looked at once more under the lock: the job that had it may have made the archive meanwhile. */

@@ -37,6 +37,13 @@ static int read_holder(int fd, holder *h) {
     return n > 0 && sscanf(text, "host %127s pid %d job %63s", h->host, &h->pid, h->job) == 3;
 }
 
+/* Somebody's file that has a lock's name. */
+static int is_foreign(int fd) {
+    char text[5] = "";
+    struct stat st;
+    return fstat(fd, &st) == 0 && st.st_size > 0 && (!S_ISREG(st.st_mode) || pread(fd, text, 5, 0) != 5 || memcmp(text, "host ", 5) != 0);
+}
+
 static int same_file(int fd, const char *path) {
     struct stat a, b;
     return fstat(fd, &a) == 0 && stat(path, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
@@ -56,6 +63,11 @@ static int try_to_take(dz_lock *lock, holder *by, dz_error *err) {
     int fd = dz_open(lock->path, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK);
     if (fd < 0) {
         dz_fail(err, DZ_EUSAGE, "%s: cannot create: %s", lock->path, strerror(errno));
+        return -1;
+    }
+    if (is_foreign(fd)) {
+        dz_fail(err, DZ_EUSAGE, "%s: exists and is not a lock of deltazoo: move it away first", lock->path);
+        close(fd);
         return -1;
     }
     int known = read_holder(fd, by), locked = flock(fd, LOCK_EX | LOCK_NB) == 0;

@@ -1,5 +1,7 @@
 #include "checkpoint/header.h"
 
+#include "base/overwrite.h"
+
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,7 +26,12 @@ static json_t *member(const char *text, size_t len, const char *key) {
 static json_t *file_metadata(dz_like like) {
     size_t length = sizeof(uint64_t); /* of the text, which follows */
     json_t *found = like.len > length ? member(like.text + length, like.len - length, "__metadata__") : NULL;
-    return found ? found : json_pack("{s:s}", "format", "pt");
+    if (!found) found = json_pack("{s:s}", "format", "pt");
+    if (!like.mark) return found;
+    json_t *marked = json_pack("{s:s}", DZ_MARK_KEY, like.mark);
+    json_object_update_missing(marked, found);
+    json_decref(found);
+    return marked;
 }
 
 dz_rc dz_safetensors_header(const dz_tensor *tensors, size_t ntensors, dz_like like, dz_buf *out, dz_error *err) {

@@ -4,11 +4,12 @@
 
 #include "checkpoint/safetensors.h"
 
-/* Text of a file whose metadata is taken over: a safetensors file's beginning, or an index. {NULL, 0}, and text that is none: no metadata
- * but the usual. */
+/* Text of a file whose metadata is taken over: a safetensors file's beginning, or an index. {0}, and text that is none: no metadata but the
+ * usual. */
 typedef struct dz_like {
     const char *text;
     size_t len;
+    const char *mark; /* NULL, or the value of DZ_MARK_KEY among the metadata (base/overwrite.h), where it comes first */
 } dz_like;
 
 /* The first bytes of a safetensors file that holds `tensors` end to end in this order: 8-byte little-endian length, JSON padded with spaces

@@ -1,13 +1,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "archive/reader.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/overwrite.h"
 #include "cli/cli.h"
 #include "cli/report.h"
 #include "compress/compress.h"
@@ -32,18 +32,24 @@ typedef struct compress_job {
 
 #define LARGEST_REPORT ((size_t)1 << 30)
 
-/* No file, an empty one, or an earlier report: a job that has not looked at its inputs must not put a report over one of them. */
-static int is_free_for_report(const char *path) {
+/* The report of a job that came to a good end. */
+static int is_good_report(const char *path) {
     dz_error none = {0};
     char *text = NULL;
     size_t len = 0;
-    if (access(path, F_OK) != 0) return 1;
-    if (dz_read_file(path, LARGEST_REPORT, &text, &len, &none) != DZ_OK) return 0;
+    if (dz_target_of(path) != DZ_TARGET_REPORT || dz_read_file(path, LARGEST_REPORT, &text, &len, &none) != DZ_OK) return 0;
     json_t *root = json_loadb(text, len, 0, NULL);
-    int is_free = len == 0 || json_is_object(json_object_get(root, "job"));
+    const char *state = json_string_value(json_object_get(json_object_get(root, "job"), "state"));
+    int good = state && (strcmp(state, "done") == 0 || strcmp(state, "nothing to do") == 0);
     json_decref(root);
     free(text);
-    return is_free;
+    return good;
+}
+
+/* FILE.rerun.json beside FILE.json: of a job that has not come to a good end, where FILE.json tells of one that has. The caller frees. */
+static char *rerun_report(const char *report, dz_error *err) {
+    int stem = (int)strlen(report) - (dz_ends_with(report, ".json") ? 5 : 0);
+    return dz_format(err, "%.*s.rerun.json", stem, report);
 }
 
 /* `c` NULL: no archive to tell of. `end` NULL: the job has only begun. */
@@ -57,13 +63,20 @@ static dz_rc write_report(compress_job *job, const dz_catalog *c, const dz_error
                           .secs = dz_now() - job->begun,
                           .nranks = job->nranks,
                           .err = end};
-    if (!report || job->report_lost || job->result.report_is_input || (!job->begins && !is_free_for_report(report))) return err->rc;
-    dz_rc rc = dz_print_json(dz_job_json(&state, &job->result, c, job->opt), report, err);
-    job->report_lost = rc != DZ_OK;
-    return rc;
+    if (!report || job->report_lost || job->result.report_is_input) return err->rc;
+    char *rerun = rerun_report(report, err);
+    int ended_well = end && end->rc == DZ_OK, beside = rerun && !ended_well && is_good_report(report);
+    if (rerun && dz_overwrite_check(beside ? rerun : report, DZ_TARGET_REPORT, 0, err) == DZ_OK)
+        dz_print_json(dz_job_json(&state, &job->result, c, job->opt), beside ? rerun : report, err);
+    if (err->rc == DZ_OK && ended_well && dz_target_of(rerun) == DZ_TARGET_REPORT) unlink(rerun);
+    if (err->rc == DZ_OK && beside && end && end->rc != DZ_OK)
+        fprintf(stderr, "deltazoo: note: %s tells of a job that is done, and stays; this job's report is %s\n", report, rerun);
+    job->report_lost = err->rc != DZ_OK;
+    free(rerun);
+    return err->rc;
 }
 
-/* From here on an earlier report of this name would be taken for this job's, should it be killed. */
+/* From here on an earlier report that tells of no good end would be taken for this job's, should it be killed. */
 static dz_rc begins(void *arg, dz_error *err) {
     compress_job *job = arg;
     job->begins = 1;
@@ -103,14 +116,9 @@ static void report_failure(compress_job *job, dz_error *err) {
 
 /* A report that cannot be written is found before the work. */
 static dz_rc check_report(const char *path, const char *archive, dz_error *err) {
+    dz_error why = {0};
     if (dz_same_file(archive, path)) return dz_fail(err, DZ_EUSAGE, "--report %s: is the archive", path);
-    char *dir = dz_path_beside(path, ".", err);
-    struct stat st;
-    if (!dir) return err->rc;
-    if (access(dir, W_OK | X_OK) != 0 || (stat(path, &st) == 0 && !S_ISREG(st.st_mode)))
-        dz_fail(err, DZ_EUSAGE, "--report %s: cannot be written", path);
-    free(dir);
-    return err->rc;
+    return dz_overwrite_check(path, DZ_TARGET_REPORT, 0, &why) == DZ_OK ? DZ_OK : dz_fail(err, why.rc, "--report %s", why.text);
 }
 
 static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {

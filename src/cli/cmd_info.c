@@ -1,7 +1,7 @@
 #include <stdio.h>
 
 #include "archive/reader.h"
-#include "base/file.h"
+#include "base/overwrite.h"
 #include "cli/cli.h"
 #include "cli/plot.h"
 #include "cli/report.h"
@@ -15,10 +15,7 @@ static dz_rc print_info(const char *path, const char *name, const char *picture,
     if (name && dz_archive_task(a, name, &task, err) != DZ_OK) goto out;
     for (size_t t = 0; names && t < a->catalog->ntasks; t++) printf("%s\n", a->catalog->tasks[t].name);
     if (names) goto out;
-    if (picture && dz_same_file(picture, path)) {
-        dz_fail(err, DZ_EUSAGE, "--plot %s: is the archive", picture);
-        goto out;
-    }
+    if (picture && dz_overwrite_check(picture, DZ_TARGET_PLOT, 0, err) != DZ_OK) goto out;
     if (picture && !task && a->catalog->ntasks == 0) {
         dz_fail(err, DZ_EUSAGE, "%s: has no task that could be plotted", path);
         goto out;

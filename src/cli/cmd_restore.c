@@ -50,7 +50,7 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
         {"tensor", 0, DZ_OPTION_TEXT, &opt.tensors, "GLOB", "only these tensors, into one file, without side files"},
         {"keep-going", 'k', DZ_OPTION_FLAG, &opt.keep_going, NULL, "past damage: restore what there is, say what is missing, exit 3"},
         {"max-shard-size", 0, DZ_OPTION_SIZE, &opt.max_shard, "SIZE", "new shards of at most this size instead of the original ones"},
-        {"force", 0, DZ_OPTION_FLAG, &opt.force, NULL, "replace files that DIR has"},
+        {"force", 0, DZ_OPTION_FLAG, &opt.force, NULL, "replace files that an earlier restore has made, and only those"},
         {"no-sync", 0, DZ_OPTION_FLAG, &opt.no_sync, NULL, "do not wait until the files are on the disk: as fast as cp, and no safer"},
         {"quiet", 'q', DZ_OPTION_FLAG, &opt.quiet, NULL, "no progress"},
         {NULL, 0, DZ_OPTION_FLAG, NULL, NULL, NULL}};

@@ -40,7 +40,7 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
         {"seed", 0, DZ_OPTION_U64, &opt.seed, "S", "of all random numbers (42)"},
         {"shard-size", 0, DZ_OPTION_SIZE, &opt.shard_bytes, "SIZE", "cut models into shards of about this size"},
         {"output", 'o', DZ_OPTION_TEXT, &opt.out_dir, "DIR", "gets base/, task-*/ and zoo.yaml"},
-        {"force", 0, DZ_OPTION_FLAG, &opt.force, NULL, "replace models that DIR has"},
+        {"force", 0, DZ_OPTION_FLAG, &opt.force, NULL, "replace models that an earlier synth has made, and only those"},
         {"quiet", 'q', DZ_OPTION_FLAG, &quiet, NULL, "no progress"},
         {NULL, 0, DZ_OPTION_FLAG, NULL, NULL, NULL}};
     if (dz_parse_options(world, &DZ_CMD_SYNTH, argc, argv, options, NULL, 0, &helped, err) != DZ_OK || helped) return err->rc;

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "base/overwrite.h"
 
 /* A layer is what stands before and with the first number in a tensor's name ("model.layers.7"); the kind is what follows, without the last
  * word ("self_attn.q_proj"). Kinds are ordered by bytes; those beyond the last colour are one. */
@@ -238,7 +239,7 @@ static void draw(dz_buf *svg, const plot *p, dz_error *err) {
     const double width = 960, height = 676;
     dz_buf_line(svg, err,
                 "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %.0f %.0f\" width=\"%.0f\" "
-                "height=\"%.0f\">\n<style>text{font:12px sans-serif;fill:#222}"
+                "height=\"%.0f\">\n<!-- " DZ_PLOT_MARK " -->\n<style>text{font:12px sans-serif;fill:#222}"
                 ".head{font-weight:bold;font-size:13px}.name{font-weight:bold;font-size:17px}.grid{stroke:#ddd}.axis{stroke:#222}.stem{"
                 "stroke:#0072b2;stroke-width:2}"
                 "</style>\n<rect width=\"100%%\" height=\"100%%\" fill=\"#fff\"/>\n<text x=\"76\" y=\"30\" class=\"name\">Task ",
@@ -271,10 +272,7 @@ dz_rc dz_plot_task(const dz_catalog *catalog, const dz_task_entry *task, const c
     plot p = {.c = catalog, .task = task};
     dz_buf svg = {0};
     if (gather(&p, err) == DZ_OK) draw(&svg, &p, err);
-    FILE *file = err->rc == DZ_OK ? fopen(path, "we") : NULL;
-    if (err->rc == DZ_OK && (!file || fwrite(svg.data, 1, svg.len, file) != svg.len))
-        dz_fail(err, DZ_EFAIL, "%s: cannot write: %s", path, strerror(errno));
-    if (file && fclose(file) != 0 && err->rc == DZ_OK) dz_fail(err, DZ_EFAIL, "%s: cannot write: %s", path, strerror(errno));
+    if (err->rc == DZ_OK) dz_replace_file(path, svg.data, svg.len, err);
     dz_buf_free(&svg);
     free(p.kinds);
     free(p.layers);

@@ -11,6 +11,7 @@
 #include "archive/publish.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/overwrite.h"
 #include "base/version.h"
 #include "compress/append.h"
 #include "compress/assemble.h"
@@ -30,16 +31,12 @@ void dz_compress_result_free(dz_compress_result *r) {
 }
 
 static dz_rc check_output(const dz_compress_options *opt, dz_error *err) {
-    struct stat st;
-    char *dir = dz_path_beside(opt->archive, ".", err);
-    if (!dir) return err->rc;
-    if (stat(opt->archive, &st) == 0 && !S_ISREG(st.st_mode))
-        dz_fail(err, DZ_EUSAGE, "%s: exists and is not a file", opt->archive);
-    else if (stat(opt->archive, &st) == 0 && !opt->force && !opt->append)
-        dz_fail(err, DZ_EUSAGE, "%s: exists already (--force replaces it, --append adds to it)", opt->archive);
-    else if (access(dir, W_OK | X_OK) != 0)
-        dz_fail(err, DZ_EUSAGE, "%s: its directory cannot be written to", opt->archive);
-    free(dir);
+    if (!opt->force && !opt->append && dz_target_of(opt->archive) == DZ_TARGET_ARCHIVE)
+        return dz_fail(err, DZ_EUSAGE, "%s: exists already (--force replaces it, --append adds to it)", opt->archive);
+    if (dz_overwrite_check(opt->archive, DZ_TARGET_ARCHIVE, opt->force || opt->append, err) != DZ_OK) return err->rc;
+    char *partial = dz_format(err, "%s.partial", opt->archive);
+    if (partial) dz_overwrite_check_partial(partial, DZ_TARGET_ARCHIVE, err);
+    free(partial);
     return err->rc;
 }
 
@@ -177,10 +174,13 @@ static dz_rc take_output(dz_job *job, dz_error *err) {
 /* Collective. Models, recipe, plan: every error of this kind is found here, before any heavy work. */
 static dz_rc open_job(dz_job *job, dz_compress_result *result, dz_error *err) {
     const dz_world *world = job->ctx.world;
-    dz_rc rc = dz_io_check_hints(job->ctx.opt->hints, job->ctx.opt->nhints, err);
-    if (world->rank == 0 && rc == DZ_OK) rc = take_output(job, err);
-    if ((rc = dz_sync_error(world, rc, err)) != DZ_OK) return rc;
-    if ((rc = dz_zoo_open(world, job->ctx.opt->manifest, &job->ctx.opt->recipe, &job->ctx.zoo, err)) != DZ_OK) return rc;
+    dz_error of_output = {0};
+    dz_rc rc = dz_io_check_hints(job->ctx.opt->hints, job->ctx.opt->nhints, &of_output);
+    if (world->rank == 0 && rc == DZ_OK) take_output(job, &of_output);
+    dz_zoo_open(world, job->ctx.opt->manifest, &job->ctx.opt->recipe, &job->ctx.zoo, err);
+    dz_fail_join(&of_output, err); /* what is wrong with the output hides nothing that is wrong with the input */
+    *err = of_output;
+    if ((rc = dz_sync_error(world, err->rc, err)) != DZ_OK) return rc;
     if ((rc = dz_sync_error(world, world->rank == 0 ? check_outputs(job, result, err) : DZ_OK, err)) != DZ_OK) return rc;
     if ((rc = dz_append_open(&job->ctx, &job->skipped, err)) != DZ_OK || job->ctx.zoo.ntasks == 0) return rc;
     if ((rc = dz_find_tied(world, job->ctx.zoo.tasks, job->ctx.zoo.ntasks, err)) != DZ_OK) return rc;

@@ -18,6 +18,7 @@ hold the two against each other. What is damaged, or not what the archive says, 
 import argparse
 import builtins
 import contextlib
+import filecmp
 import fnmatch
 import json
 import os
@@ -45,6 +46,9 @@ HEADS = "lm_head.weight embed_out.weight lm_head.decoder.weight cls.predictions.
 EMBEDDINGS = ("embed_tokens.weight decoder.embed_tokens.weight wte.weight word_embeddings.weight embed_in.weight "
               "embeddings.word_embeddings.weight shared.weight").split()
 FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
+
+
+FOREIGN = "exists and is not of deltazoo restore: it is never replaced; restore into another folder"
 
 
 class Error(Exception):
@@ -894,11 +898,24 @@ def safetensors_files(path):
     return files
 
 
+def is_marked(path):
+    """A safetensors file that deltazoo restored and marked."""
+    try:
+        with builtins.open(path, "rb") as file:
+            head = file.read(8)
+            length = struct.unpack("<Q", head)[0]
+            mark = json.loads(file.read(length)).get("__metadata__", {}).get("deltazoo") if length <= 100 << 20 else None
+            return mark is not None and json.loads(mark).get("kind") != "vector"
+    except (OSError, ValueError, AttributeError, struct.error):
+        return False
+
+
 class Base:
     """The tensors of a model on disk, a .safetensors file or a directory with some: base[name] is (dtype, shape, bytes)."""
 
     def __init__(self, path):
         self.path, self.tensors = os.fspath(path), {}
+        self.paths = [os.path.join(folder, name) for folder, _, names in os.walk(self.path) for name in names] or [self.path]
         for file in safetensors_files(self.path):
             try:
                 raw = np.memmap(file, np.uint8, "r")
@@ -1233,17 +1250,23 @@ class Archive:
         with about(f"{self.path}: task {task}"):
             files, base = self._files(task), self._open_base(base)
         if os.path.isdir(out) and os.listdir(out) and not force:
-            raise Error(f"{out}: exists and is not empty (force=True, or --force, replaces its files)")
+            raise Error(f"{out}: exists and is not empty (force=True, or --force, replaces an earlier restore's files)")
+        unmarked = self._check_replaced(out, files, base)
         made, fresh = [], not os.path.exists(out)
         try:
             for path, kind, blob, size in files:
                 target = os.path.join(out, path)
                 os.makedirs(os.path.dirname(target), exist_ok=True)
+                if os.path.lexists(target + ".partial"):
+                    raise Error(f"{target}.partial: exists and is not this restore's; move it away first")
                 made.append(target)
-                with builtins.open(target + ".partial", "wb") as file:
+                with builtins.open(target + ".partial", "xb") as file:
                     file.write(blob)
                     for raw in self._contents(task, path, kind, blob, size, base):
                         file.write(raw)
+            for target in unmarked:
+                if not filecmp.cmp(target, target + ".partial", shallow=False):
+                    raise Error(f"{target}: {FOREIGN}")
             for target in made:
                 os.replace(target + ".partial", target)
         except BaseException:
@@ -1256,6 +1279,25 @@ class Archive:
                         os.rmdir(folder)
             raise
         return [path for path, _, _, _ in files]
+
+    def _check_replaced(self, out, files, base):
+        """Refuses what is never replaced: the archive, files of the base, whatever deltazoo did not make. Returns files that carry no mark and may be those of
+        an exact model: they are replaced only by their own bytes. The same rules as in the C program (src/base/overwrite.h)."""
+        unmarked = []
+        for path, _, blob, size in files:
+            target = os.path.join(out, path)
+            if not os.path.exists(target):
+                continue
+            if os.path.samefile(target, self.path):
+                raise Error(f"{target}: is the archive: nothing is written over it")
+            if any(os.path.samefile(target, other) for other in base.paths if os.path.exists(other)):
+                raise Error(f"{target}: is a file of the model {base.path}: nothing is written over it")
+            if os.path.getsize(target) == 0 or is_marked(target):
+                continue
+            if not os.path.isfile(target) or os.path.getsize(target) != size:
+                raise Error(f"{target}: {FOREIGN}")
+            unmarked.append(target)
+        return unmarked
 
     def _contents(self, task, path, kind, blob, size, base):
         """What follows the blob in a file, tensor by tensor."""

@@ -12,6 +12,7 @@
 
 #include "base/file.h"
 #include "base/log.h"
+#include "base/overwrite.h"
 #include "checkpoint/header.h"
 #include "config/zoo.h"
 #include "decode/merge.h"
@@ -63,6 +64,7 @@ dz_rc dz_agree_on_base(const dz_world *world, const dz_archive *a, const char *b
 typedef struct out_file {
     char *name, *path; /* within the directory; where it is made */
     int fd;
+    int must_equal; /* rank 0: a file of this name that is not known to be ours is there; it is replaced only by its own bytes */
 } out_file;
 
 typedef struct out_tensor {
@@ -170,7 +172,7 @@ static dz_rc add_rows(restore *r, const char *name, const uint32_t *rows, size_t
     size_t like_len = 0;
     char *like = first_file(r, DZ_FILE_SAFETENSORS, "", &like_len);
     for (size_t i = 0; i < n; i++) list[i] = dz_tensor_of_row(&c->tensors[r->task->rows[rows[i]].tensor]);
-    if (dz_safetensors_header(list, n, (dz_like){like, like_len}, &header, err) == DZ_OK) {
+    if (dz_safetensors_header(list, n, (dz_like){.text = like, .len = like_len}, &header, err) == DZ_OK) {
         uint64_t at = header.len;
         for (size_t i = 0; i < n; i++) {
             grown[r->ntensors++] = (out_tensor){.row = rows[i], .file = (uint32_t)r->nfiles, .offset = at};
@@ -318,7 +320,8 @@ static dz_rc plan_new_shards(restore *r, dz_error *err) {
         for (size_t i = first[s]; i < first[s + 1]; i++) files[i] = r->files[s].name;
     }
     like = first_file(r, DZ_FILE_SIDE, INDEX_SUFFIX, &like_len);
-    if (nshards > 1 && err->rc == DZ_OK && dz_safetensors_index(tensors, files, n, (dz_like){like, like_len}, &index, err) == DZ_OK)
+    if (nshards > 1 && err->rc == DZ_OK &&
+        dz_safetensors_index(tensors, files, n, (dz_like){.text = like, .len = like_len}, &index, err) == DZ_OK)
         add_file(r, "model.safetensors.index.json", index.data, index.len, index.len, err);
     plan_side_files(r, err);
 out:
@@ -433,18 +436,59 @@ static dz_rc check_output(const dz_restore_options *opt, dz_error *err) {
     if (!dir && errno != ENOENT) return dz_fail(err, DZ_EUSAGE, "%s: exists and is not a directory that can be read", opt->out);
     for (struct dirent *e; dir && (e = readdir(dir));) entries += strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0;
     if (dir) closedir(dir);
-    if (entries && !opt->force) return dz_fail(err, DZ_EUSAGE, "%s: exists and is not empty (--force replaces its files)", opt->out);
+    if (entries && !opt->force)
+        return dz_fail(err, DZ_EUSAGE, "%s: exists and is not empty (--force replaces an earlier restore's files)", opt->out);
     return DZ_OK;
 }
 
-/* Rank 0: --force replaces an earlier model's files, not what this restore is made from. */
-static dz_rc check_no_input(const restore *r, dz_error *err) {
+static dz_rc cannot_replace(const char *path, dz_error *err) {
+    return dz_fail(err, DZ_EUSAGE, "%s: exists and is not of deltazoo restore: it is never replaced; restore into another folder", path);
+}
+
+/* Rank 0: --force replaces what an earlier restore has made, and nothing else: not what this one is made from, not an original. A file that
+ * carries no mark may be an exact model's: it is replaced if it has the same bytes, which is looked at in the end. */
+static dz_rc check_replaced(restore *r, dz_error *err) {
     for (size_t i = 0; i < r->nfiles && err->rc == DZ_OK; i++) {
+        struct stat old, new;
         char *path = dz_format(err, "%s/%s", r->opt->out, r->files[i].name);
-        if (path && access(path, F_OK) == 0 && dz_same_file(path, r->archive->path))
-            dz_fail(err, DZ_EUSAGE, "%s: is the archive: nothing is written over it", path);
-        else if (path)
-            dz_check_not_of_model(r->base, path, err);
+        if (path && stat(path, &old) == 0) {
+            dz_target kind = dz_target_of(path);
+            if (dz_same_file(path, r->archive->path))
+                dz_fail(err, DZ_EUSAGE, "%s: is the archive: nothing is written over it", path);
+            else if (dz_check_not_of_model(r->base, path, err) == DZ_OK && kind != DZ_TARGET_MODEL && kind != DZ_TARGET_EMPTY)
+                r->files[i].must_equal = 1;
+            if (r->files[i].must_equal && (!S_ISREG(old.st_mode) || stat(r->files[i].path, &new) != 0 || old.st_size != new.st_size))
+                cannot_replace(path, err);
+        }
+        free(path);
+    }
+    return err->rc;
+}
+
+#define COMPARED ((size_t)1 << 20)
+
+static dz_rc check_equal(const char *old, const char *new, dz_error *err) {
+    struct stat st;
+    uint8_t *a = dz_alloc_raw(COMPARED, 1, err), *b = dz_alloc_raw(COMPARED, 1, err);
+    int x = dz_open(old, O_RDONLY), y = dz_open(new, O_RDONLY);
+    if (x < 0 || y < 0 || fstat(x, &st) != 0) dz_fail(err, DZ_EFAIL, "%s: cannot open: %s", old, strerror(errno));
+    for (uint64_t at = 0; err->rc == DZ_OK && at < (uint64_t)st.st_size; at += COMPARED) {
+        size_t len = (uint64_t)st.st_size - at < COMPARED ? (size_t)((uint64_t)st.st_size - at) : COMPARED;
+        if (dz_pread_all(x, old, a, len, at, err) == DZ_OK && dz_pread_all(y, new, b, len, at, err) == DZ_OK && memcmp(a, b, len) != 0)
+            cannot_replace(old, err);
+    }
+    if (x >= 0) close(x);
+    if (y >= 0) close(y);
+    free(a);
+    free(b);
+    return err->rc;
+}
+
+/* Rank 0: before the first file takes its place. */
+static dz_rc check_all_equal(const restore *r, dz_error *err) {
+    for (size_t i = 0; i < r->nfiles && err->rc == DZ_OK; i++) {
+        char *path = r->files[i].must_equal ? dz_format(err, "%s/%s", r->opt->out, r->files[i].name) : NULL;
+        if (path) check_equal(path, r->files[i].path, err);
         free(path);
     }
     return err->rc;
@@ -511,8 +555,9 @@ static void remove_partial(restore *r) {
 /* Rank 0: DIR.partial becomes DIR; into a directory that has files, file by file. */
 static dz_rc publish(restore *r, dz_error *err) {
     char *marker = marker_path(r, err);
-    if (marker) unlink(marker);
+    if (check_all_equal(r, err) == DZ_OK && marker) unlink(marker);
     free(marker);
+    if (err->rc != DZ_OK) return err->rc;
     if (dz_rename(r->partial, r->opt->out) == 0) return r->opt->no_sync ? DZ_OK : dz_fsync_parent(r->opt->out, err);
     for (size_t i = 0; i < r->nfiles && err->rc == DZ_OK; i++) {
         const char *name = r->files[i].name;
@@ -597,7 +642,7 @@ dz_rc dz_restore(const dz_world *world, const dz_restore_options *opt, dz_restor
                        : opt->max_shard ? plan_new_shards(&r, err)
                                         : plan_whole_task(&r, err),
                        err);
-    if (rc == DZ_OK) rc = dz_sync_error(world, world->rank == 0 ? check_no_input(&r, err) : DZ_OK, err);
+    if (rc == DZ_OK) rc = dz_sync_error(world, world->rank == 0 ? check_replaced(&r, err) : DZ_OK, err);
     if (rc != DZ_OK) goto out;
     dz_progress_begin(&progress, world, "restore", (double)r.nbytes, opt->quiet);
     fill(&r, &progress, err);

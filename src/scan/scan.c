@@ -12,6 +12,7 @@
 
 #include "base/file.h"
 #include "base/notes.h"
+#include "base/overwrite.h"
 #include "checkpoint/checkpoint.h"
 #include "config/manifest.h"
 #include "scan/base_clusters.h"
@@ -264,6 +265,8 @@ static dz_rc name_manifests(const dz_scan_options *opt, dz_scan_result *r, dz_er
     for (size_t i = 0; i < r->nmodels; i++) {
         dz_scan_model *m = &r->models[i];
         struct stat st;
+        dz_manifest *old = NULL;
+        dz_error none = {0};
         if (m->ntasks == 0) continue;
         m->manifest = r->nmanifests == 1 ? dz_strdup(opt->out, err) : dz_format(err, "%.*s-%s%s", stem, opt->out, m->name, dot ? dot : "");
         if (!m->manifest || stat(m->manifest, &st) != 0) continue;
@@ -271,6 +274,9 @@ static dz_rc name_manifests(const dz_scan_options *opt, dz_scan_result *r, dz_er
             dz_fail_more(err, DZ_EUSAGE, "%s: exists already (--force replaces it)", m->manifest);
         else if (!S_ISREG(st.st_mode))
             dz_fail_more(err, DZ_EUSAGE, "%s: exists and is not a regular file", m->manifest);
+        else if (st.st_size > 0 && dz_manifest_load(m->manifest, &old, &none) != DZ_OK)
+            dz_fail_more(err, DZ_EUSAGE, "%s: exists and is not a manifest: it is never replaced", m->manifest);
+        dz_manifest_free(old);
     }
     return err->rc;
 }
@@ -280,12 +286,23 @@ typedef struct draft {
     char *path, *partial;
 } draft;
 
+/* Of a scan that was killed: the beginning of a manifest. */
+static int is_draft(const char *partial, const dz_buf *text) {
+    char *old = NULL;
+    size_t len = 0;
+    dz_error none = {0};
+    if (dz_read_file(partial, 1 << 20, &old, &len, &none) != DZ_OK) return 0;
+    int is = len == 0 || (len >= 6 && text->len >= 6 && memcmp(old, text->data, 6) == 0);
+    free(old);
+    return is;
+}
+
 static dz_rc write_draft(draft *d, const char *manifest, const dz_buf *text, dz_error *err) {
     d->path = realpath(manifest, NULL);
     if (!d->path) d->path = dz_strdup(manifest, err);
     char *partial = d->path ? dz_format(err, "%s.partial", d->path) : NULL;
     if (!partial) return err->rc;
-    unlink(partial); /* of a scan that was killed */
+    if (is_draft(partial, text)) unlink(partial);
     int fd = dz_open(partial, O_WRONLY | O_CREAT | O_EXCL);
     if (fd < 0) {
         dz_fail(err, DZ_EFAIL, "%s: cannot create: %s", partial, strerror(errno));
@@ -333,9 +350,9 @@ out:
 static dz_rc check_output(const dz_scan_options *opt, dz_error *err) {
     dz_manifest *old = NULL;
     dz_error none = {0};
-    if (!opt->force || access(opt->out, F_OK) != 0) return DZ_OK;
+    if (!opt->force || dz_target_of(opt->out) == DZ_TARGET_NONE || dz_target_of(opt->out) == DZ_TARGET_EMPTY) return DZ_OK;
     if (dz_manifest_load(opt->out, &old, &none) != DZ_OK)
-        dz_fail(err, DZ_EUSAGE, "%s: exists and is no manifest: it is not replaced", opt->out);
+        dz_fail(err, DZ_EUSAGE, "%s: exists and is not a manifest: it is never replaced", opt->out);
     dz_manifest_free(old);
     return err->rc;
 }

@@ -226,6 +226,32 @@ static dz_rc write_manifest(const dz_synth_options *opt, dz_error *err) {
     return rc;
 }
 
+/* `text` is in the first bytes of the file. */
+static int file_has(const char *path, const char *text) {
+    char head[4096] = "";
+    int fd = dz_open(path, O_RDONLY | O_NONBLOCK);
+    ssize_t got = fd >= 0 ? pread(fd, head, sizeof head - 1, 0) : -1;
+    if (fd >= 0) close(fd);
+    return got > 0 && strstr(head, text) != NULL;
+}
+
+/* --force replaces what an earlier synth has made, known by its config.json and the beginning of its manifest, and nothing else. */
+static dz_rc check_ours(const dz_synth_options *opt, dz_error *err) {
+    char *manifest = manifest_path(opt, err);
+    if (manifest && access(manifest, F_OK) == 0 && !file_has(manifest, "base: base\ntasks:\n  - {name: task-1, path: task-1}\n"))
+        dz_fail_more(err, DZ_EUSAGE, "%s: exists and is not of deltazoo synth: it is never replaced", manifest);
+    for (int part = 0; part <= opt->tasks && manifest; part++) {
+        dz_error why = {0};
+        char *dir = part_path(opt, part, NULL, err), *config = part_path(opt, part, "config.json", err);
+        if (dir && config && refuse_used_dir(dir, &why) == DZ_EUSAGE && !file_has(config, "\"" DZ_SYNTH_MARK "\""))
+            dz_fail_more(err, DZ_EUSAGE, "%s: exists and is not a model of deltazoo synth: it is never replaced", dir);
+        free(dir);
+        free(config);
+    }
+    free(manifest);
+    return err->rc;
+}
+
 /* An earlier zoo's, before its models go. */
 static dz_rc remove_manifest(const dz_synth_options *opt, dz_error *err) {
     char *path = manifest_path(opt, err);
@@ -237,7 +263,8 @@ static dz_rc remove_manifest(const dz_synth_options *opt, dz_error *err) {
 
 dz_rc dz_synth_prepare(const dz_synth_options *opt, const dz_synth_layout *layout, dz_error *err) {
     dz_buf config = {0}, index = {0};
-    dz_rc rc = opt->force ? remove_manifest(opt, err) : refuse_used_dir(opt->out_dir, err);
+    dz_rc rc = opt->force ? check_ours(opt, err) : refuse_used_dir(opt->out_dir, err);
+    if (rc == DZ_OK && opt->force) rc = remove_manifest(opt, err);
     if (rc == DZ_OK) rc = dz_make_dirs(opt->out_dir, err);
     if (rc == DZ_OK) rc = dz_synth_config(&layout->shapes, opt->dtype, &config, err);
     if (rc == DZ_OK) rc = build_index(opt, layout, &index, err);

@@ -86,6 +86,7 @@ dz_rc dz_synth_config(const dz_shape_list *list, dz_dtype dtype, dz_buf *out, dz
     bad |= t5 ? 0 : json_object_set_new(root, "hidden_size", json_integer((json_int_t)s->width));
     bad |= s->vocab ? json_object_set_new(root, "vocab_size", json_integer((json_int_t)s->vocab)) : 0;
     bad |= json_object_set_new(root, "torch_dtype", json_string(type));
+    bad |= json_object_set_new(root, DZ_SYNTH_MARK, json_string("synth: random weights"));
     if (bad) {
         json_decref(root);
         return no_json(err);

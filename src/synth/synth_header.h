@@ -6,6 +6,8 @@
 #include "base/mem.h"
 #include "synth/shapes.h"
 
+#define DZ_SYNTH_MARK "deltazoo" /* a key of the config.json of what synth has made */
+
 /* The first bytes of a safetensors file that holds `tensors` end to end in this order: 8-byte little-endian length, JSON padded with spaces
  * to a multiple of 8. Appended to `out`. */
 dz_rc dz_synth_header(const dz_shape *const *tensors, size_t ntensors, dz_dtype dtype, dz_buf *out, dz_error *err);

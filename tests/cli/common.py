@@ -50,6 +50,13 @@ def equal(got, want, what):
 
 # ------------------------------------------------------------------------------------------------- running commands
 
+def program_of(flavour):
+    """The program of another build; a test that needs one fails without it."""
+    path = os.path.join(ROOT, "build", flavour, "deltazoo")
+    check(os.access(path, os.X_OK), f"build/{flavour}/deltazoo is not there: make {flavour}")
+    return path
+
+
 class Result:
     """codes: exit code of every rank. out: stdout of all ranks. err: stderr of rank 0. noise: stderr of the others and of mpirun."""
 
@@ -109,6 +116,19 @@ def run(args, ranks=1, cwd=None, env=None, limit=TIME_LIMIT):
             else:
                 noise += text
         return Result(args, ranks, codes, out, err, noise)
+
+
+def mpirun(ranks, *args, program=DELTAZOO, launcher=("mpirun", "-q"), **more):
+    """The program under mpirun, on one rank too. Returns code, stdout, stderr."""
+    return call([*launcher, "-n", str(ranks), program, *map(str, args)], **more)
+
+
+def job(ranks, *args, **more):
+    """The same; it must succeed."""
+    __tracebackhide__ = True
+    code, out, err = mpirun(ranks, *args, **more)
+    check(code == 0, f"{ranks} ranks: deltazoo {' '.join(map(str, args))}: exit {code}: {out[-500:]} {err[-1500:]}")
+    return out, err
 
 
 def good(args, ranks=1, **more):

@@ -76,7 +76,7 @@ def test_arrays_for_hdf5_tools(folder):
 def test_refused(folder):
     zoo = tiny_zoo("bf16")
     restored(folder, zoo)
-    refused(folder, ["export", "a.h5", "--task", "task-1", "-o", "a.h5"], 2, "exists already")
+    refused(folder, ["export", "a.h5", "--task", "task-1", "-o", "a.h5"], 2, "a.h5: exists and is a deltazoo archive", "never replaced")
     refused(folder, ["export", "a.h5", "--task", "x", "-o", "v"], 2, "'x'")
     refused(folder, ["export", "a.h5", "--task", "task-1", "-o", "v", "--format", "csv"], 2, "'csv'")
     refused(folder, ["export", "a.h5", "--task", "task-1", "-o", "v", "--tensor", "*norm*"], 2, "'*norm*'")

@@ -86,4 +86,4 @@ def test_plot_where_it_cannot_be(folder):
     good(["info", "a.h5", "--plot", "p.svg"], cwd=folder)
     check("No tensor of this task has a layer" in figures(f"{folder}/p.svg")[2], "nothing is said of a task without layers")
     os.remove(f"{folder}/p.svg")
-    refused(folder, ["info", "a.h5", "--plot", "absent/p.svg"], 1, "absent/p.svg", "cannot write")
+    refused(folder, ["info", "a.h5", "--plot", "absent/p.svg"], 2, "absent/p.svg: no such directory: absent")

@@ -1,5 +1,6 @@
 """deltazoo report: a table over the reports of compress jobs."""
 import json
+import os
 import subprocess
 import time
 
@@ -72,20 +73,28 @@ def ended(folder, name="a.json"):
 
 @with_scratch
 def test_report_of_a_job_that_fails(folder):
-    """It takes the place of an earlier success, and of nothing else."""
+    """It takes the place of nothing: an earlier success stays, and this job has a report of its own beside it."""
     for ranks in (1, 3):
         job(folder, "a", "--force")
+        before = read(f"{folder}/a.json")
         r = run(["compress", "none.yaml", "-o", "a.h5", "--force", "--report", "a.json"], ranks, cwd=folder)
-        a = ended(folder)
+        a = ended(folder, "a.rerun.json")
+        equal(read(f"{folder}/a.json"), before, "the report of the job that is done")
+        check("a.json" in r.err and "a.rerun.json" in r.err, f"{r}")
         equal((a["state"], a["exit_code"], a["errors"], a["ranks"]), ("failed", r.code, r.lines("error"), ranks), "the report")
         check(r.code == 2 and a["started"] <= a["finished"] and a["seconds"] >= 0, f"{a}")
     run(["compress", f"{tiny_zoo()}/zoo.yaml", "-o", "a.h5", "--report", "a.json"], cwd=folder)
-    check("exists already" in ended(folder)["errors"][0], "an archive that exists")
-    out = good(["report", "a.json"], cwd=folder).out
+    check("exists already" in ended(folder, "a.rerun.json")["errors"][0], "an archive that exists")
+    out = good(["report", "a.rerun.json"], cwd=folder).out
     check(" failed " in out and "exit code 2" in out and "exists already" in out, out)
     write(f"{folder}/mine.json", '{"precious": 1}')
     run(["compress", "none.yaml", "-o", "b.h5", "--report", "mine.json"], cwd=folder)
     equal(read(f"{folder}/mine.json"), b'{"precious": 1}', "a file that is no report")
+    job(folder, "a", "--force")
+    check(not os.path.exists(f"{folder}/a.rerun.json"), "the report of the failed run stays beside that of the good one")
+    write(f"{folder}/f.json", "")
+    run(["compress", "none.yaml", "-o", "b.h5", "--report", "f.json"], cwd=folder)
+    equal(ended(folder, "f.json")["state"], "failed", "where no earlier report is")
 
 
 @with_scratch
@@ -115,17 +124,17 @@ def test_report_of_a_job_that_is_interrupted(folder):
 
 @with_scratch
 def test_report_of_a_job_that_is_killed(folder):
-    """No earlier report stays in its place."""
+    """An earlier report of a good end stays, and it has one of its own."""
     job(folder, "a")
     zoo = big_zoo()
     p = subprocess.Popen([DELTAZOO, "compress", f"{zoo}/zoo.yaml", "-o", "b.h5", "--report", "a.json", "-q"], cwd=folder,
                          env=dict(ENV, LD_PRELOAD=slow_io(), SLOW_PATH=".safetensors", SLOW_MS="100"))
     try:
-        while ended(folder)["state"] == "done" and p.poll() is None:
+        while not os.path.exists(f"{folder}/a.rerun.json") and p.poll() is None:
             time.sleep(0.02)
     finally:
         p.kill()
         p.wait()
-    equal((ended(folder)["state"], ended(folder)["finished"]), ("running", None), "state")
-    out = good(["report", "a.json"], cwd=folder).out
+    equal((ended(folder, "a.rerun.json")["state"], ended(folder, "a.rerun.json")["finished"], ended(folder)["state"]), ("running", None, "done"), "state")
+    out = good(["report", "a.rerun.json"], cwd=folder).out
     check("running" in out and "was killed" in out, out)

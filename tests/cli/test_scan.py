@@ -444,25 +444,28 @@ def test_a_place_that_is_not_there_is_told_before_the_work(folder):
     refused(folder, ["scan", "zoo", "-o", "nodir/z.yaml"], 2, "nodir/z.yaml", "No such file or directory")
 
 
+OLDER = "base: b\ntasks:\n  - {name: t, path: t}\n"
+
+
 @with_scratch
 def test_older_manifests_stay_until_all_new_ones_are_written(folder):
     family(f"{folder}/zoo", ["alpha", "a-one", "a-two"], 1)
     family(f"{folder}/zoo", ["omega", "o-one", "o-two"], 2)
-    write(f"{folder}/z-alpha.yaml", "an older manifest")
+    write(f"{folder}/z-alpha.yaml", OLDER)
     os.makedirs(f"{folder}/z-omega.yaml")
     refused(folder, ["scan", "zoo", "-o", "z.yaml", "--force"], 2, "z-omega.yaml", "not a regular file")
     os.rmdir(f"{folder}/z-omega.yaml")
     os.makedirs(f"{folder}/z-omega.yaml.partial")
     refused(folder, ["scan", "zoo", "-o", "z.yaml", "--force"], 1, "z-omega.yaml.partial")
-    equal(read(f"{folder}/z-alpha.yaml"), b"an older manifest", "the older manifest")
+    equal(read(f"{folder}/z-alpha.yaml"), OLDER.encode(), "the older manifest")
     os.rmdir(f"{folder}/z-omega.yaml.partial")
     os.rename(f"{folder}/z-alpha.yaml", f"{folder}/real.yaml")
     os.symlink("real.yaml", f"{folder}/z-alpha.yaml")
-    write(f"{folder}/z-omega.yaml", "an older manifest")
-    write(f"{folder}/z-omega.yaml.partial", "of a scan that was killed")
+    write(f"{folder}/z-omega.yaml", OLDER)
+    write(f"{folder}/z-omega.yaml.partial", OLDER[:9])
     with open(f"{folder}/z-omega.yaml", "rb") as reader:
         good(["scan", "zoo", "-o", "z.yaml", "--force"], cwd=folder)
-        equal(reader.read(), b"an older manifest", "what a reader of the older manifest sees")
+        equal(reader.read(), OLDER.encode(), "what a reader of the older manifest sees")
     equal(manifest(f"{folder}/real.yaml")[0], "zoo/alpha", "the manifest that a link leads to")
     check(os.path.islink(f"{folder}/z-alpha.yaml"), "the link is no link any more")
     equal(sorted(os.listdir(folder)), ["real.yaml", "z-alpha.yaml", "z-omega.yaml", "zoo"], "files")

@@ -3,6 +3,7 @@
 # the seeds and tests/broken/TARGET; what crashes a target goes to build/fuzz/crashes/TARGET. Prints a table; FUZZ_REPORT=1 also writes results/fuzz.md.
 set -euo pipefail
 . "$(dirname "$0")/../env.sh"
+PYTHON=$PWD/build/venv/bin/python # venv.sh
 T=${T:-60} jobs=${FUZZ_JOBS:-2} box=$PWD/build/fuzz
 targets=("$@")
 export ASAN_OPTIONS=detect_leaks=1:allocator_may_return_null=1:handle_abort=1:quarantine_size_mb=16 UBSAN_OPTIONS=print_stacktrace=1

@@ -127,7 +127,7 @@ def compare(here, there):
     return None
 
 
-def main():
+def main(words=None):
     parser = argparse.ArgumentParser(description="holds the Python reader against the C program's files")
     parser.add_argument("archive")
     parser.add_argument("--task")
@@ -135,7 +135,7 @@ def main():
     parser.add_argument("--against", metavar="DIR")
     parser.add_argument("--original", metavar="DIR")
     parser.add_argument("--check", action="store_true")
-    options = parser.parse_args()
+    options = parser.parse_args(words)
     wants_task = options.against or options.original
     if not (options.check or wants_task) or wants_task and not (options.task and options.base):
         parser.error("--check, or --task, --base and one of --against and --original")

@@ -1,39 +1,61 @@
-#!/usr/bin/python3
-"""The scripts of jobs/ in a real SLURM on this machine (cluster.py): run.py [substring]... Prints a line per test and "N passed, N failed".
+"""The scripts of jobs/ in a real SLURM on this machine (cluster.py), one for each worker of the run.
 
 Jobs that are to be interrupted read slowly (slow_reads.c) as long as a file exists: they cannot be over too early, and go on fast. Every archive must have
 the bytes of an uninterrupted run on one rank.
 """
-import concurrent.futures
 import glob
 import json
 import os
 import re
 import signal
 import subprocess
-import sys
 import tempfile
 import time
-import traceback
 
-sys.dont_write_bytecode = True
+import pytest
+
+from cluster import Cluster, why_not
+from common import DELTAZOO, ENV, ROOT, check, equal, hashes, read, sha256, write
+
 HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path[:0] = [HERE, os.path.join(HERE, "..", "cli")]
-from cluster import Cluster, why_not  # noqa: E402
-from common import DELTAZOO, ENV, ROOT, Failed, check, equal, hashes, read, sha256, write  # noqa: E402
-
-BOX = tempfile.mkdtemp(prefix="dz-slurm-")
+COST = {"test_time_limit": 100, "test_preemption": 60, "test_preemption_by_the_default_signal": 90, "test_node_failure": 0}  # the last: its node is lost
 JOBS = os.path.join(ROOT, "jobs")
-SLURM = Cluster(BOX)
-PLAIN = Cluster(f"{BOX}/plain", user_signal=False)
+BOX = SLURM = PLAIN = None  # the folder of this worker, and its clusters: with the signal of a job's --signal at preemption, and without
 RIGHT = None  # the archive's checksum
+
+
+@pytest.fixture(scope="session", autouse=True)
+def slurm():
+    global BOX, SLURM, PLAIN, RIGHT
+    why = why_not()
+    if why:
+        pytest.skip(why)
+    BOX = tempfile.mkdtemp(prefix="dz-slurm-")
+    SLURM, PLAIN = Cluster(BOX), Cluster(f"{BOX}/plain", user_signal=False)
+    try:
+        subprocess.run(["cc", "-D_GNU_SOURCE", "-O", "-shared", "-fPIC", "-o", f"{BOX}/slow.so", f"{HERE}/slow_reads.c", "-ldl"], check=True)
+        write(f"{BOX}/deltazoo", f'#!/bin/sh\nLD_PRELOAD={BOX}/slow.so exec {DELTAZOO} "$@"\n')
+        os.chmod(f"{BOX}/deltazoo", 0o755)
+        subprocess.run([DELTAZOO, "synth", "-q", "--shape", "tiny", "--tasks", "3", "-o", f"{BOX}/zoo"], check=True, capture_output=True)
+        subprocess.run([DELTAZOO, "compress", "-q", f"{BOX}/zoo/zoo.yaml", "-o", f"{BOX}/right.h5"], check=True, capture_output=True)
+        RIGHT = sha256(f"{BOX}/right.h5")
+        os.mkdir(PLAIN.box)
+        for cluster in SLURM, PLAIN:
+            cluster.env.update(ENV, SLURM_CONF=cluster.env["SLURM_CONF"])
+            cluster.start()
+        yield
+    finally:
+        SLURM.stop()
+        PLAIN.stop()
+        if not os.environ.get("DZ_KEEP"):
+            subprocess.run(["rm", "-rf", BOX], check=False)
 
 
 class Job:
     """A script of jobs/ in its own folder: <name>.h5, <name>.json, log."""
 
-    def __init__(self, name, script, *options, slow=False, cluster=SLURM, **env):
-        self.cluster = cluster
+    def __init__(self, name, script, *options, slow=False, cluster=None, **env):
+        self.cluster = cluster = cluster or SLURM
         self.folder = f"{BOX}/{name}"
         os.mkdir(self.folder)
         self.archive = f"{self.folder}/{name}.h5"
@@ -323,7 +345,7 @@ def test_cancelled_stays_cancelled():
 
 
 def test_node_failure():
-    """The last: n2 loses its power in the middle of a job; SLURM starts it on n1."""
+    """n2 loses its power in the middle of a job; SLURM starts it on n1."""
     job = Job("lost", "compress.sbatch", "-N1", "--ntasks-per-node=2", "--partition=low", "--nodelist=n2", slow=True)
     job.works()
     SLURM.kill_node("n2")
@@ -334,62 +356,3 @@ def test_node_failure():
     job.ends("COMPLETED")
     job.is_right(resumed=True)
     check("start 2 of job" in job.text() and "n1" in job.text(), f"{job}")
-
-
-def one(test):
-    begun = time.time()
-    try:
-        test()
-        state, why = "ok", ""
-    except Failed as e:
-        state, why = "FAIL", str(e)
-    except Exception:  # a mistake of the test is a failure too
-        state, why = "FAIL", traceback.format_exc().strip()
-    return state, test.__name__[5:], why, time.time() - begun
-
-
-def prepare():
-    global RIGHT
-    subprocess.run(["cc", "-D_GNU_SOURCE", "-O", "-shared", "-fPIC", "-o", f"{BOX}/slow.so", f"{HERE}/slow_reads.c", "-ldl"], check=True)
-    write(f"{BOX}/deltazoo", f'#!/bin/sh\nLD_PRELOAD={BOX}/slow.so exec {DELTAZOO} "$@"\n')
-    os.chmod(f"{BOX}/deltazoo", 0o755)
-    subprocess.run([DELTAZOO, "synth", "-q", "--shape", "tiny", "--tasks", "3", "-o", f"{BOX}/zoo"], check=True, capture_output=True)
-    subprocess.run([DELTAZOO, "compress", "-q", f"{BOX}/zoo/zoo.yaml", "-o", f"{BOX}/right.h5"], check=True, capture_output=True)
-    RIGHT = sha256(f"{BOX}/right.h5")
-    os.mkdir(PLAIN.box)
-    for cluster in SLURM, PLAIN:
-        cluster.env.update(ENV, SLURM_CONF=cluster.env["SLURM_CONF"])
-        cluster.start()
-
-
-def main():
-    why = why_not()
-    if why:
-        print(f"skipped: {why}\n0 passed, 0 failed")
-        return 0
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    count = {"ok": 0, "FAIL": 0}
-    tests = [f for name, f in globals().items() if name.startswith("test_") and (len(sys.argv) == 1 or any(w in name for w in sys.argv[1:]))]
-    last = [t for t in tests if t is test_node_failure]
-    try:
-        prepare()
-        tests.sort(key=lambda t: t not in (test_time_limit, test_preemption, test_preemption_by_the_default_signal))  # long ones first
-        with concurrent.futures.ThreadPoolExecutor(4) as pool:
-            for some in ([t for t in tests if t not in last], last):
-                for done in concurrent.futures.as_completed([pool.submit(one, t) for t in some]):
-                    state, name, reason, secs = done.result()
-                    count[state] += 1
-                    print(f"{state} {name}  {secs:.0f} s" + (f": {reason}" if reason else ""), flush=True)
-    finally:
-        SLURM.stop()
-        PLAIN.stop()
-        if count["FAIL"] and os.environ.get("DZ_KEEP"):
-            print(f"kept: {BOX}")
-        else:
-            subprocess.run(["rm", "-rf", BOX])
-    print(f"{count['ok']} passed, {count['FAIL']} failed")
-    return 1 if count["FAIL"] else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,17 +1,10 @@
-"""Real PyTorch files for test_torch.sh, and torch's own word on what a restored directory must hold.
-
-    torch_files.py make DIR                       every model and manifest of the test
-    torch_files.py same FILE... RESTORED          the restored directory holds the tensors of these files, bit for bit
-    torch_files.py alike RESTORED OTHER PATTERN   two restored directories hold the same tensors, and those that match PATTERN are lossy
-    torch_files.py index RESTORED                 its index tells where each tensor is
-"""
+"""Real PyTorch files for test_pytorch.py, and torch's own word on what a restored directory must hold."""
 import collections
 import fnmatch
 import json
 import os
 import shutil
 import struct
-import sys
 import zipfile
 
 import torch
@@ -189,9 +182,8 @@ def make_refused(one):
     broken_index("index-other", lambda d, index: index["weight_map"].update({"extra": "pytorch_model-00002-of-00002.bin"}))
 
 
-def make(path):
-    os.makedirs(path, exist_ok=True)
-    os.chdir(path)
+def make():
+    """Every model and manifest of the tests, in the current directory."""
     base, one, two = state_dict(1), state_dict(2), state_dict(3)
     torch.save(base, "base.bin")
     torch.save(one, "task.bin")
@@ -244,9 +236,10 @@ def model_of(value):
 
 
 def same(files, restored):
+    """The restored directory holds the tensors of these files, bit for bit."""
     want = {}
     for file in files:
-        want.update(model_of(torch.load(file)))
+        want.update(model_of(torch.load(file, weights_only=False)))
     got = read_directory(restored)
     assert sorted(got) == sorted(want), f"other tensors: {sorted(set(got) ^ set(want))}"
     for name, tensor in want.items():
@@ -256,7 +249,8 @@ def same(files, restored):
 
 
 def alike(restored, other, source, pattern):
-    got, want, exact = read_directory(restored), read_directory(other), torch.load(source)
+    """Two restored directories hold the same tensors, and those that match the pattern are lossy."""
+    got, want, exact = read_directory(restored), read_directory(other), torch.load(source, weights_only=False)
     assert got == want, "two restored directories differ"
     for name, tensor in exact.items():
         lossy = fnmatch.fnmatch(name, pattern)
@@ -267,6 +261,7 @@ def alike(restored, other, source, pattern):
 
 
 def index(restored):
+    """Its index says where each tensor is."""
     with open(os.path.join(restored, "model.safetensors.index.json")) as file:
         content = json.load(file)
     files = sorted(name for name in os.listdir(restored) if name.endswith(".safetensors"))
@@ -278,15 +273,3 @@ def index(restored):
             size += len(data)
     assert content == {"metadata": {"total_size": size}, "weight_map": want}, content
     assert not [name for name in os.listdir(restored) if "pytorch_model" in name], os.listdir(restored)
-
-
-if __name__ == "__main__":
-    what, args = sys.argv[1], sys.argv[2:]
-    if what == "make":
-        make(args[0])
-    elif what == "same":
-        same(args[:-1], args[-1])
-    elif what == "alike":
-        alike(*args)
-    elif what == "index":
-        index(args[0])

@@ -1,29 +1,24 @@
 #!/usr/bin/python3
-"""Faults on purpose: run.py [--quick] [--report FILE.md]. The program of `make FLAVOUR=fault` is run with DZ_FAULT (src/base/fault.h) while it makes an archive
+"""Faults on purpose. The program of `make FLAVOUR=fault` is run with DZ_FAULT (src/base/fault.h) while it makes an archive
 or appends to one, on 1 and 3 ranks. Whatever fails, and wherever a rank dies:
 
 - the run ends by itself, with a non-zero exit and one clear message (a killed rank has none) - or with exit 0 and the right archive;
 - the archive's name has the old archive or the whole new one, byte for byte: no committed task is lost;
 - the same command, run again on another number of ranks, makes the archive that a run without a fault makes, and leaves nothing beside it.
 
-Prints a line per fault that went otherwise, a table, and "N passed, N failed".
+Each fault is a test. `make check-crash` runs the long matrix; with CRASH_REPORT=FILE.md what became of them is kept as a table (fault_report.py).
 """
-import argparse
-import concurrent.futures
 import os
 import shutil
+import signal
 import subprocess
-import sys
 import tempfile
 import time
 
-sys.dont_write_bytecode = True
-os.environ.setdefault("DZ_TEST_SHARED", tempfile.mkdtemp(prefix="dz-crash-zoo-"))
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "cli"))
-from common import ENV, ROOT, sha256, tiny_zoo, write  # noqa: E402
+import pytest
 
-FAULT = os.path.join(ROOT, "build", "fault", "deltazoo")
-GOOD = os.environ.get("DELTAZOO", os.path.join(ROOT, "build", "deltazoo"))
+from common import DELTAZOO, ENV, check, program_of, sha256, tiny_zoo, write
+
 LIMIT = 60
 WATCHDOG = 4
 
@@ -35,7 +30,7 @@ def call(program, args, ranks, cwd, fault=None):
     try:
         out, err = p.communicate(timeout=LIMIT)
     except subprocess.TimeoutExpired:
-        os.killpg(p.pid, 9)
+        os.killpg(p.pid, signal.SIGKILL)
         p.communicate()
         return None, ""
     return p.returncode, err
@@ -47,9 +42,8 @@ class Operation:
     def __init__(self, box, name, before, args):
         self.box, self.name, self.before, self.args = box, name, before, args
         folder = self.fresh()
-        code, err = call(GOOD, self.args + ["-q"], 1, folder)
-        if code != 0:
-            sys.exit(f"{name} fails without a fault: {err}")
+        code, err = call(DELTAZOO, self.args + ["-q"], 1, folder)
+        check(code == 0, f"{name} fails without a fault: {err}")
         self.after = sha256(f"{folder}/a.h5")
 
     def fresh(self):
@@ -67,7 +61,7 @@ def try_fault(op, ranks, fault):
     """Returns (state, text): ok, or what went wrong; and whether the fault struck at all."""
     folder = op.fresh()
     old = op.state(folder)
-    code, err = call(FAULT, op.args + ["-q", "--watchdog", str(WATCHDOG)], ranks, folder, fault)
+    code, err = call(program_of("fault"), op.args + ["-q", "--watchdog", str(WATCHDOG)], ranks, folder, fault)
     said = [line for line in err.splitlines() if line.startswith("deltazoo: error: ")]
     now = op.state(folder)
     kind = fault.split(":")[3] if fault.count(":") == 3 else "eio"
@@ -86,7 +80,7 @@ def try_fault(op, ranks, fault):
     if what is None and now == old != op.after:
         again, text = None, ""
         for _ in range(3):  # a rank of the killed run may take a moment to die
-            again, text = call(GOOD, op.args + ["-q"], 1 + ranks % 3, folder)
+            again, text = call(DELTAZOO, op.args + ["-q"], 1 + ranks % 3, folder)
             if "another job" not in text:
                 break
             time.sleep(1)
@@ -120,51 +114,27 @@ def faults(quick):
                             yield op, ranks, f"{point}:{rank}:{n}:{kind}"
 
 
-def main():
-    options = argparse.ArgumentParser()
-    options.add_argument("--quick", action="store_true")
-    options.add_argument("--report")
-    options = options.parse_args()
+def matrix():
+    """Every fault once: the quick ones, and those of the long matrix."""
+    for quick in (True, False):
+        for op, ranks, fault in faults(quick):
+            yield pytest.param(op, ranks, fault, id=f"{op}-{ranks}-{fault}" + ("" if quick else "-long"), marks=[] if quick else [pytest.mark.long])
+
+
+@pytest.fixture(scope="module")
+def operations(box):
     zoo = tiny_zoo("bf16")
     names = sorted(n for n in os.listdir(zoo) if n.startswith("task"))
-    count, wrong, killed, begun = {}, 0, 0, time.time()
-    with tempfile.TemporaryDirectory(prefix="dz-crash-") as box:
-        for name, some in (("one", names[:1]), ("two", names[1:2]), ("all", names[:2])):
-            write(f"{box}/{name}.yaml", f"base: {zoo}/base\ntasks:\n" + "".join(f"  - {{name: {n}, path: {zoo}/{n}}}\n" for n in some))
-        code, err = call(GOOD, ["compress", f"{box}/one.yaml", "-o", f"{box}/one.h5", "-q"], 1, box)
-        if code:
-            sys.exit(err)
-        ops = {"create": Operation(box, "create", None, ["compress", f"{box}/all.yaml", "-o", "a.h5"]),
-               "append": Operation(box, "append", f"{box}/one.h5", ["compress", f"{box}/two.yaml", "-o", "a.h5", "--append"])}
-        cases = list(faults(options.quick))
-        with concurrent.futures.ThreadPoolExecutor(int(os.environ.get("DZ_TEST_JOBS", 2 * (os.cpu_count() or 1)))) as pool:
-            jobs = {pool.submit(try_fault, ops[op], ranks, fault): (op, ranks, fault) for op, ranks, fault in cases}
-            for job in concurrent.futures.as_completed(jobs):
-                op, ranks, fault = jobs[job]
-                state, text = job.result()
-                point, _, _, kind = fault.split(":")
-                row = count.setdefault((op, point, kind), {})
-                row[state] = row.get(state, 0) + 1
-                killed += (op, ranks, kind, state) == ("append", 3, "kill", "ok")
-                if state not in ("ok", "passed by"):
-                    wrong += 1
-                    print(f"FAIL {op} on {ranks} ranks, {fault}: {state}: {text}", flush=True)
-    columns = ("ok", "passed by", "lost", "hang", "silent", "mute", "not resumed", "litter")
-    table = ["| operation | fault | kind | struck | not reached | archives lost | hangs | silent | without a message | not resumed | litter |", "|" + "---|" * 11]
-    for (op, point, kind), row in sorted(count.items()):
-        table.append(f"| {op} | {point} | {kind} | " + " | ".join(str(row.get(c, 0)) for c in columns) + " |")
-    table.append("| all | | | " + " | ".join(str(sum(r.get(c, 0) for r in count.values())) for c in columns) + " |")
-    print("\n".join(table))
-    if options.report:
-        with open(options.report, "w") as f:
-            f.write(f"# Faults on purpose\n\nCommand: `{'tests/crash/run.py --quick' if options.quick else 'make check-crash'}` (tests/crash/run.py says what is done and what has to hold). Each fault is put into one rank of a "
-                    f"job that makes\nan archive or appends to one, on {'3 ranks' if options.quick else '1 and 3 ranks'}; then the same command is run again on another number of ranks.\n\n")
-            f.write("\n".join(table) + f"\n\n{len(cases)} faults. Archives lost: {sum(r.get('lost', 0) for r in count.values())}, "
-                    f"hangs: {sum(r.get('hang', 0) for r in count.values())}. "
-                    f"Appends on 3 ranks of which one was killed: {killed}; each run again gave the archive of the run that was not, byte for byte.\n")
-    print(f"{len(cases)} faults, {time.time() - begun:.0f} s", file=sys.stderr)
-    print(f"{len(cases) - wrong} passed, {wrong} failed")
-    return 1 if wrong else 0
+    for name, some in (("one", names[:1]), ("two", names[1:2]), ("all", names[:2])):
+        write(f"{box}/{name}.yaml", f"base: {zoo}/base\ntasks:\n" + "".join(f"  - {{name: {n}, path: {zoo}/{n}}}\n" for n in some))
+    code, err = call(DELTAZOO, ["compress", f"{box}/one.yaml", "-o", f"{box}/one.h5", "-q"], 1, box)
+    check(code == 0, err)
+    return {"create": Operation(box, "create", None, ["compress", f"{box}/all.yaml", "-o", "a.h5"]),
+            "append": Operation(box, "append", f"{box}/one.h5", ["compress", f"{box}/two.yaml", "-o", "a.h5", "--append"])}
 
 
-sys.exit(main())
+@pytest.mark.parametrize("op, ranks, fault", list(matrix()))
+def test_fault(operations, record_property, op, ranks, fault):
+    state, text = try_fault(operations[op], ranks, fault)
+    record_property("fault", {"operation": op, "ranks": ranks, "fault": fault, "state": state})
+    check(state in ("ok", "passed by"), f"{op} on {ranks} ranks, {fault}: {state}: {text}")
