@@ -64,5 +64,5 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
 }
 
 const dz_command DZ_CMD_COMPARE = {"compare", "ARCHIVE --task NAME --base PATH --finetuned PATH [--json]",
-                                   "Error of every restored tensor against the fine-tuned model.", run,
+                                   "Compares every restored tensor with the fine-tuned model.", run,
                                    "deltazoo compare zoo.h5 --task math --base base --finetuned math"};

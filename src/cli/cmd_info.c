@@ -52,14 +52,15 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
     const dz_option options[] = {
         {"task", 't', DZ_OPTION_TEXT, &task, "NAME", "also this task's tensors and recipe"},
         {"json", 0, DZ_OPTION_FLAG, &json, NULL, "for programs"},
-        {"plot", 0, DZ_OPTION_TEXT, &picture, "FILE.svg", "draws bytes and expected error by layer, of the task or the first one"},
-        {"names", 0, DZ_OPTION_FLAG, &names, NULL, "only the tasks' names, one a line"},
+        {"plot", 0, DZ_OPTION_TEXT, &picture, "FILE.svg", "draw bytes and expected error by layer, of the task or the first one"},
+        {"names", 0, DZ_OPTION_FLAG, &names, NULL, "only the tasks' names, one per line"},
         {NULL, 0, DZ_OPTION_FLAG, NULL, NULL, NULL}};
     if (dz_parse_options(world, &DZ_CMD_INFO, argc, argv, options, args, 1, &helped, err) != DZ_OK || helped) return err->rc;
     return dz_sync_error(world, world->rank == 0 ? print_info(args[0], task, picture, json, names, err) : DZ_OK, err);
 }
 
-const dz_command DZ_CMD_INFO = {"info", "ARCHIVE [--task NAME] [--json|--names] [--plot FILE.svg]", "Tells what an archive holds.", run,
+const dz_command DZ_CMD_INFO = {"info", "ARCHIVE [--task NAME] [--json|--names] [--plot FILE.svg]",
+                                "Shows the contents of an archive: tasks, sizes, ratios.", run,
                                 "deltazoo info zoo.h5\n"
                                 "deltazoo info zoo.h5 --task math --json\n"
                                 "deltazoo info zoo.h5 --task math --plot math.svg"};

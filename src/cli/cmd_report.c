@@ -149,5 +149,5 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
 }
 
 const dz_command DZ_CMD_REPORT = {"report", "JOB.json...",
-                                  "A table over the reports of many compress jobs; of one that is done also its phases, hosts and notes.",
-                                  run, "deltazoo report job.json"};
+                                  "Shows reports of compress jobs as a table; for a single report also phases, hosts and notes.", run,
+                                  "deltazoo report job.json"};
