@@ -27,7 +27,7 @@ typedef struct compress_job {
     dz_compress_result result;
     time_t started;
     double begun;
-    int nranks, begins, report_lost; /* lost: it could not be written, which has been told */
+    int nranks, begins, report_lost; /* lost: it could not be written, and that was reported */
 } compress_job;
 
 #define LARGEST_REPORT ((size_t)1 << 30)

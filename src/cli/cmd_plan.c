@@ -56,7 +56,7 @@ static double predicted_bytes(const dz_plan *plan, const dz_recipe *r, const dz_
     return n * share * bits_per_kept(pair->bits) / 8 + 100;
 }
 
-/* Lines about what is known to cost accuracy. */
+/* Warnings about losses of accuracy. */
 static void warn(const dz_zoo *zoo, const dz_plan *plan, dz_buf *lines, dz_error *err) {
     for (size_t t = 0; t < zoo->ntasks; t++) {
         size_t lossy = 0, noisy = 0;

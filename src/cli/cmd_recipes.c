@@ -4,7 +4,7 @@
 #include "cli/cli.h"
 #include "config/builtin.h"
 
-/* Rank 0: names, or one recipe as it stands in config/recipes/. */
+/* Rank 0: names, or one recipe as in config/recipes/. */
 static dz_rc print(const char *name, dz_error *err) {
     for (const dz_builtin *b = DZ_BUILTINS; b->name; b++) {
         if (!name) printf("%s\n", b->name);

@@ -82,11 +82,11 @@ static void print_row(const job_row *r) {
            (long long)r->tasks, dz_format_size(r->source, source), dz_format_size(r->stored, stored),
            r->stored > 0 ? r->source / r->stored : 0, dz_format_size(r->secs > 0 ? r->bytes_read / r->secs : 0, read),
            dz_format_size(r->memory, memory), json_array_size(r->notes), r->archive);
-    if (r->dropped > 0) printf(" (ratio without what is dropped: %.1fx)", r->stored > 0 ? (r->source - r->dropped) / r->stored : 0);
+    if (r->dropped > 0) printf(" (ratio without dropped tensors: %.1fx)", r->stored > 0 ? (r->source - r->dropped) / r->stored : 0);
     putchar('\n');
 }
 
-/* Why a job has no figures. */
+/* Why a job lacks figures. */
 static void print_errors(const job_row *r) {
     char line[DZ_ERROR_TEXT];
     json_t *value;

@@ -84,8 +84,8 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
                dz_format_size(result.peak_memory, memory));
     }
     if (damaged && world->rank == 0)
-        dz_fail(err, rc, "%s: restored without what is damaged: %llu place%s, each told above", opt.out,
-                (unsigned long long)result.damage.count, result.damage.count == 1 ? "" : "s");
+        dz_fail(err, rc, "%s: restored except %llu damaged place%s, listed above", opt.out, (unsigned long long)result.damage.count,
+                result.damage.count == 1 ? "" : "s");
 out:
     for (size_t t = 0; names && t < tasks.n; t++) free(names[t]);
     free(names);

@@ -10,7 +10,7 @@
 #include "base/file.h"
 #include "base/version.h"
 
-/* A text from a file: what is not UTF-8 is told byte by byte. */
+/* A text from a file; bytes that are not UTF-8 are escaped one by one. */
 static json_t *text_json(const char *text) {
     json_t *json = json_string(text);
     if (json) return json;
@@ -327,7 +327,7 @@ static void print_task(const dz_catalog *c, const dz_task_entry *e, int width) {
 /* What a ratio would be if it did not count what is dropped; "" where nothing is. */
 static const char *beside_drops(double kept, double dropped, double stored, char *text, size_t size) {
     text[0] = '\0';
-    if (dropped > 0 && stored > 0) snprintf(text, size, " (without what is dropped, %.1fx)", kept / stored);
+    if (dropped > 0 && stored > 0) snprintf(text, size, " (dropped tensors excluded, %.1fx)", kept / stored);
     return text;
 }
 
@@ -382,9 +382,9 @@ void dz_print_tensors(const dz_catalog *c, const dz_task_entry *t) {
 
 void dz_print_damage(const dz_damage *damage) {
     dz_damage_record r;
-    uint64_t told = 0;
-    for (size_t at = 0; dz_damage_next(damage, &at, &r); told++) fprintf(stderr, "deltazoo: damage: %s\n", r.text);
-    if (told < damage->count) fprintf(stderr, "deltazoo: damage: and %llu more\n", (unsigned long long)(damage->count - told));
+    uint64_t printed = 0;
+    for (size_t at = 0; dz_damage_next(damage, &at, &r); printed++) fprintf(stderr, "deltazoo: damage: %s\n", r.text);
+    if (printed < damage->count) fprintf(stderr, "deltazoo: damage: and %llu more\n", (unsigned long long)(damage->count - printed));
 }
 
 json_t *dz_damage_json(const dz_damage *damage) {

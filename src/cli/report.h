@@ -21,8 +21,8 @@ typedef struct dz_job_state {
     const dz_error *err; /* NULL while it runs */
 } dz_job_state;
 
-/* The report of a compress job: what, where, how long, how much. `catalog` NULL: it has no archive to tell of. `result`'s figures are told
- * when it has any. */
+/* The report of a compress job: what, where, how long, how much. `catalog` NULL: there is no archive. The figures of `result` are
+ * included if it has any. */
 json_t *dz_job_json(const dz_job_state *state, const dz_compress_result *result, const dz_catalog *catalog, const dz_compress_options *opt);
 
 /* The line of a job's phases, slowest rank each. */

@@ -79,7 +79,7 @@ static void give_up(double still) {
     if (silence() > dog.limit)
         n = snprintf(text, sizeof text, "deltazoo: error: nothing heard of rank %d for %.0f s in phase '%s'\n", late, silence(), dog.phase);
     else if (dog.rank != 0)
-        n = snprintf(text, sizeof text, "deltazoo: error: rank %d: nothing has moved for %.0f s, nor told by rank 0\n", dog.rank, still);
+        n = snprintf(text, sizeof text, "deltazoo: error: rank %d: no progress for %.0f s, and no message from rank 0\n", dog.rank, still);
     else if (late >= 0)
         n = snprintf(text, sizeof text, "deltazoo: error: no progress on any rank for %.0f s in phase '%s': rank %d is behind\n", still,
                      dog.phase ? dog.phase : "open", late);

@@ -128,7 +128,7 @@ static int cut_by(const dz_plan *p, const uint32_t *list, size_t n, uint64_t lim
     return 1;
 }
 
-/* The costliest run as cheap as can be. */
+/* The min-max partition: METHODS.md "Distribution over ranks". */
 static void cut(const dz_plan *p, const uint32_t *list, size_t n, size_t *first, uint64_t *cost_of_rank) {
     uint64_t low = 0, high = 0; /* too little; enough */
     for (size_t i = 0; i < n; i++) high += unit_cost(p, list[i], i == 0);
@@ -153,8 +153,8 @@ static int by_key(const void *x, const void *y) {
     return a->unit < b->unit ? -1 : a->unit > b->unit;
 }
 
-/* Base tiles in random order. What an exact tile costs depends on what is in it: of an embedding most rows have not moved, of a head all.
- */
+/* Base tiles in random order, since the cost of an exact tile depends on its content: most rows of an embedding have not moved, those of a
+ * head have. */
 static dz_rc shuffle(const dz_plan *p, uint32_t *list, size_t n, dz_error *err) {
     shuffled *order = dz_alloc_raw(n, sizeof *order, err);
     for (size_t i = 0; order && i < n; i++) {
