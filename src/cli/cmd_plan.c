@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "cli/cli.h"
 #include "cli/report.h"
+#include "cli/table.h"
 #include "config/zoo.h"
 #include "numeric/gauss.h"
 #include "numeric/noise.h"
@@ -160,14 +161,14 @@ static dz_rc tell_json(const dz_zoo *zoo, const dz_plan *plan, const dz_buf *war
 }
 
 static void tell(const dz_zoo *zoo, const dz_plan *plan) {
-    char a[32], b[32], c[32];
+    char a[32], b[32], c[32], name[256];
     double mean = 0, most = 0;
-    printf("recipe %s: sparsity %g, %d bits\n\n%-16s %22s %24s %12s %s\n", zoo->recipe->name, zoo->recipe->sparsity, zoo->recipe->bits,
+    printf("recipe %s: sparsity %g, %d bits\n\n%-18s %16s %16s %7s %19s\n", zoo->recipe->name, zoo->recipe->sparsity, zoo->recipe->bits,
            "task", "lossy tensors", "exact tensors", "dropped", "lossy stored, about");
     for (size_t t = 0; t < zoo->ntasks; t++) {
         totals s = totals_of(plan, zoo->recipe, t);
-        printf("%-16s %10zu %11s %12zu %11s %12zu %s (%.0fx)\n", zoo->names[t], s.lossy, dz_format_size(s.lossy_bytes, a), s.lossless,
-               dz_format_size(s.lossless_bytes, b), s.dropped, dz_format_size(s.predicted, c),
+        printf("%-18s %6zu %9s %6zu %9s %7zu %9s %8.0fx\n", dz_table_name(zoo->names[t], 18, name), s.lossy,
+               dz_format_size(s.lossy_bytes, a), s.lossless, dz_format_size(s.lossless_bytes, b), s.dropped, dz_format_size(s.predicted, c),
                s.predicted > 0 ? s.lossy_bytes / s.predicted : 0);
     }
     for (int r = 0; r < plan->nranks; r++) {

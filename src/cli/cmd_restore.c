@@ -79,7 +79,7 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
         char size[32], memory[32];
         printf("%s: task ", opt.out);
         print_sum(names, weights, tasks.n);
-        printf(", %llu tensors, %s in %llu file%s, %.2f s, peak memory %s per rank\n", (unsigned long long)result.ntensors,
+        printf(", %llu tensors,\n%s in %llu file%s, %.2f s, peak memory %s per rank\n", (unsigned long long)result.ntensors,
                dz_format_size((double)result.nbytes, size), (unsigned long long)result.nfiles, result.nfiles == 1 ? "" : "s", result.secs,
                dz_format_size(result.peak_memory, memory));
     }

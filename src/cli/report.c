@@ -1,4 +1,5 @@
 #include "cli/report.h"
+#include "cli/table.h"
 
 #include <math.h>
 #include <stddef.h>
@@ -165,10 +166,10 @@ static json_t *largest_json(const dz_catalog *c, const dz_task_entry *only) {
 void dz_print_largest(const dz_catalog *c, const dz_task_entry *only) {
     holder list[LARGEST];
     uint64_t total;
-    char size[32];
+    char size[32], name[256];
     size_t n = find_largest(c, only, list, &total);
     for (size_t i = 0; i < n; i++)
-        printf("%s %-40s %-10s %10s %5.1f %%\n", i ? "           " : "most bytes:", c->tensors[list[i].tensor].name,
+        printf("%s %-38s %-10s %9s %5.1f %%\n", i ? "           " : "most bytes:", dz_table_name(c->tensors[list[i].tensor].name, 38, name),
                dz_policy_name((dz_policy)list[i].policy), dz_format_size((double)list[i].stored, size),
                100 * (double)list[i].stored / (double)total);
 }
@@ -221,7 +222,8 @@ static json_t *spread_json(dz_spread s) { return json_pack("{s:f, s:f, s:f}", "m
 void dz_print_phases(const dz_compress_result *r) {
     char memory[32];
     printf("\n%d rank%s, %.2f s:", r->nranks, r->nranks == 1 ? "" : "s", r->total_secs);
-    for (int p = 0; p < DZ_PHASES; p++) printf("%s %s %.2f", p ? "," : "", DZ_PHASE_NAMES[p], phase_spread(r, p).most);
+    for (int p = 0; p < DZ_PHASES; p++)
+        printf("%s%s%s %.2f", p ? "," : "", p == DZ_PHASE_TRACE ? "\n" : " ", DZ_PHASE_NAMES[p], phase_spread(r, p).most);
     printf("; peak memory %s per rank\n", dz_format_size(spread_of(r, offsetof(dz_rank_figures, peak_memory)).most, memory));
 }
 
@@ -305,23 +307,39 @@ json_t *dz_job_json(const dz_job_state *state, const dz_compress_result *r, cons
     return root;
 }
 
+#define RATIO_TEXT 16
+
+static const char *ratio_text(double ratio, char text[RATIO_TEXT]) {
+    snprintf(text, RATIO_TEXT, ratio > 0 ? "%.1fx" : "-", ratio);
+    return text;
+}
+
 static void print_task(const dz_catalog *c, const dz_task_entry *e, int width) {
-    char a[32], b[32];
+    char a[32], b[32], lossy[RATIO_TEXT], whole[RATIO_TEXT], name[256];
     dz_size_stats s = dz_task_size_stats(e);
     dz_dropped d = dz_task_dropped(c, e);
-    printf("%-*s  %10s %10s   ", width, e->name, dz_format_size(s.source, a), dz_format_size(s.stored, b));
-    if (s.lossy_ratio > 0)
-        printf("%7.1fx %7.1fx   %9.1fx %11.1fx   %8.4f   ", s.lossy_ratio, s.ratio, s.value_bits, s.positions_coded, (double)e->gamma);
-    else
-        printf("%8s %7.1fx   %10s %12s   %8.4f   ", "-", s.ratio, "-", "-", (double)e->gamma);
-    if (e->trace_norm > 0)
-        printf("%.5g +- %.2g %%", e->trace_norm, 100 * e->trace_error / e->trace_norm);
-    else
-        printf("-");
+    printf("%-*s %10s %10s %9s %9s\n", width, dz_table_name(e->name, width, name), dz_format_size(s.source, a), dz_format_size(s.stored, b),
+           ratio_text(s.lossy_ratio, lossy), ratio_text(s.ratio, whole));
     if (d.ntensors)
-        printf("   (%zu tensor%s, %s, dropped; without: %.1fx)", d.ntensors, d.ntensors == 1 ? "" : "s", dz_format_size(d.source, a),
+        printf("  (%zu tensor%s, %s, dropped; without: %.1fx)\n", d.ntensors, d.ntensors == 1 ? "" : "s", dz_format_size(d.source, a),
                d.ratio);
-    putchar('\n');
+}
+
+/* The two ratios that the paper counts, and gamma with its trace norm: METHODS.md "Ratios", "Rescaling by the trace norm". */
+static void print_paper_figures(const dz_catalog *c, int width) {
+    char values[RATIO_TEXT], positions[RATIO_TEXT], name[256];
+    printf("\n%-*s %10s %10s %9s  %s\n", width, "as the paper counts", "value bits", "pos. coded", "gamma", "trace norm");
+    for (size_t t = 0; t < c->ntasks; t++) {
+        const dz_task_entry *e = &c->tasks[t];
+        dz_size_stats s = dz_task_size_stats(e);
+        if (s.lossy_ratio <= 0) continue;
+        printf("%-*s %10s %10s %9.4f  ", width, dz_table_name(e->name, width, name), ratio_text(s.value_bits, values),
+               ratio_text(s.positions_coded, positions), (double)e->gamma);
+        if (e->trace_norm > 0)
+            printf("%.5g +- %.2g %%\n", e->trace_norm, 100 * e->trace_error / e->trace_norm);
+        else
+            printf("-\n");
+    }
 }
 
 /* What a ratio would be if it did not count what is dropped; "" where nothing is. */
@@ -332,52 +350,60 @@ static const char *beside_drops(double kept, double dropped, double stored, char
 }
 
 void dz_print_tasks(const dz_catalog *c) {
-    char a[32], b[32], beside[64];
-    size_t width = 4;
+    char a[32], b[32], beside[64], whole[RATIO_TEXT];
+    size_t longest = strlen("as the paper counts"), lossy = 0;
     double source = 0, stored = 0, dropped = 0;
-    for (size_t t = 0; t < c->ntasks; t++) width = strlen(c->tasks[t].name) > width ? strlen(c->tasks[t].name) : width;
-    printf("%-*s  %10s %10s   %-17s   %-23s   %8s   %s\n", (int)width, "", "", "", "ratio on disk", "paper's ratios (lossy)", "", "");
-    printf("%-*s  %10s %10s   %8s %8s   %10s %12s   %8s   %s\n", (int)width, "task", "bytes in", "stored", "lossy", "whole", "value bits",
-           "pos. coded", "gamma", "trace norm");
+    for (size_t t = 0; t < c->ntasks; t++) longest = strlen(c->tasks[t].name) > longest ? strlen(c->tasks[t].name) : longest;
+    int width = dz_table_width(longest, 54, 0);
+    printf("%-*s %10s %10s %9s %9s\n", width, "task", "bytes in", "stored", "lossy", "whole");
     for (size_t t = 0; t < c->ntasks; t++) {
         dz_size_stats s = dz_task_size_stats(&c->tasks[t]);
         source += s.source;
         stored += s.stored;
+        lossy += s.lossy_ratio > 0;
         dropped += dz_task_dropped(c, &c->tasks[t]).source;
-        print_task(c, &c->tasks[t], (int)width);
+        print_task(c, &c->tasks[t], width);
     }
-    printf("%-*s  %10s %10s   %8s %7.1fx%s\n", (int)width, "all", dz_format_size(source, a), dz_format_size(stored, b), "",
-           stored > 0 ? source / stored : 0, beside_drops(source - dropped, dropped, stored, beside, sizeof beside));
-    printf("\narchive %s, of which %s are shared by all tasks; everything counted, %.1fx%s\n", dz_format_size((double)c->file_size, a),
+    printf("%-*s %10s %10s %9s %9s%s\n", width, "all", dz_format_size(source, a), dz_format_size(stored, b), "",
+           ratio_text(stored > 0 ? source / stored : 0, whole), beside_drops(source - dropped, dropped, stored, beside, sizeof beside));
+    if (lossy) print_paper_figures(c, width);
+    printf("\narchive %s, of which %s are shared by all tasks;\neverything counted, %.1fx%s\n", dz_format_size((double)c->file_size, a),
            dz_format_size((double)c->shared_bytes, b), c->file_size ? source / (double)c->file_size : 0,
            beside_drops(source - dropped, dropped, (double)c->file_size, beside, sizeof beside));
 }
 
-void dz_print_tensors(const dz_catalog *c, const dz_task_entry *t) {
-    size_t width = 6;
+static void print_tensor(const dz_catalog *c, const dz_task_entry *t, const dz_index_row *r, int width, int wide) {
+    dz_tensor tensor = dz_tensor_of_row(&c->tensors[r->tensor]);
+    char shape[DZ_SHAPE_TEXT], name[256], sparsity[32] = "-", kept[32] = "-", error[32] = "-", noise[32] = "-", ratio[RATIO_TEXT];
+    if (r->policy == DZ_POLICY_ULTRADELTA) {
+        dz_quality q = dz_row_quality(c, t, r);
+        snprintf(sparsity, sizeof sparsity, "%.5f", (double)r->sparsity);
+        snprintf(kept, sizeof kept, "%llu", (unsigned long long)r->kept);
+        snprintf(error, sizeof error, "%.3g", q.error);
+        snprintf(noise, sizeof noise, "%.3g", q.row);
+    }
+    printf("%-*s ", width, dz_table_name(tensor.name, width, name));
+    if (wide) printf("%-6s %-18s ", tensor.dtype_name, dz_shape_text(&tensor, shape));
+    printf("%-10s %8s ", dz_policy_name((dz_policy)r->policy), sparsity);
+    if (wide) printf("%10s %9s ", kept, error);
+    printf("%9s %9llu %8s\n", noise, (unsigned long long)r->length,
+           ratio_text(r->length ? (double)tensor.nbytes / (double)r->length : 0, ratio));
+}
+
+void dz_print_tensors(const dz_catalog *c, const dz_task_entry *t, int wide) {
+    size_t longest = 6;
     for (size_t i = 0; i < t->nrows; i++) {
         size_t len = strlen(c->tensors[t->rows[i].tensor].name);
-        width = len > width ? len : width;
+        longest = len > longest ? len : longest;
     }
-    printf("\n%-*s  %-5s %-18s %-10s %9s %10s %9s %9s %12s %8s\n", (int)width, "tensor", "dtype", "shape", "policy", "sparsity", "kept",
-           "error", "noise/row", "stored", "ratio");
-    for (size_t i = 0; i < t->nrows; i++) {
-        const dz_index_row *r = &t->rows[i];
-        dz_tensor tensor = dz_tensor_of_row(&c->tensors[r->tensor]);
-        char shape[DZ_SHAPE_TEXT];
-        printf("%-*s  %-5s %-18s %-10s ", (int)width, tensor.name, tensor.dtype_name, dz_shape_text(&tensor, shape),
-               dz_policy_name((dz_policy)r->policy));
-        dz_quality q = r->policy == DZ_POLICY_ULTRADELTA ? dz_row_quality(c, t, r) : (dz_quality){0, 0, 0};
-        if (r->policy == DZ_POLICY_ULTRADELTA)
-            printf("%9.5f %10llu %9.3g %9.3g ", (double)r->sparsity, (unsigned long long)r->kept, q.error, q.row);
-        else
-            printf("%9s %10s %9s %9s ", "-", "-", "-", "-");
-        printf("%12llu ", (unsigned long long)r->length);
-        if (r->length)
-            printf("%7.1fx\n", (double)tensor.nbytes / (double)r->length);
-        else
-            printf("%8s\n", "-");
-    }
+    int width = dz_table_width(longest, 49, wide);
+    printf("\n%-*s ", width, "tensor");
+    if (wide) printf("%-6s %-18s ", "dtype", "shape");
+    printf("%-10s %8s ", "policy", "sparsity");
+    if (wide) printf("%10s %9s ", "kept", "error");
+    printf("%9s %9s %8s\n", "noise/row", "stored", "ratio");
+    for (size_t i = 0; i < t->nrows; i++) print_tensor(c, t, &t->rows[i], width, wide);
+    if (!wide) printf("\n--wide has more columns%s, --json has everything.\n", (size_t)width < longest ? " and full names" : "");
 }
 
 void dz_print_damage(const dz_damage *damage) {

@@ -33,7 +33,7 @@ void dz_json_quality(json_t *object, dz_quality quality);
 /* Lines of text as an array of strings. */
 json_t *dz_json_lines(const dz_buf *lines);
 
-/* A line per task and the totals. */
+/* A line per task and the totals, in 80 columns. */
 void dz_print_tasks(const dz_catalog *catalog);
 
 /* A line on stderr for each record. */
@@ -45,6 +45,7 @@ json_t *dz_damage_json(const dz_damage *damage);
 /* The tensors that hold most bytes: of a task, or (NULL) of all together. */
 void dz_print_largest(const dz_catalog *catalog, const dz_task_entry *task);
 
-void dz_print_tensors(const dz_catalog *catalog, const dz_task_entry *task);
+/* A line for each tensor of a task; `wide`: all columns and full names, beyond 80 columns. */
+void dz_print_tensors(const dz_catalog *catalog, const dz_task_entry *task, int wide);
 
 #endif

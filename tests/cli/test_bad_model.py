@@ -464,7 +464,7 @@ def test_ratios_beside_drops_say_so(folder):
             equal(t["dropped"], {"tensors": 2, "source_bytes": dropped}, "dropped")
             want = (t["source_bytes"] - dropped) / t["stored_bytes"]
             check(abs(t["ratio"]["on_disk_without_dropped"] - want) < 1e-9, f"ratio without what is dropped: {t['ratio']}, not {want}")
-            row = rf"{t['name']} .* {t['ratio']['on_disk']:.1f}x .*\(2 tensors, 5.25 KB, dropped; without: {want:.1f}x\)"
+            row = rf"{t['name']} .* {t['ratio']['on_disk']:.1f}x\n +\(2 tensors, 5.25 KB, dropped; without: {want:.1f}x\)"
             for out in (r.out, good(["info", "a.h5"], cwd=folder).out):
                 check(re.search(row, out) and re.search(r"everything counted, .* \(dropped tensors excluded, ", out), f"{row} is not in {out}")
     check("ratio without dropped tensors" in good(["report", "r.json"], cwd=folder).out, "report does not tell")
