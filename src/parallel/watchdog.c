@@ -58,7 +58,7 @@ void dz_watchdog_heard(int rank, const char *phase, int finished) {
     pthread_mutex_unlock(&dog.lock);
 }
 
-/* The rank that was heard of longest ago and has not finished; -1: all have. */
+/* The unfinished rank whose last message is the oldest; -1: all have finished. */
 static int behind(void) {
     int found = -1;
     for (int r = 0; dog.heard && r < dog.size; r++) {

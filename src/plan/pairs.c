@@ -268,7 +268,7 @@ static int is_of_layer(const dz_tensor *t) {
 
 #define WORTH_A_NOTE 0.25 /* share of the layers' matrices that a recipe leaves exact */
 
-/* A recipe of an architecture, made for other names of layers, makes little lossy: the user, who has not written it, should know. */
+/* A built-in recipe for other names of layers makes little lossy. The user did not write it and should know. */
 static void note_left_exact(dz_plan *p, const dz_recipe *recipe, dz_error *err) {
     char text[SUBJECT_TEXT], exact[32], all[32];
     gathered left = {0};
