@@ -62,7 +62,7 @@ attend() {
     wait "$child"
     rc=$?
     child=''
-    if [ "$rc" -ne 0 ] && [ -n "$stopped" ]; then rc=75; fi # the signal ended it before its handler was set, or it has nothing to save
+    if [ "$rc" -ne 0 ] && [ -n "$stopped" ]; then rc=75; fi # the signal ended it before its handler was set, or it had nothing to save
     return "$rc"
 }
 

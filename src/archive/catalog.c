@@ -60,25 +60,25 @@ dz_rc dz_catalog_copy_blob(dz_catalog *c, const dz_catalog *from, uint32_t numbe
     return DZ_OK;
 }
 
-char *dz_catalog_told(const dz_catalog *c, const char *task, const char *text, dz_error *err) {
+char *dz_catalog_line(const dz_catalog *c, const char *task, const char *text, dz_error *err) {
     const char *path = c->path ? c->path : "archive";
-    char *named = dz_format(err, "%s: task '%s': ", path, task), *told = NULL;
+    char *named = dz_format(err, "%s: task '%s': ", path, task), *line = NULL;
     if (!named) return NULL;
     size_t len = strlen(path) + 2;
     if (strncmp(text, named, strlen(named)) == 0)
         text += strlen(named);
     else if (strncmp(text, named, len) == 0)
         text += len;
-    told = dz_format(err, "%s%s", named, text);
+    line = dz_format(err, "%s%s", named, text);
     free(named);
-    return told;
+    return line;
 }
 
 dz_rc dz_catalog_lose(dz_catalog *c, const char *task, const char *text, dz_error *err) {
     dz_lost *grown = realloc(c->lost, (c->nlost + 1) * sizeof *grown);
     if (!grown) return dz_fail(err, DZ_ENOMEM, "out of memory");
     c->lost = grown;
-    grown[c->nlost++] = (dz_lost){.name = dz_strdup(task, err), .text = dz_catalog_told(c, task, text, err)};
+    grown[c->nlost++] = (dz_lost){.name = dz_strdup(task, err), .text = dz_catalog_line(c, task, text, err)};
     return err->rc;
 }
 

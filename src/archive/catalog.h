@@ -102,8 +102,8 @@ typedef struct dz_catalog {
 void dz_catalog_free(dz_catalog *catalog);     /* accepts NULL */
 void dz_task_entry_free(dz_task_entry *entry); /* what it holds */
 
-/* The text as "ARCHIVE: task 'NAME': ...", whether it names them already or not. The caller frees. */
-char *dz_catalog_told(const dz_catalog *catalog, const char *task, const char *text, dz_error *err);
+/* The text as "ARCHIVE: task 'NAME': ..."; parts of it that are there already are not repeated. The caller frees. */
+char *dz_catalog_line(const dz_catalog *catalog, const char *task, const char *text, dz_error *err);
 
 /* Records a task as lost, with such a text. */
 dz_rc dz_catalog_lose(dz_catalog *catalog, const char *task, const char *text, dz_error *err);

@@ -56,7 +56,7 @@ static dz_rc read_chunk(const dz_archive *a, hid_t set, const char *name, uint8_
     return err->rc;
 }
 
-/* Reads a whole table whose type is exactly the schema's. `width` NULL: the table has no open text field. `stored` adds its size in the
+/* Reads a whole table whose type is exactly the schema's. `width` NULL: no text field of open width. `stored` adds its size in the
  * file. */
 static dz_rc read_table(const dz_archive *a, hid_t at, const char *name, const dz_schema *schema, size_t *width, dz_buf *rows, size_t *n,
                         uint64_t *stored, dz_error *err) {
@@ -71,7 +71,7 @@ static dz_rc read_table(const dz_archive *a, hid_t at, const char *name, const d
     want = w < 65536 ? dz_schema_type(schema, version, w) : -1;
     if (type < 0 || space < 0 || want < 0 || H5Tequal(type, want) <= 0 || H5Sget_simple_extent_ndims(space) != 1 ||
         H5Sget_simple_extent_dims(space, &count, NULL) != 1) {
-        dz_fail(err, DZ_EDAMAGE, "%s: table '%s' has not the fields of this format", a->path, name);
+        dz_fail(err, DZ_EDAMAGE, "%s: table '%s' does not have the fields of this format", a->path, name);
         goto out;
     }
     size_t row = dz_schema_size(schema, version, w);
@@ -261,7 +261,7 @@ const dz_index_row *dz_row_source(const dz_task_entry *task, const dz_index_row 
     return row->policy == DZ_POLICY_TIED ? &task->rows[row->kept] : row;
 }
 
-/* A tied row has no bytes, and what it is tied to has its type and shape and values of its own. */
+/* A tied row is empty; its target has the same type and shape, and values of its own. */
 static int tie_sound(const dz_catalog *c, const dz_task_entry *t, const dz_index_row *row) {
     if (row->kept >= t->nrows || row->length != 0) return 0;
     const dz_index_row *to = &t->rows[row->kept];
@@ -339,7 +339,7 @@ static dz_rc try_files(dz_archive *a, dz_task_entry *t, dz_error *err) {
     if (inner.rc == DZ_ENOMEM) return dz_fail(err, inner.rc, "%s", inner.text);
     for (size_t i = 0; i < t->nfiles; i++) free(t->files[i].path);
     t->nfiles = 0;
-    t->files_lost = dz_catalog_told(a->catalog, t->name, inner.text, err);
+    t->files_lost = dz_catalog_line(a->catalog, t->name, inner.text, err);
     return err->rc;
 }
 

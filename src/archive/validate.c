@@ -69,7 +69,7 @@ typedef struct object { /* what an object header's messages say */
     uint32_t has[MESSAGE_KINDS];
     uint64_t count, type_size, element; /* of a dataset: elements, bytes of one, also as its chunk has it */
     uint64_t nfilters, shuffled;
-    int chunked, shared; /* shared: its type stands elsewhere */
+    int chunked, shared; /* shared: its type is a committed one */
     uint64_t data_at, data_len, chunk;
 } object;
 
@@ -222,7 +222,7 @@ static int filters_ok(dz_view *v, object *o) {
     return !v->bad;
 }
 
-/* A type that stands in the root group. */
+/* A committed type of the root group. */
 static int shared_type_ok(const walk *w, dz_view *v, uint64_t *size) {
     unsigned version = dz_view_u8(v), kind = dz_view_u8(v);
     uint64_t at = dz_view_u64(v);
@@ -346,7 +346,7 @@ static dz_rc walk_message(walk *w, object *o, unsigned kind, int shared, dz_view
         default: break;
     }
     if (w->err->rc != DZ_OK) return w->err->rc;
-    return good ? DZ_OK : wrong(w, at, "a message of a kind that archives have not");
+    return good ? DZ_OK : wrong(w, at, "a message of a kind that archives do not use");
 }
 
 static dz_rc walk_messages(walk *w, object *o, const uint8_t *bytes, uint64_t len, uint64_t at, unsigned numbered, unsigned depth) {
@@ -359,7 +359,7 @@ static dz_rc walk_messages(walk *w, object *o, const uint8_t *bytes, uint64_t le
         const uint8_t *body = dz_view_bytes(&v, size);
         int shared = flags & 2 && kind == MESSAGE_TYPE;
         if (!body || (flags & ~(shared ? 7U : 5U)) != 0 || kind >= MESSAGE_KINDS)
-            return wrong(w, at + v.pos, "a message of a kind that archives have not");
+            return wrong(w, at + v.pos, "a message of a kind that archives do not use");
         int one = kind != MESSAGE_NIL && kind != MESSAGE_LINK && kind != MESSAGE_ATTRIBUTE && kind != MESSAGE_CONTINUED;
         if (o->has[kind]++ && one) return wrong(w, at + v.pos, "a message is there twice");
         dz_view inner = {.data = body, .len = (size_t)size};
@@ -403,7 +403,7 @@ static dz_rc walk_root(walk *w, const object *root) {
             const char *name = w->root[i].name;
             int is_type = strcmp(name, DZ_INDEX_TYPE) == 0 || strcmp(name, DZ_RECORD_TYPE) == 0;
             if (is_type == types && !target_ok(w, root, name, w->root[i].at, 0) && w->err->rc == DZ_OK)
-                wrong(w, root->at, "a link that archives have not");
+                wrong(w, root->at, "a link that archives do not use");
         }
     }
     return w->err->rc;

@@ -170,7 +170,7 @@ out:
     return rc;
 }
 
-/* Appends the nonzero values of a tile to what stands at `*done` of a sparse tensor. */
+/* Appends the nonzero values of a tile to a sparse tensor, at `*done`. */
 static dz_rc put_sparse(export *x, const item *it, uint64_t first, size_t count, uint64_t *done, dz_error *err) {
     const float *delta = (const float *)(const void *)x->delta.data;
     size_t n = 0;

@@ -14,7 +14,7 @@
 #include "base/version.h"
 #include "restore/restore.h"
 
-/* Marks what stays behind; every unknown name is told. Alike on every rank. */
+/* Marks the tasks to leave out; reports every unknown name. The same on every rank. */
 static dz_rc choose(const dz_rewrite_options *opt, dz_copy_tasks *copied, dz_error *err) {
     const dz_task_entry *task;
     for (size_t i = 0; i < opt->nleave + opt->ntake; i++) {

@@ -19,7 +19,7 @@ typedef struct verify {
     uint64_t **kept; /* [tasks][rows] */
 } verify;
 
-static void told(verify *v, const dz_task_entry *task, const char *tensor, int64_t block, dz_error *one) {
+static void record_damage(verify *v, const dz_task_entry *task, const char *tensor, int64_t block, dz_error *one) {
     if (one->rc != DZ_OK) dz_damage_add(&v->damage, task ? task->name : NULL, tensor, block, one->text);
     *one = (dz_error){0};
 }
@@ -33,8 +33,8 @@ static void check_row(verify *v, const dz_task_entry *task, size_t i, uint64_t *
     uint64_t kept = 0, first = *number;
     *number += tiles.ntiles;
     v->damage.place = first;
-    if (tiles.ntiles && dz_decoder_region(&v->decoder, task, row, &one) != DZ_OK) { /* all its blocks: told once */
-        if (first % (uint64_t)v->world->size == (uint64_t)v->world->rank) told(v, task, t.name, -1, &one);
+    if (tiles.ntiles && dz_decoder_region(&v->decoder, task, row, &one) != DZ_OK) { /* one record for all its blocks */
+        if (first % (uint64_t)v->world->size == (uint64_t)v->world->rank) record_damage(v, task, t.name, -1, &one);
         return;
     }
     for (uint32_t tile = 0; tile < tiles.ntiles; tile++) {
@@ -47,7 +47,7 @@ static void check_row(verify *v, const dz_task_entry *task, size_t i, uint64_t *
         }
         v->nblocks++;
         v->damage.place = first + tile;
-        told(v, task, t.name, tile, &one);
+        record_damage(v, task, t.name, tile, &one);
         dz_progress_add(progress, (double)row->length / tiles.ntiles);
     }
     v->kept[task - v->archive->catalog->tasks][i] = kept;
@@ -92,7 +92,7 @@ static void check_files(verify *v, const dz_task_entry *task) {
             dz_fail(&one, DZ_EDAMAGE, "%s: task '%s': file '%s': %.900s", v->archive->path, task->name, f ? f->path : "(its recipe)",
                     inner.text);
         free(bytes);
-        told(v, task, NULL, -1, &one);
+        record_damage(v, task, NULL, -1, &one);
     }
 }
 
@@ -116,7 +116,7 @@ static void check_base(verify *v, uint64_t place) {
                 if (got.hi != want.hi || got.lo != want.lo) v->decoder.base_differs[i] = 1;
             }
             v->damage.place = place + c->base[i].first_tile + tile;
-            told(v, NULL, t.name, tile, &one);
+            record_damage(v, NULL, t.name, tile, &one);
         }
     }
     dz_buf_free(&bytes);
@@ -133,10 +133,10 @@ static void check_kept(verify *v) {
         for (size_t i = 0; i < c->tasks[t].nrows && v->world->rank == 0; i++) {
             dz_error one = {0};
             const dz_index_row *row = &c->tasks[t].rows[i];
-            if (row->policy == DZ_POLICY_ULTRADELTA && row->kept != v->kept[t][i] && known == 0) /* a damaged block is told already */
+            if (row->policy == DZ_POLICY_ULTRADELTA && row->kept != v->kept[t][i] && known == 0) /* a damaged block is recorded already */
                 dz_fail(&one, DZ_EDAMAGE, "%s: task '%s': tensor '%s' keeps %llu elements, its index says %llu", v->archive->path,
                         c->tasks[t].name, c->tensors[row->tensor].name, (unsigned long long)v->kept[t][i], (unsigned long long)row->kept);
-            told(v, &c->tasks[t], c->tensors[row->tensor].name, -1, &one);
+            record_damage(v, &c->tasks[t], c->tensors[row->tensor].name, -1, &one);
         }
     }
 }

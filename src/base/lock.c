@@ -49,7 +49,7 @@ static int same_file(int fd, const char *path) {
     return fstat(fd, &a) == 0 && stat(path, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
 }
 
-/* The flock is ours or the file system has none: is the one whose name stands in the file still there? */
+/* We have the flock, or the file system has none: is the holder named in the file still alive? */
 static int is_alive(int fd, const holder *h, int have_flock) {
     holder us = ourselves();
     struct stat st;

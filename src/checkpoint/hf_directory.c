@@ -60,7 +60,7 @@ static dz_rc index_shards(const char *path, const json_t *map, const char *suffi
 /* The name by which an index knows the shard. */
 static const char *indexed_name(const dz_shard *shard, const dz_checkpoint *ck) { return shard->path + strlen(ck->path) + 1; }
 
-/* Every tensor of the index stands in the shard it names, and every tensor of a shard in the index. */
+/* Every tensor of the index is in the shard it names, and every tensor of a shard is in the index. */
 static dz_rc check_index(const dz_checkpoint *ck, const char *path, const json_t *map, dz_error *err) {
     const char *tensor;
     json_t *value;
@@ -166,7 +166,7 @@ static size_t numbered(const char *name, const char *suffix, unsigned long *of) 
     return (size_t)(at - name);
 }
 
-/* Of the shards of a model that has no index none may be missing. */
+/* Without an index, no shard of a model may be missing. */
 static dz_rc check_numbered(const dz_checkpoint *ck, const char *suffix, const dz_listing *list, dz_error *err) {
     for (size_t i = 0; i < ck->nshards; i++) {
         const char *name = indexed_name(&ck->shards[i], ck);

@@ -27,7 +27,7 @@ typedef struct compress_job {
     dz_compress_result result;
     time_t started;
     double begun;
-    int nranks, begins, report_lost; /* lost: it could not be written, which has been told */
+    int nranks, begins, report_lost; /* lost: it could not be written, and that was reported */
 } compress_job;
 
 #define LARGEST_REPORT ((size_t)1 << 30)
@@ -130,18 +130,18 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
     int helped = 0, watchdog = 1800;
     const dz_option options[] = {
         {"output", 'o', DZ_OPTION_TEXT, &opt.archive, "ARCHIVE", "the HDF5 file to write"},
-        {"recipe", 0, DZ_OPTION_TEXT, &opt.recipe.recipe, "FILE|NAME", "what is done to which tensor (by default: by architecture)"},
+        {"recipe", 0, DZ_OPTION_TEXT, &opt.recipe.recipe, "FILE|NAME", "which tensors are lossy, and how (default: by architecture)"},
         DZ_METHOD_OPTIONS(sets),
         {"set", 0, DZ_OPTION_LIST, &sets, "KEY=VALUE", "overrides one key of the recipe; may be repeated"},
         {"force", 0, DZ_OPTION_FLAG, &opt.force, NULL, "replace an existing archive"},
         {"append", 0, DZ_OPTION_FLAG, &opt.append, NULL, "add the zoo's tasks to an existing archive"},
-        {"replace", 0, DZ_OPTION_FLAG, &opt.replace, NULL, "append, taking the place of tasks of the same name"},
-        {"skip-existing", 0, DZ_OPTION_FLAG, &opt.skip_existing, NULL, "append only tasks that the archive has not"},
-        {"mem-per-rank", 0, DZ_OPTION_SIZE, &opt.mem_per_rank, "SIZE", "memory each rank may use (2G); it needs 128M at least"},
-        {"io", 0, DZ_OPTION_TEXT, &io, "posix|collective", "how the archive is written: by each rank for itself, or by MPI-IO"},
+        {"replace", 0, DZ_OPTION_FLAG, &opt.replace, NULL, "append, replacing tasks of the same name"},
+        {"skip-existing", 0, DZ_OPTION_FLAG, &opt.skip_existing, NULL, "append only tasks that the archive lacks"},
+        {"mem-per-rank", 0, DZ_OPTION_SIZE, &opt.mem_per_rank, "SIZE", "memory of each rank (2G); at least 128M"},
+        {"io", 0, DZ_OPTION_TEXT, &io, "posix|collective", "who writes: each rank by itself (posix), or MPI-IO"},
         {"io-hint", 0, DZ_OPTION_LIST, &hints, "KEY=VALUE", "a hint for MPI-IO (cb_nodes=8); may be repeated"},
-        {"report", 0, DZ_OPTION_TEXT, &opt.report, "FILE.json", "what was done, for programs"},
-        {"watchdog", 0, DZ_OPTION_INT, &watchdog, "SECONDS", "end with code 75 after so long without progress (1800; 0: never)"},
+        {"report", 0, DZ_OPTION_TEXT, &opt.report, "FILE.json", "write a report of the job"},
+        {"watchdog", 0, DZ_OPTION_INT, &watchdog, "SECONDS", "end with code 75 after this time without progress (1800; 0: never)"},
         {"quiet", 'q', DZ_OPTION_FLAG, &opt.quiet, NULL, "no progress"},
         {NULL, 0, DZ_OPTION_FLAG, NULL, NULL, NULL}};
     dz_rc rc = dz_parse_options(world, &DZ_CMD_COMPRESS, argc, argv, options, args, 1, &helped, err);

@@ -15,7 +15,7 @@ static dz_rc run_export(const dz_world *world, int argc, char **argv, dz_error *
                                  {"output", 'o', DZ_OPTION_TEXT, &opt.out, "FILE", "a .safetensors file, or for hdf5 an HDF5 file"},
                                  {"format", 0, DZ_OPTION_TEXT, &format, "dense|sparse|hdf5",
                                   "F32 tensors; positions and values of lossy tensors; or plain HDF5 arrays"},
-                                 {"base", 'b', DZ_OPTION_TEXT, &opt.base, "PATH", "also the differences of tensors that are kept exactly"},
+                                 {"base", 'b', DZ_OPTION_TEXT, &opt.base, "PATH", "add the differences of exact tensors"},
                                  {"tensor", 0, DZ_OPTION_TEXT, &opt.tensors, "GLOB", "only these tensors"},
                                  {"force", 0, DZ_OPTION_FLAG, &opt.force, NULL, "replace an existing file"},
                                  {"quiet", 'q', DZ_OPTION_FLAG, &opt.quiet, NULL, "no progress"},

@@ -7,7 +7,7 @@
 #include "cli/report.h"
 #include "restore/restore.h"
 
-static dz_rc print_info(const char *path, const char *name, const char *picture, int json, int names, dz_error *err) {
+static dz_rc print_info(const char *path, const char *name, const char *picture, int json, int wide, int names, dz_error *err) {
     dz_archive *a = NULL;
     const dz_task_entry *task = NULL;
     dz_buf warnings = {0};
@@ -27,7 +27,7 @@ static dz_rc print_info(const char *path, const char *name, const char *picture,
     }
     char hex[33];
     dz_digest_hex(a->catalog->fingerprint, hex);
-    printf("%s: format %u, written by %s, base %s\n\n", path, a->catalog->format_version, a->catalog->generator, hex);
+    printf("%s: format %u, written by %s\nbase %s\n\n", path, a->catalog->format_version, a->catalog->generator, hex);
     dz_print_tasks(a->catalog);
     putchar('\n');
     dz_print_largest(a->catalog, task);
@@ -35,7 +35,7 @@ static dz_rc print_info(const char *path, const char *name, const char *picture,
     dz_print_notes(&warnings);
     if (task) {
         printf("\n%s: recipe %s, key %016llx\n%s", task->name, task->recipe, (unsigned long long)task->key, task->recipe_text);
-        dz_print_tensors(a->catalog, task);
+        dz_print_tensors(a->catalog, task, wide);
     }
 lost:
     for (size_t i = 0; i < a->catalog->nlost; i++) fprintf(stderr, "deltazoo: damage: %s\n", a->catalog->lost[i].text);
@@ -48,18 +48,20 @@ out:
 
 static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
     const char *task = NULL, *picture = NULL, *args[1];
-    int json = 0, names = 0, helped = 0;
+    int json = 0, wide = 0, names = 0, helped = 0;
     const dz_option options[] = {
         {"task", 't', DZ_OPTION_TEXT, &task, "NAME", "also this task's tensors and recipe"},
         {"json", 0, DZ_OPTION_FLAG, &json, NULL, "for programs"},
-        {"plot", 0, DZ_OPTION_TEXT, &picture, "FILE.svg", "draws bytes and expected error by layer, of the task or the first one"},
-        {"names", 0, DZ_OPTION_FLAG, &names, NULL, "only the tasks' names, one a line"},
+        {"wide", 0, DZ_OPTION_FLAG, &wide, NULL, "all columns and full names of tensors, in more than 80 columns"},
+        {"plot", 0, DZ_OPTION_TEXT, &picture, "FILE.svg", "draw bytes and expected error by layer, of the task or the first one"},
+        {"names", 0, DZ_OPTION_FLAG, &names, NULL, "only the tasks' names, one per line"},
         {NULL, 0, DZ_OPTION_FLAG, NULL, NULL, NULL}};
     if (dz_parse_options(world, &DZ_CMD_INFO, argc, argv, options, args, 1, &helped, err) != DZ_OK || helped) return err->rc;
-    return dz_sync_error(world, world->rank == 0 ? print_info(args[0], task, picture, json, names, err) : DZ_OK, err);
+    return dz_sync_error(world, world->rank == 0 ? print_info(args[0], task, picture, json, wide, names, err) : DZ_OK, err);
 }
 
-const dz_command DZ_CMD_INFO = {"info", "ARCHIVE [--task NAME] [--json|--names] [--plot FILE.svg]", "Tells what an archive holds.", run,
+const dz_command DZ_CMD_INFO = {"info", "ARCHIVE [--task NAME] [--json|--wide|--names] [--plot FILE.svg]",
+                                "Shows the contents of an archive: tasks, sizes, ratios.", run,
                                 "deltazoo info zoo.h5\n"
                                 "deltazoo info zoo.h5 --task math --json\n"
                                 "deltazoo info zoo.h5 --task math --plot math.svg"};

@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "cli/cli.h"
 #include "cli/report.h"
+#include "cli/table.h"
 #include "compress/forecast.h"
 #include "config/zoo.h"
 #include "plan/plan.h"
@@ -140,18 +141,18 @@ static void print_forecast(const dz_zoo *zoo, const dz_plan *plan, const dz_fore
         source += f->source;
         stored += f->stored;
     }
-    printf("\nall: %s as about %s, %.1fx; with the base, which must be kept (%s): %.1fx\n", dz_format_size(source, a),
+    printf("\nall: %s as about %s, %.1fx\nwith the base, which must be kept (%s): %.2fx\n", dz_format_size(source, a),
            dz_format_size(stored, b), stored > 0 ? source / stored : 0, dz_format_size(base, (char[32]){0}),
            (source + base) / (stored + base));
 }
 
 static void print_tensors(const dz_zoo *zoo, const dz_plan *plan) {
-    char a[32], b[32];
+    char a[32], b[32], name[256];
     printf("%-24s %6s %11s %8s %11s %8s\n", "task", "lossy", "bytes", "exact", "bytes", "dropped");
     for (size_t t = 0; t < zoo->ntasks; t++) {
         totals s = totals_of(plan, t);
-        printf("%-24.24s %6zu %11s %8zu %11s %8zu\n", zoo->names[t], s.lossy, dz_format_size(s.lossy_bytes, a), s.lossless,
-               dz_format_size(s.lossless_bytes, b), s.dropped);
+        printf("%-24s %6zu %11s %8zu %11s %8zu\n", dz_table_name(zoo->names[t], 24, name), s.lossy, dz_format_size(s.lossy_bytes, a),
+               s.lossless, dz_format_size(s.lossless_bytes, b), s.dropped);
     }
 }
 

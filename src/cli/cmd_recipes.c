@@ -4,7 +4,7 @@
 #include "cli/cli.h"
 #include "config/builtin.h"
 
-/* Rank 0: names, or one recipe as it stands in config/recipes/. */
+/* Rank 0: names, or one recipe as in config/recipes/. */
 static dz_rc print(const char *name, dz_error *err) {
     for (const dz_builtin *b = DZ_BUILTINS; b->name; b++) {
         if (!name) printf("%s\n", b->name);
@@ -18,7 +18,7 @@ static dz_rc print(const char *name, dz_error *err) {
 static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
     const char *name = NULL;
     int helped = 0;
-    const dz_option options[] = {{"print", 'p', DZ_OPTION_TEXT, &name, "NAME", "the text of this recipe, to start one's own from"},
+    const dz_option options[] = {{"print", 'p', DZ_OPTION_TEXT, &name, "NAME", "print this recipe, as a start for your own"},
                                  {NULL, 0, DZ_OPTION_FLAG, NULL, NULL, NULL}};
     if (dz_parse_options(world, &DZ_CMD_RECIPES, argc, argv, options, NULL, 0, &helped, err) != DZ_OK || helped) return err->rc;
     return dz_sync_error(world, world->rank == 0 ? print(name, err) : DZ_OK, err);

@@ -64,7 +64,7 @@ out:
 const dz_command DZ_CMD_REMOVE = {"remove", "ARCHIVE --task NAME...", "Removes tasks from an archive; the others keep their bytes.",
                                   run_remove, "deltazoo remove zoo.h5 --task code"};
 const dz_command DZ_CMD_REPACK = {"repack", "ARCHIVE [-o ARCHIVE [--task NAME]...]",
-                                  "Writes an archive anew, with nothing in it that no task needs, or some of its tasks into another.",
+                                  "Rewrites an archive with only what its tasks need, or copies some of its tasks into another archive.",
                                   run_repack,
                                   "deltazoo repack zoo.h5\n"
                                   "deltazoo repack zoo.h5 -o math.h5 --task math"};

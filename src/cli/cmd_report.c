@@ -6,6 +6,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "cli/cli.h"
+#include "cli/table.h"
 
 /* What the table shows of one report. The JSON values belong to `root`. */
 typedef struct job_row {
@@ -70,7 +71,17 @@ static dz_rc read_row(const char *path, job_row *row, dz_error *err) {
     return row->whole ? read_figures(path, row, err) : DZ_OK;
 }
 
+#define FIXED 62 /* columns beside the file's name */
+
+/* Times of day without seconds. */
 static void print_row(const job_row *r) {
+    char secs[32], stored[32], name[256], ratio[32] = "-";
+    if (r->whole && r->stored > 0) snprintf(ratio, sizeof ratio, "%.1fx", r->source / r->stored);
+    printf("%-16.16s %-13s %11s %9s %7s  %s\n", r->finished, r->state, r->whole || r->exit_code >= 0 ? dz_format_time(r->secs, secs) : "-",
+           r->whole ? dz_format_size(r->stored, stored) : "-", ratio, dz_table_name(r->archive, DZ_TABLE_COLUMNS - FIXED, name));
+}
+
+static void print_wide_row(const job_row *r) {
     char secs[32], source[32], stored[32], memory[32], read[32];
     printf("%-20s  %-13s  %10s  %6d  %5d  ", r->finished, r->state, r->slurm, r->starts, r->ranks);
     if (!r->whole) {
@@ -82,11 +93,11 @@ static void print_row(const job_row *r) {
            (long long)r->tasks, dz_format_size(r->source, source), dz_format_size(r->stored, stored),
            r->stored > 0 ? r->source / r->stored : 0, dz_format_size(r->secs > 0 ? r->bytes_read / r->secs : 0, read),
            dz_format_size(r->memory, memory), json_array_size(r->notes), r->archive);
-    if (r->dropped > 0) printf(" (ratio without what is dropped: %.1fx)", r->stored > 0 ? (r->source - r->dropped) / r->stored : 0);
+    if (r->dropped > 0) printf(" (ratio without dropped tensors: %.1fx)", r->stored > 0 ? (r->source - r->dropped) / r->stored : 0);
     putchar('\n');
 }
 
-/* Why a job has no figures. */
+/* Why a job lacks figures. */
 static void print_errors(const job_row *r) {
     char line[DZ_ERROR_TEXT];
     json_t *value;
@@ -108,25 +119,41 @@ static void print_details(const job_row *r) {
         for (int k = 0; k < 3; k++) dz_format_time(json_number_value(json_object_get(value, columns[k])), text[k]);
         printf("%-12s %12s %12s %12s\n", line_of(name, line, sizeof line), text[0], text[1], text[2]);
     }
-    printf("\nread %s, written %s, %lld blocks from an interrupted run%s; ranks on", dz_format_size(r->bytes_read, text[0]),
-           dz_format_size(r->bytes_written, text[1]), (long long)r->resumed,
-           r->this_start_only ? ", times and bytes of the last start only" : "");
+    putchar('\n');
+    if (strcmp(r->slurm, "-") != 0) printf("SLURM job %s, start %d\n", r->slurm, r->starts);
+    printf("%d rank%s on", r->ranks, r->ranks == 1 ? "" : "s");
     json_object_foreach(r->hosts, name, value) printf(" %s (%lld)", line_of(name, line, sizeof line), (long long)json_integer_value(value));
-    printf("\n");
+    printf("\n%lld task%s of %s; peak memory %s per rank\n", (long long)r->tasks, r->tasks == 1 ? "" : "s",
+           dz_format_size(r->source, text[0]), dz_format_size(r->memory, text[1]));
+    printf("read %s, %s per s; written %s\n", dz_format_size(r->bytes_read, text[0]),
+           dz_format_size(r->secs > 0 ? r->bytes_read / r->secs : 0, text[1]), dz_format_size(r->bytes_written, text[2]));
+    if (r->dropped > 0) printf("ratio without dropped tensors: %.1fx\n", r->stored > 0 ? (r->source - r->dropped) / r->stored : 0);
+    if (r->resumed) printf("%lld blocks from an interrupted run\n", (long long)r->resumed);
+    if (r->this_start_only) printf("times and bytes are of the last start only\n");
     json_array_foreach(r->notes, i, value) printf("note: %s\n", line_of(json_string_value(value), line, sizeof line));
 }
 
-static void print_table(const job_row *rows, size_t n) {
+static void print_wide(const job_row *rows, size_t n) {
     printf("%-20s  %-13s  %10s  %6s  %5s  %5s  %12s  %5s  %9s  %9s  %8s  %11s  %9s  %5s  %s\n", "finished", "state", "SLURM job", "starts",
            "ranks", "hosts", "time", "tasks", "bytes in", "archive", "ratio", "read per s", "memory", "notes", "file");
-    for (size_t i = 0; i < n; i++) print_row(&rows[i]);
+    for (size_t i = 0; i < n; i++) print_wide_row(&rows[i]);
+}
+
+static void print_table(const job_row *rows, size_t n, int wide) {
+    if (wide) {
+        print_wide(rows, n);
+    } else {
+        printf("%-16s %-13s %11s %9s %7s  %s\n", "finished", "state", "time", "archive", "ratio", "file");
+        for (size_t i = 0; i < n; i++) print_row(&rows[i]);
+    }
     for (size_t i = 0; i < n; i++) print_errors(&rows[i]);
     if (n == 1 && rows[0].whole) print_details(&rows[0]);
 }
 
 static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
-    int helped = 0;
-    const dz_option options[] = {{NULL, 0, DZ_OPTION_FLAG, NULL, NULL, NULL}};
+    int helped = 0, wide = 0;
+    const dz_option options[] = {{"wide", 0, DZ_OPTION_FLAG, &wide, NULL, "all columns and full names, in more than 80 columns"},
+                                 {NULL, 0, DZ_OPTION_FLAG, NULL, NULL, NULL}};
     if (dz_parse_options(world, &DZ_CMD_REPORT, argc, argv, options, NULL, DZ_ANY_ARGS, &helped, err) != DZ_OK || helped) return err->rc;
     if (world->rank != 0) return DZ_OK;
     size_t given = (size_t)(argc - optind), n = 0;
@@ -141,13 +168,13 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
         json_decref(rows[n].root);
         rows[n] = (job_row){0};
     }
-    if (n) print_table(rows, n);
+    if (n) print_table(rows, n, wide);
     if (rows && n < given) dz_fail(err, DZ_EUSAGE, "%zu of %zu files are no reports", given - n, given);
     for (size_t i = 0; i < n; i++) json_decref(rows[i].root);
     free(rows);
     return err->rc;
 }
 
-const dz_command DZ_CMD_REPORT = {"report", "JOB.json...",
-                                  "A table over the reports of many compress jobs; of one that is done also its phases, hosts and notes.",
-                                  run, "deltazoo report job.json"};
+const dz_command DZ_CMD_REPORT = {"report", "JOB.json... [--wide]",
+                                  "Shows reports of compress jobs as a table; for a single report also phases, hosts and notes.", run,
+                                  "deltazoo report job.json"};

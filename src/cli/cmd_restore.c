@@ -45,13 +45,13 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
     const dz_option options[] = {
         {"task", 't', DZ_OPTION_LIST, &tasks, "NAME[=WEIGHT]", "the task to restore; several are merged: base + sum of weight * delta"},
         {"sign-consensus", 0, DZ_OPTION_FLAG, &opt.sign_consensus, NULL, "merge only deltas with the sign of the weighted sum (TIES)"},
-        {"base", 'b', DZ_OPTION_TEXT, &opt.base, "PATH", "the base model it was compressed against"},
-        {"output", 'o', DZ_OPTION_TEXT, &opt.out, "DIR", "gets the model's files"},
-        {"tensor", 0, DZ_OPTION_TEXT, &opt.tensors, "GLOB", "only these tensors, into one file, without side files"},
-        {"keep-going", 'k', DZ_OPTION_FLAG, &opt.keep_going, NULL, "past damage: restore what there is, say what is missing, exit 3"},
+        {"base", 'b', DZ_OPTION_TEXT, &opt.base, "PATH", "the base model of the archive"},
+        {"output", 'o', DZ_OPTION_TEXT, &opt.out, "DIR", "the folder for the model's files"},
+        {"tensor", 0, DZ_OPTION_TEXT, &opt.tensors, "GLOB", "only these tensors, into one file, without other files"},
+        {"keep-going", 'k', DZ_OPTION_FLAG, &opt.keep_going, NULL, "go on after damage: restore the rest, name what is lost, exit 3"},
         {"max-shard-size", 0, DZ_OPTION_SIZE, &opt.max_shard, "SIZE", "new shards of at most this size instead of the original ones"},
-        {"force", 0, DZ_OPTION_FLAG, &opt.force, NULL, "replace files that an earlier restore has made, and only those"},
-        {"no-sync", 0, DZ_OPTION_FLAG, &opt.no_sync, NULL, "do not wait until the files are on the disk: as fast as cp, and no safer"},
+        {"force", 0, DZ_OPTION_FLAG, &opt.force, NULL, "replace files of an earlier restore, and only those"},
+        {"no-sync", 0, DZ_OPTION_FLAG, &opt.no_sync, NULL, "do not wait until files are on disk: as fast as cp, and no safer"},
         {"quiet", 'q', DZ_OPTION_FLAG, &opt.quiet, NULL, "no progress"},
         {NULL, 0, DZ_OPTION_FLAG, NULL, NULL, NULL}};
     if (dz_parse_options(world, &DZ_CMD_RESTORE, argc, argv, options, args, 1, &helped, err) != DZ_OK || helped) {
@@ -79,13 +79,13 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
         char size[32], memory[32];
         printf("%s: task ", opt.out);
         print_sum(names, weights, tasks.n);
-        printf(", %llu tensors, %s in %llu file%s, %.2f s, peak memory %s per rank\n", (unsigned long long)result.ntensors,
+        printf(", %llu tensors,\n%s in %llu file%s, %.2f s, peak memory %s per rank\n", (unsigned long long)result.ntensors,
                dz_format_size((double)result.nbytes, size), (unsigned long long)result.nfiles, result.nfiles == 1 ? "" : "s", result.secs,
                dz_format_size(result.peak_memory, memory));
     }
     if (damaged && world->rank == 0)
-        dz_fail(err, rc, "%s: restored without what is damaged: %llu place%s, each told above", opt.out,
-                (unsigned long long)result.damage.count, result.damage.count == 1 ? "" : "s");
+        dz_fail(err, rc, "%s: restored except %llu damaged place%s, listed above", opt.out, (unsigned long long)result.damage.count,
+                result.damage.count == 1 ? "" : "s");
 out:
     for (size_t t = 0; names && t < tasks.n; t++) free(names[t]);
     free(names);

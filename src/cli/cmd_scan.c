@@ -59,8 +59,8 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
     dz_scan_result result = {0};
     const dz_option options[] = {
         {"output", 'o', DZ_OPTION_TEXT, &opt.out, "ZOO.yaml", "the manifest; with several bases ZOO-BASE.yaml for each"},
-        {"base", 'b', DZ_OPTION_LIST, &bases, "NAME|PATH", "this model is a base; otherwise the one with the least sum of distances is"},
-        {"force", 0, DZ_OPTION_FLAG, &opt.force, NULL, "replace manifests that exist"},
+        {"base", 'b', DZ_OPTION_LIST, &bases, "NAME|PATH", "use this model as a base (default: the one with the least sum of distances)"},
+        {"force", 0, DZ_OPTION_FLAG, &opt.force, NULL, "replace existing manifests"},
         {"json", 0, DZ_OPTION_FLAG, &json, NULL, "for programs"},
         {NULL, 0, DZ_OPTION_FLAG, NULL, NULL, NULL}};
     dz_rc rc = dz_parse_options(world, &DZ_CMD_SCAN, argc, argv, options, args, 1, &helped, err);
@@ -88,8 +88,8 @@ out:
 
 const dz_command DZ_CMD_SCAN = {
     "scan", "DIR -o ZOO.yaml [--base NAME]... [--json]",
-    "Finds which models of a folder share a base, and writes a manifest for each base. What it leaves out it names: adapters, "
-    "quantised copies, what cannot be read.",
+    "Finds which models of a folder share a base, and writes a manifest for each base. It names what it skips: adapters, "
+    "quantised copies, unreadable files.",
     run,
     "deltazoo scan models -o found.yaml\n"
     "mpirun -n 2 deltazoo scan models -o found.yaml --base base --force"};

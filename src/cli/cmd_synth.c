@@ -36,11 +36,11 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
         {"tasks", 0, DZ_OPTION_INT, &opt.tasks, "N", "fine-tuned models beside the base (4)"},
         {"dtype", 0, DZ_OPTION_TEXT, &dtype, "TYPE", "f32, f16 or bf16 (bf16)"},
         {"tails", 0, DZ_OPTION_TEXT, &tails, "KIND",
-         "t: heavy tails and a low-rank part, t4 (heaviest) to t8: in all blocks alike; gauss: neither, hardest to code (t)"},
+         "t: heavy tails and a low-rank part; t4 (heaviest) to t8: the same in all blocks; gauss: neither, hardest to code (t)"},
         {"seed", 0, DZ_OPTION_U64, &opt.seed, "S", "of all random numbers (42)"},
         {"shard-size", 0, DZ_OPTION_SIZE, &opt.shard_bytes, "SIZE", "cut models into shards of about this size"},
-        {"output", 'o', DZ_OPTION_TEXT, &opt.out_dir, "DIR", "gets base/, task-*/ and zoo.yaml"},
-        {"force", 0, DZ_OPTION_FLAG, &opt.force, NULL, "replace models that an earlier synth has made, and only those"},
+        {"output", 'o', DZ_OPTION_TEXT, &opt.out_dir, "DIR", "the folder for base/, task-*/ and zoo.yaml"},
+        {"force", 0, DZ_OPTION_FLAG, &opt.force, NULL, "replace models of an earlier synth, and only those"},
         {"quiet", 'q', DZ_OPTION_FLAG, &quiet, NULL, "no progress"},
         {NULL, 0, DZ_OPTION_FLAG, NULL, NULL, NULL}};
     if (dz_parse_options(world, &DZ_CMD_SYNTH, argc, argv, options, NULL, 0, &helped, err) != DZ_OK || helped) return err->rc;

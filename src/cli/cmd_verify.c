@@ -40,7 +40,7 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
             printf("sound%s, %.2f s\n", base ? ", base right" : "", r.secs);
     }
     if (rc == DZ_EDAMAGE && err->rc == DZ_OK && world->rank == 0)
-        dz_fail(err, rc, "%s: is damaged (restore --keep-going restores what is left)", args[0]);
+        dz_fail(err, rc, "%s: is damaged (restore --keep-going restores the rest)", args[0]);
     dz_damage_free(&r.damage);
     return rc;
 }

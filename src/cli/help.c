@@ -6,7 +6,8 @@
 #include "base/version.h"
 
 static const char EXIT_CODES[] =
-    "0 done, 1 failed, 2 usage, recipe or manifest, 3 damage found, 75 interrupted: the same command goes on where it stopped";
+    "0 done, 1 failed, 2 usage, recipe or manifest, 3 damage found, 75 interrupted (run the same command again to "
+    "continue where it stopped)";
 
 static void put_label(const dz_option *o, char left[80]) {
     snprintf(left, 80, "%s%c%s--%s%s%s", o->letter ? "-" : " ", o->letter ? o->letter : ' ', o->letter ? ", " : "  ", o->name,
@@ -40,7 +41,48 @@ static void each_line(const char *text, void (*put)(const char *line, size_t len
     }
 }
 
-static void plain_example(const char *line, size_t len) { printf("  %.*s\n", (int)len, line); }
+#define COLUMNS 80
+
+/* Length of the next word: up to a space that is neither within brackets nor between an option and its value. */
+static size_t word_length(const char *text, size_t len) {
+    int depth = 0, option = text[0] == '-' && len > 1 && text[1] != ' ';
+    for (size_t i = 0; i < len; i++) {
+        depth += (text[i] == '[') - (text[i] == ']');
+        if (text[i] != ' ' || depth > 0) continue;
+        if (!option || i + 1 == len || text[i + 1] == '-' || text[i + 1] == '[') return i;
+        option = 0;
+    }
+    return len;
+}
+
+/* Prints `len` bytes of text that begin in column `at`. Lines break before COLUMNS, end in `broken`, and go on in column `indent`. */
+static void wrapped(const char *text, size_t len, size_t at, size_t indent, const char *broken) {
+    size_t room = COLUMNS - strlen(broken);
+    for (int first = 1; len > 0; first = 0) {
+        size_t word = word_length(text, len);
+        if (!first && at + 1 + word > room) {
+            printf("%s\n%*s", broken, (int)indent, "");
+            at = indent;
+        } else if (!first) {
+            putchar(' ');
+            at++;
+        }
+        printf("%.*s", (int)word, text);
+        at += word;
+        text += word;
+        len -= word;
+        while (len > 0 && *text == ' ') text++, len--;
+    }
+    putchar('\n');
+}
+
+static void wrapped_text(const char *text, size_t at, size_t indent) { wrapped(text, strlen(text), at, indent, ""); }
+
+static void plain_example(const char *line, size_t len) {
+    printf("  ");
+    wrapped(line, len, 2, 6, " \\");
+}
+
 static void roff_example(const char *line, size_t len) {
     roff(line, len);
     putchar('\n');
@@ -80,6 +122,14 @@ static void man_page(const dz_command *c, const dz_option *options) {
     printf(".SH SEE ALSO\n.BR deltazoo (1)\n");
 }
 
+static void print_option(const char *label, const char *help) {
+    enum { HELP = 31 };
+    printf("  %-*s", HELP - 3, label);
+    if (strlen(label) > HELP - 3) printf("\n%*s", HELP - 1, "");
+    putchar(' ');
+    wrapped_text(help, HELP, HELP);
+}
+
 int dz_help_form_ok(const char *form) { return !form || strcmp(form, "man") == 0 || strcmp(form, "words") == 0; }
 
 void dz_print_help(const dz_command *c, const dz_option *options, const char *form) {
@@ -87,17 +137,23 @@ void dz_print_help(const dz_command *c, const dz_option *options, const char *fo
         man_page(c, options);
         return;
     }
-    if (!form) printf("usage: deltazoo %s %s\n\n%s\n\noptions:\n", c->name, c->arguments, c->summary);
+    if (!form) {
+        int used = printf("usage: deltazoo %s ", c->name);
+        wrapped_text(c->arguments, (size_t)used, (size_t)used);
+        putchar('\n');
+        wrapped_text(c->summary, 0, 0);
+        printf("\noptions:\n");
+    }
     for (const dz_option *o = options; o->name; o++) {
         char left[80];
         put_label(o, left);
         if (form)
             printf("--%s%s\n", o->name, o->value ? "=" : "");
         else
-            printf("  %-30s %s\n", left, o->help);
+            print_option(left, o->help);
     }
     if (form) return;
-    printf("      %-26s %s\n", "--help", "this text");
+    print_option("    --help", "this text");
     if (c->examples) {
         printf("\nexamples:\n");
         each_line(c->examples, plain_example);
@@ -105,35 +161,41 @@ void dz_print_help(const dz_command *c, const dz_option *options, const char *fo
 }
 
 void dz_print_program_help(const dz_command *const *commands, const char *form) {
-    static const char summary[] = "a zoo of fine-tuned models as one base and tiny deltas";
+    static const char summary[] = "stores fine-tuned models as small deltas against their base";
     if (form && strcmp(form, "words") == 0) {
         for (int i = 0; commands[i]; i++) printf("%s\n", commands[i]->name);
         return;
     }
     if (!form) {
         printf("deltazoo %s: %s\n\n", DZ_VERSION, summary);
-        for (int i = 0; commands[i]; i++) printf("  deltazoo %-9s %s\n", commands[i]->name, commands[i]->arguments);
-        printf("\nEach runs alone or under mpirun or srun. 'deltazoo COMMAND --help' tells more.\nExit codes: %s.\n", EXIT_CODES);
+        for (int i = 0; commands[i]; i++) {
+            int used = printf("  deltazoo %-9s ", commands[i]->name);
+            wrapped_text(commands[i]->arguments, (size_t)used, (size_t)used);
+        }
+        printf("\nEach runs alone or under mpirun or srun. 'deltazoo COMMAND --help' has more.\nExit codes: ");
+        wrapped_text(EXIT_CODES, 12, 12);
         return;
     }
     roff_head("deltazoo", summary);
-    printf(".B deltazoo\n.I COMMAND\n\\&...\n.SH DESCRIPTION\n"
-           "Stores the base model of a zoo once and each fine\\-tuned model as a tiny delta, without any data. Each command runs alone or "
-           "under\n"
-           ".BR mpirun (1)\nor\n.BR srun (1);\nits results do not depend on the number of ranks.\n.SH COMMANDS\n");
+    printf(
+        ".B deltazoo\n.I COMMAND\n\\&...\n.SH DESCRIPTION\n"
+        "Stores each fine\\-tuned model of a zoo as a small delta against their common base. The base is not stored: keep it. The deltas "
+        "are lossy by default. Each command runs alone or under\n"
+        ".BR mpirun (1)\nor\n.BR srun (1);\nits results do not depend on the number of ranks.\n.SH COMMANDS\n");
     for (int i = 0; commands[i]; i++) {
         printf(".TP\n.BR deltazoo\\-%s (1)\n", commands[i]->name);
         roff_line("", commands[i]->summary, "");
     }
     printf(".SH EXIT STATUS\n");
     roff_line("", EXIT_CODES, ".");
-    printf(".SH ENVIRONMENT\n.TP\n.B DZ_LOG_INTERVAL\nSeconds between progress lines where standard error is no terminal.\n.TP\n.B "
-           "DZ_PROGRESS\nbar or lines: how progress is shown, instead of a bar where standard error, or that of mpirun, is a terminal.\n"
+    printf(".SH ENVIRONMENT\n.TP\n.B DZ_LOG_INTERVAL\nSeconds between progress lines if standard error is not a terminal.\n.TP\n.B "
+           "DZ_PROGRESS\nbar or lines: how progress is shown. By default a bar if standard error, or that of mpirun, is a terminal.\n"
            ".TP\n.B "
-           "DZ_JOURNAL_AFTER\nSeconds a compress job runs before its journal goes to disk (10): what a killed job may have to do again.\n"
+           "DZ_JOURNAL_AFTER\nSeconds that a compress job runs before its journal goes to disk (10). A killed job repeats at most that.\n"
            ".TP\n.B DZ_KERNELS\n"
-           "portable, avx2 or avx512: the kernels to use, instead of the best the processor has. All give the same bytes.\n"
-           ".SH FILES\n.TP\n.I ARCHIVE.partial\nThe next archive, while it is written.\n.TP\n.I ARCHIVE.lock\nWho writes it.\n.TP\n.I "
+           "portable, avx2 or avx512: the kernels to use, instead of the fastest for the processor. All give the same bytes.\n"
+           ".SH FILES\n.TP\n.I ARCHIVE.partial\nThe next archive, while it is being written.\n.TP\n.I ARCHIVE.lock\nThe job that writes "
+           "it.\n.TP\n.I "
            "ARCHIVE.journal/\n"
-           "What an interrupted job has done already.\n");
+           "The finished work of an interrupted job.\n");
 }

@@ -9,7 +9,7 @@
 #include "base/file.h"
 #include "base/overwrite.h"
 
-/* A layer is what stands before and with the first number in a tensor's name ("model.layers.7"); the kind is what follows, without the last
+/* A layer is a tensor's name up to its first number ("model.layers.7"); the kind is the rest, without the last
  * word ("self_attn.q_proj"). Kinds are ordered by bytes; those beyond the last colour are one. */
 #define KINDS 8
 static const char *const COLOURS[KINDS] = {"#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#b8a900", "#999999"};
@@ -164,7 +164,7 @@ static void draw_axes(dz_buf *svg, const plot *p, panel *a, const char *title, i
     double each = a->width / (double)p->nlayers;
     size_t every = 1 + (size_t)(22 / each);
     char first = p->layers[0].what.name[0];
-    int several = 0; /* stacks of layers: encoder and decoder, say, told by their first letters */
+    int several = 0; /* stacks of layers: encoder and decoder, for example, distinguished by their first letters */
     for (size_t i = 0; i < p->nlayers; i++) several |= p->layers[i].what.name[0] != first;
     for (size_t i = 0; i < p->nlayers; i += every) {
         const part *what = &p->layers[i].what;

@@ -1,4 +1,5 @@
 #include "cli/report.h"
+#include "cli/table.h"
 
 #include <math.h>
 #include <stddef.h>
@@ -10,7 +11,7 @@
 #include "base/file.h"
 #include "base/version.h"
 
-/* A text from a file: what is not UTF-8 is told byte by byte. */
+/* A text from a file; bytes that are not UTF-8 are escaped one by one. */
 static json_t *text_json(const char *text) {
     json_t *json = json_string(text);
     if (json) return json;
@@ -154,10 +155,10 @@ static json_t *largest_json(const dz_catalog *c, const dz_task_entry *only) {
 void dz_print_largest(const dz_catalog *c, const dz_task_entry *only) {
     holder list[LARGEST];
     uint64_t total;
-    char size[32];
+    char size[32], name[256];
     size_t n = find_largest(c, only, list, &total);
     for (size_t i = 0; i < n; i++)
-        printf("%s %-40s %-10s %10s %5.1f %%\n", i ? "           " : "most bytes:", c->tensors[list[i].tensor].name,
+        printf("%s %-38s %-10s %9s %5.1f %%\n", i ? "           " : "most bytes:", dz_table_name(c->tensors[list[i].tensor].name, 38, name),
                dz_policy_name((dz_policy)list[i].policy), dz_format_size((double)list[i].stored, size),
                100 * (double)list[i].stored / (double)total);
 }
@@ -210,7 +211,8 @@ static json_t *spread_json(dz_spread s) { return json_pack("{s:f, s:f, s:f}", "m
 void dz_print_phases(const dz_compress_result *r) {
     char memory[32];
     printf("\n%d rank%s, %.2f s:", r->nranks, r->nranks == 1 ? "" : "s", r->total_secs);
-    for (int p = 0; p < DZ_PHASES; p++) printf("%s %s %.2f", p ? "," : "", DZ_PHASE_NAMES[p], phase_spread(r, p).most);
+    for (int p = 0; p < DZ_PHASES; p++)
+        printf("%s%s%s %.2f", p ? "," : "", p == DZ_PHASE_TRACE ? "\n" : " ", DZ_PHASE_NAMES[p], phase_spread(r, p).most);
     printf("; peak memory %s per rank\n", dz_format_size(spread_of(r, offsetof(dz_rank_figures, peak_memory)).most, memory));
 }
 
@@ -296,7 +298,7 @@ json_t *dz_job_json(const dz_job_state *state, const dz_compress_result *r, cons
 
 #define RATIO_TEXT 16
 
-/* "12.3x", "502x": in 7 columns. */
+/* "12.3x", "502x": in 6 columns. */
 static const char *ratio_text(double ratio, char text[RATIO_TEXT]) {
     if (ratio > 0)
         snprintf(text, RATIO_TEXT, "%.*fx", ratio < 999.95, ratio);
@@ -305,27 +307,24 @@ static const char *ratio_text(double ratio, char text[RATIO_TEXT]) {
     return text;
 }
 
-void dz_print_quality(double whole, dz_quality q) {
-    char ratio[RATIO_TEXT];
-    printf("%7s ", ratio_text(whole, ratio));
-    if (q.verdict == DZ_VERDICT_EXACT)
-        printf("%7s %7s %8s  %s\n", "1", "0", "0", dz_verdict_name(q.verdict));
-    else if (isfinite(q.noise_to_base))
-        printf("%7.4f %7.3g %7.2g%%  %s\n", q.cosine, q.noise_to_delta, 100 * q.noise_to_base, dz_verdict_name(q.verdict));
-    else
-        printf("%7.4f %7.3g %8s  %s\n", q.cosine, q.noise_to_delta, "?", dz_verdict_name(q.verdict));
-}
+#define NAME_WIDTH 12 /* the other columns take 67 */
 
 void dz_print_quality_head(const char *stored) {
-    printf("%-14s %9s %9s %7s %7s %7s %7s %8s  %s\n", "task", "bytes in", stored, "lossy", "whole", "cosine", "noise/", "noise/",
+    printf("%-*s %8s %8s %6s %6s %6s %6s %7s %s\n", NAME_WIDTH, "task", "bytes in", stored, "lossy", "whole", "cosine", "noise/", "noise/",
            "quality");
-    printf("%-14s %9s %9s %7s %7s %7s %7s %8s\n", "", "", "", "", "", "", "delta", "base");
+    printf("%-*s %8s %8s %6s %6s %6s %6s %7s\n", NAME_WIDTH, "", "", "", "", "", "", "delta", "base");
 }
 
-void dz_print_quality_row(const char *task, double source, double stored, double lossy_ratio, dz_quality quality) {
-    char a[32], b[32], ratio[RATIO_TEXT];
-    printf("%-14s %9s %9s %7s ", task, dz_format_size(source, a), dz_format_size(stored, b), ratio_text(lossy_ratio, ratio));
-    dz_print_quality(stored > 0 ? source / stored : 0, quality);
+void dz_print_quality_row(const char *task, double source, double stored, double lossy_ratio, dz_quality q) {
+    char a[32], b[32], lossy[RATIO_TEXT], whole[RATIO_TEXT], name[256];
+    printf("%-*s %8s %8s %6s %6s ", NAME_WIDTH, dz_table_name(task, NAME_WIDTH, name), dz_format_size(source, a), dz_format_size(stored, b),
+           ratio_text(lossy_ratio, lossy), ratio_text(stored > 0 ? source / stored : 0, whole));
+    if (q.verdict == DZ_VERDICT_EXACT)
+        printf("%6s %6s %7s %s\n", "1", "0", "0", dz_verdict_name(q.verdict));
+    else if (isfinite(q.noise_to_base))
+        printf("%6.4f %6.3g %6.2g%% %s\n", q.cosine, q.noise_to_delta, 100 * q.noise_to_base, dz_verdict_name(q.verdict));
+    else
+        printf("%6.4f %6.3g %7s %s\n", q.cosine, q.noise_to_delta, "?", dz_verdict_name(q.verdict));
 }
 
 static void print_task(const dz_catalog *c, const dz_task_entry *e) {
@@ -340,6 +339,7 @@ static void print_task(const dz_catalog *c, const dz_task_entry *e) {
 
 /* The ratios that the paper counts and the trace norms: of methods that quantise to levels. */
 static void print_paper_ratios(const dz_catalog *c) {
+    char name[256];
     int any = 0;
     for (size_t t = 0; t < c->ntasks; t++) any |= c->tasks[t].trace_norm > 0;
     if (!any) return;
@@ -348,15 +348,15 @@ static void print_paper_ratios(const dz_catalog *c) {
         const dz_task_entry *e = &c->tasks[t];
         dz_size_stats s = dz_task_size_stats(e);
         if (!(e->trace_norm > 0)) continue;
-        printf("%-14s %10.1fx %10.1fx %9.4f  %.5g +- %.2g %%\n", e->name, s.value_bits, s.positions_coded, (double)e->gamma, e->trace_norm,
-               100 * e->trace_error / e->trace_norm);
+        printf("%-14s %10.1fx %10.1fx %9.4f  %.5g +- %.2g %%\n", dz_table_name(e->name, 14, name), s.value_bits, s.positions_coded,
+               (double)e->gamma, e->trace_norm, 100 * e->trace_error / e->trace_norm);
     }
 }
 
 /* What a ratio would be if it did not count what is dropped; "" where nothing is. */
 static const char *beside_drops(double kept, double dropped, double stored, char *text, size_t size) {
     text[0] = '\0';
-    if (dropped > 0 && stored > 0) snprintf(text, size, " (without what is dropped, %.1fx)", kept / stored);
+    if (dropped > 0 && stored > 0) snprintf(text, size, " (dropped tensors excluded, %.1fx)", kept / stored);
     return text;
 }
 
@@ -384,38 +384,47 @@ void dz_print_tasks(const dz_catalog *c) {
     printf("with the base, which must be kept (%s): %.2fx\n", dz_format_size(base, a), (source + base) / (file + base));
 }
 
-void dz_print_tensors(const dz_catalog *c, const dz_task_entry *t) {
-    size_t width = 6;
+static void print_tensor(const dz_catalog *c, const dz_task_entry *t, const dz_index_row *r, int width, int wide) {
+    dz_tensor tensor = dz_tensor_of_row(&c->tensors[r->tensor]);
+    char shape[DZ_SHAPE_TEXT], name[256], sparsity[32] = "-", kept[32] = "-", cosine[32] = "-", noise[32] = "-", ratio[RATIO_TEXT];
+    if (r->policy == DZ_POLICY_ULTRADELTA) {
+        dz_quality q = dz_row_quality(c, t, r);
+        snprintf(sparsity, sizeof sparsity, "%.5f", (double)r->sparsity);
+        snprintf(kept, sizeof kept, "%llu", (unsigned long long)r->kept);
+        snprintf(cosine, sizeof cosine, "%.4f", q.cosine);
+        snprintf(noise, sizeof noise, "%.3g", q.noise_to_delta);
+    }
+    printf("%-*s ", width, dz_table_name(tensor.name, width, name));
+    if (wide) printf("%-6s %-18s ", tensor.dtype_name, dz_shape_text(&tensor, shape));
+    printf("%-10s %8s ", dz_policy_name((dz_policy)r->policy), cosine);
+    if (wide) printf("%9s %10s ", sparsity, kept);
+    printf("%9s %9llu %8s\n", noise, (unsigned long long)r->length,
+           ratio_text(r->length ? (double)tensor.nbytes / (double)r->length : 0, ratio));
+}
+
+void dz_print_tensors(const dz_catalog *c, const dz_task_entry *t, int wide) {
+    size_t longest = 6;
     for (size_t i = 0; i < t->nrows; i++) {
         size_t len = strlen(c->tensors[t->rows[i].tensor].name);
-        width = len > width ? len : width;
+        longest = len > longest ? len : longest;
     }
-    printf("\n%-*s  %-5s %-18s %-10s %9s %10s %9s %9s %12s %8s\n", (int)width, "tensor", "dtype", "shape", "policy", "sparsity", "kept",
-           "cosine", "noise", "stored", "ratio");
-    for (size_t i = 0; i < t->nrows; i++) {
-        const dz_index_row *r = &t->rows[i];
-        dz_tensor tensor = dz_tensor_of_row(&c->tensors[r->tensor]);
-        char shape[DZ_SHAPE_TEXT];
-        printf("%-*s  %-5s %-18s %-10s ", (int)width, tensor.name, tensor.dtype_name, dz_shape_text(&tensor, shape),
-               dz_policy_name((dz_policy)r->policy));
-        dz_quality q = r->policy == DZ_POLICY_ULTRADELTA ? dz_row_quality(c, t, r) : (dz_quality){0};
-        if (r->policy == DZ_POLICY_ULTRADELTA)
-            printf("%9.5f %10llu %9.3g %9.3g ", (double)r->sparsity, (unsigned long long)r->kept, q.cosine, q.noise_to_delta);
-        else
-            printf("%9s %10s %9s %9s ", "-", "-", "-", "-");
-        printf("%12llu ", (unsigned long long)r->length);
-        if (r->length)
-            printf("%7.1fx\n", (double)tensor.nbytes / (double)r->length);
-        else
-            printf("%8s\n", "-");
-    }
+    int width = dz_table_width(longest, 49, wide);
+    printf("\n%-*s ", width, "tensor");
+    if (wide) printf("%-6s %-18s ", "dtype", "shape");
+    printf("%-10s %8s ", "policy", "cosine");
+    if (wide) printf("%9s %10s ", "sparsity", "kept");
+    printf("%9s %9s %8s\n", "noise", "stored", "ratio");
+    for (size_t i = 0; i < t->nrows; i++) print_tensor(c, t, &t->rows[i], width, wide);
+    printf("\nnoise: energy over that of the delta.");
+    if (!wide) printf(" --wide has more columns%s, --json has everything.", (size_t)width < longest ? " and full names" : "");
+    putchar('\n');
 }
 
 void dz_print_damage(const dz_damage *damage) {
     dz_damage_record r;
-    uint64_t told = 0;
-    for (size_t at = 0; dz_damage_next(damage, &at, &r); told++) fprintf(stderr, "deltazoo: damage: %s\n", r.text);
-    if (told < damage->count) fprintf(stderr, "deltazoo: damage: and %llu more\n", (unsigned long long)(damage->count - told));
+    uint64_t printed = 0;
+    for (size_t at = 0; dz_damage_next(damage, &at, &r); printed++) fprintf(stderr, "deltazoo: damage: %s\n", r.text);
+    if (printed < damage->count) fprintf(stderr, "deltazoo: damage: and %llu more\n", (unsigned long long)(damage->count - printed));
 }
 
 json_t *dz_damage_json(const dz_damage *damage) {

@@ -21,8 +21,8 @@ typedef struct dz_job_state {
     const dz_error *err; /* NULL while it runs */
 } dz_job_state;
 
-/* The report of a compress job: what, where, how long, how much. `catalog` NULL: it has no archive to tell of. `result`'s figures are told
- * when it has any. */
+/* The report of a compress job: what, where, how long, how much. `catalog` NULL: there is no archive. The figures of `result` are
+ * included if it has any. */
 json_t *dz_job_json(const dz_job_state *state, const dz_compress_result *result, const dz_catalog *catalog, const dz_compress_options *opt);
 
 /* The line of a job's phases, slowest rank each. */
@@ -33,11 +33,9 @@ void dz_json_quality(json_t *object, dz_quality quality);
 /* Lines of text as an array of strings. */
 json_t *dz_json_lines(const dz_buf *lines);
 
-/* The table of tasks: its head (what the column of stored bytes is called), a row, and the last five columns of a row alone. Ratios of 0
- * are shown as "-". */
+/* The table of tasks, in 80 columns: its head (`stored` names the column of stored bytes) and a row. Ratios of 0 are shown as "-". */
 void dz_print_quality_head(const char *stored);
 void dz_print_quality_row(const char *task, double source, double stored, double lossy_ratio, dz_quality quality);
-void dz_print_quality(double whole_ratio, dz_quality quality);
 
 /* That table and the totals, with the base and without. */
 void dz_print_tasks(const dz_catalog *catalog);
@@ -51,6 +49,7 @@ json_t *dz_damage_json(const dz_damage *damage);
 /* The tensors that hold most bytes: of a task, or (NULL) of all together. */
 void dz_print_largest(const dz_catalog *catalog, const dz_task_entry *task);
 
-void dz_print_tensors(const dz_catalog *catalog, const dz_task_entry *task);
+/* A line for each tensor of a task; `wide`: all columns and full names, beyond 80 columns. */
+void dz_print_tensors(const dz_catalog *catalog, const dz_task_entry *task, int wide);
 
 #endif

@@ -71,7 +71,7 @@ static size_t next_section(walk *w, size_t *len) {
     return w->n;
 }
 
-/* Bits that tell one of len elements. */
+/* Bits of a place among len elements. */
 static unsigned place_bits(size_t len) { return len <= 1 ? 0 : 32 - (unsigned)__builtin_clz((uint32_t)len - 1); }
 
 static double block_bits(size_t n, double share) {
@@ -149,7 +149,7 @@ dz_rc dz_signs_decode(dz_nonzeros *kept, const uint8_t *body, size_t nbytes, siz
         if (number[b]) most += w.pairs + w.split;
     }
     if (kind != DZ_SPARSE_SIGNS || v.bad || most == 0) {
-        dz_fail(err, DZ_EDAMAGE, "a block of signs has no sound head");
+        dz_fail(err, DZ_EDAMAGE, "a block of signs has an invalid head");
         goto out;
     }
     if (dz_nonzeros_reserve(kept, most, err) != DZ_OK) goto out;

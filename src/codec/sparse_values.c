@@ -97,7 +97,7 @@ dz_rc dz_values_decode(dz_nonzeros *kept, const uint8_t *body, size_t nbytes, ui
         return dz_fail(err, DZ_EDAMAGE, "a block of unknown kind %u", kind);
     }
     uint64_t n = dz_view_varint(&v);
-    if (v.bad || n > count || parameter > 31) return dz_fail(err, DZ_EDAMAGE, "a block of values has no sound head");
+    if (v.bad || n > count || parameter > 31) return dz_fail(err, DZ_EDAMAGE, "a block of values has an invalid head");
     if (dz_nonzeros_reserve(kept, (size_t)n, err) != DZ_OK) return err->rc;
     if (kind == DZ_SPARSE_VALUES_GOLOMB) {
         if (dz_rice_decode(kept->index, (size_t)n, parameter, count, gaps, (size_t)gaps_len, err) != DZ_OK) return err->rc;

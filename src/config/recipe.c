@@ -14,7 +14,7 @@
 
 #define RECIPE_MAX ((size_t)1 << 20)
 
-/* Scalars are read as text and converted afterwards, so that a file and --set go one way and all mistakes are told at once. */
+/* Scalars are read as text and converted afterwards, so that a file and --set share the code and all mistakes are reported at once. */
 enum { RULE_POLICY, RULE_SPARSITY, RULE_BITS, RULE_FACTOR, NRULEKEYS };
 static const char *const RULE_KEYS[NRULEKEYS] = {"policy", "sparsity", "bits", "factor"};
 

@@ -10,7 +10,7 @@ typedef enum dz_policy { /* on disk */
                          DZ_POLICY_ULTRADELTA = 1,
                          DZ_POLICY_DROP = 2,
                          DZ_POLICY_EQUAL = 3,  /* never in a recipe: a lossless tensor that turned out to equal its base */
-                         DZ_POLICY_ABSENT = 4, /* nor this: the base has the tensor, the task has not */
+                         DZ_POLICY_ABSENT = 4, /* nor this: only the base has the tensor */
                          DZ_POLICY_TIED = 5    /* nor this: the bytes are another tensor's of the task */
 } dz_policy;
 
@@ -70,20 +70,19 @@ typedef struct dz_recipe_request {
     size_t nsets;
 } dz_recipe_request;
 
-/* Finds, parses and checks a recipe. Every problem in one error, a line each (DZ_EUSAGE). `base` tells the architecture; with NULL, for a
- * base that could not be opened, only problems are found, and `*out` stays NULL where it was needed. */
+/* Finds, parses and checks a recipe. All problems are one error, a line each (DZ_EUSAGE). `base` gives the architecture. With NULL, for a
+ * base that could not be opened, only problems are found, and `*out` stays NULL if the base was needed. */
 dz_rc dz_recipe_load(const dz_recipe_request *request, const dz_checkpoint *base, dz_recipe **out, dz_error *err);
 void dz_recipe_free(dz_recipe *recipe);
 
 /* The rule of a tensor; NULL when none matches (the tensor is then lossless). */
 const dz_rule *dz_recipe_rule(const dz_recipe *recipe, const char *tensor);
 
-/* Adds a line for all that has no effect in the user's own recipe: a rule that decides about no tensor of any task, which is mostly a typo.
- */
+/* Adds a line for everything without effect in the user's own recipe: mostly a rule that matches no tensor of any task, often a typo. */
 dz_rc dz_recipe_notes(const dz_recipe *recipe, dz_checkpoint *const *tasks, size_t ntasks, dz_buf *notes, dz_error *err);
 
-/* The recipe written out in full as YAML, every key and rule, so that an archive says how it was made: as a recipe file it is the same
- * recipe again. A rule's keys that stand for the recipe's are left out. The caller frees. */
+/* The recipe as YAML with every key and rule: as a recipe file it is the same recipe again. Keys of a rule that equal the recipe's are left
+ * out. The caller frees. */
 char *dz_recipe_text(const dz_recipe *recipe, dz_error *err);
 
 /* The limits of a recipe of fixed accuracy; infinite for another. */

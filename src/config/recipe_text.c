@@ -40,7 +40,7 @@ static const char *const TRACENORMS[] = {"slq", "exact", "off", NULL};
 static const char *const NONFINITES[] = {"error", "lossless", NULL};
 static const char *const POLICIES[] = {"lossless", "ultradelta", "drop", NULL}; /* what a rule may say */
 
-/* A number, or where there is one a word that stands for `meaning`. */
+/* A number, or a word (if any) that means `meaning`. */
 typedef struct range {
     double low, high;
     int below; /* `high` itself is too much */

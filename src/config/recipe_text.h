@@ -1,4 +1,4 @@
-/* A recipe's keys as text: what a file, --set and an archive say. dz_recipe_text (recipe.h) is written here too. */
+/* A recipe's keys as text, as in a file, after --set and in an archive. dz_recipe_text (recipe.h) is here too. */
 #ifndef DZ_CONFIG_RECIPE_TEXT_H
 #define DZ_CONFIG_RECIPE_TEXT_H
 
@@ -29,8 +29,8 @@ enum {
 const char *dz_recipe_key_name(int key);
 int dz_recipe_key(const char *name, size_t len);
 
-/* Sets a key; a value that is none (dz_yaml_is_null) stands for the key's default. One that cannot be is told with `where` it stands, and
- * something is set that no check of several keys complains about. */
+/* Sets a key; a null value (dz_yaml_is_null) means the key's default. An invalid value is an error that names `where` it is, and the key
+ * gets a value that passes later checks of several keys. */
 void dz_recipe_set(dz_recipe *recipe, int key, const char *value, const char *where, dz_error *err);
 
 /* The same for a rule's keys: policy, sparsity, bits, factor. */

@@ -111,7 +111,7 @@ static int has_no_value(const yaml_node_t *node) {
            dz_yaml_is_null((const char *)node->data.scalar.value);
 }
 
-/* The number of the key's field; -1: unknown, which is told. */
+/* The number of the key's field; -1: unknown, and reported. */
 static int find_field(reading *r, const yaml_node_t *key, const cyaml_schema_value_t *schema) {
     const cyaml_schema_field_t *fields = schema->mapping.fields;
     const char *name = NULL;
@@ -148,7 +148,7 @@ static void take_mapping(reading *r, size_t item, const yaml_node_t *mapping, co
         if (f < 0) continue;
         assert(f < MOST_KEYS);
         if (lines[f])
-            problem(r, line, "'%s' stands on line %d already", schema->mapping.fields[f].key, lines[f]);
+            problem(r, line, "'%s' is already set on line %d", schema->mapping.fields[f].key, lines[f]);
         else if (!has_no_value(value))
             take_value(r, &schema->mapping.fields[f], item, line, value);
         if (!lines[f]) lines[f] = line;
@@ -232,7 +232,7 @@ static int too_deep(const char *text, size_t len) {
     yaml_parser_set_input_string(&parser, (const unsigned char *)text, len);
     for (int more = 1; more && !line;) {
         yaml_event_t event;
-        if (!yaml_parser_parse(&parser, &event)) break; /* told when it is loaded */
+        if (!yaml_parser_parse(&parser, &event)) break; /* reported when it is loaded */
         more = event.type != YAML_STREAM_END_EVENT;
         depth += event.type == YAML_SEQUENCE_START_EVENT || event.type == YAML_MAPPING_START_EVENT;
         depth -= event.type == YAML_SEQUENCE_END_EVENT || event.type == YAML_MAPPING_END_EVENT;

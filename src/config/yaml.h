@@ -1,4 +1,4 @@
-/* YAML into structs. libyaml tells what is wrong with a document, and where; what is right of it libcyaml reads by the schema. */
+/* YAML into structs. libyaml finds problems of a document and their lines; libcyaml reads the valid parts by the schema. */
 #ifndef DZ_CONFIG_YAML_H
 #define DZ_CONFIG_YAML_H
 
@@ -6,7 +6,7 @@
 
 #include "base/mem.h"
 
-/* Where a key stands, or with key NULL an entry of the list. */
+/* Position of a key, or with key NULL of an entry of the list. */
 typedef struct dz_yaml_place {
     size_t item; /* 0: the document itself; entries of its list from 1 on, as they are in `data` */
     const char *key;
@@ -22,7 +22,7 @@ typedef struct dz_yaml {
 } dz_yaml;
 
 /* Reads `text` by `schema`: a mapping of strings, one of whose keys may hold a list of such mappings. Every problem is a line of `err`,
- * "FILE:LINE: what" (DZ_EUSAGE): a text that is not YAML, unknown keys, keys that stand twice, values of the wrong kind, a second document.
+ * "FILE:LINE: what" (DZ_EUSAGE): a text that is not YAML, unknown keys, duplicate keys, values of the wrong kind, a second document.
  * A key without a value is as one that is not there. dz_yaml_free afterwards in any case. */
 dz_rc dz_yaml_load(const char *path, const char *text, size_t len, const cyaml_schema_value_t *schema, dz_yaml *out, dz_error *err);
 void dz_yaml_free(dz_yaml *yaml);

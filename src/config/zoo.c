@@ -47,7 +47,7 @@ void dz_zoo_close(dz_zoo *zoo) {
 /* A task that is the base itself, by its path or by a link to it, is a mistake of the manifest. */
 static void check_not_base(const dz_manifest *m, dz_error *err) {
     struct stat base, task;
-    if (!m->base || stat(m->base, &base) != 0) return; /* told elsewhere */
+    if (!m->base || stat(m->base, &base) != 0) return; /* reported elsewhere */
     for (size_t t = 0; t < m->ntasks; t++) {
         const dz_manifest_task *it = &m->tasks[t];
         if (it->path && stat(it->path, &task) == 0 && task.st_dev == base.st_dev && task.st_ino == base.st_ino)
@@ -77,7 +77,7 @@ static void load_models(dz_zoo *zoo, dz_error *err) {
     }
 }
 
-/* Rank 0: manifest, models and recipe; what is wrong with one keeps from no other. */
+/* Rank 0: opens manifest, models and recipe. A problem with one does not keep it from the others. */
 static dz_rc open_all(const char *manifest, const dz_recipe_request *request, dz_zoo *zoo, dz_error *err) {
     dz_error of_recipe = {0};
     open_manifest(manifest, zoo, err);

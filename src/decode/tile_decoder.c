@@ -17,19 +17,19 @@ dz_rc dz_decoder_open(dz_decoder *d, const dz_archive *archive, dz_checkpoint *b
     d->base_tensor = dz_alloc(c->nbase, sizeof *d->base_tensor, err);
     d->base_differs = dz_alloc(c->nbase, 1, err);
     if (err->rc != DZ_OK || !base) return err->rc;
-    int told = 0;
+    int named = 0;
     for (size_t i = 0; i < c->nbase; i++) {
         dz_tensor want = dz_tensor_of_row(&c->tensors[c->base[i].tensor]);
         char a[DZ_SHAPE_TEXT], b[DZ_SHAPE_TEXT];
         d->base_tensor[i] = dz_checkpoint_find(base, want.name);
         if (needed && !needed[i]) continue;
         if (d->base_tensor[i] < 0) {
-            if (told++ < 3) dz_fail_more(err, DZ_EFAIL, "%s: not the base of this archive: it has no tensor '%s'", base->path, want.name);
+            if (named++ < 3) dz_fail_more(err, DZ_EFAIL, "%s: not the base of this archive: it has no tensor '%s'", base->path, want.name);
             continue;
         }
         const dz_tensor *have = &base->tensors[d->base_tensor[i]];
         if (dz_same_shape(&want, have) && strcmp(want.dtype_name, have->dtype_name) == 0) continue;
-        if (told++ < 3)
+        if (named++ < 3)
             dz_fail_more(err, DZ_EFAIL, "%s: not the base of this archive: tensor '%s' is %s %s, not %s %s", base->path, want.name,
                          have->dtype_name, dz_shape_text(have, a), want.dtype_name, dz_shape_text(&want, b));
     }
@@ -75,7 +75,7 @@ typedef struct base_tile {
     uint64_t first;     /* byte of the tensor */
 } base_tile;
 
-/* Whose bytes will take the place of those at hand. */
+/* Locates a base chunk and drops the cached one. */
 static dz_rc find_base_tile(dz_decoder *d, const dz_index_row *row, uint32_t tile, base_tile *out, dz_error *err) {
     const dz_catalog *c = d->archive->catalog;
     dz_tensor b = dz_tensor_of_row(&c->tensors[c->base[row->base].tensor]);
@@ -365,7 +365,7 @@ dz_rc dz_decode_tile(dz_decoder *d, const dz_task_entry *task, const dz_index_ro
     return DZ_OK;
 }
 
-/* Nothing but what stands at the same place of the base is needed, and it is not at hand already. */
+/* 1 if only the base elements at the same positions are needed, and they are not cached. */
 static int goes_in_pieces(const dz_decoder *d, const dz_index_row *row, const dz_pair_tiles *tiles, uint32_t tile) {
     if (tile >= tiles->ncommon || d->given || (d->have_base == row->base && d->have_tile == tile)) return 0;
     return row->policy == DZ_POLICY_EQUAL || row->policy == DZ_POLICY_DROP ||

@@ -15,7 +15,7 @@ struct deltazoo_archive {
     dz_buf delta;
 };
 
-static int told(const dz_error *err, char *message, size_t size) {
+static int report(const dz_error *err, char *message, size_t size) {
     if (message && size) snprintf(message, size, "%s", err->text);
     return (int)err->rc;
 }
@@ -31,7 +31,7 @@ int deltazoo_open(const char *path, deltazoo_archive **out, char *message, size_
         a = NULL;
     }
     if (a) deltazoo_close(a);
-    return told(&err, message, size);
+    return report(&err, message, size);
 }
 
 /* Without a base a decoder still gives deltas, and restores from a base in memory. */
@@ -134,7 +134,7 @@ int deltazoo_set_base(deltazoo_archive *a, const char *path, char *message, size
         dz_decoder_close(&a->decoder);
         if (dz_decoder_open(&a->decoder, a->archive, a->base, NULL, &err) != DZ_OK) drop_base(a, &(dz_error){0});
     }
-    return told(&err, message, size);
+    return report(&err, message, size);
 }
 
 static void restore_tiles(deltazoo_archive *a, size_t task, const dz_index_row *row, uint8_t *dst, dz_error *err) {
@@ -158,7 +158,7 @@ int deltazoo_restore(deltazoo_archive *a, size_t task, size_t index, void *dst, 
         dz_fail(&err, DZ_EUSAGE, "deltazoo_set_base comes before deltazoo_restore");
     else if (row)
         restore_tiles(a, task, row, dst, &err);
-    return told(&err, message, size);
+    return report(&err, message, size);
 }
 
 int deltazoo_restore_from(deltazoo_archive *a, size_t task, size_t index, const void *base, void *dst, char *message, size_t size) {
@@ -171,7 +171,7 @@ int deltazoo_restore_from(deltazoo_archive *a, size_t task, size_t index, const 
         restore_tiles(a, task, row, dst, &err);
         a->decoder.given = NULL;
     }
-    return told(&err, message, size);
+    return report(&err, message, size);
 }
 
 /* Tile by tile, `take` is given the delta's elements from `first` on. */
@@ -190,7 +190,7 @@ static int each_delta(deltazoo_archive *a, size_t task, size_t index, void (*tak
         if (dz_decode_delta(&a->decoder, &a->archive->catalog->tasks[task], row, tile, delta, &err) == DZ_OK)
             take(arg, dz_tile_first(&tiles, tile), delta, n);
     }
-    return told(&err, message, size);
+    return report(&err, message, size);
 }
 
 static void take_dense(void *arg, uint64_t first, const float *delta, size_t n) { memcpy((float *)arg + first, delta, n * sizeof *delta); }
@@ -231,5 +231,5 @@ int deltazoo_delta_sparse(deltazoo_archive *a, size_t task, size_t index, uint64
     *count = s.n;
     if (positions && values && s.n > s.room)
         dz_fail(&err, DZ_EUSAGE, "room for %llu values, %llu are needed", (unsigned long long)s.room, (unsigned long long)s.n);
-    return told(&err, message, size);
+    return report(&err, message, size);
 }

@@ -9,7 +9,7 @@ dz_grid_levels dz_grid_levels_over(float lo, float hi, unsigned bits) {
 
 uint32_t dz_log2_fixed(uint64_t x) {
     unsigned whole = 63 - (unsigned)__builtin_clzll(x);
-    uint64_t m = whole >= 31 ? x >> (whole - 31) : x << (31 - whole); /* in [2^31, 2^32) stands for [1, 2) */
+    uint64_t m = whole >= 31 ? x >> (whole - 31) : x << (31 - whole); /* in [2^31, 2^32) for a mantissa in [1, 2) */
     uint32_t fraction = 0;
     for (int bit = 0; bit < 16; bit++) {
         m = (m * m) >> 31;

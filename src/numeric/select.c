@@ -66,7 +66,7 @@ static dz_rc find_candidates(const dz_candidates *in, const uint8_t *doubtful, d
         size_t len = in->count - at < DZ_CHUNK ? in->count - at : DZ_CHUNK;
         size_t hits = k->candidates(index, u, dz_key_at(in->key, (uint32_t)at), in->last, len);
         if (dz_grow((void **)&s->rare, &s->rare_cap, s->nrare + hits, sizeof *s->rare, err) != DZ_OK) return err->rc;
-        for (size_t i = 0; i < hits; i++) { /* no branch on what is chance */
+        for (size_t i = 0; i < hits; i++) { /* no branch on random data */
             uint8_t g = level[i];
             int below = u[i] <= last;
             s->index[n] = index[i] + (uint32_t)at;

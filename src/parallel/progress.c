@@ -21,7 +21,7 @@ static double interval(const dz_progress *p, double secs) {
     return secs < 60 ? LINES_EVERY_FIRST : LINES_EVERY;
 }
 
-/* The last line of a phase that has not done all of its work. */
+/* The last line of an unfinished phase. */
 static void show_end_before_time(const dz_progress *p, double share, const char *done, const char *all, const char *secs) {
     dz_log("%-14s %s at %.1f %%, %s of %s, after %s", p->phase, dz_stop_asked() ? "interrupted" : "ended", 100 * share, done, all, secs);
 }

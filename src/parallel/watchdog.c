@@ -58,7 +58,7 @@ void dz_watchdog_heard(int rank, const char *phase, int finished) {
     pthread_mutex_unlock(&dog.lock);
 }
 
-/* The rank that was heard of longest ago and has not finished; -1: all have. */
+/* The unfinished rank whose last message is the oldest; -1: all have finished. */
 static int behind(void) {
     int found = -1;
     for (int r = 0; dog.heard && r < dog.size; r++) {
@@ -79,7 +79,7 @@ static void give_up(double still) {
     if (silence() > dog.limit)
         n = snprintf(text, sizeof text, "deltazoo: error: nothing heard of rank %d for %.0f s in phase '%s'\n", late, silence(), dog.phase);
     else if (dog.rank != 0)
-        n = snprintf(text, sizeof text, "deltazoo: error: rank %d: nothing has moved for %.0f s, nor told by rank 0\n", dog.rank, still);
+        n = snprintf(text, sizeof text, "deltazoo: error: rank %d: no progress for %.0f s, and no message from rank 0\n", dog.rank, still);
     else if (late >= 0)
         n = snprintf(text, sizeof text, "deltazoo: error: no progress on any rank for %.0f s in phase '%s': rank %d is behind\n", still,
                      dog.phase ? dog.phase : "open", late);

@@ -108,16 +108,16 @@ dz_rc dz_sync_error(const dz_world *world, dz_rc rc, dz_error *err) {
     struct {
         int rc, problems;
         char text[DZ_ERROR_TEXT];
-    } told = {0};
+    } packed = {0};
     if (world->rank == first) {
-        told.rc = (int)rc;
-        told.problems = err->problems;
-        memcpy(told.text, err->text, sizeof told.text);
+        packed.rc = (int)rc;
+        packed.problems = err->problems;
+        memcpy(packed.text, err->text, sizeof packed.text);
     }
-    MPI_Bcast(&told, (int)sizeof told, MPI_BYTE, first, world->comm);
-    err->rc = (dz_rc)told.rc;
-    err->problems = told.problems;
-    memcpy(err->text, told.text, sizeof err->text);
+    MPI_Bcast(&packed, (int)sizeof packed, MPI_BYTE, first, world->comm);
+    err->rc = (dz_rc)packed.rc;
+    err->problems = packed.problems;
+    memcpy(err->text, packed.text, sizeof err->text);
     return err->rc;
 }
 

@@ -9,10 +9,10 @@
 #include "checkpoint/fp8_scale.h"
 #include "checkpoint/hf_directory.h"
 
-/* Tensors of a task of which the same is to be told: how many, and the first. */
+/* Tensors of a task with the same note: how many, and the first. */
 typedef struct gathered {
     size_t n;
-    const char *first, *other; /* names: of the first, and of what it stands with */
+    const char *first, *other; /* names: of the first, and of its partner */
 } gathered;
 
 /* A task while its tensors are matched. */
@@ -49,7 +49,7 @@ static const char *is_or_are(const gathered *g) { return g->n == 1 ? "is" : "are
 static int scaled_alone(const matching *m, const dz_tensor *t, const dz_tensor *b, dz_error *err) {
     const dz_tensor *mine = dz_f8_scales(m->ck, t), *theirs = dz_f8_scales(m->plan->base, b);
     if (!mine == !theirs) return 0;
-    int lost_all = !(mine ? m->base_has_scales : m->has_scales); /* what has lost some is told by dz_check_scales */
+    int lost_all = !(mine ? m->base_has_scales : m->has_scales); /* missing single scales are reported by dz_check_scales */
     if (lost_all && dz_dtype_is_f8(t->dtype) && dz_dtype_is_f8(b->dtype)) {
         const dz_checkpoint *lacks = mine ? m->plan->base : m->ck;
         dz_fail_more(err, DZ_EFAIL, "%s: tensor '%s': fp8 scale missing: the %s '%s' has '%s'", lacks->shards[(mine ? b : t)->shard].path,
@@ -95,7 +95,7 @@ static void match(matching *m, dz_tensor_pair *pair, dz_error *err) {
         pair->policy = DZ_POLICY_LOSSLESS;
     }
     if (pair->policy == DZ_POLICY_ULTRADELTA && dz_scale_partner(m->ck, t)) {
-        m->lossy_scaled++; /* told by note_scales */
+        m->lossy_scaled++; /* reported by note_scales */
         pair->policy = DZ_POLICY_LOSSLESS;
     }
     if (b && scaled_alone(m, t, b, err)) {
@@ -268,7 +268,7 @@ static int is_of_layer(const dz_tensor *t) {
 
 #define WORTH_A_NOTE 0.25 /* share of the layers' matrices that a recipe leaves exact */
 
-/* A recipe of an architecture, made for other names of layers, makes little lossy: the user, who has not written it, should know. */
+/* A built-in recipe for other names of layers makes little lossy. The user did not write it and should know. */
 static void note_left_exact(dz_plan *p, const dz_recipe *recipe, dz_error *err) {
     char text[SUBJECT_TEXT], exact[32], all[32];
     gathered left = {0};
@@ -281,7 +281,7 @@ static void note_left_exact(dz_plan *p, const dz_recipe *recipe, dz_error *err) 
         bytes += (double)t->nbytes;
         if (pair->policy != DZ_POLICY_LOSSLESS) continue;
         const dz_rule *rule = dz_recipe_rule(recipe, t->name);
-        if (rule && rule->policy != DZ_POLICY_LOSSLESS) continue; /* exact for another reason, which is told */
+        if (rule && rule->policy != DZ_POLICY_LOSSLESS) continue; /* exact for another reason, which is noted */
         gather(&left, t->name, NULL);
         left_bytes += (double)t->nbytes;
     }

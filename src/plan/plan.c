@@ -128,7 +128,7 @@ static int cut_by(const dz_plan *p, const uint32_t *list, size_t n, uint64_t lim
     return 1;
 }
 
-/* The costliest run as cheap as can be. */
+/* The min-max partition: METHODS.md "Distribution over ranks". */
 static void cut(const dz_plan *p, const uint32_t *list, size_t n, size_t *first, uint64_t *cost_of_rank) {
     uint64_t low = 0, high = 0; /* too little; enough */
     for (size_t i = 0; i < n; i++) high += unit_cost(p, list[i], i == 0);
@@ -153,8 +153,8 @@ static int by_key(const void *x, const void *y) {
     return a->unit < b->unit ? -1 : a->unit > b->unit;
 }
 
-/* Base tiles in random order. What an exact tile costs depends on what is in it: of an embedding most rows have not moved, of a head all.
- */
+/* Base tiles in random order, since the cost of an exact tile depends on its content: most rows of an embedding have not moved, those of a
+ * head have. */
 static dz_rc shuffle(const dz_plan *p, uint32_t *list, size_t n, dz_error *err) {
     shuffled *order = dz_alloc_raw(n, sizeof *order, err);
     for (size_t i = 0; order && i < n; i++) {
@@ -260,19 +260,4 @@ double dz_plan_depth(const dz_plan *p, const dz_tensor_pair *pair) { return pair
 dz_matrix_view dz_plan_view(const dz_plan *p, const dz_tensor_pair *pair) {
     if (pair->base < 0) return (dz_matrix_view){.count = 1, .rows = pair->count, .cols = 1};
     return dz_view_of_rows(&p->roles[pair->base].view, pair->tiles.common);
-}
-
-double dz_plan_spread(const dz_plan *plan, size_t task) {
-    double elements = 0, roots = 0;
-    for (size_t i = plan->first_pair[task]; i < plan->first_pair[task + 1]; i++) {
-        const dz_tensor_pair *pair = &plan->pairs[i];
-        if (pair->policy != DZ_POLICY_ULTRADELTA || !isnan(pair->sparsity)) continue;
-        elements += (double)pair->tiles.common;
-        roots += sqrt((double)pair->tiles.common);
-    }
-    return roots > 0 ? elements / roots : 0;
-}
-
-double dz_plan_density(const dz_tensor_pair *pair, double density, double spread) {
-    return pair->tiles.common ? fmin(1, density * spread / sqrt((double)pair->tiles.common)) : density;
 }

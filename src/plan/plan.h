@@ -1,5 +1,5 @@
-/* From headers to work: which tensor of which task meets which base tensor under which rule, cut into units, units dealt to ranks.
- * Pure: the same plan on every rank, from headers alone. */
+/* From headers to work: which base tensor and which rule each task tensor gets, cut into work items, work items assigned to ranks
+ * (METHODS.md "Distribution over ranks"). Pure: the same plan on every rank, from headers alone. */
 #ifndef DZ_PLAN_PLAN_H
 #define DZ_PLAN_PLAN_H
 
@@ -42,13 +42,13 @@ typedef struct dz_plan {
     size_t *first_pair; /* [ntasks + 1] */
     uint32_t *lossy;    /* pair numbers of the lossy ones */
     size_t nlossy;
-    dz_work_item *units; /* base tensor by base tensor, tile by tile, task by task; then what has no base */
+    dz_work_item *units; /* base tensor by base tensor, tile by tile, task by task; then tiles without a base */
     size_t nunits;
     uint32_t *unit_of; /* unit number of (pair, tile) */
-    /* Units as they are dealt: rank r does work[first_work[r]] .. work[first_work[r + 1] - 1], its exact units, then its lossy ones, these
-     * a run in the order of all. */
+    /* Assignment: rank r does work[first_work[r]] .. work[first_work[r + 1] - 1], first its exact units, then its lossy ones, which are a
+     * contiguous run of all lossy units. */
     uint32_t *work;
-    uint32_t *place; /* [nunits] where a unit stands in `work` */
+    uint32_t *place; /* [nunits] position of a unit in `work` */
     size_t *first_work;
     uint64_t *rank_cost; /* [nranks] planned cost, arbitrary unit */
     int nranks;
@@ -57,7 +57,8 @@ typedef struct dz_plan {
     dz_buf notes;                       /* lines to tell the user, newline-separated */
 } dz_plan;
 
-/* All faults (shapes that do not fit, a lossy rule that matches nothing) in one error, a line each. `names` are the tasks' names. */
+/* Makes the plan. All problems (shapes that do not fit, a lossy rule that matches nothing) are one error, a line each. `names` are the
+ * tasks' names. */
 dz_rc dz_plan_make(const dz_checkpoint *base, dz_checkpoint *const *tasks, const char *const *names, size_t ntasks, const dz_recipe *recipe,
                    int nranks, dz_plan **out, dz_error *err);
 void dz_plan_free(dz_plan *plan);
@@ -65,7 +66,7 @@ void dz_plan_free(dz_plan *plan);
 /* True for the first unit of a base tile: its rank computes the tile's digest. */
 int dz_item_is_first(const dz_plan *plan, size_t unit);
 
-/* True for a tile that goes the lossy way: of a lossy tensor, and within the base's rows. */
+/* 1 for a tile that is coded lossily: of a lossy tensor, and within the base's rows. */
 int dz_item_is_lossy(const dz_plan *plan, const dz_work_item *unit);
 
 /* The tensor behind a pair. */
@@ -80,16 +81,10 @@ double dz_plan_depth(const dz_plan *plan, const dz_tensor_pair *pair);
 /* The elements that the pair shares with its base, as matrices. Rows that only the task has are none of it. */
 dz_matrix_view dz_plan_view(const dz_plan *plan, const dz_tensor_pair *pair);
 
-/* Method auto: the noise of every tensor counts the same, whatever its size. The sum of 1 / density over a task's lossy tensors is least,
- * for the given number of kept coefficients, with densities in proportion to 1 / sqrt(elements): density * spread / sqrt(elements), with
- * spread the sum of the elements over the sum of their roots. Of the tensors that have no sparsity of their own. */
-double dz_plan_spread(const dz_plan *plan, size_t task);
-double dz_plan_density(const dz_tensor_pair *pair, double density, double spread);
-
 /* The rank that computes a lossy pair's trace norm: the one that coded most of its tiles. */
 int dz_pair_owner(const dz_plan *plan, const dz_tensor_pair *pair);
 
-/* Which rank does a unit. */
+/* The rank of a unit. */
 int dz_item_rank(const dz_plan *plan, size_t unit);
 
 #endif

@@ -1,4 +1,4 @@
-/* What each tensor is in its model, told from shapes, place and repetition; names only break ties. Pure: from names, types and shapes
+/* What each tensor is in its model, by shape, position and repetition; names only break ties. Pure: from names, types and shapes
  * alone.
  *
  * A *block* is a part of the model that is there several times: the children "0", "1", ... of one place in the names. The matrices of

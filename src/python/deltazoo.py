@@ -936,7 +936,7 @@ class Base:
 
 
 def bytes_of(array, dtype):
-    """The bytes of a tensor in memory: bytes, a numpy array or a torch tensor, also of f32 where numpy has not the type."""
+    """The bytes of a tensor in memory: bytes, a numpy array or a torch tensor, also of f32 where numpy lacks the type."""
     if hasattr(array, "detach"):  # torch
         import torch
         array = array.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()
@@ -1389,7 +1389,7 @@ def ahead(rows):
     while n == 0 or n < len(rows) and kept + rows[n].kept <= 1 << 23:
         kept += rows[n].kept
         n += 1
-    with contextlib.suppress(Damaged):  # told with its tensor's name when that is restored
+    with contextlib.suppress(Damaged):  # reported with its tensor's name on restore
         bodies = [row.kept_bodies() for row in rows[:n]]
         found = iter(together([body for row in bodies for body in row]))
         for row, mine in zip(rows, bodies):
@@ -1422,7 +1422,7 @@ class Row:
             need(self.tensor.dtype in FLOATS and self.base.dtype in FLOATS, f"{self.tensor.name}: lossy, but {self.tensor.dtype}")
         self.common = 0 if self.base is None else min(self.tensor.count, self.base.count)
         if self.policy in (DROP, EQUAL):
-            need(self.common == self.tensor.count, f"{self.tensor.name}: the base has not all of it")
+            need(self.common == self.tensor.count, f"{self.tensor.name}: the base lacks a part of it")
         need(self.policy in (LOSSLESS, ULTRADELTA) or self.length == 0, f"{self.tensor.name}: a region where none is due")
 
     def tiles(self):

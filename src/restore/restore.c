@@ -187,7 +187,7 @@ static dz_rc add_rows(restore *r, const char *name, const uint32_t *rows, size_t
     return err->rc;
 }
 
-/* One file of the task. With keep_going, one that is damaged is told and left out, and `*headless` (unless it has one) is its name if it
+/* One file of the task. With keep_going, a damaged one is recorded and left out, and `*headless` (unless it has one) is its name if it
  * has tensors. */
 static dz_rc plan_file(restore *r, const dz_file_row *f, size_t *next_row, const char **headless, dz_error *err) {
     dz_error inner = {0};

@@ -244,7 +244,7 @@ static dz_rc take_directory(search *s, place *p, const dz_listing *l, const cont
     return err->rc;
 }
 
-/* The scanned folder is a model itself when a configuration or an index stands beside weights in it. */
+/* The scanned folder is itself a model if it has a configuration or an index beside weights. */
 static const char *find_mark(const dz_listing *l, const contents *c) {
     for (size_t i = 0; i < l->n && c->n[WEIGHTS] + c->n[TORCH_FILE] > 0; i++) {
         const char *name = l->entries[i].name;
@@ -259,7 +259,7 @@ static int is_at_or_below(const char *path, const char *above) {
     return strncmp(path, above, len) == 0 && (path[len] == '/' || path[len] == '\0');
 }
 
-/* A link that leads to the folder it is in, to one above it, or above the scanned folder: it has no models of its own. */
+/* A link that leads to the folder it is in, to one above it, or above the scanned folder: there are no further models. */
 static int leads_back(const search *s, const place *p, const char *link) {
     char *target = realpath(link, NULL), *here = realpath(p->path, NULL);
     int back = target && here && (is_at_or_below(here, target) || is_at_or_below(s->real, target));

@@ -19,7 +19,7 @@ static const dz_shape_spec SPECS[] = {
 
 #define NSPECS (sizeof SPECS / sizeof SPECS[0])
 
-/* One tensor. `dims` has a letter per dimension (see dim_of); in a block's row, '#' in the name stands for the block's number. */
+/* One tensor. `dims` has a letter per dimension (see dim_of); in a block's row, '#' in the name is the block's number. */
 typedef struct row {
     const char *name;
     dz_role role;

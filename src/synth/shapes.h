@@ -22,7 +22,7 @@ typedef enum dz_role {
 
 typedef enum dz_family { DZ_FAMILY_LLAMA, DZ_FAMILY_CLIP, DZ_FAMILY_ROBERTA, DZ_FAMILY_T5, DZ_FAMILY_BEIT3 } dz_family;
 
-/* The numbers a model is built from; 0 where the family has no such thing. */
+/* The numbers a model is built from; 0 if the family lacks it. */
 typedef struct dz_shape_spec {
     const char *name;
     dz_family family;

@@ -2,7 +2,7 @@
  *
  * An element is   mean + std * ( sqrt(1 - low_rank) * x  +  sqrt(low_rank) * sum_k u_rk v_kc / sqrt(8) )   at row r, column c:
  *   x     normal, or Student's t of 4 to 8 degrees of freedom, scaled to unit variance: heavy tails as fine-tuning leaves them
- *   u, v  normal: a rank-8 part, the structure that fine-tuning has and independent noise has not
+ *   u, v  normal: a rank-8 part, the structure of fine-tuning that independent noise lacks
  * and, where only a share of the rows moves, exactly 0 in all other rows. Rows are chosen by a hash of their number.
  *
  * Nothing here knows of the compressor: no value is rounded to a grid, clipped or chosen to code well. Draws come from inverse distribution
@@ -38,7 +38,7 @@ dz_rc dz_synth_tables_new(dz_synth_tables **out, dz_error *err);
 /* Quantile: the x with P(X > x) = upper, for 2^-42 <= upper <= 1/2, unit variance. What the draws use; for tests. */
 double dz_synth_quantile(const dz_synth_tables *tables, int df, double upper);
 
-/* Floats of the right factor v, [8][cols]; 0 when the law has no rank-8 part. */
+/* Floats of the right factor v, [8][cols]; 0 without a rank-8 part. */
 size_t dz_synth_factor_size(const dz_synth_law *law);
 
 /* Fills the right factor. It belongs to the whole tensor: one call serves all pieces. */

@@ -466,8 +466,8 @@ def test_ratios_beside_drops_say_so(folder):
             check(abs(t["ratio"]["on_disk_without_dropped"] - want) < 1e-9, f"ratio without what is dropped: {t['ratio']}, not {want}")
             row = rf"{t['name']} .* {t['ratio']['on_disk']:.1f}x .*\n *2 tensors of {t['name']}, 5.25 KB, dropped; without: {want:.1f}x\n"
             for out in (r.out, good(["info", "a.h5"], cwd=folder).out):
-                check(re.search(row, out) and re.search(r"archive .*x \(without what is dropped, ", out), f"{row} is not in {out}")
-    check("ratio without what is dropped" in good(["report", "r.json"], cwd=folder).out, "report does not tell")
+                check(re.search(row, out) and re.search(r"archive .*x \(dropped tensors excluded, ", out), f"{row} is not in {out}")
+    check("ratio without dropped tensors" in good(["report", "r.json"], cwd=folder).out, "report does not tell")
 
 
 @with_scratch

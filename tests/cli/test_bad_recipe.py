@@ -44,7 +44,7 @@ test_manifest_three_problems_are_told_at_once = manifest_case(
 test_manifest_problems_of_all_kinds_and_models_are_told_at_once = manifest_case(
     "base: nowhere\ncolour: red\nsize: 1\ntasks:\n  - {name: a/b, path: gone}\n  - {name: two, path: two, size: 1}\n  - {name: two, path: one}\n"
     "  - [x]\nbase: base\n---\n", "zoo.yaml:2: unknown key 'colour'", "zoo.yaml:3: unknown key 'size'", "zoo.yaml:6: unknown key 'size'", "zoo.yaml:5: 'a/b'",
-    "zoo.yaml:7: task 'two' is named twice", "zoo.yaml:8: an entry of 'tasks'", "zoo.yaml:9: 'base' stands on line 1 already", "zoo.yaml:10: a second document",
+    "zoo.yaml:7: task 'two' is named twice", "zoo.yaml:8: an entry of 'tasks'", "zoo.yaml:9: 'base' is already set on line 1", "zoo.yaml:10: a second document",
     "nowhere: cannot open", "gone: cannot open", lines=10, ranks=RANKS)
 test_manifest_task_list_is_a_word = manifest_case("base: base\n\ntasks: x\n", "zoo.yaml:3: 'tasks' must be a list")
 test_manifest_second_document = manifest_case("base: base\n" + TASKS + "---\nbase: two\n", "zoo.yaml:4: a second document")

@@ -15,7 +15,8 @@ def examples():
     for command in commands():
         text = good([command, "--help"]).out
         check("\nexamples:\n" in text, f"{command} --help has no example")
-        found += [line.strip() for line in text.split("\nexamples:\n")[1].splitlines() if line.strip()]
+        lines = re.sub(r" *\\\n *", " ", text.split("\nexamples:\n")[1])
+        found += [line.strip() for line in lines.splitlines() if line.strip()]
     return found
 
 
@@ -48,6 +49,12 @@ def test_manual_pages_render():
         if command:
             for word in good([command, "--help=words"]).out.split():
                 check(word.rstrip("=") in text, f"{command}: its page does not have {word}")
+
+
+def test_help_fits_a_terminal():
+    for command in [None] + commands():
+        for line in good(([command] if command else []) + ["--help"]).out.splitlines():
+            check(len(line) <= 80, f"{command}: {len(line)} columns: {line}")
 
 
 def complete(folder, *words):

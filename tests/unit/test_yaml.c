@@ -74,8 +74,8 @@ static void test_every_problem_of_a_manifest_is_told_on_its_line(void **state) {
 
 static void test_a_key_that_stands_twice_is_told_on_its_second_line(void **state) {
     (void)state;
-    refused_manifest("base: b\nbase: c\n" WITH_TASK, "2: 'base' stands on line 1 already");
-    refused_manifest("base:\nbase: c\n" WITH_TASK, "2: 'base' stands on line 1 already\n no 'base'");
+    refused_manifest("base: b\nbase: c\n" WITH_TASK, "2: 'base' is already set on line 1");
+    refused_manifest("base:\nbase: c\n" WITH_TASK, "2: 'base' is already set on line 1\n no 'base'");
 }
 
 static void test_what_is_no_manifest_at_all_is_told_in_plain_words(void **state) {

@@ -274,7 +274,7 @@ static int are_one(const taken *k, uint32_t a, uint32_t b) {
     return dz_compare_places(pa, ta, pb, tb) == 0;
 }
 
-/* No name stands twice; tensors that are one in the file are noted, since each becomes one of its own. */
+/* No name occurs twice. Tensors that share bytes in the file are noted, since each becomes a tensor of its own. */
 static dz_rc check_twins(torch_file *f, taken *k, dz_error *err) {
     const dz_tensor *t = k->tensors;
     uint32_t *order = dz_alloc(k->n, sizeof *order, err);

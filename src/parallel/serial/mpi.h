@@ -1,5 +1,5 @@
 /* Stands in for MPI's header in a build without MPI (make SERIAL=1): a world of one rank, in which none of these functions is ever called
- * (parallel/world.h). For readers of archives on machines that have no MPI. */
+ * (parallel/world.h). For reading archives on machines without MPI. */
 #ifndef DZ_PARALLEL_SERIAL_MPI_H
 #define DZ_PARALLEL_SERIAL_MPI_H
 
