@@ -416,7 +416,7 @@ void dz_print_tensors(const dz_catalog *c, const dz_task_entry *t, int wide) {
     printf("%9s %9s %8s\n", "noise", "stored", "ratio");
     for (size_t i = 0; i < t->nrows; i++) print_tensor(c, t, &t->rows[i], width, wide);
     printf("\nnoise: energy over that of the delta.");
-    if (!wide) printf(" --wide has more columns%s, --json has everything.", (size_t)width < longest ? " and full names" : "");
+    if (!wide) printf("\n--wide has more columns%s, --json has everything.", (size_t)width < longest ? " and full names" : "");
     putchar('\n');
 }
 
