@@ -6,7 +6,8 @@
 #include "config/manifest.h"
 #include "config/recipe.h"
 
-#define DZ_FORMAT_VERSION 1
+#define DZ_FORMAT_VERSION 1 /* of archives that are written */
+#define DZ_FORMAT_OLDEST 1  /* that is still read */
 #define DZ_NO_BASE UINT32_MAX
 #define DZ_BITS_VALUES 16 /* on disk, column bits: kept elements have fp16 values of their own, not levels */
 #define DZ_BITS_SIGNS 17  /* on disk, column bits: kept coefficients of a rotated delta have a sign each */

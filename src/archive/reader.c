@@ -26,8 +26,8 @@ void dz_archive_close(dz_archive *a) {
 static dz_rc damaged(const dz_archive *a, const char *what, dz_error *err) { return dz_fail(err, DZ_EDAMAGE, "%s: %s", a->path, what); }
 
 /* The width of a table's open text field: what the file's type has beyond the others. */
-static size_t open_width(const dz_field *fields, hid_t type) {
-    size_t fixed = dz_schema_size(fields, 0), size = H5Tget_size(type);
+static size_t open_width(const dz_archive *a, const dz_schema *schema, hid_t type) {
+    size_t fixed = dz_schema_size(schema, a->catalog->format_version, 0), size = H5Tget_size(type);
     return size > fixed ? size - fixed : 0;
 }
 
@@ -57,22 +57,23 @@ static dz_rc read_chunk(const dz_archive *a, hid_t set, const char *name, uint8_
 
 /* Reads a whole table whose type is exactly the schema's. `width` NULL: no text field of open width. `stored` adds its size in the
  * file. */
-static dz_rc read_table(const dz_archive *a, hid_t at, const char *name, const dz_field *fields, size_t *width, dz_buf *rows, size_t *n,
+static dz_rc read_table(const dz_archive *a, hid_t at, const char *name, const dz_schema *schema, size_t *width, dz_buf *rows, size_t *n,
                         uint64_t *stored, dz_error *err) {
+    uint32_t version = a->catalog->format_version;
     hid_t set = H5Dopen2(at, name, H5P_DEFAULT), type = -1, want = -1, space = -1;
     hsize_t count = 0;
     rows->len = 0;
     if (set < 0) return dz_hdf5_fail(err, DZ_EDAMAGE, a->path, name);
     type = H5Dget_type(set);
     space = H5Dget_space(set);
-    size_t w = width && type >= 0 ? open_width(fields, type) : 0;
-    want = w < 65536 ? dz_schema_type(fields, w) : -1;
+    size_t w = width && type >= 0 ? open_width(a, schema, type) : 0;
+    want = w < 65536 ? dz_schema_type(schema, version, w) : -1;
     if (type < 0 || space < 0 || want < 0 || H5Tequal(type, want) <= 0 || H5Sget_simple_extent_ndims(space) != 1 ||
         H5Sget_simple_extent_dims(space, &count, NULL) != 1) {
         dz_fail(err, DZ_EDAMAGE, "%s: table '%s' does not have the fields of this format", a->path, name);
         goto out;
     }
-    size_t row = dz_schema_size(fields, w);
+    size_t row = dz_schema_size(schema, version, w);
     if (count > TABLE_MAX / row) {
         dz_fail(err, DZ_EDAMAGE, "%s: table '%s' claims %llu rows", a->path, name, (unsigned long long)count);
         goto out;
@@ -91,12 +92,10 @@ out:
     return err->rc;
 }
 
-static char *take_text(dz_view *v, size_t width, dz_error *err) {
-    const char *bytes = (const char *)dz_view_bytes(v, width);
-    return bytes ? dz_strndup(bytes, strnlen(bytes, width), err) : NULL;
+/* The next row of what read_table gave. */
+static dz_rc take_row(const dz_archive *a, const dz_schema *schema, size_t width, dz_view *rows, void *row, dz_error *err) {
+    return dz_schema_unpack(schema, a->catalog->format_version, width, rows, row, err);
 }
-
-static float take_f32(dz_view *v) { return dz_bits_to_float(dz_view_u32(v)); }
 
 static dz_rc attribute(const dz_archive *a, hid_t at, const char *name, hid_t type, hssize_t count, void *value, dz_error *err) {
     hid_t attr = H5Aopen(at, name, H5P_DEFAULT);
@@ -136,18 +135,14 @@ static dz_rc check_tensor_row(const dz_archive *a, const dz_tensor_row *row, dz_
 static dz_rc read_tensors(dz_archive *a, hid_t file, dz_buf *b, dz_error *err) {
     dz_catalog *c = a->catalog;
     size_t width = 0, n = 0;
-    if (read_table(a, file, "tensors", DZ_TENSOR_FIELDS, &width, b, &n, &c->shared_bytes, err) != DZ_OK) return err->rc;
+    if (read_table(a, file, "tensors", &DZ_TENSOR_TABLE, &width, b, &n, &c->shared_bytes, err) != DZ_OK) return err->rc;
     if (!(c->tensors = dz_alloc(n, sizeof *c->tensors, err))) return err->rc;
     dz_view v = {.data = b->data, .len = b->len};
     for (size_t i = 0; i < n; i++) {
         dz_tensor_row *row = &c->tensors[i];
-        if (!(row->name = take_text(&v, width, err))) return err->rc;
         c->ntensors++;
-        memcpy(row->dtype, dz_view_bytes(&v, DZ_DTYPE_NAME), DZ_DTYPE_NAME);
+        if (take_row(a, &DZ_TENSOR_TABLE, width, &v, row, err) != DZ_OK) return err->rc;
         if (row->dtype[DZ_DTYPE_NAME - 1] != '\0') return damaged(a, "a dtype is not a text", err);
-        row->ndim = dz_view_u32(&v);
-        for (int d = 0; d < DZ_MAX_NDIM; d++) row->shape[d] = dz_view_u64(&v);
-        row->nbytes = dz_view_u64(&v);
         if (check_tensor_row(a, row, err) != DZ_OK) return err->rc;
     }
     return DZ_OK;
@@ -159,21 +154,20 @@ static dz_rc read_base(dz_archive *a, hid_t file, dz_buf *b, dz_error *err) {
     char *hex = NULL, computed[33];
     if (base < 0) return dz_hdf5_fail(err, DZ_EDAMAGE, a->path, "base");
     size_t n = 0;
-    if (read_table(a, base, "tensors", DZ_BASE_FIELDS, NULL, b, &n, &c->shared_bytes, err) != DZ_OK) goto out;
+    if (read_table(a, base, "tensors", &DZ_BASE_TABLE, NULL, b, &n, &c->shared_bytes, err) != DZ_OK) goto out;
     if (!(c->base = dz_alloc(n, sizeof *c->base, err))) goto out;
     c->nbase = n;
     dz_view v = {.data = b->data, .len = b->len};
     uint64_t tiles = 0;
     for (size_t i = 0; i < n; i++) {
-        c->base[i].tensor = dz_view_u32(&v);
-        c->base[i].first_tile = dz_view_u32(&v);
+        if (take_row(a, &DZ_BASE_TABLE, 0, &v, &c->base[i], err) != DZ_OK) goto out;
         if (c->base[i].tensor >= c->ntensors || c->base[i].first_tile != tiles) {
             damaged(a, "the base's table is not sound", err);
             goto out;
         }
         tiles += dz_tiling_of(dz_tensor_of_row(&c->tensors[c->base[i].tensor]).count).ntiles;
     }
-    if (read_table(a, base, "tiles", DZ_TILE_FIELDS, NULL, b, &n, &c->shared_bytes, err) != DZ_OK) goto out;
+    if (read_table(a, base, "tiles", &DZ_TILE_TABLE, NULL, b, &n, &c->shared_bytes, err) != DZ_OK) goto out;
     if (n != tiles) {
         damaged(a, "the base's tiles do not match its tensors", err);
         goto out;
@@ -182,8 +176,7 @@ static dz_rc read_base(dz_archive *a, hid_t file, dz_buf *b, dz_error *err) {
     c->nbase_tiles = n;
     v = (dz_view){.data = b->data, .len = b->len};
     for (size_t i = 0; i < n; i++) {
-        c->base_tiles[i].hi = dz_view_u64(&v);
-        c->base_tiles[i].lo = dz_view_u64(&v);
+        if (take_row(a, &DZ_TILE_TABLE, 0, &v, &c->base_tiles[i], err) != DZ_OK) goto out;
     }
     if (text_attribute(a, base, "fingerprint", &hex, err) != DZ_OK || dz_catalog_fingerprint(c, &c->fingerprint, err) != DZ_OK) goto out;
     dz_digest_hex(c->fingerprint, computed);
@@ -199,17 +192,12 @@ static dz_rc read_blobs(dz_archive *a, hid_t file, dz_buf *b, dz_error *err) {
     hid_t group = H5Gopen2(file, "blobs", H5P_DEFAULT), set = -1, space = -1, type = -1;
     size_t n = 0;
     if (group < 0) return dz_hdf5_fail(err, DZ_EDAMAGE, a->path, "blobs");
-    if (read_table(a, group, "index", DZ_BLOB_FIELDS, NULL, b, &n, &c->shared_bytes, err) != DZ_OK) goto out;
+    if (read_table(a, group, "index", &DZ_BLOB_TABLE, NULL, b, &n, &c->shared_bytes, err) != DZ_OK) goto out;
     if (!(c->blobs = dz_alloc(n, sizeof *c->blobs, err))) goto out;
     c->nblobs = c->blobs_cap = n;
     dz_view v = {.data = b->data, .len = b->len};
     for (size_t i = 0; i < n; i++) {
-        dz_blob_row *row = &c->blobs[i];
-        row->digest.hi = dz_view_u64(&v);
-        row->digest.lo = dz_view_u64(&v);
-        row->raw_size = dz_view_u64(&v);
-        row->offset = dz_view_u64(&v);
-        row->length = dz_view_u64(&v);
+        if (take_row(a, &DZ_BLOB_TABLE, 0, &v, &c->blobs[i], err) != DZ_OK) goto out;
     }
     set = H5Dopen2(group, "data", H5P_DEFAULT);
     space = set >= 0 ? H5Dget_space(set) : -1;
@@ -242,17 +230,10 @@ static dz_rc try_blobs(dz_archive *a, hid_t file, dz_buf *b, dz_error *err) {
     return err->rc;
 }
 
-static double take_f64(dz_view *v) {
-    uint64_t bits = dz_view_u64(v);
-    double x;
-    memcpy(&x, &bits, sizeof x);
-    return x;
-}
-
 static dz_rc read_record_bytes(dz_archive *a, hid_t g, const dz_task_entry *t, dz_buf *b, dz_error *err) {
     hid_t attr = H5Aopen(g, "record", H5P_DEFAULT), type = attr >= 0 ? H5Aget_type(attr) : -1, space = attr >= 0 ? H5Aget_space(attr) : -1;
-    hid_t want = dz_schema_type(DZ_RECORD_FIELDS, 0);
-    size_t size = dz_schema_size(DZ_RECORD_FIELDS, 0);
+    hid_t want = dz_schema_type(&DZ_RECORD_TABLE, a->catalog->format_version, 0);
+    size_t size = dz_schema_size(&DZ_RECORD_TABLE, a->catalog->format_version, 0);
     b->len = 0;
     if (dz_buf_reserve(b, size, err) == DZ_OK &&
         (type < 0 || want < 0 || H5Tequal(type, want) <= 0 || H5Sget_simple_extent_npoints(space) != 1 || H5Aread(attr, want, b->data) < 0))
@@ -268,22 +249,7 @@ static dz_rc read_record_bytes(dz_archive *a, hid_t g, const dz_task_entry *t, d
 static dz_rc read_record(dz_archive *a, hid_t g, dz_task_entry *t, dz_buf *b, dz_error *err) {
     if (text_attribute(a, g, "recipe", &t->recipe, err) != DZ_OK || read_record_bytes(a, g, t, b, err) != DZ_OK) return err->rc;
     dz_view v = {.data = b->data, .len = b->len};
-    t->recipe_blob = dz_view_u32(&v);
-    t->files_blob = dz_view_u32(&v);
-    t->sparsity = take_f64(&v);
-    t->bits = dz_view_u32(&v);
-    t->seed = dz_view_u64(&v);
-    t->key = dz_view_u64(&v);
-    t->gamma = take_f32(&v);
-    t->trace_norm = take_f64(&v);
-    t->trace_error = take_f64(&v);
-    t->trace_reference = take_f64(&v);
-    t->source_bytes = dz_view_u64(&v);
-    t->lossy_source_bytes = dz_view_u64(&v);
-    t->lossy_parameters = dz_view_u64(&v);
-    t->lossy_kept = dz_view_u64(&v);
-    t->value_bits = take_f64(&v);
-    t->entropy_bytes = take_f64(&v);
+    if (take_row(a, &DZ_RECORD_TABLE, 0, &v, t, err) != DZ_OK) return err->rc;
     size_t len = 0;
     dz_error inner = {0};
     if (dz_catalog_blob(a->catalog, t->recipe_blob, &t->recipe_text, &len, &inner) != DZ_OK) t->recipe_text = dz_strdup("", err);
@@ -327,24 +293,15 @@ static int row_fits(const dz_catalog *c, const dz_index_row *r) {
 static dz_rc read_index(dz_archive *a, hid_t g, dz_task_entry *t, dz_buf *b, dz_error *err) {
     const dz_catalog *c = a->catalog;
     size_t n = 0;
-    if (read_table(a, g, "index", DZ_INDEX_FIELDS, NULL, b, &n, &t->index_bytes, err) != DZ_OK) return err->rc;
+    if (read_table(a, g, "index", &DZ_INDEX_TABLE, NULL, b, &n, &t->index_bytes, err) != DZ_OK) return err->rc;
     if (!(t->rows = dz_alloc(n, sizeof *t->rows, err))) return err->rc;
     t->nrows = n;
     dz_view v = {.data = b->data, .len = b->len};
     uint64_t end = 0;
     for (size_t i = 0; i < n; i++) {
         dz_index_row *r = &t->rows[i];
-        r->tensor = dz_view_u32(&v);
-        r->base = dz_view_u32(&v);
-        r->policy = dz_view_u8(&v);
-        r->bits = dz_view_u8(&v);
+        if (take_row(a, &DZ_INDEX_TABLE, 0, &v, r, err) != DZ_OK) return err->rc;
         r->offset = end;
-        r->length = dz_view_u64(&v);
-        r->kept = dz_view_u64(&v);
-        r->lo = take_f32(&v);
-        r->step = take_f32(&v);
-        r->scale = take_f32(&v);
-        r->sparsity = take_f32(&v);
         if (!row_fits(c, r) || r->length > t->payload_len - end)
             return dz_fail(err, DZ_EDAMAGE, "%s: task '%s': row %zu of its index is not sound", a->path, t->name, i);
         end += r->length;
@@ -456,8 +413,9 @@ static dz_rc read_all(dz_archive *a, hid_t file, dz_error *err) {
         goto out;
     }
     if (attribute(a, file, "format_version", H5T_NATIVE_UINT32, 1, &c->format_version, err) != DZ_OK) goto out;
-    if (c->format_version != DZ_FORMAT_VERSION) {
-        dz_fail(err, DZ_EFAIL, "%s: format version %u; this program reads version %d", a->path, c->format_version, DZ_FORMAT_VERSION);
+    if (c->format_version < DZ_FORMAT_OLDEST || c->format_version > DZ_FORMAT_VERSION) {
+        dz_fail(err, DZ_EFAIL, "%s: format version %u; this program reads versions up to %d", a->path, c->format_version,
+                DZ_FORMAT_VERSION);
         goto out;
     }
     if (text_attribute(a, file, "generator", &generator, err) != DZ_OK) goto out;

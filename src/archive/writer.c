@@ -20,20 +20,6 @@
 #define PIECE ((size_t)1 << 20)            /* between two of them a job may be asked to stop */
 #define UNSYNCED_MAX ((uint64_t)256 << 20) /* more would be written out by one long fsync, in which nothing can be asked */
 
-static void put_u8(dz_buf *b, uint8_t v, dz_error *err) { dz_buf_put(b, &v, 1, err); }
-static void put_f32(dz_buf *b, float v, dz_error *err) { dz_buf_put_u32(b, dz_float_bits(v), err); }
-static void put_f64(dz_buf *b, double v, dz_error *err) {
-    uint64_t bits;
-    memcpy(&bits, &v, sizeof bits);
-    dz_buf_put_u64(b, bits, err);
-}
-
-static void put_text(dz_buf *b, const char *text, size_t width, dz_error *err) { /* NUL-padded */
-    size_t len = strlen(text);
-    dz_buf_put(b, text, len, err);
-    for (; len < width; len++) put_u8(b, 0, err);
-}
-
 /* A table: one chunk, shuffled, deflated, checksummed. Types and bytes do not depend on the machine. */
 static dz_rc write_typed(hid_t at, const char *path, const char *name, hid_t type, const dz_buf *rows, uint64_t *stored, dz_error *err) {
     size_t row = type < 0 ? 0 : H5Tget_size(type);
@@ -52,11 +38,14 @@ static dz_rc write_typed(hid_t at, const char *path, const char *name, hid_t typ
     return err->rc;
 }
 
-static dz_rc write_table(hid_t at, const char *path, const char *name, const dz_field *fields, size_t width, const dz_buf *rows,
+/* A table of `n` rows. */
+static dz_rc write_table(hid_t at, const char *path, const char *name, const dz_schema *schema, size_t width, const void *rows, size_t n,
                          uint64_t *stored, dz_error *err) {
-    hid_t type = dz_schema_type(fields, width);
-    write_typed(at, path, name, type, rows, stored, err);
+    dz_buf b = {0};
+    hid_t type = dz_schema_type(schema, DZ_FORMAT_VERSION, width);
+    if (dz_schema_pack(schema, DZ_FORMAT_VERSION, width, rows, n, &b, err) == DZ_OK) write_typed(at, path, name, type, &b, stored, err);
     if (type >= 0) H5Tclose(type);
+    dz_buf_free(&b);
     return err->rc;
 }
 
@@ -108,8 +97,8 @@ static void u32_attribute(hid_t at, const char *path, const char *name, uint32_t
 
 /* A type with a name of its own, which tables and attributes then refer to, and which tells what its fields mean. Close with H5Tclose;
  * negative on failure. */
-static hid_t commit_type(hid_t file, const char *path, const char *name, const dz_field *fields, const char *meaning, dz_error *err) {
-    hid_t type = dz_schema_type(fields, 0), props = H5Pcreate(H5P_DATATYPE_CREATE);
+static hid_t commit_type(hid_t file, const char *path, const char *name, const dz_schema *schema, const char *meaning, dz_error *err) {
+    hid_t type = dz_schema_type(schema, DZ_FORMAT_VERSION, 0), props = H5Pcreate(H5P_DATATYPE_CREATE);
     H5Pset_obj_track_times(props, 0);
     if (type < 0 || H5Tcommit2(file, name, type, H5P_DEFAULT, props, H5P_DEFAULT) < 0) dz_hdf5_fail(err, DZ_EFAIL, path, name);
     if (err->rc == DZ_OK) text_attribute(type, path, "meaning", meaning, err);
@@ -136,72 +125,28 @@ static size_t widest_tensor(const dz_catalog *c) {
 }
 
 static dz_rc write_shared(hid_t file, const char *path, dz_catalog *c, dz_error *err) {
-    dz_buf b = {0};
-    size_t width = widest_tensor(c);
-    for (size_t i = 0; i < c->ntensors; i++) {
-        const dz_tensor_row *row = &c->tensors[i];
-        put_text(&b, row->name, width, err);
-        put_text(&b, row->dtype, DZ_DTYPE_NAME, err);
-        dz_buf_put_u32(&b, row->ndim, err);
-        for (int d = 0; d < DZ_MAX_NDIM; d++) dz_buf_put_u64(&b, row->shape[d], err);
-        dz_buf_put_u64(&b, row->nbytes, err);
-    }
-    if (err->rc == DZ_OK) write_table(file, path, "tensors", DZ_TENSOR_FIELDS, width, &b, &c->shared_bytes, err);
+    uint64_t *stored = &c->shared_bytes;
+    write_table(file, path, "tensors", &DZ_TENSOR_TABLE, widest_tensor(c), c->tensors, c->ntensors, stored, err);
 
     hid_t base = err->rc == DZ_OK ? make_group(file, "base", 8, 60) : -1;
     char hex[33];
     dz_digest_hex(c->fingerprint, hex);
     if (base >= 0) text_attribute(base, path, "fingerprint", hex, err);
-    b.len = 0;
-    for (size_t i = 0; i < c->nbase; i++) {
-        dz_buf_put_u32(&b, c->base[i].tensor, err);
-        dz_buf_put_u32(&b, c->base[i].first_tile, err);
-    }
-    if (err->rc == DZ_OK) write_table(base, path, "tensors", DZ_BASE_FIELDS, 0, &b, &c->shared_bytes, err);
-    b.len = 0;
-    for (size_t i = 0; i < c->nbase_tiles; i++) {
-        dz_buf_put_u64(&b, c->base_tiles[i].hi, err);
-        dz_buf_put_u64(&b, c->base_tiles[i].lo, err);
-    }
-    if (err->rc == DZ_OK) write_table(base, path, "tiles", DZ_TILE_FIELDS, 0, &b, &c->shared_bytes, err);
+    if (err->rc == DZ_OK) write_table(base, path, "tensors", &DZ_BASE_TABLE, 0, c->base, c->nbase, stored, err);
+    if (err->rc == DZ_OK) write_table(base, path, "tiles", &DZ_TILE_TABLE, 0, c->base_tiles, c->nbase_tiles, stored, err);
     if (base >= 0) H5Gclose(base);
 
     hid_t blobs = err->rc == DZ_OK ? make_group(file, "blobs", 8, 16) : -1;
-    b.len = 0;
-    for (size_t i = 0; i < c->nblobs; i++) {
-        dz_buf_put_u64(&b, c->blobs[i].digest.hi, err);
-        dz_buf_put_u64(&b, c->blobs[i].digest.lo, err);
-        dz_buf_put_u64(&b, c->blobs[i].raw_size, err);
-        dz_buf_put_u64(&b, c->blobs[i].offset, err);
-        dz_buf_put_u64(&b, c->blobs[i].length, err);
-    }
-    if (err->rc == DZ_OK) write_table(blobs, path, "index", DZ_BLOB_FIELDS, 0, &b, &c->shared_bytes, err);
+    if (err->rc == DZ_OK) write_table(blobs, path, "index", &DZ_BLOB_TABLE, 0, c->blobs, c->nblobs, stored, err);
     if (err->rc == DZ_OK) write_bytes(blobs, path, "data", c->blob_data.data, c->blob_data.len, NULL, err);
     c->shared_bytes += c->blob_data.len;
     if (blobs >= 0) H5Gclose(blobs);
-    dz_buf_free(&b);
     return err->rc;
 }
 
 static void write_record(hid_t at, const char *path, hid_t type, const dz_task_entry *t, dz_error *err) {
     dz_buf b = {0};
-    dz_buf_put_u32(&b, t->recipe_blob, err);
-    dz_buf_put_u32(&b, t->files_blob, err);
-    put_f64(&b, t->sparsity, err);
-    dz_buf_put_u32(&b, t->bits, err);
-    dz_buf_put_u64(&b, t->seed, err);
-    dz_buf_put_u64(&b, t->key, err);
-    put_f32(&b, t->gamma, err);
-    put_f64(&b, t->trace_norm, err);
-    put_f64(&b, t->trace_error, err);
-    put_f64(&b, t->trace_reference, err);
-    dz_buf_put_u64(&b, t->source_bytes, err);
-    dz_buf_put_u64(&b, t->lossy_source_bytes, err);
-    dz_buf_put_u64(&b, t->lossy_parameters, err);
-    dz_buf_put_u64(&b, t->lossy_kept, err);
-    put_f64(&b, t->value_bits, err);
-    put_f64(&b, t->entropy_bytes, err);
-    if (err->rc == DZ_OK) attribute(at, path, "record", type, b.data, err);
+    if (dz_schema_pack(&DZ_RECORD_TABLE, DZ_FORMAT_VERSION, 0, t, 1, &b, err) == DZ_OK) attribute(at, path, "record", type, b.data, err);
     dz_buf_free(&b);
 }
 
@@ -211,19 +156,7 @@ static dz_rc write_task(hid_t tasks, const char *path, hid_t row_type, hid_t rec
     if (group < 0) return dz_hdf5_fail(err, DZ_EFAIL, path, t->name);
     text_attribute(group, path, "recipe", t->recipe, err);
     write_record(group, path, record_type, t, err);
-    for (size_t i = 0; i < t->nrows; i++) {
-        const dz_index_row *r = &t->rows[i];
-        dz_buf_put_u32(&b, r->tensor, err);
-        dz_buf_put_u32(&b, r->base, err);
-        put_u8(&b, r->policy, err);
-        put_u8(&b, r->bits, err);
-        dz_buf_put_u64(&b, r->length, err);
-        dz_buf_put_u64(&b, r->kept, err);
-        put_f32(&b, r->lo, err);
-        put_f32(&b, r->step, err);
-        put_f32(&b, r->scale, err);
-        put_f32(&b, r->sparsity, err);
-    }
+    dz_schema_pack(&DZ_INDEX_TABLE, DZ_FORMAT_VERSION, 0, t->rows, t->nrows, &b, err);
     if (err->rc == DZ_OK) write_typed(group, path, "index", row_type, &b, &t->index_bytes, err);
     if (err->rc == DZ_OK) write_bytes(group, path, "payload", NULL, t->payload_len, &t->payload_offset, err);
     dz_buf_free(&b);
@@ -275,8 +208,8 @@ dz_rc dz_archive_layout(const char *path, dz_catalog *c, dz_error *err) {
     u32_attribute(file, path, "format_version", DZ_FORMAT_VERSION, err);
     text_attribute(file, path, "generator", c->generator, err);
     f64_attribute(file, path, "reference_trace_norm", c->trace_reference, err);
-    hid_t row_type = err->rc == DZ_OK ? commit_type(file, path, DZ_INDEX_TYPE, DZ_INDEX_FIELDS, DZ_INDEX_MEANING, err) : -1;
-    hid_t record_type = err->rc == DZ_OK ? commit_type(file, path, DZ_RECORD_TYPE, DZ_RECORD_FIELDS, DZ_RECORD_MEANING, err) : -1;
+    hid_t row_type = err->rc == DZ_OK ? commit_type(file, path, DZ_INDEX_TYPE, &DZ_INDEX_TABLE, DZ_INDEX_MEANING, err) : -1;
+    hid_t record_type = err->rc == DZ_OK ? commit_type(file, path, DZ_RECORD_TYPE, &DZ_RECORD_TABLE, DZ_RECORD_MEANING, err) : -1;
     if (err->rc == DZ_OK) write_shared(file, path, c, err);
     hid_t tasks = err->rc == DZ_OK ? make_group(file, "tasks", TASK_LINKS, 200) : -1;
     if (err->rc == DZ_OK && tasks < 0) dz_hdf5_fail(err, DZ_EFAIL, path, "tasks");
