@@ -4,8 +4,7 @@
 #define DZ_ARCHIVE_COPY_TASKS_H
 
 #include "archive/reader.h"
-#include "archive/writer.h"
-#include "parallel/world.h"
+#include "parallel/extent_writer.h"
 
 typedef struct dz_copy_tasks {
     dz_archive *old; /* NULL: nothing is copied */

@@ -6,11 +6,12 @@
 #include <unistd.h>
 
 #include "archive/copy_tasks.h"
+#include "archive/publish.h"
+#include "archive/writer.h"
 #include "base/file.h"
 #include "base/lock.h"
 #include "base/overwrite.h"
 #include "base/version.h"
-#include "compress/publish.h"
 #include "restore/restore.h"
 
 /* Marks the tasks to leave out; reports every unknown name. The same on every rank. */

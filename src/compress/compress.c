@@ -8,12 +8,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "archive/publish.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/overwrite.h"
 #include "base/version.h"
 #include "compress/job.h"
-#include "compress/publish.h"
 #include "compress/tied.h"
 #include "parallel/watchdog.h"
 

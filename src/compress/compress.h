@@ -2,8 +2,8 @@
 #ifndef DZ_COMPRESS_COMPRESS_H
 #define DZ_COMPRESS_COMPRESS_H
 
-#include "archive/writer.h"
-#include "parallel/world.h"
+#include "config/recipe.h"
+#include "parallel/extent_writer.h"
 
 enum { DZ_PHASE_OPEN, DZ_PHASE_STATISTICS, DZ_PHASE_HISTOGRAM, DZ_PHASE_CODE, DZ_PHASE_TRACE, DZ_PHASE_WRITE, DZ_PHASES };
 extern const char *const DZ_PHASE_NAMES[DZ_PHASES];

@@ -5,12 +5,12 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "archive/publish.h"
 #include "archive/writer.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/version.h"
 #include "compress/job.h"
-#include "compress/publish.h"
 
 static dz_rc add_base(const dz_job *job, dz_catalog *c, dz_error *err) {
     const dz_checkpoint *base = job->zoo.base;
@@ -236,8 +236,6 @@ static void locate_regions(const dz_job *job, const dz_catalog *c, uint64_t *whe
     dz_bcast_u64(job->world, where, job->plan->npairs);
 }
 
-#define LOCK_PATIENCE 5.0 /* seconds */
-
 static char *partial_path(const dz_job *job, dz_error *err) { return dz_format(err, "%s.partial", job->opt->archive); }
 
 dz_rc dz_job_layout(dz_job *job, dz_error *err) {
@@ -251,20 +249,6 @@ dz_rc dz_job_layout(dz_job *job, dz_error *err) {
     }
     free(partial);
     return dz_sync_error(job->world, err->rc, err);
-}
-
-dz_rc dz_archive_lock(dz_lock *lock, const char *archive, dz_error *err) {
-    char *path = dz_format(err, "%s.lock", archive);
-    if (path) dz_lock_take(lock, path, LOCK_PATIENCE, err);
-    free(path);
-    return err->rc;
-}
-
-dz_rc dz_archive_check_and_publish(const char *partial, const char *path, dz_error *err) {
-    dz_archive *archive = NULL;
-    dz_rc rc = dz_archive_open(partial, &archive, err);
-    dz_archive_close(archive);
-    return rc == DZ_OK ? dz_archive_publish(partial, path, err) : rc;
 }
 
 /* Rank 0 knows it. */

@@ -7,24 +7,13 @@
 #include "codec/sparse_levels.h"
 #include "compress/job.h"
 #include "numeric/tracenorm.h"
+#include "parallel/exchange.h"
 
 static double source_bytes(const dz_job *job, const dz_tensor_pair *pair) { return (double)dz_pair_tensor(job->plan, pair)->nbytes; }
 
 static int is_matrix(const dz_job *job, const dz_tensor_pair *pair) {
     return pair->policy == DZ_POLICY_ULTRADELTA && dz_pair_tensor(job->plan, pair)->ndim >= 2;
 }
-
-/* Blocks from this rank for the owners of matrices that were coded by several ranks. */
-typedef struct outgoing {
-    uint8_t *block;
-    int len, owner;
-} outgoing;
-
-typedef struct outbox {
-    outgoing *list;
-    MPI_Request *requests;
-    size_t n, cap;
-} outbox;
 
 /* The next lossy matrix in the order of first tiles, from unit `*u` on; NULL at the end. Senders and receivers both walk in this order, so
  * that messages between two ranks match by their order alone. */
@@ -41,8 +30,8 @@ static const dz_tensor_pair *next_matrix(const dz_job *job, size_t *u) {
     return NULL;
 }
 
-/* Everything this rank has to send is gathered first, so that a failure is agreed on before anyone waits for a message. */
-static dz_rc gather_outgoing(dz_job *job, outbox *box, dz_error *err) {
+/* Blocks of matrices that several ranks have coded, for the matrices' owners. */
+static dz_rc gather_outgoing(dz_job *job, dz_outbox *box, dz_error *err) {
     size_t u = 0;
     for (const dz_tensor_pair *pair; (pair = next_matrix(job, &u)) != NULL;) {
         int owner = dz_pair_owner(job->plan, pair);
@@ -50,19 +39,11 @@ static dz_rc gather_outgoing(dz_job *job, outbox *box, dz_error *err) {
         for (uint32_t tile = 0; tile < pair->tiles.ncommon; tile++) {
             size_t unit = job->plan->unit_of[pair->first_tile + tile];
             if (dz_item_rank(job->plan, unit) != job->world->rank) continue;
-            if (dz_grow((void **)&box->list, &box->cap, box->n + 1, sizeof *box->list, err) != DZ_OK) return err->rc;
-            outgoing *o = &box->list[box->n++];
-            *o = (outgoing){.len = (int)job->block_len[unit], .owner = owner, .block = dz_alloc_raw((size_t)job->block_len[unit], 1, err)};
-            if (!o->block || dz_journal_get_block(&job->journal, unit, o->block, err) != DZ_OK) return err->rc;
+            uint8_t *block = dz_outbox_add(box, owner, (size_t)job->block_len[unit], err);
+            if (!block || dz_journal_get_block(&job->journal, unit, block, err) != DZ_OK) return err->rc;
         }
     }
-    box->requests = dz_alloc(box->n, sizeof *box->requests, err);
     return err->rc;
-}
-
-static void start_sending(dz_job *job, outbox *box) {
-    for (size_t i = 0; i < box->n; i++)
-        MPI_Isend(box->list[i].block, box->list[i].len, MPI_BYTE, box->list[i].owner, 1, job->world->comm, &box->requests[i]);
 }
 
 typedef struct matrix {
@@ -89,10 +70,7 @@ static dz_rc fetch_block(dz_job *job, matrix *m, size_t unit, dz_error *err) {
     m->block.len = 0;
     dz_buf_reserve(&m->block, len, err);
     if (from != job->world->rank) { /* taken even after a fault, so that the sender is not left waiting */
-        uint8_t *into = err->rc == DZ_OK ? m->block.data : malloc(len);
-        if (!into) MPI_Abort(job->world->comm, 1);
-        MPI_Recv(into, (int)len, MPI_BYTE, from, 1, job->world->comm, MPI_STATUS_IGNORE);
-        if (into != m->block.data) free(into);
+        dz_receive_block(job->world, from, err->rc == DZ_OK ? m->block.data : NULL, len);
     } else if (err->rc == DZ_OK) {
         dz_journal_get_block(&job->journal, unit, m->block.data, err);
     }
@@ -208,7 +186,7 @@ static uint64_t small_sides(const dz_job *job, size_t task) {
 
 dz_rc dz_job_trace(dz_job *job, dz_error *err) {
     const dz_plan *plan = job->plan;
-    outbox box = {0};
+    dz_outbox box = {0};
     matrix m = {0};
     dz_progress progress;
     double *sums = dz_alloc(2 * plan->nlossy, sizeof *sums, err);
@@ -217,7 +195,7 @@ dz_rc dz_job_trace(dz_job *job, dz_error *err) {
     if (err->rc == DZ_OK && !off) gather_outgoing(job, &box, err);
     dz_rc rc = dz_sync_error(job->world, err->rc, err);
     if (rc != DZ_OK || off) goto out;
-    start_sending(job, &box);
+    dz_outbox_start(&box, job->world);
     double total = 0;
     size_t task = SIZE_MAX, u = 0;
     for (const dz_tensor_pair *pair; (pair = next_matrix(job, &u)) != NULL;) total += source_bytes(job, pair);
@@ -234,7 +212,7 @@ dz_rc dz_job_trace(dz_job *job, dz_error *err) {
         measure(job, pair, &m, &options, err);
         dz_progress_add(&progress, source_bytes(job, pair));
     }
-    if (box.n) MPI_Waitall((int)box.n, box.requests, MPI_STATUSES_IGNORE);
+    dz_outbox_finish(&box);
     job->secs[DZ_PHASE_TRACE] = dz_progress_end(&progress);
     if ((rc = dz_sync_error(job->world, err->rc, err)) != DZ_OK) goto out;
     for (size_t i = 0; i < plan->nlossy; i++) {
@@ -248,9 +226,7 @@ dz_rc dz_job_trace(dz_job *job, dz_error *err) {
     }
     set_gammas(job);
 out:
-    for (size_t i = 0; i < box.n; i++) free(box.list[i].block);
-    free(box.list);
-    free(box.requests);
+    dz_outbox_finish(&box);
     matrix_free(&m);
     free(sums);
     return rc;

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "parallel/exchange.h"
+
 #define FIELDS 5 /* of a record: place in decimal, task, tensor, block in decimal and text, a NUL behind each */
 
 void dz_damage_add(dz_damage *d, const char *task, const char *tensor, int64_t block, const char *text) {
@@ -54,32 +56,13 @@ static dz_rc put_in_order(dz_damage *d, const dz_buf *all, dz_error *err) {
 
 dz_rc dz_damage_gather(const dz_world *world, dz_damage *d, dz_error *err) {
     dz_buf all = {0};
-    int len = (int)d->records.len, *lens = NULL, *at = NULL, total = 0;
     if (world->size == 1) return DZ_OK;
-    if (world->rank == 0) {
-        lens = dz_alloc((size_t)world->size, sizeof *lens, err);
-        at = dz_alloc((size_t)world->size, sizeof *at, err);
-    }
-    dz_rc rc = dz_sync_error(world, err->rc, err);
+    dz_rc rc = dz_gather_bufs(world, &d->records, &all, err);
     if (rc == DZ_OK) {
-        MPI_Gather(&len, 1, MPI_INT, lens, 1, MPI_INT, 0, world->comm);
-        for (int r = 0; world->rank == 0 && r < world->size; r++) {
-            if (lens[r] > INT32_MAX - total) lens[r] = 0;
-            at[r] = total;
-            total += lens[r];
-        }
-        if (world->rank == 0) dz_buf_reserve(&all, (size_t)total + 1, err);
-        rc = dz_sync_error(world, err->rc, err);
-    }
-    if (rc == DZ_OK) {
-        MPI_Gatherv(d->records.data, len, MPI_BYTE, all.data, lens, at, MPI_BYTE, 0, world->comm);
-        all.len = (size_t)total;
         dz_sum_u64(world, &d->count, 1);
         rc = dz_sync_error(world, world->rank == 0 ? put_in_order(d, &all, err) : DZ_OK, err);
     }
     dz_buf_free(&all);
-    free(lens);
-    free(at);
     return rc;
 }
 

@@ -20,7 +20,6 @@ typedef struct MPI_Status {
 #define MPI_ANY_SOURCE (-1)
 #define MPI_IN_PLACE ((void *)1)
 #define MPI_STATUS_IGNORE ((MPI_Status *)0)
-#define MPI_STATUSES_IGNORE ((MPI_Status *)0)
 #define MPI_MAX_ERROR_STRING 256
 #define MPI_MAX_INFO_KEY 256
 #define MPI_MAX_INFO_VAL 1024
@@ -35,6 +34,7 @@ static inline int dz_no_mpi(int first, ...) {
 }
 
 #define MPI_Abort(...) dz_no_mpi(0, __VA_ARGS__)
+#define MPI_Allgather(...) dz_no_mpi(0, __VA_ARGS__)
 #define MPI_Allreduce(...) dz_no_mpi(0, __VA_ARGS__)
 #define MPI_Barrier(...) dz_no_mpi(0, __VA_ARGS__)
 #define MPI_Bcast(...) dz_no_mpi(0, __VA_ARGS__)
@@ -62,6 +62,5 @@ static inline int dz_no_mpi(int first, ...) {
 #define MPI_Send(...) dz_no_mpi(0, __VA_ARGS__)
 #define MPI_Test(...) dz_no_mpi(0, __VA_ARGS__)
 #define MPI_Wait(...) dz_no_mpi(0, __VA_ARGS__)
-#define MPI_Waitall(...) dz_no_mpi(0, __VA_ARGS__)
 
 #endif

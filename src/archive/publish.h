@@ -1,6 +1,6 @@
 /* The last steps of whoever writes an archive. */
-#ifndef DZ_COMPRESS_PUBLISH_H
-#define DZ_COMPRESS_PUBLISH_H
+#ifndef DZ_ARCHIVE_PUBLISH_H
+#define DZ_ARCHIVE_PUBLISH_H
 
 #include "base/lock.h"
 
