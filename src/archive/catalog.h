@@ -3,8 +3,8 @@
 #define DZ_ARCHIVE_CATALOG_H
 
 #include "base/hash.h"
-#include "config/manifest.h"
-#include "config/recipe.h"
+#include "checkpoint/checkpoint.h"
+#include "config/policy.h"
 
 #define DZ_FORMAT_VERSION 1 /* of archives that are written */
 #define DZ_FORMAT_OLDEST 1  /* that is still read */

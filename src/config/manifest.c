@@ -35,12 +35,6 @@ static const cyaml_schema_field_t FIELDS[] = {TEXT(base, raw_manifest),
                                               CYAML_FIELD_END};
 static const cyaml_schema_value_t MANIFEST = {CYAML_VALUE_MAPPING(CYAML_FLAG_POINTER, raw_manifest, FIELDS)};
 
-int dz_task_name_ok(const char *name) {
-    static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._+-";
-    size_t len = strlen(name);
-    return len > 0 && len <= 128 && name[0] != '.' && strspn(name, allowed) == len;
-}
-
 static int compare_names(const void *x, const void *y) {
     const dz_manifest_task *a = *(const dz_manifest_task *const *)x, *b = *(const dz_manifest_task *const *)y;
     int order = strcmp(a->name, b->name);

@@ -3,15 +3,7 @@
 #define DZ_CONFIG_RECIPE_H
 
 #include "checkpoint/checkpoint.h"
-
-typedef enum dz_policy { /* on disk */
-                         DZ_POLICY_LOSSLESS = 0,
-                         DZ_POLICY_ULTRADELTA = 1,
-                         DZ_POLICY_DROP = 2,
-                         DZ_POLICY_EQUAL = 3,  /* never in a recipe: a lossless tensor that turned out to equal its base */
-                         DZ_POLICY_ABSENT = 4, /* nor this: only the base has the tensor */
-                         DZ_POLICY_TIED = 5    /* nor this: the bytes are another tensor's of the task */
-} dz_policy;
+#include "config/policy.h"
 
 typedef enum dz_method {
     DZ_METHOD_ULTRADELTA,
@@ -78,7 +70,5 @@ dz_rc dz_recipe_notes(const dz_recipe *recipe, dz_checkpoint *const *tasks, size
 /* The recipe as YAML with every key and rule: as a recipe file it is the same recipe again. Keys of a rule that equal the recipe's are left
  * out. The caller frees. */
 char *dz_recipe_text(const dz_recipe *recipe, dz_error *err);
-
-const char *dz_policy_name(dz_policy policy);
 
 #endif

@@ -50,11 +50,6 @@ static const range TARGET = {.low = 1, .high = 1e6, .word = "none", .meaning = 0
 static const range GAIN = {.low = 0.01, .high = 10, .word = "auto", .meaning = (double)NAN};
 static const range FACTOR = {.low = 0, .high = 100};
 
-const char *dz_policy_name(dz_policy policy) {
-    static const char *const names[] = {"lossless", "ultradelta", "drop", "equal", "absent", "tied"};
-    return names[policy];
-}
-
 const char *dz_method_name(dz_method method) { return METHODS[method]; }
 
 const char *dz_recipe_key_name(int key) { return KEYS[key].name; }
