@@ -67,7 +67,7 @@ CPPFLAGS_ALL = $(HDF5_CHECK) -Isrc -Iinclude $(CPPFLAGS) $(patsubst -I%,-isystem
 WARN_MPI := $(if $(filter mpich,$(MPI_KIND)),$(if $(findstring clang,$(CC)),,-Wno-stringop-overflow))
 CFLAGS_ALL := $(CSTD) $(WARN) $(WARN_MPI) $(OPT_$(FLAVOUR)) $(CFLAGS)
 LIB_LIBS := $(filter-out $(MPI_LIBS) -lmpi,$(HDF5_LIBS)) -ljansson -lxxhash -lzstd -lz -lhtscodecs -lm $(LDLIBS)
-LIBS := $(MPI_LIBS) $(HDF5_LIBS) -lcyaml -lyaml -ljansson -lxxhash -lzstd -lz -lhtscodecs $(BLAS_LIBS) -lm $(LDLIBS)
+LIBS := $(MPI_LIBS) $(HDF5_LIBS) -lyaml -ljansson -lxxhash -lzstd -lz -lhtscodecs $(BLAS_LIBS) -lm $(LDLIBS)
 
 SRC := $(filter-out src/cli/%,$(wildcard src/*/*.c src/*/*/*.c))
 CLI := $(wildcard src/cli/*.c)

@@ -63,8 +63,10 @@ int dz_recipe_key(const char *name, size_t len) {
 
 static int choose(const char *where, const char *key, const char *value, const char *const *names, dz_error *err) {
     char known[128] = "";
+    int boolean = dz_yaml_boolean(value); /* on and off are booleans to YAML, whose writers may say true and false */
+    const char *word = boolean < 0 ? value : boolean ? "on" : "off";
     for (int i = 0; names[i]; i++) {
-        if (strcmp(names[i], value) == 0) return i;
+        if (strcmp(names[i], word) == 0) return i;
         snprintf(known + strlen(known), sizeof known - strlen(known), "%s%s", i ? ", " : "", names[i]);
     }
     dz_fail_more(err, DZ_EUSAGE, "%s: %s: '%s' is not one of %s", where, key, value, known);
