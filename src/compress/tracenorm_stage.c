@@ -155,33 +155,33 @@ static double nine_digits(double x) {
 /* gamma_t = min_j T_j / T_t over the tasks compressed together (UltraDelta, TNGR), or the archive's reference where it has one; at most 1,
  * and 1 where T_t is 0. */
 static void set_gammas(dz_job *job) {
+    const dz_plan *plan = job->plan;
     double reference = job->copied.old ? job->copied.old->catalog->trace_reference : 0; /* a stored one is used */
     int given = reference > 0;
-    for (size_t t = 0; t < job->plan->ntasks; t++) {
-        double variance = 0;
-        for (size_t i = 0; i < job->plan->nlossy; i++) {
-            if (job->plan->pairs[job->plan->lossy[i]].task != t) continue;
-            job->trace_norm[t] += job->lossy[i].trace_norm;
-            variance += job->lossy[i].trace_variance;
-        }
+    memset(job->trace_error, 0, plan->ntasks * sizeof *job->trace_error);
+    for (size_t i = 0; i < plan->nlossy; i++) {
+        size_t t = plan->pairs[plan->lossy[i]].task;
+        job->trace_norm[t] += job->lossy[i].trace_norm;
+        job->trace_error[t] += job->lossy[i].trace_variance;
+    }
+    for (size_t t = 0; t < plan->ntasks; t++) {
         job->trace_norm[t] = nine_digits(job->trace_norm[t]);
-        job->trace_error[t] = nine_digits(sqrt(variance));
+        job->trace_error[t] = nine_digits(sqrt(job->trace_error[t]));
         if (job->trace_norm[t] > 0 && !given && (reference == 0 || job->trace_norm[t] < reference)) reference = job->trace_norm[t];
     }
     job->trace_reference = reference;
     for (size_t t = 0; t < job->plan->ntasks; t++) job->gamma[t] = job->trace_norm[t] > reference ? reference / job->trace_norm[t] : 1;
 }
 
-static uint64_t small_sides(const dz_job *job, size_t task) {
-    uint64_t sum = 0;
+/* For each task the sum over its matrices of the smaller side. */
+static void sum_small_sides(const dz_job *job, uint64_t *sides) {
     for (size_t i = 0; i < job->plan->nlossy; i++) {
         const dz_tensor_pair *pair = &job->plan->pairs[job->plan->lossy[i]];
-        if (pair->task != task || !is_matrix(job, pair)) continue;
+        if (!is_matrix(job, pair)) continue;
         const dz_tensor *t = dz_pair_tensor(job->plan, pair);
         uint64_t cols = t->count / t->shape[0], rows = pair->tiles.common / cols;
-        sum += rows < cols ? rows : cols;
+        sides[pair->task] += rows < cols ? rows : cols;
     }
-    return sum;
 }
 
 dz_rc dz_job_trace(dz_job *job, dz_error *err) {
@@ -190,6 +190,7 @@ dz_rc dz_job_trace(dz_job *job, dz_error *err) {
     matrix m = {0};
     dz_progress progress;
     double *sums = dz_alloc(2 * plan->nlossy, sizeof *sums, err);
+    uint64_t *sides = dz_alloc(plan->ntasks, sizeof *sides, err);
     int off = job->zoo.recipe->tracenorm == DZ_TRACENORM_OFF || job->zoo.recipe->method != DZ_METHOD_ULTRADELTA; /* TNGR is UltraDelta's */
     for (size_t t = 0; t < plan->ntasks; t++) job->gamma[t] = 1;
     if (err->rc == DZ_OK && !off) gather_outgoing(job, &box, err);
@@ -197,17 +198,14 @@ dz_rc dz_job_trace(dz_job *job, dz_error *err) {
     if (rc != DZ_OK || off) goto out;
     dz_outbox_start(&box, job->world);
     double total = 0;
-    size_t task = SIZE_MAX, u = 0;
+    size_t u = 0;
+    sum_small_sides(job, sides);
     for (const dz_tensor_pair *pair; (pair = next_matrix(job, &u)) != NULL;) total += source_bytes(job, pair);
     dz_job_begin_phase(job, &progress, DZ_PHASE_TRACE, total);
     u = 0;
-    dz_slq_options options = {0};
     for (const dz_tensor_pair *pair; (pair = next_matrix(job, &u)) != NULL;) {
         if (dz_pair_owner(plan, pair) != job->world->rank) continue;
-        if (pair->task != task) {
-            task = pair->task;
-            options = dz_slq_choose(small_sides(job, task), 0);
-        }
+        dz_slq_options options = dz_slq_choose(sides[pair->task], 0);
         dz_progress_check(&progress, err); /* what is under way is received in any case */
         measure(job, pair, &m, &options, err);
         dz_progress_add(&progress, source_bytes(job, pair));
@@ -229,5 +227,6 @@ out:
     dz_outbox_finish(&box);
     matrix_free(&m);
     free(sums);
+    free(sides);
     return rc;
 }
