@@ -66,7 +66,8 @@ CPPFLAGS_ALL = $(HDF5_CHECK) -Isrc -Iinclude $(CPPFLAGS) $(patsubst -I%,-isystem
 # MPICH's MPI_STATUSES_IGNORE is address 1, which gcc takes for an array that is too small.
 WARN_MPI := $(if $(filter mpich,$(MPI_KIND)),$(if $(findstring clang,$(CC)),,-Wno-stringop-overflow))
 CFLAGS_ALL := $(CSTD) $(WARN) $(WARN_MPI) $(OPT_$(FLAVOUR)) $(CFLAGS)
-LIBS := $(MPI_LIBS) $(HDF5_LIBS) -lcyaml -lyaml -ljansson -lxxhash -lzstd -lz -lhtscodecs $(BLAS_LIBS) -lm $(LDLIBS)
+LIB_LIBS := $(filter-out $(MPI_LIBS) -lmpi,$(HDF5_LIBS)) -ljansson -lxxhash -lzstd -lz -lhtscodecs -lm $(LDLIBS)
+LIBS := $(MPI_LIBS) $(HDF5_LIBS) -lyaml -ljansson -lxxhash -lzstd -lz -lhtscodecs $(BLAS_LIBS) -lm $(LDLIBS)
 
 SRC := $(filter-out src/cli/%,$(wildcard src/*/*.c src/*/*/*.c))
 CLI := $(wildcard src/cli/*.c)
@@ -76,6 +77,10 @@ X86 := $(filter x86_64,$(shell uname -m))
 ifdef X86
 OBJ += $(B)/numeric/kernels_avx2.o $(B)/numeric/kernels_avx512.o
 endif
+# The library: reading archives and base models, decoding. Nothing of it calls MPI, BLAS or YAML; -z defs shows at once what it lacks.
+LIB_PARTS := base/% codec/% checkpoint/% config/policy numeric/allocate numeric/dispatch numeric/gauss numeric/kernels% numeric/noise numeric/rotate numeric/uniform_quantiser \
+    archive/blocks archive/catalog archive/files archive/reader archive/schema archive/stats archive/table archive/validate decode/tile_decoder lib/%
+LIBOBJ := $(filter $(LIB_PARTS:%=$(B)/%.o),$(OBJ))
 CLIOBJ := $(CLI:src/%.c=$(B)/%.o)
 UNIT := $(patsubst tests/unit/%.c,$(B)/unit/%,$(wildcard tests/unit/test_*.c))
 FUZZ := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
@@ -101,10 +106,10 @@ build/libdeltazoo.a: $(B)/libdeltazoo.a
 
 $(B)/deltazoo: $(CLIOBJ) $(OBJ)
 	$(CC) $(LD_$(FLAVOUR)) $(LDFLAGS) -o $@ $^ $(LIBS)
-$(B)/libdeltazoo.so: $(OBJ) src/lib/library.map
-	$(CC) -shared -Wl,-soname,libdeltazoo.so.$(ABI) -Wl,--version-script=src/lib/library.map $(LD_$(FLAVOUR)) $(LDFLAGS) -o $@ $(OBJ) $(LIBS)
-	@echo '$(strip $(LIBS))' >$(B)/libs
-$(B)/libdeltazoo.a: $(OBJ)
+$(B)/libdeltazoo.so: $(LIBOBJ) src/lib/library.map
+	$(CC) -shared -Wl,-soname,libdeltazoo.so.$(ABI) -Wl,--version-script=src/lib/library.map $(if $(LD_$(FLAVOUR)),,-Wl$(comma)-z$(comma)defs) $(LD_$(FLAVOUR)) $(LDFLAGS) -o $@ $(LIBOBJ) $(LIB_LIBS)
+	@echo '$(strip $(LIB_LIBS))' >$(B)/libs
+$(B)/libdeltazoo.a: $(LIBOBJ)
 	rm -f $@ && $(AR) rcs $@ $^
 
 $(B)/%.o: src/%.c Makefile

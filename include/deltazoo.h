@@ -2,7 +2,8 @@
  *
  * Functions return 0, or one of the codes below with a one-line text in `message` (always terminated when size > 0; message may be NULL).
  * Use a handle from one thread at a time. Open handles from several threads only if the HDF5 library is built thread-safe: opening uses
- * HDF5, all later calls do not. The library does not start MPI, and it never prints or exits.
+ * HDF5, all later calls do not. The library does not start or call MPI (a parallel HDF5 brings its MPI along), and it never prints or
+ * exits.
  */
 #ifndef DELTAZOO_H
 #define DELTAZOO_H

@@ -6,7 +6,6 @@ import sys
 import tempfile
 
 import pytest
-from xdist.scheduler import LoadScopeScheduling
 
 sys.dont_write_bytecode = True
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -25,8 +24,6 @@ if FLAVOUR == "asan":  # Open MPI and HDF5 leave memory behind at exit; leaks of
     os.environ.update(ASAN_OPTIONS="detect_leaks=0:handle_abort=1:verify_asan_link_order=0", UBSAN_OPTIONS="print_stacktrace=1")
 
 MARKS = {"reader": "client", "pytorch": "client"}  # folders whose mark is not their own name
-# The tests of a class run in order on one worker; in these folders also those of a file.
-TOGETHER = ("unit", "install", "mpich", "serial", "paper")
 SLOW = 8  # seconds
 
 from common import Scratch  # noqa: E402: it reads what is set above
@@ -98,11 +95,7 @@ def box():
 
 
 def pytest_xdist_make_scheduler(config, log):
-    class Scheduler(LoadScopeScheduling):
-        def _split_scope(self, nodeid):
-            above = nodeid.split("[")[0].rpartition("::")[0]
-            return above if "::" in above or folder_of(nodeid) in TOGETHER else nodeid
-
+    from scheduler import Scheduler
     config.option.loadscopereorder = False
     return Scheduler(config, log)
 

@@ -2,7 +2,7 @@
 # deps.sh [tests] [clang] [fuzz] [slurm] [mpich] [serial] [plots] [quality]: installs through apt-get what is missing to build and test on Debian or Ubuntu, and for the extra tests named. Elsewhere
 # it only says what would be needed.
 set -euo pipefail
-packages=(gcc make pkg-config openmpi-bin libopenmpi-dev libhdf5-openmpi-dev libopenblas-dev liblapacke-dev libjansson-dev libcyaml-dev libyaml-dev
+packages=(gcc make pkg-config openmpi-bin libopenmpi-dev libhdf5-openmpi-dev libopenblas-dev liblapacke-dev libjansson-dev libyaml-dev uthash-dev
     libxxhash-dev libzstd-dev zlib1g-dev libhtscodecs-dev hdf5-tools)
 reader=(python3 python3-numpy python3-h5py python3-zstandard python3-xxhash)
 for extra in "$@"; do

@@ -22,8 +22,8 @@ declare_layer lib "$low config plan archive decode"
 declare_layer archive_ops "$low parallel config plan archive decode restore"
 declare_layer cli "$low parallel config plan archive decode compress restore scan synth archive_ops"
 declare -A may=( # folders that may include a header whose name begins so
-    [xxhash.h]="base" [lapacke.h]="numeric" [mkl_lapacke.h]="numeric" [cblas.h]="numeric" [htscodecs]="codec" [zstd.h]="codec archive" [zlib.h]="archive"
-    [jansson.h]="checkpoint config synth cli" [cyaml]="config" [yaml.h]="config" [mpi.h]="parallel" [hdf5.h]="archive")
+    [xxhash.h]="base" [uthash.h]="base" [lapacke.h]="numeric" [mkl_lapacke.h]="numeric" [cblas.h]="numeric" [htscodecs]="codec" [zstd.h]="codec archive" [zlib.h]="archive"
+    [jansson.h]="checkpoint config synth cli" [yaml.h]="config" [mpi.h]="parallel" [hdf5.h]="archive")
 declare -A calls=( # folders that may call what begins so
     [MPI_[A-Z]]="parallel" [H5[A-Z][a-z]+[0-9]*\\\(]="archive" [LAPACKE_]="numeric" [cblas_]="numeric" [yaml_[a-z]]="config" [rans_]="codec" [ZSTD_]="codec archive" [json_]="checkpoint config synth cli")
 bad=0

@@ -20,7 +20,7 @@ class Progress:
         self.out = config.get_terminal_writer()
         self.suites = collections.defaultdict(Suite)
         self.reasons = collections.Counter()
-        self.states, self.properties, self.broken = {}, [], 0
+        self.states, self.properties, self.broken, self.expected, self.lost = {}, [], 0, set(), 0
         self.begun = time.time()
 
     def line(self, text, **markup):
@@ -28,7 +28,8 @@ class Progress:
         self.out.flush()
 
     def expect(self, ids):
-        for nodeid in ids:
+        for nodeid in set(ids) - self.expected:
+            self.expected.add(nodeid)
             self.suites[suite_of(nodeid)].due.add(nodeid)
 
     def pytest_xdist_node_collection_finished(self, ids):
@@ -60,7 +61,7 @@ class Progress:
             self.states[report.nodeid] = "passed"
         if report.when == "call":
             self.properties.append(dict(report.user_properties))
-        if report.when == "teardown":
+        if report.when in ("teardown", "???"):  # the second: its worker died of it
             suite.due.discard(report.nodeid)
             self.count(report.nodeid, suite)
 
@@ -74,8 +75,11 @@ class Progress:
     def recorded(self, name):
         return [properties[name] for properties in self.properties if name in properties]
 
-    def pytest_sessionfinish(self):
-        """Tables that the make targets keep: what the tests recorded."""
+    def pytest_sessionfinish(self, session):
+        """A test that was lost is a failure. Tables that the make targets keep: what the tests recorded."""
+        self.lost = 0 if session.config.option.collectonly else len(self.expected - self.states.keys())
+        if self.lost:
+            session.exitstatus = session.exitstatus or 1
         for name, variable, module in (("fault", "CRASH_REPORT", "crash.fault_report"), ("flips", "FLIPS_REPORT", "flips.flips_report")):
             if os.environ.get(variable) and self.recorded(name):
                 importlib.import_module(module).write_report(os.environ[variable], self.recorded(name))
@@ -86,6 +90,9 @@ class Progress:
             return
         count = collections.Counter(self.states.values())
         failed = count["failed"] + self.broken
+        if self.lost:
+            self.line(f"{self.lost} tests were not run to their end")
+            failed += self.lost
         if not self.states and not failed:
             self.line("no test was run")
             failed = 1

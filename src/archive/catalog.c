@@ -21,6 +21,8 @@ void dz_catalog_free(dz_catalog *c) {
     if (!c) return;
     for (size_t i = 0; i < c->ntensors; i++) free(c->tensors[i].name);
     free(c->tensors);
+    dz_lookup_free(&c->by_tensor);
+    dz_lookup_free(&c->by_blob);
     free(c->base);
     free(c->base_tiles);
     free(c->blobs);
@@ -36,13 +38,19 @@ void dz_catalog_free(dz_catalog *c) {
     free(c);
 }
 
-static int find_blob(const dz_catalog *c, dz_digest digest, uint64_t len, uint32_t *number) {
-    for (size_t i = 0; i < c->nblobs; i++) {
-        if (c->blobs[i].digest.hi != digest.hi || c->blobs[i].digest.lo != digest.lo || c->blobs[i].raw_size != len) continue;
-        *number = (uint32_t)i;
-        return 1;
+typedef struct blob_key {
+    uint64_t hi, lo, raw_size;
+} blob_key;
+
+/* Its number; -1: there is none, or no memory to look (then `err` has it). Rows that the reader has put there are taken in first. */
+static int64_t find_blob(dz_catalog *c, dz_digest digest, uint64_t len, dz_error *err) {
+    const blob_key wanted = {digest.hi, digest.lo, len};
+    while (c->by_blob.n < c->nblobs) {
+        const dz_blob_row *row = &c->blobs[c->by_blob.n];
+        const blob_key key = {row->digest.hi, row->digest.lo, row->raw_size};
+        if (dz_lookup_add(&c->by_blob, &key, sizeof key, (uint32_t)c->by_blob.n, err) != DZ_OK) return -1;
     }
-    return 0;
+    return dz_lookup_find(&c->by_blob, &wanted, sizeof wanted);
 }
 
 dz_rc dz_catalog_copy_blob(dz_catalog *c, const dz_catalog *from, uint32_t number, uint32_t *added, dz_error *err) {
@@ -50,7 +58,9 @@ dz_rc dz_catalog_copy_blob(dz_catalog *c, const dz_catalog *from, uint32_t numbe
         from->blobs[number].offset > from->blob_data.len - from->blobs[number].length)
         return dz_fail(err, DZ_EDAMAGE, "%s: shared file (blob) %u is not in the archive", from->path ? from->path : "archive", number);
     dz_blob_row row = from->blobs[number];
-    if (find_blob(c, row.digest, row.raw_size, added)) return DZ_OK;
+    int64_t found = find_blob(c, row.digest, row.raw_size, err);
+    if (found >= 0) *added = (uint32_t)found;
+    if (found >= 0 || err->rc != DZ_OK) return err->rc;
     if (dz_grow((void **)&c->blobs, &c->blobs_cap, c->nblobs + 1, sizeof *c->blobs, err) != DZ_OK) return err->rc;
     const uint8_t *coded = from->blob_data.data + row.offset;
     row.offset = c->blob_data.len;
@@ -84,7 +94,9 @@ dz_rc dz_catalog_lose(dz_catalog *c, const char *task, const char *text, dz_erro
 
 dz_rc dz_catalog_add_blob(dz_catalog *c, const void *bytes, size_t len, uint32_t *number, dz_error *err) {
     dz_digest digest = dz_digest_of(bytes, len);
-    if (find_blob(c, digest, len, number)) return DZ_OK;
+    int64_t found = find_blob(c, digest, len, err);
+    if (found >= 0) *number = (uint32_t)found;
+    if (found >= 0 || err->rc != DZ_OK) return err->rc;
     size_t bound = ZSTD_compressBound(len);
     if (dz_grow((void **)&c->blobs, &c->blobs_cap, c->nblobs + 1, sizeof *c->blobs, err) != DZ_OK) return err->rc;
     if (dz_buf_reserve(&c->blob_data, bound, err) != DZ_OK) return err->rc;
@@ -121,30 +133,46 @@ dz_rc dz_catalog_blob(const dz_catalog *c, uint32_t number, char **out, size_t *
     return DZ_OK;
 }
 
-static int same_row(const dz_tensor_row *row, const dz_tensor *t) {
-    return row->ndim == t->ndim && strcmp(row->name, t->name) == 0 && strcmp(row->dtype, t->dtype_name) == 0 && row->nbytes == t->nbytes &&
-           memcmp(row->shape, t->shape, t->ndim * sizeof t->shape[0]) == 0;
+/* All that makes a row what it is, as bytes. */
+static dz_rc tensor_key(const char *name, const char *dtype, uint32_t ndim, const uint64_t *shape, uint64_t nbytes, dz_buf *key,
+                        dz_error *err) {
+    key->len = 0;
+    dz_buf_put(key, name, strlen(name) + 1, err);
+    dz_buf_put(key, dtype, strlen(dtype) + 1, err);
+    dz_buf_put_u64(key, nbytes, err);
+    for (uint32_t d = 0; d < ndim; d++) dz_buf_put_u64(key, shape[d], err);
+    return err->rc;
 }
 
-dz_rc dz_catalog_tensor(dz_catalog *c, const dz_tensor *t, size_t *hint, uint32_t *number, dz_error *err) {
-    for (size_t walked = 0; walked < c->ntensors; walked++) {
-        size_t i = (*hint + walked) % c->ntensors;
-        if (!same_row(&c->tensors[i], t)) continue;
-        *hint = i + 1;
-        *number = (uint32_t)i;
-        return DZ_OK;
-    }
-    dz_tensor_row *grown = realloc(c->tensors, (c->ntensors + 1) * sizeof *grown);
-    if (!grown) return dz_fail(err, DZ_ENOMEM, "out of memory for %zu tensors", c->ntensors + 1);
-    c->tensors = grown;
-    dz_tensor_row *row = &grown[c->ntensors];
+/* Appends the row. */
+static dz_rc add_tensor(dz_catalog *c, const dz_tensor *t, dz_error *err) {
+    if (dz_grow((void **)&c->tensors, &c->tensors_cap, c->ntensors + 1, sizeof *c->tensors, err) != DZ_OK) return err->rc;
+    dz_tensor_row *row = &c->tensors[c->ntensors];
     *row = (dz_tensor_row){.name = dz_strdup(t->name, err), .ndim = t->ndim, .nbytes = t->nbytes};
     if (!row->name) return err->rc;
     memcpy(row->dtype, t->dtype_name, sizeof row->dtype);
     memcpy(row->shape, t->shape, sizeof row->shape);
-    *hint = c->ntensors + 1;
-    *number = (uint32_t)c->ntensors++;
+    c->ntensors++;
     return DZ_OK;
+}
+
+dz_rc dz_catalog_tensor(dz_catalog *c, const dz_tensor *t, uint32_t *number, dz_error *err) {
+    dz_buf key = {0};
+    int64_t found = -1;
+    while (err->rc == DZ_OK && c->by_tensor.n < c->ntensors) { /* rows that are not of this function */
+        const dz_tensor_row *row = &c->tensors[c->by_tensor.n];
+        if (tensor_key(row->name, row->dtype, row->ndim, row->shape, row->nbytes, &key, err) == DZ_OK)
+            dz_lookup_add(&c->by_tensor, key.data, key.len, (uint32_t)c->by_tensor.n, err);
+    }
+    if (err->rc == DZ_OK && tensor_key(t->name, t->dtype_name, t->ndim, t->shape, t->nbytes, &key, err) == DZ_OK)
+        found = dz_lookup_find(&c->by_tensor, key.data, key.len);
+    if (err->rc == DZ_OK && found < 0) {
+        found = (int64_t)c->ntensors;
+        if (add_tensor(c, t, err) == DZ_OK) dz_lookup_add(&c->by_tensor, key.data, key.len, (uint32_t)found, err);
+    }
+    dz_buf_free(&key);
+    if (err->rc == DZ_OK) *number = (uint32_t)found;
+    return err->rc;
 }
 
 dz_tensor dz_tensor_of_row(const dz_tensor_row *row) {

@@ -3,9 +3,10 @@
 #define DZ_ARCHIVE_CATALOG_H
 
 #include "base/hash.h"
+#include "base/lookup.h"
+#include "checkpoint/checkpoint.h"
 #include "codec/kinds.h"
-#include "config/manifest.h"
-#include "config/recipe.h"
+#include "config/policy.h"
 
 #define DZ_FORMAT_VERSION 2 /* of archives that are written */
 #define DZ_FORMAT_OLDEST 1  /* that is still read */
@@ -78,7 +79,8 @@ typedef struct dz_task_entry {
 
 typedef struct dz_catalog {
     dz_tensor_row *tensors;
-    size_t ntensors;
+    size_t ntensors, tensors_cap;
+    dz_lookup by_tensor, by_blob; /* of dz_catalog_tensor and dz_catalog_add_blob: rows that they have seen */
     dz_base_row *base;
     size_t nbase;
     dz_digest *base_tiles;
@@ -123,8 +125,8 @@ dz_rc dz_catalog_read_files(const dz_catalog *catalog, dz_task_entry *task, dz_e
 /* The raw bytes of a blob; the caller frees. Checked against size and digest (DZ_EDAMAGE). A NUL follows the bytes. */
 dz_rc dz_catalog_blob(const dz_catalog *catalog, uint32_t number, char **out, size_t *len, dz_error *err);
 
-/* Finds or adds a row of /tensors by linear walk from `hint`, which is advanced: rows come in nearly the same order again and again. */
-dz_rc dz_catalog_tensor(dz_catalog *catalog, const dz_tensor *tensor, size_t *hint, uint32_t *number, dz_error *err);
+/* Finds or adds a row of /tensors: that of the same name, type, shape and size. */
+dz_rc dz_catalog_tensor(dz_catalog *catalog, const dz_tensor *tensor, uint32_t *number, dz_error *err);
 
 /* A row of /tensors as a tensor (name borrowed): dtype, count and nbytes as safetensors.h has them. */
 dz_tensor dz_tensor_of_row(const dz_tensor_row *row);

@@ -30,13 +30,12 @@ int dz_copy_tasks_leave(dz_copy_tasks *c, const char *task) {
     return 1;
 }
 
-static dz_rc carry_tensor(const dz_catalog *from, dz_catalog *to, uint32_t row, size_t *hint, uint32_t *number, dz_error *err) {
+static dz_rc carry_tensor(const dz_catalog *from, dz_catalog *to, uint32_t row, uint32_t *number, dz_error *err) {
     dz_tensor t = dz_tensor_of_row(&from->tensors[row]);
-    return dz_catalog_tensor(to, &t, hint, number, err);
+    return dz_catalog_tensor(to, &t, number, err);
 }
 
 static dz_rc carry_base(const dz_catalog *from, dz_catalog *to, dz_error *err) {
-    size_t hint = 0;
     to->base = dz_alloc(from->nbase, sizeof *to->base, err);
     to->base_tiles = dz_alloc(from->nbase_tiles, sizeof *to->base_tiles, err);
     if (err->rc != DZ_OK) return err->rc;
@@ -46,14 +45,13 @@ static dz_rc carry_base(const dz_catalog *from, dz_catalog *to, dz_error *err) {
     memcpy(to->base_tiles, from->base_tiles, from->nbase_tiles * sizeof *to->base_tiles);
     to->fingerprint = from->fingerprint;
     for (size_t i = 0; i < to->nbase; i++) {
-        if (carry_tensor(from, to, from->base[i].tensor, &hint, &to->base[i].tensor, err) != DZ_OK) return err->rc;
+        if (carry_tensor(from, to, from->base[i].tensor, &to->base[i].tensor, err) != DZ_OK) return err->rc;
     }
     return DZ_OK;
 }
 
 static dz_rc carry_task(const dz_catalog *from, const dz_task_entry *task, dz_catalog *to, dz_error *err) {
     dz_task_entry *t = &to->tasks[to->ntasks++];
-    size_t hint = 0;
     *t = *task;
     t->name = t->recipe = t->recipe_text = NULL;
     t->rows = NULL;
@@ -67,7 +65,7 @@ static dz_rc carry_task(const dz_catalog *from, const dz_task_entry *task, dz_ca
     if (err->rc != DZ_OK || dz_catalog_copy_blob(to, from, task->recipe_blob, &t->recipe_blob, err) != DZ_OK) return err->rc;
     memcpy(t->rows, task->rows, task->nrows * sizeof *t->rows);
     for (size_t i = 0; i < t->nrows; i++) {
-        if (carry_tensor(from, to, task->rows[i].tensor, &hint, &t->rows[i].tensor, err) != DZ_OK) return err->rc;
+        if (carry_tensor(from, to, task->rows[i].tensor, &t->rows[i].tensor, err) != DZ_OK) return err->rc;
     }
     for (size_t i = 0; i < task->nfiles; i++) {
         dz_file_row *f = &t->files[t->nfiles];

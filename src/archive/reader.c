@@ -353,13 +353,11 @@ static dz_rc read_task(dz_archive *a, hid_t tasks, dz_task_entry *t, dz_buf *b, 
 }
 
 /* Reads a task into the catalog, or notes it as lost. One that is lost already is not looked at. */
-static dz_rc try_task(dz_archive *a, hid_t tasks, const char *name, dz_buf *b, dz_error *err) {
+static dz_rc try_task(dz_archive *a, hid_t tasks, const char *name, const dz_lookup *lost, dz_buf *b, dz_error *err) {
     dz_catalog *c = a->catalog;
     dz_task_entry *t = &c->tasks[c->ntasks];
     dz_error inner = {0};
-    for (size_t i = 0; i < c->nlost; i++) {
-        if (strcmp(c->lost[i].name, name) == 0) return DZ_OK;
-    }
+    if (dz_lookup_find(lost, name, strlen(name)) >= 0) return DZ_OK;
     *t = (dz_task_entry){.name = dz_strdup(name, err)};
     if (!t->name) return err->rc;
     if (read_task(a, tasks, t, b, &inner) == DZ_OK) {
@@ -379,6 +377,9 @@ static dz_rc read_tasks(dz_archive *a, hid_t file, dz_buf *b, dz_error *err) {
     dz_catalog *c = a->catalog;
     hid_t tasks = H5Gopen2(file, "tasks", H5P_DEFAULT);
     H5G_info_t info;
+    dz_lookup lost = {0};
+    for (size_t i = 0; i < c->nlost; i++) dz_lookup_add(&lost, c->lost[i].name, strlen(c->lost[i].name), (uint32_t)i, err);
+    if (err->rc != DZ_OK) goto out;
     if (tasks < 0 || H5Gget_info(tasks, &info) < 0) {
         dz_hdf5_fail(err, DZ_EDAMAGE, a->path, "tasks");
         goto out;
@@ -395,12 +396,13 @@ static dz_rc read_tasks(dz_archive *a, hid_t file, dz_buf *b, dz_error *err) {
             damaged(a, "a task's name is not sound", err);
             break;
         }
-        try_task(a, tasks, name, b, err);
+        try_task(a, tasks, name, &lost, b, err);
     }
     if (err->rc != DZ_OK) goto out;
     qsort(c->tasks, c->ntasks, sizeof *c->tasks, by_payload); /* the order of the manifest */
     dz_share_structures(c);
 out:
+    dz_lookup_free(&lost);
     if (tasks >= 0) H5Gclose(tasks);
     return err->rc;
 }
@@ -496,15 +498,17 @@ dz_rc dz_archive_open(const char *path, dz_archive **out, dz_error *err) {
     return err->rc;
 }
 
-const dz_index_row *dz_task_row(const dz_catalog *c, const dz_task_entry *task, const dz_tensor *tensor, size_t *next) {
-    for (size_t walked = 0; walked < task->nrows; walked++) {
-        size_t i = (*next + walked) % task->nrows;
-        const dz_tensor_row *t = &c->tensors[task->rows[i].tensor];
-        if (task->rows[i].policy == DZ_POLICY_ABSENT || t->nbytes != tensor->nbytes || strcmp(t->name, tensor->name) != 0 ||
-            strcmp(t->dtype, tensor->dtype_name) != 0)
-            continue;
-        *next = i + 1;
-        return &task->rows[i];
+dz_rc dz_task_rows(const dz_catalog *c, const dz_task_entry *task, dz_lookup *rows, dz_error *err) {
+    for (size_t i = 0; i < task->nrows && err->rc == DZ_OK; i++) {
+        const char *name = c->tensors[task->rows[i].tensor].name;
+        if (task->rows[i].policy != DZ_POLICY_ABSENT) dz_lookup_add(rows, name, strlen(name), (uint32_t)i, err);
     }
-    return NULL;
+    return err->rc;
+}
+
+const dz_index_row *dz_task_row(const dz_catalog *c, const dz_task_entry *task, const dz_lookup *rows, const dz_tensor *tensor) {
+    int64_t at = dz_lookup_find(rows, tensor->name, strlen(tensor->name));
+    if (at < 0) return NULL;
+    const dz_tensor_row *t = &c->tensors[task->rows[at].tensor];
+    return t->nbytes == tensor->nbytes && strcmp(t->dtype, tensor->dtype_name) == 0 ? &task->rows[at] : NULL;
 }

@@ -27,9 +27,11 @@ const dz_index_row *dz_row_source(const dz_task_entry *task, const dz_index_row 
 /* Tiles of a row of a task's index (plan/tiling.h); none for equal, dropped, absent and tied tensors. */
 dz_pair_tiles dz_row_tiles(const dz_catalog *catalog, const dz_index_row *row);
 
-/* The task's row for a tensor, by name, dtype and size, or NULL. The search begins at `*next`, which is advanced, since callers walk
- * tensors in the order of rows. */
-const dz_index_row *dz_task_row(const dz_catalog *catalog, const dz_task_entry *task, const dz_tensor *tensor, size_t *next);
+/* The task's rows by the names of their tensors, for dz_task_row; absent ones are not among them. Free with dz_lookup_free. */
+dz_rc dz_task_rows(const dz_catalog *catalog, const dz_task_entry *task, dz_lookup *rows, dz_error *err);
+
+/* The row of a tensor that the task has, by name, dtype and size, or NULL. `rows`: the task's, from dz_task_rows. */
+const dz_index_row *dz_task_row(const dz_catalog *catalog, const dz_task_entry *task, const dz_lookup *rows, const dz_tensor *tensor);
 
 /* The blocks of one tensor. `lengths` (checksum included) has ntiles entries. */
 typedef struct dz_region {

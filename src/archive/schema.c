@@ -225,9 +225,8 @@ dz_rc dz_schema_unpack(const dz_schema *schema, uint32_t version, size_t width, 
 
 /* An enumeration, so that HDF5's tools show names. */
 static hid_t policy_type(void) {
-    static const char *const names[] = {"lossless", "ultradelta", "drop", "equal", "absent", "tied"};
     hid_t type = H5Tenum_create(H5T_STD_U8LE);
-    for (uint8_t i = 0; type >= 0 && i < sizeof names / sizeof *names; i++) H5Tenum_insert(type, names[i], &i);
+    for (uint8_t i = 0; type >= 0 && i < DZ_POLICIES; i++) H5Tenum_insert(type, dz_policy_name((dz_policy)i), &i);
     return type;
 }
 

@@ -1,6 +1,6 @@
-/* Writing an archive, by the only pattern that lost nothing when disks filled and ranks died (results/): the whole layout first, into
- * NAME.partial; then every rank writes its byte ranges (parallel/extent_writer.h), syncs, and reads them back; then a rename
- * (archive/publish.h). */
+/* Writing an archive: first the whole layout, into NAME.partial; then every rank writes its byte ranges (parallel/extent_writer.h), syncs
+ * them and reads them back; then a rename (archive/publish.h). This pattern lost nothing when disks filled and ranks died
+ * (results/reliability.md). */
 #ifndef DZ_ARCHIVE_WRITER_H
 #define DZ_ARCHIVE_WRITER_H
 

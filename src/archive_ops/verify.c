@@ -54,17 +54,17 @@ static void check_row(verify *v, const dz_task_entry *task, size_t i, uint64_t *
 }
 
 /* A safetensors file's header: it parses, and its tensors are those of the index. */
-static void check_header(const verify *v, const dz_task_entry *task, const dz_file_row *file, const char *bytes, size_t len,
-                         dz_error *err) {
+static void check_header(const verify *v, const dz_task_entry *task, const dz_lookup *rows, const dz_file_row *file, const char *bytes,
+                         size_t len, dz_error *err) {
     const dz_catalog *c = v->archive->catalog;
     dz_tensor *tensors = NULL;
-    size_t n = 0, next = 0;
+    size_t n = 0;
     if (len < 8 || file->size < len)
         dz_fail(err, DZ_EDAMAGE, "%s: task '%s': the header of '%s' is cut short", v->archive->path, task->name, file->path);
     else
         dz_safetensors_parse(file->path, bytes + 8, len - 8, file->size, 0, &tensors, &n, err);
     for (size_t i = 0; i < n && err->rc == DZ_OK; i++) {
-        const dz_index_row *row = dz_task_row(c, task, &tensors[i], &next);
+        const dz_index_row *row = dz_task_row(c, task, rows, &tensors[i]);
         if (!row)
             dz_fail(err, DZ_EDAMAGE, "%s: task '%s': tensor '%s' of '%s' is not in its index", v->archive->path, task->name,
                     tensors[i].name, file->path);
@@ -76,6 +76,8 @@ static void check_header(const verify *v, const dz_task_entry *task, const dz_fi
 static void check_files(verify *v, const dz_task_entry *task) {
     const dz_catalog *c = v->archive->catalog;
     dz_error one = {0};
+    dz_lookup rows = {0};
+    if (dz_task_rows(c, task, &rows, &one) != DZ_OK) record_damage(v, task, NULL, -1, &one);
     if (task->files_lost) dz_damage_add(&v->damage, task->name, NULL, -1, task->files_lost);
     for (size_t i = 0; i <= task->nfiles && !c->blobs_lost; i++) { /* the last is the recipe */
         const dz_file_row *f = i < task->nfiles ? &task->files[i] : NULL;
@@ -84,7 +86,7 @@ static void check_files(verify *v, const dz_task_entry *task) {
         dz_error inner = {0};
         if (dz_catalog_blob(c, f ? f->blob : task->recipe_blob, &bytes, &len, &inner) == DZ_OK && f) {
             if (f->kind == DZ_FILE_SAFETENSORS)
-                check_header(v, task, f, bytes, len, &inner);
+                check_header(v, task, &rows, f, bytes, len, &inner);
             else if (f->size != len)
                 dz_fail(&inner, DZ_EDAMAGE, "it has %zu bytes, not %llu", len, (unsigned long long)f->size);
         }
@@ -94,6 +96,7 @@ static void check_files(verify *v, const dz_task_entry *task) {
         free(bytes);
         record_damage(v, task, NULL, -1, &one);
     }
+    dz_lookup_free(&rows);
 }
 
 /* Every base tile that no block made us read. `place`: of the first one. */

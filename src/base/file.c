@@ -209,6 +209,12 @@ int dz_path_is_inside(const char *name) {
     return 1;
 }
 
+int dz_task_name_ok(const char *name) {
+    static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._+-";
+    size_t len = strlen(name);
+    return len > 0 && len <= 128 && name[0] != '.' && strspn(name, allowed) == len;
+}
+
 dz_rc dz_parse_size(const char *text, uint64_t *nbytes, dz_error *err) {
     char *end = NULL;
     errno = 0;

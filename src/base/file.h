@@ -50,6 +50,9 @@ int dz_same_file(const char *x, const char *y);
 /* A relative path that stays inside its directory: no leading '/', no "..", no empty or hidden-control part. For names read from files. */
 int dz_path_is_inside(const char *name);
 
+/* A task's name becomes an HDF5 group and a directory: letters, digits and . _ + - only, at most 128, not starting with a dot. */
+int dz_task_name_ok(const char *name);
+
 /* "512M", "2G", "1.5K", "4096": powers of 1024. DZ_EUSAGE when it is not a size. */
 dz_rc dz_parse_size(const char *text, uint64_t *nbytes, dz_error *err);
 

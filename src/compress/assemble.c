@@ -21,7 +21,6 @@ typedef struct assembly {
 
 static dz_rc add_base(const assembly *a, dz_catalog *c, dz_error *err) {
     const dz_checkpoint *base = a->ctx->zoo.base;
-    size_t hint = 0;
     c->nbase_tiles = a->ctx->plan->base_tile[base->ntensors];
     c->base = dz_alloc(base->ntensors, sizeof *c->base, err);
     c->base_tiles = dz_alloc(c->nbase_tiles, sizeof *c->base_tiles, err);
@@ -29,7 +28,7 @@ static dz_rc add_base(const assembly *a, dz_catalog *c, dz_error *err) {
     c->nbase = base->ntensors;
     for (size_t i = 0; i < c->nbase; i++) {
         c->base[i].first_tile = a->ctx->plan->base_tile[i];
-        if (dz_catalog_tensor(c, &base->tensors[i], &hint, &c->base[i].tensor, err) != DZ_OK) return err->rc;
+        if (dz_catalog_tensor(c, &base->tensors[i], &c->base[i].tensor, err) != DZ_OK) return err->rc;
     }
     for (size_t i = 0; i < c->nbase_tiles; i++)
         c->base_tiles[i] = (dz_digest){.hi = a->results->stats->base_digests[2 * i], .lo = a->results->stats->base_digests[2 * i + 1]};
@@ -93,7 +92,7 @@ static void fill_lossy_row(const assembly *a, const dz_tensor_pair *pair, dz_ind
 
 static dz_rc add_rows(const assembly *a, dz_catalog *c, size_t task, const uint32_t *base_row, dz_task_entry *t, dz_error *err) {
     const dz_plan *plan = a->ctx->plan;
-    size_t npairs = plan->first_pair[task + 1] - plan->first_pair[task], nbase = a->ctx->zoo.base->ntensors, hint = 0;
+    size_t npairs = plan->first_pair[task + 1] - plan->first_pair[task], nbase = a->ctx->zoo.base->ntensors;
     uint8_t *seen = dz_alloc(nbase, 1, err);
     if (!seen || !(t->rows = dz_alloc(npairs + nbase, sizeof *t->rows, err))) goto out;
     for (size_t i = 0; i < npairs; i++) {
@@ -103,7 +102,7 @@ static dz_rc add_rows(const assembly *a, dz_catalog *c, size_t task, const uint3
         row->base = pair->base >= 0 ? base_row[pair->base] : DZ_NO_BASE;
         row->policy = (uint8_t)(turned_out_equal(a, pair) ? DZ_POLICY_EQUAL : dz_policy_of(a->results->lossy, pair));
         row->offset = t->payload_len;
-        if (dz_catalog_tensor(c, tensor, &hint, &row->tensor, err) != DZ_OK) goto out;
+        if (dz_catalog_tensor(c, tensor, &row->tensor, err) != DZ_OK) goto out;
         if (row->policy == DZ_POLICY_LOSSLESS || row->policy == DZ_POLICY_ULTRADELTA)
             row->length = dz_region_bytes(plan, a->results->blocks, pair);
         if (row->policy == DZ_POLICY_ULTRADELTA) fill_lossy_row(a, pair, row, t);

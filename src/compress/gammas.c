@@ -180,33 +180,28 @@ static void set_gammas(const trace_pass *p, dz_gammas *out) {
     for (size_t t = 0; t < plan->ntasks; t++) out->gamma[t] = out->trace_norm[t] > out->reference ? out->reference / out->trace_norm[t] : 1;
 }
 
-static uint64_t small_sides(const trace_pass *p, size_t task) {
+/* For each task the sum over its matrices of the smaller side. */
+static void sum_small_sides(const trace_pass *p, uint64_t *sides) {
     const dz_plan *plan = p->ctx->plan;
-    uint64_t sum = 0;
     for (size_t i = 0; i < plan->nlossy; i++) {
         const dz_tensor_pair *pair = &plan->pairs[plan->lossy[i]];
-        if (pair->task != task || !is_matrix(p, pair)) continue;
+        if (!is_matrix(p, pair)) continue;
         const dz_tensor *t = dz_pair_tensor(plan, pair);
         uint64_t cols = t->count / t->shape[0], rows = pair->tiles.common / cols;
-        sum += rows < cols ? rows : cols;
+        sides[pair->task] += rows < cols ? rows : cols;
     }
-    return sum;
 }
 
-static void measure_own(trace_pass *p, matrix *m, dz_error *err) {
+static void measure_own(trace_pass *p, matrix *m, const uint64_t *sides, dz_error *err) {
     dz_progress progress;
-    dz_slq_options options = {0};
     double total = 0;
-    size_t task = SIZE_MAX, u = 0;
+    size_t u = 0;
     for (const dz_tensor_pair *pair; (pair = next_matrix(p, &u)) != NULL;) total += source_bytes(p, pair);
     dz_context_begin_phase(p->ctx, &progress, DZ_PHASE_TRACE, total);
     u = 0;
     for (const dz_tensor_pair *pair; (pair = next_matrix(p, &u)) != NULL;) {
         if (dz_pair_owner(p->ctx->plan, pair) != p->ctx->world->rank) continue;
-        if (pair->task != task) {
-            task = pair->task;
-            options = dz_slq_choose(small_sides(p, task), 0);
-        }
+        dz_slq_options options = dz_slq_choose(sides[pair->task], 0);
         dz_progress_check(&progress, err); /* what is under way is received in any case */
         measure(p, pair, m, &options, err);
         dz_progress_add(&progress, source_bytes(p, pair));
@@ -232,11 +227,13 @@ dz_rc dz_trace_norms(dz_context *ctx, const dz_lossy_plan *lossy, const dz_alloc
     matrix m = {0};
     int off = ctx->zoo.recipe->tracenorm == DZ_TRACENORM_OFF || !ctx->method->trace_norms;
     p.sums = dz_alloc(2 * ctx->plan->nlossy, sizeof *p.sums, err);
+    uint64_t *sides = dz_alloc(ctx->plan->ntasks, sizeof *sides, err);
     if (err->rc == DZ_OK && !off) gather_outgoing(&p, &box, err);
     dz_rc rc = dz_sync_error(ctx->world, err->rc, err);
     if (rc != DZ_OK || off) goto out;
     dz_outbox_start(&box, ctx->world);
-    measure_own(&p, &m, err);
+    sum_small_sides(&p, sides);
+    measure_own(&p, &m, sides, err);
     dz_outbox_finish(&box);
     if ((rc = dz_sync_error(ctx->world, err->rc, err)) != DZ_OK) goto out;
     dz_sum_f64(ctx->world, p.sums, 2 * ctx->plan->nlossy); /* one owner each: a sum with zeros is exact */
@@ -244,6 +241,7 @@ dz_rc dz_trace_norms(dz_context *ctx, const dz_lossy_plan *lossy, const dz_alloc
 out:
     dz_outbox_finish(&box);
     matrix_free(&m);
+    free(sides);
     free(p.sums);
     return rc;
 }

@@ -15,31 +15,21 @@ typedef struct raw_task {
 
 typedef struct raw_manifest {
     char *base;
-    raw_task *tasks;
-    unsigned ntasks;
+    dz_yaml_list tasks;
 } raw_manifest;
 
-#define TEXT(name, type) CYAML_FIELD_STRING_PTR(#name, CYAML_FLAG_OPTIONAL, type, name, 0, CYAML_UNLIMITED)
-
-static const cyaml_schema_field_t TASK_FIELDS[] = {TEXT(name, raw_task), TEXT(path, raw_task), CYAML_FIELD_END};
-static const cyaml_schema_value_t TASK = {CYAML_VALUE_MAPPING(CYAML_FLAG_DEFAULT, raw_task, TASK_FIELDS)};
-static const cyaml_schema_field_t FIELDS[] = {TEXT(base, raw_manifest),
-                                              {.key = "tasks",
-                                               .value = {.type = CYAML_SEQUENCE,
-                                                         .flags = CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL,
-                                                         .data_size = sizeof(raw_task),
-                                                         .sequence = {.entry = &TASK, .min = 0, .max = CYAML_UNLIMITED}},
-                                               .data_offset = offsetof(raw_manifest, tasks),
-                                               .count_offset = offsetof(raw_manifest, ntasks),
-                                               .count_size = sizeof(unsigned)},
-                                              CYAML_FIELD_END};
-static const cyaml_schema_value_t MANIFEST = {CYAML_VALUE_MAPPING(CYAML_FLAG_POINTER, raw_manifest, FIELDS)};
-
-int dz_task_name_ok(const char *name) {
-    static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._+-";
-    size_t len = strlen(name);
-    return len > 0 && len <= 128 && name[0] != '.' && strspn(name, allowed) == len;
-}
+static const dz_yaml_field TASK_FIELDS[] = {
+    {"name", DZ_YAML_TEXT, offsetof(raw_task, name), NULL},
+    {"path", DZ_YAML_TEXT, offsetof(raw_task, path), NULL},
+    {NULL, DZ_YAML_TEXT, 0, NULL},
+};
+static const dz_yaml_table TASK = {TASK_FIELDS, sizeof(raw_task)};
+static const dz_yaml_field FIELDS[] = {
+    {"base", DZ_YAML_TEXT, offsetof(raw_manifest, base), NULL},
+    {"tasks", DZ_YAML_LIST, offsetof(raw_manifest, tasks), &TASK},
+    {NULL, DZ_YAML_TEXT, 0, NULL},
+};
+static const dz_yaml_table MANIFEST = {FIELDS, sizeof(raw_manifest)};
 
 static int compare_names(const void *x, const void *y) {
     const dz_manifest_task *a = *(const dz_manifest_task *const *)x, *b = *(const dz_manifest_task *const *)y;
@@ -91,9 +81,10 @@ static void take(dz_manifest *m, const dz_yaml *yaml, dz_error *err) {
     if (!is_there(yaml, 0, "base")) dz_fail_more(err, DZ_EUSAGE, "%s: no 'base'", m->path);
     m->base = take_path(m, raw->base, dz_yaml_line(yaml, 0, "base"), "base", err);
     const dz_yaml_place *list = dz_yaml_find(yaml, 0, "tasks");
-    if (raw->ntasks == 0 && !(list && list->refused)) dz_fail_more(err, DZ_EUSAGE, "%s: no task", m->path);
-    if (!(m->tasks = dz_alloc(raw->ntasks, sizeof *m->tasks, err))) return;
-    for (unsigned i = 0; i < raw->ntasks; i++) take_task(m, yaml, &raw->tasks[i], i + 1, err);
+    if (raw->tasks.n == 0 && !(list && list->refused)) dz_fail_more(err, DZ_EUSAGE, "%s: no task", m->path);
+    if (!(m->tasks = dz_alloc(raw->tasks.n, sizeof *m->tasks, err))) return;
+    const raw_task *tasks = raw->tasks.items;
+    for (size_t i = 0; i < raw->tasks.n; i++) take_task(m, yaml, &tasks[i], i + 1, err);
     find_doubles(m, err);
 }
 

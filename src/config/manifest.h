@@ -26,7 +26,4 @@ int dz_manifest_path_ok(const char *path);
 /* Appends the text of a manifest, with its paths as they are. */
 dz_rc dz_manifest_text(const dz_manifest *manifest, dz_buf *out, dz_error *err);
 
-/* A task's name becomes an HDF5 group and a directory: letters, digits and . _ + - only, at most 128, not starting with a dot. */
-int dz_task_name_ok(const char *name);
-
 #endif

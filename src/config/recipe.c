@@ -24,46 +24,42 @@ typedef struct raw_rule {
 
 typedef struct raw_recipe {
     char *value[DZ_NKEYS], *detect;
-    raw_rule *rules;
-    unsigned nrules;
+    dz_yaml_list rules;
 } raw_recipe;
 
-#define TEXT(name, type, member) CYAML_FIELD_STRING_PTR(name, CYAML_FLAG_OPTIONAL, type, member, 0, CYAML_UNLIMITED)
-#define RULE_TEXT(name, key) TEXT(name, raw_rule, value[key])
-#define KEY_TEXT(name, key) TEXT(name, raw_recipe, value[key])
+#define RULE_TEXT(key, m)                                                                                                                  \
+    { key, DZ_YAML_TEXT, offsetof(raw_rule, m), NULL }
+#define KEY_TEXT(key, m)                                                                                                                   \
+    { key, DZ_YAML_TEXT, offsetof(raw_recipe, m), NULL }
 
-static const cyaml_schema_field_t RULE_FIELDS[] = {TEXT("match", raw_rule, match),       RULE_TEXT("policy", RULE_POLICY),
-                                                   RULE_TEXT("sparsity", RULE_SPARSITY), RULE_TEXT("bits", RULE_BITS),
-                                                   RULE_TEXT("factor", RULE_FACTOR),     CYAML_FIELD_END};
-static const cyaml_schema_value_t RULE = {CYAML_VALUE_MAPPING(CYAML_FLAG_DEFAULT, raw_rule, RULE_FIELDS)};
-static const cyaml_schema_field_t RECIPE_FIELDS[] = {KEY_TEXT("method", DZ_KEY_METHOD),
-                                                     KEY_TEXT("target_ratio", DZ_KEY_TARGET),
-                                                     KEY_TEXT("quality", DZ_KEY_QUALITY),
-                                                     KEY_TEXT("noise_to_delta", DZ_KEY_NOISE_TO_DELTA),
-                                                     KEY_TEXT("noise_to_base", DZ_KEY_NOISE_TO_BASE),
-                                                     KEY_TEXT("gain", DZ_KEY_GAIN),
-                                                     KEY_TEXT("dac", DZ_KEY_DAC),
-                                                     KEY_TEXT("sparsity", DZ_KEY_SPARSITY),
-                                                     KEY_TEXT("step", DZ_KEY_STEP),
-                                                     KEY_TEXT("bits", DZ_KEY_BITS),
-                                                     KEY_TEXT("allocation", DZ_KEY_ALLOCATION),
-                                                     KEY_TEXT("rescale", DZ_KEY_RESCALE),
-                                                     KEY_TEXT("rounding", DZ_KEY_ROUNDING),
-                                                     KEY_TEXT("positions", DZ_KEY_POSITIONS),
-                                                     KEY_TEXT("tracenorm", DZ_KEY_TRACENORM),
-                                                     KEY_TEXT("nonfinite", DZ_KEY_NONFINITE),
-                                                     KEY_TEXT("seed", DZ_KEY_SEED),
-                                                     TEXT("detect", raw_recipe, detect),
-                                                     {.key = "tensors",
-                                                      .value = {.type = CYAML_SEQUENCE,
-                                                                .flags = CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL,
-                                                                .data_size = sizeof(raw_rule),
-                                                                .sequence = {.entry = &RULE, .min = 0, .max = CYAML_UNLIMITED}},
-                                                      .data_offset = offsetof(raw_recipe, rules),
-                                                      .count_offset = offsetof(raw_recipe, nrules),
-                                                      .count_size = sizeof(unsigned)},
-                                                     CYAML_FIELD_END};
-static const cyaml_schema_value_t RECIPE = {CYAML_VALUE_MAPPING(CYAML_FLAG_POINTER, raw_recipe, RECIPE_FIELDS)};
+static const dz_yaml_field RULE_FIELDS[] = {
+    RULE_TEXT("match", match),           RULE_TEXT("policy", value[RULE_POLICY]), RULE_TEXT("sparsity", value[RULE_SPARSITY]),
+    RULE_TEXT("bits", value[RULE_BITS]), RULE_TEXT("factor", value[RULE_FACTOR]), {NULL, DZ_YAML_TEXT, 0, NULL},
+};
+static const dz_yaml_table RULE = {RULE_FIELDS, sizeof(raw_rule)};
+static const dz_yaml_field RECIPE_FIELDS[] = {
+    KEY_TEXT("method", value[DZ_KEY_METHOD]),
+    KEY_TEXT("target_ratio", value[DZ_KEY_TARGET]),
+    KEY_TEXT("quality", value[DZ_KEY_QUALITY]),
+    KEY_TEXT("noise_to_delta", value[DZ_KEY_NOISE_TO_DELTA]),
+    KEY_TEXT("noise_to_base", value[DZ_KEY_NOISE_TO_BASE]),
+    KEY_TEXT("gain", value[DZ_KEY_GAIN]),
+    KEY_TEXT("dac", value[DZ_KEY_DAC]),
+    KEY_TEXT("sparsity", value[DZ_KEY_SPARSITY]),
+    KEY_TEXT("step", value[DZ_KEY_STEP]),
+    KEY_TEXT("bits", value[DZ_KEY_BITS]),
+    KEY_TEXT("allocation", value[DZ_KEY_ALLOCATION]),
+    KEY_TEXT("rescale", value[DZ_KEY_RESCALE]),
+    KEY_TEXT("rounding", value[DZ_KEY_ROUNDING]),
+    KEY_TEXT("positions", value[DZ_KEY_POSITIONS]),
+    KEY_TEXT("tracenorm", value[DZ_KEY_TRACENORM]),
+    KEY_TEXT("nonfinite", value[DZ_KEY_NONFINITE]),
+    KEY_TEXT("seed", value[DZ_KEY_SEED]),
+    KEY_TEXT("detect", detect),
+    {"tensors", DZ_YAML_LIST, offsetof(raw_recipe, rules), &RULE},
+    {NULL, DZ_YAML_TEXT, 0, NULL},
+};
+static const dz_yaml_table RECIPE = {RECIPE_FIELDS, sizeof(raw_recipe)};
 
 static dz_recipe *defaults(dz_error *err) {
     dz_recipe *r = dz_alloc(1, sizeof *r, err);
@@ -104,8 +100,9 @@ static void take_recipe(const source *s, const raw_recipe *raw, dz_recipe *r, dz
     }
     if (raw->detect) r->detect = dz_strdup(raw->detect, err);
     if (raw->detect && s->own) r->detect_line = dz_yaml_line(&s->yaml, 0, "detect");
-    if (!(r->rules = dz_alloc(raw->nrules, sizeof *r->rules, err))) return;
-    for (unsigned i = 0; i < raw->nrules; i++) take_rule(s, &raw->rules[i], i + 1, &r->rules[r->nrules++], err);
+    const raw_rule *rules = raw->rules.items;
+    if (!(r->rules = dz_alloc(raw->rules.n, sizeof *r->rules, err))) return;
+    for (size_t i = 0; i < raw->rules.n; i++) take_rule(s, &rules[i], i + 1, &r->rules[r->nrules++], err);
 }
 
 /* Into defaults. `*rules_refused`: it has rules, but they could not be read. */

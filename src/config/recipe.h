@@ -3,16 +3,8 @@
 #define DZ_CONFIG_RECIPE_H
 
 #include "checkpoint/checkpoint.h"
+#include "config/policy.h"
 #include "numeric/noise.h"
-
-typedef enum dz_policy { /* on disk */
-                         DZ_POLICY_LOSSLESS = 0,
-                         DZ_POLICY_ULTRADELTA = 1,
-                         DZ_POLICY_DROP = 2,
-                         DZ_POLICY_EQUAL = 3,  /* never in a recipe: a lossless tensor that turned out to equal its base */
-                         DZ_POLICY_ABSENT = 4, /* nor this: only the base has the tensor */
-                         DZ_POLICY_TIED = 5    /* nor this: the bytes are another tensor's of the task */
-} dz_policy;
 
 typedef enum dz_method_id {
     DZ_METHOD_ULTRADELTA,
@@ -94,7 +86,6 @@ dz_noise_limits dz_recipe_limits(const dz_recipe *recipe);
  * `text`. */
 const char *dz_recipe_setting(const dz_recipe *recipe, char text[DZ_SETTING_TEXT]);
 
-const char *dz_policy_name(dz_policy policy);
 const char *dz_quality_name(dz_quality_key quality);
 
 #endif

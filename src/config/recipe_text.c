@@ -55,11 +55,6 @@ static const range GAIN = {.low = 0.01, .high = 10, .word = "auto", .meaning = (
 static const range LIMIT = {.low = 1e-9, .high = 1e6, .word = "auto", .meaning = (double)NAN};
 static const range FACTOR = {.low = 0, .high = 100};
 
-const char *dz_policy_name(dz_policy policy) {
-    static const char *const names[] = {"lossless", "ultradelta", "drop", "equal", "absent", "tied"};
-    return names[policy];
-}
-
 const char *dz_quality_name(dz_quality_key quality) { return QUALITIES[quality]; }
 
 const char *dz_method_name(dz_method_id method) { return METHODS[method]; }
@@ -75,8 +70,10 @@ int dz_recipe_key(const char *name, size_t len) {
 
 static int choose(const char *where, const char *key, const char *value, const char *const *names, dz_error *err) {
     char known[128] = "";
+    int boolean = dz_yaml_boolean(value); /* on and off are booleans to YAML, whose writers may say true and false */
+    const char *word = boolean < 0 ? value : boolean ? "on" : "off";
     for (int i = 0; names[i]; i++) {
-        if (strcmp(names[i], value) == 0) return i;
+        if (strcmp(names[i], word) == 0) return i;
         snprintf(known + strlen(known), sizeof known - strlen(known), "%s%s", i ? ", " : "", names[i]);
     }
     dz_fail_more(err, DZ_EUSAGE, "%s: %s: '%s' is not one of %s", where, key, value, known);

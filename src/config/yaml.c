@@ -6,16 +6,13 @@
 #include <string.h>
 #include <yaml.h>
 
-#define MOST_KEYS 32 /* of a schema's mapping */
+#define MOST_KEYS 32 /* of a table */
 #define MOST_DEPTH 64
 
-/* One document on its way: each node is checked against the schema, and what is right is written into `clean`. libcyaml gets that, since
- * it gives up at the first fault and tells no line of it. */
+/* One document on its way: each node is checked against the table, and what is right goes into the struct. */
 typedef struct reading {
     const char *path;
     yaml_document_t *document;
-    yaml_emitter_t emitter;
-    dz_buf clean;
     int no_memory;
     size_t nitems;
     dz_yaml *out;
@@ -30,6 +27,16 @@ int dz_yaml_is_null(const char *text) {
     return 0;
 }
 
+int dz_yaml_boolean(const char *text) {
+    static const char *const words[] = {"false", "False", "FALSE", "no",  "No",  "NO",  "off", "Off", "OFF",
+                                        "true",  "True",  "TRUE",  "yes", "Yes", "YES", "on",  "On",  "ON"};
+    const size_t n = sizeof words / sizeof *words;
+    for (size_t i = 0; i < n; i++) {
+        if (strcmp(text, words[i]) == 0) return i >= n / 2;
+    }
+    return -1;
+}
+
 static void problem(reading *r, int line, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 static void problem(reading *r, int line, const char *fmt, ...) {
     char text[1024];
@@ -42,52 +49,6 @@ static void problem(reading *r, int line, const char *fmt, ...) {
 
 static int line_of(yaml_mark_t mark) { return (int)mark.line + 1; }
 
-static int write_clean(void *arg, unsigned char *bytes, size_t len) {
-    dz_error err = {0};
-    return dz_buf_put(&((reading *)arg)->clean, bytes, len, &err) == DZ_OK;
-}
-
-/* Takes the event; `made`: whether there was memory to make it. */
-static void emit(reading *r, int made, yaml_event_t *event) {
-    if (made && r->no_memory)
-        yaml_event_delete(event);
-    else if (!made || !yaml_emitter_emit(&r->emitter, event))
-        r->no_memory = 1;
-}
-
-static void emit_begin(reading *r) {
-    yaml_event_t event;
-    emit(r, yaml_stream_start_event_initialize(&event, YAML_UTF8_ENCODING), &event);
-    emit(r, yaml_document_start_event_initialize(&event, NULL, NULL, NULL, 1), &event);
-}
-
-static void emit_end(reading *r) {
-    yaml_event_t event;
-    emit(r, yaml_document_end_event_initialize(&event, 1), &event);
-    emit(r, yaml_stream_end_event_initialize(&event), &event);
-}
-
-static void emit_text(reading *r, const void *text, size_t len) {
-    yaml_event_t event;
-    emit(r, yaml_scalar_event_initialize(&event, NULL, NULL, text, (int)len, 1, 1, YAML_DOUBLE_QUOTED_SCALAR_STYLE), &event);
-}
-
-static void emit_mapping(reading *r, int begin) {
-    yaml_event_t event;
-    emit(r,
-         begin ? yaml_mapping_start_event_initialize(&event, NULL, NULL, 1, YAML_FLOW_MAPPING_STYLE)
-               : yaml_mapping_end_event_initialize(&event),
-         &event);
-}
-
-static void emit_list(reading *r, int begin) {
-    yaml_event_t event;
-    emit(r,
-         begin ? yaml_sequence_start_event_initialize(&event, NULL, NULL, 1, YAML_FLOW_SEQUENCE_STYLE)
-               : yaml_sequence_end_event_initialize(&event),
-         &event);
-}
-
 /* Returns its number. */
 static size_t add_place(reading *r, size_t item, const char *key, int line) {
     dz_yaml *y = r->out;
@@ -99,9 +60,9 @@ static size_t add_place(reading *r, size_t item, const char *key, int line) {
     return y->nplaces - 1;
 }
 
-static const char *known_keys(const cyaml_schema_value_t *schema, char text[512]) {
+static const char *known_keys(const dz_yaml_table *table, char text[512]) {
     text[0] = '\0';
-    for (const cyaml_schema_field_t *f = schema->mapping.fields; f->key; f++)
+    for (const dz_yaml_field *f = table->fields; f->key; f++)
         snprintf(text + strlen(text), 512 - strlen(text), "%s%s", text[0] ? ", " : "", f->key);
     return text;
 }
@@ -112,101 +73,94 @@ static int has_no_value(const yaml_node_t *node) {
 }
 
 /* The number of the key's field; -1: unknown, and reported. */
-static int find_field(reading *r, const yaml_node_t *key, const cyaml_schema_value_t *schema) {
-    const cyaml_schema_field_t *fields = schema->mapping.fields;
+static int find_field(reading *r, const yaml_node_t *key, const dz_yaml_table *table) {
     const char *name = NULL;
     if (key->type == YAML_SCALAR_NODE && strlen((const char *)key->data.scalar.value) == key->data.scalar.length)
         name = (const char *)key->data.scalar.value;
     char known[512];
-    for (int f = 0; name && fields[f].key; f++) {
-        if (strcmp(fields[f].key, name) == 0) return f;
+    for (int f = 0; name && table->fields[f].key; f++) {
+        if (strcmp(table->fields[f].key, name) == 0) return f;
     }
-    problem(r, line_of(key->start_mark), "unknown key '%.200s' (the keys are %s)", name ? name : "...", known_keys(schema, known));
+    problem(r, line_of(key->start_mark), "unknown key '%.200s' (the keys are %s)", name ? name : "...", known_keys(table, known));
     return -1;
 }
 
-/* What a value must be by the schema; NULL: it is. */
-static const char *misfit(const yaml_node_t *node, const cyaml_schema_value_t *schema) {
-    switch (schema->type) {
-        case CYAML_SEQUENCE: return node->type == YAML_SEQUENCE_NODE ? NULL : "a list";
-        case CYAML_MAPPING: return node->type == YAML_MAPPING_NODE ? NULL : "a mapping";
-        default: break;
-    }
+/* What a value must be by its field; NULL: it is. */
+static const char *misfit(const yaml_node_t *node, dz_yaml_kind kind) {
+    if (kind == DZ_YAML_LIST) return node->type == YAML_SEQUENCE_NODE ? NULL : "a list";
     if (node->type != YAML_SCALAR_NODE) return "a single value";
     return memchr(node->data.scalar.value, '\0', node->data.scalar.length) ? "a text without a zero byte" : NULL;
 }
 
-static void take_value(reading *r, const cyaml_schema_field_t *field, size_t item, int line, const yaml_node_t *value);
+static void take_value(reading *r, const dz_yaml_field *field, size_t item, int line, const yaml_node_t *value, void *member);
 
-/* A mapping's pairs that fit the schema: the schema bounds the depth, whatever aliases the document has. */
-static void take_mapping(reading *r, size_t item, const yaml_node_t *mapping, const cyaml_schema_value_t *schema) {
+/* A mapping's pairs that fit the table, into `data`: the table bounds the depth, whatever aliases the document has. */
+static void take_mapping(reading *r, size_t item, const yaml_node_t *mapping, const dz_yaml_table *table, void *data) {
     int lines[MOST_KEYS] = {0};
-    emit_mapping(r, 1);
     for (const yaml_node_pair_t *pair = mapping->data.mapping.pairs.start; pair < mapping->data.mapping.pairs.top; pair++) {
         const yaml_node_t *key = yaml_document_get_node(r->document, pair->key), *value = yaml_document_get_node(r->document, pair->value);
-        int line = line_of(key->start_mark), f = find_field(r, key, schema);
+        int line = line_of(key->start_mark), f = find_field(r, key, table);
         if (f < 0) continue;
         assert(f < MOST_KEYS);
+        const dz_yaml_field *field = &table->fields[f];
         if (lines[f])
-            problem(r, line, "'%s' is already set on line %d", schema->mapping.fields[f].key, lines[f]);
+            problem(r, line, "'%s' is already set on line %d", field->key, lines[f]);
         else if (!has_no_value(value))
-            take_value(r, &schema->mapping.fields[f], item, line, value);
+            take_value(r, field, item, line, value, (char *)data + field->member);
         if (!lines[f]) lines[f] = line;
     }
-    emit_mapping(r, 0);
 }
 
 /* `place`: of the list. */
-static void take_list(reading *r, size_t place, const char *key, const yaml_node_t *list, const cyaml_schema_value_t *schema) {
+static void take_list(reading *r, size_t place, const dz_yaml_field *field, const yaml_node_t *node, dz_yaml_list *list) {
+    const yaml_node_item_t *begin = node->data.sequence.items.start, *end = node->data.sequence.items.top;
+    const dz_yaml_table *table = field->entry;
+    dz_error none = {0};
     char known[512];
-    emit_list(r, 1);
-    for (const yaml_node_item_t *at = list->data.sequence.items.start; at < list->data.sequence.items.top; at++) {
+    if (!(list->items = dz_alloc((size_t)(end - begin), table->size, &none))) r->no_memory = 1;
+    for (const yaml_node_item_t *at = begin; at < end && !r->no_memory; at++) {
         const yaml_node_t *entry = yaml_document_get_node(r->document, *at);
         int line = line_of(entry->start_mark);
-        if (misfit(entry, schema)) {
-            problem(r, line, "an entry of '%s' must be a mapping with the keys %s", key, known_keys(schema, known));
-            if (!r->no_memory) r->out->places[place].refused = 1;
+        if (entry->type != YAML_MAPPING_NODE) {
+            problem(r, line, "an entry of '%s' must be a mapping with the keys %s", field->key, known_keys(table, known));
+            r->out->places[place].refused = 1;
             continue;
         }
         add_place(r, ++r->nitems, NULL, line);
-        take_mapping(r, r->nitems, entry, schema);
+        take_mapping(r, r->nitems, entry, table, (char *)list->items + list->n++ * table->size);
     }
-    emit_list(r, 0);
 }
 
-static void take_value(reading *r, const cyaml_schema_field_t *field, size_t item, int line, const yaml_node_t *value) {
-    const char *wanted = misfit(value, &field->value);
+static void take_value(reading *r, const dz_yaml_field *field, size_t item, int line, const yaml_node_t *value, void *member) {
+    const char *wanted = misfit(value, field->kind);
     size_t place = add_place(r, item, field->key, line);
+    dz_error none = {0};
+    if (r->no_memory) return;
     if (wanted) {
         problem(r, line, "'%s' must be %s", field->key, wanted);
-        if (!r->no_memory) r->out->places[place].refused = 1;
-        return;
+        r->out->places[place].refused = 1;
+    } else if (field->kind == DZ_YAML_LIST) {
+        take_list(r, place, field, value, member);
+    } else {
+        char *text = dz_strndup((const char *)value->data.scalar.value, value->data.scalar.length, &none);
+        if (!text) r->no_memory = 1;
+        memcpy(member, &text, sizeof text);
     }
-    emit_text(r, field->key, strlen(field->key));
-    if (field->value.type == CYAML_SEQUENCE)
-        take_list(r, place, field->key, value, field->value.sequence.entry);
-    else
-        emit_text(r, value->data.scalar.value, value->data.scalar.length);
 }
 
-static void take_document(reading *r, const cyaml_schema_value_t *schema) {
+static void take_document(reading *r) {
+    const dz_yaml_table *table = r->out->table;
     const yaml_node_t *root = yaml_document_get_root_node(r->document);
     char known[512];
-    if (!root || has_no_value(root)) {
+    dz_error none = {0};
+    if (!root || has_no_value(root))
         dz_fail_more(r->err, DZ_EUSAGE, "%s: is empty", r->path);
-    } else if (misfit(root, schema)) {
-        problem(r, line_of(root->start_mark), "must be a mapping with the keys %s", known_keys(schema, known));
-    } else if (yaml_emitter_initialize(&r->emitter)) {
-        yaml_emitter_set_output(&r->emitter, write_clean, r);
-        yaml_emitter_set_unicode(&r->emitter, 1);
-        yaml_emitter_set_width(&r->emitter, -1);
-        emit_begin(r);
-        take_mapping(r, 0, root, schema);
-        emit_end(r);
-        yaml_emitter_delete(&r->emitter);
-    } else {
+    else if (root->type != YAML_MAPPING_NODE)
+        problem(r, line_of(root->start_mark), "must be a mapping with the keys %s", known_keys(table, known));
+    else if ((r->out->data = dz_alloc(1, table->size, &none)))
+        take_mapping(r, 0, root, table, r->out->data);
+    else
         r->no_memory = 1;
-    }
 }
 
 /* Where the parser stopped, and why. A fault of the encoding has a byte for its place. */
@@ -244,7 +198,7 @@ static int too_deep(const char *text, size_t len) {
 }
 
 /* The first document, and that there is no other. */
-static void take_stream(reading *r, const cyaml_schema_value_t *schema, const char *text, size_t len) {
+static void take_stream(reading *r, const char *text, size_t len) {
     yaml_parser_t parser;
     yaml_document_t first, second;
     int deep = too_deep(text, len);
@@ -259,7 +213,7 @@ static void take_stream(reading *r, const cyaml_schema_value_t *schema, const ch
     yaml_parser_set_input_string(&parser, (const unsigned char *)text, len);
     if (yaml_parser_load(&parser, &first)) {
         r->document = &first;
-        take_document(r, schema);
+        take_document(r);
         int any = yaml_document_get_root_node(&first) != NULL;
         yaml_document_delete(&first);
         if (!any) { /* the stream has ended */
@@ -281,28 +235,38 @@ static int by_item(const void *x, const void *y) {
     return a->line < b->line ? -1 : a->line > b->line;
 }
 
-dz_rc dz_yaml_load(const char *path, const char *text, size_t len, const cyaml_schema_value_t *schema, dz_yaml *out, dz_error *err) {
-    cyaml_config_t config = {.mem_fn = cyaml_mem};
-    reading r = {.path = path, .out = out, .err = err};
-    *out = (dz_yaml){.schema = schema};
-    take_stream(&r, schema, text, len);
-    if (out->nplaces) qsort(out->places, out->nplaces, sizeof *out->places, by_item);
-    cyaml_err_t rc = CYAML_OK;
-    if (r.clean.len && !r.no_memory) rc = cyaml_load_data(r.clean.data, r.clean.len, &config, schema, &out->data, NULL);
-    if (rc == CYAML_ERR_OOM) r.no_memory = 1;
-    if (r.no_memory)
-        dz_fail_more(err, DZ_ENOMEM, "%s: out of memory", path);
-    else if (rc != CYAML_OK)
-        dz_fail_more(err, DZ_EUSAGE, "%s: %s", path, cyaml_strerror(rc));
-    dz_buf_free(&r.clean);
-    return err->rc;
+static void free_struct(void *data, const dz_yaml_table *table) {
+    for (const dz_yaml_field *f = table->fields; f->key; f++) {
+        void *member = (char *)data + f->member;
+        if (f->kind == DZ_YAML_TEXT) {
+            char *text;
+            memcpy(&text, member, sizeof text);
+            free(text);
+            continue;
+        }
+        dz_yaml_list *list = member;
+        for (size_t i = 0; i < list->n; i++) free_struct((char *)list->items + i * f->entry->size, f->entry);
+        free(list->items);
+    }
 }
 
 void dz_yaml_free(dz_yaml *y) {
-    cyaml_config_t config = {.mem_fn = cyaml_mem};
-    if (y->data) cyaml_free(&config, y->schema, y->data, 0);
+    if (y->data) free_struct(y->data, y->table);
+    free(y->data);
     free(y->places);
     *y = (dz_yaml){0};
+}
+
+dz_rc dz_yaml_load(const char *path, const char *text, size_t len, const dz_yaml_table *table, dz_yaml *out, dz_error *err) {
+    reading r = {.path = path, .out = out, .err = err};
+    *out = (dz_yaml){.table = table};
+    take_stream(&r, text, len);
+    if (r.no_memory) {
+        dz_yaml_free(out);
+        return dz_fail_more(err, DZ_ENOMEM, "%s: out of memory", path);
+    }
+    if (out->nplaces) qsort(out->places, out->nplaces, sizeof *out->places, by_item);
+    return err->rc;
 }
 
 const dz_yaml_place *dz_yaml_find(const dz_yaml *y, size_t item, const char *key) {

@@ -4,6 +4,8 @@
 #include <string.h>
 
 void dz_merge_free(dz_merge *m) {
+    for (size_t k = 0; m->rows && k < m->ntasks; k++) dz_lookup_free(&m->rows[k]);
+    free(m->rows);
     free(m->tasks);
     free(m->weights);
     dz_buf_free(&m->sum);
@@ -44,18 +46,22 @@ static void put_values(uint8_t *bytes, const double *values, dz_dtype dtype, siz
     }
 }
 
-/* The row of `task` that is merged with `row` of the first one: same name, shape and base, a float. NULL: it has none. */
-static const dz_index_row *partner(const dz_catalog *c, const dz_task_entry *task, const dz_index_row *row) {
+static dz_rc find_rows(dz_merge *m, const dz_catalog *c, dz_error *err) {
+    if (m->rows || !(m->rows = dz_alloc(m->ntasks, sizeof *m->rows, err))) return err->rc;
+    for (size_t k = 0; k < m->ntasks && err->rc == DZ_OK; k++) dz_task_rows(c, m->tasks[k], &m->rows[k], err);
+    return err->rc;
+}
+
+/* The row of task `k` that is merged with `row` of the first one: same name, shape and base, a float. NULL: there is none. */
+static const dz_index_row *partner(const dz_merge *m, const dz_catalog *c, size_t k, const dz_index_row *row) {
     dz_tensor want = dz_tensor_of_row(&c->tensors[row->tensor]);
-    for (size_t i = 0; i < task->nrows; i++) {
-        const dz_index_row *other = &task->rows[i];
-        if (other->tensor != row->tensor && strcmp(c->tensors[other->tensor].name, want.name) != 0) continue;
-        dz_tensor have = dz_tensor_of_row(&c->tensors[other->tensor]);
-        if (other->policy == DZ_POLICY_ABSENT || !dz_same_shape(&have, &want) || !dz_dtype_is_float(have.dtype)) continue;
-        other = dz_row_source(task, other);
-        return other->base == row->base ? other : NULL;
-    }
-    return NULL;
+    int64_t at = dz_lookup_find(&m->rows[k], want.name, strlen(want.name));
+    if (at < 0) return NULL;
+    const dz_index_row *other = &m->tasks[k]->rows[at];
+    dz_tensor have = dz_tensor_of_row(&c->tensors[other->tensor]);
+    if (!dz_same_shape(&have, &want) || !dz_dtype_is_float(have.dtype)) return NULL;
+    other = dz_row_source(m->tasks[k], other);
+    return other->base == row->base ? other : NULL;
 }
 
 dz_rc dz_tile_difference(dz_decoder *d, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, dz_buf *scratch, double *out,
@@ -86,8 +92,9 @@ dz_rc dz_tile_difference(dz_decoder *d, const dz_task_entry *task, const dz_inde
 static dz_rc add_up(dz_merge *m, dz_decoder *d, const dz_index_row *row, uint32_t tile, size_t count, const double *elected, double *sum,
                     dz_error *err) {
     double *delta = (double *)(void *)m->delta.data;
+    if (find_rows(m, d->archive->catalog, err) != DZ_OK) return err->rc;
     for (size_t k = 0; k < m->ntasks; k++) {
-        const dz_index_row *other = k == 0 ? row : partner(d->archive->catalog, m->tasks[k], row);
+        const dz_index_row *other = k == 0 ? row : partner(m, d->archive->catalog, k, row);
         if (!other) continue;
         if (dz_tile_difference(d, m->tasks[k], other, tile, &m->exact, delta, err) != DZ_OK) return err->rc;
         for (size_t i = 0; i < count; i++) {

@@ -8,6 +8,7 @@ typedef struct dz_merge {
     const dz_task_entry **tasks; /* the first one gives names, types and everything that cannot be merged */
     double *weights;
     size_t ntasks;
+    dz_lookup *rows;    /* [tasks] by name; made when the first tile is merged */
     int sign_consensus; /* add only deltas with the sign of the weighted sum (METHODS.md "Merging") */
     dz_buf sum, elected, delta, exact;
 } dz_merge;

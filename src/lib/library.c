@@ -13,6 +13,8 @@ struct deltazoo_archive {
     dz_checkpoint *base;
     dz_decoder decoder;
     dz_buf delta;
+    size_t *counts;  /* [tasks] tensors */
+    dz_lookup *rows; /* [tasks] by name */
 };
 
 static int report(const dz_error *err, char *message, size_t size) {
@@ -22,11 +24,25 @@ static int report(const dz_error *err, char *message, size_t size) {
 
 const char *deltazoo_version(void) { return DZ_VERSION; }
 
+/* Absent tensors stand at the end of the index and are no tensors of the task. */
+static void index_tasks(deltazoo_archive *a, dz_error *err) {
+    const dz_catalog *c = a->archive->catalog;
+    a->counts = dz_alloc(c->ntasks, sizeof *a->counts, err);
+    a->rows = dz_alloc(c->ntasks, sizeof *a->rows, err);
+    for (size_t t = 0; t < c->ntasks && err->rc == DZ_OK; t++) {
+        const dz_task_entry *task = &c->tasks[t];
+        while (a->counts[t] < task->nrows && task->rows[a->counts[t]].policy != DZ_POLICY_ABSENT) a->counts[t]++;
+        dz_task_rows(c, task, &a->rows[t], err);
+    }
+}
+
 int deltazoo_open(const char *path, deltazoo_archive **out, char *message, size_t size) {
     dz_error err = {0};
     deltazoo_archive *a = dz_alloc(1, sizeof *a, &err);
     if (a && dz_archive_open_partly(path, &a->archive, &err) == DZ_OK &&
-        dz_decoder_open(&a->decoder, a->archive, NULL, NULL, &err) == DZ_OK) {
+        dz_decoder_open(&a->decoder, a->archive, NULL, NULL, &err) == DZ_OK)
+        index_tasks(a, &err);
+    if (err.rc == DZ_OK) {
         *out = a;
         a = NULL;
     }
@@ -46,6 +62,9 @@ void deltazoo_close(deltazoo_archive *a) {
     if (!a) return;
     if (a->archive) dz_decoder_close(&a->decoder);
     dz_checkpoint_free(a->base);
+    for (size_t t = 0; a->rows && t < a->archive->catalog->ntasks; t++) dz_lookup_free(&a->rows[t]);
+    free(a->rows);
+    free(a->counts);
     dz_archive_close(a->archive);
     dz_buf_free(&a->delta);
     free(a);
@@ -63,14 +82,7 @@ const char *deltazoo_task_name(const deltazoo_archive *a, size_t task) {
     return task < a->archive->catalog->ntasks ? a->archive->catalog->tasks[task].name : NULL;
 }
 
-/* Absent tensors stand at the end of the index and are no tensors of the task. */
-size_t deltazoo_tensor_count(const deltazoo_archive *a, size_t task) {
-    size_t n = 0;
-    if (task >= a->archive->catalog->ntasks) return 0;
-    const dz_task_entry *t = &a->archive->catalog->tasks[task];
-    while (n < t->nrows && t->rows[n].policy != DZ_POLICY_ABSENT) n++;
-    return n;
-}
+size_t deltazoo_tensor_count(const deltazoo_archive *a, size_t task) { return task < a->archive->catalog->ntasks ? a->counts[task] : 0; }
 
 static void describe(const dz_tensor_row *t, deltazoo_tensor *out) {
     *out = (deltazoo_tensor){.name = t->name, .dtype = t->dtype, .policy = "", .ndim = t->ndim, .nbytes = t->nbytes};
@@ -101,13 +113,10 @@ int deltazoo_tensor_at(const deltazoo_archive *a, size_t task, size_t index, del
 }
 
 int deltazoo_tensor_find(const deltazoo_archive *a, size_t task, const char *name, size_t *index) {
-    size_t n = deltazoo_tensor_count(a, task);
-    for (size_t i = 0; i < n; i++) {
-        if (strcmp(a->archive->catalog->tensors[a->archive->catalog->tasks[task].rows[i].tensor].name, name) != 0) continue;
-        *index = i;
-        return DELTAZOO_OK;
-    }
-    return DELTAZOO_EUSAGE;
+    int64_t at = task < a->archive->catalog->ntasks ? dz_lookup_find(&a->rows[task], name, strlen(name)) : -1;
+    if (at < 0 || (size_t)at >= a->counts[task]) return DELTAZOO_EUSAGE;
+    *index = (size_t)at;
+    return DELTAZOO_OK;
 }
 
 /* The row that holds a tensor's bytes, or NULL with an error. */

@@ -94,7 +94,7 @@ typedef struct restore {
 #define INDEX_SUFFIX ".safetensors.index.json"
 
 /* The tensors of one restored safetensors file, by its header. */
-static dz_rc place_tensors(restore *r, const dz_file_row *file, const char *header, size_t len, size_t *next_row, dz_error *err) {
+static dz_rc place_tensors(restore *r, const dz_file_row *file, const char *header, size_t len, const dz_lookup *rows, dz_error *err) {
     dz_tensor *tensors = NULL;
     size_t n = 0, before = r->ntensors;
     if (len < 8 || file->size < len)
@@ -108,7 +108,7 @@ static dz_rc place_tensors(restore *r, const dz_file_row *file, const char *head
     r->tensors = grown;
     for (size_t i = 0; i < n; i++) {
         const dz_tensor *t = &tensors[i];
-        const dz_index_row *row = dz_task_row(r->archive->catalog, r->task, t, next_row);
+        const dz_index_row *row = dz_task_row(r->archive->catalog, r->task, rows, t);
         if (!row) {
             dz_fail(err, DZ_EDAMAGE, "%s: task '%s': tensor '%s' of '%s' is not in its index", r->archive->path, r->task->name, t->name,
                     file->path);
@@ -189,14 +189,14 @@ static dz_rc add_rows(restore *r, const char *name, const uint32_t *rows, size_t
 
 /* One file of the task. With keep_going, a damaged one is recorded and left out, and `*headless` (unless it has one) is its name if it
  * has tensors. */
-static dz_rc plan_file(restore *r, const dz_file_row *f, size_t *next_row, const char **headless, dz_error *err) {
+static dz_rc plan_file(restore *r, const dz_file_row *f, const dz_lookup *rows, const char **headless, dz_error *err) {
     dz_error inner = {0};
     char *bytes = NULL;
     size_t len = 0;
     if (dz_catalog_blob(r->archive->catalog, f->blob, &bytes, &len, &inner) == DZ_OK) {
         if (f->kind == DZ_FILE_SIDE && f->size != len)
             dz_fail(&inner, DZ_EDAMAGE, "%s: file '%s' has another size", r->archive->path, f->path);
-        if (f->kind == DZ_FILE_SAFETENSORS) place_tensors(r, f, bytes, len, next_row, &inner);
+        if (f->kind == DZ_FILE_SAFETENSORS) place_tensors(r, f, bytes, len, rows, &inner);
     }
     if (inner.rc == DZ_OK) {
         add_file(r, f->path, bytes, len, f->size, err);
@@ -239,12 +239,14 @@ static dz_rc tell_lost_files(restore *r, const char *what, dz_error *err) {
 
 static dz_rc plan_whole_task(restore *r, dz_error *err) {
     const char *headless = NULL;
-    size_t next_row = 0;
+    dz_lookup rows = {0};
     if (r->task->files_lost) {
         if (tell_lost_files(r, "all tensors go into one file, ", err) != DZ_OK) return err->rc;
         headless = "model.safetensors";
     }
-    for (size_t i = 0; i < r->task->nfiles && err->rc == DZ_OK; i++) plan_file(r, &r->task->files[i], &next_row, &headless, err);
+    dz_task_rows(r->archive->catalog, r->task, &rows, err);
+    for (size_t i = 0; i < r->task->nfiles && err->rc == DZ_OK; i++) plan_file(r, &r->task->files[i], &rows, &headless, err);
+    dz_lookup_free(&rows);
     if (headless && err->rc == DZ_OK) plan_headless(r, headless, err);
     return err->rc;
 }

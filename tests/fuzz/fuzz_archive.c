@@ -36,21 +36,24 @@ static void decode_all(const dz_archive *a) {
 static void read_files(const dz_archive *a) {
     const dz_catalog *c = a->catalog;
     for (size_t t = 0; t < c->ntasks; t++) {
+        dz_lookup rows = {0};
+        PROMISE(dz_task_rows(c, &c->tasks[t], &rows, &(dz_error){0}) == DZ_OK);
         for (size_t i = 0; i < c->tasks[t].nfiles; i++) {
             const dz_file_row *f = &c->tasks[t].files[i];
             char *bytes = NULL;
-            size_t len = 0, n = 0, next = 0;
+            size_t len = 0, n = 0;
             dz_tensor *tensors = NULL;
             dz_error one = {0};
             PROMISE(dz_path_is_inside(f->path));
             if (dz_catalog_blob(c, f->blob, &bytes, &len, &one) == DZ_OK && f->kind == DZ_FILE_SAFETENSORS && len >= 8 && f->size >= len &&
                 dz_safetensors_parse(f->path, bytes + 8, len - 8, f->size, 0, &tensors, &n, &one) == DZ_OK) {
-                for (size_t k = 0; k < n; k++) dz_task_row(c, &c->tasks[t], &tensors[k], &next);
+                for (size_t k = 0; k < n; k++) dz_task_row(c, &c->tasks[t], &rows, &tensors[k]);
             }
             promise_error(&one);
             dz_tensors_free(tensors, n);
             free(bytes);
         }
+        dz_lookup_free(&rows);
     }
 }
 

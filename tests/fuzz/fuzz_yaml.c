@@ -1,4 +1,5 @@
 /* Manifests and recipes. Input: which of them (odd: a recipe), then the text. */
+#include "base/file.h"
 #include "config/manifest.h"
 #include "config/recipe.h"
 #include "target.h"

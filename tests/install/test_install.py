@@ -68,6 +68,28 @@ def test_nothing_but_deltazoo_is_exported(tree):
     check(code == 0 and names and all(n.startswith(("deltazoo_", "DELTAZOO_")) for n in names), f"{names} {err}")
 
 
+FOREIGN = r"mpi|pmix|blas|lapack|mkl|yaml"
+
+
+def test_library_needs_hdf5_but_neither_mpi_blas_nor_yaml(tree):
+    code, out, err = call(["readelf", "-d", f"{tree}/lib/libdeltazoo.so"])
+    needed = re.findall(r"\(NEEDED\).*\[(.*)\]", out)
+    hdf5 = [n for n in needed if n.startswith("libhdf5")]  # a parallel one has its MPI in its name
+    check(code == 0 and len(hdf5) == 1, f"{needed} {err}")
+    check(not [n for n in needed if n not in hdf5 and re.search(FOREIGN, n)], f"{needed}")
+
+
+def test_static_library_calls_neither_mpi_blas_nor_yaml(tree):
+    code, out, err = call(["nm", f"{tree}/lib/libdeltazoo.a"])
+    called = re.findall(r" U ((?:MPI_|ompi_|cblas_|LAPACKE_|c?yaml_)\w*)", out)
+    check(code == 0 and " U H5Fopen" in out and not called, f"{sorted(set(called))} {err}")
+
+
+def test_pkg_config_names_neither_mpi_blas_nor_yaml(tree):
+    named = [w for w in flags(tree, "--static", "--libs") if w.startswith("-l") and not w.startswith("-lhdf5")]
+    check("-lzstd" in named and not [w for w in named if re.search(FOREIGN, w)], f"{named}")
+
+
 @pytest.fixture(scope="module")
 def archive(tree, box):
     installed(tree, "synth", "--shape", "tiny", "--tasks", "2", "--dtype", "bf16", "--seed", "3", "-o", f"{box}/zoo")

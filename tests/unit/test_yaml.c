@@ -12,6 +12,7 @@
 #include "base/hash.h"
 #include "config/manifest.h"
 #include "config/recipe_text.h"
+#include "config/yaml.h"
 
 #define FILE_NAME "dz-test.yaml"
 #define WITH_TASK "tasks: [{name: a, path: b}]\n"
@@ -191,6 +192,38 @@ static void test_null_is_the_default_of_a_key(void **state) {
     }
 }
 
+/* A recipe that went through PyYAML has `true` for `on` and `false` for `off`. */
+static void test_booleans_are_read_in_all_of_yamls_words(void **state) {
+    (void)state;
+    static const char *const words[2][9] = {{"on", "On", "ON", "true", "True", "TRUE", "yes", "Yes", "YES"},
+                                            {"off", "Off", "OFF", "false", "False", "FALSE", "no", "No", "NO"}};
+    for (size_t i = 0; i < 18; i++) {
+        char text[128], set[32];
+        const char *word = words[i / 9][i % 9], *sets[1] = {set};
+        dz_error err = {0};
+        dz_recipe *r = NULL;
+        snprintf(text, sizeof text, "dac: %s\n" RULES, word);
+        load_recipe(text, 0, NULL, &r, &err);
+        check_error(&err, "");
+        assert_int_equal(r->no_groups, i / 9);
+        dz_recipe_free(r);
+        r = NULL;
+        snprintf(set, sizeof set, "dac=%s", word);
+        load_recipe(i < 9 ? "dac: off\n" RULES : RULES, 1, sets, &r, &err);
+        assert_int_equal(r->no_groups, i / 9);
+        dz_recipe_free(r);
+        r = NULL;
+        snprintf(text, sizeof text, "tracenorm: %s\n" RULES, word);
+        load_recipe(text, 0, NULL, &r, &err);
+        if (i >= 9) assert_int_equal(r->tracenorm, DZ_TRACENORM_OFF);
+        snprintf(text, sizeof text, "1: tracenorm: '%s' is not one of slq, exact, off", word);
+        check_error(&err, i < 9 ? text : "");
+        dz_recipe_free(r);
+    }
+    assert_int_equal(dz_yaml_boolean("oN"), -1);
+    assert_int_equal(dz_yaml_boolean(""), -1);
+}
+
 static uint64_t dice(uint64_t *state) { return *state = dz_hash64(state, sizeof *state, 1); }
 
 /* Any double from 0 up to below `most`, simple ones and ones with all digits. */
@@ -297,6 +330,7 @@ int main(void) {
                                        cmocka_unit_test(test_every_problem_of_a_recipe_is_told_on_its_line),
                                        cmocka_unit_test(test_problems_of_set_are_told_beside_those_of_the_file),
                                        cmocka_unit_test(test_null_is_the_default_of_a_key),
+                                       cmocka_unit_test(test_booleans_are_read_in_all_of_yamls_words),
                                        cmocka_unit_test(test_a_recipe_written_out_reads_back_to_the_same_bits),
                                        cmocka_unit_test(test_numbers_of_a_recipe_are_written_as_people_do)};
     return cmocka_run_group_tests(tests, go_to_scratch, leave_scratch);
