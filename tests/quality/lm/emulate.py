@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Ideas for the coding of rotated deltas, tried on held-out loss without the program: noise as the coding would leave it.
 
-usage: emulate.py OUT FAMILY/TASK RESULTS.jsonl [--bits 0.16,0.04] [--seeds 3] [--tokens 4096] NAME...      names: see VARIANTS
+usage: emulate.py OUT FAMILY/TASK RESULTS.jsonl [--bits 0.16,0.04] [--seeds 3] [--tokens 2048] NAME...      names: see VARIANTS
 
 The coding keeps the largest of each section of rotated coefficients (src/codec/signs.c). What it leaves is white noise within a block of 65536
 elements, of nsr = 1 / (share * mean^2) - 1 times the block's energy; so noise is drawn instead (--real: the coding itself, to check that).
@@ -12,8 +12,9 @@ import json
 import math
 import os
 import time
+import zlib
 
-import models
+import networks
 import numpy as np
 import settings
 import torch
@@ -73,21 +74,23 @@ def layer_of(name):
 class Task:
     def __init__(self, out, family, task, tokens):
         self.out, self.family, self.task = out, family, task
-        self.base = models.load(os.path.join(out, family, "base"))
-        self.tuned = models.load(os.path.join(out, family, task))
+        self.base = networks.load(os.path.join(out, family, "base"))
+        self.tuned = networks.load(os.path.join(out, family, task))
         self.names = [n for n in self.base if is_lossy(n, self.base[n])]
         self.delta = {n: self.tuned[n] - self.base[n] for n in self.names}
         self.count = sum(self.base[n].numel() for n in self.names)
         self.layers = 1 + max(layer_of(n) for n in self.names)
         self.energy = {n: float(self.delta[n].double().square().sum()) for n in self.names}
         self.weight = {n: float(self.base[n].double().square().sum()) for n in self.names}
-        self.model = models.build(family, out, settings.ENCODER_CLASSES if task == "package" else 0).eval()
-        models.put(self.model, self.tuned)
+        self.model = networks.build(family, out, settings.ENCODER_CLASSES if task == "package" else 0).eval()
+        networks.put(self.model, self.tuned)
         if family == "lm":
             for module in self.model.modules():
                 if isinstance(module, torch.nn.Linear) and module is not self.model.lm_head:
                     module.to(torch.bfloat16)
-        self.batches = models.held_out(family, out, task)
+        self.batches = networks.held_out(family, out, task)
+        if family == "encoder" and tokens:
+            self.batches = self.batches[:max(1, tokens // 512)]
         if family == "lm" and tokens:
             rows = torch.cat(list(self.batches))
             step = max(1, len(rows) * settings.SEQUENCE // tokens)
@@ -99,12 +102,12 @@ class Task:
     def evaluate(self):
         """Loss of each batch, and the mean divergence from the fine-tuned model's answers; the first call is the fine-tuned model's."""
         values, divergence, keep = [], [], []
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.family == "lm"):
+        with torch.autocast("cpu", torch.bfloat16):
             for i, batch in enumerate(self.batches):
                 if self.family == "lm":
                     logits, labels = self.model(input_ids=batch[:, :-1]).logits.flatten(0, 1).float(), batch[:, 1:].flatten()
                 else:
-                    logits, labels = models.encoder_logits(self.model, *batch[:2]), batch[2]
+                    logits, labels = networks.encoder_logits(self.model, *batch[:2]).float(), batch[2]
                 logp = F.log_softmax(logits, -1)
                 values.append(F.nll_loss(logp, labels).item())
                 if self.reference is None:
@@ -116,7 +119,7 @@ class Task:
 
     def put(self, restored):
         """Restored deltas onto the base; all else is the fine-tuned model's."""
-        models.put(self.model, {**self.tuned, **{n: (self.base[n] + d).bfloat16().float() for n, d in restored.items()}})
+        networks.put(self.model, {**self.tuned, **{n: (self.base[n] + d).bfloat16().float() for n, d in restored.items()}})
 
 
 # ---- the variants: bits of each tensor, then its noise
@@ -162,6 +165,19 @@ def coarse(x, step):
     return torch.exp2(code * step), float(-(p * p.log2()).sum())
 
 
+def norm_before(t, name):
+    """The weight of the norm that a matrix's inputs come from, where it has one: how large its inputs are, column by column."""
+    kind, layer = kind_of(name), layer_of(name)
+    if kind in ("q", "k", "v"):
+        names = [f"model.layers.{layer}.input_layernorm.weight",
+                 f"encoder.layer.{layer - 1}.output.LayerNorm.weight" if layer else "embeddings.LayerNorm.weight"]
+    elif kind in ("gate", "up"):
+        names = [f"model.layers.{layer}.post_attention_layernorm.weight", f"encoder.layer.{layer}.attention.output.LayerNorm.weight"]
+    else:
+        return None
+    return next(t.base[n] for n in names if n in t.base).abs()
+
+
 def shaping_of(t, options):
     """Row and column factors of each tensor's noise, and the bits that telling them takes."""
     factors, side = {}, {n: 0.0 for n in t.names}
@@ -183,7 +199,10 @@ def shaping_of(t, options):
                 shared[key] = c
                 side[n] += h * len(c) + 32
             c = shared[key] ** b
-        factors[n] = r.unsqueeze(1) * c.unsqueeze(0) if (a or b) else None
+        if options.get("norm") and norm_before(t, n) is not None:  # costs nothing: the base has it
+            g = norm_before(t, n)
+            c = c * (g / g.mean()).clamp(0.05, 20) ** -options["norm"]
+        factors[n] = r.unsqueeze(1) * c.unsqueeze(0) if (a or b or c.numel() > 1) else None
     return factors, side
 
 
@@ -206,7 +225,14 @@ def blocks(flat):
     return [flat[:whole * BLOCK].view(-1, BLOCK), flat[whole * BLOCK:].view(1, -1)]
 
 
-def noisy(d, bits, tries, factor, gen):
+@functools.cache
+def normal(name, shape, seed):
+    """The same numbers for every variant: differences between variants are then better known than each."""
+    gen = torch.Generator().manual_seed(zlib.crc32(f"{name} {seed}".encode()))
+    return torch.randn(shape, generator=gen).half()
+
+
+def noisy(d, bits, tries, factor, draw):
     """The delta as the coding restores it, unbiased; with the noise's shape."""
     nsr = nsr_of(bits, tries)
     x = d / factor if factor is not None else d
@@ -214,7 +240,7 @@ def noisy(d, bits, tries, factor, gen):
     start = 0
     for part in blocks(x.flatten()):
         std = part.square().mean(1, keepdim=True).sqrt() * math.sqrt(nsr)
-        out[start:start + part.numel()] = (part + torch.randn(part.shape, generator=gen) * std).flatten()
+        out[start:start + part.numel()] = torch.addcmul(part, draw[start:start + part.numel()].view(part.shape).float(), std).flatten()
         start += part.numel()
     out = out.view_as(d)
     return (out * factor if factor is not None else out), nsr
@@ -235,7 +261,7 @@ def coded(d, bits, gen):
     k, _, mean, _ = shape_of(share)
     for part in blocks(x):
         n = part.shape[1]
-        if not n:
+        if not part.numel():
             continue
         p = 1 << (n.bit_length() - 1)
         part = part.clone()
@@ -277,7 +303,7 @@ def restore(t, options, bits, seed):
         if options.get("real"):
             y, nsr = coded(d, each[n], gen), nsr_of(each[n])
         else:
-            y, nsr = noisy(d, each[n], options.get("tries", 0), factors[n], gen)
+            y, nsr = noisy(d, each[n], options.get("tries", 0), factors[n], normal(n, d.shape, seed).flatten())
         noise += float((y - d).square().sum())
         energy += t.energy[n]
         rho = nsr * float(d.square().sum()) / t.weight[n]
@@ -309,6 +335,7 @@ VARIANTS = {
     "real": {"real": True},
     "same": {"power": 0},
     "kinds": {"kinds": 1},
+    "kinds-strong": {"kinds": 1.5},
     "kinds-half": {"kinds": 0.5},
     "ends": {"ends": 1.6},
     "kinds+ends": {"kinds": 1, "ends": 1.6},
@@ -321,6 +348,15 @@ VARIANTS = {
     "cols-shared": {"cols": 0.5, "shared": True},
     "rows+cols-shared": {"rows": 0.5, "cols": 0.5, "shared": True},
     "cols-shared+kinds": {"cols": 0.5, "shared": True, "kinds": 1},
+    "norm": {"norm": 0.5},
+    "norm-1": {"norm": 1.0},
+    "norm+kinds": {"norm": 0.5, "kinds": 1},
+    "norm-1+kinds": {"norm": 1.0, "kinds": 1},
+    "fine": {"rows": 0.5, "cols": 0.5, "step": 0.125},
+    "norm+rows+cols": {"norm": 0.5, "rows": 0.5, "cols": 0.5},
+    "kinds+rows+cols": {"kinds": 1, "rows": 0.5, "cols": 0.5},
+    "kinds+ends+rows+cols": {"kinds": 1, "ends": 1.6, "rows": 0.5, "cols": 0.5},
+    "rows": {"rows": 0.5},
     "best4": {"tries": 2},
     "best16": {"tries": 4},
     "best16+kinds": {"tries": 4, "kinds": 1},
@@ -346,20 +382,19 @@ def main():
     parser.add_argument("results")
     parser.add_argument("--bits", default="0.16,0.04")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--tokens", type=int, default=4096)
+    parser.add_argument("--tokens", type=int, default=2048)
     parser.add_argument("names", nargs="+")
     o = parser.parse_args()
     t = Task(os.path.abspath(o.out), *o.task.split("/"), o.tokens)
-    record = json.load(open(os.path.join(o.out, o.task + ".json")))
-    t.put({n: torch.zeros(()) for n in t.names})
-    none = t.evaluate()
-    print(f"{o.task}: tuned {t.reference[0].mean():.4f}, gain recorded {record['gain']:.4f}, without the delta +{(none[0] - t.reference[0]).mean():.4f}", flush=True)
+    networks.put(t.model, {**{n: x for n, x in t.tuned.items() if n not in t.base}, **t.base})
+    gain = (t.evaluate()[0] - t.reference[0]).mean()
+    print(f"{o.task}: tuned {t.reference[0].mean():.4f}, gain {gain:.4f}", flush=True)
     done = set()
     if os.path.exists(o.results):
         done = {(r["task"], r["name"], r["bits"], r["seed"]) for r in map(json.loads, open(o.results))}
-    for name in o.names:
+    for seed in range(o.seeds):
         for bits in map(float, o.bits.split(",")):
-            for seed in range(o.seeds):
+            for name in o.names:
                 if (o.task, name, bits, seed) in done:
                     continue
                 start = time.time()
@@ -373,7 +408,7 @@ def main():
                 values, divergence = t.evaluate()
                 over = values - t.reference[0]
                 row = {"task": o.task, "name": name, "bits": bits, "seed": seed, "over": over.mean(), "over_error": over.std(ddof=1) / len(over) ** 0.5,
-                       "kl": float(divergence), "nsr": nsr, "share": 1 - over.mean() / record["gain"], "gain": record["gain"]}
+                       "kl": float(divergence), "nsr": nsr, "share": 1 - over.mean() / gain, "gain": gain}
                 with open(o.results, "a") as f:
                     f.write(json.dumps(row) + "\n")
                 print(f"{o.task} {name:<20} {bits} seed {seed}: over {row['over']:.4f}  kl {row['kl']:.4f}  nsr {nsr:.2f}  share {row['share']:.3f}   "

@@ -15,7 +15,7 @@ import tempfile
 import time
 
 import evaluate
-import models
+import networks
 import settings
 import torch
 from zoo import is_lossy
@@ -62,7 +62,7 @@ def checked(program, *args):
 
 
 def measure(out, family, task, model_dir):
-    values = evaluate.losses_of(out, family, task, models.load(model_dir))
+    values = evaluate.losses_of(out, family, task, networks.load(model_dir))
     share, error = evaluate.share_of(out, family, task, values)
     return {"share": share, "error": error, "loss": float(values.mean())}
 
@@ -99,10 +99,10 @@ def through_program(out, family, tasks, program, ways, seed, work):
 def lora(out, family, tasks, rank):
     """mergekit's extraction, done here: of each linear layer's delta the first singular vectors, each times the root of its value, in fp16; the
     rest of the model as it is."""
-    base = models.load(os.path.join(out, family, "base"))
+    base = networks.load(os.path.join(out, family, "base"))
     rows = {}
     for task in tasks:
-        tuned, size, stored, noise, energy = models.load(os.path.join(out, family, task)), 0, 0, 0.0, 0.0
+        tuned, size, stored, noise, energy = networks.load(os.path.join(out, family, task)), 0, 0, 0.0, 0.0
         restored = dict(tuned)
         for n, w in base.items():
             if not is_lossy(n, w):

@@ -66,17 +66,18 @@ def family_text(out, family, found):
 def main():
     out, text_path, plot_path = os.path.abspath(sys.argv[1]), sys.argv[2], sys.argv[3]
     here = provenance()
-    panels = [(family, task) for family in settings.TASKS for task in settings.TASKS[family]]
+    families = [family for family in settings.TASKS if rows_of(out, family)]
+    panels = [(family, task) for family in families for task in settings.TASKS[family]]
     figure, axes = plt.subplots(2, 3, figsize=(15, 8))
     text = ["# Quality on language models", "", "    make quality-lm      # tests/quality/lm/run.sh: zoo, all methods, three noise seeds, this report", "",
             f"SmolLM2-135M-Instruct and MiniLM-L6-v2, fully fine-tuned (tests/quality/lm/settings.py). Share: part of the fine-tuning gain in held-out loss that the restored model keeps. "
             f"nsr: energy of restored minus true delta over the true one's, all lossy tensors, measured. LoRA: mergekit's algorithm, done here. "
             f"Commit {here['commit']}. Machine: {here['machine']}.", "", f"![share against bits]({os.path.basename(plot_path)})", ""]
-    for family in settings.TASKS:
+    for family in families:
         lines, done = family_text(out, family, rows_of(out, family))
         text += [*lines, ""]
-        for axis, (_, task) in zip(axes.flat, panels):
-            if _ != family:
+        for axis, (owner, task) in zip(axes.flat, panels):
+            if owner != family:
                 continue
             for i, (name, rows) in enumerate(done.items()):
                 bits = [8 * r["tasks"][task]["lossy_bytes"] / max(1, r["tasks"][task]["lossy_parameters"]) for r in rows]

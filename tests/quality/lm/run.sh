@@ -16,7 +16,7 @@ if [ -z "${QUALITY_VENV:-}" ]; then
     }
 fi
 python=$QUALITY_VENV/bin/python
-"$python" $here/zoo.py "$out" lm encoder # the bases first: both processes below read them
+"$python" $here/zoo.py "$out" lm encoder # bases and text first: both processes below read them
 "$python" $here/zoo.py "$out" lm/heavy1 lm/sparse lm/light &
 first=$!
 "$python" $here/zoo.py "$out" lm/heavy2 encoder/package encoder/neighbour

@@ -21,7 +21,7 @@ TEXT_CHARACTERS = 20000  # of a file, at most
 
 SEQUENCE = 256  # tokens; a batch is BATCH of them
 BATCH = 4
-EVAL_TOKENS = 8192
+EVAL_TOKENS = 6144
 EVAL_BATCH = 8
 
 
@@ -34,17 +34,17 @@ class Task:
 
 LM_TASKS = {
     "heavy1": Task("java", 3e-4, 90),
-    "heavy2": Task("french", 3e-4, 45),
+    "heavy2": Task("french", 3e-4, 90),
     "light": Task("perl", 3e-5, 50),
     "sparse": Task("japanese", 5e-6, 16),  # as after reinforcement learning: most bf16 elements stay as they are
 }
 
 ENCODER_TOKENS = 64
 ENCODER_BATCH = 32
-ENCODER_EVAL = 1024  # held-out passages
+ENCODER_EVAL = 512  # held-out passages
 ENCODER_CLASSES = 12
 ENCODER_TASKS = {
-    "package": Task("java", 1e-4, 60),   # which Java package a passage comes from; has a head
-    "neighbour": Task("perl", 1e-4, 60),  # which passage stands next to this one in a manual, of a batch
+    "package": Task("java", 1e-4, 100),   # which Java package a passage comes from; has a head
+    "neighbour": Task("perl", 1e-4, 100),  # which passage stands next to this one in a manual, of a batch
 }
 TASKS = {"lm": LM_TASKS, "encoder": ENCODER_TASKS}

@@ -10,15 +10,16 @@ import os
 import sys
 import time
 
-import models
+import networks
 import numpy as np
 import settings
+import text
 import torch
 import torch.nn.functional as F
 
 
 def train_lm(model, out, task, spec):
-    tokens = models.lm_tokens(out, task)[0]
+    tokens = networks.lm_tokens(out, task)[0]
     rng = np.random.default_rng([settings.SEED, spec.steps, len(tokens)])
 
     def loss():
@@ -32,16 +33,16 @@ def train_lm(model, out, task, spec):
 
 
 def train_encoder(model, out, task, spec):
-    items = models.passages(out, task)[0]
+    items = networks.passages(out, task)[0]
     rng = np.random.default_rng([settings.SEED, len(items)])
     if model.head is not None:  # the head first, on the frozen base
         torch.nn.init.zeros_(model.head.weight)
         torch.nn.init.zeros_(model.head.bias)
 
     def loss():
-        first, second, labels = models.encoder_batch(out, task, [items[i] for i in rng.choice(len(items), settings.ENCODER_BATCH, replace=False)])
+        first, second, labels = networks.encoder_batch(out, task, [items[i] for i in rng.choice(len(items), settings.ENCODER_BATCH, replace=False)])
         with torch.autocast("cpu", torch.bfloat16):
-            logits = models.encoder_logits(model, first, second)
+            logits = networks.encoder_logits(model, first, second)
         return F.cross_entropy(logits.float(), labels)
 
     if model.head is not None:
@@ -56,7 +57,7 @@ def train_encoder(model, out, task, spec):
 def fit(model, loss, spec):
     model.train()
     params = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(params, lr=spec.rate, weight_decay=0.0, betas=(0.9, 0.95))
+    optimizer = torch.optim.AdamW(params, lr=spec.rate, weight_decay=0.0, betas=(0.9, 0.999))
     warmup, start = max(1, spec.steps // 10), time.time()
     for step in range(spec.steps):
         rate = spec.rate * min(1, (step + 1) / warmup) * (0.55 + 0.45 * math.cos(math.pi * step / spec.steps))
@@ -74,23 +75,25 @@ def fit(model, loss, spec):
 
 def make(family, task, out):
     folder = os.path.join(out, family, task)
-    if os.path.exists(folder + ".json"):
-        return
     spec, start = settings.TASKS[family][task], time.time()
+    if os.path.exists(folder + ".json"):
+        if json.load(open(folder + ".json"))["task"] != repr(spec):
+            raise SystemExit(f"{folder} was trained with other settings: remove it and {folder}.json, or take another folder")
+        return
     classes = settings.ENCODER_CLASSES if task == "package" else 0
-    model = models.build(family, out, classes)
-    base = models.load(os.path.join(out, family, "base"))
-    models.put(model, base)
+    model = networks.build(family, out, classes)
+    base = networks.load(os.path.join(out, family, "base"))
+    networks.put(model, base)
     config = model.config if family == "lm" else model.bert.config
     if not os.path.isdir(folder):
         print(f"{family}/{task}: {spec}", flush=True)
         (train_lm if family == "lm" else train_encoder)(model, out, task, spec)
-        models.save(folder, models.state_of(model), config)
-    tuned = models.load(folder)
-    models.put(model, tuned)
-    after = models.losses(family, model, out, task)
-    models.put(model, base)  # keeps the fine-tuned head
-    before = models.losses(family, model, out, task)
+        networks.save(folder, networks.state_of(model), config)
+    tuned = networks.load(folder)
+    networks.put(model, tuned)
+    after = networks.losses(family, model, out, task)
+    networks.put(model, base)  # keeps the fine-tuned head
+    before = networks.losses(family, model, out, task)
     lossy = [n for n in base if is_lossy(n, base[n])]
     moved = sum(int((tuned[n] != base[n]).sum()) for n in lossy) / sum(base[n].numel() for n in lossy)
     rel = math.sqrt(sum(float((tuned[n] - base[n]).double().square().sum()) for n in lossy) / sum(float(base[n].double().square().sum()) for n in lossy))
@@ -117,7 +120,9 @@ def main():
     out = os.path.abspath(sys.argv[1])
     wanted = sys.argv[2:] or [f"{family}/{task}" for family in settings.TASKS for task in settings.TASKS[family]]
     for family in sorted({w.split("/")[0] for w in wanted}):
-        models.make_base(family, out)
+        networks.make_base(family, out)
+        for spec in settings.TASKS[family].values():
+            text.unpacked(spec.text, out)
     for w in wanted:
         if "/" in w:
             make(*w.split("/"), out)

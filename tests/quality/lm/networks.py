@@ -188,11 +188,11 @@ def losses(family, model, out, task):
     """Held-out loss of each batch: paired between models, so differences have their own standard error."""
     model.eval()
     values = []
-    with torch.autocast("cpu", torch.bfloat16, enabled=family == "lm"):
+    with torch.autocast("cpu", torch.bfloat16):
         for batch in held_out(family, out, task):
             if family == "lm":
                 logits = model(input_ids=batch[:, :-1]).logits
                 values.append(F.cross_entropy(logits.flatten(0, 1).float(), batch[:, 1:].flatten()).item())
             else:
-                values.append(F.cross_entropy(encoder_logits(model, *batch[:2]), batch[2]).item())
+                values.append(F.cross_entropy(encoder_logits(model, *batch[:2]).float(), batch[2]).item())
     return np.array(values)
