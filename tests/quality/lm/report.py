@@ -47,10 +47,10 @@ def cell(rows, task):
 
 def family_text(out, family, found):
     tasks = list(settings.TASKS[family])
-    lines = [f"## {family}", "", "| task | text | rate, steps | loss of the base | fine-tuned | gain ± standard error | elements that moved | rel |", "|---" * 8 + "|"]
+    lines = [f"## {family}", "", "| task | trained on | loss of the base | fine-tuned | gain ± standard error | elements that moved | rel |", "|---" * 7 + "|"]
     for task in tasks:
-        r, spec = json.load(open(os.path.join(out, family, task + ".json"))), settings.TASKS[family][task]
-        lines.append(f"| {task} | {spec.text} | {spec.rate:g}, {spec.steps} | {r['base']:.3f} | {r['tuned']:.3f} | {r['gain']:.4f} ± {r['gain_error']:.4f} | {100 * r['moved']:.1f} % | {r['rel']:.2g} |")
+        r = json.load(open(os.path.join(out, family, task + ".json")))
+        lines.append(f"| {task} | {r['task'].removeprefix('Task')} | {r['base']:.3f} | {r['tuned']:.3f} | {r['gain']:.4f} ± {r['gain_error']:.4f} | {100 * r['moved']:.1f} % | {r['rel']:.2g} |")
     done = {name: [r for r in rows if "tasks" in r] for name, rows in found.items()}
     whole = lambda rows: f"{statistics.mean(r['archive'] for r in rows) / 1e6:.1f}"
     lines += ["", "Bytes of the archive of all tasks, MB:", "", "| method | archive |", "|---|---|"]
