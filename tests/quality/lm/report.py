@@ -90,6 +90,8 @@ def main():
             axis.set_ylim(max(-0.2, axis.get_ylim()[0]), max(1.05, min(1.3, axis.get_ylim()[1])))
             axis.grid(alpha=0.3)
     axes.flat[0].legend(fontsize=7)
+    for axis in axes.flat[len(panels):]:
+        axis.set_visible(False)
     figure.tight_layout()
     figure.savefig(plot_path, dpi=110)
     with open(text_path, "w", encoding="utf-8") as f:
