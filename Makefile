@@ -88,7 +88,7 @@ REPLAY := $(FUZZ:%=$(B)/fuzz/%)
 BENCH := $(patsubst tests/bench/%.c,$(B)/bench/%,$(wildcard tests/bench/bench_*.c))
 RECIPES := $(sort $(wildcard config/recipes/*.yaml))
 
-.PHONY: all deps demo check check-unit check-asan check-crash check-flips check-mpich mpich serial check-slurm check-all fuzz bench experiments man install format lint clean units venv fault syntax
+.PHONY: all deps demo check check-unit check-asan check-crash check-flips check-mpich mpich serial check-slurm check-all fuzz bench experiments quality-lm man install format lint clean units venv fault syntax
 .SECONDARY:
 ifeq ($(FLAVOUR),release)
 all: build/deltazoo build/libdeltazoo.so build/libdeltazoo.a
@@ -228,6 +228,10 @@ check-mpich:
 bench: deps
 	@$(MAKE) --no-print-directory all
 	@tests/bench/run.sh
+
+# results/quality-lm.md: a real language model and a real encoder, fine-tuned here. At most 90 minutes on two quiet cores; needs pip.
+quality-lm: all
+	@tests/quality/lm/run.sh
 
 # What results/ has of the paper's models and of accuracy: under an hour on two cores. jobs/experiments.sbatch: the full scale.
 experiments: deps
