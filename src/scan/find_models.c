@@ -9,7 +9,7 @@
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/listing.h"
-#include "checkpoint/hf_directory.h"
+#include "checkpoint/folder_model.h"
 #include "config/manifest.h"
 
 #define NAME_MAX_LEN 120

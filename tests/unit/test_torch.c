@@ -390,7 +390,9 @@ static void test_names_of_restored_files(void **state) {
     static const char *const names[][2] = {{"pytorch_model.bin", "model.safetensors"},
                                            {"pytorch_model-00001-of-00002.bin", "model-00001-of-00002.safetensors"},
                                            {"sub/pytorch_model.bin", "sub/model.safetensors"},
-                                           {"weights.pt", "weights.pt.safetensors"}};
+                                           {"weights.pt", "weights.safetensors"},
+                                           {"vae/diffusion_pytorch_model.bin", "vae/diffusion_pytorch_model.safetensors"},
+                                           {"consolidated.00.pth", "consolidated.00.safetensors"}};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         dz_error err = {0};
         char *got = dz_torch_restored_name(names[i][0], &err);

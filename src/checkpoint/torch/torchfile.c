@@ -431,19 +431,45 @@ out:
 }
 
 char *dz_torch_restored_name(const char *file, dz_error *err) {
-    static const char prefix[] = "pytorch_", suffix[] = ".bin";
+    static const char prefix[] = "pytorch_";
+    static const char *const suffixes[] = {".bin", ".pt", ".pth", ".ckpt"};
     const char *name = file_name(file);
     int dir = (int)(name - file);
     if (strncmp(name, prefix, strlen(prefix)) == 0 && strlen(name) > strlen(prefix)) name += strlen(prefix);
     size_t len = strlen(name);
-    if (len > strlen(suffix) && strcmp(name + len - strlen(suffix), suffix) == 0) len -= strlen(suffix);
+    for (size_t i = 0; i < sizeof suffixes / sizeof *suffixes; i++) {
+        if (len <= strlen(suffixes[i]) || !dz_ends_with(name, suffixes[i])) continue;
+        len -= strlen(suffixes[i]);
+        break;
+    }
     return dz_format(err, "%.*s%.*s.safetensors", dir, file, (int)len, name);
 }
 
-dz_rc dz_torch_index(const dz_checkpoint *ck, dz_buf *out, dz_error *err) {
-    const char **files = dz_alloc(ck->ntensors, sizeof *files, err);
-    for (size_t i = 0; files && i < ck->ntensors; i++) files[i] = ck->shards[ck->tensors[i].shard].file;
-    if (files) dz_safetensors_index(ck->tensors, files, ck->ntensors, (dz_like){0}, out, err);
+char *dz_torch_restored_index(const char *index, dz_error *err) {
+    static const char suffix[] = ".index.json";
+    char *weights = dz_strndup(index, strlen(index) - (sizeof suffix - 1), err);
+    char *restored = weights ? dz_torch_restored_name(weights, err) : NULL,
+         *out = restored ? dz_format(err, "%s%s", restored, suffix) : NULL;
+    free(weights);
+    free(restored);
+    return out;
+}
+
+dz_rc dz_torch_index(const dz_checkpoint *ck, size_t first, dz_buf *out, dz_error *err) {
+    dz_tensor *tensors = NULL;
+    size_t n = 0;
+    const char **files = NULL;
+    for (size_t i = first; i < ck->nshards && err->rc == DZ_OK; i++) {
+        const dz_shard *s = &ck->shards[i];
+        dz_safetensors_parse(s->path, s->header + 8, s->header_len - 8, s->size, (uint32_t)i, &tensors, &n, err);
+    }
+    if (err->rc == DZ_OK) files = dz_alloc(n, sizeof *files, err);
+    for (size_t i = 0; files && i < n; i++) {
+        const dz_shard *s = &ck->shards[tensors[i].shard];
+        files[i] = s->file + s->prefix;
+    }
+    if (files) dz_safetensors_index(tensors, files, n, (dz_like){0}, out, err);
     free(files);
+    dz_tensors_free(tensors, n);
     return err->rc;
 }
