@@ -85,6 +85,9 @@ typedef struct dz_task_entry {
     uint64_t index_bytes, meta_bytes;     /* stored size of its index, and its share of HDF5's structures for tasks */
 } dz_task_entry;
 
+/* Whether the task is an adapter (LoRA): all its safetensors files are called so. */
+int dz_task_is_adapter(const dz_task_entry *task);
+
 typedef struct dz_catalog {
     dz_tensor_row *tensors;
     size_t ntensors, tensors_cap;

@@ -4,6 +4,7 @@
 
 #include "archive/catalog.h"
 #include "base/file.h"
+#include "checkpoint/folder_model.h"
 
 #define ENTRY_MIN 5 /* bytes: a name of one letter */
 
@@ -63,4 +64,14 @@ dz_rc dz_file_prefix_tensors(const dz_file_row *f, dz_tensor *tensors, size_t n,
         tensors[i].name = name;
     }
     return DZ_OK;
+}
+
+int dz_task_is_adapter(const dz_task_entry *t) {
+    size_t n = 0;
+    for (size_t i = 0; i < t->nfiles; i++) {
+        if (t->files[i].kind != DZ_FILE_SAFETENSORS) continue;
+        if (t->files[i].prefix || !dz_is_adapter(t->files[i].path)) return 0;
+        n++;
+    }
+    return n > 0;
 }

@@ -259,6 +259,7 @@ static size_t number_pairs(dz_plan *p, dz_tensor_pair *pairs, const dz_checkpoin
 /* A recipe that is to compress, and a task of which nothing is: a wrong base or recipe, unless the tensors cannot be lossy by their type.
  */
 static dz_rc check_lossy(const matching *m, dz_error *err) {
+    if (m->ck->is_adapter) return DZ_OK;
     int wanted = 0;
     for (size_t r = 0; r < m->recipe->nrules; r++) wanted |= m->recipe->rules[r].policy == DZ_POLICY_ULTRADELTA;
     if (!wanted) return DZ_OK;
