@@ -996,13 +996,17 @@ def array_of(raw, dtype, shape, framework):
     import torch
     if dtype not in TORCH or not hasattr(torch, TORCH[dtype]):
         raise Error(f"this torch has no type for {dtype} (restore_bytes gives its bytes)")
-    return torch.from_numpy(np.array(raw)).view(getattr(torch, TORCH[dtype])).reshape(shape)
+    kind = getattr(torch, TORCH[dtype])
+    if dtype == "F4":  # a byte of torch's has two
+        shape = (*shape[:-1], shape[-1] // 2)
+    return torch.from_numpy(np.array(raw)).view(kind).reshape(shape) if len(raw) else torch.empty(shape, dtype=kind)
 
 
 NUMPY = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U64": "<u8", "U32": "<u4", "U16": "<u2",
-         "U8": "u1", "BOOL": "?"}
+         "U8": "u1", "BOOL": "?", "C64": "<c8"}
 TORCH = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2", "I64": "int64",
-         "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool"}
+         "I32": "int32", "I16": "int16", "I8": "int8", "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8", "BOOL": "bool", "C64": "complex64",
+         "F8_E4M3FNUZ": "float8_e4m3fnuz", "F8_E5M2FNUZ": "float8_e5m2fnuz", "F8_E8M0": "float8_e8m0fnu", "F4": "float4_e2m1fn_x2"}
 
 
 # ----------------------------------------------------------------------------------------------------------------------------------------- archive
