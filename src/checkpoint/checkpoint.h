@@ -10,10 +10,10 @@
 #include "checkpoint/strided.h"
 
 typedef struct dz_shard {
-    char *file;   /* name within the checkpoint: "model-00001-of-00002.safetensors" */
+    char *file;    /* name within the checkpoint: "model-00001-of-00002.safetensors" */
     size_t prefix; /* letters of it, up to a '/', that come before the names of its tensors: "unet/" of a pipeline's part; 0: none do */
-    char *path;   /* on this machine */
-    char *header; /* its first bytes verbatim, 8-byte length included: a restored file begins with them */
+    char *path;    /* on this machine */
+    char *header;  /* its first bytes verbatim, 8-byte length included: a restored file begins with them */
     size_t header_len;
     uint64_t size;
     dz_strided *places; /* PyTorch: location of each tensor of the header in the file `path`; NULL: as the header says */
@@ -55,7 +55,7 @@ typedef struct dz_checkpoint {
     dz_companion_file *skipped_files; /* files and folders that are not kept: reported, never silently skipped */
     size_t nskipped_files;
     dz_read_ahead read_ahead;
-    dz_buf notes; /* lines about content of a PyTorch file beyond its tensors; only on the rank that loaded it */
+    dz_buf notes;    /* lines about content of a PyTorch file beyond its tensors; only on the rank that loaded it */
     dz_buf warnings; /* lines that matter of a base too; likewise */
     int is_adapter;  /* LoRA and its like: not a model by itself */
 } dz_checkpoint;
