@@ -60,7 +60,8 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
     dz_scan_result result = {0};
     const dz_option options[] = {
         {"output", 'o', DZ_OPTION_TEXT, &opt.out, "ZOO.yaml", "write the manifest; with several bases ZOO-BASE.yaml for each"},
-        {"base", 'b', DZ_OPTION_LIST, &bases, "NAME|PATH", "use this model as a base, also one outside DIR (default: what model cards name, else distances)"},
+        {"base", 'b', DZ_OPTION_LIST, &bases, "NAME|PATH",
+         "use this model as a base, also one outside DIR (default: what model cards name, else distances)"},
         {"force", 0, DZ_OPTION_FLAG, &opt.force, NULL, "replace existing manifests"},
         {"json", 0, DZ_OPTION_FLAG, &json, NULL, "for programs"},
         {NULL, 0, DZ_OPTION_FLAG, NULL, NULL, NULL}};
