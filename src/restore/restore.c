@@ -299,10 +299,12 @@ static size_t cut_shards(const restore *r, const uint32_t *rows, size_t n, size_
 /* The files of a pipeline's parts stay as they are. `claimed`: of each row, whether its tensor is in one of them. */
 static dz_rc plan_parts(restore *r, uint8_t *claimed, dz_error *err) {
     const char *headless = NULL;
-    size_t next_row = 0;
+    dz_lookup rows = {0};
+    dz_task_rows(r->archive->catalog, r->task, &rows, err);
     for (size_t i = 0; i < r->task->nfiles && err->rc == DZ_OK; i++) {
-        if (r->task->files[i].prefix) plan_file(r, &r->task->files[i], &next_row, &headless, err);
+        if (r->task->files[i].prefix) plan_file(r, &r->task->files[i], &rows, &headless, err);
     }
+    dz_lookup_free(&rows);
     for (size_t i = 0; i < r->ntensors; i++) claimed[r->tensors[i].row] = 1;
     return err->rc;
 }
