@@ -88,7 +88,7 @@ REPLAY := $(FUZZ:%=$(B)/fuzz/%)
 BENCH := $(patsubst tests/bench/%.c,$(B)/bench/%,$(wildcard tests/bench/bench_*.c))
 RECIPES := $(sort $(wildcard config/recipes/*.yaml))
 
-.PHONY: all deps demo check check-unit check-asan check-crash check-flips check-mpich mpich serial check-slurm check-all fuzz bench experiments quality-lm man install format lint clean units venv fault syntax
+.PHONY: all deps demo check check-unit check-asan check-crash check-flips check-mpich mpich serial check-slurm check-clients check-all fuzz bench experiments man install format lint clean units venv fault syntax quality-lm
 .SECONDARY:
 ifeq ($(FLAVOUR),release)
 all: build/deltazoo build/libdeltazoo.so build/libdeltazoo.a
@@ -219,6 +219,10 @@ mpich:
 	@$(MAKE) --no-print-directory FLAVOUR=mpich MPICC=mpicc.mpich HDF5_NAME=hdf5-mpich build/mpich/deltazoo $(UNIT:$(B)/%=build/mpich/%)
 serial:
 	@$(MAKE) --no-print-directory SERIAL=1 FLAVOUR=serial build/serial/deltazoo
+# Models of the libraries themselves, through the program and back into the libraries, in a Python of their own.
+check-clients: all
+	@tests/client/run.sh
+
 check-mpich:
 	@tests/deps.sh tests mpich
 	@tests/venv.sh

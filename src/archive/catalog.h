@@ -45,13 +45,21 @@ typedef struct dz_index_row {
     float delta_rms, base_rms; /* lossy, from version 2 on: root mean squares of the true delta and of the base; NaN before */
 } dz_index_row;
 
-/* A file of the task's directory. On disk the list is a blob of its own (files.c). */
-enum { DZ_FILE_SIDE = 0, DZ_FILE_SAFETENSORS = 1 /* blob: its header, length prefix included */ };
+/* What the task's directory held. On disk a blob of its own (files.c). */
+enum {
+    DZ_FILE_SIDE = 0,
+    DZ_FILE_SAFETENSORS = 1, /* blob: its header, length prefix included */
+    DZ_FILE_PART = 2         /* on disk only: the same, of a part of a pipeline: it has a prefix */
+};
 typedef struct dz_file_row {
     char *path;
     uint32_t kind, blob;
-    uint64_t size; /* of the whole file */
+    uint64_t size;   /* of the whole file */
+    uint32_t prefix; /* letters of the path, up to a '/', that come before the names of its tensors */
 } dz_file_row;
+
+/* Puts the prefix before the names of the file's tensors, which have been parsed from its header. */
+dz_rc dz_file_prefix_tensors(const dz_file_row *file, dz_tensor *tensors, size_t n, dz_error *err);
 
 typedef struct dz_lost { /* a task that cannot be read, and the reason, in a line that names the archive */
     char *name, *text;
@@ -76,6 +84,9 @@ typedef struct dz_task_entry {
     uint64_t payload_len, payload_offset; /* offset in the archive file */
     uint64_t index_bytes, meta_bytes;     /* stored size of its index, and its share of HDF5's structures for tasks */
 } dz_task_entry;
+
+/* Whether the task is an adapter (LoRA): all its safetensors files are called so. */
+int dz_task_is_adapter(const dz_task_entry *task);
 
 typedef struct dz_catalog {
     dz_tensor_row *tensors;

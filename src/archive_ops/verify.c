@@ -61,8 +61,8 @@ static void check_header(const verify *v, const dz_task_entry *task, const dz_lo
     size_t n = 0;
     if (len < 8 || file->size < len)
         dz_fail(err, DZ_EDAMAGE, "%s: task '%s': the header of '%s' is cut short", v->archive->path, task->name, file->path);
-    else
-        dz_safetensors_parse(file->path, bytes + 8, len - 8, file->size, 0, &tensors, &n, err);
+    else if (dz_safetensors_parse(file->path, bytes + 8, len - 8, file->size, 0, &tensors, &n, err) == DZ_OK)
+        dz_file_prefix_tensors(file, tensors, n, err);
     for (size_t i = 0; i < n && err->rc == DZ_OK; i++) {
         const dz_index_row *row = dz_task_row(c, task, rows, &tensors[i]);
         if (!row)

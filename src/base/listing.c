@@ -53,3 +53,9 @@ int dz_listing_read(const char *path, dz_listing *out, dz_error *err) {
     if (out->n) qsort(out->entries, out->n, sizeof *out->entries, by_name);
     return failed;
 }
+
+static int by_entry_name(const void *name, const void *entry) { return strcmp(name, ((const dz_entry *)entry)->name); }
+
+const dz_entry *dz_listing_find(const dz_listing *l, const char *name) {
+    return l->n ? bsearch(name, l->entries, l->n, sizeof *l->entries, by_entry_name) : NULL;
+}

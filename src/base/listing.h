@@ -17,6 +17,8 @@ typedef struct dz_listing { /* zero-initialise */
 
 /* Lists a directory. Returns 0, or errno if it cannot be read. Out of memory sets `err`. */
 int dz_listing_read(const char *path, dz_listing *out, dz_error *err);
+/* The entry of this name, or NULL. */
+const dz_entry *dz_listing_find(const dz_listing *listing, const char *name);
 void dz_listing_free(dz_listing *listing);
 
 #endif

@@ -10,9 +10,11 @@
 
 #include "base/file.h"
 #include "checkpoint/hf_directory.h"
+#include "checkpoint/hub_cache.h"
 #include "checkpoint/torch/torchfile.h"
 
 #define SUFFIX ".safetensors"
+#define SLICES "DCP_SHARDING_INFO"   /* metadata of torch.distributed's HuggingFaceStorageWriter */
 #define RESTORED_FILE "model" SUFFIX /* what a PyTorch file of any name becomes */
 
 void dz_side_files_free(dz_companion_file *list, size_t n) {
@@ -20,19 +22,22 @@ void dz_side_files_free(dz_companion_file *list, size_t n) {
         free(list[i].file);
         free(list[i].path);
         free(list[i].bytes);
+        free(list[i].why);
     }
     free(list);
 }
 
+void dz_shard_free(dz_shard *s) {
+    if (s->fd >= 0) close(s->fd);
+    free(s->file);
+    free(s->path);
+    free(s->header);
+    free(s->places);
+}
+
 void dz_checkpoint_free(dz_checkpoint *ck) {
     if (!ck) return;
-    for (size_t i = 0; i < ck->nshards; i++) {
-        if (ck->shards[i].fd >= 0) close(ck->shards[i].fd);
-        free(ck->shards[i].file);
-        free(ck->shards[i].path);
-        free(ck->shards[i].header);
-        free(ck->shards[i].places);
-    }
+    for (size_t i = 0; i < ck->nshards; i++) dz_shard_free(&ck->shards[i]);
     free(ck->shards);
     dz_tensors_free(ck->tensors, ck->ntensors);
     dz_side_files_free(ck->companions, ck->ncompanions);
@@ -41,6 +46,7 @@ void dz_checkpoint_free(dz_checkpoint *ck) {
     free(ck->same);
     free(ck->read_ahead.bytes);
     dz_buf_free(&ck->notes);
+    dz_buf_free(&ck->warnings);
     free(ck->path);
     free(ck);
 }
@@ -86,8 +92,14 @@ static dz_rc read_header(dz_checkpoint *ck, dz_shard *s, dz_error *err) {
             s->path, (unsigned long long)len, (unsigned long long)s->size, (unsigned long long)DZ_HEADER_MAX);
     }
     s->header_len = (size_t)len + 8;
-    if (!(s->header = dz_alloc_raw(s->header_len, 1, err))) return err->rc;
-    return dz_pread_all(s->fd, s->path, s->header, s->header_len, 0, err);
+    if (!(s->header = dz_alloc_raw(s->header_len, 1, err)) || dz_pread_all(s->fd, s->path, s->header, s->header_len, 0, err) != DZ_OK)
+        return err->rc;
+    if (memmem(s->header, s->header_len, SLICES, sizeof SLICES - 1))
+        return dz_fail(err, DZ_EFAIL,
+                       "%s: holds one rank's slices of tensors (" SLICES "): join them with consolidate_safetensors_files of "
+                       "torch.distributed.checkpoint._consolidate_hf_safetensors",
+                       s->path);
+    return DZ_OK;
 }
 
 /* The file is not kept open: a zoo may have more of them than a process may open. */
@@ -169,6 +181,42 @@ static dz_rc check_places(const dz_checkpoint *ck, dz_shard *s, dz_error *err) {
     return DZ_OK;
 }
 
+/* The tensors of a pipeline's part are known by its folder too. */
+static dz_rc add_prefix(dz_checkpoint *ck, const dz_shard *s, dz_error *err) {
+    for (size_t i = s->first; i < ck->ntensors && s->prefix && err->rc == DZ_OK; i++) {
+        char *name = dz_format(err, "%.*s%s", (int)s->prefix, s->file, ck->tensors[i].name);
+        if (!name) break;
+        free(ck->tensors[i].name);
+        ck->tensors[i].name = name;
+        if (!dz_tensor_name_ok(name)) dz_fail(err, DZ_EFAIL, "%s: tensor '%.200s': its name with its folder is too long", s->path, name);
+    }
+    return err->rc;
+}
+
+/* ZeRO-3 keeps each parameter in pieces, and saves an empty tensor in its place unless it is told to gather them. */
+static dz_rc note_empty(dz_checkpoint *ck, dz_error *err) {
+    static const char how[] = "saved without gathering (DeepSpeed's stage3_gather_16bit_weights_on_model_save, or its zero_to_fp32.py)";
+    size_t n = 0, with = 0;
+    for (size_t i = 0; i < ck->ntensors; i++) {
+        n += ck->tensors[i].ndim == 1 && ck->tensors[i].shape[0] == 0;
+        with += ck->tensors[i].nbytes > 0;
+    }
+    if (n > 0 && with == 0) return dz_fail(err, DZ_EFAIL, "%s: all its %zu tensors are empty: %s", ck->path, ck->ntensors, how);
+    if (n > 0 && 2 * n >= ck->ntensors) dz_buf_note(&ck->warnings, err, "%zu of its %zu tensors are empty: %s?", n, ck->ntensors, how);
+    return err->rc;
+}
+
+dz_rc dz_checkpoint_parse_again(dz_checkpoint *ck, dz_error *err) {
+    dz_tensors_free(ck->tensors, ck->ntensors);
+    free(ck->by_name);
+    free(ck->same);
+    ck->tensors = NULL;
+    ck->ntensors = 0;
+    ck->by_name = ck->same = NULL;
+    ck->warnings.len = 0;
+    return dz_checkpoint_parse(ck, err);
+}
+
 dz_rc dz_checkpoint_parse(dz_checkpoint *ck, dz_error *err) {
     for (size_t i = 0; i < ck->nshards; i++) {
         dz_shard *s = &ck->shards[i];
@@ -178,6 +226,7 @@ dz_rc dz_checkpoint_parse(dz_checkpoint *ck, dz_error *err) {
             DZ_OK)
             return err->rc;
         if (s->places && check_places(ck, s, err) != DZ_OK) return err->rc;
+        if (add_prefix(ck, s, err) != DZ_OK) return err->rc;
     }
     if (!(ck->by_name = dz_alloc(ck->ntensors, sizeof *ck->by_name, err))) return err->rc;
     for (size_t i = 0; i < ck->ntensors; i++) ck->by_name[i] = (uint32_t)i;
@@ -188,13 +237,34 @@ dz_rc dz_checkpoint_parse(dz_checkpoint *ck, dz_error *err) {
             return dz_fail(err, DZ_EFAIL, "%s: tensor '%s' is in both %s and %s", ck->path, a->name, ck->shards[a->shard].file,
                            ck->shards[b->shard].file);
     }
-    return find_all_shared(ck, err);
+    return find_all_shared(ck, err) == DZ_OK ? note_empty(ck, err) : err->rc;
+}
+
+#define LOOKED_AT 64 /* tensors, and bytes of each in its middle */
+int dz_checkpoint_looks_same(dz_checkpoint *a, dz_checkpoint *b) {
+    size_t step = a->ntensors / LOOKED_AT + 1;
+    if (a->ntensors != b->ntensors) return 0;
+    for (size_t i = 0; i < a->ntensors; i++) {
+        dz_error none = {0};
+        uint8_t x[LOOKED_AT], y[LOOKED_AT];
+        size_t ta = a->by_name[i], tb = b->by_name[i];
+        const dz_tensor *t = &a->tensors[ta];
+        size_t len = t->nbytes < LOOKED_AT ? (size_t)t->nbytes : LOOKED_AT;
+        if (strcmp(t->name, b->tensors[tb].name) != 0 || !dz_same_kind(t, &b->tensors[tb])) return 0;
+        if (i % step != 0) continue;
+        uint64_t at = (t->nbytes - len) / 2;
+        if (dz_checkpoint_read(a, ta, at, len, x, &none) != DZ_OK || dz_checkpoint_read(b, tb, at, len, y, &none) != DZ_OK ||
+            memcmp(x, y, len) != 0)
+            return 0;
+    }
+    return 1;
 }
 
 dz_rc dz_checkpoint_load(const char *path, dz_checkpoint **out, dz_error *err) {
     dz_checkpoint *ck = dz_alloc(1, sizeof *ck, err);
     struct stat st;
-    if (!ck || !(ck->path = dz_strdup(path, err))) goto out;
+    if (!ck || !(ck->path = dz_hub_snapshot(path, err))) goto out;
+    path = ck->path;
     if (stat(path, &st) != 0) {
         dz_fail(err, DZ_EFAIL, "%s: cannot open: %s", path, strerror(errno));
     } else if (S_ISDIR(st.st_mode)) {

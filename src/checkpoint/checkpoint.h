@@ -1,5 +1,5 @@
-/* A model on disk: one .safetensors file, or a directory with shards, an index and companion files. PyTorch files
- * (checkpoint/torch/torchfile.h) are treated as the safetensors files as which they are restored.
+/* A model on disk: one .safetensors file, or a directory with shards, an index and small side files, or a pipeline of such directories.
+ * PyTorch files (torch/torchfile.h) are taken as the safetensors files they are restored as.
  *
  * Loading reads headers only. Data is read by pread, in the ranges that a rank needs. With many ranks, rank 0 loads and packs, and the
  * others unpack, so each header is read once from the file system.
@@ -10,9 +10,10 @@
 #include "checkpoint/strided.h"
 
 typedef struct dz_shard {
-    char *file;   /* name within the checkpoint: "model-00001-of-00002.safetensors" */
-    char *path;   /* on this machine */
-    char *header; /* its first bytes verbatim, 8-byte length included: a restored file begins with them */
+    char *file;    /* name within the checkpoint: "model-00001-of-00002.safetensors" */
+    size_t prefix; /* letters of it, up to a '/', that come before the names of its tensors: "unet/" of a pipeline's part; 0: none do */
+    char *path;    /* on this machine */
+    char *header;  /* its first bytes verbatim, 8-byte length included: a restored file begins with them */
     size_t header_len;
     uint64_t size;
     dz_strided *places; /* PyTorch: location of each tensor of the header in the file `path`; NULL: as the header says */
@@ -26,6 +27,7 @@ typedef struct dz_companion_file {
     char *path;
     uint64_t size;
     char *bytes; /* content of a generated file; `path` is then its source. NULL: the file `path` itself is kept */
+    char *why;   /* of a file that is not kept, or NULL; only on the rank that loaded it */
 } dz_companion_file;
 
 #define DZ_READ_AHEAD ((uint64_t)2 << 20) /* bytes */
@@ -53,7 +55,9 @@ typedef struct dz_checkpoint {
     dz_companion_file *skipped_files; /* files and folders that are not kept: reported, never silently skipped */
     size_t nskipped_files;
     dz_read_ahead read_ahead;
-    dz_buf notes; /* lines about content of a PyTorch file beyond its tensors; only on the rank that loaded it */
+    dz_buf notes;    /* lines about content of a PyTorch file beyond its tensors; only on the rank that loaded it */
+    dz_buf warnings; /* lines that matter of a base too; likewise */
+    int is_adapter;  /* LoRA and its like: not a model by itself */
 } dz_checkpoint;
 
 #define DZ_SIDE_MAX ((uint64_t)64 << 20) /* larger files are no side files */
@@ -64,9 +68,16 @@ void dz_checkpoint_free(dz_checkpoint *ck); /* accepts NULL */
 /* Adds the file `path`, named `file` within the checkpoint, and reads its header. */
 dz_rc dz_checkpoint_add_shard(dz_checkpoint *ck, const char *file, const char *path, dz_error *err);
 void dz_side_files_free(dz_companion_file *list, size_t n);
+void dz_shard_free(dz_shard *shard); /* what it holds */
 
 /* Fills the tensors and their order by name from the shards' headers: the last step of building a checkpoint. */
 dz_rc dz_checkpoint_parse(dz_checkpoint *ck, dz_error *err);
+
+/* The same once more, when shards have been added since. */
+dz_rc dz_checkpoint_parse_again(dz_checkpoint *ck, dz_error *err);
+
+/* The same names, types and shapes, and the same bytes in a few places of a few tensors. What cannot be read looks different. */
+int dz_checkpoint_looks_same(dz_checkpoint *a, dz_checkpoint *b);
 
 /* For the other ranks (checkpoint_pack.c). */
 dz_rc dz_checkpoint_pack(const dz_checkpoint *ck, dz_buf *out, dz_error *err);

@@ -30,6 +30,7 @@ static void put_sides(dz_buf *out, const dz_companion_file *list, size_t n, dz_e
 
 dz_rc dz_checkpoint_pack(const dz_checkpoint *ck, dz_buf *out, dz_error *err) {
     put_text(out, ck->path, strlen(ck->path), err);
+    dz_buf_put_u64(out, (uint64_t)ck->is_adapter, err);
     dz_buf_put_u64(out, ck->nshards, err);
     for (size_t i = 0; i < ck->nshards; i++) {
         const dz_shard *s = &ck->shards[i];
@@ -37,6 +38,7 @@ dz_rc dz_checkpoint_pack(const dz_checkpoint *ck, dz_buf *out, dz_error *err) {
         put_text(out, s->path, strlen(s->path), err);
         put_text(out, s->header, s->header_len, err);
         dz_buf_put_u64(out, s->size, err);
+        dz_buf_put_u64(out, s->prefix, err);
         put_places(out, s->places, s->nplaces, err);
     }
     put_sides(out, ck->companions, ck->ncompanions, err);
@@ -95,7 +97,8 @@ dz_rc dz_checkpoint_unpack(const uint8_t *bytes, size_t len, dz_checkpoint **out
     dz_view view = {.data = bytes, .len = len};
     dz_checkpoint *ck = dz_alloc(1, sizeof *ck, err);
     if (!ck || !(ck->path = get_text(&view, NULL, err))) goto out;
-    size_t nshards = get_count(&view, 40, err);
+    ck->is_adapter = dz_view_u64(&view) != 0;
+    size_t nshards = get_count(&view, 48, err);
     if (err->rc != DZ_OK || !(ck->shards = dz_alloc(nshards, sizeof *ck->shards, err))) goto out;
     for (size_t i = 0; i < nshards; i++) {
         dz_shard *s = &ck->shards[ck->nshards++];
@@ -104,6 +107,11 @@ dz_rc dz_checkpoint_unpack(const uint8_t *bytes, size_t len, dz_checkpoint **out
             !(s->header = get_text(&view, &s->header_len, err)))
             goto out;
         s->size = dz_view_u64(&view);
+        s->prefix = (size_t)dz_view_u64(&view);
+        if (s->prefix > strlen(s->file)) {
+            dz_fail(err, DZ_EFAIL, "a packed checkpoint is cut short");
+            goto out;
+        }
         if (get_places(&view, s, err) != DZ_OK) goto out;
     }
     get_sides(&view, &ck->companions, &ck->ncompanions, err);

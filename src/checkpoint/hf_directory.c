@@ -9,134 +9,89 @@
 
 #include "base/file.h"
 #include "base/listing.h"
+#include "checkpoint/folder_model.h"
 #include "checkpoint/torch/torchfile.h"
 
-#define SUFFIX ".safetensors"
-#define TORCH_SUFFIX ".bin"
-#define INDEX_SUFFIX SUFFIX ".index.json"
-#define TORCH_FILE "pytorch_model" TORCH_SUFFIX
-#define TORCH_INDEX TORCH_FILE ".index.json"
-#define RESTORED_FILE "model" SUFFIX /* what a PyTorch file and its index become */
-#define RESTORED_INDEX "model" INDEX_SUFFIX
+#define FOLDER_DEPTH 3   /* folders within folders */
+#define FOLDER_FILES 256 /* a folder with more files, or more bytes than DZ_SIDE_MAX, is no part of a model */
+#define JSON_MAX ((uint64_t)4 << 20)
 
-static dz_rc add_file(dz_companion_file **list, size_t *n, const char *file, const char *path, uint64_t size, dz_error *err) {
+static const char OTHER[] = "other weights";
+static const char BEYOND[] = "more than %d files or %llu MiB";
+
+typedef struct walk {
+    dz_checkpoint *ck;
+    json_t *parts; /* of a pipeline: its folders' names as keys; NULL: it is none */
+    dz_error *err;
+} walk;
+
+/* What is in a folder, to be taken as a whole or not at all. */
+typedef struct found {
+    dz_companion_file *companions, *skipped_files;
+    size_t ncompanions, nskipped_files;
+    uint64_t bytes;
+    size_t nshards; /* of the checkpoint, when it was begun */
+    int shards;     /* files of the model are in it */
+} found;
+
+static dz_rc add_file(dz_companion_file **list, size_t *n, const char *file, const char *path, uint64_t size, const char *why,
+                      dz_error *err) {
     dz_companion_file *grown = realloc(*list, (*n + 1) * sizeof *grown);
     if (!grown) return dz_fail(err, DZ_ENOMEM, "%s: out of memory", path);
     *list = grown;
     grown[*n] = (dz_companion_file){.file = dz_strdup(file, err), .path = dz_strdup(path, err), .size = size};
+    if (why) grown[*n].why = dz_strdup(why, err);
     (*n)++;
     return err->rc;
 }
 
-static int compare_text(const void *x, const void *y) { return strcmp(*(char *const *)x, *(char *const *)y); }
-
-/* Distinct shard names of an index's weight_map, sorted. */
-static dz_rc index_shards(const char *path, const json_t *map, const char *suffix, char ***out, size_t *n, dz_error *err) {
-    const char *tensor;
-    json_t *value;
-    char **list = dz_alloc(json_object_size(map), sizeof *list, err);
-    if (!list) return err->rc;
-    *out = list;
-    json_object_foreach((json_t *)(uintptr_t)map, tensor, value) {
-        const char *file = json_string_value(value);
-        if (!file || !dz_path_is_inside(file) || !dz_ends_with(file, suffix))
-            return dz_fail(err, DZ_EFAIL, "%s: tensor '%s' is mapped to '%s', which is not a %s file of this directory", path, tensor,
-                           file ? file : "(no text)", suffix);
-        if (!(list[*n] = dz_strdup(file, err))) return err->rc;
-        (*n)++;
-    }
-    qsort(list, *n, sizeof *list, compare_text);
-    size_t kept = 0;
-    for (size_t i = 0; i < *n; i++) {
-        if (kept && strcmp(list[kept - 1], list[i]) == 0)
-            free(list[i]);
-        else
-            list[kept++] = list[i];
-    }
-    *n = kept;
-    return DZ_OK;
+static dz_rc skip(walk *w, found *f, const char *file, const char *path, uint64_t size, const char *why) {
+    return add_file(&f->skipped_files, &f->nskipped_files, file, path, size, why, w->err);
 }
 
-/* The name by which an index knows the shard. */
-static const char *indexed_name(const dz_shard *shard, const dz_checkpoint *ck) { return shard->path + strlen(ck->path) + 1; }
-
-/* Every tensor of the index is in the shard it names, and every tensor of a shard is in the index. */
-static dz_rc check_index(const dz_checkpoint *ck, const char *path, const json_t *map, dz_error *err) {
-    const char *tensor;
-    json_t *value;
-    json_object_foreach((json_t *)(uintptr_t)map, tensor, value) {
-        int64_t at = dz_checkpoint_find(ck, tensor);
-        const char *file = json_string_value(value);
-        if (at < 0) return dz_fail(err, DZ_EFAIL, "%s: tensor '%s' is not in %s", path, tensor, file);
-        const char *found = indexed_name(&ck->shards[ck->tensors[at].shard], ck);
-        if (strcmp(found, file) != 0) return dz_fail(err, DZ_EFAIL, "%s: tensor '%s' is in %s, not in %s", path, tensor, found, file);
-    }
-    for (size_t i = 0; i < ck->ntensors; i++) {
-        if (!json_object_get(map, ck->tensors[i].name))
-            return dz_fail(err, DZ_EFAIL, "%s: tensor '%s' of %s is missing from the index", path, ck->tensors[i].name,
-                           indexed_name(&ck->shards[ck->tensors[i].shard], ck));
-    }
-    return DZ_OK;
+static char *join(const char *folder, const char *name, dz_error *err) {
+    return folder[0] ? dz_format(err, "%s/%s", folder, name) : dz_strdup(name, err);
 }
 
-/* `suffix`: of the shards. */
-static dz_rc load_indexed(dz_checkpoint *ck, const char *index_file, const char *suffix, dz_error *err) {
-    char *path = dz_format(err, "%s/%s", ck->path, index_file), *text = NULL, **files = NULL;
-    size_t len = 0, nfiles = 0;
+/* ---- pipelines ---------------------------------------------------------------------------------------------------------------------- */
+
+static json_t *read_json(const char *folder, const char *file, dz_error *err) {
+    dz_error none = {0};
+    char *path = dz_format(err, "%s/%s", folder, file), *text = NULL;
+    size_t len = 0;
     json_t *root = NULL;
-    json_error_t jerr;
-    if (!path || dz_read_file(path, DZ_HEADER_MAX, &text, &len, err) != DZ_OK) goto out;
-    root = json_loadb(text, len, JSON_REJECT_DUPLICATES, &jerr);
-    const json_t *map = json_object_get(root, "weight_map");
-    if (!json_is_object(map)) {
-        dz_fail(err, DZ_EFAIL, "%s: not an index with a weight_map: %s", path, root ? "no such key" : jerr.text);
-        goto out;
-    }
-    if (index_shards(path, map, suffix, &files, &nfiles, err) != DZ_OK) goto out;
-    for (size_t i = 0; i < nfiles; i++) {
-        char *shard = dz_format(err, "%s/%s", ck->path, files[i]);
-        if (shard && access(shard, F_OK) != 0) dz_fail(err, DZ_EFAIL, "%s: shard %s is missing", path, files[i]);
-        if (shard && err->rc == DZ_OK) dz_checkpoint_add_shard(ck, files[i], shard, err);
-        free(shard);
-        if (err->rc != DZ_OK) goto out;
-    }
-    if (dz_checkpoint_parse(ck, err) != DZ_OK) goto out;
-    check_index(ck, path, map, err);
-out:
-    for (size_t i = 0; i < nfiles; i++) free(files[i]);
-    free(files);
-    json_decref(root);
+    if (path && access(path, F_OK) == 0 && dz_read_file(path, JSON_MAX, &text, &len, &none) == DZ_OK) root = json_loadb(text, len, 0, NULL);
     free(text);
     free(path);
-    return err->rc;
+    return root;
 }
 
-int dz_is_adapter(const char *file) {
-    static const char *const begins[] = {"adapter_model", "adapters.", "pytorch_lora_weights"};
-    for (size_t i = 0; i < sizeof begins / sizeof *begins; i++) {
-        if (strncmp(file, begins[i], strlen(begins[i])) == 0) return 1;
+/* The folders of a pipeline: diffusers' model_index.json names a class for each, sentence-transformers' modules.json a path. NULL where
+ * there is none. */
+static json_t *find_parts(const char *path, int *root_too, dz_error *err) {
+    json_t *index = read_json(path, "model_index.json", err), *modules = read_json(path, "modules.json", err), *parts = NULL, *value;
+    const char *key;
+    size_t i;
+    *root_too = 1;
+    if (json_is_object(index)) {
+        parts = json_object();
+        *root_too = 0;
+        json_object_foreach(index, key, value) {
+            if (key[0] != '_' && json_is_array(value)) json_object_set_new(parts, key, json_true());
+        }
+    } else if (json_is_array(modules)) {
+        parts = json_object();
+        json_array_foreach(modules, i, value) {
+            const char *folder = json_string_value(json_object_get(value, "path"));
+            if (folder && folder[0]) json_object_set_new(parts, folder, json_true());
+        }
     }
-    return 0;
+    json_decref(index);
+    json_decref(modules);
+    return parts;
 }
 
-int dz_is_weights(const char *file) {
-    static const char *const ends[] = {".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".gguf", SUFFIX, ".npz", ".ot"};
-    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) {
-        if (dz_ends_with(file, ends[i])) return 1;
-    }
-    return 0;
-}
-
-static dz_rc list_names(const char *path, dz_listing *list, dz_error *err) {
-    int failed = dz_listing_read(path, list, err);
-    return failed ? dz_fail(err, DZ_EFAIL, "%s: cannot open: %s", path, strerror(failed)) : err->rc;
-}
-
-static int by_entry_name(const void *name, const void *entry) { return strcmp(name, ((const dz_entry *)entry)->name); }
-
-static int is_listed(const dz_listing *list, const char *name) {
-    return list->n && bsearch(name, list->entries, list->n, sizeof *list->entries, by_entry_name);
-}
+/* ---- weights ------------------------------------------------------------------------------------------------------------------------ */
 
 static const dz_shard *shard_at(const dz_checkpoint *ck, const char *path) {
     for (size_t i = 0; i < ck->nshards; i++) {
@@ -152,126 +107,76 @@ static int is_behind_shard(const dz_checkpoint *ck, const char *path) {
     return i < ck->nshards;
 }
 
-/* ---- which files are the model ---- */
-
-/* STEM-00002-of-00003SUFFIX: the length of STEM, and 3; 0 for other names. */
-static size_t numbered(const char *name, const char *suffix, unsigned long *of) {
-    static const char middle[] = "-of-", digits[] = "0123456789";
-    size_t len = strlen(name), tail = strlen(suffix);
-    size_t most = strlen("-00002-of-00003");
-    if (!dz_ends_with(name, suffix) || len <= tail + most) return 0;
-    const char *at = name + len - tail - most, *total = at + 6 + strlen(middle);
-    if (at[0] != '-' || strspn(at + 1, digits) != 5 || strncmp(at + 6, middle, strlen(middle)) != 0 || strspn(total, digits) != 5) return 0;
-    *of = strtoul(total, NULL, 10);
-    return (size_t)(at - name);
+static void drop_shards(dz_checkpoint *ck, size_t from) {
+    while (ck->nshards > from) dz_shard_free(&ck->shards[--ck->nshards]);
 }
 
-/* Without an index, no shard of a model may be missing. */
-static dz_rc check_numbered(const dz_checkpoint *ck, const char *suffix, const dz_listing *list, dz_error *err) {
-    for (size_t i = 0; i < ck->nshards; i++) {
-        const char *name = indexed_name(&ck->shards[i], ck);
-        unsigned long of;
-        size_t stem = numbered(name, suffix, &of);
-        for (unsigned long k = 1; stem && k <= of; k++) {
-            char *want = dz_format(err, "%.*s-%05lu-of-%05lu%s", (int)stem, name, k, of, suffix);
-            if (want && !is_listed(list, want)) dz_fail(err, DZ_EFAIL, "%s: shard %s is missing", ck->path, want);
-            free(want);
-            if (err->rc != DZ_OK) return err->rc;
-        }
+/* PyTorch's index becomes one of the restored files' names. */
+static dz_rc replace_index(walk *w, const char *folder, const dz_folder_model *m, size_t first, found *f) {
+    dz_error *err = w->err;
+    dz_buf text = {0};
+    char *name = join(folder, m->index, err), *restored = name ? dz_torch_restored_index(name, err) : NULL;
+    char *path = name ? dz_format(err, "%s/%s", w->ck->path, name) : NULL;
+    if (path && restored && dz_torch_index(w->ck, first, &text, err) == DZ_OK &&
+        add_file(&f->companions, &f->ncompanions, restored, path, text.len, NULL, err) == DZ_OK) {
+        f->companions[f->ncompanions - 1].bytes = (char *)text.data;
+        f->bytes += text.len;
+        text = (dz_buf){0};
     }
-    return DZ_OK;
+    dz_buf_free(&text);
+    free(name);
+    free(restored);
+    free(path);
+    return err->rc;
 }
 
-/* A file that is numbered as the shards of the index are, and not among them. */
-static dz_rc check_unindexed(const dz_checkpoint *ck, const char *index_file, const char *suffix, const dz_listing *list, dz_error *err) {
-    for (size_t i = 0; i < list->n; i++) {
-        unsigned long of, other;
-        size_t stem = numbered(list->entries[i].name, suffix, &of);
-        for (size_t k = 0; k < ck->nshards && stem; k++) {
-            const char *shard = indexed_name(&ck->shards[k], ck);
-            if (strcmp(shard, list->entries[i].name) == 0) break;
-            if (k + 1 < ck->nshards) continue;
-            if (numbered(shard, suffix, &other) == stem && other == of && strncmp(shard, list->entries[i].name, stem) == 0)
-                return dz_fail(err, DZ_EFAIL, "%s/%s: shard %s is missing from the index", ck->path, index_file, list->entries[i].name);
-        }
-    }
-    return DZ_OK;
-}
-
-static dz_rc load_index(dz_checkpoint *ck, const char *index_file, const char *suffix, const dz_listing *list, dz_error *err) {
-    return load_indexed(ck, index_file, suffix, err) == DZ_OK ? check_unindexed(ck, index_file, suffix, list, err) : err->rc;
-}
-
-/* The index of the safetensors shards, "" for none; NULL when there are several and none has the usual name. An adapter's is not the
- * model's. */
-static const char *choose_index(const dz_checkpoint *ck, const dz_listing *list, dz_error *err) {
-    const char *found = "";
-    if (is_listed(list, RESTORED_INDEX)) return RESTORED_INDEX;
-    for (size_t i = 0; i < list->n; i++) {
-        if (!dz_ends_with(list->entries[i].name, INDEX_SUFFIX) || dz_is_adapter(list->entries[i].name)) continue;
-        if (found[0]) {
-            dz_fail(err, DZ_EFAIL, "%s: has both %s and %s: leave one, so that it is known which is the model", ck->path, found,
-                    list->entries[i].name);
-            return NULL;
-        }
-        found = list->entries[i].name;
-    }
-    return found;
-}
-
-/* model.fp16.safetensors beside model.safetensors: the same tensors in another type. */
-static int is_variant(const dz_listing *list, const char *name) {
-    static const char stem[] = "model.";
-    return is_listed(list, RESTORED_FILE) && strncmp(name, stem, strlen(stem)) == 0 && strcmp(name, RESTORED_FILE) != 0;
-}
-
-static size_t count_safetensors(const dz_listing *list, int adapters) {
-    size_t n = 0;
-    for (size_t i = 0; i < list->n; i++)
-        n += dz_ends_with(list->entries[i].name, SUFFIX) && dz_is_adapter(list->entries[i].name) == adapters;
-    return n;
-}
-
-/* All safetensors files, but variants; adapters only where there is nothing else. */
-static dz_rc load_files(dz_checkpoint *ck, const dz_listing *list, int adapters, dz_error *err) {
-    for (size_t i = 0; i < list->n && err->rc == DZ_OK; i++) {
-        const char *name = list->entries[i].name;
-        if (!dz_ends_with(name, SUFFIX) || dz_is_adapter(name) != adapters || is_variant(list, name)) continue;
-        char *path = dz_format(err, "%s/%s", ck->path, name);
-        if (path) dz_checkpoint_add_shard(ck, name, path, err);
+/* The files of a folder's model. In a folder of the checkpoint its path comes before the names of its tensors. */
+static dz_rc add_model(walk *w, const char *folder, const dz_folder_model *m, found *f) {
+    dz_error *err = w->err;
+    size_t first = w->ck->nshards;
+    for (size_t i = 0; i < m->nfiles && err->rc == DZ_OK; i++) {
+        char *file = join(folder, m->files[i], err), *path = file ? dz_format(err, "%s/%s", w->ck->path, file) : NULL;
+        if (path && dz_checkpoint_add_shard(w->ck, file, path, err) == DZ_OK && folder[0])
+            w->ck->shards[w->ck->nshards - 1].prefix = strlen(folder) + 1;
+        free(file);
         free(path);
     }
-    if (err->rc != DZ_OK || check_numbered(ck, SUFFIX, list, err) != DZ_OK) return err->rc;
-    return dz_checkpoint_parse(ck, err);
+    if (err->rc == DZ_OK && m->torch && m->index) replace_index(w, folder, m, first, f);
+    if (err->rc == DZ_OK) f->shards |= m->nfiles > 0;
+    return err->rc;
 }
 
-static dz_rc load_shards(dz_checkpoint *ck, const dz_listing *list, dz_error *err) {
-    const char *index = choose_index(ck, list, err);
-    if (!index) return err->rc;
-    if (index[0]) return load_index(ck, index, SUFFIX, list, err);
-    if (count_safetensors(list, 0)) return load_files(ck, list, 0, err);
-    if (is_listed(list, TORCH_INDEX)) return load_index(ck, TORCH_INDEX, TORCH_SUFFIX, list, err);
-    if (is_listed(list, TORCH_FILE)) {
-        char *path = dz_format(err, "%s/" TORCH_FILE, ck->path);
-        if (path && dz_checkpoint_add_shard(ck, TORCH_FILE, path, err) == DZ_OK) dz_checkpoint_parse(ck, err);
+/* What the weights of a folder differ from those that are taken in: names or types, or bytes here and there. */
+static int differs(const dz_checkpoint *ck, const char *folder, const dz_folder_model *m) {
+    dz_error none = {0};
+    dz_checkpoint *other = dz_alloc(1, sizeof *other, &none);
+    int same = other && (other->path = dz_strdup(folder, &none)) != NULL;
+    for (size_t i = 0; i < m->nstale && same; i++) {
+        char *path = dz_format(&none, "%s/%s", folder, m->stale[i]);
+        same = path && (!dz_ends_with(path, DZ_SAFETENSORS) || dz_checkpoint_add_shard(other, m->stale[i], path, &none) == DZ_OK);
         free(path);
-        return err->rc;
     }
-    if (count_safetensors(list, 1)) return load_files(ck, list, 1, err);
-    return dz_fail(err, DZ_EFAIL, "%s: no " SUFFIX " file and no " TORCH_FILE " in this directory", ck->path);
+    same = same && dz_checkpoint_parse(other, &none) == DZ_OK && dz_checkpoint_looks_same((dz_checkpoint *)(uintptr_t)ck, other);
+    dz_checkpoint_free(other);
+    return !same;
 }
 
-/* ---- the files beside it ---- */
+/* An older save of the same model, sharded where this one is whole or the other way round. */
+static dz_rc skip_stale(walk *w, const dz_folder_model *m, found *f) {
+    dz_error *err = w->err;
+    if (m->nstale == 0) return DZ_OK;
+    const char *how = differs(w->ck, w->ck->path, m) ? "it differs from it" : "it seems to be the same";
+    char *why = dz_format(err, "%s, and this is another save of the model: %s", m->taken_for, how);
+    for (size_t i = 0; i < m->nstale && why && err->rc == DZ_OK; i++) {
+        char *path = dz_format(err, "%s/%s", w->ck->path, m->stale[i]);
+        if (path) skip(w, f, m->stale[i], path, 0, why);
+        free(path);
+    }
+    free(why);
+    return err->rc;
+}
 
-#define FOLDER_DEPTH 3   /* folders within folders */
-#define FOLDER_FILES 256 /* a folder with more files, or more bytes than DZ_SIDE_MAX, is no part of a model */
-
-typedef struct found {
-    dz_companion_file *companions, *skipped_files;
-    size_t ncompanions, nskipped_files;
-    uint64_t bytes;
-    int shards, weights; /* of the model; of another one */
-} found;
+/* ---- the files beside it ------------------------------------------------------------------------------------------------------------ */
 
 /* A name that comes back as it was: inside the directory, and text. */
 static int can_keep(const char *name) {
@@ -281,96 +186,213 @@ static int can_keep(const char *name) {
     return ok;
 }
 
-static dz_rc find_beside(const dz_checkpoint *ck, const char *folder, int depth, found *f, dz_buf *notes, dz_error *err);
+static int is_skipped(const found *f, const char *name) {
+    for (size_t i = 0; i < f->nskipped_files; i++) {
+        if (strcmp(f->skipped_files[i].file, name) == 0) return 1;
+    }
+    return 0;
+}
 
-/* A folder of small files belongs to the model (1_Pooling/config.json, original/params.json); one with weights is another model. */
-static dz_rc take_folder(const dz_checkpoint *ck, const char *name, const char *path, int depth, found *f, dz_buf *notes, dz_error *err) {
-    found in = {0};
+/* Why the weights in this folder are none of the model's; NULL: they may be. */
+static const char *why_not(const char *name) {
+    static const struct {
+        const char *begin, *why;
+    } known[] = {{"checkpoint-", "an earlier state of the training"}, {"global_step", "the state of a training"},
+                 {"epoch", "an earlier state of the training"},       {"original", "the same model in another format"},
+                 {"onnx", "the same model in another format"},        {"openvino", "the same model in another format"},
+                 {"coreml", "the same model in another format"},      {"tflite", "the same model in another format"},
+                 {"gguf", "the same model in another format"}};
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        if (strncmp(name, known[i].begin, strlen(known[i].begin)) == 0) return known[i].why;
+    }
+    return NULL;
+}
+
+/* Most of the tensors of the shards from `first` on are in the model too. */
+static int is_another(const dz_checkpoint *ck, size_t first) {
+    size_t n = 0, known = 0;
+    dz_error none = {0};
+    for (size_t i = first; i < ck->nshards; i++) {
+        dz_tensor *tensors = NULL;
+        size_t count = 0;
+        const dz_shard *s = &ck->shards[i];
+        dz_safetensors_parse(s->path, s->header + 8, s->header_len - 8, s->size, 0, &tensors, &count, &none);
+        for (size_t k = 0; k < count; k++) {
+            int64_t at = ck->by_name ? dz_checkpoint_find(ck, tensors[k].name) : -1;
+            known += at >= 0 && dz_same_shape(&ck->tensors[at], &tensors[k]);
+        }
+        n += count;
+        dz_tensors_free(tensors, count);
+    }
+    return n > 0 && 2 * known > n;
+}
+
+/* The weights of a folder of the checkpoint: part of a pipeline, or a module of its own. `*why`: they are not taken. */
+static dz_rc take_weights(walk *w, const char *folder, const dz_listing *list, found *f, char **why) {
+    dz_error inner = {0}, *outer = w->err;
+    dz_folder_model m;
+    const char *slash = strrchr(folder, '/');
+    int part = json_object_get(w->parts, folder) != NULL;
+    const char *not = part ? NULL : why_not(slash ? slash + 1 : folder);
+    char *path = dz_format(outer, "%s/%s", w->ck->path, folder);
+    size_t first = w->ck->nshards;
+    if (!path || dz_folder_model_find(path, list, &m, &inner) != DZ_OK) {
+        if (!part && !dz_folder_has_safetensors(list) && inner.rc == DZ_EFAIL) inner = (dz_error){0}; /* files of other kinds */
+        goto out;
+    }
+    size_t nfiles = m.nfiles;
+    for (size_t i = 0; i < m.nfiles; i++) { /* the index of the folder above lists them */
+        char *file = dz_format(outer, "%s/%s", path, m.files[i]);
+        if (file && shard_at(w->ck, file)) m.nfiles = 0;
+        free(file);
+    }
+    /* PyTorch's files of other names are read by code of their own: they are kept as they are */
+    if (!not &&!part && m.torch && (!m.taken_for || !dz_listing_find(list, "config.json"))) m.nfiles = 0;
+    if (m.nfiles > 0 && !not &&m.is_adapter && !part) not = "an adapter of its own";
+    if (m.nfiles > 0 && !not ) {
+        w->err = &inner;
+        add_model(w, folder, &m, f);
+        w->err = outer;
+        if (inner.rc == DZ_OK && !part && is_another(w->ck, first)) not = "another model";
+    }
+    if (not &&m.nfiles > 0) *why = dz_strdup(not, outer);
+    m.nfiles = nfiles;
+    dz_folder_model_free(&m);
+out:
+    if (inner.rc == DZ_ENOMEM || (part && inner.rc != DZ_OK))
+        dz_fail(outer, inner.rc, "%s", inner.text);
+    else if (inner.rc != DZ_OK && !*why)
+        *why = dz_strdup(inner.text, outer);
+    if (*why || outer->rc != DZ_OK) drop_shards(w->ck, first);
+    free(path);
+    return outer->rc;
+}
+
+static dz_rc find_beside(walk *w, const char *folder, int depth, const dz_listing *list, found *f);
+
+/* A folder of small files belongs to the model (1_Pooling/config.json, original/params.json), and so do the weights of a module
+ * (2_Dense/model.safetensors). */
+static dz_rc take_folder(walk *w, const char *name, const char *path, int depth, found *f) {
+    found in = {.nshards = w->ck->nshards};
+    dz_error *err = w->err;
+    dz_listing list = {0};
     const char *slash = strrchr(name, '/');
-    size_t notes_before = notes->len;
-    int hidden = (slash ? slash[1] : name[0]) == '.';
-    if (!hidden && depth > 0) find_beside(ck, name, depth - 1, &in, notes, err);
-    int whole =
-        hidden || depth == 0 || (in.weights && !in.shards) || in.ncompanions + in.nskipped_files > FOLDER_FILES || in.bytes > DZ_SIDE_MAX;
-    if (whole) notes->len = notes_before;
-    for (size_t i = 0; i < in.ncompanions && !whole && err->rc == DZ_OK; i++)
-        add_file(&f->companions, &f->ncompanions, in.companions[i].file, in.companions[i].path, in.companions[i].size, err);
+    size_t notes_before = w->ck->notes.len;
+    char *why = NULL;
+    int hidden = (slash ? slash[1] : name[0]) == '.', whole = hidden || depth == 0;
+    int failed = whole ? 0 : dz_listing_read(path, &list, err);
+    if (failed) dz_buf_note(&w->ck->notes, err, "%s cannot be read (%s): it is not kept", name, strerror(failed));
+    if (!whole && !failed && err->rc == DZ_OK && take_weights(w, name, &list, &in, &why) == DZ_OK && !why)
+        find_beside(w, name, depth - 1, &list, &in);
+    if (!whole && in.ncompanions + in.nskipped_files > FOLDER_FILES + (size_t)in.shards)
+        why = why ? why : dz_format(err, BEYOND, FOLDER_FILES, (unsigned long long)(DZ_SIDE_MAX >> 20));
+    if (!whole && !why && in.bytes > DZ_SIDE_MAX) why = dz_format(err, BEYOND, FOLDER_FILES, (unsigned long long)(DZ_SIDE_MAX >> 20));
+    whole |= why != NULL;
+    if (whole) {
+        w->ck->notes.len = notes_before;
+        drop_shards(w->ck, in.nshards);
+    }
+    for (size_t i = 0; i < in.ncompanions && !whole && err->rc == DZ_OK; i++) {
+        if (add_file(&f->companions, &f->ncompanions, in.companions[i].file, in.companions[i].path, in.companions[i].size, NULL, err) !=
+            DZ_OK)
+            break;
+        f->companions[f->ncompanions - 1].bytes = in.companions[i].bytes;
+        in.companions[i].bytes = NULL;
+    }
     for (size_t i = 0; i < in.nskipped_files && !whole && err->rc == DZ_OK; i++)
-        add_file(&f->skipped_files, &f->nskipped_files, in.skipped_files[i].file, in.skipped_files[i].path, in.skipped_files[i].size, err);
-    f->bytes += in.bytes;
-    f->shards |= in.shards;
-    f->weights |= in.weights;
-    if (whole && err->rc == DZ_OK) add_file(&f->skipped_files, &f->nskipped_files, name, path, 0, err);
+        skip(w, f, in.skipped_files[i].file, in.skipped_files[i].path, in.skipped_files[i].size, in.skipped_files[i].why);
+    f->bytes += whole ? 0 : in.bytes;
+    f->shards |= in.shards && !whole;
+    if (whole && err->rc == DZ_OK) skip(w, f, name, path, 0, why);
     dz_side_files_free(in.companions, in.ncompanions);
     dz_side_files_free(in.skipped_files, in.nskipped_files);
+    dz_listing_free(&list);
+    free(why);
     return err->rc;
 }
 
-static dz_rc take_entry(const dz_checkpoint *ck, const char *name, const char *path, int depth, found *f, dz_buf *notes, dz_error *err) {
+/* Why a file beside the model is not kept; NULL: it is. `alone`: the folder's own model is not in it. */
+static const char *why_no_companion(const walk *w, const char *name, const char *path, const struct stat *st, int alone) {
+    int weights = dz_is_weights(name);
+    if (!S_ISREG(st->st_mode)) return "not a regular file";
+    if (!can_keep(name)) return "its name cannot be kept";
+    if (strchr(name, '/') && is_behind_shard(w->ck, path)) return "a link to it is kept"; /* blobs of a hub's cache */
+    if (weights && dz_is_training(name)) return "the state of a training";
+    if (weights && dz_is_adapter(name)) return "an adapter beside the model";
+    if (weights && !(alone && strchr(name, '/'))) return OTHER;
+    return (uint64_t)st->st_size > DZ_SIDE_MAX ? "larger than a small file may be" : NULL;
+}
+
+static dz_rc take_entry(walk *w, const char *name, const char *path, int depth, found *f) {
     struct stat st;
+    dz_error *err = w->err;
+    if (is_skipped(f, name)) return DZ_OK;
     if (stat(path, &st) != 0) {
-        if (errno == ENOENT || errno == ELOOP) return dz_buf_note(notes, err, "%s is a link that leads nowhere: it is not kept", name);
+        if (errno == ENOENT || errno == ELOOP)
+            return dz_buf_note(&w->ck->notes, err, "%s is a link that leads nowhere: it is not kept", name);
         return dz_fail(err, DZ_EFAIL, "%s: cannot look at it: %s", path, strerror(errno));
     }
     uint64_t size = (uint64_t)st.st_size;
-    if (S_ISDIR(st.st_mode)) return take_folder(ck, name, path, depth, f, notes, err);
-    if (shard_at(ck, path)) return f->shards = 1, DZ_OK;
-    int weights = dz_is_weights(name) || (strchr(name, '/') && is_behind_shard(ck, path)); /* blobs are in a folder */
-    if (!S_ISREG(st.st_mode) || size > DZ_SIDE_MAX || weights || !can_keep(name)) {
-        f->weights |= weights;
-        return add_file(&f->skipped_files, &f->nskipped_files, name, path, S_ISREG(st.st_mode) ? size : 0, err);
+    if (S_ISDIR(st.st_mode)) return take_folder(w, name, path, depth, f);
+    if (shard_at(w->ck, path)) return f->shards = 1, DZ_OK;
+    for (size_t i = 0; i < f->ncompanions; i++) { /* PyTorch's index: another takes its place */
+        if (strcmp(f->companions[i].path, path) == 0) return DZ_OK;
     }
+    const char *why = why_no_companion(w, name, path, &st, f->nshards == w->ck->nshards);
+    if (why) return skip(w, f, name, path, S_ISREG(st.st_mode) ? size : 0, why);
     if (access(path, R_OK) != 0) return dz_fail(err, DZ_EFAIL, "%s: cannot open: %s", path, strerror(errno));
     f->bytes += size;
-    return add_file(&f->companions, &f->ncompanions, name, path, size, err);
+    return add_file(&f->companions, &f->ncompanions, name, path, size, NULL, err);
 }
 
 /* What is in the folder beside the model's shards. */
-static dz_rc find_beside(const dz_checkpoint *ck, const char *folder, int depth, found *f, dz_buf *notes, dz_error *err) {
-    dz_listing list = {0};
-    char *dir = folder[0] ? dz_format(err, "%s/%s", ck->path, folder) : dz_strdup(ck->path, err);
-    int failed = dir ? dz_listing_read(dir, &list, err) : 0;
-    if (failed) dz_buf_note(notes, err, "%s cannot be read (%s): it is not kept", folder, strerror(failed));
-    for (size_t i = 0; i < list.n && err->rc == DZ_OK; i++) {
+static dz_rc find_beside(walk *w, const char *folder, int depth, const dz_listing *list, found *f) {
+    dz_error *err = w->err;
+    for (size_t i = 0; i < list->n && err->rc == DZ_OK; i++) {
         if (folder[0] && f->ncompanions + f->nskipped_files > FOLDER_FILES) break; /* it is not kept, whatever the rest is */
-        char *name = folder[0] ? dz_format(err, "%s/%s", folder, list.entries[i].name) : dz_strdup(list.entries[i].name, err);
-        char *path = name ? dz_format(err, "%s/%s", ck->path, name) : NULL;
-        if (path) take_entry(ck, name, path, depth, f, notes, err);
+        char *name = join(folder, list->entries[i].name, err), *path = name ? dz_format(err, "%s/%s", w->ck->path, name) : NULL;
+        if (path) take_entry(w, name, path, depth, f);
         free(name);
         free(path);
     }
-    dz_listing_free(&list);
-    free(dir);
     return err->rc;
 }
 
-/* The PyTorch index among the side files becomes the index of the shards' new names. */
-static dz_rc replace_index(dz_checkpoint *ck, dz_error *err) {
-    dz_buf text = {0};
-    for (size_t i = 0; i < ck->ncompanions; i++) {
-        dz_companion_file *side = &ck->companions[i];
-        if (strcmp(side->file, TORCH_INDEX) != 0) continue;
-        if (dz_torch_index(ck, &text, err) != DZ_OK) break;
-        free(side->file);
-        side->file = dz_strdup(RESTORED_INDEX, err);
-        side->size = text.len;
-        side->bytes = (char *)text.data;
-        text = (dz_buf){0};
-    }
-    dz_buf_free(&text);
-    return err->rc;
+/* ---- the whole of it ---------------------------------------------------------------------------------------------------------------- */
+
+static dz_rc find_none(const dz_checkpoint *ck, const dz_listing *list, dz_error *err) {
+    const char *known = dz_folder_known_as(list);
+    if (known) return dz_fail(err, DZ_EFAIL, "%s: holds %s", ck->path, known);
+    return dz_fail(err, DZ_EFAIL, "%s: no " DZ_SAFETENSORS " file and no pytorch_model.bin in this directory", ck->path);
 }
 
 dz_rc dz_directory_load(dz_checkpoint *ck, dz_error *err) {
     dz_listing list = {0};
+    dz_folder_model m = {0};
     found f = {0};
-    if (list_names(ck->path, &list, err) == DZ_OK && load_shards(ck, &list, err) == DZ_OK)
-        find_beside(ck, "", FOLDER_DEPTH, &f, &ck->notes, err);
+    int root_too, failed = dz_listing_read(ck->path, &list, err);
+    walk w = {.ck = ck, .err = err};
+    if (failed) dz_fail(err, DZ_EFAIL, "%s: cannot open: %s", ck->path, strerror(failed));
+    if (err->rc != DZ_OK) goto out;
+    w.parts = find_parts(ck->path, &root_too, err);
+    if (root_too && dz_folder_model_find(ck->path, &list, &m, err) != DZ_OK) goto out;
+    if (!w.parts && m.nfiles == 0) {
+        find_none(ck, &list, err);
+        goto out;
+    }
+    ck->is_adapter = m.is_adapter;
+    if (add_model(&w, "", &m, &f) != DZ_OK || (m.nfiles > 0 && dz_checkpoint_parse(ck, err) != DZ_OK)) goto out;
+    size_t nshards = ck->nshards;
+    if (skip_stale(&w, &m, &f) == DZ_OK && find_beside(&w, "", FOLDER_DEPTH, &list, &f) == DZ_OK && ck->nshards > nshards)
+        dz_checkpoint_parse_again(ck, err);
+    if (err->rc == DZ_OK && ck->nshards == 0) find_none(ck, &list, err);
+out:
     ck->companions = f.companions;
     ck->ncompanions = f.ncompanions;
     ck->skipped_files = f.skipped_files;
     ck->nskipped_files = f.nskipped_files;
-    if (err->rc == DZ_OK && ck->nshards && ck->shards[0].places) replace_index(ck, err);
+    dz_folder_model_free(&m);
+    json_decref(w.parts);
     dz_listing_free(&list);
     return err->rc;
 }

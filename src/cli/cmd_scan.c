@@ -14,19 +14,20 @@ static dz_rc tell_json(const dz_scan_result *r, dz_error *err) {
     for (size_t b = 0; b < r->nmodels; b++) {
         const dz_scan_model *base = &r->models[b];
         if (base->base != b || base->bad) continue;
-        if (!base->manifest) {
+        if (base->ntasks == 0) {
+            if (base->equal) continue;
             failed |= json_array_append_new(alone, json_pack("{s:s, s:s}", "name", base->name, "path", base->path));
             continue;
         }
         json_t *tasks = json_array();
         for (size_t i = 0; i < r->nmodels; i++) {
             const dz_scan_model *m = &r->models[i];
-            if (i != b && m->base == b)
+            if (i != b && m->base == b && !m->equal)
                 failed |= json_array_append_new(tasks, json_pack("{s:s, s:s, s:o, s:o}", "name", m->name, "path", m->path, "distance",
                                                                  distance_json(m->distance), "distance_sum", distance_json(m->sum)));
         }
         failed |=
-            json_array_append_new(zoos, json_pack("{s:s, s:{s:s, s:s, s:o}, s:o}", "manifest", base->manifest, "base", "name", base->name,
+            json_array_append_new(zoos, json_pack("{s:s?, s:{s:s, s:s, s:o}, s:o}", "manifest", base->manifest, "base", "name", base->name,
                                                   "path", base->path, "distance_sum", distance_json(base->sum), "tasks", tasks));
     }
     json_t *all = json_pack("{s:o, s:o}", "zoos", zoos, "alone", alone);
@@ -40,12 +41,12 @@ static void tell(const dz_scan_result *r) {
     for (size_t i = 0; i < r->nmodels; i++) width = strlen(r->models[i].name) > width ? strlen(r->models[i].name) : width;
     for (size_t b = 0; b < r->nmodels; b++) {
         const dz_scan_model *base = &r->models[b];
-        if (!base->manifest) continue;
-        printf("%s: base %s, %zu task%s\n  %-*s %9s %16s\n", base->manifest, base->name, base->ntasks, base->ntasks == 1 ? "" : "s",
-               (int)width, "", "from base", "from all, summed");
+        if (base->ntasks == 0) continue;
+        printf("%s%sbase %s, %zu task%s\n  %-*s %9s %16s\n", base->manifest ? base->manifest : "", base->manifest ? ": " : "", base->name,
+               base->ntasks, base->ntasks == 1 ? "" : "s", (int)width, "", "from base", "from all, summed");
         printf("  %-*s %9s %16.4f\n", (int)width, base->name, "-", base->sum);
         for (size_t i = 0; i < r->nmodels; i++) {
-            if (i != b && r->models[i].base == b)
+            if (i != b && r->models[i].base == b && !r->models[i].equal)
                 printf("  %-*s %9.4f %16.4f\n", (int)width, r->models[i].name, r->models[i].distance, r->models[i].sum);
         }
     }
@@ -58,17 +59,14 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
     dz_scan_options opt = {0};
     dz_scan_result result = {0};
     const dz_option options[] = {
-        {"output", 'o', DZ_OPTION_TEXT, &opt.out, "ZOO.yaml", "the manifest; with several bases ZOO-BASE.yaml for each"},
-        {"base", 'b', DZ_OPTION_LIST, &bases, "NAME|PATH", "use this model as a base (default: the one with the least sum of distances)"},
+        {"output", 'o', DZ_OPTION_TEXT, &opt.out, "ZOO.yaml", "write the manifest; with several bases ZOO-BASE.yaml for each"},
+        {"base", 'b', DZ_OPTION_LIST, &bases, "NAME|PATH",
+         "use this model as a base, also one outside DIR (default: what model cards name, else distances)"},
         {"force", 0, DZ_OPTION_FLAG, &opt.force, NULL, "replace existing manifests"},
         {"json", 0, DZ_OPTION_FLAG, &json, NULL, "for programs"},
         {NULL, 0, DZ_OPTION_FLAG, NULL, NULL, NULL}};
     dz_rc rc = dz_parse_options(world, &DZ_CMD_SCAN, argc, argv, options, args, 1, &helped, err);
     if (rc != DZ_OK || helped) goto out;
-    if (!opt.out) {
-        rc = dz_fail(err, DZ_EUSAGE, "scan: -o ZOO.yaml is needed (deltazoo scan --help)");
-        goto out;
-    }
     opt.dir = args[0];
     opt.bases = bases.values;
     opt.nbases = bases.n;
@@ -87,8 +85,8 @@ out:
 }
 
 const dz_command DZ_CMD_SCAN = {
-    "scan", "DIR -o ZOO.yaml [--base NAME]... [--json]",
-    "Finds which models of a folder share a base, and writes a manifest for each base. It names what it skips: adapters, "
+    "scan", "DIR [-o ZOO.yaml] [--base NAME]... [--json]",
+    "Finds which models of a folder share a base, and writes a manifest for each base with -o. It names what it skips: adapters, "
     "quantised copies, unreadable files.",
     run,
     "deltazoo scan models -o found.yaml\n"

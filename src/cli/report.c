@@ -171,6 +171,7 @@ json_t *dz_info_json(const dz_catalog *c, const dz_task_entry *only) {
         const dz_task_entry *task = &c->tasks[t];
         if (only && only != task) continue;
         json_t *o = task_json(c, task);
+        json_object_set_new(o, "kind", json_string(dz_task_is_adapter(task) ? "adapter" : "model"));
         if (only) {
             json_t *tensors = json_array();
             for (size_t i = 0; i < task->nrows; i++) json_array_append_new(tensors, tensor_json(c, task, &task->rows[i]));
@@ -379,6 +380,9 @@ void dz_print_tasks(const dz_catalog *c) {
         print_task(c, &c->tasks[t]);
     }
     print_paper_ratios(c);
+    size_t adapters = 0;
+    for (size_t t = 0; t < c->ntasks; t++) adapters += (size_t)dz_task_is_adapter(&c->tasks[t]);
+    if (adapters) printf("\n%zu adapter%s (LoRA) among them, stored exactly", adapters, adapters > 1 ? "s" : "");
     printf("\narchive %s (%s shared by all tasks): %.1fx%s\n", dz_format_size(file, a), dz_format_size((double)c->shared_bytes, b),
            file > 0 ? source / file : 0, beside_drops(source - dropped, dropped, file, beside, sizeof beside));
     printf("with the base, which must be kept (%s): %.2fx\n", dz_format_size(base, a), (source + base) / (file + base));

@@ -135,8 +135,11 @@ static dz_rc add_file(dz_catalog *c, dz_task_entry *t, const char *path, uint32_
 static dz_rc add_files(const assembly *a, dz_catalog *c, size_t task, dz_task_entry *t, dz_error *err) {
     const dz_checkpoint *ck = a->ctx->zoo.tasks[task];
     if (!(t->files = dz_alloc(ck->nshards + ck->ncompanions, sizeof *t->files, err))) return err->rc;
-    for (size_t i = 0; i < ck->nshards && err->rc == DZ_OK; i++)
-        add_file(c, t, ck->shards[i].file, DZ_FILE_SAFETENSORS, ck->shards[i].header, ck->shards[i].header_len, ck->shards[i].size, err);
+    for (size_t i = 0; i < ck->nshards && err->rc == DZ_OK; i++) {
+        const dz_shard *s = &ck->shards[i];
+        if (add_file(c, t, s->file, DZ_FILE_SAFETENSORS, s->header, s->header_len, s->size, err) == DZ_OK)
+            t->files[t->nfiles - 1].prefix = (uint32_t)s->prefix;
+    }
     for (size_t i = 0; i < ck->ncompanions && err->rc == DZ_OK; i++) {
         const dz_companion_file *side = &ck->companions[i];
         char *bytes = NULL;

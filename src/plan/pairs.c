@@ -6,8 +6,8 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "checkpoint/folder_model.h"
 #include "checkpoint/fp8_scale.h"
-#include "checkpoint/hf_directory.h"
 
 /* Tensors of a task with the same note: how many, and the first. */
 typedef struct gathered {
@@ -68,7 +68,7 @@ static void refuse_misfit(const matching *m, const dz_tensor_pair *pair, const d
 
 static void note_rows(const matching *m, const dz_tensor *t, const dz_tensor *b, uint64_t common, dz_error *err) {
     char mine[DZ_SHAPE_TEXT], theirs[DZ_SHAPE_TEXT];
-    if (common == t->count && common == b->count) return;
+    if ((common == t->count && common == b->count) || t->count == 0) return;
     dz_buf_note(&m->plan->notes, err, "task '%s': tensor '%s' is %s %s, %s %s in the base: %s", m->name, t->name, t->dtype_name,
                 dz_shape_text(t, mine), b->dtype_name, dz_shape_text(b, theirs),
                 common == 0         ? "kept exactly, without the base"
@@ -86,7 +86,7 @@ static void match(matching *m, dz_tensor_pair *pair, dz_error *err) {
     pair->factor = rule ? rule->factor : 1;
     pair->count = t->count;
     pair->lossy = -1;
-    pair->base = dz_matcher_find(m->matcher, t, &pair->match);
+    pair->base = m->ck->is_adapter ? -1 : dz_matcher_find(m->matcher, t, &pair->match);
     const dz_tensor *b = pair->base >= 0 ? &m->plan->base->tensors[pair->base] : NULL;
     uint64_t common = b ? dz_common_elements(t, b) : 0;
     if (b) m->met[pair->base] = 1;
@@ -149,6 +149,10 @@ static void note_gathered(const matching *m, dz_error *err) {
     dz_plan *p = m->plan;
     const char *name = m->name;
     char text[SUBJECT_TEXT];
+    if (m->ck->is_adapter) {
+        dz_buf_note(&p->notes, err, "task '%s': an adapter (LoRA), not a whole model: kept exactly, without the base", name);
+        return;
+    }
     if (m->added.n)
         dz_buf_note(&p->notes, err, "task '%s': %s %s not in the base: kept exactly", name, subject(&m->added, text), is_or_are(&m->added));
     if (m->integers.n)
@@ -169,25 +173,36 @@ static void note_gathered(const matching *m, dz_error *err) {
     note_absent(m, err);
 }
 
+/* `before`, `name` and `after`: of which model. */
+static void note_file(dz_plan *p, const char *before, const char *name, const char *after, const dz_companion_file *file, const char * not,
+                      dz_error *err) {
+    dz_buf_note(&p->notes, err, "%s%s%s%s is not %s%s%s", before, name, after, file->file, not, file->why ? ": " : "",
+                file->why ? file->why : "");
+}
+
+static void note_lines(dz_plan *p, const char *before, const char *name, const char *after, const dz_buf *lines, dz_error *err) {
+    for (size_t at = 0; at < lines->len;) {
+        const char *line = (const char *)lines->data + at, *end = memchr(line, '\n', lines->len - at);
+        int len = (int)(end ? (size_t)(end - line) : lines->len - at);
+        dz_buf_note(&p->notes, err, "%s%s%s%.*s", before, name, after, len, line);
+        at += (size_t)len + 1;
+    }
+}
+
 /* Files that are not kept, and what a PyTorch file holds beyond its tensors. */
 static void note_files(const matching *m, dz_error *err) {
     const dz_checkpoint *ck = m->ck;
-    for (size_t i = 0; i < ck->nskipped_files; i++)
-        dz_buf_note(&m->plan->notes, err, "task '%s': %s is not kept", m->name, ck->skipped_files[i].file);
-    for (size_t at = 0; at < ck->notes.len;) {
-        const char *line = (const char *)ck->notes.data + at, *end = memchr(line, '\n', ck->notes.len - at);
-        int len = (int)(end ? (size_t)(end - line) : ck->notes.len - at);
-        dz_buf_note(&m->plan->notes, err, "task '%s': %.*s", m->name, len, line);
-        at += (size_t)len + 1;
-    }
+    for (size_t i = 0; i < ck->nskipped_files; i++) note_file(m->plan, "task '", m->name, "': ", &ck->skipped_files[i], "kept", err);
+    note_lines(m->plan, "task '", m->name, "': ", &ck->warnings, err);
+    note_lines(m->plan, "task '", m->name, "': ", &ck->notes, err);
 }
 
 /* Of a base nothing is kept; what may have been meant is other weights. */
 static void note_base_files(dz_plan *p, dz_error *err) {
     for (size_t i = 0; i < p->base->nskipped_files; i++) {
-        if (dz_is_weights(p->base->skipped_files[i].file))
-            dz_buf_note(&p->notes, err, "base: %s is not read", p->base->skipped_files[i].file);
+        if (dz_is_weights(p->base->skipped_files[i].file)) note_file(p, "", "base", ": ", &p->base->skipped_files[i], "read", err);
     }
+    note_lines(p, "", "base", ": ", &p->base->warnings, err);
 }
 
 /* Which of two equal tensors is stored: an exact one, so that no tensor becomes less exact than its rule; then one with a base,
@@ -244,6 +259,7 @@ static size_t number_pairs(dz_plan *p, dz_tensor_pair *pairs, const dz_checkpoin
 /* A recipe that is to compress, and a task of which nothing is: a wrong base or recipe, unless the tensors cannot be lossy by their type.
  */
 static dz_rc check_lossy(const matching *m, dz_error *err) {
+    if (m->ck->is_adapter) return DZ_OK;
     int wanted = 0;
     for (size_t r = 0; r < m->recipe->nrules; r++) wanted |= m->recipe->rules[r].policy == DZ_POLICY_ULTRADELTA;
     if (!wanted) return DZ_OK;

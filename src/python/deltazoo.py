@@ -22,6 +22,7 @@ import filecmp
 import fnmatch
 import json
 import os
+import re
 import struct
 import sys
 import typing
@@ -889,13 +890,50 @@ def safetensors_header(raw, where):
     return sorted(entries, key=lambda e: (e[3], e[4])), 8 + length
 
 
+# What transformers takes first, and what diffusers does; other names come after these.
+USUAL = ("model.safetensors", "model.safetensors.index.json")
+USUAL_DIFFUSERS = ("diffusion_pytorch_model.safetensors.index.json", "diffusion_pytorch_model.safetensors")
+
+
+def is_variant(name, names):
+    """STEM.fp16.safetensors where STEM.safetensors is there too; with shards the variant comes before the number."""
+    found = re.fullmatch(r"(.+)\.[^./]+?(-\d{5}-of-\d{5})?\.safetensors", name)
+    return bool(found) and f"{found[1]}{found[2] or ''}.safetensors" in names
+
+
+def folder_files(path):
+    """The .safetensors files of one folder that are its model, as the program chooses them."""
+    names = sorted(os.listdir(path))
+    order = USUAL + USUAL_DIFFUSERS
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        with builtins.open(os.path.join(path, "config.json"), encoding="utf-8") as file:
+            order = USUAL_DIFFUSERS + USUAL if "_class_name" in json.load(file) else order
+    first = next((name for name in order if name in names), None)
+    if first is None:
+        indexes = [name for name in names if name.endswith(".safetensors.index.json") and not name.startswith("adapter_model")]
+        first = indexes[0] if len(indexes) == 1 else None
+    if first and first.endswith(".json"):
+        with builtins.open(os.path.join(path, first), encoding="utf-8") as file:
+            return sorted(set(json.load(file)["weight_map"].values()))
+    if first:
+        return [first]
+    files = [name for name in names if name.endswith(".safetensors") and not is_variant(name, names)]
+    return [name for name in files if len(files) == 1 or name != "consolidated.safetensors"]
+
+
 def safetensors_files(path):
+    """[(file, what comes before the names of its tensors)]: the folder's model, and those of the folders in it."""
     if not os.path.isdir(path):
-        return [path]
-    files = [os.path.join(path, name) for name in sorted(os.listdir(path)) if name.endswith(".safetensors")]
-    if not files:
+        return [(path, "")]
+    found = []
+    for where, folders, names in os.walk(path):
+        folders[:] = sorted(f for f in folders if not f.startswith(".")) if os.path.relpath(where, path).count(os.sep) < 2 else []
+        prefix = "" if where == path else os.path.relpath(where, path).replace(os.sep, "/") + "/"
+        if any(name.endswith((".safetensors", ".safetensors.index.json")) for name in names):
+            found += [(os.path.join(where, name), prefix) for name in folder_files(where)]
+    if not found:
         raise Error(f"{path}: has no .safetensors files (PyTorch's own files are read by `deltazoo restore` only)")
-    return files
+    return found
 
 
 def is_marked(path):
@@ -916,7 +954,7 @@ class Base:
     def __init__(self, path):
         self.path, self.tensors = os.fspath(path), {}
         self.paths = [os.path.join(folder, name) for folder, _, names in os.walk(self.path) for name in names] or [self.path]
-        for file in safetensors_files(self.path):
+        for file, prefix in safetensors_files(self.path):
             try:
                 raw = np.memmap(file, np.uint8, "r")
             except (OSError, ValueError) as error:
@@ -929,7 +967,7 @@ class Base:
                 raise Damaged(f"{file}: its header: {error}") from None
             for name, dtype, shape, begin, end in entries:
                 need(data + end <= len(raw), f"{file}: {name} is cut off")
-                self.tensors[name] = (dtype, shape, raw[data + begin:data + end])
+                self.tensors.setdefault(prefix + name, (dtype, shape, raw[data + begin:data + end]))
 
     def __getitem__(self, name):
         return self.tensors[name]
@@ -958,13 +996,17 @@ def array_of(raw, dtype, shape, framework):
     import torch
     if dtype not in TORCH or not hasattr(torch, TORCH[dtype]):
         raise Error(f"this torch has no type for {dtype} (restore_bytes gives its bytes)")
-    return torch.from_numpy(np.array(raw)).view(getattr(torch, TORCH[dtype])).reshape(shape)
+    kind = getattr(torch, TORCH[dtype])
+    if dtype == "F4":  # a byte of torch's has two
+        shape = (*shape[:-1], shape[-1] // 2)
+    return torch.from_numpy(np.array(raw)).view(kind).reshape(shape) if len(raw) else torch.empty(shape, dtype=kind)
 
 
 NUMPY = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U64": "<u8", "U32": "<u4", "U16": "<u2",
-         "U8": "u1", "BOOL": "?"}
+         "U8": "u1", "BOOL": "?", "C64": "<c8"}
 TORCH = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2", "I64": "int64",
-         "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool"}
+         "I32": "int32", "I16": "int16", "I8": "int8", "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8", "BOOL": "bool", "C64": "complex64",
+         "F8_E4M3FNUZ": "float8_e4m3fnuz", "F8_E5M2FNUZ": "float8_e5m2fnuz", "F8_E8M0": "float8_e8m0fnu", "F4": "float4_e2m1fn_x2"}
 
 
 # ----------------------------------------------------------------------------------------------------------------------------------------- archive
@@ -1254,7 +1296,7 @@ class Archive:
         unmarked = self._check_replaced(out, files, base)
         made, fresh = [], not os.path.exists(out)
         try:
-            for path, kind, blob, size in files:
+            for path, kind, blob, size, prefix in files:
                 target = os.path.join(out, path)
                 os.makedirs(os.path.dirname(target), exist_ok=True)
                 if os.path.lexists(target + ".partial"):
@@ -1262,7 +1304,7 @@ class Archive:
                 made.append(target)
                 with builtins.open(target + ".partial", "xb") as file:
                     file.write(blob)
-                    for raw in self._contents(task, path, kind, blob, size, base):
+                    for raw in self._contents(task, path, kind, blob, size, prefix, base):
                         file.write(raw)
             for target in unmarked:
                 if not filecmp.cmp(target, target + ".partial", shallow=False):
@@ -1278,13 +1320,13 @@ class Archive:
                     with contextlib.suppress(OSError):
                         os.rmdir(folder)
             raise
-        return [path for path, _, _, _ in files]
+        return [path for path, *_ in files]
 
     def _check_replaced(self, out, files, base):
         """Refuses what is never replaced: the archive, files of the base, whatever deltazoo did not make. Returns files that carry no mark and may be those of
         an exact model: they are replaced only by their own bytes. The same rules as in the C program (src/base/overwrite.h)."""
         unmarked = []
-        for path, _, blob, size in files:
+        for path, _, blob, size, _ in files:
             target = os.path.join(out, path)
             if not os.path.exists(target):
                 continue
@@ -1299,12 +1341,13 @@ class Archive:
             unmarked.append(target)
         return unmarked
 
-    def _contents(self, task, path, kind, blob, size, base):
+    def _contents(self, task, path, kind, blob, size, prefix, base):
         """What follows the blob in a file, tensor by tensor."""
         if kind == 0:
             need(len(blob) == size, f"{self.path}: task {task}: {path} has {len(blob)} bytes, not {size}")
             return
         entries, data = safetensors_header(blob, path)
+        entries = [(prefix + name, *rest) for name, *rest in entries]
         need(data == len(blob), f"{self.path}: task {task}: the blob of {path} is not its header")
         at, named = 0, {row.tensor.name: row for row in self._rows(task) if row.policy != ABSENT}
         lossy = [named[name] for name, *_ in entries if name in named and named[name].policy == ULTRADELTA]
@@ -1319,22 +1362,25 @@ class Archive:
         need(data + at == size, f"{self.path}: task {task}: {path} has {data + at} bytes, not {size}")
 
     def _files(self, name):
-        """[(path, kind, blob, size)], the paths checked."""
+        """[(path, kind, blob, size, prefix of its tensors' names)], the paths checked."""
         files = []
         listed = Cursor(self.blob(int(record_of(self._group(name))["files_blob"])))
         while listed.at < len(listed.data):
-            path = os.fsdecode(listed.text())
+            raw = listed.text()
+            path = os.fsdecode(raw)
             need(path and not path.startswith("/") and ".." not in path.split("/"), f"{name}: path {path!r}")
             kind, blob, size = listed.u8(), listed.varint(), listed.varint()
-            need(kind in (0, 1), f"{name}: {path} is of kind {kind}")
-            files.append((path, kind, self.blob(blob), size))
+            need(kind in (0, 1, 2), f"{name}: {path} is of kind {kind}")
+            prefix = os.fsdecode(raw[:listed.varint()]) if kind == 2 else ""
+            need(kind != 2 or prefix.endswith("/"), f"{name}: {path} has the prefix {prefix!r}")
+            files.append((path, kind, self.blob(blob), size, prefix))
         need(len({f[0] for f in files}) == len(files), f"{name}: a path occurs twice")
         return files
 
     def _check_files(self, name, rows):
         """The headers agree with the index."""
         listed = {}
-        for path, kind, blob, size in self._files(name):
+        for path, kind, blob, size, prefix in self._files(name):
             if kind == 0:
                 need(len(blob) == size, f"{name}: {path} has {len(blob)} bytes, not {size}")
                 continue
@@ -1343,6 +1389,7 @@ class Archive:
             at = 0
             for tensor, dtype, shape, begin, end in entries:
                 need(begin == at, f"{name}: {path} has a gap before {tensor}")
+                tensor = prefix + tensor
                 need(tensor not in listed, f"{name}: {tensor} is in two files")
                 listed[tensor] = (dtype, shape, end - begin)
                 at = end

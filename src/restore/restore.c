@@ -99,7 +99,9 @@ static dz_rc place_tensors(restore *r, const dz_file_row *file, const char *head
     size_t n = 0, before = r->ntensors;
     if (len < 8 || file->size < len)
         return dz_fail(err, DZ_EDAMAGE, "%s: task '%s': the header of '%s' is cut short", r->archive->path, r->task->name, file->path);
-    if (dz_safetensors_parse(file->path, header + 8, len - 8, file->size, 0, &tensors, &n, err) != DZ_OK) goto out;
+    if (dz_safetensors_parse(file->path, header + 8, len - 8, file->size, 0, &tensors, &n, err) != DZ_OK ||
+        dz_file_prefix_tensors(file, tensors, n, err) != DZ_OK)
+        goto out;
     out_tensor *grown = realloc(r->tensors, (r->ntensors + n + 1) * sizeof *grown);
     if (!grown) {
         dz_fail(err, DZ_ENOMEM, "out of memory for %zu tensors", n);
@@ -272,7 +274,8 @@ static dz_rc plan_some_tensors(restore *r, dz_error *err) {
 static dz_rc plan_side_files(restore *r, dz_error *err) {
     for (size_t i = 0; i < r->task->nfiles && err->rc == DZ_OK; i++) {
         const dz_file_row *f = &r->task->files[i];
-        if (f->kind == DZ_FILE_SIDE && !dz_ends_with(f->path, INDEX_SUFFIX)) plan_file(r, f, NULL, NULL, err);
+        int is_index = dz_ends_with(f->path, INDEX_SUFFIX) && !strchr(f->path, '/'); /* a part keeps its own */
+        if (f->kind == DZ_FILE_SIDE && !is_index) plan_file(r, f, NULL, NULL, err);
     }
     return err->rc;
 }
@@ -293,6 +296,19 @@ static size_t cut_shards(const restore *r, const uint32_t *rows, size_t n, size_
     return nshards;
 }
 
+/* The files of a pipeline's parts stay as they are. `claimed`: of each row, whether its tensor is in one of them. */
+static dz_rc plan_parts(restore *r, uint8_t *claimed, dz_error *err) {
+    const char *headless = NULL;
+    dz_lookup rows = {0};
+    dz_task_rows(r->archive->catalog, r->task, &rows, err);
+    for (size_t i = 0; i < r->task->nfiles && err->rc == DZ_OK; i++) {
+        if (r->task->files[i].prefix) plan_file(r, &r->task->files[i], &rows, &headless, err);
+    }
+    dz_lookup_free(&rows);
+    for (size_t i = 0; i < r->ntensors; i++) claimed[r->tensors[i].row] = 1;
+    return err->rc;
+}
+
 /* The tensors in their order in new shards, with an index where there are several, and the side files. */
 static dz_rc plan_new_shards(restore *r, dz_error *err) {
     const dz_catalog *c = r->archive->catalog;
@@ -304,14 +320,16 @@ static dz_rc plan_new_shards(restore *r, dz_error *err) {
     dz_buf index = {0};
     char *like = NULL;
     size_t like_len = 0;
+    uint8_t *claimed = dz_alloc(nrows, 1, err);
     if (r->task->files_lost) tell_lost_files(r, "", err);
-    if (err->rc != DZ_OK) goto out;
+    if (err->rc != DZ_OK || plan_parts(r, claimed, err) != DZ_OK) goto out;
+    size_t before = r->nfiles; /* of the parts */
     for (size_t i = 0; i < nrows; i++) {
-        if (r->task->rows[i].policy == DZ_POLICY_ABSENT) continue;
+        if (r->task->rows[i].policy == DZ_POLICY_ABSENT || claimed[i]) continue;
         tensors[n] = dz_tensor_of_row(&c->tensors[r->task->rows[i].tensor]);
         rows[n++] = (uint32_t)i;
     }
-    nshards = cut_shards(r, rows, n, first);
+    nshards = n ? cut_shards(r, rows, n, first) : 0;
     for (size_t s = 0; s < nshards && err->rc == DZ_OK; s++) {
         char *name =
             nshards == 1 ? dz_strdup("model.safetensors", err) : dz_format(err, "model-%05zu-of-%05zu.safetensors", s + 1, nshards);
@@ -319,7 +337,7 @@ static dz_rc plan_new_shards(restore *r, dz_error *err) {
         free(name);
     }
     for (size_t s = 0; s < nshards && err->rc == DZ_OK; s++) {
-        for (size_t i = first[s]; i < first[s + 1]; i++) files[i] = r->files[s].name;
+        for (size_t i = first[s]; i < first[s + 1]; i++) files[i] = r->files[before + s].name;
     }
     like = first_file(r, DZ_FILE_SIDE, INDEX_SUFFIX, &like_len);
     if (nshards > 1 && err->rc == DZ_OK &&
@@ -328,6 +346,7 @@ static dz_rc plan_new_shards(restore *r, dz_error *err) {
     plan_side_files(r, err);
 out:
     dz_buf_free(&index);
+    free(claimed);
     free(like);
     free(rows);
     free(first);

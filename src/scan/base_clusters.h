@@ -8,10 +8,12 @@
  * more, a model and its fine-tuned ones well below a half. */
 #define DZ_NEAR 0.7
 
-/* base_of[i] is the base of model i: the model itself if it is a base or has no other near it. A chain of near models is one group. Its
- * base has the least sum of distances; among equal sums (always with two models), the smaller `preference` decides. If models of a group
- * are `forced`, these are its bases, and each other model goes to the nearest. distance[i * n + j] is symmetrical. */
-dz_rc dz_cluster_models(const double *distance, size_t n, const uint8_t *forced, const uint32_t *preference, uint32_t *base_of,
-                        dz_error *err);
+/* base_of[i] is the base of model i: itself for a base, and for a model that has no other near it. Models are of one group when a chain of
+ * near ones connects them; its base is of the lowest `tier` in it, of these the one with the least sum of distances, of equal ones (always
+ * with two models) the one with the smaller `preference`. Where models are `forced`, these are the bases of their group, and each other
+ * model goes to the nearest. `close[i]`: another of the group that could as well have been the base, by its tier and its sum; n: none.
+ * distance[i * n + j] is symmetrical. */
+dz_rc dz_cluster_models(const double *distance, size_t n, const uint8_t *forced, const uint8_t *tier, const uint32_t *preference,
+                        uint32_t *base_of, uint32_t *close, dz_error *err);
 
 #endif

@@ -9,7 +9,7 @@
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/listing.h"
-#include "checkpoint/hf_directory.h"
+#include "checkpoint/folder_model.h"
 #include "config/manifest.h"
 
 #define NAME_MAX_LEN 120
@@ -25,7 +25,6 @@ static const char PARTS[] = "several PyTorch files, which may be parts of one mo
 static const char ADAPTER[] = "only an adapter (LoRA), no model: left out";
 static const char TRAINING[] = "only the state of a training, no model: left out";
 static const char FOREIGN[] = "a format that cannot be read: left out";
-static const char ALONE[] = "is taken alone, without the other files of its folder";
 
 /* What a file's name says of it. */
 typedef enum kind {
@@ -87,14 +86,17 @@ static int any(const char *const *list, size_t n, int (*test)(const char *, cons
     return 0;
 }
 
+static int is(const char *a, const char *b) { return strcmp(a, b) == 0; }
+
 static kind kind_of(const char *name) {
+    static const char *const pipelines[] = {"model_index.json", "modules.json"}; /* their parts are in folders */
     static const char *const torch[] = {".bin", ".pt", ".pth", ".ckpt"};
     static const char *const training[] = {"optimizer", "scheduler", "rng_state", "training_args", "scaler"};
     static const char *const training_ends[] = {"_states.pt", "_optim_rng.pt"};
     static const char *const foreign[] = {".gguf", ".onnx", ".msgpack", ".distcp", ".ot", ".npz"};
     int is_torch = ANY(torch, dz_ends_with, name), is_safe = dz_ends_with(name, ".safetensors");
     if ((is_torch || is_safe) && dz_is_adapter(name)) return ADAPTER_FILE;
-    if (is_safe || dz_ends_with(name, ".safetensors.index.json")) return WEIGHTS;
+    if (is_safe || dz_ends_with(name, ".safetensors.index.json") || ANY(pipelines, is, name)) return WEIGHTS;
     if (strcmp(name, "pytorch_model.bin") == 0 || strcmp(name, "pytorch_model.bin.index.json") == 0) return WEIGHTS;
     if (is_torch) return ANY(training, begins_with, name) || ANY(training_ends, dz_ends_with, name) ? TRAINING_FILE : TORCH_FILE;
     return ANY(foreign, dz_ends_with, name) || strcmp(name, "tf_model.h5") == 0 ? FOREIGN_FILE : NO_MODEL;
@@ -233,8 +235,8 @@ static dz_rc take_directory(search *s, place *p, const dz_listing *l, const cont
     }
     if (c->n[TORCH_FILE] == 1 && c->n[ADAPTER_FILE] == 0) {
         p->inside = 1;
-        if (others && !p->why) dz_notes_add(s->notes, err, ALONE, "%s/%s", p->path, c->first[TORCH_FILE]->name);
-        return add_file(s, p, c->first[TORCH_FILE], name, err);
+        if (!others) return add_file(s, p, c->first[TORCH_FILE], name, err);
+        return add_model_take(s, p, dz_strdup(p->path, err), name, identify(p, c->first[TORCH_FILE], 1, 0, err), err);
     }
     if (p->why) return err->rc;
     if (c->n[ADAPTER_FILE] > 0) return dz_notes_add(s->notes, err, ADAPTER, "%s", p->path);
@@ -249,7 +251,9 @@ static dz_rc take_directory(search *s, place *p, const dz_listing *l, const cont
 static const char *find_mark(const dz_listing *l, const contents *c) {
     for (size_t i = 0; i < l->n && c->n[WEIGHTS] + c->n[TORCH_FILE] > 0; i++) {
         const char *name = l->entries[i].name;
-        if (strcmp(name, "config.json") == 0 || (name[0] != '.' && dz_ends_with(name, ".index.json"))) return name;
+        if (strcmp(name, "config.json") == 0 || strcmp(name, "model_index.json") == 0 || strcmp(name, "modules.json") == 0 ||
+            (name[0] != '.' && dz_ends_with(name, ".index.json")))
+            return name;
     }
     return NULL;
 }
@@ -298,6 +302,13 @@ out:
     return err->rc;
 }
 
+/* A folder of a pipeline's part: no model by itself. */
+static int is_part(const dz_listing *l, const char *name) {
+    if (begins_with(name, "checkpoint-")) return 0;
+    return dz_listing_find(l, "model_index.json") != NULL ||
+           (dz_listing_find(l, "modules.json") && name[0] >= '0' && name[0] <= '9' && strchr(name, '_'));
+}
+
 static dz_rc look_at(search *s, place *p, dz_error *err) {
     dz_listing l = {0};
     int top = p->relative[0] == '\0', failed = dz_listing_read(p->path, &l, err);
@@ -316,7 +327,7 @@ static dz_rc look_at(search *s, place *p, dz_error *err) {
         take_directory(s, p, &l, &c, err);
     for (size_t i = 0; i < l.n && err->rc == DZ_OK; i++) {
         const dz_entry *e = &l.entries[i];
-        if (e->is_dir) add_place(s, p, e, err);
+        if (e->is_dir && !is_part(&l, e->name)) add_place(s, p, e, err);
         if (e->is_dir || p->why) continue;
         if (e->name[0] == '.' && kind_of(e->name) != NO_MODEL) dz_notes_add(s->notes, err, HIDDEN, "%s/%s", p->path, e->name);
         if (e->error && !p->inside && kind_of_entry(e) == NO_MODEL)

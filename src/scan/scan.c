@@ -15,6 +15,7 @@
 #include "base/overwrite.h"
 #include "checkpoint/checkpoint.h"
 #include "config/manifest.h"
+#include "scan/base_claims.h"
 #include "scan/base_clusters.h"
 #include "scan/find_models.h"
 #include "scan/weight_fingerprint.h"
@@ -34,6 +35,8 @@ static const char LEFT_OUT[] = "left out";
 static const char ALONE[] = "shares its base with no other model";
 static const char QUANTISED[] = "most of its layers are integers or scaled F8 where others have floats: neither a base nor a task";
 static const char PAIR[] = "of two models each could be the base: this is called so, smaller or first; --base NAME decides";
+static const char CLOSE[] = "could be the base as well: the least sum of distances decided; --base NAME decides otherwise";
+static const char EQUAL[] = "is equal to another task: left out";
 static const char FAR[] = "is far from its base";
 
 /* Collective. The models of rank 0 on every rank. */
@@ -129,6 +132,25 @@ static void rank_by_preference(const dz_scan_result *r, uint32_t *preference) {
     }
 }
 
+/* A model that --base names by its path is one of the models, wherever it lies. */
+static dz_rc add_outside(const dz_scan_options *opt, dz_scan_result *r, dz_error *err) {
+    for (size_t b = 0; b < opt->nbases; b++) {
+        struct stat want, have;
+        int known = stat(opt->bases[b], &want) != 0;
+        for (size_t i = 0; i < r->nmodels; i++)
+            known |= strcmp(opt->bases[b], r->models[i].name) == 0 ||
+                     (stat(r->models[i].path, &have) == 0 && have.st_dev == want.st_dev && have.st_ino == want.st_ino);
+        if (known) continue;
+        dz_scan_model *grown = realloc(r->models, (r->nmodels + 1) * sizeof *grown);
+        if (!grown) return dz_fail(err, DZ_ENOMEM, "out of memory for a model");
+        r->models = grown;
+        const char *slash = strrchr(opt->bases[b], '/'), *name = slash && slash[1] ? slash + 1 : opt->bases[b];
+        grown[r->nmodels++] = (dz_scan_model){.name = dz_strdup(name, err), .path = dz_strdup(opt->bases[b], err), .outside = 1};
+        for (char *at = grown[r->nmodels - 1].name; at && *at; at++) *at = *at == '/' ? '-' : *at;
+    }
+    return err->rc;
+}
+
 /* Models that --base names. */
 static dz_rc find_forced(const dz_scan_options *opt, const dz_scan_result *r, uint8_t *forced, dz_error *err) {
     for (size_t b = 0; b < opt->nbases; b++) {
@@ -166,12 +188,60 @@ static void measure(const dz_scan_result *r, const dz_weight_fingerprint *sketch
     }
 }
 
-static void note_groups(const dz_scan_result *r, const uint8_t *quantised, const uint8_t *forced, dz_notes *notes, dz_error *err) {
+#define PIECE ((size_t)1 << 20) /* bytes */
+
+static dz_rc compare_tensors(dz_checkpoint *a, dz_checkpoint *b, uint8_t *bytes, int *same, dz_error *err) {
+    for (size_t i = 0; i < a->ntensors && *same; i++) {
+        size_t ta = a->by_name[i], tb = b->by_name[i];
+        for (uint64_t at = 0; at < a->tensors[ta].nbytes && *same; at += PIECE) {
+            uint64_t rest = a->tensors[ta].nbytes - at;
+            size_t len = rest < PIECE ? (size_t)rest : PIECE;
+            if (dz_checkpoint_read(a, ta, at, len, bytes, err) != DZ_OK || dz_checkpoint_read(b, tb, at, len, bytes + PIECE, err) != DZ_OK)
+                return err->rc;
+            *same = memcmp(bytes, bytes + PIECE, len) == 0;
+        }
+    }
+    return err->rc;
+}
+
+/* All tensors to the last bit. What cannot be read is not the same. */
+static dz_rc are_equal(const char *x, const char *y, int *same, dz_error *err) {
+    dz_error one = {0};
+    dz_checkpoint *a = NULL, *b = NULL;
+    uint8_t *bytes = dz_alloc_raw(2 * PIECE, 1, err);
+    *same = bytes && dz_checkpoint_load(x, &a, &one) == DZ_OK && dz_checkpoint_load(y, &b, &one) == DZ_OK && dz_checkpoint_looks_same(a, b);
+    if (*same && compare_tensors(a, b, bytes, same, &one) != DZ_OK) *same = 0;
+    dz_checkpoint_free(a);
+    dz_checkpoint_free(b);
+    free(bytes);
+    return err->rc;
+}
+
+/* Of equal tasks of one base the one that is no state of a training stays, of such the first. */
+static dz_rc find_equal(dz_scan_result *r, const double *distance, const uint8_t *tier, dz_notes *notes, dz_error *err) {
+    for (size_t i = 0; i < r->nmodels && err->rc == DZ_OK; i++) {
+        for (size_t k = 0; k < r->nmodels && err->rc == DZ_OK && !r->models[i].equal; k++) {
+            const dz_scan_model *a = &r->models[i], *b = &r->models[k];
+            int same = 0, after = tier[i] != tier[k] ? tier[i] > tier[k] : i > k;
+            if (i == k || !after || a->base != b->base || a->base == i || b->base == k || b->equal) continue;
+            if (distance[i * r->nmodels + k] > 0 || are_equal(a->path, b->path, &same, err) != DZ_OK || !same) continue;
+            r->models[i].equal = 1;
+            r->models[a->base].ntasks--;
+            dz_notes_add(notes, err, EQUAL, "%s (%s)", a->name, b->name);
+        }
+    }
+    return err->rc;
+}
+
+static void note_groups(const dz_scan_result *r, const uint8_t *quantised, const uint8_t *forced, const uint32_t *close, dz_notes *notes,
+                        dz_error *err) {
     for (size_t i = 0; i < r->nmodels; i++) {
         const dz_scan_model *m = &r->models[i];
         int is_base = m->base == i;
         if (is_base && m->ntasks == 0 && !m->bad) dz_notes_add(notes, err, quantised[i] ? QUANTISED : ALONE, "%s", m->name);
-        if (is_base && m->ntasks == 1 && !forced[i]) dz_notes_add(notes, err, PAIR, "%s", m->name);
+        if (is_base && m->ntasks == 1 && !forced[i] && close[i] < r->nmodels) dz_notes_add(notes, err, PAIR, "%s", m->name);
+        int named = close[i] < r->nmodels && names_base(m->name) && !names_base(r->models[close[i]].name);
+        if (is_base && m->ntasks > 1 && close[i] < r->nmodels && !named) dz_notes_add(notes, err, CLOSE, "%s", r->models[close[i]].name);
         if (!is_base && m->distance > DZ_NEAR) dz_notes_add(notes, err, FAR, "%s (%.2g)", m->name, m->distance);
     }
 }
@@ -181,12 +251,15 @@ static dz_rc group(const dz_scan_options *opt, dz_scan_result *r, const dz_weigh
     size_t n = r->nmodels;
     double *distance = dz_alloc(n * n, sizeof *distance, err);
     uint8_t *forced = dz_alloc(n, 1, err), *quantised = dz_alloc(n, 1, err);
+    uint8_t *tier = dz_alloc(n, 1, err);
     uint32_t *preference = dz_alloc(n, sizeof *preference, err), *base_of = dz_alloc(n, sizeof *base_of, err);
+    uint32_t *close = dz_alloc(n, sizeof *close, err);
     if (err->rc != DZ_OK || find_forced(opt, r, forced, err) != DZ_OK) goto out;
     find_quantised(r, sketches, quantised);
     measure(r, sketches, quantised, distance);
     rank_by_preference(r, preference);
-    if (dz_cluster_models(distance, n, forced, preference, base_of, err) != DZ_OK) goto out;
+    if (dz_base_claims(r, tier, err) != DZ_OK) goto out;
+    if (dz_cluster_models(distance, n, forced, tier, preference, base_of, close, err) != DZ_OK) goto out;
     for (size_t i = 0; i < n; i++) { /* at the end of a chain, with nothing in common */
         if (!isfinite(distance[i * n + base_of[i]])) base_of[i] = (uint32_t)i;
     }
@@ -197,8 +270,10 @@ static dz_rc group(const dz_scan_options *opt, dz_scan_result *r, const dz_weigh
         if (base_of[i] != i) r->models[base_of[i]].ntasks++;
         for (size_t k = 0; k < n; k++) m->sum += k != i && base_of[k] == base_of[i] ? distance[i * n + k] : 0;
     }
-    note_groups(r, quantised, forced, notes, err);
+    if (find_equal(r, distance, tier, notes, err) == DZ_OK) note_groups(r, quantised, forced, close, notes, err);
 out:
+    free(tier);
+    free(close);
     free(distance);
     free(forced);
     free(quantised);
@@ -221,6 +296,7 @@ static void free_place(place *at) {
 
 /* Before the work: a manifest that cannot be written must not cost a scan. */
 static dz_rc find_place(const dz_scan_options *opt, place *at, dz_error *err) {
+    if (!opt->out) return DZ_OK;
     char *beside = dz_path_beside(opt->out, ".", err);
     if (!beside) return err->rc;
     if (!(at->dir = realpath(beside, NULL)))
@@ -234,8 +310,9 @@ static dz_rc find_place(const dz_scan_options *opt, place *at, dz_error *err) {
 }
 
 /* The path as the manifest has it: relative where the model lies beside or below the manifest. */
-static char *manifest_path(const dz_scan_options *opt, const place *at, const char *model, dz_error *err) {
-    char *full = dz_format(err, "%s%s", at->scanned, model + strlen(opt->dir));
+static char *manifest_path(const dz_scan_options *opt, const place *at, const dz_scan_model *m, dz_error *err) {
+    char *full = m->outside ? realpath(m->path, NULL) : dz_format(err, "%s%s", at->scanned, m->path + strlen(opt->dir));
+    if (!full) dz_fail(err, DZ_EFAIL, "%s: cannot open: %s", m->path, strerror(errno));
     size_t len = strlen(at->dir);
     if (!full || strncmp(full, at->dir, len) != 0 || (full[len] != '/' && full[len] != '\0')) return full;
     char *relative = dz_strdup(full[len] ? full + len + 1 : ".", err);
@@ -244,10 +321,10 @@ static char *manifest_path(const dz_scan_options *opt, const place *at, const ch
 }
 
 static dz_rc manifest_text(const dz_scan_options *opt, const dz_scan_result *r, size_t base, const place *at, dz_buf *text, dz_error *err) {
-    dz_manifest m = {.base = manifest_path(opt, at, r->models[base].path, err), .tasks = dz_alloc(r->nmodels, sizeof *m.tasks, err)};
+    dz_manifest m = {.base = manifest_path(opt, at, &r->models[base], err), .tasks = dz_alloc(r->nmodels, sizeof *m.tasks, err)};
     for (size_t i = 0; i < r->nmodels && err->rc == DZ_OK; i++) {
-        if (i == base || r->models[i].base != base) continue;
-        m.tasks[m.ntasks++] = (dz_manifest_task){.name = r->models[i].name, .path = manifest_path(opt, at, r->models[i].path, err)};
+        if (i == base || r->models[i].base != base || r->models[i].equal) continue;
+        m.tasks[m.ntasks++] = (dz_manifest_task){.name = r->models[i].name, .path = manifest_path(opt, at, &r->models[i], err)};
     }
     if (err->rc == DZ_OK) dz_manifest_text(&m, text, err);
     for (size_t i = 0; i < m.ntasks; i++) free(m.tasks[i].path); /* names are borrowed */
@@ -258,10 +335,11 @@ static dz_rc manifest_text(const dz_scan_options *opt, const dz_scan_result *r, 
 
 /* zoo.yaml, or zoo-BASE.yaml when there are several. */
 static dz_rc name_manifests(const dz_scan_options *opt, dz_scan_result *r, dz_error *err) {
-    const char *slash = strrchr(opt->out, '/'), *dot = strrchr(slash ? slash : opt->out, '.');
-    int stem = (int)(dot ? dot - opt->out : (ptrdiff_t)strlen(opt->out));
     for (size_t i = 0; i < r->nmodels; i++) r->nmanifests += r->models[i].ntasks > 0;
     if (r->nmanifests == 0) return dz_fail(err, DZ_EFAIL, "%s: no two of its %zu models share a base", opt->dir, r->nmodels);
+    if (!opt->out) return DZ_OK;
+    const char *slash = strrchr(opt->out, '/'), *dot = strrchr(slash ? slash : opt->out, '.');
+    int stem = (int)(dot ? dot - opt->out : (ptrdiff_t)strlen(opt->out));
     for (size_t i = 0; i < r->nmodels; i++) {
         dz_scan_model *m = &r->models[i];
         struct stat st;
@@ -361,7 +439,9 @@ dz_rc dz_scan(const dz_world *world, const dz_scan_options *opt, dz_scan_result 
     dz_weight_fingerprint *sketches = NULL;
     dz_notes notes = {0}; /* on rank 0 */
     place at = {0};
-    if (world->rank == 0 && check_output(opt, err) == DZ_OK && find_place(opt, &at, err) == DZ_OK) dz_find_models(opt->dir, r, &notes, err);
+    if (world->rank == 0 && check_output(opt, err) == DZ_OK && find_place(opt, &at, err) == DZ_OK &&
+        dz_find_models(opt->dir, r, &notes, err) == DZ_OK)
+        add_outside(opt, r, err);
     dz_rc rc = dz_sync_error(world, err->rc, err);
     if (rc != DZ_OK || (rc = share_models(world, r, err)) != DZ_OK) goto out;
     sketches = dz_alloc(r->nmodels, sizeof *sketches, err);

@@ -5,7 +5,7 @@
 #include "parallel/world.h"
 
 typedef struct dz_scan_options {
-    const char *dir, *out;
+    const char *dir, *out;    /* out: NULL writes nothing */
     const char *const *bases; /* names or paths of models that must be bases */
     size_t nbases;
     int force;
@@ -20,7 +20,9 @@ typedef struct dz_scan_model {
     size_t ntasks;     /* models whose base it is */
     double distance;   /* from its base */
     double sum;        /* of the distances from all others of its base */
-    char *manifest;    /* of a base: the file written */
+    char *manifest;    /* of a base: the file written; NULL where none was asked for */
+    int outside;       /* of the folder that was scanned: named as a base by its path */
+    int equal;         /* to another task of the same base, which is in the manifest: this one is not */
 } dz_scan_model;
 
 typedef struct dz_scan_result { /* on rank 0 */

@@ -125,7 +125,7 @@ def test_scan_of_what_is_no_zoo_is_refused(folder):
     refused(folder, ["scan", "empty", "-o", "z.yaml"], 1, "empty", "no model")
     refused(folder, ["scan", "nowhere", "-o", "z.yaml"], 1, "nowhere")
     refused(folder, ["scan", "lone/a", "-o", "z.yaml"], 2, "lone/a", "is a model")
-    refused(folder, ["scan", "lone"], 2, "-o")
+    refused(folder, ["scan", "lone"], 1, "no two of its 2 models")
     refused(folder, ["scan", "lone", "-o", "nowhere/z.yaml"], 2, "nowhere/z.yaml")
 
 
@@ -324,10 +324,9 @@ def test_single_pytorch_files_are_models_wherever_they_lie(folder):
     for ranks in (1, 3):
         got, tasks, notes = found(folder, ranks=ranks)
         equal(got, "zoo/base", "base")
-        equal(tasks, {"meta": "zoo/meta/consolidated.00.pth", "plain": "zoo/plain/model.pt", "run": "zoo/run/last.ckpt", "own": "zoo/own/weights.bin",
+        equal(tasks, {"meta": "zoo/meta", "plain": "zoo/plain/model.pt", "run": "zoo/run/last.ckpt", "own": "zoo/own/weights.bin",
                       deep.replace("/", "-"): "zoo/" + deep}, "tasks")
-        told(notes, "zoo/meta/consolidated.00.pth", "without the other files")
-        equal(len(notes), 1, f"notes {notes}")
+        equal(notes, [], "notes")
     good(["compress", "out.yaml", "-o", "a.h5", "-q"], cwd=folder)
     good(["restore", "a.h5", "--task", "run", "--base", "zoo/base", "-o", "run"], cwd=folder)
 
@@ -469,3 +468,74 @@ def test_older_manifests_stay_until_all_new_ones_are_written(folder):
     equal(manifest(f"{folder}/real.yaml")[0], "zoo/alpha", "the manifest that a link leads to")
     check(os.path.islink(f"{folder}/z-alpha.yaml"), "the link is no link any more")
     equal(sorted(os.listdir(folder)), ["real.yaml", "z-alpha.yaml", "z-omega.yaml", "zoo"], "files")
+
+
+# --------------------------------------------------------------------------------------------------------------- which is the base
+
+def trainer_output(folder):
+    """A base, and what a training left: its states, the last one of which is the model itself."""
+    base = small_model(1, "F32", SHAPES)
+    steps = [tune(base, 2, 4e-4), tune(base, 2, 1e-3)]
+    put(folder, "zoo/start", base)
+    put(folder, "zoo/run", steps[1])
+    for i, model in enumerate(steps):
+        put(folder, f"zoo/run/checkpoint-{4 * i + 4}", model)
+    return base
+
+
+@with_scratch
+def test_states_of_a_training_are_no_base_and_equal_models_are_stored_once(folder):
+    trainer_output(folder)
+    for ranks in 1, 3:
+        r = good(["scan", "zoo", "-o", "z.yaml", "--force"], ranks, cwd=folder)
+        equal(manifest(f"{folder}/z.yaml"), ("zoo/start", {"run": "zoo/run", "run-checkpoint-4": "zoo/run/checkpoint-4"}), "manifest")
+        told(r.lines("note"), "run-checkpoint-8 (run)", "is equal to another task: left out")
+    good(["compress", "z.yaml", "-o", "a.h5", "-q", "--recipe", "lossless"], cwd=folder)
+
+
+@with_scratch
+def test_model_cards_and_configurations_name_the_base(folder):
+    base = small_model(1, "F32", SHAPES)
+    put(folder, "zoo/alpha", tune(base, 1, 3e-3))
+    put(folder, "zoo/org--origin", base)
+    for name in "beta", "gamma":
+        put(folder, f"zoo/{name}", tune(base, len(name), 3e-3))
+    alone = good(["scan", "zoo"], cwd=folder).out
+    for claim in ("README.md", "---\nlicense: mit\nbase_model: org/alpha\n---\n# x"), ("README.md", "---\nbase_model:\n- alpha\n---\n"), ("config.json", '{"_name_or_path": "./alpha"}'):
+        write(f"{folder}/zoo/beta/{claim[0]}", claim[1])
+        good(["scan", "zoo", "-o", "z.yaml", "--force"], 3, cwd=folder)
+        equal(manifest(f"{folder}/z.yaml")[0], "zoo/alpha", f"base by {claim}")
+        write(f"{folder}/zoo/beta/{claim[0]}", "{}")
+    check("base org--origin" in alone, f"without a card distances tell: {alone}")
+
+
+@with_scratch
+def test_scan_prints_without_an_output_and_writes_nothing(folder):
+    family(f"{folder}/zoo", ["base", "one", "two"], 1)
+    before = sorted(os.listdir(folder))
+    out = good(["scan", "zoo"], 3, cwd=folder).out
+    check(out.startswith("base base, 2 tasks\n") and "one" in out and "two" in out, out)
+    equal(json.loads(good(["scan", "zoo", "--json"], cwd=folder).out)["zoos"][0]["manifest"], None, "manifest in JSON")
+    equal(sorted(os.listdir(folder)), before, "files")
+
+
+@with_scratch
+def test_base_may_lie_outside_the_scanned_folder(folder):
+    base = small_model(1, "F32", SHAPES)
+    put(folder, "elsewhere/origin", base)
+    for i, name in enumerate(("one", "two")):
+        put(folder, f"zoo/{name}", tune(base, 2 + i))
+    for ranks in 1, 3:
+        good(["scan", "zoo", "-o", "z.yaml", "--force", "--base", "elsewhere/origin"], ranks, cwd=folder)
+        equal(manifest(f"{folder}/z.yaml"), ("elsewhere/origin", {"one": "zoo/one", "two": "zoo/two"}), "manifest")
+    good(["compress", "z.yaml", "-o", "a.h5", "-q", "--recipe", "lossless"], cwd=folder)
+
+
+@with_scratch
+def test_pipelines_are_models_and_their_parts_are_not(folder):
+    base = small_model(1, "F32", SHAPES)
+    for name, model in (("base", base), ("one", tune(base, 2)), ("two", tune(base, 3))):
+        write(f"{folder}/zoo/{name}/model_index.json", json.dumps({"_class_name": "X", "unet": ["diffusers", "U"]}))
+        write(f"{folder}/zoo/{name}/unet/diffusion_pytorch_model.safetensors", st_bytes(model))
+    good(["scan", "zoo", "-o", "z.yaml"], cwd=folder)
+    equal(manifest(f"{folder}/z.yaml"), ("zoo/base", {"one": "zoo/one", "two": "zoo/two"}), "manifest")

@@ -177,9 +177,6 @@ def make_refused(one):
 
     broken_index("shard-missing", lambda d, index: os.unlink(os.path.join(d, "pytorch_model-00002-of-00002.bin")))
     broken_index("index-outside", lambda d, index: index["weight_map"].update({"q": "../task.bin"}))
-    broken_index("index-wrong", lambda d, index: index["weight_map"].update({"embed.weight": "pytorch_model-00002-of-00002.bin"}))
-    broken_index("index-short", lambda d, index: index["weight_map"].pop("q"))
-    broken_index("index-other", lambda d, index: index["weight_map"].update({"extra": "pytorch_model-00002-of-00002.bin"}))
 
 
 def make():

@@ -30,11 +30,11 @@ static void test_a_foreign_global_is_refused_by_its_name(void **state) {
                    "t.bin: data.pkl: global 'os.system' is not allowed");
     expect_refusal(P("\x80\x04\x8c\x05posix\x8c\x06system\x93."), "global 'posix.system' is not allowed");
     expect_refusal(P("\x80\x02"
-                     "ctorch._utils\n_rebuild_qtensor\n."),
-                   "global 'torch._utils._rebuild_qtensor' is not allowed");
+                     "cargparse\nNamespace\n)\x81."),
+                   "global 'argparse.Namespace' is not allowed, since nothing is run: load the file in Python and save its state dict");
     expect_refusal(P("\x80\x02"
-                     "ctorch\nComplexDoubleStorage\n."),
-                   "global 'torch.ComplexDoubleStorage' is not allowed");
+                     "c__builtin__\neval\n."),
+                   "global '__builtin__.eval' is not allowed");
     expect_refusal(P("\x80\x02"
                      "cc\x1b[2J\nx\n."),
                    "global 'c?[2J.x' is not allowed"); /* nothing reaches the terminal */
@@ -59,13 +59,26 @@ static void test_reduce_calls_only_what_describes_a_tensor(void **state) {
                    "REDUCE: a parameter that is no tensor");
     expect_refusal(P("\x80\x02}]b."), "BUILD: sets the state of what is no dict");
     expect_refusal(P("\x80\x02]}b."), "BUILD: sets the state of what is no dict");
+    expect_refusal(P("\x80\x02"
+                     "ctorch._tensor\n_rebuild_from_type_v2\n("
+                     "ctorch._tensor\n_rebuild_from_type_v2\n"
+                     "ctorch\nTensor\n)}tR."),
+                   "REDUCE: the parts of a tensor"); /* not by itself */
+    expect_refusal(P("\x80\x02"
+                     "ctorch._tensor\n_rebuild_from_type_v2\n("
+                     "ctorch\nSize\n"
+                     "ctorch\nSize\n)}tR."),
+                   "REDUCE: a tensor of an unknown class");
+    expect_refusal(P("\x80\x02"
+                     "ctorch.nn.parameter\nParameter\n)\x81."),
+                   "NEWOBJ: a parameter that is no tensor");
     expect_refusal(P("\x80\x02K\x01Q."), "BINPERSID: not ('storage', type, key, location, count)");
     expect_refusal(P("\x80\x02(NNNNNtQ."), "BINPERSID: not ('storage', type, key, location, count)");
 }
 
 static void test_every_other_opcode_is_refused_by_its_name(void **state) {
     (void)state;
-    static const char known[] = "(.JKMNQRXabc}ehj]qrst)uG\x80\x85\x86\x87\x88\x89\x8a\x8b\x8c\x8d\x93\x94\x95";
+    static const char known[] = "(.BCJKMNQRUXabc}ehj]qrst)uG\x80\x81\x85\x86\x87\x88\x89\x8a\x8b\x8c\x8d\x8e\x8f\x90\x93\x94\x95\x96";
     size_t refused = 0;
     for (int op = 0; op < 256; op++) {
         uint8_t pickle[] = {0x80, 2, (uint8_t)op};
@@ -75,7 +88,7 @@ static void test_every_other_opcode_is_refused_by_its_name(void **state) {
     }
     assert_int_equal(refused, 256 - (sizeof known - 1));
     expect_refusal(P("\x80\x02ios\nsystem\n."), "opcode INST is not allowed");
-    expect_refusal(P("\x80\x02)\x81."), "opcode NEWOBJ is not allowed");
+    expect_refusal(P("\x80\x02N)\x81."), "NEWOBJ: calls what is no known function");
     expect_refusal(P("\x80\x02\x82\x01."), "opcode EXT1 is not allowed");
     expect_refusal(P("\x80\x02\xff."), "opcode 0xff is not allowed");
     expect_refusal(P("\x80\x00N."), "pickle protocol 0 is not supported");

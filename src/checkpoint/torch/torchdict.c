@@ -43,7 +43,7 @@ static size_t add_named(const dz_pickle *p, const dz_torch_dict *above, dz_torch
 
 static void count_tensors(const dz_pickle *p, dz_torch_dict *list, size_t n) {
     for (size_t i = 0; i < p->nitems; i++) {
-        if (p->values[p->items[i].value].kind != DZ_PICKLE_TENSOR) continue;
+        if (!dz_pickle_is_tensor(&p->values[p->items[i].value])) continue;
         for (size_t k = 0; k < n; k++) list[k].ntensors += list[k].dicts[list[k].depth] == p->items[i].dict;
     }
 }
@@ -78,7 +78,8 @@ dz_rc dz_torch_dict_find(const char *path, const dz_pickle *p, dz_torch_dict *ou
     dz_torch_dict list[CANDIDATES], own = {.dicts = {p->root}};
     size_t n = 0, most = 0;
     if (p->values[p->root].kind != DZ_PICKLE_DICT)
-        return dz_fail(err, DZ_EFAIL, "%s: data.pkl: holds %s, not a dict of tensors", path, dz_pickle_kind_name(p->values[p->root].kind));
+        return dz_fail(err, DZ_EFAIL, "%s: data.pkl: holds %s, not a dict of tensors: save the model's state_dict()", path,
+                       dz_pickle_kind_name(&p->values[p->root]));
     n = add_named(p, &own, list, n);
     for (size_t i = 0, first = n; i < first; i++) n = add_named(p, &list[i], list, n);
     list[n++] = own;

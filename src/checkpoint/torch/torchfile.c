@@ -12,10 +12,12 @@
 
 #include "base/file.h"
 #include "checkpoint/header.h"
+#include "checkpoint/torch/pickle_names.h"
 #include "checkpoint/torch/torchdict.h"
 #include "checkpoint/torch/zip.h"
 
 #define PICKLE_ENTRY "/data.pkl"
+#define PLAIN_SHOWN 3 /* of the values without tensors, when there are more */
 #define MOST_NOTES 20 /* of a file: a training checkpoint may hold thousands of other values */
 
 typedef struct torch_file {
@@ -66,6 +68,17 @@ static uint8_t *read_entry(const torch_file *f, const dz_zip_entry *e, uint64_t 
     return NULL;
 }
 
+/* Beside PREFIX/data.pkl, torch.jit.save writes PREFIX/constants.pkl. */
+static int is_script(const torch_file *f, const dz_zip_entry *pickle) {
+    static const char constants[] = "/constants.pkl";
+    size_t prefix = strlen(pickle->name) - strlen(PICKLE_ENTRY);
+    for (size_t i = 0; i < f->zip.nentries; i++) {
+        const char *name = f->zip.entries[i].name;
+        if (strncmp(name, pickle->name, prefix) == 0 && strcmp(name + prefix, constants) == 0) return 1;
+    }
+    return 0;
+}
+
 /* The entry PREFIX/data.pkl: the only one of its kind gives the prefix. */
 static const dz_zip_entry *find_pickle(torch_file *f, dz_error *err) {
     const dz_zip_entry *found = NULL;
@@ -80,6 +93,8 @@ static const dz_zip_entry *find_pickle(torch_file *f, dz_error *err) {
     }
     if (!found)
         dz_fail(err, DZ_EFAIL, "%s: a zip file without data.pkl: not a PyTorch checkpoint", f->path);
+    else if (is_script(f, found))
+        dz_fail(err, DZ_EFAIL, "%s: is a TorchScript program: torch.jit.load it and save its state_dict()", f->path);
     else
         f->prefix = dz_strndup(found->name, (size_t)(strchr(found->name, '/') - found->name), err);
     return f->prefix ? found : NULL;
@@ -142,19 +157,47 @@ static dz_rc note_skipped(torch_file *f, const dz_torch_dict *d, uint32_t depth,
     return err->rc;
 }
 
+/* How many dicts lead to the one that holds the item, which is not kept; UINT32_MAX for what is kept, or of no such dict. */
+static uint32_t skipped_at(const torch_file *f, const dz_torch_dict *d, const dz_pickle_item *item) {
+    uint32_t depth = 0;
+    while (depth < d->depth && d->dicts[depth] != item->dict) depth++;
+    if (d->dicts[depth] != item->dict || dz_torch_dict_has(d, item->value)) return UINT32_MAX;
+    return depth < d->depth || !dz_pickle_is_tensor(value_of(f, item->value)) ? depth : UINT32_MAX;
+}
+
+/* Many values without tensors, in one line. */
+static dz_rc note_plain(torch_file *f, const dz_torch_dict *d, size_t n, dz_error *err) {
+    char key[DZ_PICKLE_TEXT], what[DZ_PICKLE_TEXT], way[DZ_TORCH_WAY];
+    dz_buf line = {0};
+    size_t shown = 0;
+    for (size_t i = 0; i < f->pickle.nitems && shown < PLAIN_SHOWN && err->rc == DZ_OK; i++) {
+        const dz_pickle_item *item = &f->pickle.items[i];
+        uint32_t depth = skipped_at(f, d, item);
+        if (depth == UINT32_MAX || value_of(f, item->value)->tensors > 0) continue;
+        dz_buf_line(&line, err, "%s'%s%s%s' (%s)", shown++ ? ", " : "", dz_torch_dict_way(&f->pickle, d, depth, way), depth ? "/" : "",
+                    dz_pickle_key(&f->pickle, item->key, key), dz_pickle_describe(&f->pickle, item->value, what));
+    }
+    dz_buf_line(&line, err, " and %zu more values are not kept", n - shown);
+    dz_buf_put(&line, "", 1, err);
+    if (err->rc == DZ_OK) add_note(f, (const char *)line.data, err);
+    dz_buf_free(&line);
+    return err->rc;
+}
+
 /* Values with tensors come first, since there is a limit to notes. */
 static dz_rc note_all_skipped(torch_file *f, const dz_torch_dict *d, dz_error *err) {
+    size_t nplain = 0;
     for (int with = 1; with >= 0; with--) {
         for (size_t i = 0; i < f->pickle.nitems && err->rc == DZ_OK; i++) {
             const dz_pickle_item *item = &f->pickle.items[i];
-            const dz_pickle_value *v = value_of(f, item->value);
-            uint32_t depth = 0;
-            while (depth < d->depth && d->dicts[depth] != item->dict) depth++;
-            if (d->dicts[depth] != item->dict || dz_torch_dict_has(d, item->value) || (v->tensors > 0) != with) continue;
-            if (depth < d->depth || v->kind != DZ_PICKLE_TENSOR) note_skipped(f, d, depth, item, err);
+            uint32_t depth = skipped_at(f, d, item);
+            int plain = value_of(f, item->value)->tensors == 0;
+            if (depth == UINT32_MAX) continue;
+            if (with) nplain += (size_t)plain;
+            if (plain != with && (!plain || nplain <= PLAIN_SHOWN)) note_skipped(f, d, depth, item, err);
         }
     }
-    return err->rc;
+    return nplain > PLAIN_SHOWN ? note_plain(f, d, nplain, err) : err->rc;
 }
 
 /* A name that can stand in a safetensors header. */
@@ -162,7 +205,7 @@ static dz_rc take_name(const torch_file *f, uint32_t key, dz_tensor *t, dz_error
     char text[DZ_PICKLE_TEXT];
     const dz_pickle_value *v = value_of(f, key);
     if (v->kind != DZ_PICKLE_STR)
-        return dz_fail(err, DZ_EFAIL, "%s: data.pkl: a tensor's name is %s, not a string", f->path, dz_pickle_kind_name(v->kind));
+        return dz_fail(err, DZ_EFAIL, "%s: data.pkl: a tensor's name is %s, not a string", f->path, dz_pickle_kind_name(v));
     const char *name = (const char *)f->bytes + v->u.at;
     json_t *json = json_stringn(name, v->count); /* NULL unless it is UTF-8 */
     int bad = !json || v->count == 0;
@@ -174,7 +217,12 @@ static dz_rc take_name(const torch_file *f, uint32_t key, dz_tensor *t, dz_error
     return err->rc;
 }
 
-static uint64_t size_of(const char *dtype) { return dtype ? dz_element_bits(dtype) / 8 : 1; }
+static uint64_t size_of(const char *dtype) {
+    uint64_t size = dtype ? dz_element_bits(dtype) / 8 : 1;
+    return size ? size : 1; /* torch's float4_e2m1fn_x2: a byte has two */
+}
+
+static int is_packed(const char *dtype) { return dz_element_bits(dtype) < 8; }
 
 /* The elements by `place`, which begins at element `first` of the storage of `held` bytes, all stand in it. `name` is the storage's. */
 static dz_rc check_range(const torch_file *f, const dz_tensor *t, const dz_strided *place, uint64_t first, uint64_t held, const char *name,
@@ -224,6 +272,28 @@ static dz_rc find_place(torch_file *f, const dz_pickle_tensor *p, const dz_tenso
     return DZ_OK;
 }
 
+/* A byte of the file has two elements of the last dimension, as a safetensors header counts them. */
+static dz_rc unpack_shape(const torch_file *f, dz_tensor *t, const dz_strided *place, dz_error *err) {
+    uint64_t *last = t->ndim ? &t->shape[t->ndim - 1] : NULL;
+    if (!last || place->strided)
+        return dz_fail(err, DZ_EFAIL, "%s: tensor '%s': %s: save its contiguous()", f->path, t->name,
+                       last ? "float4 elements that do not follow each other" : "a float4 scalar");
+    if (__builtin_mul_overflow(*last, 2, last)) return dz_fail(err, DZ_EFAIL, "%s: tensor '%s': its shape overflows", f->path, t->name);
+    return DZ_OK;
+}
+
+/* A tensor of the model that no safetensors file can hold. */
+static dz_rc refuse_other(const torch_file *f, const dz_pickle_item *item, dz_error *err) {
+    char key[DZ_PICKLE_TEXT], others[48] = "";
+    const dz_global *g = dz_global_at(value_of(f, item->value)->global);
+    size_t more = 0;
+    for (const dz_pickle_item *i = item + 1; i < f->pickle.items + f->pickle.nitems; i++)
+        more += i->dict == item->dict && value_of(f, i->value)->kind == DZ_PICKLE_OTHER_TENSOR;
+    if (more) snprintf(others, sizeof others, " (and %zu more)", more);
+    return dz_fail(err, DZ_EFAIL, "%s: tensor '%s' is %s%s, which no safetensors file can hold: save %s in its place", f->path,
+                   dz_pickle_key(&f->pickle, item->key, key), g->what, others, g->todo);
+}
+
 static dz_rc take_tensor(torch_file *f, const dz_pickle_item *item, dz_tensor *t, dz_strided *place, dz_error *err) {
     const dz_pickle_tensor *p = &f->pickle.tensors[value_of(f, item->value)->u.at];
     if (take_name(f, item->key, t, err) != DZ_OK) return err->rc;
@@ -244,7 +314,8 @@ static dz_rc take_tensor(torch_file *f, const dz_pickle_item *item, dz_tensor *t
     }
     if (zero) t->count = t->nbytes = 0;
     if (t->dtype == DZ_OPAQUE) t->count = t->nbytes;
-    return find_place(f, p, t, place, err);
+    if (find_place(f, p, t, place, err) != DZ_OK) return err->rc;
+    return is_packed(p->dtype) ? unpack_shape(f, t, place, err) : DZ_OK;
 }
 
 static int by_name(const void *x, const void *y, void *arg) {
@@ -299,7 +370,8 @@ static dz_rc check_twins(torch_file *f, taken *k, dz_error *err) {
 static dz_rc take_all(torch_file *f, uint32_t dict, taken *k, dz_error *err) {
     for (size_t i = 0; i < f->pickle.nitems && err->rc == DZ_OK; i++) {
         const dz_pickle_item *item = &f->pickle.items[i];
-        if (item->dict != dict || value_of(f, item->value)->kind != DZ_PICKLE_TENSOR) continue;
+        if (item->dict != dict || !dz_pickle_is_tensor(value_of(f, item->value))) continue;
+        if (value_of(f, item->value)->kind == DZ_PICKLE_OTHER_TENSOR) return refuse_other(f, item, err);
         take_tensor(f, item, &k->tensors[k->n], &k->places[k->n], err);
         k->n++;
     }
@@ -359,19 +431,45 @@ out:
 }
 
 char *dz_torch_restored_name(const char *file, dz_error *err) {
-    static const char prefix[] = "pytorch_", suffix[] = ".bin";
+    static const char prefix[] = "pytorch_";
+    static const char *const suffixes[] = {".bin", ".pt", ".pth", ".ckpt"};
     const char *name = file_name(file);
     int dir = (int)(name - file);
     if (strncmp(name, prefix, strlen(prefix)) == 0 && strlen(name) > strlen(prefix)) name += strlen(prefix);
     size_t len = strlen(name);
-    if (len > strlen(suffix) && strcmp(name + len - strlen(suffix), suffix) == 0) len -= strlen(suffix);
+    for (size_t i = 0; i < sizeof suffixes / sizeof *suffixes; i++) {
+        if (len <= strlen(suffixes[i]) || !dz_ends_with(name, suffixes[i])) continue;
+        len -= strlen(suffixes[i]);
+        break;
+    }
     return dz_format(err, "%.*s%.*s.safetensors", dir, file, (int)len, name);
 }
 
-dz_rc dz_torch_index(const dz_checkpoint *ck, dz_buf *out, dz_error *err) {
-    const char **files = dz_alloc(ck->ntensors, sizeof *files, err);
-    for (size_t i = 0; files && i < ck->ntensors; i++) files[i] = ck->shards[ck->tensors[i].shard].file;
-    if (files) dz_safetensors_index(ck->tensors, files, ck->ntensors, (dz_like){0}, out, err);
+char *dz_torch_restored_index(const char *index, dz_error *err) {
+    static const char suffix[] = ".index.json";
+    char *weights = dz_strndup(index, strlen(index) - (sizeof suffix - 1), err);
+    char *restored = weights ? dz_torch_restored_name(weights, err) : NULL,
+         *out = restored ? dz_format(err, "%s%s", restored, suffix) : NULL;
+    free(weights);
+    free(restored);
+    return out;
+}
+
+dz_rc dz_torch_index(const dz_checkpoint *ck, size_t first, dz_buf *out, dz_error *err) {
+    dz_tensor *tensors = NULL;
+    size_t n = 0;
+    const char **files = NULL;
+    for (size_t i = first; i < ck->nshards && err->rc == DZ_OK; i++) {
+        const dz_shard *s = &ck->shards[i];
+        dz_safetensors_parse(s->path, s->header + 8, s->header_len - 8, s->size, (uint32_t)i, &tensors, &n, err);
+    }
+    if (err->rc == DZ_OK) files = dz_alloc(n, sizeof *files, err);
+    for (size_t i = 0; files && i < n; i++) {
+        const dz_shard *s = &ck->shards[tensors[i].shard];
+        files[i] = s->file + s->prefix;
+    }
+    if (files) dz_safetensors_index(tensors, files, n, (dz_like){0}, out, err);
     free(files);
+    dz_tensors_free(tensors, n);
     return err->rc;
 }

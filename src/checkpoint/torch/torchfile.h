@@ -22,10 +22,13 @@ dz_rc dz_torch_load(const char *path, dz_tensor **tensors, dz_strided **places, 
  * tensors. */
 dz_rc dz_torch_shard(dz_shard *shard, dz_buf *notes, dz_error *err);
 
-/* "pytorch_model-00001-of-00002.bin": "model-00001-of-00002.safetensors". The caller frees. */
+/* "pytorch_model-00001-of-00002.bin": "model-00001-of-00002.safetensors"; "vae/model.pt": "vae/model.safetensors". The caller frees. */
 char *dz_torch_restored_name(const char *file, dz_error *err);
 
-/* The model.safetensors.index.json of a checkpoint's shards. Appended to `out`. */
-dz_rc dz_torch_index(const dz_checkpoint *ck, dz_buf *out, dz_error *err);
+/* "pytorch_model.bin.index.json": "model.safetensors.index.json". The caller frees. */
+char *dz_torch_restored_index(const char *index, dz_error *err);
+
+/* The index of a checkpoint's shards from number `first` on, in their own names: without a part's prefix. Appended to `out`. */
+dz_rc dz_torch_index(const dz_checkpoint *ck, size_t first, dz_buf *out, dz_error *err);
 
 #endif

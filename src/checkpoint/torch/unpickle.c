@@ -26,7 +26,8 @@ typedef struct machine {
     dz_error *err;
 } machine;
 
-static int is_container(dz_pickle_kind kind) { return kind == DZ_PICKLE_TUPLE || kind == DZ_PICKLE_LIST || kind == DZ_PICKLE_DICT; }
+static int is_counted(dz_pickle_kind kind) { return kind == DZ_PICKLE_TUPLE || kind == DZ_PICKLE_LIST || kind == DZ_PICKLE_DICT; }
+static int is_container(dz_pickle_kind kind) { return is_counted(kind) || kind == DZ_PICKLE_OBJECT || kind == DZ_PICKLE_OTHER_TENSOR; }
 
 void dz_pickle_free(dz_pickle *p) {
     free(p->values);
@@ -44,19 +45,25 @@ char *dz_pickle_text(const uint8_t *bytes, size_t len, char text[DZ_PICKLE_TEXT]
     return text;
 }
 
-const char *dz_pickle_kind_name(dz_pickle_kind kind) {
+const char *dz_pickle_kind_name(const dz_pickle_value *v) {
     static const char *const names[] = {
         [DZ_PICKLE_NONE] = "None",         [DZ_PICKLE_BOOL] = "a bool",    [DZ_PICKLE_INT] = "an int",
         [DZ_PICKLE_FLOAT] = "a float",     [DZ_PICKLE_STR] = "a string",   [DZ_PICKLE_TUPLE] = "a tuple",
         [DZ_PICKLE_LIST] = "a list",       [DZ_PICKLE_DICT] = "a dict",    [DZ_PICKLE_GLOBAL] = "a global name",
         [DZ_PICKLE_STORAGE] = "a storage", [DZ_PICKLE_TENSOR] = "a tensor"};
-    return names[kind];
+    if (v->kind == DZ_PICKLE_OTHER_TENSOR) return "a tensor";
+    const dz_global *g = v->kind == DZ_PICKLE_OBJECT || v->kind == DZ_PICKLE_GLOBAL ? dz_global_at(v->global) : NULL;
+    if (g && g->role == DZ_GLOBAL_DTYPE) return "a dtype";
+    if (g && g->role == DZ_GLOBAL_PLAIN) return g->what;
+    return v->kind == DZ_PICKLE_OBJECT ? "an object" : names[v->kind];
 }
+
+int dz_pickle_is_tensor(const dz_pickle_value *v) { return v->kind == DZ_PICKLE_TENSOR || v->kind == DZ_PICKLE_OTHER_TENSOR; }
 
 char *dz_pickle_describe(const dz_pickle *p, uint32_t value, char text[DZ_PICKLE_TEXT]) {
     const dz_pickle_value *v = &p->values[value];
-    int used = snprintf(text, DZ_PICKLE_TEXT, "%s", dz_pickle_kind_name(v->kind));
-    if (!is_container(v->kind)) return text;
+    int used = snprintf(text, DZ_PICKLE_TEXT, "%s", dz_pickle_kind_name(v));
+    if (!is_counted(v->kind)) return text;
     used += snprintf(text + used, DZ_PICKLE_TEXT - (size_t)used, " of %" PRIu32, v->count);
     if (v->tensors)
         snprintf(text + used, DZ_PICKLE_TEXT - (size_t)used, " with %" PRIu32 " tensor%s", v->tensors, v->tensors == 1 ? "" : "s");
@@ -66,7 +73,7 @@ char *dz_pickle_describe(const dz_pickle *p, uint32_t value, char text[DZ_PICKLE
 char *dz_pickle_key(const dz_pickle *p, uint32_t key, char text[DZ_PICKLE_TEXT]) {
     const dz_pickle_value *v = &p->values[key];
     if (v->kind == DZ_PICKLE_STR) return dz_pickle_text(p->bytes + v->u.at, v->count, text);
-    snprintf(text, DZ_PICKLE_TEXT, "(%s)", dz_pickle_kind_name(v->kind));
+    snprintf(text, DZ_PICKLE_TEXT, "(%s)", dz_pickle_kind_name(v));
     return text;
 }
 
@@ -155,7 +162,7 @@ static dz_rc append(machine *m, size_t first) {
     m->depth = first;
     uint32_t list = top(m);
     if (list == NO_VALUE) return m->err->rc;
-    if (!is_kind(m, list, DZ_PICKLE_LIST)) return wrong(m, "appends to what is no list");
+    if (!is_kind(m, list, DZ_PICKLE_LIST) && !is_kind(m, list, DZ_PICKLE_OBJECT)) return wrong(m, "appends to what is no list");
     dz_pickle_value *v = &m->p.values[list];
     for (size_t i = 0; i < count; i++) {
         if (deepen(m, v, m->stack[first + i]) != DZ_OK) return m->err->rc;
@@ -212,8 +219,9 @@ static dz_rc push_global(machine *m, const uint8_t *module, size_t module_len, c
     int number = dz_global_find(module, module_len, name, name_len);
     if (number < 0) {
         char a[DZ_PICKLE_TEXT], b[DZ_PICKLE_TEXT];
-        return dz_fail(m->err, DZ_EFAIL, "%s: global '%s.%s' is not allowed", m->name, dz_pickle_text(module, module_len, a),
-                       dz_pickle_text(name, name_len, b));
+        return dz_fail(m->err, DZ_EFAIL,
+                       "%s: global '%s.%s' is not allowed, since nothing is run: load the file in Python and save its state dict alone",
+                       m->name, dz_pickle_text(module, module_len, a), dz_pickle_text(name, name_len, b));
     }
     return push_new(m, (dz_pickle_value){.kind = DZ_PICKLE_GLOBAL, .global = (uint8_t)number});
 }
@@ -277,24 +285,43 @@ static dz_rc storage(machine *m) {
     return push_new(m, (dz_pickle_value){.kind = DZ_PICKLE_STORAGE, .global = type, .u.at = p->nstorages - 1});
 }
 
-/* (storage, first, size, stride, requires_grad, hooks[, metadata]); in version 3 with a dtype before the metadata. */
+/* A value of which only its depth and its tensors are known, and what its global says. */
+static dz_rc push_opaque(machine *m, dz_pickle_kind kind, uint8_t of_global, const dz_pickle_value *args) {
+    dz_pickle_value v = {.kind = (uint8_t)kind, .depth = 1, .global = of_global, .tensors = kind == DZ_PICKLE_OTHER_TENSOR};
+    if (args && is_container(args->kind)) {
+        v.depth = args->depth > 0 ? args->depth : 1;
+        if (kind == DZ_PICKLE_OBJECT) v.tensors = args->tensors;
+    }
+    return push_new(m, v);
+}
+
+/* Conjugated and negated views: {'conj': True}, {'neg': True}. */
+static dz_rc other_view(machine *m) {
+    static const char of[] = "torch._view", name[] = "_";
+    return push_opaque(m, DZ_PICKLE_OTHER_TENSOR,
+                       (uint8_t)dz_global_find((const uint8_t *)of, sizeof of - 1, (const uint8_t *)name, sizeof name - 1), NULL);
+}
+
+/* (storage, first, size, stride, requires_grad, hooks[, metadata]); in version 3 with a dtype before the metadata, in version 1 without
+ * what follows the stride. */
 static dz_rc tensor(machine *m, const dz_pickle_value *args, int version) {
     dz_pickle *p = &m->p;
     dz_pickle_tensor t = {0};
-    const uint32_t least = version == 3 ? 7 : 6;
-    if (args->count < least || args->count > least + 1) return wrong(m, "the parts of a tensor are not as torch writes them");
+    const uint32_t least = version == 3 ? 7 : version == 2 ? 6 : 4;
+    if (args->count < least || args->count > least + (version > 1)) return wrong(m, "the parts of a tensor are not as torch writes them");
     const uint32_t *part = &p->members[args->u.at];
     if (!is_kind(m, part[0], DZ_PICKLE_STORAGE) || !get_size(m, part[1], &t.first) || !is_kind(m, part[2], DZ_PICKLE_TUPLE) ||
         !is_kind(m, part[3], DZ_PICKLE_TUPLE))
         return wrong(m, "the parts of a tensor are not as torch writes them");
-    if (args->count > least && !is_kind(m, part[least], DZ_PICKLE_NONE))
-        return wrong(m, "a tensor with metadata (a negated or conjugated view?) is not supported");
+    if (args->count > least && !is_kind(m, part[least], DZ_PICKLE_NONE)) return other_view(m);
     if (version == 3 && !is_global(m, part[6], DZ_GLOBAL_DTYPE)) return wrong(m, "a tensor without a known dtype");
     const dz_pickle_value *size = value_of(m, part[2]), *stride = value_of(m, part[3]);
     if (size->count != stride->count || size->count > DZ_MAX_NDIM) return wrong(m, "a tensor with too many dimensions");
     t.storage = (uint32_t)value_of(m, part[0])->u.at;
     t.ndim = size->count;
-    t.dtype = dz_global_at(value_of(m, version == 3 ? part[6] : part[0])->global)->dtype;
+    uint8_t type = value_of(m, version == 3 ? part[6] : part[0])->global;
+    if (dz_global_at(type)->what) return push_opaque(m, DZ_PICKLE_OTHER_TENSOR, type, NULL);
+    t.dtype = dz_global_at(type)->dtype;
     if (!t.dtype) t.dtype = dz_dtype_name(DZ_U8);
     for (uint32_t d = 0; d < t.ndim; d++) {
         if (!get_size(m, p->members[size->u.at + d], &t.shape[d]) || !get_size(m, p->members[stride->u.at + d], &t.stride[d]))
@@ -305,32 +332,74 @@ static dz_rc tensor(machine *m, const dz_pickle_value *args, int version) {
     return push_new(m, (dz_pickle_value){.kind = DZ_PICKLE_TENSOR, .tensors = 1, .u.at = p->ntensors - 1});
 }
 
-static dz_rc reduce(machine *m) {
-    uint32_t args = pop(m), callee = args == NO_VALUE ? NO_VALUE : pop(m);
-    if (callee == NO_VALUE) return m->err->rc;
-    if (!is_kind(m, args, DZ_PICKLE_TUPLE) || !is_kind(m, callee, DZ_PICKLE_GLOBAL)) return wrong(m, "calls what is no known function");
+static dz_rc call(machine *m, uint32_t callee, uint32_t args);
+
+/* (function, type, arguments, state): what the function gives, of another type, with attributes, which are not kept. */
+static dz_rc from_type(machine *m, const dz_pickle_value *args) {
+    if (args->count != 4) return wrong(m, "the parts of a tensor are not as torch writes them");
+    const uint32_t *part = &m->p.members[args->u.at];
+    if (!is_kind(m, part[0], DZ_PICKLE_GLOBAL) || !is_kind(m, part[1], DZ_PICKLE_GLOBAL) || !is_kind(m, part[2], DZ_PICKLE_TUPLE) ||
+        is_global(m, part[0], DZ_GLOBAL_FROM_TYPE))
+        return wrong(m, "the parts of a tensor are not as torch writes them");
+    uint8_t function = value_of(m, part[0])->global, type = value_of(m, part[1])->global;
+    if (dz_global_at(type)->role == DZ_GLOBAL_TENSOR_TYPE) return call(m, part[0], part[2]);
+    uint8_t of = dz_global_at(type)->role == DZ_GLOBAL_OTHER_TENSOR ? type : function;
+    if (dz_global_at(of)->role != DZ_GLOBAL_OTHER_TENSOR) return wrong(m, "a tensor of an unknown class");
+    return push_opaque(m, DZ_PICKLE_OTHER_TENSOR, of, NULL);
+}
+
+/* What calling a known function with these arguments comes to, without calling it. */
+static dz_rc call(machine *m, uint32_t callee, uint32_t args) {
     const dz_pickle_value *a = value_of(m, args);
-    switch (dz_global_at(value_of(m, callee)->global)->role) {
-        case DZ_GLOBAL_ORDERED_DICT:
-            if (a->count != 0) return wrong(m, "an OrderedDict made from arguments");
+    uint8_t number = value_of(m, callee)->global;
+    uint32_t first = a->count > 0 ? m->p.members[a->u.at] : NO_VALUE;
+    switch (dz_global_at(number)->role) {
+        case DZ_GLOBAL_DICT: /* Counter(dict), defaultdict(type) */
+            if (first != NO_VALUE && is_kind(m, first, DZ_PICKLE_DICT)) return push(m, first);
+            if (first != NO_VALUE && !is_global(m, first, DZ_GLOBAL_PLAIN)) return wrong(m, "an OrderedDict made from arguments");
             return push_new(m, (dz_pickle_value){.kind = DZ_PICKLE_DICT, .depth = 1});
+        case DZ_GLOBAL_TENSOR_V1: return tensor(m, a, 1);
         case DZ_GLOBAL_TENSOR_V2: return tensor(m, a, 2);
         case DZ_GLOBAL_TENSOR_V3: return tensor(m, a, 3);
-        case DZ_GLOBAL_PARAMETER: /* (tensor, requires_grad, hooks) */
-            if (a->count != 3 || !is_kind(m, m->p.members[a->u.at], DZ_PICKLE_TENSOR)) return wrong(m, "a parameter that is no tensor");
-            return push(m, m->p.members[a->u.at]);
+        case DZ_GLOBAL_PARAMETER: /* (tensor, requires_grad, hooks[, state]) */
+            if (a->count < 3 || a->count > 4 || !dz_pickle_is_tensor(value_of(m, first))) return wrong(m, "a parameter that is no tensor");
+            return push(m, first);
+        case DZ_GLOBAL_TENSOR_TYPE: /* Parameter(tensor, requires_grad) */
+            if (first == NO_VALUE || !dz_pickle_is_tensor(value_of(m, first))) return wrong(m, "a parameter that is no tensor");
+            return push(m, first);
+        case DZ_GLOBAL_FROM_TYPE: return from_type(m, a);
+        case DZ_GLOBAL_PLAIN: return push_opaque(m, DZ_PICKLE_OBJECT, number, a);
+        case DZ_GLOBAL_OTHER_TENSOR: return push_opaque(m, DZ_PICKLE_OTHER_TENSOR, number, a);
         case DZ_GLOBAL_STORAGE:
         case DZ_GLOBAL_DTYPE: break;
     }
     return wrong(m, "calls a type");
 }
 
-/* Attributes of a dict: torch hangs the versions of modules (_metadata) on it. No value of the dict, nothing to keep. */
+static dz_rc reduce(machine *m) {
+    uint32_t args = pop(m), callee = args == NO_VALUE ? NO_VALUE : pop(m);
+    if (callee == NO_VALUE) return m->err->rc;
+    if (!is_kind(m, args, DZ_PICKLE_TUPLE) || !is_kind(m, callee, DZ_PICKLE_GLOBAL)) return wrong(m, "calls what is no known function");
+    return call(m, callee, args);
+}
+
+/* Attributes: torch hangs the versions of modules (_metadata) on a dict. No value of the dict, nothing to keep. */
 static dz_rc build(machine *m) {
     uint32_t state = pop(m), object = state == NO_VALUE ? NO_VALUE : top(m);
     if (object == NO_VALUE) return m->err->rc;
-    if (!is_kind(m, state, DZ_PICKLE_DICT) || !is_kind(m, object, DZ_PICKLE_DICT)) return wrong(m, "sets the state of what is no dict");
+    const dz_pickle_value *v = value_of(m, object);
+    if (v->kind == DZ_PICKLE_OBJECT || v->kind == DZ_PICKLE_OTHER_TENSOR) return deepen(m, &m->p.values[object], state);
+    if (!is_kind(m, state, DZ_PICKLE_DICT) || v->kind != DZ_PICKLE_DICT) return wrong(m, "sets the state of what is no dict");
     return DZ_OK;
+}
+
+static dz_rc push_plain(machine *m, const char *module, const char *name) {
+    int number = dz_global_find((const uint8_t *)module, strlen(module), (const uint8_t *)name, strlen(name));
+    return push_opaque(m, DZ_PICKLE_OBJECT, (uint8_t)number, NULL);
+}
+
+static dz_rc push_bytes(machine *m, uint64_t len, const char *type) {
+    return dz_view_bytes(&m->in, len) ? push_plain(m, "builtins", type) : DZ_OK; /* cut short: told by the caller */
 }
 
 static dz_rc put(machine *m, uint64_t index) {
@@ -395,6 +464,12 @@ static dz_rc step(machine *m) {
         case 'X': return push_string(m, dz_view_u32(&m->in));
         case 0x8c: return push_string(m, dz_view_u8(&m->in));
         case 0x8d: return push_string(m, dz_view_u64(&m->in));
+        case 'C': return push_bytes(m, dz_view_u8(&m->in), "bytes");
+        case 'B': return push_bytes(m, dz_view_u32(&m->in), "bytes");
+        case 0x8e: return push_bytes(m, dz_view_u64(&m->in), "bytes");
+        case 0x96: return push_bytes(m, dz_view_u64(&m->in), "bytearray");
+        case 'U': return push_string(m, dz_view_u8(&m->in));
+        case 0x8f: return push_plain(m, "builtins", "set");
         case '}': return push_new(m, (dz_pickle_value){.kind = DZ_PICKLE_DICT, .depth = 1});
         case ']': return push_new(m, (dz_pickle_value){.kind = DZ_PICKLE_LIST, .depth = 1});
         case ')': return make_tuple(m, m->depth);
@@ -406,6 +481,7 @@ static dz_rc step(machine *m) {
             if (pop(m) == NO_VALUE) return m->err->rc;
             m->depth++;
             return append(m, m->depth - 1);
+        case 0x90: /* to a set */
         case 'e': return to_mark(m, &first) == DZ_OK ? append(m, first) : m->err->rc;
         case 's':
             if (pop(m) == NO_VALUE || pop(m) == NO_VALUE) return m->err->rc;
@@ -415,7 +491,8 @@ static dz_rc step(machine *m) {
         case 'c': return global(m);
         case 0x93: return stack_global(m);
         case 'Q': return storage(m);
-        case 'R': return reduce(m);
+        case 'R':
+        case 0x81: return reduce(m); /* cls.__new__(cls, *args) */
         case 'b': return build(m);
         case 'q': return put(m, dz_view_u8(&m->in));
         case 'r': return put(m, dz_view_u32(&m->in));

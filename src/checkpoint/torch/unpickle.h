@@ -1,9 +1,9 @@
 /* The values of a pickle, read without running anything.
  *
  * A pickle is a program for a small stack machine. This machine has no calls: it knows dicts, strings, numbers, tuples and lists, and the
- * few functions of torch that describe a tensor, which it records instead of running them. Every other opcode or global is refused by its
- * name. All values stand in flat arrays and refer to each other by number, so that no depth of nesting costs stack, and each array has a
- * limit.
+ * few functions of torch that describe a tensor, which it records instead of running them. Other values that torch.load(weights_only=True)
+ * reads, and what else is of torch, are read over and recorded as what they are. Every other opcode or global is refused by its name. All
+ * values stand in flat arrays and refer to each other by number, so that no depth of nesting costs stack, and each array has a limit.
  */
 #ifndef DZ_CHECKPOINT_TORCH_UNPICKLE_H
 #define DZ_CHECKPOINT_TORCH_UNPICKLE_H
@@ -26,13 +26,15 @@ typedef enum dz_pickle_kind {
     DZ_PICKLE_DICT,
     DZ_PICKLE_GLOBAL,
     DZ_PICKLE_STORAGE,
-    DZ_PICKLE_TENSOR
+    DZ_PICKLE_TENSOR,
+    DZ_PICKLE_OTHER_TENSOR, /* one that no safetensors file can hold: its global says what it is */
+    DZ_PICKLE_OBJECT        /* read over: its global says what it is */
 } dz_pickle_kind;
 
 typedef struct dz_pickle_value {
     uint8_t kind;     /* dz_pickle_kind */
     uint8_t depth;    /* of a container: 1 more than its deepest member */
-    uint8_t global;   /* which of the allowed globals; of a storage: its type */
+    uint8_t global;   /* which of the allowed globals; of a storage: its type; of another tensor or object: what it is */
     uint32_t count;   /* of a string: bytes; of a tuple or list: members; of a dict: times it was written to */
     uint32_t tensors; /* a tensor, and in a container when it was filled: how many */
     union {
@@ -84,8 +86,11 @@ void dz_pickle_free(dz_pickle *pickle);
 #define DZ_PICKLE_TEXT 128
 char *dz_pickle_text(const uint8_t *bytes, size_t len, char text[DZ_PICKLE_TEXT]);
 
-/* "an int", "a list": what a value is, for a message. */
-const char *dz_pickle_kind_name(dz_pickle_kind kind);
+/* "an int", "a list", "a torch.Size": what a value is, for a message. */
+const char *dz_pickle_kind_name(const dz_pickle_value *value);
+
+/* A tensor, of whatever kind. */
+int dz_pickle_is_tensor(const dz_pickle_value *value);
 
 /* "an int", "a list of 3", "a dict of 2 with 600 tensors". Returns `text`. */
 char *dz_pickle_describe(const dz_pickle *pickle, uint32_t value, char text[DZ_PICKLE_TEXT]);

@@ -1,0 +1,13 @@
+/* What models say of their base: a model card's base_model, a configuration's _name_or_path; and where they lie. */
+#ifndef DZ_SCAN_BASE_CLAIMS_H
+#define DZ_SCAN_BASE_CLAIMS_H
+
+#include "scan/scan.h"
+
+enum { DZ_TIER_CLAIMED = 0, DZ_TIER_PLAIN = 1, DZ_TIER_TRAINED = 2, DZ_TIER_CHECKPOINT = 3 };
+
+/* tier[i]: CLAIMED for a model that another one names as its base, CHECKPOINT for one that is a state of a training (checkpoint-500) or
+ * lies in another model's folder, TRAINED for one in whose folder such states lie, else PLAIN. */
+dz_rc dz_base_claims(const dz_scan_result *result, uint8_t *tier, dz_error *err);
+
+#endif
