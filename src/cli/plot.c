@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "base/staging.h"
 #include "base/overwrite.h"
 
 /* A layer is a tensor's name up to its first number ("model.layers.7"); the kind is the rest, without the last
