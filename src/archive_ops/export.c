@@ -11,7 +11,7 @@
 #include "archive/dense.h"
 #include "base/file.h"
 #include "base/log.h"
-#include "base/overwrite.h"
+#include "base/staging.h"
 #include "checkpoint/header.h"
 #include "config/zoo.h"
 #include "decode/merge.h"
@@ -33,7 +33,7 @@ typedef struct export {
     dz_decoder decoder;
     item *items;
     size_t nitems, left_out;
-    char *partial;
+    dz_staging staging;
     int fd;
     uint64_t file_size;
     dz_buf delta, wide, out, scratch;
@@ -149,8 +149,8 @@ static dz_rc make_file(export *x, dz_error *err) {
     if (rc != DZ_OK) goto out;
     if (x->opt->format == DZ_EXPORT_HDF5) {
         for (size_t i = 0; i < x->nitems; i++) list[i] = x->items[i].out;
-        if (x->world->rank == 0)
-            dz_dense_layout(x->partial, x->task->name, "delta: add it to the base model's tensor of the same name", list, x->nitems,
+        if (x->world->rank == 0 && dz_staging_begin_file(&x->staging, DZ_TARGET_VECTOR, err) == DZ_OK)
+            dz_dense_layout(x->staging.partial, x->task->name, "delta: add it to the base model's tensor of the same name", list, x->nitems,
                             offsets, err);
         if ((rc = dz_sync_error(x->world, err->rc, err)) != DZ_OK) goto out;
         dz_bcast_u64(x->world, offsets, x->nitems);
@@ -158,10 +158,8 @@ static dz_rc make_file(export *x, dz_error *err) {
         goto out;
     }
     if (x->opt->format == DZ_EXPORT_SPARSE && (rc = count_kept(x, err)) != DZ_OK) goto out;
-    if (lay_out(x, &header, err) == DZ_OK && x->world->rank == 0) {
-        unlink(x->partial); /* a killed export's */
-        dz_make_file(x->partial, header.data, header.len, x->file_size, err);
-    }
+    if (lay_out(x, &header, err) == DZ_OK && x->world->rank == 0 && dz_staging_begin_file(&x->staging, DZ_TARGET_VECTOR, err) == DZ_OK)
+        dz_make_file(x->staging.partial, header.data, header.len, x->file_size, err);
     rc = dz_sync_error(x->world, err->rc, err);
 out:
     dz_buf_free(&header);
@@ -182,8 +180,8 @@ static dz_rc put_sparse(export *x, const item *it, uint64_t first, size_t count,
         n++;
     }
     if (err->rc != DZ_OK || n == 0) return err->rc;
-    if (dz_pwrite_all(x->fd, x->partial, x->out.data, x->out.len, it->positions + 8 * *done, err) == DZ_OK)
-        dz_pwrite_all(x->fd, x->partial, x->scratch.data, x->scratch.len, it->values + 4 * *done, err);
+    if (dz_pwrite_all(x->fd, x->staging.partial, x->out.data, x->out.len, it->positions + 8 * *done, err) == DZ_OK)
+        dz_pwrite_all(x->fd, x->staging.partial, x->scratch.data, x->scratch.len, it->values + 4 * *done, err);
     *done += n;
     return err->rc;
 }
@@ -191,7 +189,8 @@ static dz_rc put_sparse(export *x, const item *it, uint64_t first, size_t count,
 static dz_rc fill(export *x, dz_progress *progress, dz_error *err) {
     int sparse = x->opt->format == DZ_EXPORT_SPARSE;
     uint64_t number = 0;
-    if ((x->fd = dz_open(x->partial, O_WRONLY)) < 0) return dz_fail(err, DZ_EFAIL, "%s: cannot open: %s", x->partial, strerror(errno));
+    if ((x->fd = dz_open(x->staging.partial, O_WRONLY)) < 0)
+        return dz_fail(err, DZ_EFAIL, "%s: cannot open: %s", x->staging.partial, strerror(errno));
     for (size_t i = 0; i < x->nitems && err->rc == DZ_OK; i++) {
         const item *it = &x->items[i];
         dz_pair_tiles tiles = dz_row_work(x->archive->catalog, it->row);
@@ -203,21 +202,18 @@ static dz_rc fill(export *x, dz_progress *progress, dz_error *err) {
             if (sparse)
                 put_sparse(x, it, dz_tile_first(&tiles, tile), count, &done, err);
             else
-                dz_pwrite_all(x->fd, x->partial, x->delta.data, count * sizeof(float),
+                dz_pwrite_all(x->fd, x->staging.partial, x->delta.data, count * sizeof(float),
                               it->values + sizeof(float) * dz_tile_first(&tiles, tile), err);
             dz_progress_add(progress, (double)count);
         }
     }
-    if (err->rc == DZ_OK && dz_fsync(x->fd) != 0) dz_fail(err, DZ_EFAIL, "%s: cannot sync: %s", x->partial, strerror(errno));
+    if (err->rc == DZ_OK && dz_fsync(x->fd) != 0) dz_fail(err, DZ_EFAIL, "%s: cannot sync: %s", x->staging.partial, strerror(errno));
     close(x->fd);
     return err->rc;
 }
 
 static dz_rc check_output(const char *out, int force, dz_error *err) {
-    char *partial = dz_format(err, "%s.partial", out);
-    if (partial && dz_overwrite_check(out, DZ_TARGET_VECTOR, force, err) == DZ_OK)
-        dz_overwrite_check_partial(partial, DZ_TARGET_VECTOR, err);
-    free(partial);
+    if (dz_overwrite_check(out, DZ_TARGET_VECTOR, force, err) == DZ_OK) dz_staging_check_file(out, DZ_TARGET_VECTOR, err);
     return err->rc;
 }
 
@@ -228,7 +224,7 @@ static dz_rc open_all(export *x, dz_error *err) {
     if ((rc = dz_sync_error(x->world, dz_archive_task(x->archive, opt->task, &x->task, err), err)) != DZ_OK) return rc;
     if (opt->base && (rc = dz_checkpoint_open_all(x->world, opt->base, &x->base, err)) != DZ_OK) return rc;
     if (dz_decoder_open(&x->decoder, x->archive, x->base, NULL, err) == DZ_OK) choose(x, err);
-    x->partial = dz_format(err, "%s.partial", opt->out);
+    dz_staging_name(&x->staging, opt->out, err);
     return dz_sync_error(x->world, err->rc, err);
 }
 
@@ -236,12 +232,8 @@ dz_rc dz_export(const dz_world *world, const dz_export_options *opt, dz_export_r
     double begun = dz_now(), total = 0;
     export x = {.world = world, .opt = opt, .fd = -1};
     dz_progress progress;
-    int made = 0;
     dz_rc rc = open_all(&x, err);
-    if (rc == DZ_OK) {
-        made = 1;
-        rc = make_file(&x, err);
-    }
+    if (rc == DZ_OK) rc = make_file(&x, err);
     if (rc == DZ_OK) {
         for (size_t i = 0; i < x.nitems; i++) total += (double)x.items[i].out.count;
         dz_progress_begin(&progress, world, "export", total, opt->quiet);
@@ -250,10 +242,9 @@ dz_rc dz_export(const dz_world *world, const dz_export_options *opt, dz_export_r
         rc = dz_sync_error(world, err->rc, err);
     }
     if (rc == DZ_OK && x.base) rc = dz_agree_on_base(world, x.archive, opt->base, x.decoder.base_differs, err);
-    if (rc == DZ_OK && world->rank == 0 && dz_rename(x.partial, opt->out) != 0)
-        dz_fail(err, DZ_EFAIL, "%s: cannot rename to %s: %s", x.partial, opt->out, strerror(errno));
+    if (rc == DZ_OK && world->rank == 0) dz_staging_publish(&x.staging, 1, err);
     rc = dz_sync_error(world, err->rc, err);
-    if (rc != DZ_OK && made && world->rank == 0) unlink(x.partial);
+    dz_staging_discard(&x.staging);
     struct stat st = {0};
     if (rc == DZ_OK) stat(opt->out, &st);
     *result = (dz_export_result){.ntensors = x.nitems, .left_out = x.left_out, .nbytes = (uint64_t)st.st_size, .secs = dz_now() - begun};
@@ -262,7 +253,7 @@ dz_rc dz_export(const dz_world *world, const dz_export_options *opt, dz_export_r
     dz_buf_free(&x.out);
     dz_buf_free(&x.scratch);
     free(x.items);
-    free(x.partial);
+    dz_staging_free(&x.staging);
     if (x.archive) dz_decoder_close(&x.decoder);
     dz_checkpoint_free(x.base);
     dz_archive_close(x.archive);

@@ -9,6 +9,7 @@
 #include "archive_ops/export.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/staging.h"
 #include "config/zoo.h"
 #include "numeric/kernels.h"
 #include "parallel/progress.h"
@@ -18,10 +19,9 @@ typedef struct import {
     const dz_world *world;
     const dz_import_options *opt;
     dz_checkpoint *base, *vector;
-    char *partial;
+    dz_staging staging;
     int *fds; /* of the base's shards, as they are written */
     dz_buf base_bytes, vector_bytes;
-    int made; /* rank 0: the directory `partial` */
 } import;
 
 /* Every tensor of the vector has one of the base, of the same shape. */
@@ -43,7 +43,7 @@ static dz_rc check_vector(const import *m, dz_error *err) {
     return err->rc;
 }
 
-static char *path_of(const import *m, const char *name, dz_error *err) { return dz_format(err, "%s/%s", m->partial, name); }
+static char *path_of(const import *m, const char *name, dz_error *err) { return dz_format(err, "%s/%s", m->staging.partial, name); }
 
 static dz_rc make_file(const import *m, const char *name, const void *head, size_t len, uint64_t size, dz_error *err) {
     char *path = path_of(m, name, err);
@@ -54,10 +54,7 @@ static dz_rc make_file(const import *m, const char *name, const void *head, size
 
 /* Rank 0: the directory, the shards' headers and the side files. */
 static dz_rc make_files(import *m, dz_error *err) {
-    if (mkdir(m->partial, 0777) != 0)
-        return dz_fail(err, errno == EEXIST ? DZ_EUSAGE : DZ_EFAIL, "%s: cannot make the directory: %s%s", m->partial, strerror(errno),
-                       errno == EEXIST ? " (a killed import's, or another's: remove it first)" : "");
-    m->made = 1;
+    if (dz_staging_begin_dir(&m->staging, "import", err) != DZ_OK) return err->rc;
     for (size_t i = 0; i < m->base->nshards && err->rc == DZ_OK; i++)
         make_file(m, m->base->shards[i].file, m->base->shards[i].header, m->base->shards[i].header_len, m->base->shards[i].size, err);
     for (size_t i = 0; i < m->base->ncompanions && err->rc == DZ_OK; i++) {
@@ -143,7 +140,7 @@ static dz_rc open_all(import *m, dz_error *err) {
     if (rc != DZ_OK || (rc = dz_checkpoint_open_all(world, m->opt->base, &m->base, err)) != DZ_OK) return rc;
     if ((rc = dz_checkpoint_open_all(world, m->opt->vector, &m->vector, err)) != DZ_OK) return rc;
     if ((rc = dz_sync_error(world, check_vector(m, err), err)) != DZ_OK) return rc;
-    m->partial = dz_format(err, "%s.partial", m->opt->out);
+    dz_staging_name(&m->staging, m->opt->out, err);
     m->fds = dz_alloc(m->base->nshards, sizeof *m->fds, err);
     for (size_t i = 0; m->fds && i < m->base->nshards; i++) m->fds[i] = -1;
     return dz_sync_error(world, err->rc, err);
@@ -161,10 +158,9 @@ import m = {.world = world, .opt = opt };
         dz_progress_end(&progress);
         rc = dz_sync_error(world, err->rc, err);
     }
-    if (rc == DZ_OK && world->rank == 0 && dz_rename(m.partial, opt->out) != 0)
-        dz_fail(err, DZ_EFAIL, "%s: cannot rename to %s: %s", m.partial, opt->out, strerror(errno));
+    if (rc == DZ_OK && world->rank == 0) dz_staging_publish(&m.staging, 1, err);
     rc = dz_sync_error(world, err->rc, err);
-    if (rc != DZ_OK && m.made) dz_remove_tree(m.partial);
+    dz_staging_discard(&m.staging);
     if (rc == DZ_OK)
         *result = (dz_export_result){.ntensors = m.base->ntensors,
                                      .left_out = m.base->ntensors - m.vector->ntensors,
@@ -173,7 +169,7 @@ import m = {.world = world, .opt = opt };
     dz_buf_free(&m.base_bytes);
     dz_buf_free(&m.vector_bytes);
     free(m.fds);
-    free(m.partial);
+    dz_staging_free(&m.staging);
     dz_checkpoint_free(m.base);
     dz_checkpoint_free(m.vector);
     return rc;

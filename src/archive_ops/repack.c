@@ -10,7 +10,7 @@
 #include "archive/writer.h"
 #include "base/file.h"
 #include "base/lock.h"
-#include "base/overwrite.h"
+#include "base/staging.h"
 #include "base/version.h"
 #include "restore/restore.h"
 
@@ -47,9 +47,7 @@ static dz_rc check_output(const dz_rewrite_options *opt, dz_error *err) {
     if (itself && opt->ntake)
         return dz_fail(err, DZ_EUSAGE, "%s: is the archive itself, whose other tasks would be lost ('remove' drops tasks)", opt->out);
     if (!itself && dz_overwrite_check(opt->out, DZ_TARGET_ARCHIVE, opt->force, err) != DZ_OK) return err->rc;
-    char *partial = dz_format(err, "%s.partial", opt->out);
-    if (partial) dz_overwrite_check_partial(partial, DZ_TARGET_ARCHIVE, err);
-    free(partial);
+    dz_staging_check_file(opt->out, DZ_TARGET_ARCHIVE, err);
     return err->rc;
 }
 
@@ -64,28 +62,29 @@ dz_rc dz_rewrite(const dz_world *world, const dz_rewrite_options *opt, dz_rewrit
     dz_lock lock = {.fd = -1};
     dz_catalog *catalog = NULL;
     dz_extent_writer w = {.fd = -1};
-    char *partial = dz_format(err, "%s.partial", opt->out);
-    dz_rc rc = err->rc;
+    dz_staging out = {0};
+    dz_rc rc = dz_staging_name(&out, opt->out, err);
     if (world->rank == 0 && rc == DZ_OK) rc = take_output(opt, &lock, err);
     if ((rc = dz_sync_error(world, rc, err)) != DZ_OK) goto out;
     if ((rc = dz_copy_tasks_open(&copied, world, opt->archive, err)) != DZ_OK) goto out;
     if ((rc = dz_sync_error(world, choose(opt, &copied, err), err)) != DZ_OK) goto out;
-    if (world->rank == 0 && (catalog = dz_alloc(1, sizeof *catalog, err))) make_catalog(&copied, partial, catalog, err);
+    if (world->rank == 0 && dz_staging_begin_file(&out, DZ_TARGET_ARCHIVE, err) == DZ_OK && (catalog = dz_alloc(1, sizeof *catalog, err)))
+        make_catalog(&copied, out.partial, catalog, err);
     if ((rc = dz_sync_error(world, err->rc, err)) != DZ_OK) goto out;
-    if ((rc = dz_extent_open(&w, world, partial, DZ_IO_POSIX, NULL, 0, err)) != DZ_OK) goto out;
+    if ((rc = dz_extent_open(&w, world, out.partial, DZ_IO_POSIX, NULL, 0, err)) != DZ_OK) goto out;
     dz_copy_tasks_payloads(&copied, world, catalog, &w, err);
     if (dz_extent_finish(&w, err) == DZ_OK) dz_extent_read_back(&w, err);
     if ((rc = dz_sync_error(world, err->rc, err)) != DZ_OK) goto out;
     result->bytes_before = copied.old->catalog->file_size;
     result->bytes_after = world->rank == 0 ? catalog->file_size : 0;
     result->ntasks = copied.ntasks;
-    rc = dz_sync_error(world, world->rank == 0 ? dz_archive_check_and_publish(partial, opt->out, err) : DZ_OK, err);
+    rc = dz_sync_error(world, world->rank == 0 ? dz_archive_check_and_publish(out.partial, out.path, err) : DZ_OK, err);
 out:
     dz_extent_close(&w);
-    if (rc != DZ_OK && lock.fd >= 0) unlink(partial);
+    if (rc != DZ_OK) dz_staging_discard(&out);
     dz_lock_drop(&lock);
     dz_catalog_free(catalog);
     dz_copy_tasks_close(&copied);
-    free(partial);
+    dz_staging_free(&out);
     return rc;
 }

@@ -142,22 +142,6 @@ dz_rc dz_make_file(const char *path, const void *head, size_t len, uint64_t size
     return err->rc;
 }
 
-dz_rc dz_replace_file(const char *path, const void *bytes, size_t len, dz_error *err) {
-    char *partial = dz_format(err, "%s.%ld.partial", path, (long)getpid()); /* of no one else */
-    if (!partial) return err->rc;
-    int fd = dz_open(partial, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW);
-    if (fd < 0)
-        dz_fail(err, DZ_EFAIL, "%s: cannot create: %s", partial, strerror(errno));
-    else if (dz_pwrite_all(fd, partial, bytes, len, 0, err) == DZ_OK && dz_fsync(fd) != 0)
-        dz_fail(err, DZ_EFAIL, "%s: cannot sync: %s", partial, strerror(errno));
-    if (fd >= 0 && close(fd) != 0) dz_fail(err, DZ_EFAIL, "%s: cannot close: %s", partial, strerror(errno));
-    if (err->rc == DZ_OK && dz_rename(partial, path) != 0)
-        dz_fail(err, DZ_EFAIL, "%s: cannot rename to %s: %s", partial, path, strerror(errno));
-    if (err->rc != DZ_OK && fd >= 0) unlink(partial);
-    free(partial);
-    return err->rc;
-}
-
 static int remove_one(const char *path, const struct stat *st, int kind, struct FTW *at) {
     (void)st;
     (void)kind;

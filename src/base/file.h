@@ -32,9 +32,6 @@ dz_rc dz_read_file(const char *path, size_t max, char **out, size_t *len, dz_err
 /* Makes a file that is not there yet, its space reserved, that begins with `head`; and the directories above it. */
 dz_rc dz_make_file(const char *path, const void *head, size_t len, uint64_t size, dz_error *err);
 
-/* Writes a small file whole: its name has the old content or the new, never a part. */
-dz_rc dz_replace_file(const char *path, const void *bytes, size_t len, dz_error *err);
-
 /* Makes a directory and its parents. One that exists is fine. */
 dz_rc dz_make_dirs(const char *path, dz_error *err);
 

@@ -156,10 +156,22 @@ dz_rc dz_overwrite_check(const char *path, dz_target own, int force, dz_error *e
     return check_folder(path, err);
 }
 
+/* An HDF5 file of the kind we write (superblock 3) that was open for writing when its process ended: its root group, which would say whose
+ * it is, may not be in it yet. */
+static int is_unclosed_hdf5(const char *path) {
+    static const uint8_t signature[] = {0x89, 'H', 'D', 'F', '\r', '\n', 0x1a, '\n', 3};
+    uint8_t head[12] = {0};
+    int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    size_t len = fd >= 0 ? look(fd, 0, head, sizeof head) : 0;
+    if (fd >= 0) close(fd);
+    return len == sizeof head && memcmp(head, signature, sizeof signature) == 0 && (head[11] & 1);
+}
+
 dz_rc dz_overwrite_check_partial(const char *path, dz_target own, dz_error *err) {
     dz_target kind = dz_target_of(path);
     if (kind == DZ_TARGET_NONE || kind == own) return DZ_OK;
     struct stat st;
     if (kind == DZ_TARGET_EMPTY && stat(path, &st) == 0 && S_ISREG(st.st_mode)) return DZ_OK;
+    if (kind == DZ_TARGET_FILE && (own == DZ_TARGET_ARCHIVE || own == DZ_TARGET_VECTOR) && is_unclosed_hdf5(path)) return DZ_OK;
     return dz_fail(err, DZ_EUSAGE, "%s: exists and is not what a stopped job left: remove it first", path);
 }

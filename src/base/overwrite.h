@@ -35,7 +35,8 @@ dz_target dz_target_of(const char *path);
  * plots need no force; nothing else is ever replaced. DZ_EUSAGE says what is there and what to do, also where the folder is missing. */
 dz_rc dz_overwrite_check(const char *path, dz_target own, int force, dz_error *err);
 
-/* May `path`, an unfinished file under a name of ours (NAME.partial), be removed and made anew? It must be empty or of kind `own`. */
+/* May `path`, an unfinished file under a name of ours (NAME.partial), be removed and made anew? It must be empty, of kind `own`, or HDF5
+ * that its writer has not closed. */
 dz_rc dz_overwrite_check_partial(const char *path, dz_target own, dz_error *err);
 
 #endif

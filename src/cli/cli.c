@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "base/staging.h"
 #include "cli/help.h"
 
 #define MOST_OPTIONS 32

@@ -130,13 +130,14 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
     int helped = 0, watchdog = 1800;
     const dz_option options[] = {
         {"output", 'o', DZ_OPTION_TEXT, &opt.archive, "ARCHIVE", "the HDF5 file to write"},
-        {"recipe", 0, DZ_OPTION_TEXT, &opt.recipe.recipe, "FILE|NAME", "which tensors are lossy, and how (default: by architecture)"},
+        {"recipe", 0, DZ_OPTION_TEXT, &opt.recipe.recipe, "FILE|NAME", "which tensors are lossy, and how (default: structure)"},
         DZ_METHOD_OPTIONS(sets),
         {"set", 0, DZ_OPTION_LIST, &sets, "KEY=VALUE", "overrides one key of the recipe; may be repeated"},
         {"force", 0, DZ_OPTION_FLAG, &opt.force, NULL, "replace an existing archive"},
         {"append", 0, DZ_OPTION_FLAG, &opt.append, NULL, "add the zoo's tasks to an existing archive"},
         {"replace", 0, DZ_OPTION_FLAG, &opt.replace, NULL, "append, replacing tasks of the same name"},
         {"skip-existing", 0, DZ_OPTION_FLAG, &opt.skip_existing, NULL, "append only tasks that the archive lacks"},
+        {"skip-unmatched", 0, DZ_OPTION_FLAG, &opt.skip_unmatched, NULL, "leave out tasks that do not match the base"},
         {"mem-per-rank", 0, DZ_OPTION_SIZE, &opt.mem_per_rank, "SIZE", "memory of each rank (2G); at least 128M"},
         {"io", 0, DZ_OPTION_TEXT, &io, "posix|collective", "who writes: each rank by itself (posix), or MPI-IO"},
         {"io-hint", 0, DZ_OPTION_LIST, &hints, "KEY=VALUE", "a hint for MPI-IO (cb_nodes=8); may be repeated"},

@@ -10,7 +10,7 @@
 #include "cli/table.h"
 #include "compress/forecast.h"
 #include "config/zoo.h"
-#include "plan/plan.h"
+#include "plan/zoo_plan.h"
 
 typedef struct totals {
     size_t lossy, lossless, dropped;
@@ -77,6 +77,16 @@ static json_t *rank_json(const dz_plan *plan) {
                      mean > 0 ? most / mean : 1, "per_rank", list);
 }
 
+/* How a lossy tensor is matrices, and what they do in the model. */
+static void add_role(json_t *o, const dz_plan *plan, const dz_tensor_pair *pair) {
+    const dz_matrix_view v = dz_plan_view(plan, pair);
+    double depth = dz_plan_depth(plan, pair);
+    json_object_set_new(o, "matrices", json_pack("[I, I, I]", (json_int_t)v.count, (json_int_t)v.rows, (json_int_t)v.cols));
+    json_object_set_new(o, "inputs_first", json_boolean(v.in_first));
+    json_object_set_new(o, "kind", json_string(dz_kind_name(dz_plan_kind(plan, pair))));
+    json_object_set_new(o, "depth", isnan(depth) ? json_null() : json_real(depth));
+}
+
 /* What is expected of a tensor. */
 static void add_forecast(json_t *o, const dz_tensor_pair *pair, const dz_forecast_tensor *f) {
     json_object_set_new(o, "predicted_stored_bytes", json_real(f->bytes));
@@ -101,6 +111,8 @@ static dz_rc print_json(const dz_zoo *zoo, const dz_plan *plan, const dz_forecas
             json_t *o = json_pack("{s:s, s:o, s:s, s:s, s:i, s:s?, s:s, s:s?}", "name", tensor->name, "shape", shape, "dtype",
                                   tensor->dtype_name, "policy", dz_policy_name(pair->policy), "tiles", (int)pair->tiles.ntiles, "base",
                                   base, "match", dz_match_name(pair->match), "tied", tied);
+            if (pair->base >= 0) json_object_set_new(o, "place", json_string(dz_place_name(plan->roles[pair->base].place)));
+            if (pair->policy == DZ_POLICY_ULTRADELTA) add_role(o, plan, pair);
             if (forecast->tensors) add_forecast(o, pair, &forecast->tensors[i]);
             json_array_append_new(tensors, o);
         }
@@ -168,7 +180,7 @@ static void print_work(const dz_plan *plan) {
 
 static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
     const char *args[1];
-    int json = 0, ranks = world->size, headers = 0, helped = 0;
+    int json = 0, ranks = world->size, headers = 0, helped = 0, skip_unmatched = 0;
     dz_forecast forecast = {0};
     dz_option_list sets = {0};
     dz_recipe_request request = {0};
@@ -180,6 +192,7 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
                                  DZ_METHOD_OPTIONS(sets),
                                  {"headers", 0, DZ_OPTION_FLAG, &headers, NULL, "read headers only: no sizes, no quality"},
                                  {"ranks", 0, DZ_OPTION_INT, &ranks, "N", "plan for N ranks (those that run)"},
+                                 {"skip-unmatched", 0, DZ_OPTION_FLAG, &skip_unmatched, NULL, "as for compress"},
                                  {"json", 0, DZ_OPTION_FLAG, &json, NULL, "for programs"},
                                  {NULL, 0, DZ_OPTION_FLAG, NULL, NULL, NULL}};
     dz_rc rc = dz_parse_options(world, &DZ_CMD_PLAN, argc, argv, options, args, 1, &helped, err);
@@ -191,7 +204,7 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
     request.sets = sets.values;
     request.nsets = sets.n;
     if ((rc = dz_zoo_open(world, args[0], &request, &zoo, err)) != DZ_OK) goto out;
-    if (world->rank == 0) rc = dz_plan_make(zoo.base, zoo.tasks, zoo.names, zoo.ntasks, zoo.recipe, ranks, &plan, err);
+    if (world->rank == 0) rc = dz_zoo_plan(&zoo, ranks, skip_unmatched, &plan, err);
     if ((rc = dz_sync_error(world, rc, err)) != DZ_OK) goto out;
     if (world->rank == 0) {
         dz_print_notes(&plan->notes);
@@ -220,7 +233,8 @@ out:
 
 const dz_command DZ_CMD_PLAN = {
     "plan",
-    "ZOO.yaml [--quality high|balanced|small] [--method NAME] [--recipe FILE|NAME] [--set KEY=VALUE]... [--headers] [--ranks N] [--json]",
+    "ZOO.yaml [--quality high|balanced|small] [--method NAME] [--recipe FILE|NAME] [--set KEY=VALUE]... [--headers] [--ranks N] "
+    "[--skip-unmatched] [--json]",
     "Shows what compress would do: which tensors are lossy, how large the archive will be, how good the models will be.", run,
     "deltazoo plan zoo.yaml\n"
     "deltazoo plan zoo.yaml --set sparsity=0.99 --ranks 1024 --json"};

@@ -8,6 +8,7 @@
 
 #include "base/file.h"
 #include "base/overwrite.h"
+#include "base/staging.h"
 
 /* A layer is a tensor's name up to its first number ("model.layers.7"); the kind is the rest, without the last
  * word ("self_attn.q_proj"). Kinds are ordered by bytes; those beyond the last colour are one. */

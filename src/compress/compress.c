@@ -18,6 +18,7 @@
 #include "compress/settle.h"
 #include "compress/tied.h"
 #include "parallel/watchdog.h"
+#include "plan/zoo_plan.h"
 
 #define MEMORY_LEAST ((uint64_t)128 << 20) /* two tiles, their levels and candidates, and what MPI and HDF5 take */
 
@@ -184,8 +185,7 @@ static dz_rc open_job(dz_job *job, dz_compress_result *result, dz_error *err) {
     if ((rc = dz_sync_error(world, world->rank == 0 ? check_outputs(job, result, err) : DZ_OK, err)) != DZ_OK) return rc;
     if ((rc = dz_append_open(&job->ctx, &job->skipped, err)) != DZ_OK || job->ctx.zoo.ntasks == 0) return rc;
     if ((rc = dz_find_tied(world, job->ctx.zoo.tasks, job->ctx.zoo.ntasks, err)) != DZ_OK) return rc;
-    rc = dz_plan_make(job->ctx.zoo.base, job->ctx.zoo.tasks, job->ctx.zoo.names, job->ctx.zoo.ntasks, job->ctx.zoo.recipe, world->size,
-                      &job->plan, err);
+    rc = dz_zoo_plan(&job->ctx.zoo, world->size, job->ctx.opt->skip_unmatched, &job->plan, err);
     if ((rc = dz_sync_error(world, rc, err)) != DZ_OK) return rc;
     if ((rc = dz_sync_error(world, prepare(job, err), err)) != DZ_OK) return rc;
     if ((rc = open_journal(job, err)) != DZ_OK) return rc;

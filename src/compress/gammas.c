@@ -123,30 +123,48 @@ static dz_rc receive(trace_pass *p, const dz_tensor_pair *pair, matrix *m, dz_er
     return err->rc;
 }
 
+/* The trace norms of a stack's matrices, summed. */
+static dz_rc measure_stack(const trace_pass *p, const matrix *m, const dz_matrix_view *view, const float *value,
+                           const dz_slq_options *options, double *norm, double *variance, dz_error *err) {
+    uint64_t rows = view->rows, cols = view->cols, *start = dz_alloc(rows + 1, sizeof *start, err);
+    for (uint64_t k = 0; k < view->count && err->rc == DZ_OK; k++) {
+        const uint64_t *first = m->row_start + k * rows;
+        for (uint64_t r = 0; r <= rows; r++) start[r] = first[r] - first[0];
+        dz_sparse a = {
+            .rows = rows, .cols = cols, .row_start = start, .col = m->col + first[0], .level = m->level + first[0], .value = value};
+        dz_slq_options mine = *options;
+        mine.key -= k;
+        double of_one = 0, variance_of_one = 0;
+        if (p->ctx->zoo.recipe->tracenorm == DZ_TRACENORM_EXACT)
+            dz_tracenorm_exact(&a, &of_one, err);
+        else if ((rows < cols ? rows : cols) <= DZ_TRACENORM_SMALL)
+            dz_tracenorm_small(&a, &of_one, err);
+        else
+            dz_tracenorm_slq(&a, &mine, &of_one, &variance_of_one, err);
+        *norm += of_one;
+        *variance += variance_of_one;
+    }
+    free(start);
+    return err->rc;
+}
+
 static dz_rc measure(trace_pass *p, const dz_tensor_pair *pair, matrix *m, const dz_slq_options *options, dz_error *err) {
     const dz_tensor *t = dz_pair_tensor(p->ctx->plan, pair);
     const dz_tensor_coding *c = &p->allocation->tensors[pair->lossy];
     const dz_grid_levels *grid = &p->lossy->tensors[pair->lossy].grid;
     dz_journal *journal = &p->ctx->journal;
-    uint64_t cols = t->count / t->shape[0], rows = pair->tiles.common / cols;
+    dz_matrix_view view = dz_plan_view(p->ctx->plan, pair);
     float value[DZ_MAX_LEVELS] = {0};
     double *known = &p->sums[2 * pair->lossy];
     uint64_t key = dz_hash64(&c->scale, sizeof c->scale, dz_allocation_hash(p->allocation, p->lossy, (size_t)pair->lossy));
     if (err->rc == DZ_OK && dz_journal_find(journal, DZ_RECORD_TRACE, (uint64_t)pair->lossy, key, known, 2 * sizeof *known))
         return receive(p, pair, m, err);
-    if (build(p, pair, m, rows, cols, err) != DZ_OK) return err->rc;
+    if (build(p, pair, m, view.count * view.rows, view.cols, err) != DZ_OK) return err->rc;
     for (unsigned g = 0; g < 1U << grid->bits; g++) value[g] = dz_level_value(grid, g);
-    dz_sparse a = {.rows = rows, .cols = cols, .row_start = m->row_start, .col = m->col, .level = m->level, .value = value};
     dz_slq_options mine = *options;
     mine.key = dz_tile_key(p->ctx->task_key[pair->task], t->name, UINT64_MAX);
     double norm = 0, variance = 0;
-    if (p->ctx->zoo.recipe->tracenorm == DZ_TRACENORM_EXACT)
-        dz_tracenorm_exact(&a, &norm, err);
-    else if ((rows < cols ? rows : cols) <= DZ_TRACENORM_SMALL)
-        dz_tracenorm_small(&a, &norm, err);
-    else
-        dz_tracenorm_slq(&a, &mine, &norm, &variance, err);
-    if (err->rc != DZ_OK) return err->rc;
+    if (measure_stack(p, m, &view, value, &mine, &norm, &variance, err) != DZ_OK) return err->rc;
     known[0] = (double)c->scale * norm;
     known[1] = (double)c->scale * (double)c->scale * variance;
     return dz_journal_put(journal, DZ_RECORD_TRACE, (uint64_t)pair->lossy, key, known, 2 * sizeof *known, err);
@@ -186,9 +204,8 @@ static void sum_small_sides(const trace_pass *p, uint64_t *sides) {
     for (size_t i = 0; i < plan->nlossy; i++) {
         const dz_tensor_pair *pair = &plan->pairs[plan->lossy[i]];
         if (!is_matrix(p, pair)) continue;
-        const dz_tensor *t = dz_pair_tensor(plan, pair);
-        uint64_t cols = t->count / t->shape[0], rows = pair->tiles.common / cols;
-        sides[pair->task] += rows < cols ? rows : cols;
+        dz_matrix_view view = dz_plan_view(plan, pair);
+        sides[pair->task] += view.count * (view.rows < view.cols ? view.rows : view.cols);
     }
 }
 

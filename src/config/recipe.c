@@ -98,7 +98,6 @@ static void take_recipe(const source *s, const raw_recipe *raw, dz_recipe *r, dz
         if (where) dz_recipe_set(r, k, raw->value[k], where, err);
         free(where);
     }
-    if (raw->detect) r->detect = dz_strdup(raw->detect, err);
     if (raw->detect && s->own) r->detect_line = dz_yaml_line(&s->yaml, 0, "detect");
     const raw_rule *rules = raw->rules.items;
     if (!(r->rules = dz_alloc(raw->rules.n, sizeof *r->rules, err))) return;
@@ -132,22 +131,12 @@ static int matches_any(const char *glob, const dz_checkpoint *ck) {
     return 0;
 }
 
+static const char USUAL[] = "structure"; /* the recipe of who gives none */
+
 static const dz_builtin *builtin_named(const char *name) {
     for (const dz_builtin *b = DZ_BUILTINS; b->name; b++) {
         if (strcmp(b->name, name) == 0) return b;
     }
-    return NULL;
-}
-
-/* The first built-in recipe whose `detect` glob a tensor of the base matches. */
-static dz_recipe *detect(const dz_checkpoint *base, dz_error *err) {
-    for (const dz_builtin *b = DZ_BUILTINS; b->name && err->rc == DZ_OK; b++) {
-        dz_recipe *r = parse_builtin(b, err);
-        if (r && r->detect && matches_any(r->detect, base)) return r;
-        dz_recipe_free(r);
-    }
-    dz_fail(err, DZ_EUSAGE, "%s: no built-in recipe knows this architecture (first tensor '%s'): give --recipe", base->path,
-            base->tensors[0].name);
     return NULL;
 }
 
@@ -158,24 +147,24 @@ static void unknown_recipe(const char *name, dz_error *err) {
     dz_fail_more(err, DZ_EUSAGE, "--recipe %s: neither a file nor a built-in recipe (%s)", name, known);
 }
 
-/* The rules of the architecture, for a recipe that has none. */
-static void take_rules_of_base(dz_recipe *r, const dz_checkpoint *base, dz_error *err) {
-    dz_recipe *by_base = detect(base, err);
-    if (by_base) {
+/* The rules of the recipe structure, for one that has none. */
+static void take_usual_rules(dz_recipe *r, dz_error *err) {
+    dz_recipe *usual = parse_builtin(builtin_named(USUAL), err);
+    if (usual) {
         dz_rule *none = r->rules;
-        r->rules = by_base->rules;
-        r->nrules = by_base->nrules;
-        by_base->rules = none;
-        by_base->nrules = 0;
+        r->rules = usual->rules;
+        r->nrules = usual->nrules;
+        usual->rules = none;
+        usual->nrules = 0;
     }
-    dz_recipe_free(by_base);
+    dz_recipe_free(usual);
 }
 
-/* The user's file. A file without rules takes those of the architecture, and keeps its own numbers. */
-static void read_own(const char *path, const dz_checkpoint *base, dz_recipe *r, dz_error *err) {
+/* The user's file. A file without rules takes those of the recipe structure, and keeps its own numbers. */
+static void read_own(const char *path, dz_recipe *r, dz_error *err) {
     char *text = NULL;
     size_t len = 0;
-    dz_error of_base = {0};
+    dz_error of_usual = {0};
     int rules_refused = 0;
     r->name = dz_strdup(path, err);
     if (access(path, R_OK) != 0) {
@@ -188,8 +177,8 @@ static void read_own(const char *path, const dz_checkpoint *base, dz_recipe *r, 
     }
     parse_text((source){.name = path, .own = 1}, text, len, r, &rules_refused, err);
     free(text);
-    if (r->nrules == 0 && !rules_refused && base) take_rules_of_base(r, base, &of_base);
-    dz_fail_join(err, &of_base);
+    if (r->nrules == 0 && !rules_refused) take_usual_rules(r, &of_usual);
+    dz_fail_join(err, &of_usual);
 }
 
 static void apply_sets(dz_recipe *r, const dz_recipe_request *request, dz_error *err) {
@@ -263,18 +252,14 @@ static void check(dz_recipe *r, dz_error *err) {
                      r->sparsity, r->step);
 }
 
-dz_rc dz_recipe_load(const dz_recipe_request *request, const dz_checkpoint *base, dz_recipe **out, dz_error *err) {
-    const dz_builtin *builtin = request->recipe ? builtin_named(request->recipe) : NULL;
-    dz_recipe *r = NULL;
-    if (builtin)
-        r = parse_builtin(builtin, err);
-    else if (!request->recipe && base)
-        r = detect(base, err);
-    if (builtin && r && r->nrules == 0 && base) take_rules_of_base(r, base, err);
+dz_rc dz_recipe_load(const dz_recipe_request *request, dz_recipe **out, dz_error *err) {
+    const dz_builtin *builtin = builtin_named(request->recipe ? request->recipe : USUAL);
+    dz_recipe *r = builtin ? parse_builtin(builtin, err) : NULL;
+    if (r && r->nrules == 0) take_usual_rules(r, err);
     if (!r) r = defaults(err); /* to read the rest into */
     if (!r) return err->rc;
-    if (!builtin) r->given = 0; /* keys of an architecture's recipe, and defaults, are not the user's */
-    if (request->recipe && !builtin) read_own(request->recipe, base, r, err);
+    if (!request->recipe || !builtin) r->given = 0; /* what nobody asked for, and defaults, are not the user's */
+    if (!builtin) read_own(request->recipe, r, err);
     uint32_t file = r->given;
     r->given = 0;
     apply_sets(r, request, err);
@@ -292,7 +277,6 @@ void dz_recipe_free(dz_recipe *r) {
     if (!r) return;
     for (size_t i = 0; i < r->nrules; i++) free(r->rules[i].match);
     free(r->rules);
-    free(r->detect);
     free(r->name);
     free(r);
 }
@@ -314,8 +298,7 @@ static void note_unused(const dz_recipe *r, const dz_rule *rule, dz_checkpoint *
 }
 
 dz_rc dz_recipe_notes(const dz_recipe *r, dz_checkpoint *const *tasks, size_t ntasks, dz_buf *notes, dz_error *err) {
-    if (r->detect_line)
-        dz_buf_note(notes, err, "%s:%d: 'detect' chooses among the built-in recipes only; here it has no effect", r->name, r->detect_line);
+    if (r->detect_line) dz_buf_note(notes, err, "%s:%d: 'detect' has no effect: a recipe is chosen with --recipe", r->name, r->detect_line);
     uint8_t *used = dz_alloc(r->nrules, 1, err);
     for (size_t t = 0; used && t < ntasks; t++) {
         for (size_t i = 0; i < tasks[t]->ntensors; i++) {

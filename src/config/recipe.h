@@ -32,8 +32,7 @@ typedef struct dz_rule {
 
 typedef struct dz_recipe {
     char *name;      /* built-in name or file */
-    char *detect;    /* built-in recipes: a glob that a tensor of the architecture matches; else NULL */
-    int detect_line; /* of a `detect` in the user's file, where it has no effect; 0: none */
+    int detect_line; /* of a `detect` in the user's file, which has no effect; 0: none */
     dz_method_id method;
     double sparsity, step;
     double target_ratio;                  /* on disk, of the lossy tensors of each task; 0: none */
@@ -55,16 +54,15 @@ typedef struct dz_recipe {
     size_t nrules;
 } dz_recipe;
 
-/* What the user asked for: a file or built-in name (NULL: by architecture) and KEY=VALUE overrides. */
+/* What the user asked for: a file or built-in name (NULL: structure) and KEY=VALUE overrides. */
 typedef struct dz_recipe_request {
     const char *recipe;
     const char *const *sets;
     size_t nsets;
 } dz_recipe_request;
 
-/* Finds, parses and checks a recipe. All problems are one error, a line each (DZ_EUSAGE). `base` gives the architecture. With NULL, for a
- * base that could not be opened, only problems are found, and `*out` stays NULL if the base was needed. */
-dz_rc dz_recipe_load(const dz_recipe_request *request, const dz_checkpoint *base, dz_recipe **out, dz_error *err);
+/* Finds, parses and checks a recipe. Every problem in one error, a line each (DZ_EUSAGE). A file without rules takes those of structure. */
+dz_rc dz_recipe_load(const dz_recipe_request *request, dz_recipe **out, dz_error *err);
 void dz_recipe_free(dz_recipe *recipe);
 
 /* The rule of a tensor; NULL when none matches (the tensor is then lossless). */

@@ -38,7 +38,8 @@ static const char *const ROUNDINGS[] = {"nearest", "systematic", NULL};
 static const char *const POSITIONS[] = {"seeded", "golomb", NULL};
 static const char *const TRACENORMS[] = {"slq", "exact", "off", NULL};
 static const char *const NONFINITES[] = {"error", "lossless", NULL};
-static const char *const POLICIES[] = {"lossless", "ultradelta", "drop", NULL}; /* what a rule may say */
+static const char *const POLICIES[] = {"lossless", "ultradelta", "drop", "structure", NULL}; /* what a rule may say */
+static const dz_policy POLICY_OF[] = {DZ_POLICY_LOSSLESS, DZ_POLICY_ULTRADELTA, DZ_POLICY_DROP, DZ_POLICY_STRUCTURE};
 
 /* A number, or a word (if any) that means `meaning`. */
 typedef struct range {
@@ -125,7 +126,7 @@ void dz_recipe_set(dz_recipe *r, int key, const char *value, const char *where, 
 }
 
 void dz_rule_set(dz_rule *rule, const char *key, const char *value, const char *where, dz_error *err) {
-    if (strcmp(key, "policy") == 0) rule->policy = (dz_policy)choose(where, key, value, POLICIES, err);
+    if (strcmp(key, "policy") == 0) rule->policy = POLICY_OF[choose(where, key, value, POLICIES, err)];
     if (strcmp(key, "sparsity") == 0) rule->sparsity = number(where, key, value, &SPARSITY, err);
     if (strcmp(key, "bits") == 0) rule->bits = (int)whole(where, key, value, 1, 8, err);
     if (strcmp(key, "factor") == 0) rule->factor = number(where, key, value, &FACTOR, err);
@@ -175,7 +176,7 @@ const char *dz_recipe_setting(const dz_recipe *r, char text[DZ_SETTING_TEXT]) {
     const char *method = METHODS[r->method];
     char a[32], b[32];
     int lossy = 0;
-    for (size_t i = 0; i < r->nrules; i++) lossy |= r->rules[i].policy == DZ_POLICY_ULTRADELTA;
+    for (size_t i = 0; i < r->nrules; i++) lossy |= r->rules[i].policy == DZ_POLICY_ULTRADELTA || r->rules[i].policy == DZ_POLICY_STRUCTURE;
     if (!lossy) {
         snprintf(text, DZ_SETTING_TEXT, "no lossy tensor");
     } else if (r->target_ratio > 0) {

@@ -44,6 +44,20 @@ void dz_zoo_close(dz_zoo *zoo) {
     *zoo = (dz_zoo){0};
 }
 
+void dz_zoo_leave_out(dz_zoo *zoo, const uint8_t *marked) {
+    size_t kept = 0;
+    for (size_t t = 0; t < zoo->ntasks; t++) {
+        if (marked[t]) {
+            dz_checkpoint_free(zoo->tasks[t]);
+            continue;
+        }
+        zoo->tasks[kept] = zoo->tasks[t];
+        zoo->names[kept++] = zoo->names[t];
+    }
+    for (size_t t = kept; t < zoo->ntasks; t++) zoo->tasks[t] = NULL;
+    zoo->ntasks = kept;
+}
+
 /* A task that is the base itself, by its path or by a link to it, is a mistake of the manifest. */
 static void check_not_base(const dz_manifest *m, dz_error *err) {
     struct stat base, task;
@@ -85,7 +99,7 @@ static dz_rc open_all(const char *manifest, const dz_recipe_request *request, dz
         check_not_base(zoo->manifest, err);
         load_models(zoo, err);
     }
-    dz_recipe_load(request, zoo->base, &zoo->recipe, &of_recipe);
+    dz_recipe_load(request, &zoo->recipe, &of_recipe);
     dz_fail_join(err, &of_recipe);
     return err->rc;
 }
@@ -111,6 +125,6 @@ dz_rc dz_zoo_open(const dz_world *world, const char *manifest, const dz_recipe_r
     for (size_t t = 0; t <= zoo->ntasks; t++) {
         if ((rc = share_model(world, t == 0 ? &zoo->base : &zoo->tasks[t - 1], err)) != DZ_OK) return rc;
     }
-    if (world->rank != 0) rc = dz_recipe_load(request, zoo->base, &zoo->recipe, err);
+    if (world->rank != 0) rc = dz_recipe_load(request, &zoo->recipe, err);
     return dz_sync_error(world, rc, err);
 }

@@ -25,4 +25,7 @@ typedef struct dz_zoo {
 dz_rc dz_zoo_open(const dz_world *world, const char *manifest, const dz_recipe_request *request, dz_zoo *zoo, dz_error *err);
 void dz_zoo_close(dz_zoo *zoo);
 
+/* Takes the marked tasks out. */
+void dz_zoo_leave_out(dz_zoo *zoo, const uint8_t *marked);
+
 #endif

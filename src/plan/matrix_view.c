@@ -65,7 +65,7 @@ typedef struct orienting {
     const dz_tensor *tensors;
     const dz_named *named;
     size_t n;
-    dz_role *roles;
+    dz_tensor_role *roles;
     named_vector *biases;
     size_t nbiases;
     opinion *opinions; /* [n], sorted by key, then one for each key */
@@ -147,7 +147,7 @@ static int said_by_partner(const dz_matrix_view *a, const dz_matrix_view *b) {
 }
 
 /* The number of features of the model as a norm of the same block tells: what goes into gate and up, and comes out of down. */
-static int said_by_width(const dz_role *role, uint64_t width) {
+static int said_by_width(const dz_tensor_role *role, uint64_t width) {
     int into = role->kind == DZ_KIND_GATE || role->kind == DZ_KIND_UP || role->kind == DZ_KIND_MLP_OTHER;
     if (width == 0 || (!into && role->kind != DZ_KIND_DOWN)) return 0;
     int rows_are_width = compare(role->view.rows, role->view.cols, width);
@@ -219,7 +219,7 @@ static int64_t opinion_of(const orienting *o, size_t i) {
     return found ? found->sum : 0;
 }
 
-dz_rc dz_orient_views(const dz_tensor *tensors, const dz_named *named, size_t n, dz_role *roles, dz_error *err) {
+dz_rc dz_orient_views(const dz_tensor *tensors, const dz_named *named, size_t n, dz_tensor_role *roles, dz_error *err) {
     orienting o = {.tensors = tensors, .named = named, .n = n, .roles = roles};
     uint64_t *width_of = dz_alloc(n, sizeof *width_of, err);
     o.biases = dz_alloc(n, sizeof *o.biases, err);

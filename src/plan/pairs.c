@@ -6,8 +6,10 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "base/hash.h"
 #include "checkpoint/folder_model.h"
 #include "checkpoint/fp8_scale.h"
+#include "plan/name_parts.h"
 
 /* Tensors of a task with the same note: how many, and the first. */
 typedef struct gathered {
@@ -18,14 +20,18 @@ typedef struct gathered {
 /* A task while its tensors are matched. */
 typedef struct matching {
     dz_plan *plan;
-    const dz_matcher *matcher;
+    dz_matcher *matcher;
+    int64_t *base_of; /* [its tensors] as the matcher says */
+    dz_match *how;
     const dz_recipe *recipe;
     const dz_checkpoint *ck;
     const char *name;
-    uint8_t *met; /* [base tensors] matched with a tensor of the task */
+    size_t task;
+    uint8_t *unmatched; /* [tasks] or NULL */
+    uint8_t *met;       /* [base tensors] matched with a tensor of the task */
     int has_scales, base_has_scales;
     size_t lossy_added, lossy_scaled; /* under a lossy rule: not in the base; of an F8 pair */
-    gathered added, integers, over_scaled, renamed, tied;
+    gathered added, integers, over_scaled, renamed, tied, unlike;
 } matching;
 
 static void gather(gathered *g, const char *first, const char *other) {
@@ -76,17 +82,27 @@ static void note_rows(const matching *m, const dz_tensor *t, const dz_tensor *b,
                                     : "the base's other rows are not needed");
 }
 
-/* The pair of tensor number `pair->tensor`. */
-static void match(matching *m, dz_tensor_pair *pair, dz_error *err) {
-    const dz_tensor *t = dz_pair_tensor(m->plan, pair);
-    const dz_rule *rule = dz_recipe_rule(m->recipe, t->name);
+/* What the rule says of a tensor, and of `structure` what its base's place in the model says. */
+static void set_policy(const matching *m, dz_tensor_pair *pair, const char *name) {
+    const dz_rule *rule = dz_recipe_rule(m->recipe, name);
     pair->policy = rule ? rule->policy : DZ_POLICY_LOSSLESS;
+    pair->by_structure = pair->policy == DZ_POLICY_STRUCTURE;
     pair->bits = rule && rule->bits ? rule->bits : m->recipe->bits;
     pair->sparsity = rule ? rule->sparsity : (double)NAN;
     pair->factor = rule ? rule->factor : 1;
+    if (!pair->by_structure) return;
+    int of_body = pair->base >= 0 && m->plan->roles[pair->base].place == DZ_PLACE_BODY;
+    pair->policy = of_body ? DZ_POLICY_ULTRADELTA : DZ_POLICY_LOSSLESS;
+}
+
+/* The pair of tensor number `pair->tensor`. */
+static void match(matching *m, dz_tensor_pair *pair, dz_error *err) {
+    const dz_tensor *t = dz_pair_tensor(m->plan, pair);
     pair->count = t->count;
     pair->lossy = -1;
-    pair->base = m->ck->is_adapter ? -1 : dz_matcher_find(m->matcher, t, &pair->match);
+    pair->base = m->base_of[pair->tensor];
+    pair->match = m->how[pair->tensor];
+    set_policy(m, pair, t->name);
     const dz_tensor *b = pair->base >= 0 ? &m->plan->base->tensors[pair->base] : NULL;
     uint64_t common = b ? dz_common_elements(t, b) : 0;
     if (b) m->met[pair->base] = 1;
@@ -102,6 +118,9 @@ static void match(matching *m, dz_tensor_pair *pair, dz_error *err) {
         if (dz_f8_scales(m->plan->base, b)) gather(&m->over_scaled, t->name, dz_f8_scales(m->plan->base, b)->name);
         pair->policy = DZ_POLICY_LOSSLESS;
         common = 0;
+    } else if (b && pair->by_structure && pair->policy != DZ_POLICY_LOSSLESS && t->count && common == 0) {
+        gather(&m->unlike, t->name, NULL);
+        pair->policy = DZ_POLICY_LOSSLESS;
     } else if (b && pair->policy != DZ_POLICY_LOSSLESS && t->count &&
                (common == 0 || (pair->policy == DZ_POLICY_DROP && common < t->count))) {
         refuse_misfit(m, pair, t, b, err);
@@ -144,6 +163,79 @@ static void note_absent(const matching *m, dz_error *err) {
         dz_buf_note(&m->plan->notes, err, "task '%s': %s of the base %s not in it", m->name, subject(&absent, text), is_or_are(&absent));
 }
 
+/* A module of which one side has some tensors and the other side others, by its plain name, and the elements of their matrices. */
+typedef struct module {
+    uint64_t hash;
+    uint64_t of_task, of_base; /* elements */
+    const char *first_task, *first_base;
+} module;
+
+/* Elements of the tensors without a counterpart, added to those of their module: what holds the experts, or the layer. */
+static dz_rc add_to_module(module **list, size_t *n, size_t *cap, const dz_tensor *t, int of_task, dz_error *err) {
+    char text[DZ_PLAIN_NAME];
+    dz_parts_of_name name;
+    if (t->ndim < 2) return DZ_OK;
+    dz_name_split(dz_plain_name(t, text), &name);
+    size_t end = name.n > 1 ? name.n - 2 : 0;
+    for (size_t i = 0; i < name.n; i++) {
+        if (dz_part_contains(&name.part[i], "expert")) end = i;
+    }
+    if (end == 0) return DZ_OK;
+    uint64_t hash = dz_hash64(name.name, (size_t)(name.part[end].text - name.name), 0);
+    size_t at = 0;
+    while (at < *n && (*list)[*n - 1 - at].hash != hash && at < 64) at++; /* of one module they are near each other */
+    if (at == *n || at == 64) {
+        if (dz_grow((void **)list, cap, *n + 1, sizeof **list, err) != DZ_OK) return err->rc;
+        (*list)[(*n)++] = (module){.hash = hash};
+        at = 0;
+    }
+    module *m = &(*list)[*n - 1 - at];
+    *(of_task ? &m->of_task : &m->of_base) += t->count;
+    const char **first = of_task ? &m->first_task : &m->first_base;
+    if (!*first) *first = t->name;
+    return DZ_OK;
+}
+
+static int by_module(const void *x, const void *y) {
+    const module *a = x, *b = y;
+    return a->hash < b->hash ? -1 : a->hash > b->hash;
+}
+
+/* Modules whose matrices are fused on one side and separate on the other have no counterpart, although nothing is new. */
+static dz_rc note_fused(const matching *m, dz_error *err) {
+    module *list = NULL;
+    size_t n = 0, cap = 0, found = 0;
+    const char *of_task = NULL, *of_base = NULL;
+    for (size_t i = 0; i < m->ck->ntensors && err->rc == DZ_OK; i++) {
+        if (m->base_of[i] < 0) add_to_module(&list, &n, &cap, &m->ck->tensors[i], 1, err);
+    }
+    for (size_t b = 0; b < m->plan->base->ntensors && err->rc == DZ_OK && n; b++) {
+        if (!m->met[b]) add_to_module(&list, &n, &cap, &m->plan->base->tensors[b], 0, err);
+    }
+    if (n) qsort(list, n, sizeof *list, by_module);
+    for (size_t i = 0, next; i < n; i = next) {
+        module sum = {0};
+        for (next = i; next < n && list[next].hash == list[i].hash; next++) {
+            sum.of_task += list[next].of_task;
+            sum.of_base += list[next].of_base;
+            if (!sum.first_task) sum.first_task = list[next].first_task;
+            if (!sum.first_base) sum.first_base = list[next].first_base;
+        }
+        if (sum.of_task == 0 || sum.of_task != sum.of_base) continue;
+        if (found++ == 0 || strcmp(sum.first_task, of_task) < 0) {
+            of_task = sum.first_task;
+            of_base = sum.first_base;
+        }
+    }
+    if (found)
+        dz_buf_note(&m->plan->notes, err,
+                    "task '%s': %zu module%s fused on one side and separate on the other ('%s', in the base '%s'): kept exactly, without "
+                    "the base; save both in one layout (save_pretrained of one version, with save_original_format=True)",
+                    m->name, found, found > 1 ? "s are" : " is", of_task, of_base);
+    free(list);
+    return err->rc;
+}
+
 /* What is not the recipe's main case, a line for each kind. */
 static void note_gathered(const matching *m, dz_error *err) {
     dz_plan *p = m->plan;
@@ -158,12 +250,15 @@ static void note_gathered(const matching *m, dz_error *err) {
     if (m->integers.n)
         dz_buf_note(&p->notes, err, "task '%s': %s %s %s: kept exactly", name, subject(&m->integers, text),
                     m->integers.n == 1 ? "is" : "are of no float type, but", m->integers.other);
+    if (m->unlike.n)
+        dz_buf_note(&p->notes, err, "task '%s': %s %s of another shape or type than in the base: kept exactly, without the base", name,
+                    subject(&m->unlike, text), is_or_are(&m->unlike));
     if (m->over_scaled.n)
         dz_buf_note(&p->notes, err, "task '%s': %s %s block-scaled F8 in the base ('%s'): kept exactly, without the base", name,
                     subject(&m->over_scaled, text), is_or_are(&m->over_scaled), m->over_scaled.other);
     if (m->renamed.n)
-        dz_buf_note(&p->notes, err, "task '%s': %zu tensor%s matched with the base's of another prefix ('%s' with '%s'); not compared: %s",
-                    name, m->renamed.n, m->renamed.n > 1 ? "s are" : " is", m->renamed.first, m->renamed.other, DZ_MATCH_PREFIXES);
+        dz_buf_note(&p->notes, err, "task '%s': %zu tensor%s matched with the base's of another name ('%s' with '%s')", name, m->renamed.n,
+                    m->renamed.n > 1 ? "s are" : " is", m->renamed.first, m->renamed.other);
     if (m->tied.n == 1)
         dz_buf_note(&p->notes, err, "task '%s': tensor '%s' has the bytes of '%s': stored once", name, m->tied.first, m->tied.other);
     else if (m->tied.n)
@@ -256,60 +351,95 @@ static size_t number_pairs(dz_plan *p, dz_tensor_pair *pairs, const dz_checkpoin
     return p->nlossy - before;
 }
 
-/* A recipe that is to compress, and a task of which nothing is: a wrong base or recipe, unless the tensors cannot be lossy by their type.
- */
-static dz_rc check_lossy(const matching *m, dz_error *err) {
-    if (m->ck->is_adapter) return DZ_OK;
-    int wanted = 0;
-    for (size_t r = 0; r < m->recipe->nrules; r++) wanted |= m->recipe->rules[r].policy == DZ_POLICY_ULTRADELTA;
-    if (!wanted) return DZ_OK;
-    if (m->lossy_added || m->integers.n + m->lossy_scaled + m->over_scaled.n == 0)
-        return dz_fail_more(err, DZ_EUSAGE,
-                            "%s: task '%s': no tensor that could be lossy (a float type, and in the base) is matched by a lossy rule of "
-                            "recipe '%s' (first tensor '%s')",
-                            m->ck->path, m->name, m->recipe->name, m->ck->tensors[0].name);
-    dz_buf_note(&m->plan->notes, err, "task '%s': all of it is kept exactly", m->name);
-    return DZ_OK;
-}
-
-/* "model.layers.7.mlp.up_proj.weight": a matrix of one of many layers. */
-static int is_of_layer(const dz_tensor *t) {
-    if (t->ndim < 2 || !dz_dtype_is_float(t->dtype)) return 0;
-    for (const char *at = strchr(t->name, '.'); at; at = strchr(at + 1, '.')) {
-        size_t digits = strspn(at + 1, "0123456789");
-        if (digits && at[1 + digits] == '.') return 1;
+/* The base has something that could be lossy by the recipe: a rule that says so, or a body where structure decides. */
+static int wants_lossy(const dz_plan *p, const dz_recipe *recipe) {
+    int by_rule = 0, by_structure = 0, body = 0;
+    for (size_t r = 0; r < recipe->nrules; r++) {
+        by_rule |= recipe->rules[r].policy == DZ_POLICY_ULTRADELTA;
+        by_structure |= recipe->rules[r].policy == DZ_POLICY_STRUCTURE;
     }
-    return 0;
+    for (size_t b = 0; b < p->base->ntensors && by_structure; b++) body |= p->roles[b].place == DZ_PLACE_BODY;
+    return body || (by_rule && !by_structure);
 }
 
-#define WORTH_A_NOTE 0.25 /* share of the layers' matrices that a recipe leaves exact */
+/* Why nothing of a task could be lossy; NULL: its types, which have their own notes. */
+static char *why_unmatched(const matching *m, dz_error *err) {
+    const dz_tensor_pair *pairs = &m->plan->pairs[m->plan->first_pair[m->task]];
+    size_t matched = 0, n = m->ck->ntensors;
+    for (size_t i = 0; i < n; i++) matched += pairs[i].base >= 0;
+    if (matched == 0)
+        return dz_format(err, "%s: task '%s': none of its %zu tensors ('%.200s'%s) is in the base by name and shape: is this its base?",
+                         m->ck->path, m->name, n, m->ck->tensors[0].name, n > 1 ? ", ..." : "");
+    if (m->lossy_added || m->integers.n + m->lossy_scaled + m->over_scaled.n == 0)
+        return dz_format(err,
+                         "%s: task '%s': no tensor that could be lossy (a float type, and in the base) is matched by a lossy rule of "
+                         "recipe '%s' (first tensor '%s')",
+                         m->ck->path, m->name, m->recipe->name, m->ck->tensors[0].name);
+    return NULL;
+}
 
-/* A built-in recipe for other names of layers makes little lossy. The user did not write it and should know. */
-static void note_left_exact(dz_plan *p, const dz_recipe *recipe, dz_error *err) {
-    char text[SUBJECT_TEXT], exact[32], all[32];
-    gathered left = {0};
-    double left_bytes = 0, bytes = 0;
-    if (!recipe->detect || p->nlossy == 0) return;
+/* A recipe that is to compress, and a task of which nothing is: a wrong base or recipe, unless the tensors cannot be lossy by their type.
+ * Refused, or marked to be left out. */
+static dz_rc check_lossy(const matching *m, dz_error *err) {
+    if (m->ck->is_adapter || !wants_lossy(m->plan, m->recipe)) return DZ_OK;
+    char *why = why_unmatched(m, err);
+    if (err->rc == DZ_ENOMEM) return err->rc;
+    if (why && m->unmatched) {
+        m->unmatched[m->task] = 1;
+        dz_buf_note(&m->plan->notes, err, "left out: %s", why);
+    } else if (why) {
+        dz_fail_more(err, DZ_EUSAGE, "%s; --skip-unmatched leaves such tasks out", why);
+    } else {
+        dz_buf_note(&m->plan->notes, err, "task '%s': all of it is kept exactly", m->name);
+    }
+    free(why);
+    return err->rc;
+}
+
+/* A model in which structure finds nothing to make lossy: said once. */
+static void note_no_body(dz_plan *p, const dz_recipe *recipe, dz_error *err) {
+    for (size_t r = 0; r < recipe->nrules; r++) {
+        if (recipe->rules[r].policy != DZ_POLICY_STRUCTURE || wants_lossy(p, recipe) || p->nlossy) continue;
+        dz_buf_note(&p->notes, err,
+                    "%s: no repeated blocks of float matrices in this model (first tensor '%s'): all is kept exactly; a recipe with rules "
+                    "for its names (--recipe FILE) makes it lossy",
+                    p->base->path, p->base->ntensors ? p->base->tensors[0].name : "none");
+        return;
+    }
+}
+
+#define WORTH_NAMING 0.02 /* share of the tasks' bytes */
+
+/* What structure leaves exact, where it is much: by the kind of place, with the largest tensor of it. */
+static void note_left_exact(dz_plan *p, dz_error *err) {
+    double bytes[DZ_NPLACES] = {0};
+    const dz_tensor *largest[DZ_NPLACES] = {NULL};
+    char text[600] = "";
     for (size_t i = 0; i < p->npairs; i++) {
         const dz_tensor_pair *pair = &p->pairs[i];
+        if (!pair->by_structure || pair->policy != DZ_POLICY_LOSSLESS || pair->base < 0) continue;
         const dz_tensor *t = dz_pair_tensor(p, pair);
-        if (pair->policy == DZ_POLICY_DROP || pair->policy == DZ_POLICY_TIED || pair->base < 0 || !is_of_layer(t)) continue;
-        bytes += (double)t->nbytes;
-        if (pair->policy != DZ_POLICY_LOSSLESS) continue;
-        const dz_rule *rule = dz_recipe_rule(recipe, t->name);
-        if (rule && rule->policy != DZ_POLICY_LOSSLESS) continue; /* exact for another reason, which is noted */
-        gather(&left, t->name, NULL);
-        left_bytes += (double)t->nbytes;
+        dz_place place = p->roles[pair->base].place;
+        if (place == DZ_PLACE_BODY) continue; /* exact for another reason, which has its own note */
+        bytes[place] += (double)t->nbytes;
+        if (!largest[place] || t->nbytes > largest[place]->nbytes) largest[place] = t;
     }
-    if (left_bytes > WORTH_A_NOTE * bytes)
-        dz_buf_note(&p->notes, err, "recipe '%s' leaves %s exact, %s of the %s in matrices of layers: rules for them would save more",
-                    recipe->name, subject(&left, text), dz_format_size(left_bytes, exact), dz_format_size(bytes, all));
+    for (int place = 0; place < DZ_NPLACES; place++) {
+        double share = p->source_bytes ? bytes[place] / (double)p->source_bytes : 0;
+        size_t len = strlen(text);
+        if (share <= WORTH_NAMING || p->nlossy == 0) continue;
+        snprintf(text + len, sizeof text - len, "%s%s %.3g %% ('%.100s')", len ? ", " : "", dz_place_name((dz_place)place), 100 * share,
+                 largest[place]->name);
+    }
+    if (text[0]) dz_buf_note(&p->notes, err, "kept exactly, of all bytes: %s", text);
 }
 
 static dz_rc pair_task(matching *m, size_t task, uint64_t *tiles, dz_error *err) {
     dz_tensor_pair *pairs = &m->plan->pairs[m->plan->first_pair[task]];
     int problems = err->problems;
     dz_check_scales(m->ck, err);
+    for (size_t i = 0; i < m->ck->ntensors; i++) m->base_of[i] = -1; /* an adapter has no counterparts */
+    if (!m->ck->is_adapter && dz_matcher_task(m->matcher, m->ck, m->base_of, m->how, err) == DZ_ENOMEM) return err->rc;
     for (size_t i = 0; i < m->ck->ntensors && err->rc != DZ_ENOMEM; i++) {
         pairs[i].task = (uint32_t)task;
         pairs[i].tensor = (uint32_t)i;
@@ -317,35 +447,48 @@ static dz_rc pair_task(matching *m, size_t task, uint64_t *tiles, dz_error *err)
     }
     if (err->rc == DZ_ENOMEM || tie(m, pairs, err) == DZ_ENOMEM) return err->rc;
     note_gathered(m, err);
+    if (note_fused(m, err) == DZ_ENOMEM) return err->rc;
     note_files(m, err);
     if (number_pairs(m->plan, pairs, m->ck, tiles) == 0 && err->problems == problems) check_lossy(m, err);
     return err->rc;
 }
 
-dz_rc dz_plan_pairs(dz_plan *p, const char *const *names, const dz_recipe *recipe, dz_error *err) {
+dz_rc dz_plan_pairs(dz_plan *p, const char *const *names, const dz_recipe *recipe, uint8_t *unmatched, dz_error *err) {
     uint64_t tiles = 0;
-    dz_matcher matcher = {0};
-    for (size_t k = 0; k < p->ntasks; k++) p->npairs += p->tasks[k]->ntensors;
+    size_t most = 0;
+    dz_matcher *matcher = NULL;
+    for (size_t k = 0; k < p->ntasks; k++) {
+        p->npairs += p->tasks[k]->ntensors;
+        if (p->tasks[k]->ntensors > most) most = p->tasks[k]->ntensors;
+    }
     p->pairs = dz_alloc(p->npairs, sizeof *p->pairs, err);
     p->lossy = dz_alloc(p->npairs, sizeof *p->lossy, err);
     p->first_pair = dz_alloc(p->ntasks + 1, sizeof *p->first_pair, err);
     uint8_t *met = dz_alloc(p->base->ntensors, 1, err);
-    if (err->rc != DZ_OK || dz_matcher_init(&matcher, p->base, err) != DZ_OK) goto out;
+    int64_t *base_of = dz_alloc(most, sizeof *base_of, err);
+    dz_match *how = dz_alloc(most, sizeof *how, err);
+    if (err->rc != DZ_OK || dz_matcher_make(p->base, p->roles, &matcher, err) != DZ_OK) goto out;
     for (size_t k = 0; k < p->ntasks; k++) p->first_pair[k + 1] = p->first_pair[k] + p->tasks[k]->ntensors;
     int base_has_scales = dz_first_scaled(p->base) != NULL;
     dz_check_scales(p->base, err);
     note_base_files(p, err);
     for (size_t k = 0; k < p->ntasks && err->rc != DZ_ENOMEM; k++) {
-        matching m = {.plan = p, .matcher = &matcher, .recipe = recipe, .ck = p->tasks[k], .name = names[k], .met = met};
+        matching m = {.plan = p, .matcher = matcher, .base_of = base_of, .how = how, .recipe = recipe, .ck = p->tasks[k], .name = names[k]};
+        m.task = k;
+        m.unmatched = unmatched;
+        m.met = met;
         m.base_has_scales = base_has_scales;
         m.has_scales = dz_first_scaled(m.ck) != NULL;
         memset(met, 0, p->base->ntensors);
         pair_task(&m, k, &tiles, err);
     }
-    if (err->rc == DZ_OK) note_left_exact(p, recipe, err);
+    if (err->rc == DZ_OK) note_no_body(p, recipe, err);
+    if (err->rc == DZ_OK) note_left_exact(p, err);
     if (tiles > UINT32_MAX / 2) dz_fail(err, DZ_EFAIL, "%llu tiles are too many for one archive", (unsigned long long)tiles);
 out:
-    dz_matcher_free(&matcher);
+    dz_matcher_free(matcher);
     free(met);
+    free(base_of);
+    free(how);
     return err->rc;
 }

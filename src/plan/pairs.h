@@ -4,8 +4,8 @@
 
 #include "plan/plan.h"
 
-/* Fills `pairs`, `lossy`, their counts and the notes. All problems are one error, a line each: shapes and types that do not fit a rule
- * (DZ_EFAIL), a lossy rule that matches nothing (DZ_EUSAGE). */
-dz_rc dz_plan_pairs(dz_plan *plan, const char *const *names, const dz_recipe *recipe, dz_error *err);
+/* Fills `pairs`, `lossy` and what counts them, and the notes. All faults in one error, a line each: shapes and types that do not fit a rule
+ * (DZ_EFAIL), a task of which nothing could be lossy (DZ_EUSAGE, or with `unmatched`, [tasks], marked there and noted). */
+dz_rc dz_plan_pairs(dz_plan *plan, const char *const *names, const dz_recipe *recipe, uint8_t *unmatched, dz_error *err);
 
 #endif

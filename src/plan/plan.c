@@ -236,7 +236,7 @@ int dz_pair_owner(const dz_plan *p, const dz_tensor_pair *pair) {
 }
 
 dz_rc dz_plan_make(const dz_checkpoint *base, dz_checkpoint *const *tasks, const char *const *names, size_t ntasks, const dz_recipe *recipe,
-                   int nranks, dz_plan **out, dz_error *err) {
+                   int nranks, uint8_t *unmatched, dz_plan **out, dz_error *err) {
     dz_plan *p = dz_alloc(1, sizeof *p, err);
     if (!p) return err->rc;
     p->base = base;
@@ -245,7 +245,7 @@ dz_rc dz_plan_make(const dz_checkpoint *base, dz_checkpoint *const *tasks, const
     p->nranks = nranks;
     if (dz_recipe_notes(recipe, tasks, ntasks, &p->notes, err) != DZ_OK) goto out;
     if (dz_roles_make(base->tensors, base->ntensors, &p->roles, err) != DZ_OK) goto out;
-    if (dz_plan_pairs(p, names, recipe, err) != DZ_OK || make_units(p, err) != DZ_OK || deal(p, err) != DZ_OK) goto out;
+    if (dz_plan_pairs(p, names, recipe, unmatched, err) != DZ_OK || make_units(p, err) != DZ_OK || deal(p, err) != DZ_OK) goto out;
     *out = p;
     p = NULL;
 out:

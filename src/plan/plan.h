@@ -16,9 +16,10 @@ typedef struct dz_tensor_pair {
     int64_t base;          /* number of the base tensor it is coded against, or -1 */
     dz_match match;        /* how that was found */
     uint32_t tied;         /* policy tied: the tensor of its checkpoint that has its bytes */
-    dz_policy policy;
-    int bits;        /* lossy: levels of 2^bits */
-    double sparsity; /* NaN: by allocation */
+    dz_policy policy;      /* never structure: that is decided */
+    int by_structure;      /* its rule was structure */
+    int bits;              /* lossy: levels of 2^bits */
+    double sparsity;       /* NaN: by allocation */
     double factor;
     uint64_t count;      /* elements of the task's tensor */
     dz_pair_tiles tiles; /* against the base */
@@ -34,7 +35,7 @@ typedef struct dz_work_item {
 
 typedef struct dz_plan {
     const dz_checkpoint *base;
-    dz_role *roles;              /* [base tensors] what each is in the model */
+    dz_tensor_role *roles;       /* [base tensors] what each is in the model */
     dz_checkpoint *const *tasks; /* [ntasks], borrowed */
     size_t ntasks;
     dz_tensor_pair *pairs; /* task after task, each in the order of its checkpoint */
@@ -57,10 +58,10 @@ typedef struct dz_plan {
     dz_buf notes;                       /* lines to tell the user, newline-separated */
 } dz_plan;
 
-/* Makes the plan. All problems (shapes that do not fit, a lossy rule that matches nothing) are one error, a line each. `names` are the
- * tasks' names. */
+/* All faults (shapes that do not fit, a task that cannot be matched) in one error, a line each. `names` are the tasks' names. `unmatched`:
+ * NULL, or [ntasks] zeros: tasks that cannot be matched are marked there instead, and the plan is to be made again without them. */
 dz_rc dz_plan_make(const dz_checkpoint *base, dz_checkpoint *const *tasks, const char *const *names, size_t ntasks, const dz_recipe *recipe,
-                   int nranks, dz_plan **out, dz_error *err);
+                   int nranks, uint8_t *unmatched, dz_plan **out, dz_error *err);
 void dz_plan_free(dz_plan *plan);
 
 /* True for the first unit of a base tile: its rank computes the tile's digest. */

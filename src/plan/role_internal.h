@@ -26,7 +26,7 @@ int dz_part_projects(const dz_part *part);
 dz_matrix_view dz_view_of_shape(const dz_tensor *tensor, const dz_parts_of_name *name);
 
 /* Stacks and orientation, for all tensors of a model. `named` is [n]. */
-dz_rc dz_orient_views(const dz_tensor *tensors, const dz_named *named, size_t n, dz_role *roles, dz_error *err);
+dz_rc dz_orient_views(const dz_tensor *tensors, const dz_named *named, size_t n, dz_tensor_role *roles, dz_error *err);
 
 dz_kind dz_kind_of(const dz_tensor *tensor, const dz_named *named, const dz_matrix_view *view);
 

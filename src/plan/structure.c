@@ -34,7 +34,7 @@ typedef struct finder {
     const dz_tensor *tensors;
     size_t n;
     dz_named *named;
-    dz_role *roles;
+    dz_tensor_role *roles;
     entry *entries;
     size_t nentries, entries_cap;
     numbered_place *places;
@@ -92,7 +92,8 @@ static int is_position_word(const dz_part *part) {
     return !dz_part_projects(part) && dz_part_has(part, "pos position positions positional");
 }
 
-static const char HEAD_WORDS[] = "head heads classifier classifiers logits predictor predictors prediction predictions score";
+static const char HEAD_WORDS[] = "head heads classifier classifiers logits";
+static const char OUTPUT_WORDS[] = "predictor predictors prediction predictions score"; /* of a sequence of layers, not within blocks */
 static const char TABLE_WORDS[] =
     "bias biases table token tokens scale shift gamma beta alpha log mask prompt prompts mean var std freq freqs lambda decay mu "
     "query_tokens latents sinks";
@@ -208,7 +209,13 @@ static void find_repeated(finder *f) {
     }
 }
 
-/* A model of one block: a numbered child with several matrices in it, and no blocks further down (those would be the repeated ones). */
+static int is_called_block(const finder *f, const entry *e) {
+    const dz_part *part = &f->named[e->tensor].name.part[e->part];
+    return dz_part_is(e->in_word || e->part == 0 ? part : part - 1, "layers layer blocks block h resblocks stages");
+}
+
+/* A model of one block: a numbered child with several matrices in it, or called a block, and no blocks further down (those would be the
+ * repeated ones). */
 static void find_single(finder *f) {
     sort_entries(f, by_tensor);
     for (size_t i = f->nentries; i-- > 0;) { /* from the deepest number of a tensor on: `group` is used up, and tells of blocks below */
@@ -225,7 +232,7 @@ static void find_single(finder *f) {
             matrices += !f->entries[next].is_layer && !f->entries[next].in_word;
             below += f->entries[next].group != 0;
         }
-        if (matrices >= 2 && below == 0 && e->part > 0) f->places[e->place].repeated = 1;
+        if ((matrices >= 2 || (matrices && is_called_block(f, e))) && below == 0 && e->part > 0) f->places[e->place].repeated = 1;
     }
 }
 
@@ -318,7 +325,7 @@ static int is_router(const finder *f, size_t i, size_t own) {
     for (size_t p = f->named[i].block; p <= own; p++) {
         if (dz_part_has(&name->part[p], "router routers gating")) return 1;
     }
-    if (dz_part_contains(&name->part[own], "expert")) return dz_part_has(&name->part[own], "gate") && v->count == 1 && v->rows == 1;
+    if (dz_part_contains(&name->part[own], "expert")) return dz_part_has(&name->part[own], "gate") && !dz_part_projects(&name->part[own]);
     const expert_parent wanted = {.hash = dz_hash64(name->name, (size_t)(name->part[own].text - name->name), 0)};
     const expert_parent *parent = f->nexperts ? bsearch(&wanted, f->experts, f->nexperts, sizeof wanted, by_parent) : NULL;
     if (!parent) return 0;
@@ -326,12 +333,12 @@ static int is_router(const finder *f, size_t i, size_t own) {
            (v->count == 1 && parent->experts > 1 && v->rows == parent->experts && v->rows < v->cols);
 }
 
-static int is_head(const dz_parts_of_name *name, size_t first, size_t own) {
+static int is_head(const dz_parts_of_name *name, size_t first, size_t own, int in_block) {
     for (size_t p = 0; p <= own; p++) {
         if (dz_part_contains(&name->part[p], "attn") || dz_part_contains(&name->part[p], "attention")) return 0;
     }
     for (size_t p = first; p <= own; p++) {
-        if (dz_part_has(&name->part[p], HEAD_WORDS)) return 1;
+        if (dz_part_has(&name->part[p], HEAD_WORDS) || (!in_block && dz_part_has(&name->part[p], OUTPUT_WORDS))) return 1;
     }
     return 0;
 }
@@ -340,6 +347,14 @@ static int is_head(const dz_parts_of_name *name, size_t first, size_t own) {
 
 static int is_depthwise(const dz_tensor *t) {
     return t->ndim > 2 && t->shape[1] == 1 && t->shape[0] > 1 && t->count / t->shape[0] <= TINY_KERNEL;
+}
+
+#define IMAGE_CHANNELS                                                                                                                     \
+    16 /* an embedding of patches takes an image or a latent; of more channels it takes the features of a stage before it */
+
+static int is_between_stages(const finder *f, size_t i) {
+    const dz_tensor *t = &f->tensors[i];
+    return f->named[i].block != SIZE_MAX && t->ndim > 2 && t->shape[1] > IMAGE_CHANNELS && f->roles[i].view.count == 1;
 }
 
 /* What a layer's own name, and that of what it is part of, say. `first`: part from which on names are of the block. */
@@ -351,11 +366,12 @@ static dz_place place_by_name(const finder *f, size_t i, size_t first) {
         if (!dz_part_projects(layer)) return DZ_PLACE_NORM;
     }
     if (is_position_word(layer)) return DZ_PLACE_POSITION;
-    if (own >= first && is_embedding_word(layer)) return DZ_PLACE_EMBEDDING;
+    int embeds = !is_between_stages(f, i);
+    if (embeds && own >= first && is_embedding_word(layer)) return DZ_PLACE_EMBEDDING;
     int generic = dz_part_is(layer, "proj projection conv convolution linear dense patch_proj");
-    if (generic && up != own && up >= first && is_embedding_word(&name->part[up])) return DZ_PLACE_EMBEDDING;
+    if (embeds && generic && up != own && up >= first && is_embedding_word(&name->part[up])) return DZ_PLACE_EMBEDDING;
     if (f->named[i].block != SIZE_MAX && is_router(f, i, own)) return DZ_PLACE_ROUTER;
-    if (is_head(name, first, own)) return DZ_PLACE_HEAD;
+    if (is_head(name, first, own, f->named[i].block != SIZE_MAX && !f->named[i].in_sequence)) return DZ_PLACE_HEAD;
     if (!dz_leaf_is_weight(name) && !is_recurrent(layer) && !dz_part_has(layer, "weight") && dz_part_has(layer, TABLE_WORDS))
         return DZ_PLACE_TABLE;
     return DZ_PLACE_BODY;
@@ -370,7 +386,7 @@ static dz_place place_of(const finder *f, size_t i) {
     return place == DZ_PLACE_BODY && named->block == SIZE_MAX ? DZ_PLACE_OUTSIDE : place;
 }
 
-dz_rc dz_roles_make(const dz_tensor *tensors, size_t n, dz_role **out, dz_error *err) {
+dz_rc dz_roles_make(const dz_tensor *tensors, size_t n, dz_tensor_role **out, dz_error *err) {
     finder f = {.tensors = tensors, .n = n};
     f.named = dz_alloc(n, sizeof *f.named, err);
     f.roles = dz_alloc(n, sizeof *f.roles, err);
@@ -378,7 +394,7 @@ dz_rc dz_roles_make(const dz_tensor *tensors, size_t n, dz_role **out, dz_error 
     for (size_t i = 0; i < n; i++) {
         dz_name_split(tensors[i].name, &f.named[i].name);
         f.named[i].block = SIZE_MAX;
-        f.roles[i] = (dz_role){.depth = (double)NAN, .view = dz_view_of_shape(&tensors[i], &f.named[i].name)};
+        f.roles[i] = (dz_tensor_role){.depth = (double)NAN, .view = dz_view_of_shape(&tensors[i], &f.named[i].name)};
     }
     if (gather_entries(&f, err) != DZ_OK || number_places(&f, err) != DZ_OK) goto out;
     find_repeated(&f);

@@ -53,15 +53,15 @@ static inline uint64_t dz_view_inputs(const dz_matrix_view *v) { return v->in_fi
 /* The view of the first `elements` of a tensor, when they are fewer: whole rows of it, or whole matrices of a stack. */
 dz_matrix_view dz_view_of_rows(const dz_matrix_view *view, uint64_t elements);
 
-typedef struct dz_role {
+typedef struct dz_tensor_role {
     dz_place place;
     dz_kind kind;
     double depth; /* number of its block / blocks of that place, in [0, 1); NaN outside of blocks */
     dz_matrix_view view;
-} dz_role;
+} dz_tensor_role;
 
 /* The roles of n tensors of one model; the caller frees. In O(n log n). */
-dz_rc dz_roles_make(const dz_tensor *tensors, size_t n, dz_role **out, dz_error *err);
+dz_rc dz_roles_make(const dz_tensor *tensors, size_t n, dz_tensor_role **out, dz_error *err);
 
 /* "embeddings", "heads", ... */
 const char *dz_place_name(dz_place place);

@@ -42,10 +42,6 @@ POLICIES = ("lossless", "ultradelta", "drop", "equal", "absent", "tied")
 SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "I64": 8, "I32": 4, "I16": 2, "I8": 1,
          "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1}
 UINTS = {1: np.uint8, 2: np.dtype("<u2"), 4: np.dtype("<u4"), 8: np.dtype("<u8")}
-PREFIXES = "base_model. model. module. _orig_mod. transformer. language_model. gpt_neox. bert. roberta. distilbert. backbone.".split()
-HEADS = "lm_head.weight embed_out.weight lm_head.decoder.weight cls.predictions.decoder.weight".split()
-EMBEDDINGS = ("embed_tokens.weight decoder.embed_tokens.weight wte.weight word_embeddings.weight embed_in.weight "
-              "embeddings.word_embeddings.weight shared.weight").split()
 FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
 
 
@@ -1012,12 +1008,9 @@ TORCH = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16
 # ----------------------------------------------------------------------------------------------------------------------------------------- archive
 
 
-def bare_name(name):
-    """The name without the prefixes that wrappers put before it."""
-    for prefix in PREFIXES:
-        if name.startswith(prefix) and len(name) > len(prefix):
-            return bare_name(name[len(prefix):])
-    return name
+def fits(tensor, base):
+    """A tensor can be coded against this one of the base: the same type or two floats, and the same dimensions beyond the first."""
+    return (tensor.dtype == base.dtype or tensor.dtype in FLOATS and base.dtype in FLOATS) and tensor.ndim == base.ndim and tensor.shape[1:] == base.shape[1:]
 
 
 def text(value):
@@ -1094,9 +1087,6 @@ class Archive:
         self.base = [self.listed[int(r["tensor"])] for r in rows]
         self.base_named = {t.name: t for t in self.base}
         need(len(self.base_named) == len(self.base), "/base/tensors: a name occurs twice")
-        self.base_bare = {}
-        for t in self.base:
-            self.base_bare.setdefault(bare_name(t.name), []).append(t)
         self.base_digests, at = [], 0
         for row, tensor in zip(rows, self.base):
             need(int(row["first_tile"]) == at, f"/base/tensors: the first tile of {tensor.name} is not {at}")
@@ -1112,21 +1102,6 @@ class Archive:
                 hasher.update(struct.pack("<QQ", hi, lo))
         self.fingerprint = text(self.file["base"].attrs["fingerprint"])
         need(hasher.hexdigest() == self.fingerprint, "the base's fingerprint is not that of its digests")
-
-    def base_for(self, tensor):
-        """The base tensor that the writer's rule gives for a task's tensor; None for none."""
-        def fits(base):
-            return (tensor.dtype == base.dtype or tensor.dtype in FLOATS and base.dtype in FLOATS) and tensor.ndim == base.ndim and tensor.shape[1:] == base.shape[1:]
-
-        def only(bare):
-            found = self.base_bare.get(bare, [])
-            return found[0] if len(found) == 1 and fits(found[0]) else None
-
-        if tensor.name in self.base_named:
-            return self.base_named[tensor.name]
-        bare = bare_name(tensor.name)
-        names = [bare] + (EMBEDDINGS if bare in HEADS and bare not in self.base_bare else [])
-        return next((base for base in map(only, names) if base), None)
 
     @property
     def tasks(self):
@@ -1463,7 +1438,7 @@ class Row:
         self.tied = self.found = None
         need(self.policy <= TIED, f"{self.tensor.name}: policy {self.policy}")
         need(self.base is not None or self.policy in (LOSSLESS, TIED), f"{self.tensor.name}: its policy needs a base")
-        need(self.base is None or self.base is archive.base_for(self.tensor), f"{self.tensor.name}: its base is another tensor, {self.base}")
+        need(self.base is None or fits(self.tensor, self.base), f"{self.tensor.name}: its base is of another type or shape, {self.base}")
         if self.policy == ULTRADELTA:
             need(1 <= self.bits <= 8 or self.bits in (16, 17, 18), f"{self.tensor.name}: {self.bits} bits")
             need(self.tensor.dtype in FLOATS and self.base.dtype in FLOATS, f"{self.tensor.name}: lossy, but {self.tensor.dtype}")

@@ -13,6 +13,7 @@
 #include "base/file.h"
 #include "base/notes.h"
 #include "base/overwrite.h"
+#include "base/staging.h"
 #include "checkpoint/checkpoint.h"
 #include "config/manifest.h"
 #include "scan/base_claims.h"
@@ -359,11 +360,6 @@ static dz_rc name_manifests(const dz_scan_options *opt, dz_scan_result *r, dz_er
     return err->rc;
 }
 
-/* A manifest on its way: a link to a manifest stays one. */
-typedef struct draft {
-    char *path, *partial;
-} draft;
-
 /* Of a scan that was killed: the beginning of a manifest. */
 static int is_draft(const char *partial, const dz_buf *text) {
     char *old = NULL;
@@ -375,28 +371,20 @@ static int is_draft(const char *partial, const dz_buf *text) {
     return is;
 }
 
-static dz_rc write_draft(draft *d, const char *manifest, const dz_buf *text, dz_error *err) {
-    d->path = realpath(manifest, NULL);
-    if (!d->path) d->path = dz_strdup(manifest, err);
-    char *partial = d->path ? dz_format(err, "%s.partial", d->path) : NULL;
-    if (!partial) return err->rc;
-    if (is_draft(partial, text)) unlink(partial);
-    int fd = dz_open(partial, O_WRONLY | O_CREAT | O_EXCL);
-    if (fd < 0) {
-        dz_fail(err, DZ_EFAIL, "%s: cannot create: %s", partial, strerror(errno));
-        free(partial);
-        return err->rc;
+/* A link to a manifest stays one. */
+static dz_rc write_draft(dz_staging *d, const char *manifest, const dz_buf *text, dz_error *err) {
+    char *file = realpath(manifest, NULL);
+    if (dz_staging_name(d, file ? file : manifest, err) == DZ_OK) {
+        if (is_draft(d->partial, text)) unlink(d->partial);
+        dz_staging_write(d, text->data, text->len, err);
     }
-    d->partial = partial;
-    if (dz_pwrite_all(fd, partial, text->data, text->len, 0, err) == DZ_OK && dz_fsync(fd) != 0)
-        dz_fail(err, DZ_EFAIL, "%s: cannot sync: %s", partial, strerror(errno));
-    if (close(fd) != 0) dz_fail(err, DZ_EFAIL, "%s: cannot close: %s", partial, strerror(errno));
+    free(file);
     return err->rc;
 }
 
 /* All are written before the first gets its name: older ones stay until then. */
 static dz_rc write_manifests(const dz_scan_options *opt, dz_scan_result *r, const place *at, dz_error *err) {
-    draft *drafts = dz_alloc(r->nmodels, sizeof *drafts, err);
+    dz_staging *drafts = dz_alloc(r->nmodels, sizeof *drafts, err);
     if (!drafts || name_manifests(opt, r, err) != DZ_OK) goto out;
     for (size_t i = 0; i < r->nmodels && err->rc == DZ_OK; i++) {
         dz_buf text = {0};
@@ -405,20 +393,12 @@ static dz_rc write_manifests(const dz_scan_options *opt, dz_scan_result *r, cons
         dz_buf_free(&text);
     }
     for (size_t i = 0; i < r->nmodels && err->rc == DZ_OK; i++) {
-        draft *d = &drafts[i];
-        if (!d->partial) continue;
-        if (dz_rename(d->partial, d->path) != 0) {
-            dz_fail(err, DZ_EFAIL, "%s: cannot rename to %s: %s", d->partial, d->path, strerror(errno));
-            break;
-        }
-        free(d->partial);
-        d->partial = NULL;
+        if (drafts[i].made) dz_staging_publish(&drafts[i], 1, err);
     }
 out:
     for (size_t i = 0; drafts && i < r->nmodels; i++) {
-        if (drafts[i].partial) unlink(drafts[i].partial);
-        free(drafts[i].partial);
-        free(drafts[i].path);
+        dz_staging_discard(&drafts[i]);
+        dz_staging_free(&drafts[i]);
     }
     free(drafts);
     return err->rc;

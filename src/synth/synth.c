@@ -12,6 +12,7 @@
 
 #include "base/file.h"
 #include "base/hash.h"
+#include "base/staging.h"
 #include "synth/synth_delta.h"
 #include "synth/synth_header.h"
 
@@ -19,7 +20,6 @@
 #define MAX_TASKS 500           /* their files are open together */
 #define LAW_SALT 0x6c61776c61776c61ULL
 #define INDEX_FILE "model.safetensors.index.json"
-#define PARTIAL ".partial" /* behind a model file's name until all of it is written */
 
 /* ---- layout ------------------------------------------------------------------------------------------------------------------------- */
 
@@ -119,7 +119,7 @@ static char *part_path(const dz_synth_options *opt, int part, const char *file, 
 
 /* A shard of a part as it is written, before it has its name. */
 static char *partial_path(const dz_synth_options *opt, int part, const dz_synth_shard *shard, dz_error *err) {
-    char *name = dz_format(err, "%s" PARTIAL, shard->file), *path = name ? part_path(opt, part, name, err) : NULL;
+    char *name = dz_format(err, "%s" DZ_PARTIAL, shard->file), *path = name ? part_path(opt, part, name, err) : NULL;
     free(name);
     return path;
 }
@@ -152,7 +152,7 @@ static dz_rc remove_model_files(const char *path, dz_error *err) {
     dz_rc rc = DZ_OK;
     while (rc == DZ_OK && (entry = readdir(dir))) {
         const char *name = entry->d_name;
-        int shard = strncmp(name, "model", 5) == 0 && (dz_ends_with(name, ".safetensors") || dz_ends_with(name, ".safetensors" PARTIAL));
+        int shard = strncmp(name, "model", 5) == 0 && (dz_ends_with(name, ".safetensors") || dz_ends_with(name, ".safetensors" DZ_PARTIAL));
         if (!shard && strcmp(entry->d_name, INDEX_FILE) != 0) continue;
         if (unlinkat(dirfd(dir), entry->d_name, 0) != 0)
             rc = dz_fail(err, DZ_EFAIL, "%s/%s: cannot remove: %s", path, entry->d_name, strerror(errno));
@@ -422,7 +422,7 @@ dz_rc dz_synth_finish(const dz_synth_options *opt, const dz_synth_layout *layout
     for (int part = 0; part <= opt->tasks; part++) {
         for (size_t s = 0; s < layout->nshards && err->rc == DZ_OK; s++) {
             char *from = partial_path(opt, part, &layout->shards[s], err), *to = part_path(opt, part, layout->shards[s].file, err);
-            if (from && to && dz_rename(from, to) != 0) dz_fail(err, DZ_EFAIL, "%s: cannot rename to %s: %s", from, to, strerror(errno));
+            if (from && to) dz_staging_rename(from, to, 0, err);
             free(from);
             free(to);
         }

@@ -12,7 +12,7 @@ static void read_back(const char *text) {
     dz_recipe_request request = {.recipe = as_file((const uint8_t *)text, strlen(text))};
     dz_recipe *r = NULL;
     dz_error err = {0};
-    PROMISE(dz_recipe_load(&request, NULL, &r, &err) == DZ_OK && r);
+    PROMISE(dz_recipe_load(&request, &r, &err) == DZ_OK && r);
     char *again = dz_recipe_text(r, &err);
     PROMISE(again && strcmp(again, text) == 0);
     free(again);
@@ -25,7 +25,7 @@ static void recipe(const char *path) {
     dz_buf notes = {0};
     dz_recipe *r = NULL;
     dz_error err = {0};
-    if (dz_recipe_load(&request, &base, &r, &err) == DZ_OK) {
+    if (dz_recipe_load(&request, &r, &err) == DZ_OK) {
         char *text = dz_recipe_text(r, &err);
         PROMISE(text != NULL && r->nrules > 0 && r->sparsity >= 0 && r->sparsity < 1 && r->bits >= 1 && r->bits <= 8);
         dz_recipe_rule(r, tensor.name);

@@ -29,10 +29,10 @@ static dz_tensor tensor_of(const expected *e) {
     return t;
 }
 
-static dz_role *roles_of(const expected *list, size_t n) {
+static dz_tensor_role *roles_of(const expected *list, size_t n) {
     dz_error err = {0};
     dz_tensor *tensors = calloc(n, sizeof *tensors);
-    dz_role *roles = NULL;
+    dz_tensor_role *roles = NULL;
     assert_non_null(tensors);
     for (size_t i = 0; i < n; i++) tensors[i] = tensor_of(&list[i]);
     assert_int_equal(dz_roles_make(tensors, n, &roles, &err), DZ_OK);
@@ -41,7 +41,7 @@ static dz_role *roles_of(const expected *list, size_t n) {
 }
 
 static void check_roles(const expected *list, size_t n) {
-    dz_role *roles = roles_of(list, n);
+    dz_tensor_role *roles = roles_of(list, n);
     for (size_t i = 0; i < n; i++) {
         const dz_matrix_view *want = &list[i].view, *got = &roles[i].view;
         if (roles[i].place != list[i].place || roles[i].kind != list[i].kind)
@@ -134,7 +134,7 @@ static void test_what_is_not_of_the_body(void **state) {
           {"encoder.layer.1.attention.self.query.weight", {64, 64}, BODY, K(Q), {0}},
           {"encoder.layer.1.mixer.A_log", {128, 16}, DZ_PLACE_TABLE, K(OTHER), {0}},
           {"encoder.layer.1.norm1.linear.weight", {384, 64}, BODY, K(OTHER), {0}},
-          {"encoder.layer.1.patch_embed.proj.weight", {64, 32, 2, 2}, DZ_PLACE_EMBEDDING, K(OTHER), {0}},
+          {"encoder.layer.1.patch_embed.proj.weight", {64, 3, 2, 2}, DZ_PLACE_EMBEDDING, K(OTHER), {0}},
           {"embeddings.position_embeddings.weight", {512, 64}, DZ_PLACE_POSITION, K(OTHER), {0}},
           {"pooler.dense.weight", {64, 64}, DZ_PLACE_OUTSIDE, K(OTHER), {0}},
           {"lm_heads.0.weight", {300, 64}, DZ_PLACE_HEAD, K(OTHER), {0}}, {"lm_heads.1.weight", {300, 64}, DZ_PLACE_HEAD, K(OTHER), {0}},
@@ -156,6 +156,16 @@ static void test_a_model_of_one_block_and_layers_in_words(void **state) {
     CHECK({"in.weight", {64, 16}, DZ_PLACE_OUTSIDE, K(OTHER), {0}}, {"out.weight", {64, 16}, DZ_PLACE_OUTSIDE, K(OTHER), {0}});
 }
 
+static void test_convolutions_between_stages_are_no_embeddings(void **state) {
+    (void)state;
+    CHECK({"encoder.patch_embeddings.0.proj.weight", {32, 3, 7, 7}, DZ_PLACE_EMBEDDING, K(OTHER), {0}},
+          {"encoder.patch_embeddings.1.proj.weight", {64, 32, 3, 3}, BODY, K(CONV), {1, 64, 288, 0}},
+          {"resblocks.0.kernel_predictor.kernel_conv.weight", {96, 64, 3}, BODY, K(CONV), {0}},
+          {"resblocks.1.kernel_predictor.kernel_conv.weight", {96, 64, 3}, BODY, K(CONV), {0}},
+          {"bbox_predictor.layers.0.weight", {64, 64}, DZ_PLACE_HEAD, K(OTHER), {0}},
+          {"bbox_predictor.layers.1.weight", {64, 64}, DZ_PLACE_HEAD, K(OTHER), {0}});
+}
+
 static void test_depth_counts_blocks_and_blocks_of_stages(void **state) {
     (void)state;
     const expected list[] = {{"layers.0.blocks.0.attn.qkv.weight", {9, 3}, BODY, 0, {0}},
@@ -164,7 +174,7 @@ static void test_depth_counts_blocks_and_blocks_of_stages(void **state) {
                              {"layers.1.blocks.0.mlp.fc.weight", {9, 3}, BODY, 0, {0}},
                              {"head.weight", {9, 3}, BODY, 0, {0}}};
     const double depth[] = {0, 0.25, 0.75, 0.5};
-    dz_role *roles = roles_of(list, 5);
+    dz_tensor_role *roles = roles_of(list, 5);
     for (size_t i = 0; i < 4; i++) assert_true(roles[i].depth == depth[i]);
     assert_true(isnan(roles[4].depth));
     free(roles);
@@ -178,6 +188,7 @@ int main(void) {
         cmocka_unit_test(test_convolutions_are_out_by_all_inputs),
         cmocka_unit_test(test_what_is_not_of_the_body),
         cmocka_unit_test(test_a_model_of_one_block_and_layers_in_words),
+        cmocka_unit_test(test_convolutions_between_stages_are_no_embeddings),
         cmocka_unit_test(test_depth_counts_blocks_and_blocks_of_stages),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -129,7 +129,7 @@ static void test_aliases_and_quoted_nulls_are_read(void **state) {
 static dz_rc load_recipe(const char *text, size_t nsets, const char *const *sets, dz_recipe **out, dz_error *err) {
     dz_recipe_request request = {.recipe = FILE_NAME, .sets = sets, .nsets = nsets};
     put_file(text, strlen(text));
-    return dz_recipe_load(&request, NULL, out, err);
+    return dz_recipe_load(&request, out, err);
 }
 
 #define RULES "tensors: [{match: \"*\", policy: ultradelta}]\n"
@@ -146,7 +146,7 @@ static void test_every_problem_of_a_recipe_is_told_on_its_line(void **state) {
                       "rounding, positions, tracenorm, nonfinite, seed, detect, tensors)\n"
                       "2: sparsity: '0x0.8' is not a number in [0, 1)\n"
                       "1: bits: '99' is not a whole number from 1 to 8\n"
-                      "5: policy: 'lossy' is not one of lossless, ultradelta, drop\n"
+                      "5: policy: 'lossy' is not one of lossless, ultradelta, drop, structure\n"
                       "6: bits: '+4' is not a whole number from 1 to 8\n"
                       "7: a rule needs 'match' and 'policy'");
 }
