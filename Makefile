@@ -79,7 +79,7 @@ OBJ += $(B)/numeric/kernels_avx2.o $(B)/numeric/kernels_avx512.o
 endif
 # The library: reading archives and base models, decoding. Nothing of it calls MPI, BLAS or YAML; -z defs shows at once what it lacks.
 LIB_PARTS := base/% codec/% checkpoint/% config/policy numeric/allocate numeric/dispatch numeric/gauss numeric/kernels% numeric/noise numeric/rotate numeric/uniform_quantiser \
-    archive/blocks archive/catalog archive/files archive/reader archive/schema archive/stats archive/table archive/validate decode/tile_decoder lib/%
+    archive/blocks archive/catalog archive/files archive/foreign archive/reader archive/schema archive/stats archive/table archive/validate decode/tile_decoder lib/%
 LIBOBJ := $(filter $(LIB_PARTS:%=$(B)/%.o),$(OBJ))
 CLIOBJ := $(CLI:src/%.c=$(B)/%.o)
 UNIT := $(patsubst tests/unit/%.c,$(B)/unit/%,$(wildcard tests/unit/test_*.c))

@@ -2,8 +2,9 @@
 # The main job on a small synthetic zoo, 2 ranks: make it, compress it, verify, restore, compare.
 set -euo pipefail
 . "$(dirname "$0")/env.sh"
-dir=$(mktemp -d "${TMPDIR:-/tmp}/deltazoo-demo.XXXXXX")
-trap 'rm -rf "$dir"' EXIT
+dir=$(cd "$(dirname "$0")/.." && pwd)/build/demo
+rm -rf "$dir"
+mkdir -p "$dir"
 run() {
     echo
     echo "\$ $*" | sed "s|$DELTAZOO|deltazoo|g; s|$dir/||g"
@@ -17,3 +18,5 @@ run mpirun -n 2 "$DELTAZOO" compare zoo.h5 --task task-1 --base zoo/base --finet
     awk 'NR <= 3 { print } /^all lossy tensors/ { end = 1 } end' # the command, the head and the end
 echo
 run h5ls -r zoo.h5
+echo
+echo "The zoo, its archive and the restored model are in $dir"

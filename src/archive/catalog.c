@@ -1,8 +1,12 @@
 #include "archive/catalog.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <zstd.h>
+
+#include "base/file.h"
+#include "checkpoint/describe.h"
 
 #define BLOB_LEVEL 19
 #define BLOB_MAX (DZ_HEADER_MAX + 8) /* a file's header is the largest */
@@ -25,6 +29,9 @@ void dz_catalog_free(dz_catalog *c) {
     dz_lookup_free(&c->by_blob);
     free(c->base);
     free(c->base_tiles);
+    free(c->base_name);
+    free(c->base_origin);
+    free(c->base_revision);
     free(c->blobs);
     dz_buf_free(&c->blob_data);
     for (size_t t = 0; t < c->ntasks; t++) dz_task_entry_free(&c->tasks[t]);
@@ -35,6 +42,7 @@ void dz_catalog_free(dz_catalog *c) {
     }
     free(c->lost);
     free(c->blobs_lost);
+    dz_buf_free(&c->foreign);
     free(c);
 }
 
@@ -218,4 +226,42 @@ int64_t dz_catalog_find(const dz_catalog *c, const char *task) {
         if (strcmp(c->tasks[t].name, task) == 0) return (int64_t)t;
     }
     return -1;
+}
+
+dz_rc dz_catalog_describe_base(dz_catalog *c, const dz_checkpoint *base, const char *manifest, dz_error *err) {
+    char *folder = dz_path_beside(manifest, "", err); /* the manifest's, to which its paths are relative */
+    size_t len = folder ? strlen(folder) : 0;
+    const char *origin = base->path;
+    if (len && strchr(manifest, '/') && strncmp(origin, folder, len) == 0 && origin[len]) origin += len;
+    c->base_origin = dz_plain_text(origin, strlen(origin), err);
+    free(folder);
+    return dz_checkpoint_describe(base, &c->base_name, &c->base_revision, err);
+}
+
+char *dz_catalog_base_text(const dz_catalog *c, char text[DZ_BASE_TEXT]) {
+    char hex[33];
+    dz_digest_hex(c->fingerprint, hex);
+    if (c->base_name && c->base_name[0])
+        snprintf(text, DZ_BASE_TEXT, "'%.500s'%s%.60s (fingerprint %s)", c->base_name,
+                 c->base_revision && c->base_revision[0] ? ", revision " : "", c->base_revision ? c->base_revision : "", hex);
+    else
+        snprintf(text, DZ_BASE_TEXT, "fingerprint %s", hex);
+    return text;
+}
+
+uint64_t dz_catalog_base_bytes(const dz_catalog *c) {
+    uint64_t sum = 0;
+    for (size_t i = 0; i < c->nbase; i++) sum += c->tensors[c->base[i].tensor].nbytes;
+    return sum;
+}
+
+int dz_catalog_is_foreign(const dz_catalog *c, const char *name) {
+    dz_error none = {0};
+    char *lines[2] = {dz_format(&none, "object '%s' of /tasks\n", name), dz_format(&none, "link '%s' of /tasks\n", name)};
+    int found = 0;
+    for (int i = 0; i < 2; i++)
+        found |= lines[i] && c->foreign.len && memmem(c->foreign.data, c->foreign.len, lines[i], strlen(lines[i])) != NULL;
+    free(lines[0]);
+    free(lines[1]);
+    return found;
 }

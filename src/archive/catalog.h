@@ -97,6 +97,7 @@ typedef struct dz_catalog {
     dz_digest *base_tiles;
     size_t nbase_tiles;
     dz_digest fingerprint;
+    char *base_name, *base_origin, *base_revision; /* what it is called, its path as the manifest gave it; NULL or "": not known */
     dz_blob_row *blobs;
     size_t nblobs, blobs_cap;
     dz_buf blob_data;
@@ -104,6 +105,7 @@ typedef struct dz_catalog {
     size_t ntasks;
     dz_lost *lost; /* tasks that are not in `tasks` because they are damaged */
     size_t nlost;
+    dz_buf foreign;         /* lines on what other tools have put there */
     char *blobs_lost;       /* why no blob can be read; NULL: they can */
     double trace_reference; /* T_ref of METHODS.md "Rescaling by the trace norm"; 0: none */
     uint64_t file_size, shared_bytes;
@@ -117,6 +119,9 @@ void dz_task_entry_free(dz_task_entry *entry); /* what it holds */
 
 /* The text as "ARCHIVE: task 'NAME': ..."; parts of it that are there already are not repeated. The caller frees. */
 char *dz_catalog_line(const dz_catalog *catalog, const char *task, const char *text, dz_error *err);
+
+/* Something of other tools stands under this name in /tasks. */
+int dz_catalog_is_foreign(const dz_catalog *catalog, const char *name);
 
 /* Records a task as lost, with such a text. */
 dz_rc dz_catalog_lose(dz_catalog *catalog, const char *task, const char *text, dz_error *err);
@@ -144,6 +149,15 @@ dz_tensor dz_tensor_of_row(const dz_tensor_row *row);
 
 /* XXH3-128 over the digests of all base tiles and the names, dtypes and shapes of their tensors: independent of how the base is sharded. */
 dz_rc dz_catalog_fingerprint(const dz_catalog *catalog, dz_digest *out, dz_error *err);
+
+/* The base's name, origin and revision, from the model and the path that the manifest gives it. Rank 0. */
+dz_rc dz_catalog_describe_base(dz_catalog *catalog, const dz_checkpoint *base, const char *manifest, dz_error *err);
+
+/* "'org/name' (fingerprint 0123...)" for messages. Returns `text`. */
+#define DZ_BASE_TEXT 640
+char *dz_catalog_base_text(const dz_catalog *catalog, char text[DZ_BASE_TEXT]);
+
+uint64_t dz_catalog_base_bytes(const dz_catalog *catalog); /* of all its tensors */
 
 /* The task's number, or -1. */
 int64_t dz_catalog_find(const dz_catalog *catalog, const char *task);

@@ -9,9 +9,10 @@
 
 dz_rc dz_copy_tasks_open(dz_copy_tasks *c, const dz_world *world, const char *path, dz_error *err) {
     *c = (dz_copy_tasks){0};
-    if (dz_archive_open(path, &c->old, err) == DZ_OK) {
+    if (dz_archive_open_partly(path, &c->old, err) == DZ_OK) {
         c->ntasks = c->old->catalog->ntasks;
         c->leave = dz_alloc(c->ntasks, 1, err);
+        c->drop = dz_alloc(c->old->catalog->nlost, 1, err);
     }
     return dz_sync_error(world, err->rc, err);
 }
@@ -19,15 +20,51 @@ dz_rc dz_copy_tasks_open(dz_copy_tasks *c, const dz_world *world, const char *pa
 void dz_copy_tasks_close(dz_copy_tasks *c) {
     dz_archive_close(c->old);
     free(c->leave);
+    free(c->drop);
     *c = (dz_copy_tasks){0};
 }
 
 int dz_copy_tasks_leave(dz_copy_tasks *c, const char *task) {
     int64_t t = c->old ? dz_catalog_find(c->old->catalog, task) : -1;
+    for (size_t i = 0; c->old && t < 0 && i < c->old->catalog->nlost; i++) {
+        if (strcmp(c->old->catalog->lost[i].name, task) == 0) return c->drop[i] = 1;
+    }
     if (t < 0) return 0;
     if (!c->leave[t]) c->ntasks--;
     c->leave[t] = 1;
     return 1;
+}
+
+int dz_copy_tasks_has(const dz_copy_tasks *c, const char *task) {
+    int has = c->old && dz_catalog_find(c->old->catalog, task) >= 0;
+    for (size_t i = 0; c->old && !has && i < c->old->catalog->nlost; i++) has = strcmp(c->old->catalog->lost[i].name, task) == 0;
+    return has;
+}
+
+dz_rc dz_copy_tasks_check(const dz_copy_tasks *c, dz_error *err) {
+    const dz_catalog *from = c->old->catalog;
+    const char *path = c->old->path;
+    for (size_t i = 0; i < from->nlost; i++) {
+        if (!c->drop[i])
+            dz_fail_more(err, DZ_EDAMAGE, "%s; 'deltazoo remove %s --task %s' drops it, 'deltazoo compress --replace' makes it anew",
+                         from->lost[i].text, path, from->lost[i].name);
+    }
+    for (size_t t = 0; t < from->ntasks; t++) {
+        dz_error inner = {0};
+        char *text = NULL;
+        size_t len = 0;
+        if (c->leave[t]) continue;
+        if (from->blobs_lost || from->tasks[t].files_lost)
+            dz_fail(&inner, DZ_EDAMAGE, "%s", from->blobs_lost ? from->blobs_lost : from->tasks[t].files_lost);
+        else
+            dz_catalog_blob(from, from->tasks[t].recipe_blob, &text, &len, &inner);
+        free(text);
+        if (inner.rc != DZ_OK)
+            dz_fail_more(err, inner.rc, "%.1200s: task '%s' cannot be copied ('deltazoo restore --keep-going' restores what is left of it)",
+                         inner.text, from->tasks[t].name);
+        if (from->blobs_lost) break;
+    }
+    return err->rc;
 }
 
 static dz_rc carry_tensor(const dz_catalog *from, dz_catalog *to, uint32_t row, uint32_t *number, dz_error *err) {
@@ -44,6 +81,9 @@ static dz_rc carry_base(const dz_catalog *from, dz_catalog *to, dz_error *err) {
     memcpy(to->base, from->base, from->nbase * sizeof *to->base);
     memcpy(to->base_tiles, from->base_tiles, from->nbase_tiles * sizeof *to->base_tiles);
     to->fingerprint = from->fingerprint;
+    if (from->base_name) to->base_name = dz_strdup(from->base_name, err);
+    if (from->base_origin) to->base_origin = dz_strdup(from->base_origin, err);
+    if (from->base_revision) to->base_revision = dz_strdup(from->base_revision, err);
     for (size_t i = 0; i < to->nbase; i++) {
         if (carry_tensor(from, to, from->base[i].tensor, &to->base[i].tensor, err) != DZ_OK) return err->rc;
     }

@@ -9,15 +9,22 @@
 typedef struct dz_copy_tasks {
     dz_archive *old; /* NULL: nothing is copied */
     uint8_t *leave;  /* [old tasks] 1: not copied */
+    uint8_t *drop;   /* [old lost tasks] 1: left out as well; what cannot be read cannot be copied */
     size_t ntasks;   /* copied */
 } dz_copy_tasks;
 
-/* Collective. Opens the archive and marks all its tasks to be copied. */
+/* Collective. Opens the archive, of which a part may be damaged, and marks all its tasks to be copied. */
 dz_rc dz_copy_tasks_open(dz_copy_tasks *copied, const dz_world *world, const char *path, dz_error *err);
 void dz_copy_tasks_close(dz_copy_tasks *copied);
 
-/* Leaves a task out. Returns 0 if the archive has no task of this name. */
+/* Leaves a task out, also one that is damaged beyond reading. Returns 0 if the archive has no task of this name. */
 int dz_copy_tasks_leave(dz_copy_tasks *copied, const char *task);
+
+/* The archive has a task of this name, readable or not. */
+int dz_copy_tasks_has(const dz_copy_tasks *copied, const char *task);
+
+/* After all that stay behind were named: DZ_EDAMAGE if a task to be copied cannot be, naming it and what to do. */
+dz_rc dz_copy_tasks_check(const dz_copy_tasks *copied, dz_error *err);
 
 /* Rank 0: fills an empty catalog with the old one's base and copied tasks, in their order, and with the tensors and blobs that these need.
  * Leaves room for `more` further tasks. */

@@ -16,6 +16,40 @@ static void text(hid_t at, const char *path, const char *name, const char *value
     H5Tclose(type);
 }
 
+/* Parts of a path that HDF5 would take for something else. */
+static int is_path(const char *name) {
+    for (const char *part = name; part;) {
+        size_t len = strcspn(part, "/");
+        if (len == 0 || (len == 1 && part[0] == '.')) return 0;
+        part = part[len] ? part + len + 1 : NULL;
+    }
+    return 1;
+}
+
+/* A tensor 'a/b' is the dataset b of the group a. Where that cannot be (a is a tensor itself, or a part is empty) its slashes are "%2F". */
+static hid_t create(hid_t file, const dz_tensor *t, hid_t space, hid_t props) {
+    hid_t links = H5Pcreate(H5P_LINK_CREATE), set = -1;
+    char name[3 * 1024];
+    H5Pset_create_intermediate_group(links, 1);
+    H5Pset_char_encoding(links, H5T_CSET_UTF8);
+    if (is_path(t->name)) set = H5Dcreate2(file, t->name, H5T_IEEE_F32LE, space, links, props, H5P_DEFAULT);
+    if (set < 0) {
+        size_t n = 0;
+        for (const char *at = t->name; *at && n + 4 < sizeof name; at++) {
+            if (*at == '/' || (*at == '.' && t->name[1] == 0)) {
+                memcpy(name + n, *at == '/' ? "%2F" : "%2E", 3);
+                n += 3;
+            } else {
+                name[n++] = *at;
+            }
+        }
+        name[n] = 0;
+        set = H5Dcreate2(file, name, H5T_IEEE_F32LE, space, links, props, H5P_DEFAULT);
+    }
+    H5Pclose(links);
+    return set;
+}
+
 static void dataset(hid_t file, const char *path, const dz_tensor *t, uint64_t *offset, dz_error *err) {
     hsize_t dims[DZ_MAX_NDIM];
     for (uint32_t d = 0; d < t->ndim; d++) dims[d] = t->shape[d];
@@ -23,7 +57,7 @@ static void dataset(hid_t file, const char *path, const dz_tensor *t, uint64_t *
           set = -1;
     if (space >= 0 && props >= 0 && H5Pset_layout(props, H5D_CONTIGUOUS) >= 0 && H5Pset_alloc_time(props, H5D_ALLOC_TIME_EARLY) >= 0 &&
         H5Pset_fill_time(props, H5D_FILL_TIME_NEVER) >= 0 && H5Pset_obj_track_times(props, 0) >= 0)
-        set = H5Dcreate2(file, t->name, H5T_IEEE_F32LE, space, H5P_DEFAULT, props, H5P_DEFAULT);
+        set = create(file, t, space, props);
     haddr_t at = set >= 0 && t->count ? H5Dget_offset(set) : 0;
     if (set < 0 || at == HADDR_UNDEF) dz_hdf5_fail(err, DZ_EFAIL, path, t->name);
     *offset = at;

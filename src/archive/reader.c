@@ -123,6 +123,13 @@ static dz_rc text_attribute(const dz_archive *a, hid_t at, const char *name, cha
     return err->rc;
 }
 
+/* One that may be missing, or another's. */
+static void optional_text(hid_t at, const char *name, char **out) {
+    dz_archive none = {.path = ""};
+    dz_error err = {0};
+    if (H5Aexists(at, name) > 0 && text_attribute(&none, at, name, out, &err) == DZ_OK) dz_one_line(*out);
+}
+
 static dz_rc check_tensor_row(const dz_archive *a, const dz_tensor_row *row, dz_error *err) {
     uint64_t count = 1, nbytes;
     int bad = row->ndim > DZ_MAX_NDIM || !dz_tensor_name_ok(row->name) || row->dtype[0] == '\0';
@@ -179,6 +186,9 @@ static dz_rc read_base(dz_archive *a, hid_t file, dz_buf *b, dz_error *err) {
     for (size_t i = 0; i < n; i++) {
         if (take_row(a, &DZ_TILE_TABLE, 0, &v, &c->base_tiles[i], err) != DZ_OK) goto out;
     }
+    optional_text(base, "name", &c->base_name);
+    optional_text(base, "origin", &c->base_origin);
+    optional_text(base, "revision", &c->base_revision);
     if (text_attribute(a, base, "fingerprint", &hex, err) != DZ_OK || dz_catalog_fingerprint(c, &c->fingerprint, err) != DZ_OK) goto out;
     dz_digest_hex(c->fingerprint, computed);
     if (strcmp(hex, computed) != 0) damaged(a, "the base's fingerprint does not match its digests", err);
@@ -392,6 +402,7 @@ static dz_rc read_tasks(dz_archive *a, hid_t file, dz_buf *b, dz_error *err) {
     for (hsize_t i = 0; i < info.nlinks && err->rc == DZ_OK; i++) {
         char name[256];
         ssize_t len = H5Lget_name_by_idx(tasks, ".", H5_INDEX_NAME, H5_ITER_INC, i, name, sizeof name, H5P_DEFAULT);
+        if (len > 0 && len < (ssize_t)sizeof name && dz_catalog_is_foreign(c, name)) continue;
         if (len <= 0 || len >= (ssize_t)sizeof name || !dz_task_name_ok(name)) {
             damaged(a, "a task's name is not sound", err);
             break;

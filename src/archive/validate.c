@@ -1,11 +1,14 @@
 #include "archive/validate.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "archive/foreign.h"
 #include "archive/schema.h"
 #include "base/file.h"
 #include "base/mem.h"
+#include "base/overwrite.h"
 
 /* Names and numbers of the HDF5 file format specification, version 3.0. */
 #define SUPERBLOCK_LEN 48
@@ -16,10 +19,11 @@
 #define TYPE_DEPTH_MAX 3 /* a table's array of numbers */
 #define TYPE_SIZE_MAX ((uint64_t)1 << 17)
 #define MEMBERS_MAX 32
-#define ATTRIBUTE_MAX 256 /* elements */
-#define ROOT_MAX 8        /* links of the root group */
-#define NAMED_MAX 2       /* types among what they lead to, for all tasks */
-#define DEFLATE_MOST 1100 /* bytes that one deflated byte can stand for: 1032 */
+#define ATTRIBUTE_MAX 256              /* elements */
+#define ROOT_MAX 8                     /* links of the root group that are ours */
+#define NAMED_MAX 2                    /* types among what they lead to, for all tasks */
+#define FOREIGN_MAX ((size_t)64 << 10) /* bytes of lines about what is not ours */
+#define DEFLATE_MOST 1100              /* bytes that one deflated byte can stand for: 1032 */
 
 enum {
     MESSAGE_NIL = 0x00,
@@ -70,6 +74,7 @@ typedef struct object { /* what an object header's messages say */
     uint64_t count, type_size, element; /* of a dataset: elements, bytes of one, also as its chunk has it */
     uint64_t nfilters, shuffled;
     int chunked, shared; /* shared: its type is a committed one */
+    int ours;            /* below /tasks: it has a link or an attribute that only tasks have */
     uint64_t data_at, data_len, chunk;
 } object;
 
@@ -234,7 +239,7 @@ static int shared_type_ok(const walk *w, dz_view *v, uint64_t *size) {
     return 0;
 }
 
-static int attribute_ok(const walk *w, dz_view *v) {
+static int own_attribute_ok(const walk *w, dz_view *v) {
     uint64_t size = 0, count = 0;
     unsigned version = dz_view_u8(v), flags = dz_view_u8(v);
     uint64_t name_len = number(v, 2), type_len = number(v, 2), space_len = number(v, 2);
@@ -248,6 +253,41 @@ static int attribute_ok(const walk *w, dz_view *v) {
            dz_view_bytes(v, count * size) != NULL;
 }
 
+static int is_among(const char *name, const char *const *names) {
+    for (; *names; names++) {
+        if (strcmp(name, *names) == 0) return 1;
+    }
+    return 0;
+}
+
+/* Notes an object or attribute that other tools have put there. */
+static int note_foreign(walk *w, const object *o, unsigned depth, const char *what, const char *name) {
+    const char *folder = depth == 0 ? "" : depth == 2 ? "tasks/" : "";
+    char *line = dz_format(w->err, "%s '%s' of /%s%s", what, name, folder, o->name);
+    if (line) dz_one_line(line);
+    if (line && w->catalog->foreign.len < FOREIGN_MAX) dz_buf_line(&w->catalog->foreign, w->err, "%s\n", line);
+    free(line);
+    return w->err->rc == DZ_OK;
+}
+
+/* Ours, or one of a kind that other tools write. */
+static int attribute_ok(walk *w, object *o, dz_view *v, unsigned depth) {
+    static const char *const own[] = {"format", "format_version", "generator", "reference_trace_norm", "fingerprint", "recipe",
+                                      "record", "meaning",        NULL},
+                             *const known[] = {"name", "origin", "revision", NULL};
+    char name[DZ_FOREIGN_NAME] = "";
+    dz_view again = *v, third = *v;
+    if (own_attribute_ok(w, v)) {
+        unsigned version = dz_view_u8(&third);
+        dz_view_bytes(&third, version == 3 ? 8 : 7);
+        snprintf(name, sizeof name, "%s", (const char *)third.data + third.pos);
+        o->ours |= depth == 2 && strcmp(name, "record") == 0;
+        return is_among(name, own) || (is_among(name, known) && strcmp(o->name, "base") == 0) ||
+               note_foreign(w, o, depth, "attribute", name);
+    }
+    return dz_foreign_attribute_ok(&again, name) && !is_among(name, own) && note_foreign(w, o, depth, "attribute", name);
+}
+
 /* Links and attributes stand in the header itself, not in a heap of their own. */
 static int compact_ok(dz_view *v, unsigned numbered) {
     unsigned version = dz_view_u8(v), flags = dz_view_u8(v);
@@ -256,19 +296,25 @@ static int compact_ok(dz_view *v, unsigned numbered) {
     return dz_view_u64(v) == NOWHERE && dz_view_u64(v) == NOWHERE && !v->bad;
 }
 
-static dz_rc walk_object(walk *w, const char *name, uint64_t at, unsigned depth);
+static dz_rc walk_object(walk *w, const char *name, uint64_t at, unsigned depth, int *ours);
 
 /* What a link leads to. A task, or the blobs, can be lost without the rest. */
 static int target_ok(walk *w, const object *from, const char *name, uint64_t at, unsigned depth) {
     int task = depth == 1 && strcmp(from->name, "tasks") == 0, blobs = depth == 0 && strcmp(name, "blobs") == 0;
     size_t nseen = w->nseen;
     uint64_t sum = w->sum;
+    int ours = 0;
     dz_error inner = {0}, *outer = w->err;
     if (depth >= DEPTH_MAX) return 0;
-    if (!task && !blobs) return walk_object(w, name, at, depth + 1) == DZ_OK;
+    if (!task && !blobs) return walk_object(w, name, at, depth + 1, &ours) == DZ_OK;
     w->err = &inner;
-    walk_object(w, name, at, depth + 1);
+    walk_object(w, name, at, depth + 1, &ours);
     w->err = outer;
+    if (task && !ours && inner.rc == DZ_OK) { /* of other tools, by HDF5's newer version; what is not well formed may be a damaged task */
+        w->nseen = nseen;
+        w->sum = sum;
+        return note_foreign(w, from, depth, "object", name);
+    }
     if (inner.rc == DZ_OK) {
         w->tasks += task ? w->sum - sum : 0;
         return 1;
@@ -284,18 +330,48 @@ static int target_ok(walk *w, const object *from, const char *name, uint64_t at,
     return outer->rc == DZ_OK;
 }
 
-static int link_ok(walk *w, const object *o, dz_view *v, unsigned depth) {
-    unsigned version = dz_view_u8(v), flags = dz_view_u8(v);
-    if (version != 1 || (flags & ~0x17U) != 0) return 0; /* a kind (0x08) is for links that lead elsewhere */
+/* A link of an archive's own, by the folder it is in; of /tasks any may be. */
+static int is_own_link(const object *o, unsigned depth, const char *name) {
+    static const char *const root[] = {"tensors", "base", "blobs", "tasks", DZ_INDEX_TYPE, DZ_RECORD_TYPE, NULL},
+                             *const base[] = {"tensors", "tiles", NULL}, *const blobs[] = {"index", "data", NULL},
+                             *const task[] = {"index", "payload", NULL};
+    if (depth == 0) return is_among(name, root);
+    if (depth == 2) return is_among(name, task);
+    return strcmp(o->name, "base") == 0    ? is_among(name, base)
+           : strcmp(o->name, "blobs") == 0 ? is_among(name, blobs)
+                                           : dz_task_name_ok(name);
+}
+
+/* A header of HDF5's older version, which other tools write and we do not. */
+static int is_old_header(const walk *w, uint64_t at) {
+    uint8_t head[16] = {0};
+    dz_error none = {0};
+    if (at > w->file_size || w->file_size - at < sizeof head || dz_pread_all(w->fd, w->path, head, sizeof head, at, &none) != DZ_OK)
+        return 0;
+    return head[0] == 1 && head[1] == 0 && head[12] == 0 && head[13] == 0 && head[14] == 0 && head[15] == 0 && (head[4] | head[5]) != 0;
+}
+
+static int link_ok(walk *w, object *o, dz_view *v, unsigned depth) {
+    unsigned version = dz_view_u8(v), flags = dz_view_u8(v), kind = 0;
+    if (version != 1 || (flags & ~0x1fU) != 0) return 0;
+    if (flags & 8) kind = dz_view_u8(v);
     if (flags & 4) dz_view_u64(v);
     if (flags & 0x10 && dz_view_u8(v) > 1) return 0;
     uint64_t len = number(v, 1U << (flags & 3));
     const uint8_t *bytes = dz_view_bytes(v, len);
-    uint64_t target = dz_view_u64(v);
     char name[NAME_MAX_LEN + 1] = "";
     if (v->bad || len == 0 || len > NAME_MAX_LEN || memchr(bytes, 0, (size_t)len) || memchr(bytes, '/', (size_t)len)) return 0;
     memcpy(name, bytes, (size_t)len);
-    if (depth == 1 && strcmp(o->name, "tasks") == 0 && !dz_task_name_ok(name)) return 0;
+    int own = is_own_link(o, depth, name);
+    if (kind != 0) { /* soft, or into another file: of other tools */
+        const uint8_t *to = dz_view_bytes(v, number(v, 2));
+        return to && !v->bad && (kind == 1 || kind == 64) && (!own || (depth == 1 && strcmp(o->name, "tasks") == 0)) &&
+               note_foreign(w, o, depth, "link", name);
+    }
+    uint64_t target = dz_view_u64(v);
+    if (v->bad) return 0;
+    if (!own || (depth == 1 && strcmp(o->name, "tasks") == 0 && is_old_header(w, target))) return note_foreign(w, o, depth, "object", name);
+    o->ours |= depth == 2;
     if (depth == 0) {
         if (w->nroot == ROOT_MAX) return 0;
         memcpy(w->root[w->nroot].name, name, sizeof name);
@@ -335,7 +411,7 @@ static dz_rc walk_message(walk *w, object *o, unsigned kind, int shared, dz_view
         case MESSAGE_LINK: good = link_ok(w, o, v, depth); break;
         case MESSAGE_LAYOUT: good = layout_ok(v, o); break;
         case MESSAGE_FILTERS: good = filters_ok(v, o); break;
-        case MESSAGE_ATTRIBUTE: good = attribute_ok(w, v); break;
+        case MESSAGE_ATTRIBUTE: good = attribute_ok(w, o, v, depth); break;
         case MESSAGE_ATTRIBUTES: good = compact_ok(v, 2); break;
         case MESSAGE_CONTINUED: return walk_continued(w, o, v, numbered, depth);
         case MESSAGE_GROUP: {
@@ -409,7 +485,7 @@ static dz_rc walk_root(walk *w, const object *root) {
     return w->err->rc;
 }
 
-static dz_rc walk_object(walk *w, const char *name, uint64_t at, unsigned depth) {
+static dz_rc walk_object(walk *w, const char *name, uint64_t at, unsigned depth, int *ours) {
     uint8_t head[40] = {0};
     if (at > w->file_size || w->file_size - at < 16) return wrong(w, at, "an object beyond the end of the file");
     size_t have = w->file_size - at < sizeof head ? (size_t)(w->file_size - at) : sizeof head;
@@ -425,6 +501,7 @@ static dz_rc walk_object(walk *w, const char *name, uint64_t at, unsigned depth)
     if (bytes && dz_pread_all(w->fd, w->path, bytes, (size_t)len, at + v.pos, w->err) == DZ_OK)
         walk_messages(w, &o, bytes, len, at + v.pos, flags & 4 ? 2 : 0, depth);
     free(bytes);
+    *ours = o.ours;
     if (w->err->rc == DZ_OK && depth == 0) return walk_root(w, &o);
     if (w->err->rc != DZ_OK || o.has[MESSAGE_LINKS]) return w->err->rc;
     return depth == 1 && o.has[MESSAGE_TYPE] && !o.has[MESSAGE_SPACE] ? name_type(w, &o) : check_dataset(w, &o);
@@ -438,17 +515,24 @@ dz_rc dz_structure_check(int fd, dz_catalog *catalog, dz_error *err) {
     walk w = {.fd = fd, .path = path, .file_size = file_size, .catalog = catalog, .err = err};
     if (file_size < sizeof signature || dz_pread_all(fd, path, head, sizeof signature, 0, err) != DZ_OK ||
         memcmp(head, signature, sizeof signature) != 0)
-        return dz_fail(err, DZ_EFAIL, "%s: not an archive (no HDF5 file)", path);
+        return dz_fail(err, DZ_EFAIL, "%s: not an archive (not an HDF5 file)", path);
     if (file_size < sizeof head) return wrong(&w, file_size, "cut short");
     if (dz_pread_all(fd, path, head, sizeof head, 0, err) != DZ_OK) return err->rc;
-    if (head[8] < 2) return dz_fail(err, DZ_EFAIL, "%s: an HDF5 file, but not a deltazoo archive", path);
+    if (head[8] < 2)
+        return dz_target_of(path) == DZ_TARGET_ARCHIVE
+                   ? dz_fail(err, DZ_EFAIL,
+                             "%s: a copy of a deltazoo archive that another tool (h5repack, h5copy) has written anew: use the original, or "
+                             "make the copy with 'cp' or 'deltazoo repack'; what is in this one 'python3 -m deltazoo restore' reads",
+                             path)
+                   : dz_fail(err, DZ_EFAIL, "%s: an HDF5 file, but not a deltazoo archive", path);
     dz_view v = {.data = head, .len = sizeof head, .pos = 9};
     unsigned offsets = dz_view_u8(&v), lengths = dz_view_u8(&v), flags = dz_view_u8(&v);
     uint64_t first = dz_view_u64(&v), extension = dz_view_u64(&v), end = dz_view_u64(&v), root = dz_view_u64(&v);
     if (head[8] > 3 || offsets != 8 || lengths != 8 || flags != 0 || first != 0 || extension != NOWHERE)
         return wrong(&w, 8, "a superblock of another kind, or of a file that was not closed");
+    int ours = 0;
     if (end > file_size) return wrong(&w, file_size, "cut short");
-    if (claim(&w, 0, SUPERBLOCK_LEN) == DZ_OK && walk_object(&w, "", root, 0) == DZ_OK) check_overlap(&w);
+    if (claim(&w, 0, SUPERBLOCK_LEN) == DZ_OK && walk_object(&w, "", root, 0, &ours) == DZ_OK) check_overlap(&w);
     catalog->shared_bytes += w.sum - w.tasks;
     free(w.seen);
     return err->rc;

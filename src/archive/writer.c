@@ -14,8 +14,8 @@
 #include "base/fault.h"
 #include "base/file.h"
 
-#define TASK_ROOM 256    /* bytes: the header of a task is then one piece */
-#define TASK_LINKS 65535 /* as many stand in the header of /tasks; a reader takes no other form (structure.h) */
+#define TASK_ROOM 256   /* bytes: the header of a task is then one piece */
+#define IN_HEADER 65535 /* links, or attributes, that stay in a group's header; a reader takes no other form (validate.h) */
 
 /* A table: one chunk, shuffled, deflated, checksummed. Types and bytes do not depend on the machine. */
 static dz_rc write_typed(hid_t at, const char *path, const char *name, hid_t type, const dz_buf *rows, uint64_t *stored, dz_error *err) {
@@ -104,10 +104,10 @@ static hid_t commit_type(hid_t file, const char *path, const char *name, const d
 }
 
 /* A group whose attributes and links stay in its own object header, which HDF5 guards by a checksum. */
-static hid_t make_group(hid_t at, const char *name, unsigned links, unsigned room) {
+static hid_t make_group(hid_t at, const char *name, unsigned room) {
     hid_t props = H5Pcreate(H5P_GROUP_CREATE);
-    H5Pset_attr_phase_change(props, 64, 0);
-    H5Pset_link_phase_change(props, links, links ? links / 2 : 0);
+    H5Pset_attr_phase_change(props, IN_HEADER, 0); /* also what other tools add stays in the header */
+    H5Pset_link_phase_change(props, IN_HEADER, 0);
     H5Pset_est_link_info(props, 1, room);
     H5Pset_obj_track_times(props, 0);
     hid_t group = H5Gcreate2(at, name, H5P_DEFAULT, props, H5P_DEFAULT);
@@ -125,15 +125,18 @@ static dz_rc write_shared(hid_t file, const char *path, dz_catalog *c, dz_error 
     uint64_t *stored = &c->shared_bytes;
     write_table(file, path, "tensors", &DZ_TENSOR_TABLE, widest_tensor(c), c->tensors, c->ntensors, stored, err);
 
-    hid_t base = err->rc == DZ_OK ? make_group(file, "base", 8, 60) : -1;
+    hid_t base = err->rc == DZ_OK ? make_group(file, "base", 60) : -1;
     char hex[33];
     dz_digest_hex(c->fingerprint, hex);
     if (base >= 0) text_attribute(base, path, "fingerprint", hex, err);
+    if (base >= 0 && c->base_name && c->base_name[0]) text_attribute(base, path, "name", c->base_name, err);
+    if (base >= 0 && c->base_origin && c->base_origin[0]) text_attribute(base, path, "origin", c->base_origin, err);
+    if (base >= 0 && c->base_revision && c->base_revision[0]) text_attribute(base, path, "revision", c->base_revision, err);
     if (err->rc == DZ_OK) write_table(base, path, "tensors", &DZ_BASE_TABLE, 0, c->base, c->nbase, stored, err);
     if (err->rc == DZ_OK) write_table(base, path, "tiles", &DZ_TILE_TABLE, 0, c->base_tiles, c->nbase_tiles, stored, err);
     if (base >= 0) H5Gclose(base);
 
-    hid_t blobs = err->rc == DZ_OK ? make_group(file, "blobs", 8, 16) : -1;
+    hid_t blobs = err->rc == DZ_OK ? make_group(file, "blobs", 16) : -1;
     if (err->rc == DZ_OK) write_table(blobs, path, "index", &DZ_BLOB_TABLE, 0, c->blobs, c->nblobs, stored, err);
     if (err->rc == DZ_OK) write_bytes(blobs, path, "data", c->blob_data.data, c->blob_data.len, NULL, err);
     c->shared_bytes += c->blob_data.len;
@@ -148,7 +151,7 @@ static void write_record(hid_t at, const char *path, hid_t type, const dz_task_e
 }
 
 static dz_rc write_task(hid_t tasks, const char *path, hid_t row_type, hid_t record_type, dz_task_entry *t, dz_error *err) {
-    hid_t group = make_group(tasks, t->name, 8, TASK_ROOM);
+    hid_t group = make_group(tasks, t->name, TASK_ROOM);
     dz_buf b = {0};
     if (group < 0) return dz_hdf5_fail(err, DZ_EFAIL, path, t->name);
     text_attribute(group, path, "recipe", t->recipe, err);
@@ -169,7 +172,8 @@ static hid_t create_file(const char *path) {
 #endif
     H5Pset_meta_block_size(access, 2048);
     H5Pset_small_data_block_size(access, 512);
-    H5Pset_attr_phase_change(create, 64, 0);
+    H5Pset_attr_phase_change(create, IN_HEADER, 0);
+    H5Pset_link_phase_change(create, IN_HEADER, 0);
     H5Pset_obj_track_times(create, 0);
     hid_t file = H5Fcreate(path, H5F_ACC_TRUNC, create, access);
     H5Pclose(access);
@@ -208,7 +212,7 @@ dz_rc dz_archive_layout(const char *path, dz_catalog *c, dz_error *err) {
     hid_t row_type = err->rc == DZ_OK ? commit_type(file, path, DZ_INDEX_TYPE, &DZ_INDEX_TABLE, DZ_INDEX_MEANING, err) : -1;
     hid_t record_type = err->rc == DZ_OK ? commit_type(file, path, DZ_RECORD_TYPE, &DZ_RECORD_TABLE, DZ_RECORD_MEANING, err) : -1;
     if (err->rc == DZ_OK) write_shared(file, path, c, err);
-    hid_t tasks = err->rc == DZ_OK ? make_group(file, "tasks", TASK_LINKS, 200) : -1;
+    hid_t tasks = err->rc == DZ_OK ? make_group(file, "tasks", 200) : -1;
     if (err->rc == DZ_OK && tasks < 0) dz_hdf5_fail(err, DZ_EFAIL, path, "tasks");
     for (size_t t = 0; t < c->ntasks && err->rc == DZ_OK; t++) write_task(tasks, path, row_type, record_type, &c->tasks[t], err);
     if (row_type >= 0) H5Tclose(row_type);
@@ -218,4 +222,10 @@ dz_rc dz_archive_layout(const char *path, dz_catalog *c, dz_error *err) {
     if (H5Fclose(file) < 0 && err->rc == DZ_OK) dz_hdf5_fail(err, DZ_EFAIL, path, "cannot close");
     if (err->rc == DZ_OK) reserve(path, c, err);
     return err->rc;
+}
+
+void dz_hdf5_version(char *text, size_t size) {
+    unsigned major = 0, minor = 0, release = 0;
+    H5get_libversion(&major, &minor, &release);
+    snprintf(text, size, "%u.%u.%u", major, minor, release);
 }

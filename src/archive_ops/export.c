@@ -13,10 +13,13 @@
 #include "base/log.h"
 #include "base/staging.h"
 #include "checkpoint/header.h"
+#include "checkpoint/mark.h"
 #include "config/zoo.h"
 #include "decode/merge.h"
 #include "parallel/progress.h"
 #include "restore/restore.h"
+
+#define LACKS_MOST 100 /* names */
 
 typedef struct item {
     const dz_index_row *row;          /* the one that has the bytes */
@@ -33,6 +36,7 @@ typedef struct export {
     dz_decoder decoder;
     item *items;
     size_t nitems, left_out;
+    dz_buf lacks; /* names of those left out, a line each */
     dz_staging staging;
     int fd;
     uint64_t file_size;
@@ -51,7 +55,7 @@ static dz_rc choose(export *x, dz_error *err) {
         if (row->policy == DZ_POLICY_ABSENT || (x->opt->tensors && fnmatch(x->opt->tensors, t.name, 0) != 0)) continue;
         int exact = dense && x->base && source->base != DZ_NO_BASE && dz_dtype_is_float(t.dtype);
         if (source->policy != DZ_POLICY_ULTRADELTA && !exact) {
-            x->left_out++;
+            if (x->left_out++ < LACKS_MOST) dz_buf_line(&x->lacks, err, "%s\n", t.name);
             continue;
         }
         t.dtype = DZ_F32;
@@ -102,13 +106,32 @@ static dz_rc count_kept(export *x, dz_error *err) {
     return rc;
 }
 
+/* What the vector says of itself: its task, and what of the task is not in it. The caller frees. */
+static char *vector_mark(const export *x, int sparse, dz_error *err) {
+    dz_buf b = {0};
+    dz_buf_line(&b, err, "{\"kind\":\"" DZ_MARK_VECTOR "\",\"task\":\"%s\",\"form\":\"%s\",\"lacks_count\":%zu,\"lacks\":[", x->task->name,
+                sparse ? "sparse" : "dense", x->left_out);
+    for (size_t at = 0; at < x->lacks.len && err->rc == DZ_OK;) {
+        const char *line = (const char *)x->lacks.data + at, *end = memchr(line, '\n', x->lacks.len - at);
+        char *name = dz_strndup(line, (size_t)(end - line), err);
+        dz_buf_line(&b, err, "%s\"", at ? "," : "");
+        if (name) dz_mark_put_escaped(&b, name, err);
+        dz_buf_line(&b, err, "\"");
+        free(name);
+        at += (size_t)(end - line) + 1;
+    }
+    dz_buf_put(&b, "]}", 3, err);
+    if (err->rc == DZ_OK) return (char *)b.data;
+    dz_buf_free(&b);
+    return NULL;
+}
+
 /* Places of all values in a safetensors file, and its header. Alike on every rank. */
 static dz_rc lay_out(export *x, dz_buf *header, dz_error *err) {
     int sparse = x->opt->format == DZ_EXPORT_SPARSE;
     size_t n = 0;
     dz_tensor *list = dz_alloc(2 * x->nitems, sizeof *list, err);
-    char *mark =
-        dz_format(err, "{\"kind\":\"" DZ_MARK_VECTOR "\",\"task\":\"%s\",\"form\":\"%s\"}", x->task->name, sparse ? "sparse" : "dense");
+    char *mark = vector_mark(x, sparse, err);
     for (size_t i = 0; list && i < x->nitems; i++) {
         item *it = &x->items[i];
         if (!sparse) {
@@ -247,7 +270,8 @@ dz_rc dz_export(const dz_world *world, const dz_export_options *opt, dz_export_r
     dz_staging_discard(&x.staging);
     struct stat st = {0};
     if (rc == DZ_OK) stat(opt->out, &st);
-    *result = (dz_export_result){.ntensors = x.nitems, .left_out = x.left_out, .nbytes = (uint64_t)st.st_size, .secs = dz_now() - begun};
+    *result = (dz_export_result){
+        .ntensors = x.nitems, .left_out = x.left_out, .lacks = x.lacks, .nbytes = (uint64_t)st.st_size, .secs = dz_now() - begun};
     dz_buf_free(&x.delta);
     dz_buf_free(&x.wide);
     dz_buf_free(&x.out);

@@ -3,6 +3,7 @@
 #ifndef DZ_ARCHIVE_OPS_EXPORT_H
 #define DZ_ARCHIVE_OPS_EXPORT_H
 
+#include "base/mem.h"
 #include "parallel/world.h"
 
 typedef enum dz_export_format {
@@ -21,6 +22,7 @@ typedef struct dz_export_options {
 
 typedef struct dz_export_result {
     uint64_t ntensors, left_out, nbytes;
+    dz_buf lacks; /* names of tensors that are left out, or that a vector lacks, a line each, the first hundred; the caller frees */
     double secs;
 } dz_export_result;
 
@@ -32,7 +34,8 @@ typedef struct dz_import_options {
     int quiet;
 } dz_import_options;
 
-/* Collective. OUT gets base + vector in the base's types and names. Tensors that the vector lacks are the base's. */
+/* Collective. OUT gets base + vector in the base's types and names. Tensors that the vector lacks are the base's; `left_out` and `lacks`
+ * are those of them that its task has of its own. */
 dz_rc dz_import(const dz_world *world, const dz_import_options *opt, dz_export_result *result, dz_error *err);
 
 #endif

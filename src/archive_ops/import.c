@@ -10,6 +10,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/staging.h"
+#include "checkpoint/mark.h"
 #include "config/zoo.h"
 #include "numeric/kernels.h"
 #include "parallel/progress.h"
@@ -161,9 +162,13 @@ import m = {.world = world, .opt = opt };
     if (rc == DZ_OK && world->rank == 0) dz_staging_publish(&m.staging, 1, err);
     rc = dz_sync_error(world, err->rc, err);
     dz_staging_discard(&m.staging);
+    dz_buf lacks = {0};
+    uint64_t nlacks = 0;
+    if (rc == DZ_OK) dz_mark_vector_lacks(m.vector->shards[0].header, m.vector->shards[0].header_len, &lacks, &nlacks, err);
     if (rc == DZ_OK)
         *result = (dz_export_result){.ntensors = m.base->ntensors,
-                                     .left_out = m.base->ntensors - m.vector->ntensors,
+                                     .left_out = nlacks,
+                                     .lacks = lacks,
                                      .nbytes = dz_checkpoint_nbytes(m.base),
                                      .secs = dz_now() - begun};
     dz_buf_free(&m.base_bytes);

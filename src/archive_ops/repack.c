@@ -20,17 +20,17 @@ static dz_rc choose(const dz_rewrite_options *opt, dz_copy_tasks *copied, dz_err
     for (size_t i = 0; i < opt->nleave + opt->ntake; i++) {
         const char *name = i < opt->nleave ? opt->leave[i] : opt->take[i - opt->nleave];
         dz_error one = {0};
-        if (dz_archive_task(copied->old, name, &task, &one) != DZ_OK)
-            dz_fail_more(err, one.rc, "%s", one.text);
-        else if (i < opt->nleave)
-            dz_copy_tasks_leave(copied, name);
+        if (i < opt->nleave && dz_copy_tasks_leave(copied, name)) continue;
+        if (dz_archive_task(copied->old, name, &task, &one) != DZ_OK) dz_fail_more(err, one.rc, "%s", one.text);
     }
+    for (size_t i = 0; i < copied->old->catalog->nlost && opt->ntake; i++) dz_copy_tasks_leave(copied, copied->old->catalog->lost[i].name);
     for (size_t t = 0; t < copied->old->catalog->ntasks && opt->ntake; t++) {
         const char *name = copied->old->catalog->tasks[t].name;
         size_t i = 0;
         while (i < opt->ntake && strcmp(opt->take[i], name) != 0) i++;
         if (i == opt->ntake) dz_copy_tasks_leave(copied, name);
     }
+    if (err->rc == DZ_OK) dz_copy_tasks_check(copied, err);
     if (err->rc == DZ_OK && copied->ntasks == 0)
         dz_fail(err, DZ_EUSAGE, "%s: no task would be left; remove the file itself instead", opt->archive);
     return err->rc;
@@ -78,6 +78,7 @@ dz_rc dz_rewrite(const dz_world *world, const dz_rewrite_options *opt, dz_rewrit
     result->bytes_before = copied.old->catalog->file_size;
     result->bytes_after = world->rank == 0 ? catalog->file_size : 0;
     result->ntasks = copied.ntasks;
+    if (world->rank == 0) dz_buf_put(&result->foreign, copied.old->catalog->foreign.data, copied.old->catalog->foreign.len, err);
     rc = dz_sync_error(world, world->rank == 0 ? dz_archive_check_and_publish(out.partial, out.path, err) : DZ_OK, err);
 out:
     dz_extent_close(&w);

@@ -2,6 +2,7 @@
 #ifndef DZ_ARCHIVE_OPS_REPACK_H
 #define DZ_ARCHIVE_OPS_REPACK_H
 
+#include "base/mem.h"
 #include "parallel/world.h"
 
 typedef struct dz_rewrite_options {
@@ -13,7 +14,8 @@ typedef struct dz_rewrite_options {
 
 typedef struct dz_rewrite_result {
     uint64_t bytes_before, bytes_after;
-    size_t ntasks; /* in the new file */
+    size_t ntasks;  /* in the new file */
+    dz_buf foreign; /* lines on what other tools had put into the old one, which is not carried along; rank 0, the caller frees */
 } dz_rewrite_result;
 
 /* Collective. The old file stays as it is until the new one is complete on disk. */

@@ -184,6 +184,9 @@ dz_rc dz_verify(const dz_world *world, const char *archive, const char *base, in
     check_kept(&v);
     dz_sum_u64(world, &v.nblocks, 1);
     if ((rc = dz_damage_gather(world, &v.damage, err)) != DZ_OK) goto out;
+    if (world->rank == 0) dz_buf_put(&result->foreign, c->foreign.data, c->foreign.len, err);
+    for (size_t i = 0; i < c->nlost && world->rank == 0; i++) dz_buf_line(&result->lost, err, "%s\n", c->lost[i].name);
+    result->only_lost = v.damage.count == c->nlost && !c->blobs_lost;
     result->damage = v.damage;
     v.damage = (dz_damage){0};
     result->nblocks = v.nblocks;

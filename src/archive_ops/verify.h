@@ -7,6 +7,9 @@
 
 typedef struct dz_verify_result {
     uint64_t ntasks, ntensors, nblocks, nbytes;
+    dz_buf foreign;   /* lines on what other tools have put into the archive; rank 0, the caller frees */
+    dz_buf lost;      /* names of tasks that cannot be read, a line each; likewise */
+    int only_lost;    /* nothing else is damaged */
     dz_damage damage; /* its count on all ranks, its records on rank 0; the caller frees */
     double secs;
 } dz_verify_result;

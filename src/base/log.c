@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -62,6 +63,14 @@ int dz_log_on_terminal(void) {
     const char *wish = getenv("DZ_PROGRESS");
     if (wish && (strcmp(wish, "bar") == 0 || strcmp(wish, "lines") == 0)) return wish[0] == 'b';
     return isatty(STDERR_FILENO) || launcher_on_terminal();
+}
+
+int dz_log_columns(void) {
+    struct winsize size = {0};
+    const char *wish = getenv("COLUMNS");
+    int n = wish ? atoi(wish) : 0;
+    if (n < 1 && ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0) n = size.ws_col;
+    return n < 1 ? 80 : n > 200 ? 200 : n;
 }
 
 double dz_now(void) {

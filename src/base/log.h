@@ -9,6 +9,9 @@ void dz_log(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
  * DZ_PROGRESS=lines in the environment overrides it. */
 int dz_log_on_terminal(void);
 
+/* Columns of the terminal on standard error; COLUMNS in the environment, or 80, where that is not known. */
+int dz_log_columns(void);
+
 /* Seconds of a monotonic clock. */
 double dz_now(void);
 

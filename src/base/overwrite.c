@@ -62,12 +62,8 @@ static dz_target hdf5_kind(int fd, const uint8_t *head, size_t len) {
 
 /* The metadata come first in what we write. */
 static dz_target safetensors_kind(const uint8_t *head, size_t len) {
-    static const char metadata[] = "{\"__metadata__\":{", key[] = "\"" DZ_MARK_KEY "\":\"", vector[] = "{\\\"kind\\\":\\\"" DZ_MARK_VECTOR;
-    if (len < 8 + sizeof metadata || memcmp(head + 8, metadata, sizeof metadata - 1) != 0) return DZ_TARGET_FILE;
-    const uint8_t *end = memchr(head + 8, '}', len - 8), *mark = memmem(head + 8, len - 8, key, sizeof key - 1);
-    if (!mark || !end) return DZ_TARGET_FILE;
-    size_t rest = len - (size_t)(mark - head);
-    return has(mark, rest < 64 ? rest : 64, vector) ? DZ_TARGET_VECTOR : DZ_TARGET_MODEL;
+    if (has(head, len, "\"" DZ_MARK_KEY "\":\"{\\\"kind\\\":\\\"" DZ_MARK_VECTOR)) return DZ_TARGET_VECTOR;
+    return has(head, len, "\"" DZ_MARK_KEY "\":\"{\\\"kind\\\":\\\"" DZ_MARK_RESTORED) ? DZ_TARGET_MODEL : DZ_TARGET_FILE;
 }
 
 static dz_target file_kind(int fd, uint64_t size) {

@@ -21,6 +21,7 @@ typedef enum dz_target {
 /* The text by which safetensors files of ours are known, in their metadata; followed by a text with the kind. */
 #define DZ_MARK_KEY "deltazoo"
 #define DZ_MARK_VECTOR "vector"
+#define DZ_MARK_RESTORED "restored"
 
 /* Ours in SVG and PNG. */
 #define DZ_PLOT_MARK "made by deltazoo"

@@ -11,6 +11,7 @@
 #include "base/file.h"
 #include "checkpoint/hf_directory.h"
 #include "checkpoint/hub_cache.h"
+#include "checkpoint/mark.h"
 #include "checkpoint/torch/torchfile.h"
 
 #define SUFFIX ".safetensors"
@@ -46,6 +47,7 @@ void dz_checkpoint_free(dz_checkpoint *ck) {
     free(ck->same);
     free(ck->read_ahead.bytes);
     dz_buf_free(&ck->notes);
+    free(ck->lossy);
     dz_buf_free(&ck->warnings);
     free(ck->path);
     free(ck);
@@ -260,6 +262,17 @@ int dz_checkpoint_looks_same(dz_checkpoint *a, dz_checkpoint *b) {
     return 1;
 }
 
+/* deltazoo.json counts where it lists a file of the model: one that was left in the folder of a later model does not. */
+static dz_rc find_mark(dz_checkpoint *ck, int is_folder, dz_error *err) {
+    for (size_t i = 0; i < ck->nshards && !ck->lossy && err->rc == DZ_OK; i++) {
+        const dz_shard *s = &ck->shards[i];
+        if (s->places) continue;
+        ck->lossy = dz_mark_of_header(s->header, s->header_len, err);
+        if (!ck->lossy && is_folder && dz_mark_lists(ck->path, s->file, s->size)) ck->lossy = dz_mark_of_folder(ck->path, err);
+    }
+    return err->rc;
+}
+
 dz_rc dz_checkpoint_load(const char *path, dz_checkpoint **out, dz_error *err) {
     dz_checkpoint *ck = dz_alloc(1, sizeof *ck, err);
     struct stat st;
@@ -277,7 +290,7 @@ dz_rc dz_checkpoint_load(const char *path, dz_checkpoint **out, dz_error *err) {
             ck->shards[0].file = dz_strdup(RESTORED_FILE, err);
         }
     }
-    if (err->rc != DZ_OK) goto out;
+    if (err->rc != DZ_OK || find_mark(ck, S_ISDIR(st.st_mode), err) != DZ_OK) goto out;
     if (ck->ntensors == 0) {
         dz_fail(err, DZ_EFAIL, "%s: holds no tensor", path);
         goto out;

@@ -55,7 +55,9 @@ typedef struct dz_checkpoint {
     dz_companion_file *skipped_files; /* files and folders that are not kept: reported, never silently skipped */
     size_t nskipped_files;
     dz_read_ahead read_ahead;
-    dz_buf notes;    /* lines about content of a PyTorch file beyond its tensors; only on the rank that loaded it */
+    char *lossy;  /* it says that it was restored from a lossy archive (checkpoint/mark.h): a line about that; where it was loaded. NULL: it
+                     does not */
+    dz_buf notes; /* lines about content of a PyTorch file beyond its tensors; only on the rank that loaded it */
     dz_buf warnings; /* lines that matter of a base too; likewise */
     int is_adapter;  /* LoRA and its like: not a model by itself */
 } dz_checkpoint;

@@ -9,6 +9,8 @@
 #include "base/file.h"
 #include "base/staging.h"
 #include "cli/help.h"
+#include "config/recipe.h"
+#include "config/recipe_text.h"
 
 #define MOST_OPTIONS 32
 
@@ -69,10 +71,37 @@ void dz_option_list_free(dz_option_list *list) {
     *list = (dz_option_list){0};
 }
 
+/* --sparsity, --sparsity=0.9: a key of recipes. */
+static int is_recipe_key(const char *option) {
+    return strncmp(option, "--", 2) == 0 && dz_recipe_key(option + 2, strcspn(option + 2, "=")) >= 0;
+}
+
+/* The option as a setting: "sparsity=0.9". */
+static const char *setting_of(const char *option, const char *next, char text[256]) {
+    size_t len = strcspn(option + 2, "=");
+    const char *value = option[2 + len] ? option + 3 + len : next && next[0] != '-' ? next : "VALUE";
+    snprintf(text, 256, "%.*s=%.100s", (int)len, option + 2, value);
+    return text;
+}
+
+dz_rc dz_require(const dz_command *command, const dz_required *list, dz_error *err) {
+    char text[256] = "";
+    size_t n = 0, done = 0;
+    for (const dz_required *r = list; r->what; r++) n += !r->given;
+    for (const dz_required *r = list; r->what; r++) {
+        if (r->given) continue;
+        size_t len = strlen(text);
+        snprintf(text + len, sizeof text - len, "%s%s", done == 0 ? "" : done + 1 == n ? " and " : ", ", r->what);
+        done++;
+    }
+    return n ? dz_fail(err, DZ_EUSAGE, "%s: %s %s missing (deltazoo %s --help)", command->name, text, n == 1 ? "is" : "are", command->name)
+             : DZ_OK;
+}
+
 dz_rc dz_parse_options(const dz_world *world, const dz_command *command, int argc, char **argv, const dz_option *options, const char **args,
                        int nargs, int *helped, dz_error *err) {
     struct option longs[MOST_OPTIONS + 2] = {{0}};
-    char shorts[2 * MOST_OPTIONS + 2] = ":";
+    char shorts[2 * MOST_OPTIONS + 3] = ":", text[256];
     int n = 0;
     for (const dz_option *o = options; o->name; o++, n++) {
         int has = o->kind == DZ_OPTION_FLAG ? no_argument : required_argument;
@@ -84,10 +113,11 @@ dz_rc dz_parse_options(const dz_world *world, const dz_command *command, int arg
         }
     }
     longs[n] = (struct option){.name = "help", .has_arg = optional_argument, .val = 255};
+    strcat(shorts, "h");
     opterr = 0;
     optind = 0;
     for (int c; (c = getopt_long(argc, argv, shorts, longs, NULL)) != -1;) {
-        if (c == 255) {
+        if (c == 255 || c == 'h') {
             *helped = 1;
             if (!dz_help_form_ok(optarg)) return dz_fail(err, DZ_EUSAGE, "--help=%s: man and words are the other forms", optarg);
             if (world->rank == 0) dz_print_help(command, options, optarg);
@@ -96,6 +126,9 @@ dz_rc dz_parse_options(const dz_world *world, const dz_command *command, int arg
         int which = c >= 256 ? c - 256 : -1;
         for (int i = 0; c < 256 && i < n; i++) which = options[i].letter == c ? i : which;
         if (c == ':') return dz_fail(err, DZ_EUSAGE, "%s: option '%s' needs a value", command->name, argv[optind - 1]);
+        if ((c == '?' || which < 0) && is_recipe_key(argv[optind - 1]))
+            return dz_fail(err, DZ_EUSAGE, "%s: unknown option '%s': it is a key of the recipe: --set %s (deltazoo help recipes)",
+                           command->name, argv[optind - 1], setting_of(argv[optind - 1], argc > optind ? argv[optind] : NULL, text));
         if (c == '?' || which < 0)
             return dz_fail(err, DZ_EUSAGE, "%s: unknown option '%s' (deltazoo %s --help)", command->name, argv[optind - 1], command->name);
         if (take(&options[which], optarg, err) != DZ_OK) return err->rc;

@@ -1,5 +1,6 @@
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "archive_ops/compare.h"
@@ -9,15 +10,35 @@
 
 static json_t *number(double x) { return isfinite(x) ? json_real(x) : json_null(); }
 
+/* The share of the true change that is noise (1 - cosine^2) or lost ((1 - strength)^2, strength: of the true change in the restored one, up
+ * to 1), whichever is larger: 0 is exact, and 1 is what a tensor has of which nothing came back. Ranks as accuracy does, whatever the
+ * scale. */
+static double noise_share(const dz_tensor_error *e) {
+    if (e->identical || e->error2 <= 0) return 0;
+    if (!(e->cosine > 0) || !(e->delta2 > 0)) return 1;
+    double strength = e->dot / e->delta2, noise = 1 - e->cosine * e->cosine, lost = strength < 1 ? (1 - strength) * (1 - strength) : 0;
+    return noise > lost ? noise : lost;
+}
+
+static const char *verdict(const dz_compare_result *r) {
+    double noise = noise_share(&r->lossy);
+    if (r->lossy.count == 0 || r->lossy.identical) return "exact: every lossy tensor came back as it was";
+    if (noise < 0.01) return "close: under 1 % of the change is noise";
+    if (noise < 0.1) return "noisy: some tasks will notice";
+    if (noise < 0.5) return "very noisy: check the task's accuracy before using this";
+    return "mostly noise: this is hardly the fine-tuned model any more";
+}
+
 static json_t *error_json(const dz_tensor_error *e) {
     json_t *o = json_pack("{s:I, s:b, s:o, s:o, s:o}", "parameters", (json_int_t)e->count, "identical", e->identical, "relative_error",
                           number(e->relative), "cosine", number(e->cosine), "max_abs_error", number(e->max_abs));
+    json_object_set_new(o, "noise_share", number(noise_share(e)));
     if (e->name) json_object_set_new(o, "name", json_string(e->name));
     if (e->name) json_object_set_new(o, "policy", json_string(dz_policy_name((dz_policy)e->policy)));
     return o;
 }
 
-#define NUMBERS 40 /* columns beside the name */
+#define NUMBERS 52 /* columns beside the name */
 
 static void print_table(const dz_compare_result *r, int wide) {
     size_t longest = 17, identical = 0;
@@ -27,37 +48,48 @@ static void print_table(const dz_compare_result *r, int wide) {
         identical += r->tensors[i].identical != 0;
     }
     int width = dz_table_width(longest, NUMBERS, wide);
-    printf("%-*s %-10s %9s %8s %9s\n", width, "tensor", "policy", "error", "cosine", "max error");
+    printf("%-*s %-10s %8s %11s %9s %9s\n", width, "tensor", "policy", "cosine", "noise share", "error", "max error");
     for (size_t i = 0; i < r->ntensors; i++) {
         const dz_tensor_error *e = &r->tensors[i];
         printf("%-*s %-10s ", width, dz_table_name(e->name, width, text), dz_policy_name((dz_policy)e->policy));
         if (e->identical)
-            printf("%9s\n", "identical");
+            printf("%8s\n", "identical");
         else
-            printf("%9.4g %8.4f %9.3g\n", e->relative, e->cosine, e->max_abs);
+            printf("%8.4f %11.4g %9.4g %9.3g\n", e->cosine, noise_share(e), e->relative, e->max_abs);
     }
-    printf("%-*s %-10s %9.4g %8.4f %9.3g\n\n", width, "all lossy tensors", "", r->lossy.relative, r->lossy.cosine, r->lossy.max_abs);
+    printf("%-*s %-10s %8.4f %11.4g %9.4g %9.3g\n\n", width, "all lossy tensors", "", r->lossy.cosine, noise_share(&r->lossy),
+           r->lossy.relative, r->lossy.max_abs);
     if ((size_t)width < longest) printf("Names are shortened; --wide and --json show them in full.\n");
     printf("%zu of %zu tensors are identical.\n"
-           "error: |restored - fine-tuned| / |fine-tuned - base|, Frobenius norms\n"
-           "cosine: between restored delta and true delta\n",
+           "cosine: between restored delta and true delta\n"
+           "noise share: of the true delta, what is noise or lost (0: exact, 1: all of it)\n"
+           "error: |restored - fine-tuned| / |fine-tuned - base|, Frobenius norms\n",
            identical, r->ntensors);
 }
 
 static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
     const char *task = NULL, *base = NULL, *finetuned = NULL, *args[1];
     int json = 0, wide = 0, quiet = 0, helped = 0;
+    const char *limit = NULL;
+    double most = INFINITY;
     dz_compare_result r = {0};
-    const dz_option options[] = {{"task", 't', DZ_OPTION_TEXT, &task, "NAME", "the task"},
-                                 {"base", 'b', DZ_OPTION_TEXT, &base, "PATH", "the base model"},
-                                 {"finetuned", 0, DZ_OPTION_TEXT, &finetuned, "PATH", "the fine-tuned model that was compressed"},
-                                 {"json", 0, DZ_OPTION_FLAG, &json, NULL, "for programs"},
-                                 {"wide", 0, DZ_OPTION_FLAG, &wide, NULL, "full names, in more than 80 columns"},
-                                 {"quiet", 'q', DZ_OPTION_FLAG, &quiet, NULL, "no progress"},
-                                 {NULL, 0, DZ_OPTION_FLAG, NULL, NULL, NULL}};
+    const dz_option options[] = {
+        {"task", 't', DZ_OPTION_TEXT, &task, "NAME", "the task"},
+        {"base", 'b', DZ_OPTION_TEXT, &base, "PATH", "the base model"},
+        {"finetuned", 0, DZ_OPTION_TEXT, &finetuned, "PATH", "the fine-tuned model that was compressed"},
+        {"max-noise", 0, DZ_OPTION_TEXT, &limit, "X", "exit code 1 when the noise share of all lossy tensors is above X"},
+        {"json", 0, DZ_OPTION_FLAG, &json, NULL, "for programs"},
+        {"wide", 0, DZ_OPTION_FLAG, &wide, NULL, "full names, in more than 80 columns"},
+        {"quiet", 'q', DZ_OPTION_FLAG, &quiet, NULL, "no progress"},
+        {NULL, 0, DZ_OPTION_FLAG, NULL, NULL, NULL}};
     if (dz_parse_options(world, &DZ_CMD_COMPARE, argc, argv, options, args, 1, &helped, err) != DZ_OK || helped) return err->rc;
-    if (!task || !base || !finetuned)
-        return dz_fail(err, DZ_EUSAGE, "compare: --task NAME, --base PATH and --finetuned PATH are needed (deltazoo compare --help)");
+    const dz_required needed[] = {
+        {task != NULL, "--task NAME"}, {base != NULL, "--base PATH"}, {finetuned != NULL, "--finetuned PATH"}, {0, NULL}};
+    if (dz_require(&DZ_CMD_COMPARE, needed, err) != DZ_OK) return err->rc;
+    char *end = NULL;
+    if (limit) most = strtod(limit, &end);
+    if (limit && (end == limit || *end || !(most >= 0)))
+        return dz_fail(err, DZ_EUSAGE, "compare: --max-noise: '%s' is not a number of at least 0", limit);
     dz_rc rc = dz_compare(world, args[0], task, base, finetuned, quiet, &r, err);
     if (rc == DZ_OK && world->rank == 0 && json) {
         json_t *list = json_array();
@@ -66,11 +98,17 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
             json_pack("{s:s, s:s, s:o, s:o}", "archive", args[0], "task", task, "lossy", error_json(&r.lossy), "tensors", list), NULL, err);
     } else if (rc == DZ_OK && world->rank == 0) {
         print_table(&r, wide);
+        char name[256];
+        printf("%s:\n%s\n(cosine %.4f, noise share %.4g)\n", dz_table_name(task, 70, name), verdict(&r),
+               r.lossy.count ? r.lossy.cosine : 1.0, noise_share(&r.lossy));
     }
+    if (rc == DZ_OK && noise_share(&r.lossy) > most)
+        rc =
+            dz_fail(err, DZ_EFAIL, "%s: task '%s': noise share %.4g is above %g (--max-noise)", args[0], task, noise_share(&r.lossy), most);
     dz_compare_result_free(&r);
     return dz_sync_error(world, rc, err);
 }
 
-const dz_command DZ_CMD_COMPARE = {"compare", "ARCHIVE --task NAME --base PATH --finetuned PATH [--json|--wide]",
+const dz_command DZ_CMD_COMPARE = {"compare", "ARCHIVE --task NAME --base PATH --finetuned PATH [--max-noise X] [--json|--wide]",
                                    "Compares every restored tensor with the fine-tuned model.", run,
                                    "deltazoo compare zoo.h5 --task math --base base --finetuned math"};

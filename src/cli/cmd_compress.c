@@ -137,6 +137,7 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
         {"append", 0, DZ_OPTION_FLAG, &opt.append, NULL, "add the zoo's tasks to an existing archive"},
         {"replace", 0, DZ_OPTION_FLAG, &opt.replace, NULL, "append, replacing tasks of the same name"},
         {"skip-existing", 0, DZ_OPTION_FLAG, &opt.skip_existing, NULL, "append only tasks that the archive lacks"},
+        {"allow-lossy-input", 0, DZ_OPTION_FLAG, &opt.allow_lossy, NULL, "also compress models restored from a lossy archive"},
         {"skip-unmatched", 0, DZ_OPTION_FLAG, &opt.skip_unmatched, NULL, "leave out tasks that do not match the base"},
         {"mem-per-rank", 0, DZ_OPTION_SIZE, &opt.mem_per_rank, "SIZE", "memory of each rank (2G); at least 128M"},
         {"io", 0, DZ_OPTION_TEXT, &io, "posix|collective", "who writes: each rank by itself (posix), or MPI-IO"},

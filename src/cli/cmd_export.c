@@ -5,6 +5,21 @@
 #include "base/file.h"
 #include "cli/cli.h"
 
+/* "v.safetensors lacks 12 tensors of its task: a, b, c and 9 more: WHY" */
+static void note_lacks(const char *vector, const dz_export_result *r, const char *why) {
+    const char *line = (const char *)r->lacks.data, *all_end = line ? line + r->lacks.len : NULL;
+    int n = 0;
+    fprintf(stderr, "deltazoo: note: %s lacks %llu tensor%s of its task: ", vector, (unsigned long long)r->left_out,
+            r->left_out == 1 ? "" : "s");
+    for (; line && line < all_end && n < 3; n++) {
+        int len = (int)strcspn(line, "\n");
+        fprintf(stderr, "%s%.*s", n ? ", " : "", len, line);
+        line += len + 1;
+    }
+    if ((uint64_t)n < r->left_out) fprintf(stderr, " and %llu more", (unsigned long long)r->left_out - (unsigned long long)n);
+    fprintf(stderr, ": %s\n", why);
+}
+
 static dz_rc run_export(const dz_world *world, int argc, char **argv, dz_error *err) {
     static const char *const formats[] = {"dense", "sparse", "hdf5"};
     dz_export_options opt = {0};
@@ -21,7 +36,8 @@ static dz_rc run_export(const dz_world *world, int argc, char **argv, dz_error *
                                  {"quiet", 'q', DZ_OPTION_FLAG, &opt.quiet, NULL, "no progress"},
                                  {NULL, 0, DZ_OPTION_FLAG, NULL, NULL, NULL}};
     if (dz_parse_options(world, &DZ_CMD_EXPORT, argc, argv, options, args, 1, &helped, err) != DZ_OK || helped) return err->rc;
-    if (!opt.task || !opt.out) return dz_fail(err, DZ_EUSAGE, "export: --task NAME and -o FILE are needed (deltazoo export --help)");
+    const dz_required needed[] = {{opt.task != NULL, "--task NAME"}, {opt.out != NULL, "-o FILE"}, {0, NULL}};
+    if (dz_require(&DZ_CMD_EXPORT, needed, err) != DZ_OK) return err->rc;
     for (int i = 0; i < 3; i++) {
         if (strcmp(format, formats[i]) != 0) continue;
         opt.format = (dz_export_format)i;
@@ -35,9 +51,12 @@ static dz_rc run_export(const dz_world *world, int argc, char **argv, dz_error *
         printf("%s: task %s, the deltas of %llu tensors, %s, %.2f s\n", opt.out, opt.task, (unsigned long long)r.ntensors,
                dz_format_size((double)r.nbytes, size), r.secs);
         if (r.left_out)
-            fprintf(stderr, "deltazoo: note: %llu tensors are left out: they are kept exactly, not as deltas%s\n",
-                    (unsigned long long)r.left_out, opt.base || opt.format == DZ_EXPORT_SPARSE ? "" : " (--base gives their differences)");
+            note_lacks(opt.out, &r,
+                       opt.format == DZ_EXPORT_SPARSE ? "they are kept exactly, and a sparse vector has lossy tensors only"
+                       : opt.base                     ? "the base has none of that name, or they are no floats"
+                                                      : "they are kept exactly; --base PATH adds their differences");
     }
+    dz_buf_free(&r.lacks);
     return rc;
 }
 
@@ -51,14 +70,17 @@ static dz_rc run_import(const dz_world *world, int argc, char **argv, dz_error *
                                  {"quiet", 'q', DZ_OPTION_FLAG, &opt.quiet, NULL, "no progress"},
                                  {NULL, 0, DZ_OPTION_FLAG, NULL, NULL, NULL}};
     if (dz_parse_options(world, &DZ_CMD_IMPORT, argc, argv, options, args, 1, &helped, err) != DZ_OK || helped) return err->rc;
-    if (!opt.base || !opt.out) return dz_fail(err, DZ_EUSAGE, "import: --base PATH and -o DIR are needed (deltazoo import --help)");
+    const dz_required needed[] = {{opt.base != NULL, "--base PATH"}, {opt.out != NULL, "-o DIR"}, {0, NULL}};
+    if (dz_require(&DZ_CMD_IMPORT, needed, err) != DZ_OK) return err->rc;
     opt.vector = args[0];
     dz_rc rc = dz_import(world, &opt, &r, err);
     if (rc == DZ_OK && world->rank == 0) {
         char size[32];
-        printf("%s: %llu tensors, %s, %llu of them the base's, %.2f s\n", opt.out, (unsigned long long)r.ntensors,
-               dz_format_size((double)r.nbytes, size), (unsigned long long)r.left_out, r.secs);
+        printf("%s: %llu tensors, %s, %.2f s\n", opt.out, (unsigned long long)r.ntensors, dz_format_size((double)r.nbytes, size), r.secs);
+        fprintf(stderr, "deltazoo: note: %s: config, tokenizer and other files are the base's\n", opt.out);
+        if (r.left_out) note_lacks(opt.vector, &r, "they are the base's in this model; 'deltazoo restore' makes the whole of it");
     }
+    dz_buf_free(&r.lacks);
     return rc;
 }
 

@@ -7,6 +7,13 @@
 #include "cli/report.h"
 #include "restore/restore.h"
 
+static int is_other_image(const char *name) {
+    static const char *const ends[] = {".png", ".pdf", ".jpg", ".jpeg", ".gif", ".eps", ".ps", ".webp", NULL};
+    int i = 0;
+    while (ends[i] && !dz_ends_with(name, ends[i])) i++;
+    return ends[i] != NULL;
+}
+
 static dz_rc print_info(const char *path, const char *name, const char *picture, int json, int wide, int names, dz_error *err) {
     dz_archive *a = NULL;
     const dz_task_entry *task = NULL;
@@ -16,6 +23,10 @@ static dz_rc print_info(const char *path, const char *name, const char *picture,
     for (size_t t = 0; names && t < a->catalog->ntasks; t++) printf("%s\n", a->catalog->tasks[t].name);
     if (names) goto out;
     if (picture && dz_overwrite_check(picture, DZ_TARGET_PLOT, 0, err) != DZ_OK) goto out;
+    if (picture && is_other_image(picture)) {
+        dz_fail(err, DZ_EUSAGE, "--plot %s: plots are SVG: give a name that ends in .svg (browsers and 'rsvg-convert' show it)", picture);
+        goto out;
+    }
     if (picture && !task && a->catalog->ntasks == 0) {
         dz_fail(err, DZ_EUSAGE, "%s: has no task that could be plotted", path);
         goto out;
@@ -25,9 +36,9 @@ static dz_rc print_info(const char *path, const char *name, const char *picture,
         dz_print_json(dz_info_json(a->catalog, task), NULL, err);
         goto lost;
     }
-    char hex[33];
-    dz_digest_hex(a->catalog->fingerprint, hex);
-    printf("%s: format %u, written by %s\nbase %s\n\n", path, a->catalog->format_version, a->catalog->generator, hex);
+    char base[DZ_BASE_TEXT];
+    printf("%s: format %u, written by %s\nbase %s\n\n", path, a->catalog->format_version, a->catalog->generator,
+           dz_catalog_base_text(a->catalog, base));
     dz_print_tasks(a->catalog);
     putchar('\n');
     dz_print_largest(a->catalog, task);

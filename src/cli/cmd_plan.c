@@ -180,7 +180,7 @@ static void print_work(const dz_plan *plan) {
 
 static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
     const char *args[1];
-    int json = 0, ranks = world->size, headers = 0, helped = 0, skip_unmatched = 0;
+    int json = 0, ranks = world->size, headers = 0, helped = 0, skip_unmatched = 0, allow_lossy = 0;
     dz_forecast forecast = {0};
     dz_option_list sets = {0};
     dz_recipe_request request = {0};
@@ -192,6 +192,7 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
                                  DZ_METHOD_OPTIONS(sets),
                                  {"headers", 0, DZ_OPTION_FLAG, &headers, NULL, "read headers only: no sizes, no quality"},
                                  {"ranks", 0, DZ_OPTION_INT, &ranks, "N", "plan for N ranks (those that run)"},
+                                 {"allow-lossy-input", 0, DZ_OPTION_FLAG, &allow_lossy, NULL, "also models restored from a lossy archive"},
                                  {"skip-unmatched", 0, DZ_OPTION_FLAG, &skip_unmatched, NULL, "as for compress"},
                                  {"json", 0, DZ_OPTION_FLAG, &json, NULL, "for programs"},
                                  {NULL, 0, DZ_OPTION_FLAG, NULL, NULL, NULL}};
@@ -204,6 +205,8 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
     request.sets = sets.values;
     request.nsets = sets.n;
     if ((rc = dz_zoo_open(world, args[0], &request, &zoo, err)) != DZ_OK) goto out;
+    if (world->rank == 0) rc = dz_zoo_check_originals(&zoo, allow_lossy, &warnings, err);
+    if ((rc = dz_sync_error(world, rc, err)) != DZ_OK) goto out;
     if (world->rank == 0) rc = dz_zoo_plan(&zoo, ranks, skip_unmatched, &plan, err);
     if ((rc = dz_sync_error(world, rc, err)) != DZ_OK) goto out;
     if (world->rank == 0) {

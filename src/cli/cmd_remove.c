@@ -1,4 +1,5 @@
 #include <stdio.h>
+#include <string.h>
 
 #include "archive_ops/repack.h"
 #include "base/file.h"
@@ -12,6 +13,13 @@ static dz_rc rewrite(const dz_world *world, const dz_rewrite_options *opt, dz_er
         printf("%s: %zu task%s, %s (%s: %s)\n", opt->out, result.ntasks, result.ntasks == 1 ? "" : "s",
                dz_format_size((double)result.bytes_after, after), opt->out == opt->archive ? "before" : opt->archive,
                dz_format_size((double)result.bytes_before, before));
+    for (size_t at = 0; rc == DZ_OK && at < result.foreign.len;) {
+        const char *line = (const char *)result.foreign.data + at;
+        int len = (int)strcspn(line, "\n");
+        fprintf(stderr, "deltazoo: note: %s: %.*s is not of the archive: not taken along\n", opt->out, len, line);
+        at += (size_t)len + 1;
+    }
+    dz_buf_free(&result.foreign);
     return rc;
 }
 

@@ -25,7 +25,7 @@ static dz_rc take_weights(const dz_option_list *list, char ***names, double **we
 }
 
 /* "math", or "0.6 * math + 0.4 * code". */
-static void print_sum(char *const *names, const double *weights, size_t n) {
+static void print_sum(const char *const *names, const double *weights, size_t n) {
     for (size_t t = 0; t < n; t++) {
         if (n > 1 || weights[t] != 1)
             printf("%s%g * %s", t ? " + " : "", weights[t], names[t]);
@@ -34,22 +34,80 @@ static void print_sum(char *const *names, const double *weights, size_t n) {
     }
 }
 
+/* One task, or a sum; what was done is printed. */
+static dz_rc restore_one(const dz_world *world, const dz_restore_options *o, dz_error *err) {
+    const dz_restore_options opt = *o;
+    dz_restore_result result = {0};
+    const char *const *names = opt.tasks;
+    const double *weights = opt.weights;
+    dz_rc rc = DZ_OK;
+    rc = dz_restore(world, &opt, &result, err);
+    int damaged = rc == DZ_EDAMAGE && err->rc == DZ_OK;
+    if (damaged && world->rank == 0) dz_print_damage(&result.damage);
+    if (world->rank == 0) dz_print_notes(&result.notes);
+    if (rc == DZ_OK && opt.dry_run && world->rank == 0) {
+        printf("%s: would get task ", opt.out);
+        print_sum(names, weights, opt.ntasks);
+        printf("; nothing was made\n");
+    } else if ((rc == DZ_OK || damaged) && world->rank == 0) {
+        char size[32], memory[32];
+        printf("%s: task ", opt.out);
+        print_sum(names, weights, opt.ntasks);
+        printf(", %llu tensors,\n%s in %llu file%s, %.2f s, peak memory %s per rank\n", (unsigned long long)result.ntensors,
+               dz_format_size((double)result.nbytes, size), (unsigned long long)result.nfiles, result.nfiles == 1 ? "" : "s", result.secs,
+               dz_format_size(result.peak_memory, memory));
+    }
+    if (damaged && world->rank == 0)
+        dz_fail(err, rc, "%s: restored except %llu damaged place%s, listed above", opt.out, (unsigned long long)result.damage.count,
+                result.damage.count == 1 ? "" : "s");
+    dz_damage_free(&result.damage);
+    dz_buf_free(&result.notes);
+    return rc;
+}
+
+/* Every task that can be read, each into DIR/NAME. One that fails does not keep the others from being restored. */
+static dz_rc restore_all(const dz_world *world, dz_restore_options opt, dz_error *err) {
+    static const double one = 1;
+    dz_archive *archive = NULL;
+    const char *out = opt.out;
+    dz_rc rc = dz_archive_open_all(world, opt.archive, &archive, err);
+    if (rc != DZ_OK) return rc;
+    const dz_catalog *c = archive->catalog;
+    for (size_t i = 0; i < c->nlost; i++) dz_fail_more(err, DZ_EDAMAGE, "%s", c->lost[i].text);
+    opt.weights = &one;
+    opt.ntasks = 1;
+    for (size_t t = 0; t < c->ntasks; t++) {
+        dz_error of_task = {0};
+        const char *name = c->tasks[t].name;
+        char *folder = dz_format(&of_task, "%s/%s", out, name);
+        opt.out = folder;
+        opt.tasks = &name;
+        if (folder) restore_one(world, &opt, &of_task);
+        if (of_task.rc != DZ_OK) dz_fail_join(err, &of_task);
+        free(folder);
+        if (of_task.rc == DZ_EINTERRUPT) break;
+    }
+    dz_archive_close(archive);
+    return dz_sync_error(world, err->rc, err);
+}
+
 static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
     dz_restore_options opt = {0};
-    dz_restore_result result = {0};
     dz_option_list tasks = {0};
     char **names = NULL;
     double *weights = NULL;
     const char *args[1];
-    int helped = 0;
+    int helped = 0, all = 0;
     const dz_option options[] = {
         {"task", 't', DZ_OPTION_LIST, &tasks, "NAME[=WEIGHT]", "the task to restore; several are merged: base + sum of weight * delta"},
+        {"all", 'a', DZ_OPTION_FLAG, &all, NULL, "every task, each into a folder of its name in DIR"},
         {"sign-consensus", 0, DZ_OPTION_FLAG, &opt.sign_consensus, NULL, "merge only deltas with the sign of the weighted sum (TIES)"},
-        {"base", 'b', DZ_OPTION_TEXT, &opt.base, "PATH", "the base model of the archive"},
+        {"base", 'b', DZ_OPTION_TEXT, &opt.base, "PATH", "the base model of the archive, which does not hold it"},
         {"output", 'o', DZ_OPTION_TEXT, &opt.out, "DIR", "the folder for the model's files"},
         {"tensor", 0, DZ_OPTION_TEXT, &opt.tensors, "GLOB", "only these tensors, into one file, without other files"},
         {"keep-going", 'k', DZ_OPTION_FLAG, &opt.keep_going, NULL, "go on after damage: restore the rest, name what is lost, exit 3"},
         {"max-shard-size", 0, DZ_OPTION_SIZE, &opt.max_shard, "SIZE", "new shards of at most this size instead of the original ones"},
+        {"dry-run", 'n', DZ_OPTION_FLAG, &opt.dry_run, NULL, "check all, say what would be made and what a sum leaves out"},
         {"force", 0, DZ_OPTION_FLAG, &opt.force, NULL, "replace files of an earlier restore, and only those"},
         {"no-sync", 0, DZ_OPTION_FLAG, &opt.no_sync, NULL, "do not wait until files are on disk: as fast as cp, and no safer"},
         {"quiet", 'q', DZ_OPTION_FLAG, &opt.quiet, NULL, "no progress"},
@@ -59,12 +117,20 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
         return err->rc;
     }
     dz_rc rc = DZ_OK;
-    if (tasks.n == 0 || !opt.base || !opt.out) {
-        rc = dz_fail(err, DZ_EUSAGE, "restore: --task NAME, --base PATH and -o DIR are needed (deltazoo restore --help)");
+    const dz_required needed[] = {
+        {tasks.n > 0 || all, "--task NAME (or --all)"}, {opt.base != NULL, "--base PATH"}, {opt.out != NULL, "-o DIR"}, {0, NULL}};
+    if ((rc = dz_require(&DZ_CMD_RESTORE, needed, err)) != DZ_OK) goto out;
+    if (all && tasks.n) {
+        rc = dz_fail(err, DZ_EUSAGE, "restore: --all restores every task: not with --task");
         goto out;
     }
     if (opt.tensors && opt.max_shard) {
         rc = dz_fail(err, DZ_EUSAGE, "restore: --tensor makes one file: not with --max-shard-size");
+        goto out;
+    }
+    opt.archive = args[0];
+    if (all) {
+        rc = restore_all(world, opt, err);
         goto out;
     }
     if ((rc = dz_sync_error(world, take_weights(&tasks, &names, &weights, err), err)) != DZ_OK) goto out;
@@ -72,31 +138,17 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
     opt.tasks = (const char *const *)names;
     opt.weights = weights;
     opt.ntasks = tasks.n;
-    rc = dz_restore(world, &opt, &result, err);
-    int damaged = rc == DZ_EDAMAGE && err->rc == DZ_OK;
-    if (damaged && world->rank == 0) dz_print_damage(&result.damage);
-    if ((rc == DZ_OK || damaged) && world->rank == 0) {
-        char size[32], memory[32];
-        printf("%s: task ", opt.out);
-        print_sum(names, weights, tasks.n);
-        printf(", %llu tensors,\n%s in %llu file%s, %.2f s, peak memory %s per rank\n", (unsigned long long)result.ntensors,
-               dz_format_size((double)result.nbytes, size), (unsigned long long)result.nfiles, result.nfiles == 1 ? "" : "s", result.secs,
-               dz_format_size(result.peak_memory, memory));
-    }
-    if (damaged && world->rank == 0)
-        dz_fail(err, rc, "%s: restored except %llu damaged place%s, listed above", opt.out, (unsigned long long)result.damage.count,
-                result.damage.count == 1 ? "" : "s");
+    rc = restore_one(world, &opt, err);
 out:
     for (size_t t = 0; names && t < tasks.n; t++) free(names[t]);
     free(names);
     free(weights);
     dz_option_list_free(&tasks);
-    dz_damage_free(&result.damage);
     return rc;
 }
 
 const dz_command DZ_CMD_RESTORE = {"restore",
-                                   "ARCHIVE --task NAME[=WEIGHT]... --base PATH -o DIR [--tensor GLOB | --max-shard-size SIZE]"
+                                   "ARCHIVE --task NAME[=WEIGHT]...|--all --base PATH -o DIR [--tensor GLOB | --max-shard-size SIZE]"
                                    " [--keep-going]",
                                    "Restores a task from archive and base, or the weighted sum of several tasks' deltas.", run,
                                    "deltazoo restore zoo.h5 --task math --base base -o restored\n"

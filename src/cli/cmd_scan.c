@@ -63,6 +63,7 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
         {"base", 'b', DZ_OPTION_LIST, &bases, "NAME|PATH",
          "use this model as a base, also one outside DIR (default: what model cards name, else distances)"},
         {"force", 0, DZ_OPTION_FLAG, &opt.force, NULL, "replace existing manifests"},
+        {"allow-lossy-input", 0, DZ_OPTION_FLAG, &opt.allow_lossy, NULL, "also models restored from a lossy archive"},
         {"json", 0, DZ_OPTION_FLAG, &json, NULL, "for programs"},
         {NULL, 0, DZ_OPTION_FLAG, NULL, NULL, NULL}};
     dz_rc rc = dz_parse_options(world, &DZ_CMD_SCAN, argc, argv, options, args, 1, &helped, err);

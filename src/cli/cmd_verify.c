@@ -1,4 +1,5 @@
 #include <stdio.h>
+#include <string.h>
 
 #include "archive_ops/verify.h"
 #include "base/file.h"
@@ -9,11 +10,30 @@ static dz_rc tell_json(const char *path, const dz_verify_result *r, dz_error *er
     json_t *list = dz_damage_json(&r->damage), *lines = json_array(), *entry;
     size_t i;
     json_array_foreach(list, i, entry) json_array_append(lines, json_object_get(entry, "message"));
-    return dz_print_json(json_pack("{s:s, s:b, s:I, s:I, s:I, s:I, s:I, s:o, s:o}", "archive", path, "sound", r->damage.count == 0, "tasks",
-                                   (json_int_t)r->ntasks, "tensors", (json_int_t)r->ntensors, "blocks", (json_int_t)r->nblocks,
+    return dz_print_json(json_pack("{s:s, s:b, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:o}", "archive", path, "sound", r->damage.count == 0,
+                                   "tasks", (json_int_t)r->ntasks, "tensors", (json_int_t)r->ntensors, "blocks", (json_int_t)r->nblocks,
                                    "payload_bytes", (json_int_t)r->nbytes, "damage_count", (json_int_t)r->damage.count, "damage", list,
-                                   "problems", lines),
+                                   "problems", lines, "foreign", dz_json_lines(&r->foreign)),
                          NULL, err);
+}
+
+/* What to do about damage: a task that cannot be read at all can only go; of others there is something left. */
+static void give_advice(const char *path, const dz_verify_result *r, dz_error *err) {
+    const char *first = (const char *)r->lost.data;
+    if (r->lost.len == 0)
+        dz_fail(err, DZ_EDAMAGE, "%s: is damaged ('deltazoo restore --keep-going' restores the rest)", path);
+    else
+        dz_fail(err, DZ_EDAMAGE, "%s: is damaged: task '%.*s' cannot be read ('deltazoo remove %s --task %.*s' drops it%s)", path,
+                (int)strcspn(first, "\n"), first, path, (int)strcspn(first, "\n"), first,
+                r->only_lost ? "; every other task is sound" : "");
+}
+
+static void print_foreign(const char *path, const dz_buf *lines) {
+    for (size_t at = 0; at < lines->len;) {
+        const char *line = (const char *)lines->data + at, *end = memchr(line, '\n', lines->len - at);
+        fprintf(stderr, "deltazoo: note: %s: %.*s is not of the archive: stepped over\n", path, (int)(end ? end - line : 0), line);
+        at += (size_t)(end ? end - line : 0) + 1;
+    }
 }
 
 static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
@@ -31,6 +51,7 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
         tell_json(args[0], &r, err);
     } else if (world->rank == 0 && finished) {
         char size[32];
+        print_foreign(args[0], &r.foreign);
         dz_print_damage(&r.damage);
         printf("%s: %llu task%s, %llu tensors, %llu blocks, %s: ", args[0], (unsigned long long)r.ntasks, r.ntasks == 1 ? "" : "s",
                (unsigned long long)r.ntensors, (unsigned long long)r.nblocks, dz_format_size((double)r.nbytes, size));
@@ -39,8 +60,9 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
         else
             printf("sound%s, %.2f s\n", base ? ", base right" : "", r.secs);
     }
-    if (rc == DZ_EDAMAGE && err->rc == DZ_OK && world->rank == 0)
-        dz_fail(err, rc, "%s: is damaged (restore --keep-going restores the rest)", args[0]);
+    if (rc == DZ_EDAMAGE && err->rc == DZ_OK && world->rank == 0) give_advice(args[0], &r, err);
+    dz_buf_free(&r.foreign);
+    dz_buf_free(&r.lost);
     dz_damage_free(&r.damage);
     return rc;
 }

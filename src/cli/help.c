@@ -172,7 +172,8 @@ void dz_print_program_help(const dz_command *const *commands, const char *form) 
             int used = printf("  deltazoo %-9s ", commands[i]->name);
             wrapped_text(commands[i]->arguments, (size_t)used, (size_t)used);
         }
-        printf("\nEach runs alone or under mpirun or srun. 'deltazoo COMMAND --help' has more.\nExit codes: ");
+        printf("\nEach runs alone or under mpirun or srun. 'deltazoo COMMAND --help' has more.\nTopics: 'deltazoo help recipes', 'help "
+               "quality', 'help cluster'.\nExit codes: ");
         wrapped_text(EXIT_CODES, 12, 12);
         return;
     }

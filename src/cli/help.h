@@ -13,4 +13,8 @@ void dz_print_help(const dz_command *command, const dz_option *options, const ch
 /* The same for the whole program; `commands` ends in NULL. */
 void dz_print_program_help(const dz_command *const *commands, const char *form);
 
+/* A topic's text; 0: there is none of this name. */
+int dz_print_topic(const char *name);
+int dz_is_topic(const char *name);
+
 #endif

@@ -8,9 +8,23 @@
 #include "base/version.h"
 #include "cli/help.h"
 
-static const dz_command *const COMMANDS[] = {&DZ_CMD_SYNTH,   &DZ_CMD_COMPRESS, &DZ_CMD_RESTORE, &DZ_CMD_INFO,   &DZ_CMD_VERIFY,
-                                             &DZ_CMD_COMPARE, &DZ_CMD_PLAN,     &DZ_CMD_REMOVE,  &DZ_CMD_REPACK, &DZ_CMD_RECIPES,
-                                             &DZ_CMD_SCAN,    &DZ_CMD_REPORT,   &DZ_CMD_EXPORT,  &DZ_CMD_IMPORT, NULL};
+static const dz_command *const COMMANDS[] = {&DZ_CMD_SYNTH,
+                                             &DZ_CMD_COMPRESS,
+                                             &DZ_CMD_RESTORE,
+                                             &DZ_CMD_INFO,
+                                             &DZ_CMD_VERIFY,
+                                             &DZ_CMD_COMPARE,
+                                             &DZ_CMD_PLAN,
+                                             &DZ_CMD_REMOVE,
+                                             &DZ_CMD_REPACK,
+                                             &DZ_CMD_RECIPES,
+                                             &DZ_CMD_SCAN,
+                                             &DZ_CMD_REPORT,
+                                             &DZ_CMD_EXPORT,
+                                             &DZ_CMD_IMPORT,
+                                             &DZ_CMD_UNMARK,
+                                             &DZ_CMD_DOCTOR,
+                                             NULL};
 
 static void print_error(const dz_error *err) {
     for (const char *at = err->text; *at;) {
@@ -33,13 +47,25 @@ static dz_rc print_help(const dz_world *world, const char *form, dz_error *err) 
     return DZ_OK;
 }
 
+/* help COMMAND is COMMAND --help; help TOPIC tells what concerns several commands. */
+static dz_rc print_topic(const dz_world *world, const char *name, dz_error *err) {
+    const dz_command *command = find_command(name);
+    char *again[] = {(char *)(uintptr_t)name, (char *)(uintptr_t) "--help", NULL};
+    if (command && command->run(world, 2, again, err) != DZ_OK) return err->rc;
+    if (world->rank == 0 && command && dz_is_topic(name)) putchar('\n');
+    if (world->rank == 0 && !dz_print_topic(name) && !command)
+        dz_fail(err, DZ_EUSAGE, "help: no command and no topic '%s' (topics: recipes, quality, cluster)", name);
+    return dz_sync_error(world, err->rc, err);
+}
+
 static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
     const char *name = argc > 1 ? argv[1] : "";
     const dz_command *command = find_command(name);
     if (command) return command->run(world, argc - 1, argv + 1, err);
-    if (strcmp(name, "help") == 0 || strcmp(name, "--help") == 0) return print_help(world, NULL, err);
+    if (strcmp(name, "help") == 0 && argc > 2) return print_topic(world, argv[2], err);
+    if (strcmp(name, "help") == 0 || strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0) return print_help(world, NULL, err);
     if (strncmp(name, "--help=", 7) == 0) return print_help(world, name + 7, err);
-    if (strcmp(name, "--version") == 0) {
+    if (strcmp(name, "--version") == 0 || strcmp(name, "-V") == 0 || strcmp(name, "version") == 0) {
         if (world->rank == 0) printf("deltazoo %s\n", DZ_VERSION);
         return DZ_OK;
     }

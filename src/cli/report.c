@@ -183,10 +183,12 @@ json_t *dz_info_json(const dz_catalog *c, const dz_task_entry *only) {
     json_t *lost = json_array();
     for (size_t i = 0; i < c->nlost; i++)
         json_array_append_new(lost, json_pack("{s:o, s:o}", "name", text_json(c->lost[i].name), "message", text_json(c->lost[i].text)));
-    return json_pack("{s:i, s:o, s:{s:s, s:I}, s:I, s:I, s:o, s:o, s:o}", "format_version", (int)c->format_version, "generator",
-                     text_json(c->generator), "base", "fingerprint", hex, "tensors", (json_int_t)c->nbase, "archive_bytes",
-                     (json_int_t)c->file_size, "shared_bytes", (json_int_t)c->shared_bytes, "tasks", tasks, "lost", lost, "largest",
-                     largest_json(c, only));
+    return json_pack("{s:i, s:o, s:{s:s, s:o, s:o, s:o, s:I, s:I}, s:I, s:I, s:o, s:o, s:o}", "format_version", (int)c->format_version,
+                     "generator", text_json(c->generator), "base", "fingerprint", hex, "name", text_json(c->base_name ? c->base_name : ""),
+                     "origin", text_json(c->base_origin ? c->base_origin : ""), "revision",
+                     text_json(c->base_revision ? c->base_revision : ""), "bytes", (json_int_t)dz_catalog_base_bytes(c), "tensors",
+                     (json_int_t)c->nbase, "archive_bytes", (json_int_t)c->file_size, "shared_bytes", (json_int_t)c->shared_bytes, "tasks",
+                     tasks, "lost", lost, "largest", largest_json(c, only));
 }
 
 /* Least, mean and most of a figure over the ranks; `offset`: of the double in dz_rank_figures. */
@@ -361,16 +363,9 @@ static const char *beside_drops(double kept, double dropped, double stored, char
     return text;
 }
 
-/* Bytes of the base's tensors, which the archive needs and does not hold. */
-static double base_bytes(const dz_catalog *c) {
-    double sum = 0;
-    for (size_t i = 0; i < c->nbase; i++) sum += (double)c->tensors[c->base[i].tensor].nbytes;
-    return sum;
-}
-
 void dz_print_tasks(const dz_catalog *c) {
     char a[32], b[32], beside[64];
-    double source = 0, stored = 0, dropped = 0, base = base_bytes(c), file = (double)c->file_size;
+    double source = 0, stored = 0, dropped = 0, base = (double)dz_catalog_base_bytes(c), file = (double)c->file_size;
     dz_print_quality_head("stored");
     for (size_t t = 0; t < c->ntasks; t++) {
         dz_size_stats s = dz_task_size_stats(&c->tasks[t]);
@@ -385,7 +380,8 @@ void dz_print_tasks(const dz_catalog *c) {
     if (adapters) printf("\n%zu adapter%s (LoRA) among them, stored exactly", adapters, adapters > 1 ? "s" : "");
     printf("\narchive %s (%s shared by all tasks): %.1fx%s\n", dz_format_size(file, a), dz_format_size((double)c->shared_bytes, b),
            file > 0 ? source / file : 0, beside_drops(source - dropped, dropped, file, beside, sizeof beside));
-    printf("with the base, which must be kept (%s): %.2fx\n", dz_format_size(base, a), (source + base) / (file + base));
+    printf("with the base, which must be kept (%s%s%s): %.2fx\n", c->base_name ? c->base_name : "", c->base_name ? ", " : "",
+           dz_format_size(base, a), (source + base) / (file + base));
 }
 
 static void print_tensor(const dz_catalog *c, const dz_task_entry *t, const dz_index_row *r, int width, int wide) {

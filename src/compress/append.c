@@ -11,7 +11,7 @@ static dz_rc settle_names(dz_context *ctx, size_t *skipped, dz_error *err) {
     dz_zoo *zoo = &ctx->zoo;
     size_t n = 0;
     for (size_t t = 0; t < zoo->ntasks; t++) {
-        int has = dz_catalog_find(ctx->copied.old->catalog, zoo->names[t]) >= 0;
+        int has = dz_copy_tasks_has(&ctx->copied, zoo->names[t]);
         if (has && opt->skip_existing) {
             dz_checkpoint_free(zoo->tasks[t]);
             zoo->tasks[t] = NULL;
@@ -57,7 +57,7 @@ dz_rc dz_append_open(dz_context *ctx, size_t *skipped, dz_error *err) {
     if (!all) return DZ_OK; /* the first to be appended */
     dz_rc rc = dz_copy_tasks_open(&ctx->copied, ctx->world, opt->archive, err);
     if (rc != DZ_OK) return rc;
-    if (settle_names(ctx, skipped, err) == DZ_OK) check_headers(ctx, err);
+    if (settle_names(ctx, skipped, err) == DZ_OK && dz_copy_tasks_check(&ctx->copied, err) == DZ_OK) check_headers(ctx, err);
     return dz_sync_error(ctx->world, err->rc, err);
 }
 

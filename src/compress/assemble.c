@@ -184,7 +184,9 @@ static dz_rc make_catalog(const assembly *a, dz_catalog *c, dz_error *err) {
         if (dz_copy_tasks_catalog(&a->ctx->copied, c, a->ctx->plan->ntasks, err) != DZ_OK || map_base(a, c, base_row, err) != DZ_OK)
             goto out;
     } else {
-        if (add_base(a, c, err) != DZ_OK || !(c->tasks = dz_alloc(a->ctx->plan->ntasks, sizeof *c->tasks, err))) goto out;
+        if (add_base(a, c, err) != DZ_OK || dz_catalog_describe_base(c, a->ctx->zoo.base, a->ctx->opt->manifest, err) != DZ_OK ||
+            !(c->tasks = dz_alloc(a->ctx->plan->ntasks, sizeof *c->tasks, err)))
+            goto out;
         for (size_t i = 0; i < c->nbase; i++) base_row[i] = (uint32_t)i;
     }
     c->trace_reference = a->results->gammas->reference;

@@ -94,6 +94,7 @@ static dz_rc check_no_input(const dz_job *job, const char *out, dz_error *err) {
 
 static dz_rc check_outputs(const dz_job *job, dz_compress_result *result, dz_error *err) {
     const char *report = job->ctx.opt->report;
+    dz_zoo_check_originals(&job->ctx.zoo, job->ctx.opt->allow_lossy, &result->notes, err);
     if (check_no_input(job, job->ctx.opt->archive, err) == DZ_OK && report)
         result->report_is_input = check_no_input(job, report, err) != DZ_OK;
     return err->rc;
@@ -273,6 +274,12 @@ static void collect_notes(const dz_job *job, dz_buf *notes, dz_error *err) {
     if (job->ctx.opt->append && !job->ctx.copied.old && !job->ctx.opt->skip_existing &&
         !job->resumed) /* what a requeued job expects is not told */
         dz_buf_note(notes, err, "there was no archive to append to: it is a new one");
+    for (size_t at = 0; job->ctx.copied.old && at < job->ctx.copied.old->catalog->foreign.len;) {
+        const char *line = (const char *)job->ctx.copied.old->catalog->foreign.data + at;
+        int len = (int)strcspn(line, "\n");
+        dz_buf_note(notes, err, "%s: %.*s was not of the archive: not taken along", job->ctx.opt->archive, len, line);
+        at += (size_t)len + 1;
+    }
     if (job->foreign)
         dz_buf_note(notes, err, "%s.journal was of another job (models, recipe or program differ): it was not used", job->ctx.opt->archive);
     if (job->resumed) dz_buf_note(notes, err, "went on where an earlier run of this job was interrupted");

@@ -17,6 +17,7 @@ typedef struct dz_compress_options {
     void *arg;
     int force, quiet;
     int append, replace, skip_existing; /* the last two imply append */
+    int allow_lossy;                    /* models that were restored from a lossy archive are compressed again */
     int skip_unmatched;                 /* tasks that the base does not match are left out with a note */
     dz_io io;
     const char *const *hints; /* of MPI-IO, KEY=VALUE each */

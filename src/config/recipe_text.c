@@ -69,7 +69,24 @@ int dz_recipe_key(const char *name, size_t len) {
     return -1;
 }
 
+/* YAML's other words for a switch: what a recipe has that went through a program for YAML 1.1. */
+static const char *switch_word(const char *value, const char *const *names) {
+    static const char *const on[] = {"true", "True", "TRUE", "yes", "Yes", "YES", "On", "ON", NULL}, *const off[] = {
+                                                                                                         "false", "False", "FALSE",
+                                                                                                         "no",    "No",    "NO",
+                                                                                                         "Off",   "OFF",   NULL};
+    int may_on = 0, may_off = 0;
+    for (; *names; names++) {
+        may_on |= strcmp(*names, "on") == 0;
+        may_off |= strcmp(*names, "off") == 0;
+    }
+    for (int i = 0; on[i] && may_on; i++) value = strcmp(value, on[i]) == 0 ? "on" : value;
+    for (int i = 0; off[i] && may_off; i++) value = strcmp(value, off[i]) == 0 ? "off" : value;
+    return value;
+}
+
 static int choose(const char *where, const char *key, const char *value, const char *const *names, dz_error *err) {
+    value = switch_word(value, names);
     char known[128] = "";
     int boolean = dz_yaml_boolean(value); /* on and off are booleans to YAML, whose writers may say true and false */
     const char *word = boolean < 0 ? value : boolean ? "on" : "off";
@@ -195,6 +212,45 @@ const char *dz_recipe_setting(const dz_recipe *r, char text[DZ_SETTING_TEXT]) {
         snprintf(text, DZ_SETTING_TEXT, "method %s, sparsity %s", method, number_text(r->sparsity, a));
     }
     return text;
+}
+
+static const char *words_text(const char *const *names, char text[DZ_KEY_RANGE_TEXT]) {
+    snprintf(text, DZ_KEY_RANGE_TEXT, "one of");
+    for (int i = 0; names[i]; i++) {
+        size_t len = strlen(text);
+        snprintf(text + len, DZ_KEY_RANGE_TEXT - len, "%s %s", i ? "," : "", names[i]);
+    }
+    return text;
+}
+
+static const char *range_text(const range *of, char text[DZ_KEY_RANGE_TEXT]) {
+    snprintf(text, DZ_KEY_RANGE_TEXT, "a number from %g %s %g%s%s", of->low, of->below ? "to below" : "to", of->high,
+             of->word ? ", or " : "", of->word ? of->word : "");
+    return text;
+}
+
+const char *dz_recipe_key_usual(int key) { return KEYS[key].usual; }
+
+const char *dz_recipe_key_range(int key, char text[DZ_KEY_RANGE_TEXT]) {
+    switch (key) {
+        case DZ_KEY_METHOD: return words_text(METHODS, text);
+        case DZ_KEY_TARGET: return range_text(&TARGET, text);
+        case DZ_KEY_QUALITY: return words_text(QUALITIES, text);
+        case DZ_KEY_NOISE_TO_DELTA:
+        case DZ_KEY_NOISE_TO_BASE: return range_text(&LIMIT, text);
+        case DZ_KEY_GAIN: return range_text(&GAIN, text);
+        case DZ_KEY_DAC: return words_text(SWITCHES, text);
+        case DZ_KEY_SPARSITY: return range_text(&SPARSITY, text);
+        case DZ_KEY_STEP: return range_text(&STEP, text);
+        case DZ_KEY_BITS: return "a whole number from 1 to 8";
+        case DZ_KEY_ALLOCATION: return words_text(ALLOCATIONS, text);
+        case DZ_KEY_RESCALE: return words_text(RESCALES, text);
+        case DZ_KEY_ROUNDING: return words_text(ROUNDINGS, text);
+        case DZ_KEY_POSITIONS: return words_text(POSITIONS, text);
+        case DZ_KEY_TRACENORM: return words_text(TRACENORMS, text);
+        case DZ_KEY_NONFINITE: return words_text(NONFINITES, text);
+        default: return "a whole number";
+    }
 }
 
 char *dz_recipe_text(const dz_recipe *r, dz_error *err) {

@@ -27,6 +27,11 @@ enum {
 
 /* The name of a key, and its number; -1 for another name. */
 const char *dz_recipe_key_name(int key);
+
+/* What a key takes: "a number from 0 up to 1", "one of on, off"; and its default. For help, manual page and completion. */
+#define DZ_KEY_RANGE_TEXT 128
+const char *dz_recipe_key_range(int key, char text[DZ_KEY_RANGE_TEXT]);
+const char *dz_recipe_key_usual(int key);
 int dz_recipe_key(const char *name, size_t len);
 
 /* Sets a key; a null value (dz_yaml_is_null) means the key's default. An invalid value is an error that names `where` it is, and the key

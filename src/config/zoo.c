@@ -116,6 +116,21 @@ static dz_rc share_model(const dz_world *world, dz_checkpoint **ck, dz_error *er
     return rc;
 }
 
+dz_rc dz_zoo_check_originals(const dz_zoo *zoo, int allow, dz_buf *notes, dz_error *err) {
+    for (size_t t = 0; t <= zoo->ntasks; t++) {
+        const dz_checkpoint *ck = t == 0 ? zoo->base : zoo->tasks[t - 1];
+        if (!ck || !ck->lossy) continue;
+        if (allow)
+            dz_buf_note(notes, err, "%s is not an original: it was restored from a lossy archive (%s)", ck->path, ck->lossy);
+        else
+            dz_fail_more(err, DZ_EUSAGE,
+                         "%s: not an original: restored from a lossy archive (%s); compress the original, or give --allow-lossy-input "
+                         "('deltazoo unmark' takes the mark off)",
+                         ck->path, ck->lossy);
+    }
+    return err->rc;
+}
+
 dz_rc dz_zoo_open(const dz_world *world, const char *manifest, const dz_recipe_request *request, dz_zoo *zoo, dz_error *err) {
     *zoo = (dz_zoo){0};
     dz_rc rc = world->rank == 0 ? open_all(manifest, request, zoo, err) : DZ_OK;

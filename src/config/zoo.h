@@ -25,6 +25,9 @@ typedef struct dz_zoo {
 dz_rc dz_zoo_open(const dz_world *world, const char *manifest, const dz_recipe_request *request, dz_zoo *zoo, dz_error *err);
 void dz_zoo_close(dz_zoo *zoo);
 
+/* Rank 0: a base or task that is itself restored from a lossy archive is refused; with `allow` it is named in the notes, a line each. */
+dz_rc dz_zoo_check_originals(const dz_zoo *zoo, int allow, dz_buf *notes, dz_error *err);
+
 /* Takes the marked tasks out. */
 void dz_zoo_leave_out(dz_zoo *zoo, const uint8_t *marked);
 

@@ -46,20 +46,28 @@ static void put_values(uint8_t *bytes, const double *values, dz_dtype dtype, siz
     }
 }
 
+/* Rows that both have of the base are cut into the same tiles: either has all of the base, or both are of one shape. */
+static int same_tiles(const dz_catalog *c, const dz_index_row *row, const dz_tensor *a, const dz_tensor *b) {
+    if (dz_same_shape(a, b)) return 1;
+    if (row->base == DZ_NO_BASE) return 0;
+    uint64_t count = dz_tensor_of_row(&c->tensors[c->base[row->base].tensor]).count;
+    return a->count >= count && b->count >= count;
+}
+
 static dz_rc find_rows(dz_merge *m, const dz_catalog *c, dz_error *err) {
     if (m->rows || !(m->rows = dz_alloc(m->ntasks, sizeof *m->rows, err))) return err->rc;
     for (size_t k = 0; k < m->ntasks && err->rc == DZ_OK; k++) dz_task_rows(c, m->tasks[k], &m->rows[k], err);
     return err->rc;
 }
 
-/* The row of task `k` that is merged with `row` of the first one: same name, shape and base, a float. NULL: there is none. */
+/* The row of task `k` that is merged with `row` of the first one: same name and base, a float, with rows in common. NULL: there is none. */
 static const dz_index_row *partner(const dz_merge *m, const dz_catalog *c, size_t k, const dz_index_row *row) {
     dz_tensor want = dz_tensor_of_row(&c->tensors[row->tensor]);
     int64_t at = dz_lookup_find(&m->rows[k], want.name, strlen(want.name));
     if (at < 0) return NULL;
     const dz_index_row *other = &m->tasks[k]->rows[at];
     dz_tensor have = dz_tensor_of_row(&c->tensors[other->tensor]);
-    if (!dz_same_shape(&have, &want) || !dz_dtype_is_float(have.dtype)) return NULL;
+    if (!dz_dtype_is_float(have.dtype) || !same_tiles(c, row, &have, &want)) return NULL;
     other = dz_row_source(m->tasks[k], other);
     return other->base == row->base ? other : NULL;
 }

@@ -23,8 +23,9 @@ int dz_merge_is_plain(const dz_merge *merge);
 dz_rc dz_tile_difference(dz_decoder *decoder, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, dz_buf *scratch,
                          double *out, dz_error *err);
 
-/* The merged tile of a row of the first task, in its type. Deltas are those of dz_tile_difference. A task without a tensor of this name and
- * shape adds nothing. Elements beyond the base, and types that are not floats, are the first task's. Sums are in double and rounded once.
+/* The merged tile of a row of the first task, in its type. Deltas are those of dz_tile_difference. A task without a tensor of this name
+ * adds nothing; of one with other rows those of the base are added. Elements beyond the base, and types that are not floats, are the first
+ * task's. Sums are in double and rounded once.
  */
 dz_rc dz_merge_tile(dz_merge *merge, dz_decoder *decoder, const dz_index_row *row, uint32_t tile, void *out, dz_error *err);
 

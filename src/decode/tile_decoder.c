@@ -1,8 +1,10 @@
 #include "decode/tile_decoder.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "checkpoint/describe.h"
 #include "codec/lossless.h"
 #include "codec/sparse_signs.h"
 #include "codec/sparse_values.h"
@@ -10,6 +12,19 @@
 #include "numeric/rotate.h"
 
 #define INLINE static inline __attribute__((always_inline))
+
+/* Ends the error of a wrong base: which is wanted, and what was given. */
+static void note_which_base(const dz_catalog *c, const dz_checkpoint *given, dz_error *err) {
+    char text[DZ_BASE_TEXT], *name = NULL, *revision = NULL;
+    dz_error none = {0};
+    dz_checkpoint_describe(given, &name, &revision, &none);
+    size_t len = strlen(err->text);
+    snprintf(err->text + len, sizeof err->text - len,
+             "; the archive's base is %s, this is '%s' with other tensors: another architecture or size", dz_catalog_base_text(c, text),
+             name ? name : "");
+    free(name);
+    free(revision);
+}
 
 dz_rc dz_decoder_open(dz_decoder *d, const dz_archive *archive, dz_checkpoint *base, const uint8_t *needed, dz_error *err) {
     const dz_catalog *c = archive->catalog;
@@ -33,6 +48,7 @@ dz_rc dz_decoder_open(dz_decoder *d, const dz_archive *archive, dz_checkpoint *b
             dz_fail_more(err, DZ_EFAIL, "%s: not the base of this archive: tensor '%s' is %s %s, not %s %s", base->path, want.name,
                          have->dtype_name, dz_shape_text(have, a), want.dtype_name, dz_shape_text(&want, b));
     }
+    if (named) note_which_base(c, base, err);
     return err->rc;
 }
 

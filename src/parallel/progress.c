@@ -11,6 +11,7 @@
 
 #define TAG 7       /* to rank 0: bytes done, and LAST or STOP */
 #define TAG_ORDER 8 /* from rank 0: NEWS or STOP */
+#define BAR_MAX 24  /* columns */
 enum { NEWS = 0, LAST = 1, STOP = 2 };
 #define LINES_EVERY 60.0       /* seconds between lines of a log, */
 #define LINES_EVERY_FIRST 15.0 /* and in the first minute of a phase */
@@ -52,10 +53,15 @@ static void show(dz_progress *p, int last) {
         dz_log("%-14s %5.1f %%  %s of %s  %s/s  %s", p->phase, 100 * share, done, all, rate, rest);
         return;
     }
-    char bar[25];
-    for (int i = 0; i < 24; i++) bar[i] = i < (int)(24 * share + 0.5) ? '#' : '.';
-    bar[24] = '\0';
-    fprintf(stderr, "\r%-14s [%s] %3.0f %%  %s of %s  %s/s  %s \033[K", p->phase, bar, 100 * share, done, all, rate, rest);
+    char bar[BAR_MAX + 1], line[256];
+    int columns = dz_log_columns(),
+        others = snprintf(line, sizeof line, "%-14s [] %3.0f %%  %s of %s  %s/s  %s", p->phase, 100 * share, done, all, rate, rest);
+    int width = columns - 1 - others; /* the bar gets what is left of the line, and goes where that is nothing */
+    if (width > BAR_MAX) width = BAR_MAX;
+    for (int i = 0; i < width; i++) bar[i] = i < (int)(width * share + 0.5) ? '#' : '.';
+    bar[width > 0 ? width : 0] = '\0';
+    snprintf(line, sizeof line, "%-14s [%s] %3.0f %%  %s of %s  %s/s  %s", p->phase, bar, 100 * share, done, all, rate, rest);
+    fprintf(stderr, "\r%.*s\033[K", columns > 1 ? columns - 1 : 1, line);
     fflush(stderr);
 }
 

@@ -169,3 +169,15 @@ void dz_bcast_u64(const dz_world *world, uint64_t *values, size_t count) {
     for (size_t at = 0; world->size > 1 && at < count; at += PIECE)
         MPI_Bcast(values + at, (int)(count - at < PIECE ? count - at : PIECE), MPI_UINT64_T, 0, world->comm);
 }
+
+void dz_mpi_version(char *text, size_t size) {
+#ifdef DZ_PARALLEL_SERIAL_MPI_H
+    snprintf(text, size, "none: built without it");
+#else
+    char all[MPI_MAX_LIBRARY_VERSION_STRING] = "";
+    int len = 0;
+    MPI_Get_library_version(all, &len);
+    all[strcspn(all, ",\n")] = '\0';
+    snprintf(text, size, "%s", all);
+#endif
+}

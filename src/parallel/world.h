@@ -46,4 +46,7 @@ void dz_exscan_u64(const dz_world *world, uint64_t *values, size_t count);
 void dz_bcast_f64(const dz_world *world, double *values, size_t count);
 void dz_bcast_u64(const dz_world *world, uint64_t *values, size_t count);
 
+/* Version of the MPI library in use. */
+void dz_mpi_version(char *text, size_t size);
+
 #endif

@@ -21,10 +21,12 @@ import contextlib
 import filecmp
 import fnmatch
 import json
+import math
 import os
 import re
 import struct
 import sys
+import time
 import typing
 
 import h5py
@@ -45,6 +47,8 @@ UINTS = {1: np.uint8, 2: np.dtype("<u2"), 4: np.dtype("<u4"), 8: np.dtype("<u8")
 FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
 
 
+MARK_FILE = "deltazoo.json"
+NOTE = "Not the original: weights were restored from a lossy archive. 'deltazoo unmark' takes this mark off."
 FOREIGN = "exists and is not of deltazoo restore: it is never replaced; restore into another folder"
 
 
@@ -944,6 +948,65 @@ def is_marked(path):
         return False
 
 
+def is_mark_file(path, file=None, size=None):
+    """A restored model's deltazoo.json; with `file`: one that lists a file of this name and size."""
+    try:
+        with builtins.open(path, "rb") as stream:
+            mark = json.load(stream)
+        return mark.get("kind") == "restored" and (file is None or mark["files"].get(file) == size)
+    except (OSError, ValueError, AttributeError, KeyError):
+        return False
+
+
+def quoted(text):
+    """A JSON string; only what must be is escaped."""
+    return '"' + "".join(f"\\{c}" if c in '"\\' else f"\\u{ord(c):04x}" if ord(c) < 32 else c for c in text) + '"'
+
+
+def share_text(x):
+    return f"{x:.3g}" if math.isfinite(x) else "null"
+
+
+def find_metadata(header):
+    """Where the object under "__metadata__" begins, past its brace; None without one. `header`: JSON."""
+    depth, at = 0, 0
+    while at < len(header):
+        c = header[at:at + 1]
+        if c == b'"':
+            after = string_end(header, at)
+            found = re.compile(rb"\s*:\s*(\{?)").match(header, after)
+            if depth == 1 and header[at:after] == b'"__metadata__"' and found:
+                return found.end() if found[1] else None
+            at = after
+            continue
+        depth += (c in b"{[") - (c in b"}]")
+        at += 1
+    return None
+
+
+def string_end(header, at):
+    """Past a JSON string that begins at `at`."""
+    found = re.compile(rb'"(?:[^"\\]|\\.)*"', re.S).match(header, at)
+    return found.end() if found else len(header)
+
+
+def marked_header(blob, line):
+    """A safetensors header with the mark first among its metadata, in the place of an earlier one."""
+    header = blob[8:].rstrip(b" ")
+    at, entry = find_metadata(header), b'"deltazoo":' + quoted(line).encode()
+    if at is None:
+        start = header.index(b"{") + 1
+        rest = header[start:]
+        header = b'{"__metadata__":{' + entry + (b"}" if rest.lstrip().startswith(b"}") else b"},") + rest
+    else:
+        rest = header[at:]
+        if rest.startswith(b'"deltazoo":"'):
+            rest = re.sub(rb"^\s*,?", b"", rest[string_end(rest, len(b'"deltazoo":')):])
+        header = header[:at] + entry + (b"" if rest.lstrip().startswith(b"}") else b",") + rest
+    header += b" " * (-len(header) % 8)
+    return struct.pack("<Q", len(header)) + header
+
+
 class Base:
     """The tensors of a model on disk, a .safetensors file or a directory with some: base[name] is (dtype, shape, bytes)."""
 
@@ -1101,12 +1164,19 @@ class Archive:
             for hi, lo in digests:
                 hasher.update(struct.pack("<QQ", hi, lo))
         self.fingerprint = text(self.file["base"].attrs["fingerprint"])
+        self.base_name = text(self.file["base"].attrs.get("name", b""))
         need(hasher.hexdigest() == self.fingerprint, "the base's fingerprint is not that of its digests")
+
+    def base_text(self):
+        """Which model the base is, for messages."""
+        return (f"'{self.base_name}' " if self.base_name else "") + f"(fingerprint {self.fingerprint})"
 
     @property
     def tasks(self):
         """The tasks' names."""
-        return sorted(self.file["tasks"])
+        found = self.file["tasks"]
+        return sorted(name for name in found if isinstance(found.get(name, getlink=True), h5py.HardLink) and isinstance(found[name], h5py.Group) and
+                      ("index" in found[name] or "payload" in found[name] or "record" in found[name].attrs))  # others are of other tools
 
     def task(self, name):
         """The numbers of a task: sparsity, bits, seed, gamma, trace_norm, source_bytes, ... (FORMAT.md "Task attributes")."""
@@ -1120,7 +1190,7 @@ class Archive:
                            *((float(r.sparsity), r.bits, r.kept) if r.policy == ULTRADELTA else (0.0, 0, 0))) for r in self._rows(task) if r.policy != ABSENT]
 
     def _group(self, task):
-        if task not in self.file["tasks"]:
+        if task not in self.tasks:
             raise Error(f"{self.path}: no task {task!r}; it has {', '.join(self.tasks)}")
         return self.file["tasks"][task]
 
@@ -1181,7 +1251,7 @@ class Archive:
         tensor = self.base[number]
         for (begin, end), (hi, lo) in zip(tiling(tensor.count), self.base_digests[number]):
             digest = xxhash.xxh3_128_intdigest(raw[begin * tensor.size:end * tensor.size])
-            need(digest == hi << 64 | lo, f"{where}: {tensor.name}, element {begin} and on, is not the base's: another model than the archive was made from")
+            need(digest == hi << 64 | lo, f"{where}: {tensor.name}, element {begin} and on, is not the base's: another model than {self.base_text()}, which the archive was made from")
 
     def _open_base(self, base):
         """A model whose tensors have the names, dtypes and shapes of the base's. The last one is remembered."""
@@ -1192,7 +1262,7 @@ class Archive:
         if base is not self.model:
             wrong = [t.name for t in self.base if t.name not in base.tensors or base[t.name][:2] != (t.dtype, t.shape)]
             wrong += [name for name in base.tensors if name not in self.base_named]
-            need(not wrong, f"{base.path}: not the base of this archive: {len(wrong)} tensors differ in name, dtype or shape, first {', '.join(wrong[:3])}")
+            need(not wrong, f"{base.path}: not the base of this archive, {self.base_text()}: {len(wrong)} tensors differ in name, dtype or shape, first {', '.join(wrong[:3])}")
             self.model, self.digested = base, set()
         return base
 
@@ -1262,10 +1332,11 @@ class Archive:
     # -- models
 
     def restore_model(self, task, base, out, force=False):
-        """Makes all files of a task's model in the directory `out`. Returns their paths in it; nothing is left of a restore that fails."""
+        """Makes all files of a task's model in the directory `out`. Returns their paths in it; nothing is left of a restore that fails. Where tensors are lossy,
+        their files' metadata and deltazoo.json say so."""
         self._rows(task)
         with about(f"{self.path}: task {task}"):
-            files, base = self._files(task), self._open_base(base)
+            files, base = self._marked_files(task), self._open_base(base)
         if os.path.isdir(out) and os.listdir(out) and not force:
             raise Error(f"{out}: exists and is not empty (force=True, or --force, replaces an earlier restore's files)")
         unmarked = self._check_replaced(out, files, base)
@@ -1286,6 +1357,9 @@ class Archive:
                     raise Error(f"{target}: {FOREIGN}")
             for target in made:
                 os.replace(target + ".partial", target)
+            old_mark = os.path.join(out, MARK_FILE)
+            if old_mark not in made and is_mark_file(old_mark):
+                os.remove(old_mark)
         except BaseException:
             for target in made:
                 with contextlib.suppress(OSError):
@@ -1295,7 +1369,50 @@ class Archive:
                     with contextlib.suppress(OSError):
                         os.rmdir(folder)
             raise
-        return [path for path, *_ in files]
+        return [path for path, *_ in files if path != MARK_FILE]
+
+    def _noise(self, rows):
+        """Expected |restored - true| / |true| of the delta of the lossy tensors together; nan where the archive does not say (format version 1)."""
+        total = energy = 0.0
+        for row in rows:
+            if row.policy == ULTRADELTA:
+                gain, here = float(row.gamma) * row.gain, float(row.common) * row.delta_rms * row.delta_rms
+                total += here * ((1 - gain) * (1 - gain) + gain * gain * row.nsr)
+                energy += here
+        return math.sqrt(total / energy) if energy > 0 else math.nan
+
+    def _mark(self, task, lossy=True):
+        """What a restored model that is not the original says of itself, as [(key, JSON text)]."""
+        record = record_of(self._group(task))
+        method = re.search(r"^method: (.*)$", self.blob(int(record["recipe_blob"])).decode(errors="replace"), re.M)
+        parameters = int(record["lossy_parameters"])
+        kept = int(record["lossy_kept"]) / parameters if parameters else math.nan
+        return [("kind", '"restored"'), ("lossy", "true" if lossy else "false"), ("task", quoted(task)), ("method", quoted(method[1] if method else "ultradelta")),
+                ("kept", share_text(kept)), ("noise", share_text(self._noise(self._rows(task)))), ("base", quoted(self.base_name)),
+                ("base_fingerprint", quoted(self.fingerprint)), ("compressed_by", quoted(text(self.file.attrs["generator"])))]
+
+    def _marked_files(self, task):
+        """The files of a task as they are restored: [(path, kind, blob, size, prefix)]. Headers of files with lossy tensors carry a mark, and deltazoo.json is added."""
+        named = {row.tensor.name: row.tied or row for row in self._rows(task) if row.policy != ABSENT}
+        lossy = {name for name, row in named.items() if row.policy in (ULTRADELTA, DROP)}
+        files = self._files(task)
+        if not lossy:
+            return files
+        mark, marked = self._mark(task), []
+        line = "{" + ",".join(f'"{key}":{value}' for key, value in mark) + "}"
+        for path, kind, blob, size, prefix in files:
+            if kind == 0 and path == MARK_FILE:
+                continue
+            if kind != 0 and any(prefix + name in lossy for name, *_ in safetensors_header(blob, path)[0]):
+                size, blob = size - len(blob), marked_header(blob, line)
+                size += len(blob)
+            marked.append((path, kind, blob, size, prefix))
+        date = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(int(os.stat(self.path).st_mtime)))
+        mark += [("restored_by", quoted(f"deltazoo {__version__}")), ("format_version", str(int(self.file.attrs["format_version"]))),
+                 ("archive", quoted(os.path.basename(self.path))), ("archive_date", quoted(date)), ("damaged", "0"), ("note", quoted(NOTE))]
+        listed = ",".join(f"\n    {quoted(path)}: {size}" for path, _, _, size, _ in marked)
+        whole = ("{\n  " + ",\n  ".join(f'"{key}": {value}' for key, value in mark) + ',\n  "files": {' + listed + "\n  }\n}\n").encode()
+        return marked + [(MARK_FILE, 0, whole, len(whole), "")]
 
     def _check_replaced(self, out, files, base):
         """Refuses what is never replaced: the archive, files of the base, whatever deltazoo did not make. Returns files that carry no mark and may be those of
@@ -1309,7 +1426,11 @@ class Archive:
                 raise Error(f"{target}: is the archive: nothing is written over it")
             if any(os.path.samefile(target, other) for other in base.paths if os.path.exists(other)):
                 raise Error(f"{target}: is a file of the model {base.path}: nothing is written over it")
-            if os.path.getsize(target) == 0 or is_marked(target):
+            if path == MARK_FILE:
+                if not is_mark_file(target):
+                    raise Error(f"{target}: {FOREIGN}")
+                continue
+            if os.path.getsize(target) == 0 or is_marked(target) or is_mark_file(os.path.join(out, MARK_FILE), path, os.path.getsize(target)):
                 continue
             if not os.path.isfile(target) or os.path.getsize(target) != size:
                 raise Error(f"{target}: {FOREIGN}")
@@ -1433,6 +1554,7 @@ class Row:
         self.offset, self.length, self.kept = offset, int(values["length"]), int(values["kept"])
         self.lo, self.step, self.scale = np.float32(values["lo"]), np.float32(values["step"]), np.float32(values["scale"])
         self.sparsity = np.float32(values["sparsity"])
+        self.nsr, self.gain, self.delta_rms = (float(values[f]) if f in values.dtype.names else math.nan for f in ("nsr", "gain", "delta_rms"))
         self.gamma = np.float32(record["gamma"])
         self.key = xxhash.xxh64_intdigest(self.tensor.name.encode(), int(record["key"]))
         self.tied = self.found = None

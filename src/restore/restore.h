@@ -20,12 +20,14 @@ typedef struct dz_restore_options {
     const char *tensors; /* glob; NULL: all, and the companion files */
     uint64_t max_shard;  /* bytes of tensors in a new shard, at most (a larger tensor gets its own); 0: the original shards */
     int force, quiet;
+    int dry_run;    /* everything is checked and noted, nothing is made */
     int no_sync;    /* return while files may still be in the page cache only */
     int keep_going; /* go on after damage: lost parts are left out, or replaced by the base's values */
 } dz_restore_options;
 
 typedef struct dz_restore_result {
     uint64_t ntensors, nbytes, nfiles;
+    dz_buf notes;     /* on a sum of tasks: what is of one task alone or left out; rank 0, the caller frees */
     dz_damage damage; /* keep_going: its count on all ranks, its records on rank 0; the caller frees */
     double secs, peak_memory;
 } dz_restore_result;

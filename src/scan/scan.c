@@ -33,6 +33,7 @@ void dz_scan_result_free(dz_scan_result *r) {
 }
 
 static const char LEFT_OUT[] = "left out";
+static const char RESTORED[] = "restored from a lossy archive, not an original: left out (--allow-lossy-input takes it)";
 static const char ALONE[] = "shares its base with no other model";
 static const char QUANTISED[] = "most of its layers are integers or scaled F8 where others have floats: neither a base nor a task";
 static const char PAIR[] = "of two models each could be the base: this is called so, smaller or first; --base NAME decides";
@@ -67,26 +68,29 @@ static dz_rc share_models(const dz_world *world, dz_scan_result *r, dz_error *er
 /* ---- comparing ---------------------------------------------------------------------------------------------------------------------- */
 
 /* This rank's models. One that cannot be read is marked and left out. */
-static dz_rc sketch_mine(const dz_world *world, const dz_scan_result *r, dz_weight_fingerprint *sketches, uint64_t *facts, dz_error *err) {
+static dz_rc sketch_mine(const dz_world *world, const dz_scan_options *opt, const dz_scan_result *r, dz_weight_fingerprint *sketches,
+                         uint64_t *facts, dz_error *err) {
     for (size_t i = 0; i < r->nmodels; i++) {
         dz_error one = {0};
         dz_checkpoint *ck = NULL;
         if (i % (size_t)world->size != (size_t)world->rank) continue;
         if (dz_checkpoint_load(r->models[i].path, &ck, &one) == DZ_OK && dz_weight_fingerprint_take(ck, &sketches[i], &one) == DZ_OK)
             facts[2 * i] = dz_checkpoint_nbytes(ck);
+        int lossy = ck && ck->lossy && !opt->allow_lossy;
         dz_checkpoint_free(ck);
         if (one.rc == DZ_ENOMEM) return dz_fail(err, one.rc, "%s", one.text);
-        facts[2 * i + 1] = one.rc != DZ_OK;
-        if (one.rc != DZ_OK) memset(&sketches[i], 0, sizeof sketches[i]);
+        facts[2 * i + 1] = one.rc != DZ_OK || lossy;
+        if (facts[2 * i + 1]) memset(&sketches[i], 0, sizeof sketches[i]);
     }
     return err->rc;
 }
 
 /* Collective. All models' sketches on every rank: each was taken by one rank, and bits of zero are zero. */
-static dz_rc sketch_all(const dz_world *world, dz_scan_result *r, dz_weight_fingerprint *sketches, dz_error *err) {
+static dz_rc sketch_all(const dz_world *world, const dz_scan_options *opt, dz_scan_result *r, dz_weight_fingerprint *sketches,
+                        dz_error *err) {
     uint64_t *facts = dz_alloc(2 * r->nmodels, sizeof *facts, err);
     dz_rc rc = dz_sync_error(world, err->rc, err);
-    if (rc == DZ_OK) rc = dz_sync_error(world, sketch_mine(world, r, sketches, facts, err), err);
+    if (rc == DZ_OK) rc = dz_sync_error(world, sketch_mine(world, opt, r, sketches, facts, err), err);
     if (rc == DZ_OK) {
         _Static_assert(sizeof(dz_weight_fingerprint) % sizeof(uint64_t) == 0, "a sketch is summed as 64-bit numbers");
         dz_sum_u64(world, (uint64_t *)(void *)sketches, r->nmodels * sizeof *sketches / sizeof(uint64_t));
@@ -107,7 +111,10 @@ static void note_bad(const dz_scan_result *r, dz_notes *notes, dz_error *err) {
         dz_checkpoint *ck = NULL;
         if (!r->models[i].bad) continue;
         dz_checkpoint_load(r->models[i].path, &ck, &one);
-        dz_notes_add(notes, err, LEFT_OUT, "%.900s", one.rc != DZ_OK ? one.text : r->models[i].path);
+        if (ck && ck->lossy)
+            dz_notes_add(notes, err, RESTORED, "%s (%.600s)", r->models[i].path, ck->lossy);
+        else
+            dz_notes_add(notes, err, LEFT_OUT, "%.900s", one.rc != DZ_OK ? one.text : r->models[i].path);
         dz_checkpoint_free(ck);
     }
 }
@@ -425,7 +432,7 @@ dz_rc dz_scan(const dz_world *world, const dz_scan_options *opt, dz_scan_result 
     dz_rc rc = dz_sync_error(world, err->rc, err);
     if (rc != DZ_OK || (rc = share_models(world, r, err)) != DZ_OK) goto out;
     sketches = dz_alloc(r->nmodels, sizeof *sketches, err);
-    if ((rc = dz_sync_error(world, err->rc, err)) != DZ_OK || (rc = sketch_all(world, r, sketches, err)) != DZ_OK) goto out;
+    if ((rc = dz_sync_error(world, err->rc, err)) != DZ_OK || (rc = sketch_all(world, opt, r, sketches, err)) != DZ_OK) goto out;
     if (world->rank == 0) {
         note_bad(r, &notes, err);
         if (group(opt, r, sketches, &notes, err) == DZ_OK) write_manifests(opt, r, &at, err);

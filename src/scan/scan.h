@@ -9,6 +9,7 @@ typedef struct dz_scan_options {
     const char *const *bases; /* names or paths of models that must be bases */
     size_t nbases;
     int force;
+    int allow_lossy; /* also models that were restored from a lossy archive */
 } dz_scan_options;
 
 typedef struct dz_scan_model {

@@ -220,9 +220,17 @@ def sha256(path):
     return hashlib.sha256(read(path)).hexdigest()
 
 
-def hashes(folder):
-    """sha256 of every file below a folder."""
-    return {os.path.relpath(os.path.join(w, f), folder): sha256(os.path.join(w, f)) for w, _, files in os.walk(folder) for f in files}
+MARK_FILE = "deltazoo.json"  # in the folder of a restored lossy model: it names the archive and its date
+
+
+def hashes(folder, marks=False):
+    """sha256 of every file below a folder; with `marks` also of deltazoo.json."""
+    return {os.path.relpath(os.path.join(w, f), folder): sha256(os.path.join(w, f)) for w, _, files in os.walk(folder) for f in files if marks or f != MARK_FILE}
+
+
+def model_files(folder):
+    """The names in a model's folder, but for deltazoo.json."""
+    return sorted(f for f in os.listdir(folder) if f != MARK_FILE)
 
 
 SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "I64": 8, "I32": 4, "I8": 1, "U8": 1, "BOOL": 1}
@@ -268,6 +276,13 @@ def st_parse(path):
 def st_head(path):
     raw = read(path)
     return raw[:8 + struct.unpack("<Q", raw[:8])[0]]
+
+
+def st_members(path):
+    """The members of a header in their order, without the mark of a restored lossy model."""
+    members = json.loads(st_head(path)[8:], object_pairs_hook=list)
+    out = [(n, [m for m in value if m[0] != "deltazoo"] if n == "__metadata__" else value) for n, value in members]
+    return [m for m in out if m != ("__metadata__", [])]
 
 
 def f8_values(dtype):

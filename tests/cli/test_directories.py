@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 
-from common import DELTAZOO, EMBED, NORM, Q, UP, SmallZoo, call, check, equal, good, hashes, info, refused, run, st_bytes, st_parse, to_dtype, with_scratch, write
+from common import model_files, DELTAZOO, EMBED, NORM, Q, UP, SmallZoo, call, check, equal, good, hashes, info, refused, run, st_bytes, st_parse, to_dtype, with_scratch, write
 from test_checkpoints import COMPRESS, K, f8_model, plan, policies, round_trip, shard
 
 ADAPTER = st_bytes([("base_model.model.q.lora_A.weight", "F32", (2, 3), bytes(24))])
@@ -19,7 +19,8 @@ def notes(r, *texts):
 
 def restored(folder, *without):
     """Task one is restored as it was, but for these files."""
-    good(["restore", "a.h5", "--task", "one", "--base", "base", "-o", "r", "--force"], 3, cwd=folder)
+    shutil.rmtree(f"{folder}/r", ignore_errors=True)
+    good(["restore", "a.h5", "--task", "one", "--base", "base", "-o", "r"], 3, cwd=folder)
     want = {f: h for f, h in hashes(f"{folder}/one").items() if f not in without}
     equal(hashes(f"{folder}/r"), want, "restored files")
 
@@ -34,7 +35,7 @@ def test_adapter_beside_a_model_is_not_the_model(folder):
     write(f"{folder}/base/adapter_model.safetensors", ADAPTER)
     notes(zoo.compress(ranks=3), "'one': adapter_model.safetensors is not kept", "base: adapter_model.safetensors is not read")
     good(["restore", "a.h5", "--task", "one", "--base", "base", "-o", "r"], cwd=folder)
-    equal(sorted(os.listdir(f"{folder}/r")), ["adapter_config.json", "config.json", "model.safetensors"], "listing")
+    equal(model_files(f"{folder}/r"), ["adapter_config.json", "config.json", "model.safetensors"], "listing")
 
 
 @with_scratch
@@ -229,7 +230,8 @@ def test_block_scaled_task_does_not_stop_the_others(folder):
     zoo.put("two", fp8 + scales + [t for t in zoo.tasks["two"] if "proj" not in t[0]])
     notes(round_trip(zoo, lossless=False), "'two': 3 block-scaled F8 tensors", "'two': all of it is kept exactly")
     equal(policies(folder)[Q], "ultradelta", "the other task")
-    good(["restore", "a.h5", "--task", "two", "--base", "base", "-o", "r", "--force"], cwd=folder)
+    shutil.rmtree(f"{folder}/r", ignore_errors=True)
+    good(["restore", "a.h5", "--task", "two", "--base", "base", "-o", "r"], cwd=folder)
     equal(hashes(f"{folder}/r"), hashes(f"{folder}/two"), "restored files")
 
 

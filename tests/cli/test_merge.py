@@ -1,4 +1,6 @@
 """Task arithmetic: restore with weights is base + sum of weight * delta, each delta that of a restore by itself."""
+import glob
+
 import numpy as np
 
 from common import check, equal, good, hashes, refused, st_bytes, st_parse, tiny_zoo, to_float, with_scratch, write
@@ -50,7 +52,7 @@ def test_weight_one_and_zero(folder):
     good(["compress", f"{zoo}/zoo.yaml", "-o", "a.h5", "-q"], cwd=folder)
     for out, tasks in (("plain", ["task-1"]), ("one", ["task-1=1"]), ("zero", ["task-1", "task-2=0"]), ("half", ["task-1=0.5", "task-1=0.5"])):
         good(["restore", "a.h5", *[x for t in tasks for x in ("--task", t)], "--base", f"{zoo}/base", "-o", out, "-q"], 3, cwd=folder)
-        equal(hashes(f"{folder}/{out}"), hashes(f"{folder}/plain"), out)
+        equal(st_parse(f"{folder}/{out}"), st_parse(f"{folder}/plain"), out)
     good(["restore", "a.h5", "--task", "task-1=0", "--base", f"{zoo}/base", "-o", "base", "-q"], cwd=folder)
     equal({n: t[2] for n, t in st_parse(f"{folder}/base").items()}, {n: t[2] for n, t in st_parse(f"{zoo}/base").items()}, "the base's tensors")
 
@@ -80,21 +82,70 @@ def test_refused(folder):
         refused(folder, ["restore", "a.h5", "--task", "task-2", "--task", task, "--base", f"{zoo}/base", "-o", "r"], 2, word)
 
 
+def sum_zoo(folder, tasks, base):
+    """tasks: name -> list of tensors; an exact archive of them."""
+    write(f"{folder}/base/model.safetensors", st_bytes(base))
+    for name, tensors in tasks.items():
+        write(f"{folder}/{name}/model.safetensors", st_bytes(tensors))
+        write(f"{folder}/{name}/config.json", f'{{"task": "{name}"}}')
+    write(f"{folder}/zoo.yaml", "base: base\ntasks:\n" + "".join(f"  - {{name: {n}, path: {n}}}\n" for n in tasks))
+    good(["compress", "zoo.yaml", "-o", "a.h5", "--recipe", "lossless", "-q"], cwd=folder)
+
+
+def f32(x):
+    x = np.ascontiguousarray(x, "<f4")
+    return "F32", x.shape, x.tobytes()
+
+
 @with_scratch
 def test_tasks_that_differ_in_their_tensors(folder):
-    """A task without a tensor adds nothing to it; what the base has not, and integers, are the first task's."""
+    """Rows of the base are added, rows beyond it are the first task's; which that is, and what is left out, is said; the order given makes no difference."""
     rng = np.random.default_rng(3)
-    q = "model.layers.0.self_attn.q_proj.weight"
-    x = rng.standard_normal((64, 64)).astype(np.float32)
-    steps = np.arange(5, dtype="<i8")
-    write(f"{folder}/base/model.safetensors", st_bytes([(q, "F32", (64, 64), x.tobytes()), ("steps", "I64", (5,), steps.tobytes())]))
-    write(f"{folder}/one/model.safetensors", st_bytes([(q, "F32", (64, 64), (x + 0.5).tobytes()), ("steps", "I64", (5,), (steps + 1).tobytes()),
-                                                       ("own", "F32", (3,), np.float32([1, 2, 3]).tobytes())]))
-    write(f"{folder}/two/model.safetensors", st_bytes([("steps", "I64", (5,), (steps + 7).tobytes())]))
-    write(f"{folder}/zoo.yaml", "base: base\ntasks:\n  - {name: one, path: one}\n  - {name: two, path: two}\n")
-    good(["compress", "zoo.yaml", "-o", "a.h5", "--recipe", "lossless", "-q"], cwd=folder)
-    good(["restore", "a.h5", "--task", "one=0.5", "--task", "two=2", "--base", "base", "-o", "r", "-q"], 2, cwd=folder)
-    got = st_parse(f"{folder}/r")
-    equal(np.frombuffer(got["steps"][2], "<i8").tolist(), (steps + 1).tolist(), "integers")
+    w, e = rng.standard_normal((64, 64)), rng.standard_normal((40, 8))
+    a = [("w", *f32(w + 0.5)), ("e", *f32(np.vstack([e + 1, np.full((2, 8), 5)]))), ("own", *f32([1, 2, 3]))]
+    b = [("w", *f32(w - 0.25)), ("e", *f32(np.vstack([e - 2, np.full((6, 8), 7)]))), ("head", *f32([9, 9]))]
+    c = [("w", "F16", (64, 64), (w.astype(np.float16) + np.float16(1)).tobytes()), ("e", *f32(e * 2))]
+    sum_zoo(folder, {"a": a, "b": b, "c": c}, [("w", *f32(w)), ("e", *f32(e))])
+    seen = []
+    for i, order in enumerate((("a=0.5", "b=0.4", "c=0.1"), ("c=0.1", "b=0.4", "a=0.5"), ("b=0.4", "a=0.5", "c=0.1"))):
+        tasks = [x for t in order for x in ("--task", t)]
+        dry = good(["restore", "a.h5", *tasks, "--base", "base", "-o", "dry", "--dry-run"], 3, cwd=folder)
+        check(not glob.glob(f"{folder}/dry*") and "nothing was made" in dry.out, f"{dry}")
+        r = good(["restore", "a.h5", *tasks, "--base", "base", "-o", f"r{i}", "-q"], (1, 3, 2)[i], cwd=folder)
+        equal(sorted(r.lines("note")), sorted(dry.lines("note")), "notes of both")
+        for text in ("first task is 'a'", "'e' (from row 40 on)", "'own'", "'head' of 'b'", "'w' (F32, of 'c' F16)", "config.json"):
+            check(any(text in n for n in r.lines("note")) or text == "'own'", f"{text}: {r}")
+        seen.append(hashes(f"{folder}/r{i}"))
+    check(seen[0] == seen[1] == seen[2], "the order makes a difference")
+    got = st_parse(f"{folder}/r0")
+    rows = np.frombuffer(got["e"][2], "<f4").reshape(42, 8)
+    want = e.astype("<f4").astype(float)
+    check(np.allclose(rows[:40], want + 0.5 * 1 - 0.4 * 2 + 0.1 * want, atol=1e-5) and np.all(rows[40:] == 5), "rows")
     equal(np.frombuffer(got["own"][2], "<f4").tolist(), [1, 2, 3], "a tensor that the base has not")
-    check(np.array_equal(np.frombuffer(got[q][2], "<f4"), (x.astype(np.float64) + 0.5 * ((x + 0.5).astype(np.float64) - x)).astype(np.float32).ravel()), "floats")
+    check("head" not in got, "a tensor that only another task has")
+    rows = [("w", *f32(w)), ("e", *f32(e[:30]))]
+    sum_zoo(f"{folder}/fewer", {"a": rows, "b": [("w", *f32(w)), ("e", *f32(e[:20]))]}, [("w", *f32(w)), ("e", *f32(e))])
+    refused(f"{folder}/fewer", ["restore", "a.h5", "--task", "a", "--task", "b", "--base", "base", "-o", "r"], 2, "'e'", "fewer rows than the base")
+
+
+@with_scratch
+def test_quantised_weights_and_integers_are_not_added(folder):
+    rng = np.random.default_rng(4)
+    w = rng.standard_normal((32, 32))
+    codes = {"int8": ("I8", (32, 32), rng.integers(-127, 127, 1024, np.int8).tobytes()), "packed": ("U8", (16, 32), rng.bytes(512)),
+             "f8": ("F8_E4M3", (32, 32), bytes(x & 0x7E for x in rng.bytes(1024)))}
+    base = [("w", *f32(w)), ("steps", "I64", (2,), np.arange(2, dtype="<i8").tobytes())]
+    for name, tensor in codes.items():
+        quantised = [("q.weight", *tensor), ("q.weight_scale", *f32(np.ones(32)))]
+        sum_zoo(f"{folder}/{name}", {"a": base + quantised, "b": base + quantised}, base)
+        for tasks in (["--task", "a=0.6", "--task", "b=0.4"], ["--task", "a=0.5"]):
+            refused(f"{folder}/{name}", ["restore", "a.h5", *tasks, "--base", "base", "-o", "r", "-q"], 2, "'q.weight'", tensor[0], "cannot be added",
+                    lines=2 if len(tasks) == 4 else 1)
+            refused(f"{folder}/{name}", ["restore", "a.h5", *tasks, "--base", "base", "-o", "r", "--dry-run"], 2, "'q.weight'", lines=2 if len(tasks) == 4 else 1, ranks=(1,))
+        good(["restore", "a.h5", "--task", "a", "--base", "base", "-o", "r", "-q"], cwd=f"{folder}/{name}")
+        good(["restore", "a.h5", "--task", "a=0.6", "--task", "b=0.4", "--tensor", "w", "--base", "base", "-o", "w", "-q"], cwd=f"{folder}/{name}")
+    moved = [("w", *f32(w + 1)), ("steps", "I64", (2,), np.array([5, 6], "<i8").tobytes())]
+    sum_zoo(f"{folder}/steps", {"a": base, "b": moved}, base)
+    refused(f"{folder}/steps", ["restore", "a.h5", "--task", "a", "--task", "b", "--base", "base", "-o", "r", "-q"], 2, "'steps'", "I64", "task 'b'")
+    sum_zoo(f"{folder}/same", {"a": [base[0], base[1]], "b": [moved[0], base[1]]}, base)
+    good(["restore", "a.h5", "--task", "a", "--task", "b", "--base", "base", "-o", "r", "-q"], 3, cwd=f"{folder}/same")

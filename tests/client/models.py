@@ -139,7 +139,7 @@ class Timm:
 
     def save_pretrained(self, folder):
         import timm.models
-        timm.models.save_for_hf(self.model, folder, model_config=dict(num_classes=5), model_args=self.more)
+        timm.models.save_for_hf(self.model, folder, model_config=dict(num_classes=5), model_args=self.more, safe_serialization=True)
 
 
 def from_timm(name, size=32, **more):

@@ -1,0 +1,293 @@
+/* The files of a restored model. */
+#include "restore/job.h"
+
+#include <fnmatch.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "checkpoint/header.h"
+
+#define INDEX_SUFFIX ".safetensors.index.json"
+
+/* The tensors of one restored safetensors file, by its header. */
+static dz_rc place_tensors(dz_restore_job *r, const dz_file_row *file, const char *header, size_t len, const dz_lookup *rows,
+                           dz_error *err) {
+    dz_tensor *tensors = NULL;
+    size_t n = 0, before = r->ntensors;
+    if (len < 8 || file->size < len)
+        return dz_fail(err, DZ_EDAMAGE, "%s: task '%s': the header of '%s' is cut short", r->archive->path, r->task->name, file->path);
+    if (dz_safetensors_parse(file->path, header + 8, len - 8, file->size, 0, &tensors, &n, err) != DZ_OK ||
+        dz_file_prefix_tensors(file, tensors, n, err) != DZ_OK)
+        goto out;
+    dz_restore_tensor *grown = realloc(r->tensors, (r->ntensors + n + 1) * sizeof *grown);
+    if (!grown) {
+        dz_fail(err, DZ_ENOMEM, "out of memory for %zu tensors", n);
+        goto out;
+    }
+    r->tensors = grown;
+    for (size_t i = 0; i < n; i++) {
+        const dz_tensor *t = &tensors[i];
+        const dz_index_row *row = dz_task_row(r->archive->catalog, r->task, rows, t);
+        if (!row) {
+            dz_fail(err, DZ_EDAMAGE, "%s: task '%s': tensor '%s' of '%s' is not in its index", r->archive->path, r->task->name, t->name,
+                    file->path);
+            r->ntensors = before;
+            goto out;
+        }
+        grown[r->ntensors++] =
+            (dz_restore_tensor){.row = (uint32_t)(row - r->task->rows), .file = (uint32_t)r->nfiles, .offset = t->offset};
+    }
+    for (size_t i = 0; i < n; i++) r->nbytes += tensors[i].nbytes;
+out:
+    dz_tensors_free(tensors, n);
+    return err->rc;
+}
+
+static dz_rc add_out_file(dz_restore_job *r, const char *path, dz_error *err) {
+    dz_restore_file *grown = realloc(r->files, (r->nfiles + 1) * sizeof *grown);
+    if (!grown) return dz_fail(err, DZ_ENOMEM, "out of memory");
+    r->files = grown;
+    grown[r->nfiles] = (dz_restore_file){.fd = -1, .name = dz_strdup(path, err), .path = dz_format(err, "%s/%s", r->partial, path)};
+    r->nfiles++;
+    return err->rc;
+}
+
+/* Rank 0: makes a file of the given size that begins with `head`. */
+static dz_rc make_file(const dz_restore_job *r, const char *name, const void *head, size_t len, uint64_t size, dz_error *err) {
+    char *path = dz_format(err, "%s/%s", r->partial, name);
+    if (path) dz_make_file(path, head, len, size, err);
+    free(path);
+    return err->rc;
+}
+
+/* The file whose places are known: noted by all ranks, made by rank 0. */
+dz_rc dz_restore_add_file(dz_restore_job *r, const char *name, const void *head, size_t len, uint64_t size, dz_error *err) {
+    if (add_out_file(r, name, err) == DZ_OK && r->world->rank == 0) make_file(r, name, head, len, size, err);
+    return err->rc;
+}
+
+/* The task's first safetensors file or index, whose metadata new ones take over. NULL where there is none, or it is damaged. The caller
+ * frees. */
+static char *first_file(const dz_restore_job *r, uint32_t kind, const char *suffix, size_t *len) {
+    char *bytes = NULL;
+    for (size_t i = 0; i < r->task->nfiles && !bytes; i++) {
+        dz_error none = {0};
+        const dz_file_row *f = &r->task->files[i];
+        if (f->kind == kind && dz_ends_with(f->path, suffix)) dz_catalog_blob(r->archive->catalog, f->blob, &bytes, len, &none);
+    }
+    return bytes;
+}
+
+/* A safetensors file of tensors whose rows are given, with a header of our own. */
+static dz_rc add_rows(dz_restore_job *r, const char *name, const uint32_t *rows, size_t n, dz_error *err) {
+    const dz_catalog *c = r->archive->catalog;
+    dz_buf header = {0};
+    dz_tensor *list = dz_alloc(n, sizeof *list, err);
+    dz_restore_tensor *grown = list ? realloc(r->tensors, (r->ntensors + n + 1) * sizeof *grown) : NULL;
+    if (!grown) {
+        free(list);
+        return dz_fail(err, DZ_ENOMEM, "out of memory for %zu tensors", n);
+    }
+    r->tensors = grown;
+    size_t like_len = 0;
+    char *like = first_file(r, DZ_FILE_SAFETENSORS, "", &like_len);
+    int lossy = 0;
+    for (size_t i = 0; i < n; i++) list[i] = dz_tensor_of_row(&c->tensors[r->task->rows[rows[i]].tensor]);
+    for (size_t i = 0; i < n; i++) lossy |= dz_restore_is_lossy_row(r, rows[i]);
+    if (dz_safetensors_header(list, n, (dz_like){like, like_len, lossy ? r->mark_text : NULL}, &header, err) == DZ_OK) {
+        uint64_t at = header.len;
+        for (size_t i = 0; i < n; i++) {
+            grown[r->ntensors++] = (dz_restore_tensor){.row = rows[i], .file = (uint32_t)r->nfiles, .offset = at};
+            at += list[i].nbytes;
+            r->nbytes += list[i].nbytes;
+        }
+        dz_restore_add_file(r, name, header.data, header.len, at, err);
+    }
+    free(list);
+    free(like);
+    dz_buf_free(&header);
+    return err->rc;
+}
+
+/* A file with lossy tensors, those from `first` on: its header says so, and they move on by what that takes. */
+static dz_rc add_marked(dz_restore_job *r, const dz_file_row *f, const char *bytes, size_t len, size_t first, dz_error *err) {
+    dz_buf header = {0};
+    if (dz_mark_header(bytes, len, r->mark_text, &header, err) == DZ_OK) {
+        for (size_t i = first; i < r->ntensors; i++) r->tensors[i].offset += header.len - len;
+        dz_restore_add_file(r, f->path, header.data, header.len, f->size + header.len - len, err);
+    }
+    dz_buf_free(&header);
+    return err->rc;
+}
+
+/* One file of the task. With keep_going, one that is damaged is told and left out, and `*headless` (unless it has one) is its name if it
+ * has tensors. */
+static dz_rc plan_file(dz_restore_job *r, const dz_file_row *f, const dz_lookup *rows, const char **headless, dz_error *err) {
+    dz_error inner = {0};
+    char *bytes = NULL;
+    size_t len = 0, first = r->ntensors;
+    if (dz_catalog_blob(r->archive->catalog, f->blob, &bytes, &len, &inner) == DZ_OK) {
+        if (f->kind == DZ_FILE_SIDE && f->size != len)
+            dz_fail(&inner, DZ_EDAMAGE, "%s: file '%s' has another size", r->archive->path, f->path);
+        if (f->kind == DZ_FILE_SAFETENSORS) place_tensors(r, f, bytes, len, rows, &inner);
+    }
+    if (inner.rc == DZ_OK && f->kind == DZ_FILE_SAFETENSORS && dz_restore_has_lossy(r, first)) {
+        add_marked(r, f, bytes, len, first, err);
+    } else if (inner.rc == DZ_OK && strcmp(f->path, DZ_MARK_FILE) == 0 && r->mark.lossy) {
+        free(bytes); /* of a lossy model that was compressed again: this one's takes its place */
+        return err->rc;
+    } else if (inner.rc == DZ_OK) {
+        dz_restore_add_file(r, f->path, bytes, len, f->size, err);
+    } else if (!r->opt->keep_going || inner.rc == DZ_ENOMEM) {
+        dz_fail(err, inner.rc == DZ_EFAIL ? DZ_EDAMAGE : inner.rc, "%s", inner.text);
+    } else {
+        char *text = dz_format(err, "%s: file '%s' %s", inner.text, f->path,
+                               f->kind == DZ_FILE_SIDE ? "is left out" : "has lost its header: its tensors get one made anew");
+        if (text && r->world->rank == 0) dz_damage_add(&r->damage, r->task->name, NULL, -1, text);
+        free(text);
+        if (f->kind == DZ_FILE_SAFETENSORS && !*headless) *headless = f->path;
+    }
+    free(bytes);
+    return err->rc;
+}
+
+/* The tensors that no header claims: into one file. */
+static dz_rc plan_headless(dz_restore_job *r, const char *name, dz_error *err) {
+    size_t n = 0;
+    uint8_t *claimed = dz_alloc(r->task->nrows, 1, err);
+    uint32_t *rows = dz_alloc(r->task->nrows, sizeof *rows, err);
+    for (size_t i = 0; claimed && i < r->ntensors; i++) claimed[r->tensors[i].row] = 1;
+    for (size_t i = 0; claimed && rows && i < r->task->nrows; i++) {
+        if (!claimed[i] && r->task->rows[i].policy != DZ_POLICY_ABSENT) rows[n++] = (uint32_t)i;
+    }
+    if (n) add_rows(r, name, rows, n, err);
+    free(claimed);
+    free(rows);
+    return err->rc;
+}
+
+/* The table of files is damaged. */
+static dz_rc tell_lost_files(dz_restore_job *r, const char *what, dz_error *err) {
+    if (!r->opt->keep_going) return dz_fail(err, DZ_EDAMAGE, "%s", r->task->files_lost);
+    char *text = dz_format(err, "%s: %sside files are left out", r->task->files_lost, what);
+    if (text && r->world->rank == 0) dz_damage_add(&r->damage, r->task->name, NULL, -1, text);
+    free(text);
+    return err->rc;
+}
+
+dz_rc dz_restore_plan_all(dz_restore_job *r, dz_error *err) {
+    const char *headless = NULL;
+    dz_lookup rows = {0};
+    if (r->task->files_lost) {
+        if (tell_lost_files(r, "all tensors go into one file, ", err) != DZ_OK) return err->rc;
+        headless = "model.safetensors";
+    }
+    dz_task_rows(r->archive->catalog, r->task, &rows, err);
+    for (size_t i = 0; i < r->task->nfiles && err->rc == DZ_OK; i++) plan_file(r, &r->task->files[i], &rows, &headless, err);
+    dz_lookup_free(&rows);
+    if (headless && err->rc == DZ_OK) plan_headless(r, headless, err);
+    return err->rc;
+}
+
+dz_rc dz_restore_plan_some(dz_restore_job *r, dz_error *err) {
+    const dz_catalog *c = r->archive->catalog;
+    size_t n = 0;
+    uint32_t *rows = dz_alloc(r->task->nrows, sizeof *rows, err);
+    for (size_t i = 0; rows && i < r->task->nrows; i++) {
+        const dz_index_row *row = &r->task->rows[i];
+        if (row->policy != DZ_POLICY_ABSENT && fnmatch(r->opt->tensors, c->tensors[row->tensor].name, 0) == 0) rows[n++] = (uint32_t)i;
+    }
+    if (rows && n == 0)
+        dz_fail(err, DZ_EUSAGE, "%s: task '%s' has no tensor that matches '%s' (deltazoo info --task lists them)", r->archive->path,
+                r->task->name, r->opt->tensors);
+    else if (rows)
+        add_rows(r, "model.safetensors", rows, n, err);
+    free(rows);
+    return err->rc;
+}
+
+/* The side files, but for an index: the shards it tells of are not made. */
+static dz_rc plan_side_files(dz_restore_job *r, dz_error *err) {
+    for (size_t i = 0; i < r->task->nfiles && err->rc == DZ_OK; i++) {
+        const dz_file_row *f = &r->task->files[i];
+        int is_index = dz_ends_with(f->path, INDEX_SUFFIX) && !strchr(f->path, '/'); /* a part keeps its own */
+        if (f->kind == DZ_FILE_SIDE && !is_index) plan_file(r, f, NULL, NULL, err);
+    }
+    return err->rc;
+}
+
+/* Where shards of at most max_shard bytes of tensors begin among `rows`, each as full as it may be; how many. first[n] is the end. */
+static size_t cut_shards(const dz_restore_job *r, const uint32_t *rows, size_t n, size_t *first) {
+    size_t nshards = 0;
+    uint64_t held = 0;
+    for (size_t i = 0; i < n; i++) {
+        uint64_t nbytes = r->archive->catalog->tensors[r->task->rows[rows[i]].tensor].nbytes;
+        if (i == 0 || held + nbytes > r->opt->max_shard) {
+            first[nshards++] = i;
+            held = 0;
+        }
+        held += nbytes;
+    }
+    first[nshards] = n;
+    return nshards;
+}
+
+/* The files of a pipeline's parts stay as they are. `claimed`: of each row, whether its tensor is in one of them. */
+static dz_rc plan_parts(dz_restore_job *r, uint8_t *claimed, dz_error *err) {
+    const char *headless = NULL;
+    dz_lookup rows = {0};
+    dz_task_rows(r->archive->catalog, r->task, &rows, err);
+    for (size_t i = 0; i < r->task->nfiles && err->rc == DZ_OK; i++) {
+        if (r->task->files[i].prefix) plan_file(r, &r->task->files[i], &rows, &headless, err);
+    }
+    dz_lookup_free(&rows);
+    for (size_t i = 0; i < r->ntensors; i++) claimed[r->tensors[i].row] = 1;
+    return err->rc;
+}
+
+/* The tensors in their order in new shards, with an index where there are several, and the side files. */
+dz_rc dz_restore_plan_shards(dz_restore_job *r, dz_error *err) {
+    const dz_catalog *c = r->archive->catalog;
+    size_t n = 0, nrows = r->task->nrows, nshards = 0;
+    uint32_t *rows = dz_alloc(nrows, sizeof *rows, err);
+    size_t *first = dz_alloc(nrows + 1, sizeof *first, err);
+    dz_tensor *tensors = dz_alloc(nrows, sizeof *tensors, err);
+    const char **files = dz_alloc(nrows, sizeof *files, err);
+    uint8_t *claimed = dz_alloc(nrows, 1, err);
+    dz_buf index = {0};
+    char *like = NULL;
+    size_t like_len = 0;
+    if (r->task->files_lost) tell_lost_files(r, "", err);
+    if (err->rc != DZ_OK || plan_parts(r, claimed, err) != DZ_OK) goto out;
+    size_t before = r->nfiles; /* of the parts */
+    for (size_t i = 0; i < nrows; i++) {
+        if (r->task->rows[i].policy == DZ_POLICY_ABSENT || claimed[i]) continue;
+        tensors[n] = dz_tensor_of_row(&c->tensors[r->task->rows[i].tensor]);
+        rows[n++] = (uint32_t)i;
+    }
+    nshards = n ? cut_shards(r, rows, n, first) : 0;
+    for (size_t s = 0; s < nshards && err->rc == DZ_OK; s++) {
+        char *name =
+            nshards == 1 ? dz_strdup("model.safetensors", err) : dz_format(err, "model-%05zu-of-%05zu.safetensors", s + 1, nshards);
+        if (name) add_rows(r, name, rows + first[s], first[s + 1] - first[s], err);
+        free(name);
+    }
+    for (size_t s = 0; s < nshards && err->rc == DZ_OK; s++) {
+        for (size_t i = first[s]; i < first[s + 1]; i++) files[i] = r->files[before + s].name;
+    }
+    like = first_file(r, DZ_FILE_SIDE, INDEX_SUFFIX, &like_len);
+    if (nshards > 1 && err->rc == DZ_OK &&
+        dz_safetensors_index(tensors, files, n, (dz_like){.text = like, .len = like_len}, &index, err) == DZ_OK)
+        dz_restore_add_file(r, "model.safetensors.index.json", index.data, index.len, index.len, err);
+    plan_side_files(r, err);
+out:
+    dz_buf_free(&index);
+    free(like);
+    free(claimed);
+    free(rows);
+    free(first);
+    free(tensors);
+    free(files);
+    return err->rc;
+}

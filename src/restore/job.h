@@ -1,0 +1,66 @@
+/* A restore under way: shared by the files of this folder. */
+#ifndef DZ_RESTORE_JOB_H
+#define DZ_RESTORE_JOB_H
+
+#include "checkpoint/mark.h"
+#include "decode/merge.h"
+#include "restore/restore.h"
+
+typedef struct dz_restore_file {
+    char *name, *path; /* within the directory; where it is made */
+    int fd;
+    int must_equal; /* rank 0: a file of this name that is not known to be ours is there; it is replaced only by its own bytes */
+} dz_restore_file;
+
+typedef struct dz_restore_tensor {
+    uint32_t row, file;
+    uint64_t offset; /* in the file */
+} dz_restore_tensor;
+
+typedef struct dz_restore_job {
+    const dz_world *world;
+    const dz_restore_options *opt;
+    dz_archive *archive;
+    const dz_task_entry *task; /* the first one: its files are made */
+    dz_merge merge;
+    dz_checkpoint *base;
+    char *partial;
+    dz_restore_file *files; /* all that are made */
+    size_t nfiles;
+    dz_damage damage;
+    dz_restore_tensor *tensors;
+    size_t ntensors;
+    dz_decoder decoder;
+    dz_mark mark;
+    char *sum, *method, *fingerprint, *mark_text; /* of the mark; its text is what goes into headers */
+    uint64_t nbytes;
+    size_t kept_prefix; /* of `partial`: the part that existed before */
+    int made;
+} dz_restore_job;
+
+/* files.c: which files are made, with their headers; alike on every rank, made by rank 0. */
+dz_rc dz_restore_plan_all(dz_restore_job *r, dz_error *err);    /* as the task had them */
+dz_rc dz_restore_plan_some(dz_restore_job *r, dz_error *err);   /* opt->tensors into one */
+dz_rc dz_restore_plan_shards(dz_restore_job *r, dz_error *err); /* new shards of opt->max_shard */
+dz_rc dz_restore_add_file(dz_restore_job *r, const char *name, const void *head, size_t len, uint64_t size, dz_error *err);
+
+/* sum.c: several tasks, or one that is weighted. */
+dz_rc dz_restore_order_sum(dz_merge *m, dz_error *err); /* the leader first; the order in which tasks are given makes no difference */
+dz_rc dz_restore_check_sum(dz_restore_job *r, dz_buf *lines, dz_error *err); /* refuses what cannot be added, notes what is left out */
+int dz_restore_is_chosen(const char *glob, const char *name);
+
+/* mark.c: what says that a model is not the original. */
+int dz_restore_is_lossy_row(const dz_restore_job *r, size_t row); /* its values are not the original's */
+int dz_restore_has_lossy(const dz_restore_job *r, size_t first);  /* so are some of the tensors from `first` on */
+dz_rc dz_restore_make_mark(dz_restore_job *r, dz_error *err);     /* what a mark would say */
+dz_rc dz_restore_add_mark(dz_restore_job *r, dz_error *err);      /* rank 0: deltazoo.json, where it is due */
+void dz_restore_drop_old_mark(const dz_restore_job *r);           /* rank 0: of an earlier restore into the same folder */
+
+/* publish.c, on rank 0: DIR.partial, and how it takes its place. */
+dz_rc dz_restore_check_output(const dz_restore_options *opt, dz_error *err);
+dz_rc dz_restore_check_replaced(dz_restore_job *r, dz_error *err);
+dz_rc dz_restore_make_partial(dz_restore_job *r, dz_error *err);
+void dz_restore_remove_partial(dz_restore_job *r);
+dz_rc dz_restore_publish(dz_restore_job *r, dz_error *err);
+
+#endif
