@@ -23,7 +23,7 @@ from deltazoo import ABSENT, EQUAL, LOSSLESS, SIZES, TIED, ULTRADELTA, element_n
 
 def check_levels(row, base, original):
     """Kept are the elements and levels that the quota asks for."""
-    if row.common == 0:
+    if row.common == 0 or row.bits > 8:  # rotated deltas and values are no levels
         return
     delta = to_f32(original[:row.common * row.tensor.size].tobytes(), row.tensor.dtype) - \
         to_f32(base[:row.common * row.base.size].tobytes(), row.base.dtype)

@@ -35,6 +35,7 @@ def cases():
 
     for dtype in ("bf16", "f16", "f32"):
         yield case("default-" + dtype, dtype)
+        yield case("ultradelta-" + dtype, dtype, "--recipe", "ultradelta")
         yield case("lossless-" + dtype, dtype, "--recipe", "lossless")
     yield case("golomb", "bf16", *sets("positions=golomb"))
     yield case("bits-8", "bf16", *sets("bits=8"))
@@ -49,6 +50,8 @@ def cases():
     yield case("magnitude", "bf16", *sets("method=magnitude"))
     yield case("bitdelta", "f32", *sets("method=bitdelta"))
     yield case("shards", "shards")
+    yield case("uniform", "bf16", *sets("target_ratio=8"))
+    yield case("quality-high", "f32", *sets("quality=high"))
     for kind in EDGES:
         yield case("edge-" + kind, kind, "--recipe", "recipe.yaml")
     for kind in ("shapes", "values", "tiles"):
