@@ -7,6 +7,7 @@
 #include "cli/cli.h"
 #include "cli/table.h"
 #include "config/recipe.h"
+#include "numeric/noise.h"
 
 static json_t *number(double x) { return isfinite(x) ? json_real(x) : json_null(); }
 
@@ -20,13 +21,20 @@ static double noise_share(const dz_tensor_error *e) {
     return noise > lost ? noise : lost;
 }
 
+/* By the measured noise and gain, in the words of `quality`; the base's energy is not known here, which `info` counts as well. */
 static const char *verdict(const dz_compare_result *r) {
-    double noise = noise_share(&r->lossy);
-    if (r->lossy.count == 0 || r->lossy.identical) return "exact: every lossy tensor came back as it was";
-    if (noise < 0.01) return "close: under 1 % of the change is noise";
-    if (noise < 0.1) return "noisy: some tasks will notice";
-    if (noise < 0.5) return "very noisy: check the task's accuracy before using this";
-    return "mostly noise: this is hardly the fine-tuned model any more";
+    static const char *const texts[DZ_VERDICTS] = {[DZ_VERDICT_EXACT] = "quality exact: every lossy tensor came back as it was",
+                                                   [DZ_VERDICT_HIGH] = "quality high",
+                                                   [DZ_VERDICT_BALANCED] = "quality balanced",
+                                                   [DZ_VERDICT_SMALL] = "quality small: check the task's accuracy",
+                                                   [DZ_VERDICT_POOR] =
+                                                       "quality poor: compress again with --quality small, balanced or high"};
+    const dz_tensor_error *e = &r->lossy;
+    dz_noise_sum sum = {0};
+    if (e->count == 0 || e->identical) return texts[DZ_VERDICT_EXACT];
+    if (!(e->cosine > 0) || !(e->delta2 > 0)) return texts[DZ_VERDICT_POOR];
+    dz_noise_add(&sum, (dz_noise){.nsr = 1 / (e->cosine * e->cosine) - 1, .gain = e->dot / e->delta2}, e->delta2, 0);
+    return texts[dz_quality_of(&sum).verdict];
 }
 
 static json_t *error_json(const dz_tensor_error *e) {
