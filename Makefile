@@ -88,7 +88,7 @@ REPLAY := $(FUZZ:%=$(B)/fuzz/%)
 BENCH := $(patsubst tests/bench/%.c,$(B)/bench/%,$(wildcard tests/bench/bench_*.c))
 RECIPES := $(sort $(wildcard config/recipes/*.yaml))
 
-.PHONY: all deps demo check check-unit check-asan check-crash check-flips check-mpich mpich serial check-slurm check-clients check-all fuzz bench experiments man install format lint clean units venv fault syntax quality-lm
+.PHONY: all deps demo sweep-architectures check check-unit check-asan check-crash check-flips check-mpich mpich serial check-slurm check-clients check-all fuzz bench experiments man install format lint clean units venv fault syntax quality-lm
 .SECONDARY:
 ifeq ($(FLAVOUR),release)
 all: build/deltazoo build/libdeltazoo.so build/libdeltazoo.a
@@ -236,6 +236,14 @@ bench: deps
 # results/quality-lm.md: a real language model and a real encoder, fine-tuned here. At most 90 minutes on two quiet cores; needs pip.
 quality-lm: all
 	@tests/quality/lm/run.sh
+
+# Every model type of transformers and diffusers is built, planned and counted: results/architectures.md. Half an hour, outside of CI.
+build/sweep-venv/installed: tests/checkpoints/requirements.txt
+	@rm -rf build/sweep-venv && $(PYTHON) -m venv build/sweep-venv
+	@build/sweep-venv/bin/python -m pip install -q --disable-pip-version-check -r $<
+	@cp $< $@
+sweep-architectures: all build/sweep-venv/installed
+	@HF_HUB_OFFLINE=1 build/sweep-venv/bin/python tests/checkpoints/sweep.py --report results/architectures.md
 
 # What results/ has of the paper's models and of accuracy: under an hour on two cores. jobs/experiments.sbatch: the full scale.
 experiments: deps

@@ -323,7 +323,7 @@ static int is_router(const finder *f, size_t i, size_t own) {
     const dz_parts_of_name *name = &f->named[i].name;
     const dz_matrix_view *v = &f->roles[i].view;
     for (size_t p = f->named[i].block; p <= own; p++) {
-        if (dz_part_has(&name->part[p], "router routers gating")) return 1;
+        if (dz_part_has(&name->part[p], p == own ? "router routers gating" : "router routers")) return 1;
     }
     if (dz_part_contains(&name->part[own], "expert")) return dz_part_has(&name->part[own], "gate") && !dz_part_projects(&name->part[own]);
     const expert_parent wanted = {.hash = dz_hash64(name->name, (size_t)(name->part[own].text - name->name), 0)};
