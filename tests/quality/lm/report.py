@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Table and plot from experiment.py's rows.
 
-usage: report.py OUT REPORT.md PLOT.png"""
+usage: report.py OUT REPORT PLOT.png"""
 import json
 import os
 import statistics
