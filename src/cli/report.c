@@ -365,12 +365,11 @@ static const char *beside_drops(double kept, double dropped, double stored, char
 
 void dz_print_tasks(const dz_catalog *c) {
     char a[32], b[32], beside[64];
-    double source = 0, stored = 0, dropped = 0, base = (double)dz_catalog_base_bytes(c), file = (double)c->file_size;
+    double source = 0, dropped = 0, base = (double)dz_catalog_base_bytes(c), file = (double)c->file_size;
     dz_print_quality_head("stored");
     for (size_t t = 0; t < c->ntasks; t++) {
         dz_size_stats s = dz_task_size_stats(&c->tasks[t]);
         source += s.source;
-        stored += s.stored;
         dropped += dz_task_dropped(c, &c->tasks[t]).source;
         print_task(c, &c->tasks[t]);
     }
