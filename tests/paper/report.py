@@ -81,7 +81,7 @@ def plan_section(plan, paper):
     for (model, blocks, recipe), line in plan.items():
         measured = next((v for k, v in paper.items() if k[0] == "headline" and k[1] == model and k[4] == "gauss" and k[6] == recipe), None)
         lossy, predicted = int(line["lossy_bytes"]), int(line["predicted_lossy_stored_bytes"])
-        rows.append([model, blocks, recipe, line["tensors"], f"{lossy / 1e9:.2f} GB", f"{int(line['lossless_bytes']) / 1e9:.2f} GB", f"{predicted / MB:.1f} MB", f"{lossy / predicted:.1f}",
+        rows.append([model, blocks, recipe, line["tensors"], f"{lossy / 1e9:.2f} GB", f"{int(line['lossless_bytes']) / 1e9:.2f} GB", f"{predicted / MB:.1f} MB" if predicted else "-", f"{lossy / predicted:.1f}" if predicted else "-",
                      number(measured["lossy_on_disk"]) if measured else "-"])
     return table(["model", "blocks", "recipe", "tensors", "lossy, bytes in", "exact, bytes in", "lossy, predicted", "predicted ratio", "measured on the blocks above"], rows)
 
