@@ -120,7 +120,7 @@ void dz_task_entry_free(dz_task_entry *entry); /* what it holds */
 /* The text as "ARCHIVE: task 'NAME': ..."; parts of it that are there already are not repeated. The caller frees. */
 char *dz_catalog_line(const dz_catalog *catalog, const char *task, const char *text, dz_error *err);
 
-/* Something of other tools stands under this name in /tasks. */
+/* Another tool's object has this name in /tasks. */
 int dz_catalog_is_foreign(const dz_catalog *catalog, const char *name);
 
 /* Records a task as lost, with such a text. */

@@ -195,7 +195,7 @@ static dz_rc add_prefix(dz_checkpoint *ck, const dz_shard *s, dz_error *err) {
     return err->rc;
 }
 
-/* ZeRO-3 keeps each parameter in pieces, and saves an empty tensor in its place unless it is told to gather them. */
+/* ZeRO-3 keeps each parameter in pieces, and saves an empty tensor in its place unless it is asked to gather them. */
 static dz_rc note_empty(dz_checkpoint *ck, dz_error *err) {
     static const char how[] = "saved without gathering (DeepSpeed's stage3_gather_16bit_weights_on_model_save, or its zero_to_fp32.py)";
     size_t n = 0, with = 0;

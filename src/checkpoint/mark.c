@@ -125,7 +125,7 @@ static const char *find_metadata(const char *json, const char *end) {
     return NULL;
 }
 
-/* A mark that stands first among the metadata: it ends where this points, a comma included. `at` where there is none. */
+/* A mark that comes first in the metadata: it ends where this points, a comma included. `at` where there is none. */
 static const char *past_mark(const char *at, const char *end) {
     static const char key[] = "\"" DZ_MARK_KEY "\":\"";
     if ((size_t)(end - at) < sizeof key || memcmp(at, key, sizeof key - 1) != 0) return at;

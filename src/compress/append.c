@@ -1,4 +1,4 @@
-/* compress --append: what stands in the archive already, and whether the zoo fits to it. */
+/* compress --append: what the archive already holds, and whether the zoo fits to it. */
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>

@@ -135,9 +135,9 @@ static dz_rc open_journal(dz_job *job, dz_error *err) {
     dz_digest id = {0};
     dz_rc rc = dz_sync_error(world, world->rank == 0 ? identity(job, &id, err) : DZ_OK, err);
     if (rc != DZ_OK) return rc;
-    uint64_t told[2] = {id.hi, id.lo};
-    dz_bcast_u64(world, told, 2);
-    id = (dz_digest){.hi = told[0], .lo = told[1]};
+    uint64_t words[2] = {id.hi, id.lo};
+    dz_bcast_u64(world, words, 2);
+    id = (dz_digest){.hi = words[0], .lo = words[1]};
     const dz_plan *plan = job->plan;
     dz_journal_units mine = {
         .place = plan->place, .nunits = plan->nunits, .first = plan->first_work[world->rank], .count = dz_context_nitems(&job->ctx)};
@@ -272,7 +272,7 @@ static void collect_notes(const dz_job *job, dz_buf *notes, dz_error *err) {
         note_what_is_kept(job, t, notes, err);
     }
     if (job->ctx.opt->append && !job->ctx.copied.old && !job->ctx.opt->skip_existing &&
-        !job->resumed) /* what a requeued job expects is not told */
+        !job->resumed) /* what a requeued job expects is not reported */
         dz_buf_note(notes, err, "there was no archive to append to: it is a new one");
     for (size_t at = 0; job->ctx.copied.old && at < job->ctx.copied.old->catalog->foreign.len;) {
         const char *line = (const char *)job->ctx.copied.old->catalog->foreign.data + at;

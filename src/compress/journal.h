@@ -1,5 +1,5 @@
 /* What a job has done so far, kept beside the archive (ARCHIVE.journal/, FORMAT.md "Beside the archive, while a job runs"): coded blocks on
- * their way to the archive, and the small results that stand before them. Each rank appends to a file of its own; a record carries its
+ * their way to the archive, and the small results that precede them. Each rank appends to a file of its own; a record carries its
  * checksums, so that what a crash has cut is simply not there. Records stay in memory at first, up to a budget: a short job does not write
  * what it soon has to write again. A later run of the same job, on any number of ranks, finds the records and does the rest. */
 #ifndef DZ_COMPRESS_JOURNAL_H

@@ -2,7 +2,7 @@
  * (numeric/uniform_quantiser.h, codec/uniform.h), below only the largest of each section is kept (numeric/gauss.h, codec/sparse_signs.h).
  * At the crossing both cost and give the same.
  *
- * One number, the step, stands for either. Up to DZ_RATE_CROSSING it is the quantiser's, in standard deviations; beyond, the share that is
+ * One number, the step, covers both. Up to DZ_RATE_CROSSING it is the quantiser's, in standard deviations; beyond, the share that is
  * kept goes on falling with its square. Functions of the step are continuous and monotone, and have the same bits on every machine. */
 #ifndef DZ_NUMERIC_RATE_H
 #define DZ_NUMERIC_RATE_H

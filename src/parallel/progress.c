@@ -105,8 +105,8 @@ static void take(dz_progress *p) {
         dz_heartbeat();
         heard = 1;
     }
-    if (dz_stop_asked() && !p->stop_told) {
-        p->stop_told = 1;
+    if (dz_stop_asked() && !p->stop_reported) {
+        p->stop_reported = 1;
         order(p, STOP);
     } else if (heard && dz_watchdog_limit() > 0 && dz_now() - p->ordered > dz_watchdog_limit() / 4) {
         order(p, NEWS);

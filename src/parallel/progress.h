@@ -13,7 +13,7 @@ typedef struct dz_progress {
     double *of_rank;            /* rank 0: bytes reported by each rank */
     double begun, shown, sent, ordered;
     double interval; /* seconds between log lines (DZ_LOG_INTERVAL); 0: the default, shorter at first */
-    int terminal, quiet, finished_ranks, stop_told;
+    int terminal, quiet, finished_ranks, stop_reported;
     MPI_Request request;
     double message[2];
 } dz_progress;

@@ -130,7 +130,7 @@ struct dz_matcher {
     hashed *ends;  /* by the hash of each end of a plain name that begins with a part, and of the shape */
     size_t nends, ends_cap;
     int has_ends;
-    renaming *found; /* for the task at hand, most votes first */
+    renaming *found; /* for the current task, most votes first */
     size_t nfound, found_cap;
 };
 

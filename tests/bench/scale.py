@@ -34,9 +34,9 @@ def plan(path, ranks, repeat):
     seconds = []
     for _ in range(repeat):
         begun = time.monotonic()
-        told = subprocess.run([DELTAZOO, "plan", os.path.join(path, "zoo.yaml"), "--ranks", str(ranks), "--json"], check=True, stdout=subprocess.PIPE).stdout
+        reported = subprocess.run([DELTAZOO, "plan", os.path.join(path, "zoo.yaml"), "--ranks", str(ranks), "--json"], check=True, stdout=subprocess.PIPE).stdout
         seconds.append(time.monotonic() - begun)
-    return json.loads(told)["work"], statistics.median(seconds)
+    return json.loads(reported)["work"], statistics.median(seconds)
 
 
 def main():
@@ -50,11 +50,11 @@ def main():
         for tasks in TASKS:
             path = make(work, tasks)
             for ranks in RANKS:
-                told, seconds = plan(path, ranks, options.repeat)
-                of = told["per_rank"]
+                reported, seconds = plan(path, ranks, options.repeat)
+                of = reported["per_rank"]
                 nbytes = sum(r["bytes"] for r in of)
-                lines.append(f"| {tasks} | {ranks:,} | {told['tiles']:,} | {nbytes / 1e12:.3f} TB | {max(r['bytes'] for r in of) / 1e6:.0f} MB | {max(r['tiles'] for r in of)} | "
-                             f"{told['imbalance']:.3f} | {sum(r['tiles'] == 0 for r in of)} | {seconds:.2f} s |")
+                lines.append(f"| {tasks} | {ranks:,} | {reported['tiles']:,} | {nbytes / 1e12:.3f} TB | {max(r['bytes'] for r in of) / 1e6:.0f} MB | {max(r['tiles'] for r in of)} | "
+                             f"{reported['imbalance']:.3f} | {sum(r['tiles'] == 0 for r in of)} | {seconds:.2f} s |")
                 print(lines[-1], flush=True)
             shutil.rmtree(path)
     finally:

@@ -155,15 +155,15 @@ def plan(folder, tensors, older=False):
 def judge(known, planned):
     """Bytes of linear and convolution layers, those that stay exact by the place they have in the model, and the largest of these."""
     sizes = {d: s for d, s in DTYPES.values()}
-    told = {t["name"]: t for t in planned["tasks"][0]["tensors"]}
+    reported = {t["name"]: t for t in planned["tasks"][0]["tensors"]}
     exact, total, largest = collections.Counter(), 0, (0, "")
     for name, dtype, shape, what in known["tensors"]:
         if what != "linear":
             continue
         nbytes = sizes[dtype] * math.prod(shape)
         total += nbytes
-        if told[name]["policy"] not in ("ultradelta", "tied"):
-            exact[told[name].get("place") or "not in the base"] += nbytes
+        if reported[name]["policy"] not in ("ultradelta", "tied"):
+            exact[reported[name].get("place") or "not in the base"] += nbytes
             largest = max(largest, (nbytes, name))
     return total, exact, largest[1]
 

@@ -427,7 +427,7 @@ def slow_io():
 
 
 def stopped(folder, args, ranks, when, **env):
-    """Starts a command on slow storage and sends USR1 once `when`, a pattern, stands in its log. Returns code, stderr, seconds from the signal on."""
+    """Starts a command on slow storage and sends USR1 once `when`, a pattern, is in its log. Returns code, stderr, seconds from the signal on."""
     env = dict(ENV, LD_PRELOAD=slow_io(), DZ_LOG_INTERVAL="0.3", **env)
     with open(f"{folder}/stopped.log", "w+") as log:
         command = (["mpirun", "-q", "-n", str(ranks)] if ranks > 1 else []) + [DELTAZOO] + args
@@ -436,7 +436,7 @@ def stopped(folder, args, ranks, when, **env):
             end = time.time() + TIME_LIMIT
             while not re.search(when, read(log.name).decode()) and p.poll() is None and time.time() < end:
                 time.sleep(0.05)
-            told = time.time()
+            signalled = time.time()
             p.send_signal(signal.SIGUSR1)
             code = p.wait(TIME_LIMIT)
         finally:
@@ -444,4 +444,4 @@ def stopped(folder, args, ranks, when, **env):
                 os.killpg(p.pid, signal.SIGKILL)
     text = read(f"{folder}/stopped.log").decode()
     os.unlink(f"{folder}/stopped.log")
-    return code, text, time.time() - told
+    return code, text, time.time() - signalled

@@ -48,7 +48,7 @@ def test_append(folder):
     first, second = tasks_of(zoo)[:2]
     one, two = manifest(f"{folder}/one.yaml", zoo, [first]), manifest(f"{folder}/two.yaml", zoo, [second])
     r = good(["compress", one, "--append", "-o", "a.h5", "-q"], 2, cwd=folder)  # the first makes the archive
-    check("no archive to append to" in r.out + r.err, f"that the archive is new is told: {r}")
+    check("no archive to append to" in r.out + r.err, f"the note that the archive is new is missing: {r}")
     r = good(["compress", one, "--skip-existing", "-o", "n.h5", "-q"], cwd=folder)  # what a job's second start is given
     check(not [n for n in r.lines("note") if not n.startswith("kept exactly, of all bytes")], f"{r}")
     before = info("a.h5", cwd=folder)["tasks"][0]

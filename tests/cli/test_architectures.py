@@ -1,4 +1,4 @@
-"""What is made lossy and what stays exact, without any recipe, in models as libraries lay them out: told by structure, not by lists of names."""
+"""What is made lossy and what stays exact, without any recipe, in models as libraries lay them out: decided by structure, not by lists of names."""
 import json
 import re
 
@@ -101,10 +101,10 @@ def architecture(name):
         for model in "base", "one":
             zoo.put(model, [(n, "F32", s, rng.standard_normal(int(np.prod(s))).astype(np.float32).tobytes()) for n, s in shapes.items()])
         zoo.manifest("one")
-        told = json.loads(good(["plan", "zoo.yaml", "--json"], cwd=folder).out)
-        equal(told["recipe"], "structure", "recipe")
+        reported = json.loads(good(["plan", "zoo.yaml", "--json"], cwd=folder).out)
+        equal(reported["recipe"], "structure", "recipe")
         wanted = {full[n] for n in lossy} | {another_block(full[n]) for n in lossy}
-        policies = {t["name"]: t["policy"] for t in told["tasks"][0]["tensors"]}
+        policies = {t["name"]: t["policy"] for t in reported["tasks"][0]["tensors"]}
         equal(policies, {n: "ultradelta" if n in wanted else "lossless" for n in shapes}, "policies")
         whole = json.loads(good(["plan", "zoo.yaml", "--json", "--recipe", "whole"], cwd=folder).out)
         policies = {t["name"]: t["policy"] for t in whole["tasks"][0]["tensors"]}

@@ -175,7 +175,7 @@ def test_quite_another_base_is_no_damage_of_the_archive(folder, zoo):
 
 
 @with_scratch
-def test_damage_is_told_in_the_order_of_the_archive(folder):
+def test_damage_is_reported_in_the_order_of_the_archive(folder):
     """By any number of ranks the same lines, blocks of several tensors of both tasks and a side file among them."""
     os.symlink(tiny_zoo(), f"{folder}/zoo")
     good(["compress", "zoo/zoo.yaml", "-o", "a.h5", "-q"], cwd=folder)
@@ -187,14 +187,14 @@ def test_damage_is_told_in_the_order_of_the_archive(folder):
         place, rows = rows_of(f"{folder}/a.h5", task)
         for _, offset, length in rows[::2]:
             flip(f"{folder}/a.h5", place + offset + length // 2, 5)
-    told = []
+    reported = []
     for ranks in RANKS:
         r = run(VERIFY + ["--json"], ranks, cwd=folder)
         equal(r.code, 3, "exit code")
-        told.append([(d["task"], d["tensor"], d["message"]) for d in json.loads(r.out)["damage"]])
-        check(len(told[-1]) > 20 and any("config.json" in d[2] for d in told[-1]), f"too few lines: {told[-1]}")
-        equal(told[-1], told[0], f"damage by {ranks} ranks")
-        equal(run(VERIFY, ranks, cwd=folder).lines("damage"), [d[2] for d in told[0]], f"lines by {ranks} ranks")
+        reported.append([(d["task"], d["tensor"], d["message"]) for d in json.loads(r.out)["damage"]])
+        check(len(reported[-1]) > 20 and any("config.json" in d[2] for d in reported[-1]), f"too few lines: {reported[-1]}")
+        equal(reported[-1], reported[0], f"damage by {ranks} ranks")
+        equal(run(VERIFY, ranks, cwd=folder).lines("damage"), [d[2] for d in reported[0]], f"lines by {ranks} ranks")
 
 
 @with_archive
@@ -339,8 +339,8 @@ def damaged(folder, *wanted, ranks=RANKS, base=False):
         check(r.code == 3, f"exit code is not 3: {r}")
         check(len(r.lines("error")) == 1 and "a.h5" in r.lines("error")[0], f"not one error line that names the archive: {r}")
         check(not r.noise.strip(), f"other ranks say something: {r}")
-        told = "\n".join(r.lines("damage") + r.lines("error"))
-        check(all(w in told for w in wanted), f"{wanted} are not all named: {r}")
+        reported = "\n".join(r.lines("damage") + r.lines("error"))
+        check(all(w in reported for w in wanted), f"{wanted} are not all named: {r}")
         check(not changes(before, snapshot(folder)), f"leaves traces: {r}")
 
 
@@ -366,7 +366,7 @@ def test_flipped_bit_in_an_exact_payload(folder, zoo):
 
 
 @with_archive
-def test_two_flipped_bits_are_both_told(folder, zoo):
+def test_two_flipped_bits_are_both_reported(folder, zoo):
     for task, name in (("one", Q), ("two", EMBED)):
         place, rows = rows_of(f"{folder}/a.h5", task)
         offset = next(r[1] for r in rows if r[0] == name)
@@ -434,9 +434,9 @@ def changed_table(table, column, value, *wanted, row=1):
         refused(folder, RESTORE, 3, "a.h5", *wanted, ranks=ranks)
         good(["restore", "a.h5", "--task", "two", "--base", "base", "-o", "two-again", "-q"], ranks[-1], cwd=folder)
         r = run(["info", "a.h5", "--json"], cwd=folder)
-        told = json.loads(r.out)
+        reported = json.loads(r.out)
         if "index" in table:
-            equal((r.code, [t["name"] for t in told["tasks"]], [t["name"] for t in told["lost"]]), (3, ["two"], ["one"]), "what info tells")
+            equal((r.code, [t["name"] for t in reported["tasks"]], [t["name"] for t in reported["lost"]]), (3, ["two"], ["one"]), "what info tells")
 
     return with_scratch(test)
 
@@ -488,8 +488,8 @@ def keeps_going(folder, task, out, *wanted, lines=1, ranks=(1, 3), more=()):
     for n in ranks:
         r = run(["restore", "a.h5", "--task", task, "--base", "base", "-o", f"{out}{n}", "-q", "--keep-going", *more], n, cwd=folder)
         check(r.code == 3 and len(r.lines("error")) == 1 and f"{out}{n}" in r.lines("error")[0] and not r.noise.strip(), f"not as it should be: {r}")
-        told = "\n".join(r.lines("damage"))
-        check(len(r.lines("damage")) == lines and all(w in told for w in wanted), f"{lines} lines with {wanted} are wanted: {r}")
+        reported = "\n".join(r.lines("damage"))
+        check(len(r.lines("damage")) == lines and all(w in reported for w in wanted), f"{lines} lines with {wanted} are wanted: {r}")
         check(not os.path.exists(f"{folder}/{out}{n}.partial"), f"{out}{n}.partial is left")
         seen.append(hashes(f"{folder}/{out}{n}"))
     equal(seen, [seen[0]] * len(seen), "files by number of ranks")
@@ -517,10 +517,10 @@ def test_keep_going_puts_the_base_in_the_place_of_a_damaged_block(folder, zoo):
     got = st_parse(keeps_going(folder, "one", "t", UP, more=["--tensor", UP]))
     equal(list(got), [UP], "tensors")
     r = run(VERIFY + ["--json"], cwd=folder)
-    told = json.loads(r.out)
-    equal((r.code, told["sound"], sorted((d["task"], d["tensor"], d["block"]) for d in told["damage"])),
+    reported = json.loads(r.out)
+    equal((r.code, reported["sound"], sorted((d["task"], d["tensor"], d["block"]) for d in reported["damage"])),
           (3, False, sorted([("one", UP, 0), ("one", EMBED, 0)])), "what verify tells")
-    equal([d["message"] for d in told["damage"]], told["problems"], "problems")
+    equal([d["message"] for d in reported["damage"]], reported["problems"], "problems")
 
 
 @with_archive

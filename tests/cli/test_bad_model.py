@@ -15,7 +15,7 @@ MODEL = "one/model.safetensors"
 
 
 def hostile(content, *wanted):
-    """A test: a task with this file is refused. With several ranks: test_hostile_models_are_told_all_at_once."""
+    """A test: a task with this file is refused. With several ranks: test_hostile_models_are_reported_all_at_once."""
 
     def test(folder):
         SmallZoo(folder)
@@ -102,7 +102,7 @@ def several_hostile(names):
 
 
 for part in range(0, len(HOSTILE), 8):
-    globals()[f"test_hostile_models_are_told_all_at_once_{1 + part // 8}"] = several_hostile(list(HOSTILE)[part:part + 8])
+    globals()[f"test_hostile_models_are_reported_all_at_once_{1 + part // 8}"] = several_hostile(list(HOSTILE)[part:part + 8])
 
 
 @with_scratch
@@ -121,7 +121,7 @@ def test_task_path_does_not_exist(folder):
 
 
 @with_scratch
-def test_task_and_base_that_do_not_exist_are_told_at_once(folder):
+def test_task_and_base_that_do_not_exist_are_reported_at_once(folder):
     zoo = SmallZoo(folder)
     zoo.manifest("one", "nowhere", base="nobase")
     refused(folder, COMPRESS, 1, "nowhere", "nobase", lines=2, ranks=RANKS)
@@ -274,7 +274,7 @@ def test_shapes_differ_under_a_lossy_rule(folder):
 
 
 @with_scratch
-def test_shapes_that_differ_are_told_all_at_once(folder):
+def test_shapes_that_differ_are_reported_all_at_once(folder):
     zoo = SmallZoo(folder)
     zoo.put("one", replaced(replaced(zoo.tasks["one"], Q, shape=(32, 48)), K, shape=(24, 64)))
     zoo.put("two", replaced(zoo.tasks["two"], UP, shape=(2048,)))
@@ -440,7 +440,7 @@ def test_tensors_that_one_side_lacks(folder):
 
 
 @with_scratch
-def test_dropped_tensors_are_told(folder):
+def test_dropped_tensors_are_reported(folder):
     zoo = SmallZoo(folder)
     write(f"{folder}/drop.yaml", 'tensors:\n  - {match: "*norm*", policy: drop}\n  - {match: "*_proj*", policy: ultradelta}\n  - {match: "*", policy: lossless}\n')
     r = zoo.compress("a.h5", "--recipe", "drop.yaml")

@@ -33,15 +33,15 @@ test_manifest_binary = manifest_case(bytes(range(256)))
 test_manifest_of_another_kind = manifest_case("- just\n- a list\n")
 test_manifest_task_without_path = manifest_case("base: base\ntasks:\n  - {name: one}\n", "path")
 test_manifest_task_named_twice = manifest_case("base: base\n" + TASKS + "  - {name: one, path: two}\n", "'one'", "twice")
-test_manifest_task_named_three_times_is_told_once = manifest_case("base: base\n" + TASKS + "  - {name: one, path: two}\n" * 2, "'one'")
+test_manifest_task_named_three_times_is_reported_once = manifest_case("base: base\n" + TASKS + "  - {name: one, path: two}\n" * 2, "'one'")
 test_manifest_task_name_with_slash = manifest_case("base: base\ntasks:\n  - {name: a/b, path: one}\n", "'a/b'")
 test_manifest_task_name_dotdot = manifest_case("base: base\ntasks:\n  - {name: .., path: one}\n", "'..'")
 test_manifest_task_name_empty = manifest_case('base: base\ntasks:\n  - {name: "", path: one}\n')
 test_manifest_task_name_too_long = manifest_case("base: base\ntasks:\n  - {name: %s, path: one}\n" % ("x" * 300))
-test_manifest_two_problems_are_told_at_once = manifest_case(TASKS + "  - {name: one, path: two}\n", "base", "'one'", lines=2, ranks=RANKS)
-test_manifest_three_problems_are_told_at_once = manifest_case(
+test_manifest_two_problems_are_reported_at_once = manifest_case(TASKS + "  - {name: one, path: two}\n", "base", "'one'", lines=2, ranks=RANKS)
+test_manifest_three_problems_are_reported_at_once = manifest_case(
     "tasks:\n  - {name: a/b, path: one}\n  - {name: two, path: two}\n  - {name: two, path: one}\n", "base", "'a/b'", "'two'", lines=3)
-test_manifest_problems_of_all_kinds_and_models_are_told_at_once = manifest_case(
+test_manifest_problems_of_all_kinds_and_models_are_reported_at_once = manifest_case(
     "base: nowhere\ncolour: red\nsize: 1\ntasks:\n  - {name: a/b, path: gone}\n  - {name: two, path: two, size: 1}\n  - {name: two, path: one}\n"
     "  - [x]\nbase: base\n---\n", "zoo.yaml:2: unknown key 'colour'", "zoo.yaml:3: unknown key 'size'", "zoo.yaml:6: unknown key 'size'", "zoo.yaml:5: 'a/b'",
     "zoo.yaml:7: task 'two' is named twice", "zoo.yaml:8: an entry of 'tasks'", "zoo.yaml:9: 'base' is already set on line 1", "zoo.yaml:10: a second document",
@@ -101,7 +101,7 @@ test_recipe_sparsity_nan = recipe_case("sparsity: nan\n" + RULES, "sparsity", "'
 test_recipe_bits_out_of_range = recipe_case("bits: 9\n" + RULES, "bits", "'9'")
 test_recipe_unknown_value = recipe_case("allocation: halves\n" + RULES, "allocation", "'halves'")
 test_recipe_unknown_policy = recipe_case('tensors:\n  - {match: "*", policy: lossy}\n', "policy", "'lossy'")
-test_recipe_two_problems_are_told_at_once = recipe_case("bits: 0\nrounding: up\n" + RULES, "'0'", "'up'", lines=2)
+test_recipe_two_problems_are_reported_at_once = recipe_case("bits: 0\nrounding: up\n" + RULES, "'0'", "'up'", lines=2)
 test_recipe_sparsity_and_step_reach_one = recipe_case("sparsity: 0.97\nstep: 0.03\n" + RULES, "0.97", "0.03")
 
 
@@ -113,7 +113,7 @@ def test_recipe_rules_match_nothing(folder):
 
 
 @with_scratch
-def test_recipe_and_sets_and_models_are_told_at_once(folder):
+def test_recipe_and_sets_and_models_are_reported_at_once(folder):
     zoo = SmallZoo(folder)
     zoo.manifest("one", "gone")
     write(f"{folder}/my.yaml", "sparseness: 1\nbits: 9\nspeed: 1\n" + RULES)
@@ -122,7 +122,7 @@ def test_recipe_and_sets_and_models_are_told_at_once(folder):
 
 
 @with_scratch
-def test_recipe_that_cannot_be_read_is_told_beside_sets(folder):
+def test_recipe_that_cannot_be_read_is_reported_beside_sets(folder):
     SmallZoo(folder)
     for recipe in (".", "nowhere.yaml"):
         refused(folder, COMPRESS + ["--recipe", recipe, "--set", "bits=9"], 2, f"{recipe}: ", "'9'", lines=2)
@@ -171,7 +171,7 @@ test_set_without_key = set_case("=3", "=3")
 test_set_out_of_range = set_case("sparsity=1.5", "'1.5'")
 test_set_with_a_tail = set_case("bits=4x", "'4x'")
 test_set_sparsity_and_step_reach_one = set_case(("sparsity=0.995", "step=0.01"), "0.995", "0.01")
-test_set_two_problems_are_told_at_once = set_case(("colour=red", "bits=77"), "colour", "'77'", lines=2)
+test_set_two_problems_are_reported_at_once = set_case(("colour=red", "bits=77"), "colour", "'77'", lines=2)
 
 
 def usage_case(args, *wanted):
@@ -247,6 +247,6 @@ def test_synth_does_not_replace_a_zoo(folder):
 
 
 @with_scratch
-def test_report_that_cannot_be_written_is_told_before_the_work(folder):
+def test_report_that_cannot_be_written_is_reported_before_the_work(folder):
     SmallZoo(folder)
     refused(folder, COMPRESS + ["--report", "no/such/report.json"], (1, 2), "no/such/report.json", ranks=(1, 3))

@@ -1,4 +1,4 @@
-"""The archive knows which model its base is, tables say that it must be kept and what it costs, and a wrong base is told from the right one."""
+"""The archive knows which model its base is, tables say that it must be kept and what it costs, and a wrong base is distinguished from the right one."""
 import os
 import shutil
 import subprocess
@@ -64,7 +64,7 @@ def test_tables_say_that_the_base_is_kept(folder):
 
 
 @with_scratch
-def test_wrong_base_is_told_from_the_right_one(folder):
+def test_wrong_base_is_reported_from_the_right_one(folder):
     zoo = SmallZoo(folder)
     zoo.compress()
     restore = ["restore", "a.h5", "--task", "one", "-o", "r", "-q", "--base"]

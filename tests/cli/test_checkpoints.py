@@ -320,9 +320,9 @@ def test_restore_cuts_new_shards(folder):
             got = st_parse(out)
             check(got == want and list(got) == list(want), "tensors or their order differ")
             if index:
-                told = json.loads(read(f"{out}/{index[0]}"))
-                equal(told["weight_map"], {n: s for s in shards for n in st_parse(f"{out}/{s}")}, "index")
-                equal(told["metadata"], {"total_size": sum(len(t[2]) for t in want.values()), "total_parameters": 7}, "metadata of the index")
+                reported = json.loads(read(f"{out}/{index[0]}"))
+                equal(reported["weight_map"], {n: s for s in shards for n in st_parse(f"{out}/{s}")}, "index")
+                equal(reported["metadata"], {"total_size": sum(len(t[2]) for t in want.values()), "total_parameters": 7}, "metadata of the index")
             equal({json.loads(st_head(f"{out}/{s}")[8:])["__metadata__"]["quantization_level"] for s in shards}, {"none"}, "metadata of the files")
             if size == "12K":
                 sizes = [sum(len(t[2]) for t in st_parse(f"{out}/{s}").values()) for s in shards]

@@ -1,5 +1,5 @@
 """Directories as people have them: several sets of weights, adapters, folders of small files, links to nowhere, block-scaled F8 on one side only. What is taken,
-what is kept beside it, and what is told."""
+what is kept beside it, and what is reported."""
 import json
 import os
 import shutil
@@ -60,7 +60,7 @@ def test_two_indexes_of_which_none_has_the_usual_name_are_refused(folder):
 
 
 @with_scratch
-def test_variant_in_another_type_is_told_and_not_taken(folder):
+def test_variant_in_another_type_is_reported_and_not_taken(folder):
     zoo = SmallZoo(folder)
     half = [(n, "F16", s, to_dtype(np.frombuffer(b, np.float32), "F16")) for n, _, s, b in zoo.tasks["one"]]
     write(f"{folder}/one/model.fp16.safetensors", st_bytes(half))
@@ -142,10 +142,10 @@ def test_small_folders_come_back_and_other_models_do_not(folder):
     os.symlink("/nowhere/at/all", f"{folder}/one/gone.json")
     write(f"{folder}/one/bad\nname", "x")
     r = zoo.compress("a.h5", "--recipe", "lossless", ranks=3)
-    told = ["'one': checkpoint-500 is not kept", "'one': data is not kept", "'one': .git is not kept", "gone.json is a link that leads nowhere", "bad?name is not kept"]
-    notes(r, *told)
+    reported = ["'one': checkpoint-500 is not kept", "'one': data is not kept", "'one': .git is not kept", "gone.json is a link that leads nowhere", "bad?name is not kept"]
+    notes(r, *reported)
     check(not any("1_Pooling" in n or "params.json" in n for n in r.lines("note")), f"{r}")
-    notes(plan(folder)[1], *told)
+    notes(plan(folder)[1], *reported)
     for gone in "checkpoint-500", "data", ".git":
         shutil.rmtree(f"{folder}/one/{gone}")
     os.remove(f"{folder}/one/gone.json")
@@ -154,7 +154,7 @@ def test_small_folders_come_back_and_other_models_do_not(folder):
 
 
 @with_scratch
-def test_shards_in_a_folder_are_kept_and_not_told_otherwise(folder):
+def test_shards_in_a_folder_are_kept_and_not_reported_otherwise(folder):
     zoo = SmallZoo(folder)
     os.remove(f"{folder}/one/model.safetensors")
     write(f"{folder}/one/weights/a.safetensors", st_bytes(zoo.tasks["one"]))
@@ -198,7 +198,7 @@ def test_notes_tell_each_kind_once(folder):
 
 
 @with_scratch
-def test_fewer_rows_than_the_base_are_told(folder):
+def test_fewer_rows_than_the_base_are_reported(folder):
     zoo = SmallZoo(folder)
     zoo.put("one", [(n, d, (39, 32) if n == EMBED else s, b[:39 * 128] if n == EMBED else b) for n, d, s, b in zoo.tasks["one"]])
     notes(plan(folder)[1], f"'{EMBED}' is F32 [39, 32], F32 [40, 32] in the base: the base's other rows are not needed")

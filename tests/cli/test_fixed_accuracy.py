@@ -54,11 +54,11 @@ def test_each_quality_keeps_its_limits_on_the_real_noise(folder):
     for quality, (to_delta, to_base) in LIMITS.items():
         compress(folder, "--quality", quality, ranks=2)
         for task, rel2 in (("light", 0.0004), ("heavy", 0.04)):
-            told, nsr = info("a.h5", task, folder)["tasks"][0]["lossy"], noise_of(measured(folder, task)["cosine"])
+            reported, nsr = info("a.h5", task, folder)["tasks"][0]["lossy"], noise_of(measured(folder, task)["cosine"])
             check(nsr < 1.1 * to_delta and nsr * rel2 < 1.1 * to_base, f"{quality}, {task}: noise {nsr} of the delta, {nsr * rel2} of the base")
             check(nsr > 0.85 * to_delta or nsr * rel2 > 0.85 * to_base, f"{quality}, {task}: noise {nsr}: more bytes than were asked for")
-            check(told["verdict"] == quality and abs(told["noise_to_delta"] / nsr - 1) < 0.1, f"{quality}, {task}: {told}, measured {nsr}")
-            check(abs(told["noise_to_base"] / (nsr * rel2 * told["gain"] ** 2) - 1) < 0.1, f"{told}: noise over the base's energy is {nsr * rel2} at gain 1")
+            check(reported["verdict"] == quality and abs(reported["noise_to_delta"] / nsr - 1) < 0.1, f"{quality}, {task}: {reported}, measured {nsr}")
+            check(abs(reported["noise_to_base"] / (nsr * rel2 * reported["gain"] ** 2) - 1) < 0.1, f"{reported}: noise over the base's energy is {nsr * rel2} at gain 1")
 
 
 @with_scratch

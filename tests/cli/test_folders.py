@@ -155,7 +155,7 @@ def test_slices_of_a_distributed_save_are_refused_with_the_way_out(folder):
 
 
 @with_scratch
-def test_models_saved_without_gathering_are_told_in_one_line(folder):
+def test_models_saved_without_gathering_are_reported_in_one_line(folder):
     zoo = SmallZoo(folder)
     empty = [(n, d, (0,), b"") for n, d, s, b in zoo.tasks["one"] if n != NORM]
     zoo.put("one", empty + [t for t in zoo.tasks["one"] if t[0] == NORM])
@@ -297,8 +297,8 @@ def test_adapter_is_a_task_of_its_own_kind_beside_models(folder):
         equal(sorted(os.listdir(f"{folder}/r")), ["README.md", "adapter_config.json", "adapter_model.safetensors"], "files")
         equal(st_parse(f"{folder}/r"), {n: (d, s, b) for n, d, s, b in LORA}, "tensors")
         good(["verify", "a.h5", "--base", "base"], 3, cwd=folder)
-        told = info("a.h5", cwd=folder)
-        equal([t.get("kind") for t in told["tasks"]], ["model", "adapter"], "kinds")
+        reported = info("a.h5", cwd=folder)
+        equal([t.get("kind") for t in reported["tasks"]], ["model", "adapter"], "kinds")
         check("1 adapter" in good(["info", "a.h5"], cwd=folder).out, "info does not count the adapter")
         zoo.manifest("two")
         zoo.compress("b.h5", "--force")  # alone

@@ -81,7 +81,7 @@ def test_annotated_archive_works_with_every_command(folder):
     check(code == 0 and "n6" not in out, f"{out}{err}")
     zoo.manifest("two", file="two.yaml")
     r = good(["compress", "two.yaml", "-o", "a.h5", "--replace", "-q"], 3, cwd=folder)
-    check(any("not taken along" in n for n in r.lines("note")), f"what is lost is not told: {r}")
+    check(any("not taken along" in n for n in r.lines("note")), f"what is lost is not reported: {r}")
     with h5py.File(f"{folder}/a.h5", "r+") as f:
         f.attrs["note"] = "mine"
     r = good(["repack", "a.h5", "-o", "b.h5"], 3, cwd=folder)

@@ -24,12 +24,12 @@ def test_lossy_model_is_marked(folder):
     zoo = SmallZoo(folder)
     zoo.compress("a.h5", "--set", "method=ultradelta")
     restore(folder, "one", "r", ranks=3)
-    mark, told = metadata(f"{folder}/r/model.safetensors"), json.loads(read(f"{folder}/r/deltazoo.json"))
-    for m in mark, told:
+    mark, reported = metadata(f"{folder}/r/model.safetensors"), json.loads(read(f"{folder}/r/deltazoo.json"))
+    for m in mark, reported:
         equal((m["kind"], m["lossy"], m["task"], m["method"]), ("restored", True, "one", "ultradelta"), "mark")
         check(0 < m["kept"] < 0.1 and m["noise"] > 1 and len(m["base_fingerprint"]) == 32 and m["compressed_by"].startswith("deltazoo "), f"{m}")
-    equal((told["archive"], sorted(told["files"])), ("a.h5", ["config.json", "model.safetensors"]), "deltazoo.json")
-    check(told["restored_by"].startswith("deltazoo ") and told["archive_date"].endswith("Z") and told["format_version"] >= 1, f"{told}")
+    equal((reported["archive"], sorted(reported["files"])), ("a.h5", ["config.json", "model.safetensors"]), "deltazoo.json")
+    check(reported["restored_by"].startswith("deltazoo ") and reported["archive_date"].endswith("Z") and reported["format_version"] >= 1, f"{reported}")
     want = {n: t for n, t in st_parse(f"{folder}/one").items()}
     equal({n: t[:2] for n, t in st_parse(f"{folder}/r").items()}, {n: t[:2] for n, t in want.items()}, "tensors")
     raw = read(f"{folder}/r/model.safetensors")
@@ -160,8 +160,8 @@ def test_sums_and_what_is_left_of_a_damaged_archive_are_marked(folder):
     write(f"{folder}/a.h5", bytes(raw))
     from common import run
     r = run(["restore", "a.h5", "--task", "one", "--base", "base", "-o", "left", "-q", "--keep-going"], 3, cwd=folder)
-    told = json.loads(read(f"{folder}/left/deltazoo.json"))
-    equal((r.code, told["lossy"], told["damaged"] > 0), (3, False, True), "deltazoo.json of a damaged exact model")
+    reported = json.loads(read(f"{folder}/left/deltazoo.json"))
+    equal((r.code, reported["lossy"], reported["damaged"] > 0), (3, False, True), "deltazoo.json of a damaged exact model")
 
 
 @with_scratch

@@ -144,12 +144,12 @@ def fused_case(of_base, of_task):
     return with_scratch(test)
 
 
-test_fused_experts_over_separate_ones_are_told = fused_case(False, True)
-test_separate_experts_over_fused_ones_are_told = fused_case(True, False)
+test_fused_experts_over_separate_ones_are_reported = fused_case(False, True)
+test_separate_experts_over_fused_ones_are_reported = fused_case(True, False)
 
 
 @with_scratch
-def test_fused_projections_over_separate_ones_are_told(folder):
+def test_fused_projections_over_separate_ones_are_reported(folder):
     names = ["q_proj", "k_proj", "v_proj"]
     base = made({f"model.layers.{i}.self_attn.{n}.weight": (16, 16) for i in range(2) for n in names + ["o_proj"]}, 1)
     task = made({f"model.layers.{i}.self_attn.{n}.weight": s for i in range(2) for n, s in (("qkv_proj", (48, 16)), ("o_proj", (16, 16)))}, 2)

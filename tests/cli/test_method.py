@@ -198,13 +198,13 @@ def test_method_constant_deltas(folder):
     zoo.compress("a.h5", "--set", "sparsity=0.9", "--set", "allocation=uniform", "--set", "tracenorm=off", ranks=3)
     good(["restore", "a.h5", "--task", "one", "--base", "base", "-o", "r"], cwd=folder)
     got = st_parse(f"{folder}/r")
-    told = {t["name"]: t for t in info("a.h5", "one", folder)["tasks"][0]["tensors"]}
-    equal(told[Q]["policy"], "equal", "policy of the tensor equal to the base")
+    reported = {t["name"]: t for t in info("a.h5", "one", folder)["tasks"][0]["tensors"]}
+    equal(reported[Q]["policy"], "equal", "policy of the tensor equal to the base")
     check(got[Q][2] == fixed[Q].tobytes(), "the tensor equal to the base differs")
     k = to_float(got[K][2], "F32")
-    equal(told[K]["kept"], 48 * 32 - round(48 * 32 * 0.9), "kept of the constant delta")
+    equal(reported[K]["kept"], 48 * 32 - round(48 * 32 * 0.9), "kept of the constant delta")
     equal(sorted(set(k.tolist())), [0.0, float(f32(f32(1 / (1 - 0.9)) * f32(0.25)))], "values of the constant delta")
-    equal(told[UP]["policy"], "ultradelta", "policy")
+    equal(reported[UP]["policy"], "ultradelta", "policy")
 
 
 @with_scratch

@@ -49,7 +49,7 @@ def test_hints_that_are_not_used_are_noted(folder):
 
 
 @with_scratch
-def test_output_that_cannot_be_written_is_told(folder):
+def test_output_that_cannot_be_written_is_reported(folder):
     SmallZoo(folder).compress()
     for args in (COMPRESS, ["info", "a.h5"], ["info", "a.h5", "--json"], ["plan", "zoo.yaml"], ["recipes"], ["--help"], ["--version"]):
         code, _, err = call(["sh", "-c", '"$@" >/dev/full', "sh", DELTAZOO] + args, cwd=folder)

@@ -118,7 +118,7 @@ def test_quality_of_the_ablation_is_that_of_an_independent_one(folder):
     write(f"{folder}/recipe.yaml", 'tensors:\n  - {match: "*", policy: ultradelta}\n')
     write(f"{folder}/zoo.yaml", "base: base\ntasks:\n" + "".join(f"  - {{name: {t}, path: {t}}}\n" for t in tuned))
     plain, best = (np.mean([accuracy(base if w is None else w[t], teachers[t]) for t in tuned]) for w in (None, tuned))
-    told = {}
+    reported = {}
     for what, sets in STEPS.items():
         want, got = mean_accuracies(base, tuned, teachers, what), []
         for seed in range(SEEDS):
@@ -130,9 +130,9 @@ def test_quality_of_the_ablation_is_that_of_an_independent_one(folder):
                 runs.append(accuracy({n: to_float(have[n][2], "F32").reshape(have[n][1]) for n in NAMES}, teachers[t]))
             got.append(np.mean(runs))
         spread = max(want.std(ddof=1), np.std(got, ddof=1), 0.2)
-        told[what] = f"{np.mean(got):.2f} here, {want.mean():.2f} there, spread {spread:.2f}"
+        reported[what] = f"{np.mean(got):.2f} here, {want.mean():.2f} there, spread {spread:.2f}"
         check(plain + 2 < want.mean() < best - 0.5, f"{what}: {want.mean():.2f} does not tell methods apart between {plain:.2f} and {best:.2f}")
-        check(abs(np.mean(got) - want.mean()) < 2.5 * spread, f"{what}: accuracy {told[what]} (base {plain:.2f}, fine-tuned {best:.2f})")
+        check(abs(np.mean(got) - want.mean()) < 2.5 * spread, f"{what}: accuracy {reported[what]} (base {plain:.2f}, fine-tuned {best:.2f})")
 
 
 def expected_case(sets, low, high, near=0.1):
@@ -143,16 +143,16 @@ def expected_case(sets, low, high, near=0.1):
         good(["compress", f"{zoo}/zoo.yaml", "-o", "a.h5", "-q", *options], cwd=folder)
         compared = json.loads(good(["compare", "a.h5", "--task", "task-1", "--base", f"{zoo}/base", "--finetuned", f"{zoo}/task-1", "--json"], cwd=folder).out)
         planned = json.loads(good(["plan", f"{zoo}/zoo.yaml", "--json", *options], cwd=folder).out)
-        told = info("a.h5", "task-1", folder)["tasks"][0]
+        reported = info("a.h5", "task-1", folder)["tasks"][0]
         before = {t["name"]: t for t in planned["tasks"][0]["tensors"]}
         measured = compared["lossy"]["relative_error"]
-        check(low < told["lossy"]["expected_relative_error"] / measured < high, f"expected {told['lossy']}, measured {measured}")
-        for t in told["tensors"]:
+        check(low < reported["lossy"]["expected_relative_error"] / measured < high, f"expected {reported['lossy']}, measured {measured}")
+        for t in reported["tensors"]:
             if t["policy"] == "ultradelta":
                 check(abs(before[t["name"]]["expected_relative_error"] / t["expected_relative_error"] - 1) < near, f"{before[t['name']]} planned, {t} done")
-        check(abs(compared["lossy"]["cosine"] / told["lossy"]["cosine"] - 1) < 0.1, f"cosine {told['lossy']}, measured {compared['lossy']}")
-        poor = [told["lossy"]["verdict"] == "poor", any("quality poor" in w for w in told["warnings"]), any("will be poor" in w for w in planned["warnings"])]
-        check(len(set(poor)) == 1, f"warnings {told['warnings']}, {planned['warnings']}, {told['lossy']}")
+        check(abs(compared["lossy"]["cosine"] / reported["lossy"]["cosine"] - 1) < 0.1, f"cosine {reported['lossy']}, measured {compared['lossy']}")
+        poor = [reported["lossy"]["verdict"] == "poor", any("quality poor" in w for w in reported["warnings"]), any("will be poor" in w for w in planned["warnings"])]
+        check(len(set(poor)) == 1, f"warnings {reported['warnings']}, {planned['warnings']}, {reported['lossy']}")
 
     return with_scratch(test)
 

@@ -115,10 +115,10 @@ def test_info_tells_what_the_contract_says(folder):
 
     for t in whole["tasks"]:
         more = info("a.h5", t["name"], folder)["tasks"]
-        equal(len(more), 1, "tasks told with --task")
+        equal(len(more), 1, "tasks shown with --task")
         tensors = more[0].pop("tensors")
         more[0].pop("recipe_text", None)
-        equal(more[0], t, "task, told alone")
+        equal(more[0], t, "task, shown alone")
         model = st_parse(f"{zoo}/{t['name']}")
         equal({x["name"]: (x["dtype"], tuple(x["shape"])) for x in tensors}, {n: v[:2] for n, v in model.items()}, "tensors")
         lossy = [x for x in tensors if x["policy"] == "ultradelta"]
@@ -151,7 +151,7 @@ def test_info_tells_what_the_contract_says(folder):
 
 
 @with_scratch
-def test_largest_seed_is_told_as_it_is(folder):
+def test_largest_seed_is_reported_as_it_is(folder):
     SmallZoo(folder).compress("a.h5", "--set", f"seed={2**63 - 1}")
     equal(info("a.h5", cwd=folder)["tasks"][0]["seed"], 2**63 - 1, "seed")
 
@@ -162,11 +162,11 @@ def test_compare_measures_the_error(folder):
     good(["compress", f"{zoo}/zoo.yaml", "-o", "a.h5", "--set", "sparsity=0.5", "-q"], cwd=folder)
     good(["restore", "a.h5", "--task", "task-1", "--base", f"{zoo}/base", "-o", "r", "-q"], cwd=folder)
     args = ["compare", "a.h5", "--task", "task-1", "--base", f"{zoo}/base", "--finetuned", f"{zoo}/task-1", "-q", "--json"]
-    told = [json.loads(good(args, ranks, cwd=folder).out) for ranks in (1, 3)]
+    reported = [json.loads(good(args, ranks, cwd=folder).out) for ranks in (1, 3)]
     base, fine, got = st_parse(f"{zoo}/base"), st_parse(f"{zoo}/task-1"), st_parse(f"{folder}/r")
-    equal([t["name"] for t in told[0]["tensors"]], list(fine), "tensors")
+    equal([t["name"] for t in reported[0]["tensors"]], list(fine), "tensors")
     policy = {t["name"]: t["policy"] for t in info("a.h5", "task-1", folder)["tasks"][0]["tensors"]}
-    for j in told:
+    for j in reported:
         for t in j["tensors"]:
             name = t["name"]
             equal(t["identical"], got[name] == fine[name], f"identical of {name}")
@@ -177,7 +177,7 @@ def test_compare_measures_the_error(folder):
             for key, want in (("relative_error", np.linalg.norm(g - f) / np.linalg.norm(f - b)),
                               ("cosine", np.dot(g - b, f - b) / np.linalg.norm(g - b) / np.linalg.norm(f - b)), ("max_abs_error", np.abs(g - f).max())):
                 check(abs(t[key] - want) <= 1e-4 * abs(want) + 1e-9, f"{key} of {name}: {t[key]}, not {want}")
-    check(0.3 < told[0]["lossy"]["relative_error"] < 3 and 0.3 < told[0]["lossy"]["cosine"] < 1, f"of all lossy tensors: {told[0]['lossy']}")
+    check(0.3 < reported[0]["lossy"]["relative_error"] < 3 and 0.3 < reported[0]["lossy"]["cosine"] < 1, f"of all lossy tensors: {reported[0]['lossy']}")
 
 
 @with_scratch

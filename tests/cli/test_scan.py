@@ -60,14 +60,14 @@ def test_two_bases_and_five_fine_tuned_models_give_two_manifests(folder):
     for name in "alpha", "omega":
         good(["compress", f"z-{name}.yaml", "-o", f"{name}.h5", "-q", "--set", "sparsity=0.5"], 3, cwd=folder)
     refused(folder, ["scan", "zoo", "-o", "z.yaml"], 2, "z-alpha.yaml", "z-omega.yaml", lines=2)
-    told = json.loads(good(["scan", "zoo", "-o", "w.yaml", "--json"], cwd=folder).out)
-    equal([(z["manifest"], z["base"]["name"], [t["name"] for t in z["tasks"]]) for z in told["zoos"]],
+    reported = json.loads(good(["scan", "zoo", "-o", "w.yaml", "--json"], cwd=folder).out)
+    equal([(z["manifest"], z["base"]["name"], [t["name"] for t in z["tasks"]]) for z in reported["zoos"]],
           [("w-alpha.yaml", "alpha", ["a-one", "a-three", "a-two"]), ("w-omega.yaml", "omega", ["o-one", "o-two"])], "JSON")
-    check(all(0.01 < t["distance"] < 0.4 for z in told["zoos"] for t in z["tasks"]), f"distances: {told}")
+    check(all(0.01 < t["distance"] < 0.4 for z in reported["zoos"] for t in z["tasks"]), f"distances: {reported}")
 
 
 @with_scratch
-def test_one_base_gives_the_manifest_itself_and_strangers_are_told(folder):
+def test_one_base_gives_the_manifest_itself_and_strangers_are_reported(folder):
     family(f"{folder}/zoo", ["base", "one", "two"], 1)
     put(f"{folder}/zoo", "stranger", small_model(9, "F32", SHAPES))
     put(f"{folder}/zoo", "other-shape", small_model(9, "F32", {"x.weight": (30, 30)}))
@@ -135,7 +135,7 @@ def found(folder, *more, ranks=1):
     return *manifest(f"{folder}/out.yaml"), r.lines("note")
 
 
-def told(notes, *words):
+def reported(notes, *words):
     """Exactly one note has all the words."""
     equal(sum(all(w in n for w in words) for n in notes), 1, f"notes with {words} among {notes}")
 
@@ -214,7 +214,7 @@ def test_quantised_copies_are_neither_base_nor_task(folder):
             base, tasks, notes = found(folder, ranks=ranks)
             equal((os.path.basename(base), sorted(tasks)), want, f"base and tasks beside {copies}")
             for copy in copies:
-                told(notes, copy, "neither a base nor a task")
+                reported(notes, copy, "neither a base nor a task")
             equal(len(notes), len(copies), f"notes {notes}")
         for copy in copies:
             shutil.rmtree(f"{folder}/zoo/{copy}")
@@ -271,7 +271,7 @@ def as_nobody(folder, args):
 
 
 @with_scratch
-def test_unreadable_folders_are_told_and_passed_over(folder):
+def test_unreadable_folders_are_reported_and_passed_over(folder):
     family(f"{folder}/zoo", ["base", "one", "two"], 1)
     os.makedirs(f"{folder}/zoo/closed", 0o000)
     os.makedirs(f"{folder}/zoo/deep/closed", 0o000)
@@ -282,8 +282,8 @@ def test_unreadable_folders_are_told_and_passed_over(folder):
         os.chmod(f"{folder}/zoo/deep/closed", 0o700)
     equal((r.code, r.lines("error")), (0, []), "exit code and errors")
     equal(manifest(f"{folder}/out.yaml"), ("zoo/base", {"one": "zoo/one", "two": "zoo/two"}), "manifest")
-    told(r.lines("note"), "zoo/closed (Permission denied)")
-    told(r.lines("note"), "zoo/deep/closed (Permission denied)")
+    reported(r.lines("note"), "zoo/closed (Permission denied)")
+    reported(r.lines("note"), "zoo/deep/closed (Permission denied)")
     if os.geteuid() == 0:
         os.makedirs(f"{folder}/locked")
         r = as_nobody(folder, ["scan", "zoo", "-o", "locked/out.yaml"])
@@ -292,13 +292,13 @@ def test_unreadable_folders_are_told_and_passed_over(folder):
 
 
 @with_scratch
-def test_names_that_are_not_utf8_are_told_and_passed_over(folder):
+def test_names_that_are_not_utf8_are_reported_and_passed_over(folder):
     family(f"{folder}/zoo", ["base", "one"], 1)
     os.rename(f"{folder}/zoo/one", os.fsencode(f"{folder}/zoo/") + b"caf\xe9")
     family(f"{folder}/zoo", ["base", "two"], 1)
     base, tasks, notes = found(folder)
     equal((base, tasks), ("zoo/base", {"two": "zoo/two"}), "manifest")
-    told(notes, "zoo/caf", "not UTF-8")
+    reported(notes, "zoo/caf", "not UTF-8")
 
 
 @with_scratch
@@ -332,7 +332,7 @@ def test_single_pytorch_files_are_models_wherever_they_lie(folder):
 
 
 @with_scratch
-def test_what_is_no_model_is_told_with_its_reason(folder):
+def test_what_is_no_model_is_reported_with_its_reason(folder):
     family(f"{folder}/zoo", ["base", "one"], 1)
     other = st_bytes(small_model(5, "F32", SHAPES))
     write(f"{folder}/zoo/parts/consolidated.00.pth", b"0")
@@ -359,19 +359,19 @@ def test_what_is_no_model_is_told_with_its_reason(folder):
                   ("zoo/zero: ", "state of a training"), ("zoo/.trash/gone: ", "hidden"), ("zoo/restored.partial: ", "unfinished"), ("zoo/one/original/", "another format"),
                   ("zoo/torn/", "model-00001-of-00001.safetensors is missing"), ("zoo/dangling (No such file", "cannot be looked at"),
                   ("of two models", "base")):
-        told(notes, *words)
+        reported(notes, *words)
     equal(len(notes), 11, f"notes {notes}")
 
 
 @with_scratch
-def test_many_of_a_kind_are_told_in_one_line(folder):
+def test_many_of_a_kind_are_reported_in_one_line(folder):
     family(f"{folder}/zoo", ["base", "one"], 1)
     for i in range(12):
         write(f"{folder}/zoo/lora-{i:02}/adapter_model.bin", b"x")
         write(f"{folder}/zoo/torn-{i:02}/model.safetensors", b"x")
     notes = found(folder)[2]
-    told(notes, "zoo/lora-00 and 11 more: ")
-    told(notes, "zoo/torn-00/model.safetensors", " and 11 more: ")
+    reported(notes, "zoo/lora-00 and 11 more: ")
+    reported(notes, "zoo/torn-00/model.safetensors", " and 11 more: ")
     equal(len(notes), 3, f"notes {notes}")
 
 
@@ -403,8 +403,8 @@ def test_links_neither_loop_nor_lead_out_nor_rename(folder):
     os.symlink("../elsewhere/linked", f"{folder}/zoo/linked")
     base, tasks, notes = found(folder, "--base", "zeta")
     equal((base, tasks), ("zoo/zeta", {"one": "zoo/one", "two": "zoo/two", "linked": "zoo/linked"}), "manifest")
-    told(notes, "zoo/loop-0 and 9 more: a link to a folder above it")
-    told(notes, "zoo/zeta and zoo/alias: are one model")
+    reported(notes, "zoo/loop-0 and 9 more: a link to a folder above it")
+    reported(notes, "zoo/zeta and zoo/alias: are one model")
     equal(len(notes), 2, f"notes {notes}")
 
 
@@ -432,13 +432,13 @@ def test_two_snapshots_with_the_same_blobs_are_one_model(folder):
     got, tasks, notes = found(folder)
     hub = "zoo/models--org--name/snapshots/"
     equal((got, tasks), ("zoo/base", {"org--name": hub + "1234", "org--name-checkpoint-5": hub + "5678/checkpoint-5"}), "manifest")
-    told(notes, hub + "1234 and " + hub + "5678: are one model")
+    reported(notes, hub + "1234 and " + hub + "5678: are one model")
 
 
 # -------------------------------------------------------------------------------------------------------------- writing the manifests
 
 @with_scratch
-def test_a_place_that_is_not_there_is_told_before_the_work(folder):
+def test_a_place_that_is_not_there_is_reported_before_the_work(folder):
     family(f"{folder}/zoo", ["base", "one"], 1)
     refused(folder, ["scan", "zoo", "-o", "nodir/z.yaml"], 2, "nodir/z.yaml", "No such file or directory")
 
@@ -489,7 +489,7 @@ def test_states_of_a_training_are_no_base_and_equal_models_are_stored_once(folde
     for ranks in 1, 3:
         r = good(["scan", "zoo", "-o", "z.yaml", "--force"], ranks, cwd=folder)
         equal(manifest(f"{folder}/z.yaml"), ("zoo/start", {"run": "zoo/run", "run-checkpoint-4": "zoo/run/checkpoint-4"}), "manifest")
-        told(r.lines("note"), "run-checkpoint-8 (run)", "is equal to another task: left out")
+        reported(r.lines("note"), "run-checkpoint-8 (run)", "is equal to another task: left out")
     good(["compress", "z.yaml", "-o", "a.h5", "-q", "--recipe", "lossless"], cwd=folder)
 
 

@@ -94,13 +94,13 @@ VALUES = [("set", of("__builtin__.set", b"](K\1K\2e")), ("size", of("torch.Size"
 
 
 @with_scratch
-def test_values_that_are_no_tensors_are_read_over_and_told_in_one_line(folder):
+def test_values_that_are_no_tensors_are_read_over_and_reported_in_one_line(folder):
     zoo = zoo_with(folder, lambda f, model: items(model + VALUES))
     r = zoo.compress("a.h5", "--recipe", "lossless", ranks=3)
-    told = [n for n in r.lines("note") if "pytorch_model.bin" in n]
-    equal(len(told), 1, f"notes {told}")
+    reported = [n for n in r.lines("note") if "pytorch_model.bin" in n]
+    equal(len(reported), 1, f"notes {reported}")
     for w in ("'set' (a set)", "'size' (a torch.Size)", "'device' (a torch.device)", f" and {len(VALUES) - 3} more values are not kept"):
-        check(w in told[0], f"no {w}: {told}")
+        check(w in reported[0], f"no {w}: {reported}")
     good(["restore", "a.h5", "--task", "one", "--base", "base", "-o", "r"], 3, cwd=folder)
     equal(st_parse(f"{folder}/r"), {n: (d, s, b) for n, d, s, b in zoo.tasks["one"]}, "restored tensors")
 

@@ -89,9 +89,9 @@ static int verify_finds(const char *path) {
     dz_error err = {0};
     dz_verify_result r = {0};
     dz_rc rc = dz_verify(&ALONE, path, NULL, 1, &r, &err);
-    int told = (r.damage.count > 0 && r.damage.records.len > 0) || (err.text[0] && !strchr(err.text, '\n'));
+    int reported = (r.damage.count > 0 && r.damage.records.len > 0) || (err.text[0] && !strchr(err.text, '\n'));
     dz_damage_free(&r.damage);
-    return rc == DZ_OK ? 0 : told && (rc == DZ_EDAMAGE || rc == DZ_EFAIL) ? 1 : -1;
+    return rc == DZ_OK ? 0 : reported && (rc == DZ_EDAMAGE || rc == DZ_EFAIL) ? 1 : -1;
 }
 
 typedef struct extent {

@@ -1,5 +1,5 @@
 /* A fuzz target without libFuzzer: gives it every file named, and every file of every directory named, one after another. A file that makes
- * it crash ends the program; the last line told its name. */
+ * it crash ends the program; the last line reported its name. */
 #include <dirent.h>
 #include <sys/stat.h>
 

@@ -80,7 +80,7 @@ def floats(raw):
     return (raw.view(np.uint16).astype(np.uint32) << 16).view(np.float32).astype(np.float64)
 
 
-def check_restored(work, told, compared):
+def check_restored(work, reported, compared):
     """(exact tensors, their bytes): all the same; exits when the restored model is not what was promised."""
     task, back = f"{work}/zoo/task-1", f"{work}/restored"
     if sorted(os.listdir(task)) != sorted(set(os.listdir(back)) - {"deltazoo.json"}):
@@ -89,11 +89,11 @@ def check_restored(work, told, compared):
         if unmarked(read_header(f"{task}/{file}")) != unmarked(read_header(f"{back}/{file}")):
             sys.exit(f"{file}: another header")
     original, restored, base = tensors(task), tensors(back), tensors(f"{work}/zoo/base")
-    exact = [t["name"] for t in told["tensors"] if t["policy"] != "ultradelta"]
+    exact = [t["name"] for t in reported["tensors"] if t["policy"] != "ultradelta"]
     for name in exact:
         if not same(original[name], restored[name]):
             sys.exit(f"{name} is not exact")
-    name = next(t["name"] for t in told["tensors"] if t["policy"] == "ultradelta")
+    name = next(t["name"] for t in reported["tensors"] if t["policy"] == "ultradelta")
     b, o, r = (floats(np.array(x[name])) for x in (base, original, restored))
     error = float(np.linalg.norm(r - o) / np.linalg.norm(o - b))
     says = next(t["relative_error"] for t in compared["tensors"] if t["name"] == name)
@@ -126,25 +126,25 @@ def main():
         compared = json.loads(log.run("compare", "zoo.h5", "-q", "--task", "task-1", "--base", "zoo/base", "--finetuned", "zoo/task-1", "--json", keep=False))
         with open(os.path.join(work, "zoo.json"), encoding="utf-8") as file:
             job = json.load(file)["job"]
-        told = json.loads(subprocess.run([DELTAZOO, "info", f"{work}/zoo.h5", "--task", "task-1", "--json"], env=ENV, stdout=subprocess.PIPE, check=True).stdout)
-        archive, told = told["archive_bytes"], told["tasks"][0]
-        exact, exact_bytes, name, error = check_restored(work, told, compared)
+        reported = json.loads(subprocess.run([DELTAZOO, "info", f"{work}/zoo.h5", "--task", "task-1", "--json"], env=ENV, stdout=subprocess.PIPE, check=True).stdout)
+        archive, reported = reported["archive_bytes"], reported["tasks"][0]
+        exact, exact_bytes, name, error = check_restored(work, reported, compared)
     finally:
         shutil.rmtree(work)
-    lossy, size, s = told["lossy"], told["source_bytes"], log.seconds
+    lossy, size, s = reported["lossy"], reported["source_bytes"], log.seconds
     speed = lambda seconds, nbytes: f"{seconds:.1f} s | {nbytes / seconds / 1e6:.0f} MB/s"
     blocks = "every block" if options.layers == m.blocks else f"{options.layers} of {m.blocks} blocks"
     command = "tests/paper/llama.py" + (f" --layers {options.layers}" if options.layers != m.blocks else "") + "".join(
         f" --{o} {getattr(options, o)}" for o in ("shape", "recipe", "tails", "ranks") if getattr(options, o) != parser.get_default(o))
     text = [f"# {'LLaMA-2-7B' if options.shape == m.shape else 'A stand-in of shape ' + options.shape}, {blocks}", "",
-            f"Command: `{command}`. Commit {here['commit']}. Machine: {here['machine']}; one run. Base and task: {size / 1e9:.2f} GB each, bf16, {len(told['tensors'])} tensors, true names and shapes, synth's weights,",
-            f"deltas `{options.tails}`. Recipe config/paper/llama-2-7b/{options.recipe}.yaml: sparsity {told['sparsity']:g}, {told['bits']} bits. {options.ranks} ranks.", "",
+            f"Command: `{command}`. Commit {here['commit']}. Machine: {here['machine']}; one run. Base and task: {size / 1e9:.2f} GB each, bf16, {len(reported['tensors'])} tensors, true names and shapes, synth's weights,",
+            f"deltas `{options.tails}`. Recipe config/paper/llama-2-7b/{options.recipe}.yaml: sparsity {reported['sparsity']:g}, {reported['bits']} bits. {options.ranks} ranks.", "",
             "| | |", "|---|---|",
             f"| source, bytes | {size:,} |", f"| archive, bytes, everything counted | {archive:,} |", f"| ratio, whole model | {size / archive:.1f} |",
             f"| lossy tensors: source, stored, ratio on disk | {lossy['source_bytes']:,}, {lossy['stored_bytes']:,}, **{lossy['ratio']['on_disk']:.1f}** |",
             f"| the paper's ways of counting, at this density | 16/(b p) = {lossy['ratio']['value_bits']:.1f}, 16/(H(p) + b p) = {lossy['ratio']['positions_coded']:.1f} |",
-            f"| exact tensors: {len(exact)}, source, stored | {exact_bytes:,}, {told['bytes']['exact_tensors']:,} |",
-            f"| trace norm | {told['trace_norm']:.6g} ± {100 * told['trace_norm_error'] / told['trace_norm']:.2g} % |" if told["trace_norm"] > 0 else "| trace norm | - |",
+            f"| exact tensors: {len(exact)}, source, stored | {exact_bytes:,}, {reported['bytes']['exact_tensors']:,} |",
+            f"| trace norm | {reported['trace_norm']:.6g} ± {100 * reported['trace_norm_error'] / reported['trace_norm']:.2g} % |" if reported["trace_norm"] > 0 else "| trace norm | - |",
             f"| lossy tensors, restored: relative error, cosine of the deltas | {compared['lossy']['relative_error']:.3f}, {compared['lossy']['cosine']:.4f} |", "",
             "| step | time, mpirun included | task bytes a second |", "|---|---|---|",
             *(f"| {step} | {speed(s[step], size)} |" for step in ("compress", "verify", "restore", "compare")), "",

@@ -83,7 +83,7 @@ def norms(table, times, out, scale):
         left.errorbar([x + 0.15 * (i - 1.5) for x, _ in points], [100 * float(v["relative_error"]) for _, v in points], yerr=[200 * float(v["standard_error"]) for _, v in points], fmt="o", ms=4,
                       capsize=3, label=f"{tails}, sparsity {s}")
     left.axhline(0, color="k", lw=0.8)
-    left.set(ylabel="error of the trace norm, %", title="quadrature against singular values; bars: 2 standard errors as told")
+    left.set(ylabel="error of the trace norm, %", title="quadrature against singular values; bars: 2 standard errors as reported")
     for method, label, marker in (("exact_seconds", "exact: LAPACK, one core", "s"), ("slq_seconds", "slq", "o")):
         mean = [[float(v[method]) for k, v in times.items() if k[0] == size] for size in sizes]
         right.plot(range(len(sizes)), [sum(m) / len(m) for m in mean], marker=marker, label=label)

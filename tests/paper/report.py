@@ -89,7 +89,7 @@ def plan_section(plan, paper):
 def norms_section(norms, times):
     rows = [[*k, v["exact"], v["slq"], f"{100 * float(v['relative_error']):+.2f} %", f"{100 * float(v['standard_error']):.2f} %", number(times[k]["exact_seconds"], 3), number(times[k]["slq_seconds"], 4),
              f"{float(times[k]['exact_seconds']) / float(times[k]['slq_seconds']):.0f}"] for k, v in norms.items()]
-    return table(["matrix", "deltas", "sparsity", "exact (LAPACK)", "slq", "error", "standard error told", "exact, s", "slq, s", "times faster"], rows)
+    return table(["matrix", "deltas", "sparsity", "exact (LAPACK)", "slq", "error", "standard error reported", "exact, s", "slq, s", "times faster"], rows)
 
 
 def ranks_section(ranks):

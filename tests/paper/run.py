@@ -125,8 +125,8 @@ def measure(row, zoo, work, ranks):
     """(figures, times, tensors) of one archive."""
     archive = os.path.join(work, "a.h5")
     job = compress(zoo, archive, ranks, MODELS[row.zoo.model].recipe(row.file), row.sets)
-    told = json.loads(call("info", archive, "--json"))
-    tasks, compared = told["tasks"], None
+    reported = json.loads(call("info", archive, "--json"))
+    tasks, compared = reported["tasks"], None
     if row.part == "headline":
         compared = json.loads(call("compare", archive, "-q", "--task", "task-1", "--base", f"{zoo}/base", "--finetuned", f"{zoo}/task-1", "--json", ranks=ranks))
         exact = [t for t in compared["tensors"] if t["policy"] != "ultradelta"]
@@ -136,9 +136,9 @@ def measure(row, zoo, work, ranks):
     mean = lambda *path: total(tasks, *path) / len(tasks)
     figures = {
         "sparsity": mean("sparsity"), "parameters": total(tasks, "lossy", "parameters"), "kept": total(tasks, "lossy", "kept"), "source_bytes": total(tasks, "source_bytes"),
-        "archive_bytes": told["archive_bytes"], "shared_bytes": told["shared_bytes"], "lossy_source_bytes": total(tasks, "lossy", "source_bytes"),
+        "archive_bytes": reported["archive_bytes"], "shared_bytes": reported["shared_bytes"], "lossy_source_bytes": total(tasks, "lossy", "source_bytes"),
         "lossy_stored_bytes": total(tasks, "lossy", "stored_bytes"),
-        "lossy_on_disk": total(tasks, "lossy", "source_bytes") / total(tasks, "lossy", "stored_bytes"), "whole_on_disk": total(tasks, "source_bytes") / told["archive_bytes"],
+        "lossy_on_disk": total(tasks, "lossy", "source_bytes") / total(tasks, "lossy", "stored_bytes"), "whole_on_disk": total(tasks, "source_bytes") / reported["archive_bytes"],
         "value_bits": "" if auto else mean("lossy", "ratio", "value_bits"), "positions_coded": "" if auto else mean("lossy", "ratio", "positions_coded"),
         "gamma_min": min(t["gamma"] for t in tasks),
         "trace_norm_error": "" if auto else max(t["trace_norm_error"] / t["trace_norm"] for t in tasks),

@@ -42,7 +42,7 @@ static void test_thirds_follow_the_cumulative_count_and_keep_the_mean(void **sta
     uint32_t order[6];
     dz_allocate_thirds(t, 6, 0.97, 0.01, order);
     for (int i = 0; i < 6; i++) assert_true(fabs(t[i].sparsity - want[i]) < 1e-12);
-    /* One tensor larger than everything: it is in the high group wherever it stands, and the mean still holds. */
+    /* One tensor larger than everything: it is in the high group wherever it is, and the mean still holds. */
     dz_alloc_tensor big[3] = {{.std = 1, .count = 1000}, {.std = 2, .count = 10}, {.std = 0.5, .count = 10}};
     dz_allocate_thirds(big, 3, 0.97, 0.01, order);
     assert_true(fabs(big[2].sparsity - 0.98) < 1e-12 && big[0].sparsity < 0.97);

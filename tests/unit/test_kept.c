@@ -122,7 +122,7 @@ static size_t roundtrip(const tile *t, int golomb, dz_nonzeros *kept) {
     return len;
 }
 
-/* The body does not depend on how much the sieve has, nor on the pieces it was given, nor on where it stands. */
+/* The body does not depend on how much the sieve has, nor on the pieces it was given, nor on its position. */
 static void test_any_sieve_that_is_enough_gives_the_same_body(void **state) {
     (void)state;
     static const uint32_t lasts[] = {1U << 29, 1U << 31, UINT32_MAX}, fews[] = {20000, DZ_RARE, 100};
@@ -269,7 +269,7 @@ static void test_damaged_blocks_never_crash(void **state) {
     free(t.levels);
 }
 
-static void test_select_and_code_speed_is_told(void **state) {
+static void test_select_and_code_speed_is_reported(void **state) {
     (void)state;
     dz_error err = {0};
     dz_candidates sieve = {0};
@@ -308,7 +308,7 @@ int main(void) {
         cmocka_unit_test(test_seeded_positions_cost_little_over_the_entropy_of_the_levels),
         cmocka_unit_test(test_the_rice_parameter_is_the_best),
         cmocka_unit_test(test_damaged_blocks_never_crash),
-        cmocka_unit_test(test_select_and_code_speed_is_told),
+        cmocka_unit_test(test_select_and_code_speed_is_reported),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -144,7 +144,7 @@ static void test_row_major_places_are_known(void **state) {
     assert_false(dz_strided_of(&none, 7, (const uint64_t[]){3, 3}).strided);
 }
 
-static void test_a_file_that_ends_early_is_told(void **state) {
+static void test_a_file_that_ends_early_is_reported(void **state) {
     (void)state;
     dz_tensor t = tensor_of("BF16", 2, (const uint64_t[]){1000, 1000});
     dz_strided p = dz_strided_of(&t, MOST - 1999000, (const uint64_t[]){1, 1000});
@@ -174,7 +174,7 @@ int main(void) {
         cmocka_unit_test(test_usual_views),
         cmocka_unit_test(test_random_views),
         cmocka_unit_test(test_row_major_places_are_known),
-        cmocka_unit_test(test_a_file_that_ends_early_is_told),
+        cmocka_unit_test(test_a_file_that_ends_early_is_reported),
         cmocka_unit_test(test_spans_that_overflow_are_none),
     };
     int rc = cmocka_run_group_tests(tests, NULL, NULL);

@@ -507,7 +507,7 @@ static void test_the_model_is_found_under_the_usual_names(void **state) {
          {"'state_dict/s' (a tensor) is not kept\n"}},
         {CASE(KEY("\5", "model") "}(" ONE("a") "u" ONE("s")), "a", {"'s' (a tensor) is not kept\n"}},
         {CASE(ONE("a") ONE("b") ONE("c") KEY("\3", "ema") "}(" ONE("d") "u"), "abc", {"'ema' (a dict of 1 with 1 tensor) is not kept\n"}},
-        /* tensors deep in other values are counted, and told before values without */
+        /* tensors deep in other values are counted, and reported before values without */
         {CASE(NAME("n") "K\1" ONE("a") KEY("\x09", "optimizer") "}(" NAME("m") "](}(" ONE("y") ONE("z") "ue" NAME("t")
                   V2 FLOATS("0", "\6") "K\0K\1\x85K\1\x85" HOOKS "tR\x85u"),
          "a",

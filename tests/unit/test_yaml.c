@@ -56,7 +56,7 @@ static void refused_manifest(const char *text, const char *wanted) {
     dz_manifest_free(m);
 }
 
-static void test_every_problem_of_a_manifest_is_told_on_its_line(void **state) {
+static void test_every_problem_of_a_manifest_is_reported_on_its_line(void **state) {
     (void)state;
     refused_manifest("# colour: a comment is no key\nbase: b\n\"colour\": red\n" WITH_TASK "size: 1\n",
                      "3: unknown key 'colour' (the keys are base, tasks)\n5: unknown key 'size' (the keys are base, tasks)");
@@ -73,13 +73,13 @@ static void test_every_problem_of_a_manifest_is_told_on_its_line(void **state) {
     refused_manifest("base: ~\ntasks: null\n", " no 'base'\n no task");
 }
 
-static void test_a_key_that_stands_twice_is_told_on_its_second_line(void **state) {
+static void test_a_key_that_stands_twice_is_reported_on_its_second_line(void **state) {
     (void)state;
     refused_manifest("base: b\nbase: c\n" WITH_TASK, "2: 'base' is already set on line 1");
     refused_manifest("base:\nbase: c\n" WITH_TASK, "2: 'base' is already set on line 1\n no 'base'");
 }
 
-static void test_what_is_no_manifest_at_all_is_told_in_plain_words(void **state) {
+static void test_what_is_no_manifest_at_all_is_reported_in_plain_words(void **state) {
     (void)state;
     refused_manifest("", " is empty");
     refused_manifest("# nothing\n---\n", " is empty");
@@ -134,7 +134,7 @@ static dz_rc load_recipe(const char *text, size_t nsets, const char *const *sets
 
 #define RULES "tensors: [{match: \"*\", policy: ultradelta}]\n"
 
-static void test_every_problem_of_a_recipe_is_told_on_its_line(void **state) {
+static void test_every_problem_of_a_recipe_is_reported_on_its_line(void **state) {
     (void)state;
     dz_error err = {0};
     dz_recipe *r = NULL;
@@ -151,7 +151,7 @@ static void test_every_problem_of_a_recipe_is_told_on_its_line(void **state) {
                       "7: a rule needs 'match' and 'policy'");
 }
 
-static void test_problems_of_set_are_told_beside_those_of_the_file(void **state) {
+static void test_problems_of_set_are_reported_beside_those_of_the_file(void **state) {
     (void)state;
     static const char *const sets[] = {"foo=1", "bits", "seed= 1", "target_ratio=0.5"};
     dz_error err = {0};
@@ -321,14 +321,14 @@ static void test_numbers_of_a_recipe_are_written_as_people_do(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_every_problem_of_a_manifest_is_told_on_its_line),
-                                       cmocka_unit_test(test_a_key_that_stands_twice_is_told_on_its_second_line),
-                                       cmocka_unit_test(test_what_is_no_manifest_at_all_is_told_in_plain_words),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_every_problem_of_a_manifest_is_reported_on_its_line),
+                                       cmocka_unit_test(test_a_key_that_stands_twice_is_reported_on_its_second_line),
+                                       cmocka_unit_test(test_what_is_no_manifest_at_all_is_reported_in_plain_words),
                                        cmocka_unit_test(test_a_second_document_is_refused),
                                        cmocka_unit_test(test_nesting_without_end_is_refused_at_once),
                                        cmocka_unit_test(test_aliases_and_quoted_nulls_are_read),
-                                       cmocka_unit_test(test_every_problem_of_a_recipe_is_told_on_its_line),
-                                       cmocka_unit_test(test_problems_of_set_are_told_beside_those_of_the_file),
+                                       cmocka_unit_test(test_every_problem_of_a_recipe_is_reported_on_its_line),
+                                       cmocka_unit_test(test_problems_of_set_are_reported_beside_those_of_the_file),
                                        cmocka_unit_test(test_null_is_the_default_of_a_key),
                                        cmocka_unit_test(test_booleans_are_read_in_all_of_yamls_words),
                                        cmocka_unit_test(test_a_recipe_written_out_reads_back_to_the_same_bits),

@@ -122,7 +122,7 @@ static const dz_global GLOBALS[] = {
     OTHER("torch._utils._rebuild_device_tensor_from_cpu_tensor", "on a device of its own", "its cpu()"),
     OTHER("torch.distributed.*", "one rank's part of a distributed tensor", "its full_tensor(), or the model's full state dict"),
     OTHER("torchao.*", "quantised by torchao", "its dequantize(), or the model as safetensors"),
-    OTHER("torch._view.*", "a conjugated or negated view", "its resolve_conj().resolve_neg()"), /* not a global: told by metadata */
+    OTHER("torch._view.*", "a conjugated or negated view", "its resolve_conj().resolve_neg()"), /* not a global: marked by metadata */
     PLAIN("torch.nn.*", "a module (torch.nn)"),
     PLAIN("torch.*", "an object of torch"),
 };

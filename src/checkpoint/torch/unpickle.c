@@ -193,7 +193,7 @@ static dz_rc set_items(machine *m, size_t first) {
 
 static dz_rc push_string(machine *m, uint64_t len) {
     dz_pickle_value v = {.kind = DZ_PICKLE_STR, .u.at = m->in.pos};
-    if (!dz_view_bytes(&m->in, len)) return DZ_OK; /* told by the caller */
+    if (!dz_view_bytes(&m->in, len)) return DZ_OK; /* reported by the caller */
     v.count = (uint32_t)len;
     return push_new(m, v);
 }
@@ -202,7 +202,7 @@ static dz_rc push_string(machine *m, uint64_t len) {
 static dz_rc push_long(machine *m, uint64_t len) {
     dz_pickle_value v = {.kind = DZ_PICKLE_INT};
     const uint8_t *bytes = dz_view_bytes(&m->in, len);
-    if (!bytes) return DZ_OK; /* told by the caller */
+    if (!bytes) return DZ_OK; /* reported by the caller */
     if (len > 8) {
         v.count = 1;
     } else if (len > 0) {
@@ -237,7 +237,7 @@ static const uint8_t *line(machine *m, size_t *len) {
 static dz_rc global(machine *m) {
     size_t module_len, name_len = 0;
     const uint8_t *module = line(m, &module_len), *name = module ? line(m, &name_len) : NULL;
-    return name ? push_global(m, module, module_len, name, name_len) : DZ_OK; /* told by the caller */
+    return name ? push_global(m, module, module_len, name, name_len) : DZ_OK; /* reported by the caller */
 }
 
 static dz_rc stack_global(machine *m) {
@@ -399,11 +399,11 @@ static dz_rc push_plain(machine *m, const char *module, const char *name) {
 }
 
 static dz_rc push_bytes(machine *m, uint64_t len, const char *type) {
-    return dz_view_bytes(&m->in, len) ? push_plain(m, "builtins", type) : DZ_OK; /* cut short: told by the caller */
+    return dz_view_bytes(&m->in, len) ? push_plain(m, "builtins", type) : DZ_OK; /* cut short: reported by the caller */
 }
 
 static dz_rc put(machine *m, uint64_t index) {
-    if (m->in.bad) return DZ_OK; /* told by the caller */
+    if (m->in.bad) return DZ_OK; /* reported by the caller */
     uint32_t value = top(m);
     if (value == NO_VALUE) return m->err->rc;
     if (index >= DZ_PICKLE_OBJECTS) return wrong(m, "a memo number that is too large");
@@ -416,7 +416,7 @@ static dz_rc put(machine *m, uint64_t index) {
 }
 
 static dz_rc get(machine *m, uint64_t index) {
-    if (m->in.bad) return DZ_OK; /* told by the caller */
+    if (m->in.bad) return DZ_OK; /* reported by the caller */
     if (index >= m->nmemo || m->memo[index] == NO_VALUE) return wrong(m, "a memo number that was never set");
     return push(m, m->memo[index]);
 }

@@ -39,7 +39,7 @@ typedef struct dz_pickle_value {
     uint32_t tensors; /* a tensor, and in a container when it was filled: how many */
     union {
         int64_t number; /* an int beyond 64 bits has count 1 */
-        uint64_t at;    /* of a string: where it stands in the pickle; of a tuple: its first member; of a tensor or storage: its number */
+        uint64_t at;    /* of a string: its offset in the pickle; of a tuple: its first member; of a tensor or storage: its number */
     } u;
 } dz_pickle_value;
 
@@ -77,7 +77,7 @@ typedef struct dz_pickle {
     uint32_t root;
 } dz_pickle;
 
-/* Reads the pickle `bytes`, which must outlive `out`. `name` stands in messages ("task.bin: data.pkl"). DZ_EFAIL names the opcode or global
+/* Reads the pickle `bytes`, which must outlive `out`. `name` is used in messages ("task.bin: data.pkl"). DZ_EFAIL names the opcode or global
  * that is not allowed, or the byte where the pickle is wrong. On DZ_OK the caller frees with dz_pickle_free. */
 dz_rc dz_unpickle(const char *name, const uint8_t *bytes, size_t len, dz_pickle *out, dz_error *err);
 void dz_pickle_free(dz_pickle *pickle);

@@ -19,7 +19,7 @@ from provenance import provenance  # noqa: E402
 
 
 def rows_of(out, family):
-    """{name: rows of all seeds}, of the programs at hand, in the order of experiment.ROWS."""
+    """{name: rows of all seeds}, of the given programs, in the order of experiment.ROWS."""
     marks = {p: experiment.fingerprint(path) if path else None for p, path in ((experiment.NEW, experiment.DELTAZOO), (experiment.OLD, experiment.REFERENCE), (None, None))}
     found = {name: [] for name in experiment.ROWS}
     folder = os.path.join(out, "rows")
