@@ -121,8 +121,8 @@ static dz_rc add_marked(dz_restore_job *r, const dz_file_row *f, const char *byt
     return err->rc;
 }
 
-/* One file of the task. With keep_going, one that is damaged is reported and left out, and `*headless` (unless it has one) is its name if it
- * has tensors. */
+/* One file of the task. With keep_going, one that is damaged is reported and left out, and `*headless` (unless it has one) is its name if
+ * it has tensors. */
 static dz_rc plan_file(dz_restore_job *r, const dz_file_row *f, const dz_lookup *rows, const char **headless, dz_error *err) {
     dz_error inner = {0};
     char *bytes = NULL;

@@ -77,8 +77,8 @@ typedef struct dz_pickle {
     uint32_t root;
 } dz_pickle;
 
-/* Reads the pickle `bytes`, which must outlive `out`. `name` is used in messages ("task.bin: data.pkl"). DZ_EFAIL names the opcode or global
- * that is not allowed, or the byte where the pickle is wrong. On DZ_OK the caller frees with dz_pickle_free. */
+/* Reads the pickle `bytes`, which must outlive `out`. `name` is used in messages ("task.bin: data.pkl"). DZ_EFAIL names the opcode or
+ * global that is not allowed, or the byte where the pickle is wrong. On DZ_OK the caller frees with dz_pickle_free. */
 dz_rc dz_unpickle(const char *name, const uint8_t *bytes, size_t len, dz_pickle *out, dz_error *err);
 void dz_pickle_free(dz_pickle *pickle);
 
