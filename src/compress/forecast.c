@@ -43,22 +43,21 @@ static uint64_t run_of(const dz_tensor_pair *pair, unsigned i, uint64_t *first) 
 }
 
 static dz_rc sample_tensor(sampler *s, const dz_tensor_pair *pair, dz_forecast_tensor *out, dz_error *err) {
-    dz_piece_measures m = {0};
+    dz_piece_measures m = DZ_PIECE_MEASURES_NONE;
     uint64_t first = 0, count;
-    out->stats.range = DZ_RANGE_EMPTY;
     for (unsigned i = 0; (count = run_of(pair, i, &first)) > 0; i++) {
         dz_tile run;
         if (read_run(s, pair, first, count, &run, err) != DZ_OK) return err->rc;
-        dz_piece_range(&run, &out->stats.range);
-        dz_piece_measure(&run, &m);
+        dz_piece_measure(&run, 1, &m);
         dz_piece_measure_base(&run, &m);
     }
+    out->stats.range = m.delta.range;
     if (m.count == 0) return DZ_OK;
     double scale = (double)pair->tiles.common / (double)m.count;
-    out->stats.abs_sum = scale * dz_lanes_total(m.delta);
-    out->stats.delta_energy = scale * dz_lanes_total(m.delta + DZ_LANES);
-    out->stats.base_energy = scale * dz_lanes_total(m.base + DZ_LANES);
-    out->stats.changed = scale * (double)m.changed;
+    out->stats.abs_sum = scale * dz_lanes_total(m.delta.sums);
+    out->stats.delta_energy = scale * dz_lanes_total(m.delta.sums + DZ_LANES);
+    out->stats.base_energy = scale * dz_lanes_total(m.base);
+    out->stats.changed = scale * (double)m.delta.changed;
     out->stats.exact_bits = scale * dz_measures_exact_bits(&m);
     out->stats.base_max = (double)m.base_max;
     return DZ_OK;

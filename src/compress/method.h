@@ -51,6 +51,7 @@ typedef struct dz_method {
     const char *name;
     int levels;      /* it quantises to levels: histogram and candidates are needed, and coding is done by codec/sparse_levels.h */
     int trace_norms; /* it is rescaled by gamma */
+    int sizes;       /* it needs the statistics of sizes: the sum of |d|, and how many d are not 0 */
     int rates;       /* a target ratio can be reached by changing the level */
 
     /* The level that a task starts from. */

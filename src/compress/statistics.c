@@ -33,15 +33,14 @@ static void put_digest(statistics_record *r, dz_digest digest) {
 
 /* Lossy tiles over one base tile, measured together. */
 typedef struct measures {
-    dz_range range[DZ_TILES_AT_ONCE];
+    int sizes; /* the method needs sums of |d| */
     dz_piece_measures piece[DZ_TILES_AT_ONCE];
     int same_base[DZ_TILES_AT_ONCE]; /* the tile has as many elements as the first: the base's sums are the same */
 } measures;
 
 static dz_rc measure_piece(void *arg, size_t i, const dz_tile *piece, dz_error *err) {
     measures *m = arg;
-    dz_piece_range(piece, &m->range[i]);
-    dz_piece_measure(piece, &m->piece[i]);
+    dz_piece_measure(piece, m->sizes, &m->piece[i]);
     if (i == 0 || !m->same_base[i]) dz_piece_measure_base(piece, &m->piece[i]);
     return err->rc;
 }
@@ -53,28 +52,28 @@ static uint64_t elements_of(const dz_plan *plan, size_t item) {
 
 static dz_rc measure_items(statistics_pass *p, const size_t *items, size_t n, statistics_record *const *records, dz_error *err) {
     const dz_plan *plan = p->ctx->plan;
-    measures m = {0};
+    measures m = {.sizes = p->ctx->method->sizes};
     dz_digest digest;
     int digests = dz_item_is_first(plan, items[0]);
     dz_tile whole;
     for (size_t i = 0; i < n; i++) {
-        m.range[i] = DZ_RANGE_EMPTY;
+        m.piece[i] = DZ_PIECE_MEASURES_NONE;
         m.same_base[i] = elements_of(plan, items[i]) == elements_of(plan, items[0]);
     }
     dz_tiles_walk(&p->reader, items, n, digests ? &digest : NULL, measure_piece, &m, err);
     if (digests && err->rc == DZ_OK) put_digest(records[0], digest);
     for (size_t i = 0; i < n && err->rc == DZ_OK; i++) {
-        if (!dz_range_finite(m.range[i]) && p->ctx->zoo.recipe->nonfinite == DZ_NONFINITE_ERROR)
+        const dz_piece_measures *own = &m.piece[i], *base = &m.piece[m.same_base[i] ? 0 : i];
+        if (!dz_range_finite(own->delta.range) && p->ctx->zoo.recipe->nonfinite == DZ_NONFINITE_ERROR)
             return dz_tile_read(&p->reader, items[i], &whole, err) == DZ_OK ? dz_tile_nonfinite(&p->reader, &whole, err) : err->rc;
-        records[i]->extremes[0] = ~m.range[i].lo; /* ~x mirrors the order of integers, so one maximum serves both ends */
-        records[i]->extremes[1] = m.range[i].hi;
-        const dz_piece_measures *sums = &m.piece[i];
-        records[i]->sums[SUM_ABS] = dz_lanes_total(sums->delta);
-        records[i]->sums[SUM_DELTA] = dz_lanes_total(sums->delta + DZ_LANES);
-        records[i]->sums[SUM_BASE] = dz_lanes_total(m.piece[m.same_base[i] ? 0 : i].base + DZ_LANES);
-        records[i]->sums[SUM_CHANGED] = (double)sums->changed;
-        records[i]->sums[SUM_EXACT] = dz_measures_exact_bits(sums);
-        records[i]->sums[SUM_BASE_MAX] = (double)sums->base_max;
+        records[i]->extremes[0] = ~own->delta.range.lo; /* ~x mirrors the order of integers, so one maximum serves both ends */
+        records[i]->extremes[1] = own->delta.range.hi;
+        records[i]->sums[SUM_ABS] = dz_lanes_total(own->delta.sums);
+        records[i]->sums[SUM_DELTA] = dz_lanes_total(own->delta.sums + DZ_LANES);
+        records[i]->sums[SUM_BASE] = dz_lanes_total(base->base);
+        records[i]->sums[SUM_CHANGED] = (double)own->delta.changed;
+        records[i]->sums[SUM_EXACT] = dz_measures_exact_bits(own);
+        records[i]->sums[SUM_BASE_MAX] = (double)base->base_max;
         dz_journal_put(&p->ctx->journal, DZ_RECORD_STATISTICS, items[i], 0, records[i], sizeof *records[i], err);
     }
     return err->rc;

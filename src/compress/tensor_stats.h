@@ -6,11 +6,11 @@
 
 typedef struct dz_tensor_stats {
     dz_range range;      /* of d */
-    double abs_sum;      /* sum of |d| */
+    double abs_sum;      /* sum of |d|; 0 unless the method has `sizes` */
     double delta_energy; /* sum of d^2 */
     double base_energy;  /* sum of w^2 */
-    double base_max;     /* largest |w|; 0 for task types whose range no restored value can leave (F32, F64, BF16) */
-    double changed;      /* elements with d != 0 */
+    double base_max;     /* largest |w| */
+    double changed;      /* elements with d != 0; 0 unless the method has `sizes` */
     double exact_bits;   /* estimate of the exact coding, in bits: sampled, within a third or so */
 } dz_tensor_stats;
 

@@ -131,10 +131,6 @@ static chunk next_chunk(const dz_tile *t, const dz_kernel_table *k, uint64_t at,
 /* A piece's base is in float. */
 static const float *wide_base(const dz_tile *piece) { return (const float *)(const void *)piece->base; }
 
-void dz_piece_range(const dz_tile *piece, dz_range *range) {
-    dz_kernels()->range(range, piece->task, piece->task_dtype, wide_base(piece), (size_t)piece->count);
-}
-
 /* 0 below, 1 above 0; 0 itself is level 1 on a grid of one bit, and on one of two bits level 2, which is never kept. */
 static uint8_t level_of_sign(float d, unsigned bits) { return d > 0 || (d == 0 && bits == 1) ? 1 : d < 0 ? 0 : 2; }
 
@@ -165,32 +161,47 @@ static int64_t ordered_at(const uint8_t *at, size_t size) {
     return bits & sign ? -(int64_t)(bits & ~sign) : (int64_t)bits;
 }
 
-static void measure_distances(const dz_tile *t, uint64_t first, size_t len, dz_piece_measures *m) {
-    uint8_t predictor[SAMPLE * sizeof(double)];
-    size_t size = dz_dtype_size(t->task_dtype);
-    dz_kernels()->narrow(predictor, (const float *)(const void *)t->base + first, t->task_dtype, len);
-    for (size_t i = 0; i < len; i++) {
-        int64_t a = ordered_at(t->task + (first + i) * size, size), b = ordered_at(predictor + i * size, size);
+/* Bits of the distance of each word from its predictor. */
+static void distances(uint8_t *bits, const uint8_t *word, const uint8_t *predictor, size_t size, size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        int64_t a = ordered_at(word + i * size, size), b = ordered_at(predictor + i * size, size);
         uint64_t distance = a > b ? (uint64_t)a - (uint64_t)b : (uint64_t)b - (uint64_t)a;
-        m->distance[distance ? 64 - __builtin_clzll(distance) : 0]++;
+        bits[i] = (uint8_t)(distance ? 64 - __builtin_clzll(distance) : 0);
     }
-    m->sampled += len;
 }
 
-static int can_overflow(dz_dtype dtype) { return dtype == DZ_F16 || dtype == DZ_F8_E4M3 || dtype == DZ_F8_E5M2; }
-
-void dz_piece_measure(const dz_tile *t, dz_piece_measures *m) {
-    m->changed += dz_kernels()->moments(m->delta, t->task, t->task_dtype, wide_base(t), (size_t)t->count);
-    for (uint64_t i = 0; can_overflow(t->task_dtype) && i < t->count; i++) m->base_max = fmaxf(m->base_max, fabsf(wide_base(t)[i]));
+static void sample_distances(const dz_tile *t, dz_piece_measures *m) {
+    uint8_t bits[128 * SAMPLE];
+    _Alignas(8) uint8_t predictor[SAMPLE * sizeof(double)];
+    size_t size = dz_dtype_size(t->task_dtype), n = 0;
     uint64_t by = t->count > 4 * SAMPLES_BY ? SAMPLES_BY : SAMPLE;
-    for (uint64_t at = 0; at < t->count; at += by) measure_distances(t, at, t->count - at < SAMPLE ? (size_t)(t->count - at) : SAMPLE, m);
+    for (uint64_t at = 0; at < t->count; at += by) {
+        size_t len = t->count - at < SAMPLE ? (size_t)(t->count - at) : SAMPLE;
+        const uint8_t *word = t->task + at * size;
+        dz_kernels()->narrow(predictor, wide_base(t) + at, t->task_dtype, len);
+        if (size == 2)
+            dz_kernels()->distances(bits + n, (const uint16_t *)(const void *)word, (const uint16_t *)(const void *)predictor, len);
+        else
+            distances(bits + n, word, predictor, size, len);
+        n += len;
+        if (n + SAMPLE <= sizeof bits && at + by < t->count) continue;
+        dz_kernels()->count(m->distance, bits, 8, n);
+        m->sampled += n;
+        n = 0;
+    }
+}
+
+void dz_piece_measure(const dz_tile *t, int sizes, dz_piece_measures *m) {
+    dz_kernels()->measure(&m->delta, sizes, t->task, t->task_dtype, wide_base(t), (size_t)t->count);
+    sample_distances(t, m);
     m->count += t->count;
 }
 
 void dz_piece_measure_base(const dz_tile *t, dz_piece_measures *m) {
-    static const float none[WIDE];
-    for (uint64_t at = 0; at < t->count; at += WIDE)
-        dz_kernels()->moments(m->base, wide_base(t) + at, DZ_F32, none, t->count - at < WIDE ? (size_t)(t->count - at) : WIDE);
+    const float *base = wide_base(t);
+    if (t->count == 0) return;
+    dz_kernels()->energy(m->base, base, (size_t)t->count);
+    m->base_max = fmaxf(m->base_max, fabsf(base[dz_kernels()->largest(base, (size_t)t->count)]));
 }
 
 double dz_measures_exact_bits(const dz_piece_measures *m) {

@@ -36,25 +36,27 @@ dz_rc dz_tile_read(dz_tile_reader *reader, size_t unit, dz_tile *tile, dz_error 
 typedef dz_rc (*dz_piece_visit)(void *arg, size_t i, const dz_tile *piece, dz_error *err);
 dz_rc dz_tiles_walk(dz_tile_reader *reader, const size_t *units, size_t n, dz_digest *base, dz_piece_visit visit, void *arg, dz_error *err);
 
-/* Of pieces. Extends the range by the delta, in ordered integers. */
-void dz_piece_range(const dz_tile *piece, dz_range *range);
-
-/* Levels of the delta on a grid; all 0 where a uniform grid has no step. */
+/* Of pieces. Levels of the delta on a grid; all 0 where a uniform grid has no step. */
 void dz_piece_levels(const dz_tile *piece, const dz_grid_levels *grid, uint8_t *levels);
 
 #define DZ_TILES_AT_ONCE 8 /* tasks whose tiles are walked together */
 
-/* Sums over the pieces of a tile, in an order that every machine keeps. Zero-initialise. */
+#define DZ_DISTANCES 256
+
+/* Sums over the pieces of a tile, in an order that every machine keeps. Start from DZ_PIECE_MEASURES_NONE. */
 typedef struct dz_piece_measures {
-    double delta[2 * DZ_LANES];     /* sums of |d|, then of d^2, a lane each (dz_lanes_total) */
-    double base[2 * DZ_LANES];      /* the same of the base's values */
-    float base_max;                 /* largest size of a base value; 0 for task types that no restored value can overflow */
-    uint64_t count, changed;        /* elements, and those with d != 0 */
-    uint64_t sampled, distance[65]; /* sampled elements by the bits of their distance from the base in steps of the task's type */
+    dz_measures delta;
+    double base[DZ_LANES];                    /* sums of the base's squares, a lane each (dz_lanes_total) */
+    float base_max;                           /* largest size of a base value */
+    uint64_t count;                           /* elements */
+    uint64_t sampled, distance[DZ_DISTANCES]; /* sampled elements by the bits of their distance from the base in steps of the task's type */
 } dz_piece_measures;
 
-/* Adds a piece, or its base alone; a piece before the last has a multiple of DZ_LANES elements. */
-void dz_piece_measure(const dz_tile *piece, dz_piece_measures *measures);
+#define DZ_PIECE_MEASURES_NONE ((dz_piece_measures){.delta = DZ_MEASURES_NONE})
+
+/* Adds a piece, or its base alone; a piece before the last has a multiple of DZ_LANES elements. `sizes`: with the sums of |d| and the
+ * number of changed elements. */
+void dz_piece_measure(const dz_tile *piece, int sizes, dz_piece_measures *measures);
 void dz_piece_measure_base(const dz_tile *piece, dz_piece_measures *measures);
 
 /* Bits that the exact coding of the tile will take, about: the entropy of the sampled distances' sizes, and their lower bits. */

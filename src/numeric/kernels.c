@@ -76,15 +76,6 @@ INLINE void range_of(dz_range *out, const void *restrict task, dz_dtype dtype, c
     out->hi = hi;
 }
 
-static void range(dz_range *out, const void *restrict task, dz_dtype dtype, const float *restrict base, size_t count) {
-    float room[WIDE];
-    if (dtype == DZ_BF16) range_of(out, task, DZ_BF16, base, count);
-    for (size_t at = 0; dtype != DZ_BF16 && at < count; at += WIDE) {
-        size_t len = count - at < WIDE ? count - at : WIDE;
-        range_of(out, floats(room, task, dtype, at, len), DZ_F32, base + at, len);
-    }
-}
-
 INLINE void levels_of(uint8_t *restrict dst, const void *restrict task, dz_dtype dtype, const float *restrict base, float lo, float step,
                       unsigned top, size_t count) {
     const float most = (float)top,
@@ -106,7 +97,9 @@ static void levels(uint8_t *restrict dst, const void *restrict task, dz_dtype dt
     }
 }
 
-INLINE uint64_t moments_of(double *restrict sums, const void *restrict task, dz_dtype dtype, const float *restrict base, size_t count) {
+/* Sums of d^2; `sizes`: also those of |d|. */
+INLINE uint64_t sums_of(double *restrict sums, int sizes, const void *restrict task, dz_dtype dtype, const float *restrict base,
+                        size_t count) {
     double first[DZ_LANES], second[DZ_LANES];
     uint32_t changed[DZ_LANES] = {0};
     uint64_t total = 0;
@@ -117,17 +110,17 @@ INLINE uint64_t moments_of(double *restrict sums, const void *restrict task, dz_
         for (size_t j = 0; j < DZ_LANES; j++) {
             float f = element(task, i + j, dtype) - base[i + j];
             double d = (double)f;
-            first[j] += d < 0 ? -d : d;
             second[j] += d * d;
-            changed[j] += f != 0;
+            if (sizes) first[j] += d < 0 ? -d : d;
+            if (sizes) changed[j] += f != 0;
         }
     }
     for (size_t i = whole; i < count; i++) {
         float f = element(task, i, dtype) - base[i];
         double d = (double)f;
-        first[i - whole] += d < 0 ? -d : d;
         second[i - whole] += d * d;
-        changed[i - whole] += f != 0;
+        if (sizes) first[i - whole] += d < 0 ? -d : d;
+        if (sizes) changed[i - whole] += f != 0;
     }
     memcpy(sums, first, sizeof first);
     memcpy(sums + DZ_LANES, second, sizeof second);
@@ -135,15 +128,49 @@ INLINE uint64_t moments_of(double *restrict sums, const void *restrict task, dz_
     return total;
 }
 
-static uint64_t moments(double *restrict sums, const void *restrict task, dz_dtype dtype, const float *restrict base, size_t count) {
+/* Range and sums, over elements that are in the first-level cache for the second of them. */
+INLINE void measure_row(dz_measures *m, int sizes, const void *restrict task, dz_dtype dtype, const float *restrict base, size_t count) {
+    range_of(&m->range, task, dtype, base, count);
+    if (sizes)
+        m->changed += sums_of(m->sums, 1, task, dtype, base, count);
+    else
+        sums_of(m->sums, 0, task, dtype, base, count);
+}
+
+static void measure(dz_measures *m, int sizes, const void *restrict task, dz_dtype dtype, const float *restrict base, size_t count) {
     float room[WIDE];
-    uint64_t changed = 0;
-    if (dtype == DZ_BF16) return moments_of(sums, task, DZ_BF16, base, count);
     for (size_t at = 0; at < count; at += WIDE) {
         size_t len = count - at < WIDE ? count - at : WIDE;
-        changed += moments_of(sums, floats(room, task, dtype, at, len), DZ_F32, base + at, len);
+        if (dtype == DZ_BF16)
+            measure_row(m, sizes, (const uint16_t *)task + at, DZ_BF16, base + at, len);
+        else
+            measure_row(m, sizes, floats(room, task, dtype, at, len), DZ_F32, base + at, len);
     }
-    return changed;
+}
+
+static void energy(double *restrict lanes, const float *restrict x, size_t count) {
+    double sum[DZ_LANES];
+    size_t whole = count - count % DZ_LANES;
+    memcpy(sum, lanes, sizeof sum);
+    for (size_t i = 0; i < whole; i += DZ_LANES) {
+        for (size_t j = 0; j < DZ_LANES; j++) sum[j] += (double)x[i + j] * (double)x[i + j];
+    }
+    for (size_t i = whole; i < count; i++) sum[i - whole] += (double)x[i] * (double)x[i];
+    memcpy(lanes, sum, sizeof sum);
+}
+
+/* A word of 16 bits as an integer in the order of the values. */
+INLINE int32_t ordered16(uint16_t word) {
+    int32_t sign = -(word >> 15);
+    return ((word & 0x7fff) ^ sign) - sign;
+}
+
+static void distances(uint8_t *restrict bits, const uint16_t *restrict word, const uint16_t *restrict predictor, size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        int32_t d = ordered16(word[i]) - ordered16(predictor[i]), size = d < 0 ? -d : d;
+        int32_t n = (int32_t)(dz_float_bits((float)size) >> 23) - 126; /* an integer below 2^24 is a float of its own */
+        bits[i] = (uint8_t)(n > 0 ? n : 0);
+    }
 }
 
 static void flip(float *x, uint64_t key, size_t count) {
@@ -385,9 +412,10 @@ static size_t pick(uint32_t *restrict index, const uint8_t *restrict levels, con
 const dz_kernel_table DZ_KERNELS = {.name = &STRING(DZ_KERNELS)[sizeof "dz_kernels_" - 1],
                                     .widen = widen,
                                     .narrow = narrow,
-                                    .range = range,
+                                    .measure = measure,
                                     .levels = levels,
-                                    .moments = moments,
+                                    .energy = energy,
+                                    .distances = distances,
                                     .flip = flip,
                                     .hadamard = hadamard,
                                     .largest = largest,

@@ -19,22 +19,33 @@ typedef struct dz_range { /* smallest and largest delta as ordered integers (dz_
     int32_t lo, hi;
 } dz_range;
 
+#define DZ_LANES 16 /* sums of floats are kept in so many lanes, so that the order of addition is the same in every variant */
+
+/* Of the delta d of a tensor; start from DZ_MEASURES_NONE. Lane i % DZ_LANES has element i (dz_lanes_total adds the lanes up). */
+typedef struct dz_measures {
+    dz_range range;
+    double sums[2 * DZ_LANES]; /* of |d|, if asked for, then of d^2 */
+    uint64_t changed;          /* how many d are not 0, if asked for */
+} dz_measures;
+
 typedef struct dz_kernel_table {
     const char *name;
     void (*widen)(float *restrict dst, const void *restrict src, dz_dtype dtype, size_t count);
     void (*narrow)(void *restrict dst, const float *restrict src, dz_dtype dtype, size_t count);
 
-    /* Extends `range` by task - base; `dtype` is the task's. NaN and infinity end up outside the finite range (dz_range_finite). */
-    void (*range)(dz_range *range, const void *restrict task, dz_dtype dtype, const float *restrict base, size_t count);
+    /* Adds d = task - base; `dtype` is the task's; `sizes`: also the sums of |d| and the number of d != 0. NaN and infinity end up
+     * outside the finite range (dz_range_finite). A call before the last of a tensor has a multiple of DZ_LANES elements. */
+    void (*measure)(dz_measures *measures, int sizes, const void *restrict task, dz_dtype dtype, const float *restrict base, size_t count);
+
+    /* Adds x^2 to the lanes, in the same order. */
+    void (*energy)(double *restrict lanes, const float *restrict x, size_t count);
 
     /* level = round_half_even((task - base - lo) / step), at most `top`; step > 0. METHODS.md "Quantise" */
     void (*levels)(uint8_t *restrict dst, const void *restrict task, dz_dtype dtype, const float *restrict base, float lo, float step,
                    unsigned top, size_t count);
 
-    /* Adds sum |d| and sum d^2 of d = task - base to sums[0 .. DZ_LANES) and sums[DZ_LANES .. 2 DZ_LANES): lane i % DZ_LANES of element i,
-     * so that the order of addition is the same in every variant. dz_lanes_total adds the lanes up. Returns how many d are not 0. A call
-     * before the last of a tensor has a multiple of DZ_LANES elements. */
-    uint64_t (*moments)(double *restrict sums, const void *restrict task, dz_dtype dtype, const float *restrict base, size_t count);
+    /* bits[i] = the bits of the distance of two 16-bit floats in steps from float to float: 0 for equal ones, 1 for neighbours. */
+    void (*distances)(uint8_t *restrict bits, const uint16_t *restrict word, const uint16_t *restrict predictor, size_t count);
 
     /* Negates x[i] if the top bit of dz_u32_at(key, i) is set. */
     void (*flip)(float *x, uint64_t key, size_t count);
@@ -66,8 +77,6 @@ const dz_kernel_table *const *dz_kernels_all(void);
 
 extern const dz_kernel_table dz_kernels_portable, dz_kernels_avx2, dz_kernels_avx512;
 
-#define DZ_LANES 16
-
 static inline double dz_lanes_total(const double *lanes) {
     double total = 0;
     for (int i = 0; i < DZ_LANES; i++) total += lanes[i];
@@ -83,6 +92,7 @@ static inline int32_t dz_ordered(float x) {
 static inline float dz_from_ordered(int32_t ordered) { return dz_bits_to_float((uint32_t)(ordered ^ ((ordered >> 31) & 0x7fffffff))); }
 
 #define DZ_RANGE_EMPTY ((dz_range){.lo = INT32_MAX, .hi = INT32_MIN})
+#define DZ_MEASURES_NONE ((dz_measures){.range = DZ_RANGE_EMPTY})
 
 static inline int dz_range_finite(dz_range range) { return range.hi < 0x7f800000 && range.lo >= -0x7f800000; }
 

@@ -124,9 +124,9 @@ static void test_variants_range_levels_and_counts_alike(void **state) {
         hi = d > hi ? d : hi;
     }
     for (const dz_kernel_table *const *k = dz_kernels_all(); *k; k++) {
-        dz_range r = DZ_RANGE_EMPTY;
-        (*k)->range(&r, task, DZ_F32, base, N);
-        assert_true(dz_from_ordered(r.lo) == lo && dz_from_ordered(r.hi) == hi && dz_range_finite(r));
+        dz_measures m = DZ_MEASURES_NONE;
+        (*k)->measure(&m, 0, task, DZ_F32, base, N);
+        assert_true(dz_from_ordered(m.range.lo) == lo && dz_from_ordered(m.range.hi) == hi && dz_range_finite(m.range));
         for (unsigned b = 1; b <= 8; b++) {
             dz_grid_levels grid = dz_grid_levels_over(lo, hi, b);
             uint64_t want[256] = {0}, got[256] = {0};
@@ -142,9 +142,9 @@ static void test_variants_range_levels_and_counts_alike(void **state) {
         static const float bad[] = {NAN, INFINITY, -INFINITY, -NAN};
         for (int i = 0; i < 4; i++) {
             task[77] = bad[i];
-            r = DZ_RANGE_EMPTY;
-            (*k)->range(&r, task, DZ_F32, base, N);
-            assert_false(dz_range_finite(r));
+            m = DZ_MEASURES_NONE;
+            (*k)->measure(&m, 0, task, DZ_F32, base, N);
+            assert_false(dz_range_finite(m.range));
         }
         task[77] = saved;
     }
@@ -168,10 +168,12 @@ static void test_variants_range_and_levels_widen_by_themselves(void **state) {
         float *wide = malloc(N * sizeof *wide);
         dz_widen(wide, raw, types[t], N);
         for (const dz_kernel_table *const *k = dz_kernels_all(); *k; k++) {
-            dz_range r = DZ_RANGE_EMPTY, of_floats = DZ_RANGE_EMPTY;
-            (*k)->range(&r, raw, types[t], base, N);
-            (*k)->range(&of_floats, wide, DZ_F32, base, N);
-            assert_true(r.lo == of_floats.lo && r.hi == of_floats.hi);
+            for (int sizes = 0; sizes < 2; sizes++) {
+                dz_measures m = DZ_MEASURES_NONE, of_floats = DZ_MEASURES_NONE;
+                (*k)->measure(&m, sizes, raw, types[t], base, N);
+                (*k)->measure(&of_floats, sizes, wide, DZ_F32, base, N);
+                assert_memory_equal(&m, &of_floats, sizeof m);
+            }
             (*k)->levels(got, raw, types[t], base, -1.2f, 0.15f, 15, N);
             (*k)->levels(want, wide, DZ_F32, base, -1.2f, 0.15f, 15, N);
             assert_memory_equal(got, want, N);
@@ -183,6 +185,61 @@ static void test_variants_range_and_levels_widen_by_themselves(void **state) {
     free(raw);
     free(got);
     free(want);
+}
+
+/* Lane by lane, and in two calls as in one. */
+static void test_variants_add_up_alike(void **state) {
+    (void)state;
+    float *task = malloc(N * sizeof *task), *base = malloc(N * sizeof *base);
+    double sums[2 * DZ_LANES] = {0}, squares[DZ_LANES] = {0};
+    uint64_t changed = 0;
+    for (size_t i = 0; i < N; i++) {
+        base[i] = (float)((double)(int64_t)draw(7, i) / 9.3e18);
+        task[i] = base[i] + (float)((double)(int64_t)draw(8, i) / 9.3e18) * (draw(9, i) % 3 == 0);
+        double d = (double)(task[i] - base[i]);
+        sums[i % DZ_LANES] += fabs(d);
+        sums[DZ_LANES + i % DZ_LANES] += d * d;
+        changed += d < 0 || d > 0;
+        squares[i % DZ_LANES] += (double)base[i] * (double)base[i];
+    }
+    for (const dz_kernel_table *const *k = dz_kernels_all(); *k; k++) {
+        for (int sizes = 0; sizes < 2; sizes++) {
+            dz_measures m = DZ_MEASURES_NONE;
+            (*k)->measure(&m, sizes, task, DZ_F32, base, 4096);
+            (*k)->measure(&m, sizes, task + 4096, DZ_F32, base + 4096, N - 4096);
+            assert_memory_equal(m.sums + DZ_LANES, sums + DZ_LANES, DZ_LANES * sizeof *sums);
+            if (sizes) assert_memory_equal(m.sums, sums, DZ_LANES * sizeof *sums);
+            assert_int_equal(m.changed, sizes ? changed : 0);
+        }
+        double lanes[DZ_LANES] = {0};
+        (*k)->energy(lanes, base, 4096);
+        (*k)->energy(lanes, base + 4096, N - 4096);
+        assert_memory_equal(lanes, squares, sizeof lanes);
+    }
+    free(task);
+    free(base);
+}
+
+static void test_variants_measure_distances_alike(void **state) {
+    (void)state;
+    uint16_t word[1000], predictor[1000];
+    uint8_t got[1000];
+    for (size_t i = 0; i < 1000; i++) {
+        word[i] = (uint16_t)draw(10, i);
+        predictor[i] = (uint16_t)(i % 4 ? word[i] + draw(11, i) % 7 : draw(11, i));
+    }
+    word[0] = 0x7fff, predictor[0] = 0xffff; /* the widest; two zeros; two of no distance */
+    word[1] = 0x8000, predictor[1] = 0;
+    word[2] = predictor[2] = 0xabcd;
+    for (const dz_kernel_table *const *k = dz_kernels_all(); *k; k++) {
+        (*k)->distances(got, word, predictor, 1000);
+        for (size_t i = 0; i < 1000; i++) {
+            int a = word[i] & 0x8000 ? -(word[i] & 0x7fff) : word[i], b = predictor[i] & 0x8000 ? -(predictor[i] & 0x7fff) : predictor[i];
+            unsigned bits = 0;
+            while (abs(a - b) >> bits) bits++;
+            assert_int_equal(got[i], bits);
+        }
+    }
 }
 
 static void test_variants_find_the_same_candidates(void **state) {
@@ -255,6 +312,8 @@ int main(void) {
                                        cmocka_unit_test(test_f64_rounds_to_float_and_comes_back),
                                        cmocka_unit_test(test_variants_range_and_levels_widen_by_themselves),
                                        cmocka_unit_test(test_variants_range_levels_and_counts_alike),
+                                       cmocka_unit_test(test_variants_add_up_alike),
+                                       cmocka_unit_test(test_variants_measure_distances_alike),
                                        cmocka_unit_test(test_variants_find_the_same_candidates),
                                        cmocka_unit_test(test_variants_pick_the_same_levels),
                                        cmocka_unit_test(test_variants_find_the_same_largest),

@@ -45,6 +45,7 @@ static double first_level(const dz_recipe *r) {
 const dz_method DZ_BITDELTA = {.id = DZ_METHOD_BITDELTA,
                                .name = "bitdelta",
                                .levels = 1,
+                               .sizes = 1,
                                .first_level = first_level,
                                .grid = grid,
                                .most_density = most_density,
