@@ -62,20 +62,26 @@ static dz_rc find_candidates(const dz_candidates *in, const uint8_t *doubtful, d
     const uint32_t last = s->last;
     size_t n = 0;
     if (make_room(s, in->ncandidates + 1, err) != DZ_OK) return err->rc;
+    uint32_t *restrict to_index = s->index, *restrict to_u = s->u;
+    uint8_t *restrict to_level = s->level;
     for (size_t at = 0; at < in->count; at += DZ_CHUNK) {
         size_t len = in->count - at < DZ_CHUNK ? in->count - at : DZ_CHUNK;
         size_t hits = k->candidates(index, u, dz_key_at(in->key, (uint32_t)at), in->last, len);
-        if (dz_grow((void **)&s->rare, &s->rare_cap, s->nrare + hits, sizeof *s->rare, err) != DZ_OK) return err->rc;
+        if (dz_grow((void **)&s->rare, &s->rare_cap, s->nrare + hits + 1, sizeof *s->rare, err) != DZ_OK) return err->rc;
+        dz_rare_member *restrict rare = s->rare;
+        size_t nrare = s->nrare;
         for (size_t i = 0; i < hits; i++) { /* no branch on random data */
             uint8_t g = level[i];
             int below = u[i] <= last;
-            s->index[n] = index[i] + (uint32_t)at;
-            s->u[n] = u[i];
-            s->level[n] = g;
+            to_index[n] = index[i] + (uint32_t)at;
+            to_u[n] = u[i];
+            to_level[n] = g;
             n += (size_t)below;
             counts[g][below ? u[i] >> shift : BUCKETS]++;
-            if (doubtful[g] && !below) s->rare[s->nrare++] = (dz_rare_member){.u = u[i], .index = index[i] + (uint32_t)at, .level = g};
+            rare[nrare] = (dz_rare_member){.u = u[i], .index = index[i] + (uint32_t)at, .level = g};
+            nrare += (size_t)(doubtful[g] & !below);
         }
+        s->nrare = nrare;
         level += hits;
     }
     s->ncandidates = n;
