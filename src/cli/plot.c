@@ -9,6 +9,7 @@
 #include "base/file.h"
 #include "base/overwrite.h"
 #include "base/staging.h"
+#include "cli/layers.h"
 
 /* A layer is a tensor's name up to its first number ("model.layers.7"); the kind is the rest, without the last
  * word ("self_attn.q_proj"). Kinds are ordered by bytes; those beyond the last colour are one. */
@@ -37,15 +38,12 @@ typedef struct plot {
 
 /* Splits a name; 0 when it has no layer. */
 static int split(const char *name, part *where, part *kind) {
-    for (const char *p = name; *p; p += strcspn(p, "."), p += *p == '.') {
-        size_t word = strcspn(p, "."), digits = strspn(p, "0123456789");
-        if (word == 0 || digits != word || !p[word]) continue;
-        const char *rest = p + word + 1, *last = strrchr(rest, '.');
-        *where = (part){name, (size_t)(p - name) + word, 0};
-        *kind = (part){rest, last ? (size_t)(last - rest) : strlen(rest), 0};
-        return 1;
-    }
-    return 0;
+    size_t len = dz_layer_length(name);
+    if (!len) return 0;
+    const char *rest = name + len + 1, *last = strrchr(rest, '.');
+    *where = (part){name, len, 0};
+    *kind = (part){rest, last ? (size_t)(last - rest) : strlen(rest), 0};
+    return 1;
 }
 
 static int same(const part *a, const part *b) { return a->len == b->len && memcmp(a->name, b->name, a->len) == 0; }
@@ -55,20 +53,10 @@ static int by_bytes(const void *x, const void *y) {
     return (a->nbytes < b->nbytes) - (a->nbytes > b->nbytes);
 }
 
-static size_t digits_of(const part *what) {
-    size_t n = 0;
-    while (n < what->len && what->name[what->len - 1 - n] != '.') n++;
-    return n;
-}
-
 /* Stacks of layers by name, the layers of each by number. */
 static int by_number(const void *x, const void *y) {
     const part *a = &((const layer *)x)->what, *b = &((const layer *)y)->what;
-    size_t na = digits_of(a), nb = digits_of(b), la = a->len - na, lb = b->len - nb;
-    int order = memcmp(a->name, b->name, la < lb ? la : lb);
-    if (order != 0 || la != lb) return order != 0 ? order : la < lb ? -1 : 1;
-    unsigned long long i = strtoull(a->name + la, NULL, 10), j = strtoull(b->name + lb, NULL, 10);
-    return i < j ? -1 : i > j;
+    return dz_layer_order(a->name, a->len, b->name, b->len);
 }
 
 static size_t kind_of(const plot *p, const part *kind) {
@@ -169,7 +157,7 @@ static void draw_axes(dz_buf *svg, const plot *p, panel *a, const char *title, i
     for (size_t i = 0; i < p->nlayers; i++) several |= p->layers[i].what.name[0] != first;
     for (size_t i = 0; i < p->nlayers; i += every) {
         const part *what = &p->layers[i].what;
-        size_t digits = digits_of(what);
+        size_t digits = what->len - dz_layer_number_at(what->name, what->len);
         dz_buf_line(svg, err, "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\">", a->left + each * ((double)i + 0.5),
                     a->top + a->height + 17);
         if (several) put_text(svg, what->name, 1, err);

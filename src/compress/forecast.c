@@ -124,9 +124,11 @@ static void sum_task(const dz_plan *plan, size_t task, dz_forecast *out) {
         double nbytes = (double)dz_pair_tensor(plan, pair)->nbytes;
         int stored = pair->policy == DZ_POLICY_LOSSLESS || pair->policy == DZ_POLICY_ULTRADELTA;
         f->exact = pair->lossy >= 0 && f->stats.exact_bits / 8 <= f->coding.bytes;
-        f->bytes = stored ? bytes_beyond(plan, pair) + (pair->lossy >= 0 && !f->exact ? f->coding.bytes : f->stats.exact_bits / 8) : 0;
+        f->exact_bytes = pair->policy == DZ_POLICY_TIED ? 0 : bytes_beyond(plan, pair) + f->stats.exact_bits / 8;
+        f->bytes = !stored ? 0 : pair->lossy >= 0 && !f->exact ? bytes_beyond(plan, pair) + f->coding.bytes : f->exact_bytes;
         sum->source += nbytes;
         sum->stored += f->bytes + BYTES_OF_ROW;
+        sum->exact += f->exact_bytes + BYTES_OF_ROW;
         sum->turned_exact += (size_t)f->exact;
         if (pair->lossy < 0 || f->exact) continue;
         sum->lossy_source += nbytes;

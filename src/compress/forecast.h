@@ -10,11 +10,13 @@ typedef struct dz_forecast_tensor { /* of a pair */
     dz_tensor_coding coding;        /* lossy tensors */
     int exact;                      /* a lossy tensor whose exact coding is expected to be no larger */
     double bytes;                   /* expected in the archive */
+    double exact_bytes;             /* expected if it were kept exactly */
 } dz_forecast_tensor;
 
 typedef struct dz_forecast_task {
     double source, stored;             /* bytes of all its tensors: in their files, expected in the archive */
     double lossy_source, lossy_stored; /* of the lossy ones */
+    double exact;                      /* expected in the archive if all tensors were kept exactly */
     size_t turned_exact;               /* lossy tensors that are expected to be kept exactly */
     dz_quality quality;                /* expected, without gamma */
 } dz_forecast_task;

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "base/mem.h"
-#include "numeric/slq_quadrature.h"
+#include "numeric/eigen.h"
 #include "numeric/tracenorm.h"
 
 /* Singular values as roots of the eigenvalues of the Gram matrix of the smaller side: a few million operations where an estimate would need
@@ -36,42 +36,6 @@ static void gram_of_rows(const dz_sparse *a, double *gram, double *dense) {
     }
 }
 
-static double dot(const double *x, const double *y, size_t len) {
-    double sum = 0;
-    for (size_t i = 0; i < len; i++) sum += x[i] * y[i];
-    return sum;
-}
-
-/* The block behind row and column k of a symmetric matrix of size n, turned by the reflection that leaves one entry below the diagonal of
- * column k; that entry. `v` and `w`: scratch, n each (Golub and Van Loan, Matrix Computations, 8.3.1). */
-static double reflect(double *a, size_t n, size_t k, double *v, double *w) {
-    size_t len = n - k - 1;
-    for (size_t i = 0; i < len; i++) v[i] = a[(k + 1 + i) * n + k];
-    double norm = sqrt(dot(v, v, len)), entry = v[0] > 0 ? -norm : norm;
-    v[0] -= entry;
-    double square = dot(v, v, len);
-    if (square == 0) return entry;
-    for (size_t i = 0; i < len; i++) w[i] = 2 * dot(a + (k + 1 + i) * n + k + 1, v, len) / square;
-    double half = dot(w, v, len) / square;
-    for (size_t i = 0; i < len; i++) w[i] -= half * v[i];
-    for (size_t i = 0; i < len; i++) {
-        double *row = a + (k + 1 + i) * n + k + 1;
-        for (size_t j = 0; j < len; j++) row[j] -= v[i] * w[j] + w[i] * v[j];
-    }
-    return entry;
-}
-
-/* The eigenvalues of a symmetric matrix of size n, which is used up, into `value`. `scratch`: 3 n. */
-static void eigenvalues(double *a, size_t n, double *value, double *scratch) {
-    double *below = scratch, *v = scratch + n, *w = scratch + 2 * n;
-    for (size_t k = 0; k < n; k++) {
-        below[k] = k + 1 < n ? reflect(a, n, k, v, w) : 0;
-        value[k] = a[k * n + k];
-    }
-    memset(v, 0, n * sizeof *v);
-    dz_tridiagonal_eigen(value, below, v, (int)n);
-}
-
 dz_rc dz_tracenorm_small(const dz_sparse *a, double *norm, dz_error *err) {
     int by_rows = a->rows < a->cols;
     size_t n = (size_t)(by_rows ? a->rows : a->cols);
@@ -87,7 +51,7 @@ dz_rc dz_tracenorm_small(const dz_sparse *a, double *norm, dz_error *err) {
         gram_of_rows(a, gram, scratch + 3 * n);
     else
         gram_of_columns(a, gram);
-    eigenvalues(gram, n, value, scratch);
+    dz_symmetric_eigenvalues(gram, n, value, scratch);
     for (size_t i = 0; i < n; i++) largest = value[i] > largest ? value[i] : largest;
     for (size_t i = 0; i < n; i++) {
         if (value[i] > (double)n * DBL_EPSILON * largest) sum += sqrt(value[i]); /* below it is what rounding makes of 0 */
