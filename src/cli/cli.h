@@ -57,7 +57,8 @@ dz_rc dz_parse_options(const dz_world *world, const dz_command *command, int arg
 void dz_option_list_free(dz_option_list *list);
 
 extern const dz_command DZ_CMD_SYNTH, DZ_CMD_COMPRESS, DZ_CMD_RESTORE, DZ_CMD_INFO, DZ_CMD_VERIFY, DZ_CMD_COMPARE, DZ_CMD_PLAN,
-    DZ_CMD_REMOVE, DZ_CMD_REPACK, DZ_CMD_RECIPES, DZ_CMD_SCAN, DZ_CMD_REPORT, DZ_CMD_EXPORT, DZ_CMD_IMPORT, DZ_CMD_UNMARK, DZ_CMD_DOCTOR, DZ_CMD_DIFF;
+    DZ_CMD_REMOVE, DZ_CMD_REPACK, DZ_CMD_RECIPES, DZ_CMD_SCAN, DZ_CMD_REPORT, DZ_CMD_EXPORT, DZ_CMD_IMPORT, DZ_CMD_UNMARK, DZ_CMD_DOCTOR,
+    DZ_CMD_DIFF;
 
 /* What a command cannot do without. */
 typedef struct dz_required {

@@ -48,9 +48,9 @@ static uint64_t differing(const uint8_t *a, const uint8_t *b, size_t size, size_
 
 /* A piece at a time, so that what is read stays in the cache. */
 static dz_rc measure_tile(work *w, const dz_tensor_pair *pair, uint64_t first, uint64_t count, double sums[SUMS], dz_error *err) {
-    static const float zeros[DZ_CHUNK];
     const dz_tensor *t = &w->model->tensors[pair->tensor];
-    double delta[2 * DZ_LANES] = {0}, base[2 * DZ_LANES] = {0};
+    dz_measures delta = DZ_MEASURES_NONE;
+    double base[DZ_LANES] = {0};
     size_t size = dz_dtype_size(t->dtype);
     for (uint64_t at = 0; at < count; at += DZ_PIECE) {
         size_t len = (size_t)(count - at < DZ_PIECE ? count - at : DZ_PIECE);
@@ -59,12 +59,11 @@ static dz_rc measure_tile(work *w, const dz_tensor_pair *pair, uint64_t first, u
         const float *wide = (const float *)(const void *)w->wide.data;
         sums[CHANGED] += (double)changed;
         if (!dz_dtype_is_float(t->dtype)) continue;
-        if (changed) dz_kernels()->moments(delta, w->task.data, t->dtype, wide, len);
-        for (size_t i = 0; i < len; i += DZ_CHUNK)
-            dz_kernels()->moments(base, wide + i, DZ_F32, zeros, len - i < DZ_CHUNK ? len - i : DZ_CHUNK);
+        if (changed) dz_kernels()->measure(&delta, 0, w->task.data, t->dtype, wide, len);
+        dz_kernels()->energy(base, wide, len);
     }
-    sums[DELTA] = dz_lanes_total(delta + DZ_LANES);
-    sums[BASE] = dz_lanes_total(base + DZ_LANES);
+    sums[DELTA] = dz_lanes_total(delta.sums + DZ_LANES);
+    sums[BASE] = dz_lanes_total(base);
     return DZ_OK;
 }
 
@@ -223,7 +222,8 @@ dz_rc dz_model_diff_make(const dz_world *world, const char *base, const char *mo
     *out = (dz_model_diff){0};
     dz_rc rc = open_models(world, base, model, request, out, err);
     if (rc != DZ_OK) return rc;
-    rc = dz_plan_make(out->zoo.base, out->zoo.tasks, out->zoo.names, 1, out->zoo.recipe, 1, NULL, &out->plan, err);
+    uint8_t unmatched[1] = {0}; /* it is the result, and no error */
+    rc = dz_plan_make(out->zoo.base, out->zoo.tasks, out->zoo.names, 1, out->zoo.recipe, 1, unmatched, &out->plan, err);
     if ((rc = dz_sync_error(world, rc, err)) != DZ_OK || (rc = measure(world, out, quiet, err)) != DZ_OK) return rc;
     rc = dz_diff_judge(out, err);
     if (rc == DZ_OK && world->rank == 0) rc = dz_forecast_make(&out->zoo, out->plan, &out->forecast, err);
