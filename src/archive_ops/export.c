@@ -126,38 +126,45 @@ static char *vector_mark(const export *x, int sparse, dz_error *err) {
     return NULL;
 }
 
+typedef struct part { /* of the file: an item's values, or its positions */
+    dz_tensor tensor; /* first, for dz_safetensors_order */
+    uint64_t *at;     /* where the item notes the offset */
+} part;
+
 /* Places of all values in a safetensors file, and its header. Alike on every rank. */
 static dz_rc lay_out(export *x, dz_buf *header, dz_error *err) {
     int sparse = x->opt->format == DZ_EXPORT_SPARSE;
     size_t n = 0;
+    part *parts = dz_alloc(2 * x->nitems, sizeof *parts, err);
     dz_tensor *list = dz_alloc(2 * x->nitems, sizeof *list, err);
     char *mark = vector_mark(x, sparse, err);
-    for (size_t i = 0; list && i < x->nitems; i++) {
+    for (size_t i = 0; parts && i < x->nitems; i++) {
         item *it = &x->items[i];
         if (!sparse) {
-            list[n] = it->out;
-            list[n++].name = dz_strdup(it->out.name, err);
+            parts[n] = (part){it->out, &it->values};
+            parts[n++].tensor.name = dz_strdup(it->out.name, err);
             continue;
         }
-        list[n++] = (dz_tensor){.name = dz_format(err, "%s.positions", it->out.name),
-                                .dtype_name = "I64",
-                                .ndim = 1,
-                                .shape = {it->kept},
-                                .nbytes = 8 * it->kept};
-        list[n++] = (dz_tensor){
-            .name = dz_format(err, "%s.values", it->out.name), .dtype_name = "F32", .ndim = 1, .shape = {it->kept}, .nbytes = 4 * it->kept};
+        dz_tensor positions = {.ndim = 1, .shape = {it->kept}, .nbytes = 8 * it->kept};
+        dz_tensor values = {.ndim = 1, .shape = {it->kept}, .nbytes = 4 * it->kept};
+        strcpy(positions.dtype_name, "I64");
+        strcpy(values.dtype_name, "F32");
+        positions.name = dz_format(err, "%s.positions", it->out.name);
+        values.name = dz_format(err, "%s.values", it->out.name);
+        parts[n++] = (part){positions, &it->positions};
+        parts[n++] = (part){values, &it->values};
     }
+    if (err->rc == DZ_OK) qsort(parts, n, sizeof *parts, dz_safetensors_order);
+    for (size_t i = 0; list && parts && i < n; i++) list[i] = parts[i].tensor;
     if (err->rc == DZ_OK && dz_safetensors_header(list, n, (dz_like){.mark = mark}, header, err) == DZ_OK) {
-        uint64_t at = header->len;
-        for (size_t i = 0; i < x->nitems; i++) {
-            item *it = &x->items[i];
-            it->positions = at;
-            it->values = sparse ? at + 8 * it->kept : at;
-            at = sparse ? it->values + 4 * it->kept : at + it->out.nbytes;
+        x->file_size = header->len;
+        for (size_t i = 0; i < n; i++) {
+            *parts[i].at = x->file_size;
+            x->file_size += list[i].nbytes;
         }
-        x->file_size = at;
     }
-    for (size_t i = 0; list && i < n; i++) free(list[i].name);
+    for (size_t i = 0; parts && i < n; i++) free(parts[i].tensor.name);
+    free(parts);
     free(list);
     free(mark);
     return err->rc;

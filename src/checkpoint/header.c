@@ -6,6 +6,23 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* The order of the safetensors library's Dtype, backwards. */
+static const char *const DTYPES[] = {"U64", "I64", "F64",     "C64",         "F32",         "U32",     "I32",     "BF16",
+                                     "F16", "U16", "I16",     "F8_E5M2FNUZ", "F8_E4M3FNUZ", "F8_E8M0", "F8_E4M3", "F8_E5M2",
+                                     "I8",  "U8",  "F6_E3M2", "F6_E2M3",     "F4",          "BOOL"};
+
+static size_t dtype_rank(const dz_tensor *t) {
+    size_t rank = 0;
+    while (rank < sizeof DTYPES / sizeof *DTYPES && strcmp(DTYPES[rank], t->dtype_name) != 0) rank++;
+    return rank;
+}
+
+int dz_safetensors_order(const void *a, const void *b) {
+    const dz_tensor *x = a, *y = b;
+    size_t first = dtype_rank(x), second = dtype_rank(y);
+    return first != second ? (first < second ? -1 : 1) : strcmp(x->name, y->name);
+}
+
 static json_t *tensor_json(const dz_tensor *tensor, uint64_t begin) {
     json_t *shape = json_array();
     for (uint32_t d = 0; d < tensor->ndim; d++) json_array_append_new(shape, json_integer((json_int_t)tensor->shape[d]));

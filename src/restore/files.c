@@ -79,31 +79,41 @@ static char *first_file(const dz_restore_job *r, uint32_t kind, const char *suff
     return bytes;
 }
 
+typedef struct laid_out {
+    dz_tensor tensor; /* first, for dz_safetensors_order */
+    uint32_t row;
+} laid_out;
+
 /* A safetensors file of tensors whose rows are given, with a header of our own. */
 static dz_rc add_rows(dz_restore_job *r, const char *name, const uint32_t *rows, size_t n, dz_error *err) {
     const dz_catalog *c = r->archive->catalog;
     dz_buf header = {0};
     dz_tensor *list = dz_alloc(n, sizeof *list, err);
-    dz_restore_tensor *grown = list ? realloc(r->tensors, (r->ntensors + n + 1) * sizeof *grown) : NULL;
+    laid_out *order = list ? dz_alloc(n, sizeof *order, err) : NULL;
+    dz_restore_tensor *grown = order ? realloc(r->tensors, (r->ntensors + n + 1) * sizeof *grown) : NULL;
     if (!grown) {
         free(list);
+        free(order);
         return dz_fail(err, DZ_ENOMEM, "out of memory for %zu tensors", n);
     }
     r->tensors = grown;
     size_t like_len = 0;
     char *like = first_file(r, DZ_FILE_SAFETENSORS, "", &like_len);
     int lossy = 0;
-    for (size_t i = 0; i < n; i++) list[i] = dz_tensor_of_row(&c->tensors[r->task->rows[rows[i]].tensor]);
+    for (size_t i = 0; i < n; i++) order[i] = (laid_out){dz_tensor_of_row(&c->tensors[r->task->rows[rows[i]].tensor]), rows[i]};
+    qsort(order, n, sizeof *order, dz_safetensors_order);
+    for (size_t i = 0; i < n; i++) list[i] = order[i].tensor;
     for (size_t i = 0; i < n; i++) lossy |= dz_restore_is_lossy_row(r, rows[i]);
     if (dz_safetensors_header(list, n, (dz_like){like, like_len, lossy ? r->mark_text : NULL}, &header, err) == DZ_OK) {
         uint64_t at = header.len;
         for (size_t i = 0; i < n; i++) {
-            grown[r->ntensors++] = (dz_restore_tensor){.row = rows[i], .file = (uint32_t)r->nfiles, .offset = at};
+            grown[r->ntensors++] = (dz_restore_tensor){.row = order[i].row, .file = (uint32_t)r->nfiles, .offset = at};
             at += list[i].nbytes;
             r->nbytes += list[i].nbytes;
         }
         dz_restore_add_file(r, name, header.data, header.len, at, err);
     }
+    free(order);
     free(list);
     free(like);
     dz_buf_free(&header);
@@ -246,7 +256,8 @@ static dz_rc plan_parts(dz_restore_job *r, uint8_t *claimed, dz_error *err) {
     return err->rc;
 }
 
-/* The tensors in their order in new shards, with an index where there are several, and the side files. */
+/* The tensors in new shards, cut in their order and laid out anew within each, with an index where there are several, and the side files.
+ */
 dz_rc dz_restore_plan_shards(dz_restore_job *r, dz_error *err) {
     const dz_catalog *c = r->archive->catalog;
     size_t n = 0, nrows = r->task->nrows, nshards = 0;

@@ -181,7 +181,7 @@ CASES = {
     "whisper": from_transformers("whisper", "WhisperForConditionalGeneration", "mel"),
     **{name: from_transformers(name, "AutoModelForImageClassification", "image") for name in ("vit",)},
     **{name: from_transformers(name, "AutoModelForImageClassification", "image", init_num_hidden_layers=2) for name in ("beit", "dinov2")},
-    "swin": from_transformers("swin", "AutoModelForImageClassification", "image64", embed_dim=16, depths=[2, 2], num_heads=[2, 2], patch_size=4, image_size=64, window_size=4),
+    "swin": from_transformers("swin", "AutoModelForImageClassification", "image64", embed_dim=16, depths=[2, 1, 1, 1], num_heads=[2, 2, 2, 2], patch_size=4, image_size=64, window_size=2),
     "convnext": from_transformers("convnext", "AutoModelForImageClassification", "image", init_hidden_sizes=[16, 32], init_depths=[2, 2], init_num_stages=2),
     "resnet": from_transformers("resnet", "AutoModelForImageClassification", "image", init_hidden_sizes=[16, 32], init_depths=[2, 2], init_embedding_size=16, embedding_size=16),
     "segformer": from_transformers("segformer", "AutoModelForImageClassification", "image64", init_hidden_sizes=[16, 32, 32, 64], init_depths=[1, 1, 1, 1],

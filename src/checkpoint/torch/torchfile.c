@@ -407,24 +407,53 @@ out:
     return err->rc;
 }
 
+typedef struct placed { /* a tensor and where it is in the file */
+    dz_tensor tensor;
+    dz_strided place;
+} placed;
+
+static int by_layout(const void *x, const void *y) {
+    return dz_safetensors_order(&((const placed *)x)->tensor, &((const placed *)y)->tensor);
+}
+
+/* As the parser of headers has them: among tensors at one offset, of which all but the last are empty, by name. */
+static int by_offset(const void *x, const void *y) {
+    const dz_tensor *a = &((const placed *)x)->tensor, *b = &((const placed *)y)->tensor;
+    if (a->offset != b->offset) return a->offset < b->offset ? -1 : 1;
+    if (a->nbytes != b->nbytes) return a->nbytes < b->nbytes ? -1 : 1;
+    return strcmp(a->name, b->name);
+}
+
+/* Header and size of the file with these tensors, laid out as the safetensors library does. */
+static dz_rc lay_out(dz_shard *shard, placed *list, dz_tensor *tensors, size_t n, dz_buf *header, dz_error *err) {
+    for (size_t i = 0; i < n; i++) list[i] = (placed){tensors[i], shard->places[i]};
+    if (n) qsort(list, n, sizeof *list, by_layout);
+    for (size_t i = 0; i < n; i++) tensors[i] = list[i].tensor;
+    if (dz_safetensors_header(tensors, n, (dz_like){0}, header, err) != DZ_OK) return err->rc;
+    shard->size = header->len;
+    for (size_t i = 0; i < n; i++) {
+        list[i].tensor.offset = shard->size;
+        if (__builtin_add_overflow(shard->size, tensors[i].nbytes, &shard->size) || shard->size > INT64_MAX)
+            return dz_fail(err, DZ_EFAIL, "%s: its tensors are too large for a file", shard->path);
+    }
+    if (n) qsort(list, n, sizeof *list, by_offset);
+    for (size_t i = 0; i < n; i++) shard->places[i] = list[i].place;
+    return DZ_OK;
+}
+
 dz_rc dz_torch_shard(dz_shard *shard, dz_buf *notes, dz_error *err) {
     dz_tensor *tensors = NULL;
     size_t n = 0;
     dz_buf header = {0};
     if (dz_torch_load(shard->path, &tensors, &shard->places, &shard->nplaces, notes, err) != DZ_OK) return err->rc;
     n = shard->nplaces;
-    if (dz_safetensors_header(tensors, n, (dz_like){0}, &header, err) != DZ_OK) goto out;
-    shard->size = header.len;
-    for (size_t i = 0; i < n; i++) {
-        if (__builtin_add_overflow(shard->size, tensors[i].nbytes, &shard->size) || shard->size > INT64_MAX) {
-            dz_fail(err, DZ_EFAIL, "%s: its tensors are too large for a file", shard->path);
-            goto out;
-        }
-    }
+    placed *list = dz_alloc(n, sizeof *list, err);
+    if (!list || lay_out(shard, list, tensors, n, &header, err) != DZ_OK) goto out;
     shard->header = (char *)header.data;
     shard->header_len = header.len;
     header = (dz_buf){0};
 out:
+    free(list);
     dz_buf_free(&header);
     dz_tensors_free(tensors, n);
     return err->rc;
