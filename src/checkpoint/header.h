@@ -12,8 +12,8 @@ typedef struct dz_like {
     const char *mark; /* NULL, or the value of DZ_MARK_KEY among the metadata (base/overwrite.h), where it comes first */
 } dz_like;
 
-/* Order of tensors in a file that is laid out anew, for qsort: the safetensors library's, by dtype from U64 down to BOOL, then by name. Each
- * tensor then begins at a multiple of its element's size. */
+/* Order of tensors in a file that is laid out anew, for qsort: the safetensors library's, by dtype from U64 down to BOOL, then by name.
+ * Each tensor then begins at a multiple of its element's size. */
 int dz_safetensors_order(const void *a, const void *b); /* two dz_tensor */
 
 /* The first bytes of a safetensors file that holds `tensors` end to end in this order: 8-byte little-endian length, JSON padded with spaces

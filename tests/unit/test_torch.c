@@ -253,7 +253,7 @@ static void test_strided_tensors_are_their_row_major_copies(void **state) {
         dz_checkpoint *each = i ? other : ck;
         for (size_t k = 0; k < sizeof want / sizeof *want; k++) expect_copy(each, want[k][0], want[k][1]);
         for (size_t k = 0; k < each->ntensors; k++) {
-            size_t first = strcmp(each->tensors[k].name, "b") == 0 ? (size_t)dz_checkpoint_find(each, "t") : k;
+            size_t first = strcmp(each->tensors[k].name, "t") == 0 ? (size_t)dz_checkpoint_find(each, "b") : k;
             assert_int_equal(each->same[k], first);
         }
     }
@@ -281,9 +281,12 @@ static void test_types_that_are_bytes_to_us_are_kept_by_their_names(void **state
             V3 RAW "K\2K\2\x85K\3\x85" HOOKS "ctorch\nfloat8_e5m2fnuz\ntR" NAME("s") V3 RAW "K\3))" HOOKS "ctorch\nfloat8_e8m0fnu\ntRu.";
     static const struct {
         const char *name, *dtype, *bytes;
-    } want[] = {{"c", "C64", "ijklmnopqrstuvwx"}, {"t", "C64", "abcdefghabcdefghijklmnopijklmnopqrstuvwxqrstuvwx"},
-                {"d", "C64", "ijklmnopqrstuvwx"}, {"m", "F8_E4M3FNUZ", "bc"},
-                {"n", "F8_E5M2FNUZ", "cf"},       {"s", "F8_E8M0", "d"}};
+    } want[] = {{"c", "C64", "ijklmnopqrstuvwx"},
+                {"d", "C64", "ijklmnopqrstuvwx"},
+                {"t", "C64", "abcdefghabcdefghijklmnopijklmnopqrstuvwxqrstuvwx"},
+                {"n", "F8_E5M2FNUZ", "cf"},
+                {"m", "F8_E4M3FNUZ", "bc"},
+                {"s", "F8_E8M0", "d"}};
     dz_error err = {0};
     dz_buf zip = {0};
     dz_checkpoint *ck = NULL;
