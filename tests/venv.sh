@@ -3,8 +3,17 @@
 set -uo pipefail
 cd "$(dirname "$0")/.."
 wanted=$(cat tests/requirements.txt tests/requirements-client.txt)
-[ "$(cat build/venv/installed 2>/dev/null)" = "$wanted" ] && exit 0
 mkdir -p build
+plots=$(cat tests/requirements-plots.txt) # a Python of its own, as users have it, which deltazoo starts to draw PNG
+if [ "$(cat build/venv-plots/installed 2>/dev/null)" != "$plots" ]; then
+    if ! { rm -rf build/venv-plots && "${PYTHON:-/usr/bin/python3}" -m venv build/venv-plots &&
+        build/venv-plots/bin/python -m pip install --disable-pip-version-check --no-input -r tests/requirements-plots.txt; } >build/venv-plots.log 2>&1 </dev/null; then
+        echo "venv: failed, so no test can run: no matplotlib: $(tail -n 1 build/venv-plots.log)" >&2
+        exit 1
+    fi
+    echo "$plots" >build/venv-plots/installed
+fi
+[ "$(cat build/venv/installed 2>/dev/null)" = "$wanted" ] && exit 0
 echo "venv: installing tests/requirements.txt and tests/requirements-client.txt into build/venv"
 if ! { rm -rf build/venv && "${PYTHON:-/usr/bin/python3}" -m venv build/venv &&
     build/venv/bin/python -m pip install --disable-pip-version-check --no-input -r tests/requirements.txt -r tests/requirements-client.txt; } >build/venv.log 2>&1 </dev/null; then

@@ -6,6 +6,8 @@
 #include "base/file.h"
 #include "cli/cli.h"
 #include "cli/layers.h"
+#include "cli/picture.h"
+#include "cli/plot.h"
 #include "cli/report.h"
 #include "cli/table.h"
 #include "compress/model_diff.h"
@@ -273,15 +275,16 @@ static void print_totals(const dz_model_diff *d, const char *text) {
     printf(" about %s (quality %s)\n", dz_format_size(f->stored, a), dz_verdict_name(f->quality.verdict));
 }
 
-static dz_rc print(const dz_model_diff *d, int json, dz_error *err) {
-    char text[256];
+static dz_rc print(const dz_model_diff *d, const char *picture, int json, dz_error *err) {
+    char text[256] = "", line[256];
     table kinds = {0}, layers = {0};
     describe(d, text);
     if (by_kind(d, &kinds, err) != DZ_OK || by_layer(d, &layers, err) != DZ_OK) goto out;
+    for (size_t i = 0; i < sizeof text; i++) line[i] = text[i] == '\n' ? ' ' : text[i];
+    if (picture && dz_plot_diff(d, line, picture, err) != DZ_OK) goto out;
     dz_print_notes(&d->plan->notes);
     if (json) {
-        for (char *at = text; *at; at++) *at = *at == '\n' ? ' ' : *at;
-        print_json(d, &kinds, &layers, text, err);
+        print_json(d, &kinds, &layers, line, err);
         goto out;
     }
     print_totals(d, text);
@@ -300,6 +303,7 @@ out:
 
 static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
     const char *args[2];
+    const char *picture = NULL;
     int json = 0, quiet = 0, helped = 0;
     dz_option_list sets = {0};
     dz_recipe_request request = {0};
@@ -309,14 +313,16 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
         {"set", 0, DZ_OPTION_LIST, &sets, "KEY=VALUE", "as for compress"},
         DZ_METHOD_OPTIONS(sets),
         {"json", 0, DZ_OPTION_FLAG, &json, NULL, "for programs: also every tensor"},
+        {"plot", 0, DZ_OPTION_TEXT, &picture, "FILE", "draw the changes by layer and kind into FILE.svg or FILE.png"},
         {"quiet", 'q', DZ_OPTION_FLAG, &quiet, NULL, "no progress"},
         {NULL, 0, DZ_OPTION_FLAG, NULL, NULL, NULL}};
     dz_rc rc = dz_parse_options(world, &DZ_CMD_DIFF, argc, argv, options, args, 2, &helped, err);
     if (rc == DZ_OK && !helped) {
         request.sets = sets.values;
         request.nsets = sets.n;
-        rc = dz_model_diff_make(world, args[0], args[1], &request, quiet, &d, err);
-        if (rc == DZ_OK) rc = dz_sync_error(world, world->rank == 0 ? print(&d, json, err) : DZ_OK, err);
+        if (picture) rc = dz_sync_error(world, world->rank == 0 ? dz_picture_check(picture, err) : DZ_OK, err);
+        if (rc == DZ_OK) rc = dz_model_diff_make(world, args[0], args[1], &request, quiet, &d, err);
+        if (rc == DZ_OK) rc = dz_sync_error(world, world->rank == 0 ? print(&d, picture, json, err) : DZ_OK, err);
     }
     dz_model_diff_free(&d);
     dz_option_list_free(&sets);
@@ -324,7 +330,7 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
 }
 
 const dz_command DZ_CMD_DIFF = {
-    "diff", "BASE MODEL [--quality high|balanced|small] [--method NAME] [--recipe FILE|NAME] [--set KEY=VALUE]... [--json]",
+    "diff", "BASE MODEL [--quality high|balanced|small] [--method NAME] [--recipe FILE|NAME] [--set KEY=VALUE]... [--json] [--plot FILE]",
     "Shows what a fine-tune changed of its base, without an archive: which tensors, how much, of what rank, and the sizes to expect.", run,
     "deltazoo diff base math\n"
-    "deltazoo diff base math --json"};
+    "deltazoo diff base math --plot math.svg"};

@@ -1,18 +1,11 @@
 #include <stdio.h>
 
 #include "archive/reader.h"
-#include "base/overwrite.h"
 #include "cli/cli.h"
+#include "cli/picture.h"
 #include "cli/plot.h"
 #include "cli/report.h"
 #include "restore/restore.h"
-
-static int is_other_image(const char *name) {
-    static const char *const ends[] = {".png", ".pdf", ".jpg", ".jpeg", ".gif", ".eps", ".ps", ".webp", NULL};
-    int i = 0;
-    while (ends[i] && !dz_ends_with(name, ends[i])) i++;
-    return ends[i] != NULL;
-}
 
 static dz_rc print_info(const char *path, const char *name, const char *picture, int json, int wide, int names, dz_error *err) {
     dz_archive *a = NULL;
@@ -22,16 +15,12 @@ static dz_rc print_info(const char *path, const char *name, const char *picture,
     if (name && dz_archive_task(a, name, &task, err) != DZ_OK) goto out;
     for (size_t t = 0; names && t < a->catalog->ntasks; t++) printf("%s\n", a->catalog->tasks[t].name);
     if (names) goto out;
-    if (picture && dz_overwrite_check(picture, DZ_TARGET_PLOT, 0, err) != DZ_OK) goto out;
-    if (picture && is_other_image(picture)) {
-        dz_fail(err, DZ_EUSAGE, "--plot %s: plots are SVG: give a name that ends in .svg (browsers and 'rsvg-convert' show it)", picture);
-        goto out;
-    }
+    if (picture && dz_picture_check(picture, err) != DZ_OK) goto out;
     if (picture && !task && a->catalog->ntasks == 0) {
         dz_fail(err, DZ_EUSAGE, "%s: has no task that could be plotted", path);
         goto out;
     }
-    if (picture && dz_plot_task(a->catalog, task ? task : &a->catalog->tasks[0], picture, err) != DZ_OK) goto out;
+    if (picture && dz_plot_archive(a->catalog, task, picture, err) != DZ_OK) goto out;
     if (json) {
         dz_print_json(dz_info_json(a->catalog, task), NULL, err);
         goto lost;
@@ -64,15 +53,16 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
         {"task", 't', DZ_OPTION_TEXT, &task, "NAME", "also this task's tensors and recipe"},
         {"json", 0, DZ_OPTION_FLAG, &json, NULL, "for programs"},
         {"wide", 0, DZ_OPTION_FLAG, &wide, NULL, "all columns and full names of tensors, in more than 80 columns"},
-        {"plot", 0, DZ_OPTION_TEXT, &picture, "FILE.svg", "draw bytes and expected error by layer, of the task or the first one"},
+        {"plot", 0, DZ_OPTION_TEXT, &picture, "FILE",
+         "draw into FILE.svg or FILE.png: bytes and noise by layer of the task; without --task of all, and their sizes and rates"},
         {"names", 0, DZ_OPTION_FLAG, &names, NULL, "only the tasks' names, one per line"},
         {NULL, 0, DZ_OPTION_FLAG, NULL, NULL, NULL}};
     if (dz_parse_options(world, &DZ_CMD_INFO, argc, argv, options, args, 1, &helped, err) != DZ_OK || helped) return err->rc;
     return dz_sync_error(world, world->rank == 0 ? print_info(args[0], task, picture, json, wide, names, err) : DZ_OK, err);
 }
 
-const dz_command DZ_CMD_INFO = {"info", "ARCHIVE [--task NAME] [--json|--wide|--names] [--plot FILE.svg]",
+const dz_command DZ_CMD_INFO = {"info", "ARCHIVE [--task NAME] [--json|--wide|--names] [--plot FILE]",
                                 "Shows the contents of an archive: tasks, sizes, ratios.", run,
                                 "deltazoo info zoo.h5\n"
                                 "deltazoo info zoo.h5 --task math --json\n"
-                                "deltazoo info zoo.h5 --task math --plot math.svg"};
+                                "deltazoo info zoo.h5 --plot zoo.svg"};

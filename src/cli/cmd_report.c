@@ -1,3 +1,4 @@
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -6,6 +7,8 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "cli/cli.h"
+#include "cli/picture.h"
+#include "cli/plot.h"
 #include "cli/table.h"
 
 /* What the table shows of one report. The JSON values belong to `root`. */
@@ -150,12 +153,60 @@ static void print_table(const job_row *rows, size_t n, int wide) {
     if (n == 1 && rows[0].whole) print_details(&rows[0]);
 }
 
+static double bytes_of(const json_t *task, const char *key) {
+    return json_number_value(json_object_get(json_object_get(task, "bytes"), key));
+}
+
+/* What a report tells of a task; older ones have no verdict. */
+static dz_plot_task plot_task(json_t *task) {
+    const json_t *lossy = json_object_get(task, "lossy"), *noise = json_object_get(lossy, "noise_to_delta");
+    const char *name = json_string_value(json_object_get(task, "name")), *verdict = json_string_value(json_object_get(lossy, "verdict"));
+    dz_plot_task t = {.name = name ? name : "?",
+                      .source = json_number_value(json_object_get(task, "source_bytes")),
+                      .lossy = bytes_of(task, "kept_values") + bytes_of(task, "positions_and_codes") + bytes_of(task, "checks"),
+                      .exact = bytes_of(task, "exact_tensors"),
+                      .fixed = bytes_of(task, "index") + bytes_of(task, "structures"),
+                      .noise = json_is_number(noise) ? json_number_value(noise) : INFINITY,
+                      .verdict = DZ_VERDICT_POOR};
+    for (int v = 0; v < DZ_VERDICTS && verdict; v++)
+        if (strcmp(verdict, dz_verdict_name((dz_verdict)v)) == 0) t.verdict = (dz_verdict)v;
+    if (t.verdict == DZ_VERDICT_EXACT) t.noise = 0;
+    return t;
+}
+
+/* The tasks of all jobs that are done. */
+static dz_rc plot_jobs(const job_row *rows, size_t n, const char *path, dz_error *err) {
+    size_t ntasks = 0, cap = 0, jobs = 0, i;
+    dz_plot_task *tasks = NULL;
+    json_t *task;
+    char title[128];
+    for (size_t r = 0; r < n; r++) {
+        if (!rows[r].whole) continue;
+        jobs++;
+        json_array_foreach(json_object_get(rows[r].root, "tasks"), i, task) {
+            if (dz_grow((void **)&tasks, &cap, ntasks + 1, sizeof *tasks, err) != DZ_OK) goto out;
+            tasks[ntasks++] = plot_task(task);
+        }
+    }
+    snprintf(title, sizeof title, "%zu job%s, %zu task%s", jobs, jobs == 1 ? "" : "s", ntasks, ntasks == 1 ? "" : "s");
+    if (ntasks == 0)
+        dz_fail(err, DZ_EUSAGE, "--plot %s: none of the reports has tasks that are done", path);
+    else
+        dz_plot_tasks(tasks, ntasks, title, path, err);
+out:
+    free(tasks);
+    return err->rc;
+}
+
 static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
+    const char *picture = NULL;
     int helped = 0, wide = 0;
-    const dz_option options[] = {{"wide", 0, DZ_OPTION_FLAG, &wide, NULL, "all columns and full names, in more than 80 columns"},
-                                 {NULL, 0, DZ_OPTION_FLAG, NULL, NULL, NULL}};
+    const dz_option options[] = {
+        {"wide", 0, DZ_OPTION_FLAG, &wide, NULL, "all columns and full names, in more than 80 columns"},
+        {"plot", 0, DZ_OPTION_TEXT, &picture, "FILE", "draw sizes and rates of the tasks into FILE.svg or FILE.png"},
+        {NULL, 0, DZ_OPTION_FLAG, NULL, NULL, NULL}};
     if (dz_parse_options(world, &DZ_CMD_REPORT, argc, argv, options, NULL, DZ_ANY_ARGS, &helped, err) != DZ_OK || helped) return err->rc;
-    if (world->rank != 0) return DZ_OK;
+    if (world->rank != 0 || (picture && dz_picture_check(picture, err) != DZ_OK)) return err->rc;
     size_t given = (size_t)(argc - optind), n = 0;
     job_row *rows = dz_alloc(given, sizeof *rows, err);
     for (size_t i = 0; rows && i < given; i++) {
@@ -168,13 +219,15 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
         json_decref(rows[n].root);
         rows[n] = (job_row){0};
     }
-    if (n) print_table(rows, n, wide);
-    if (rows && n < given) dz_fail(err, DZ_EUSAGE, "%zu of %zu files are no reports", given - n, given);
+    if (n && picture) plot_jobs(rows, n, picture, err);
+    if (n && err->rc == DZ_OK) print_table(rows, n, wide);
+    if (err->rc == DZ_OK && rows && n < given) dz_fail(err, DZ_EUSAGE, "%zu of %zu files are no reports", given - n, given);
     for (size_t i = 0; i < n; i++) json_decref(rows[i].root);
     free(rows);
     return err->rc;
 }
 
-const dz_command DZ_CMD_REPORT = {"report", "JOB.json... [--wide]",
+const dz_command DZ_CMD_REPORT = {"report", "JOB.json... [--wide] [--plot FILE]",
                                   "Shows reports of compress jobs as a table; for a single report also phases, hosts and notes.", run,
-                                  "deltazoo report job.json"};
+                                  "deltazoo report job.json\n"
+                                  "deltazoo report job.json --plot job.svg"};

@@ -195,6 +195,7 @@ void dz_print_program_help(const dz_command *const *commands, const char *form) 
            "DZ_JOURNAL_AFTER\nSeconds that a compress job runs before its journal goes to disk (10). A killed job repeats at most that.\n"
            ".TP\n.B DZ_KERNELS\n"
            "portable, avx2 or avx512: the kernels to use, instead of the fastest for the processor. All give the same bytes.\n"
+           ".TP\n.B DZ_PYTHON\nThe Python whose matplotlib draws plots as PNG (python3).\n"
            ".SH FILES\n.TP\n.I ARCHIVE.partial\nThe next archive, while it is being written.\n.TP\n.I ARCHIVE.lock\nThe job that writes "
            "it.\n.TP\n.I "
            "ARCHIVE.journal/\n"

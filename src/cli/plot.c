@@ -1,269 +1,292 @@
 #include "cli/plot.h"
 
-#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/file.h"
-#include "base/overwrite.h"
-#include "base/staging.h"
-#include "cli/layers.h"
+#include "cli/plot_internal.h"
 
-/* A layer is a tensor's name up to its first number ("model.layers.7"); the kind is the rest, without the last
- * word ("self_attn.q_proj"). Kinds are ordered by bytes; those beyond the last colour are one. */
-#define KINDS 8
-static const char *const COLOURS[KINDS] = {"#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#b8a900", "#999999"};
+dz_hue dz_hue_of(dz_place place, dz_kind kind) {
+    static const dz_hue kinds[DZ_NKINDS] = {[DZ_KIND_OTHER] = DZ_HUE_MATRICES,
+                                            [DZ_KIND_Q] = DZ_HUE_Q,
+                                            [DZ_KIND_K] = DZ_HUE_K,
+                                            [DZ_KIND_V] = DZ_HUE_V,
+                                            [DZ_KIND_O] = DZ_HUE_O,
+                                            [DZ_KIND_ATTENTION_OTHER] = DZ_HUE_ATTENTION,
+                                            [DZ_KIND_GATE] = DZ_HUE_GATE,
+                                            [DZ_KIND_UP] = DZ_HUE_UP,
+                                            [DZ_KIND_DOWN] = DZ_HUE_DOWN,
+                                            [DZ_KIND_MLP_OTHER] = DZ_HUE_MLP,
+                                            [DZ_KIND_CONV] = DZ_HUE_CONV};
+    switch (place) {
+        case DZ_PLACE_BODY: return kinds[kind];
+        case DZ_PLACE_OUTSIDE: return DZ_HUE_MATRICES;
+        case DZ_PLACE_EMBEDDING:
+        case DZ_PLACE_POSITION: return DZ_HUE_EMBEDDINGS;
+        case DZ_PLACE_HEAD: return DZ_HUE_HEADS;
+        case DZ_PLACE_VECTOR:
+        case DZ_PLACE_NORM: return DZ_HUE_VECTORS;
+        default: return DZ_HUE_REST;
+    }
+}
 
-typedef struct part {
-    const char *name; /* borrowed, `len` characters of it */
-    size_t len;
-    uint64_t nbytes;
-} part;
+double dz_plot_layer_x(const dz_panel *a, const dz_layer_list *layers, size_t layer) {
+    return a->left + a->width / (double)layers->n * ((double)layer + 0.5);
+}
 
-typedef struct layer {
-    part what;
-    uint64_t of_kind[KINDS];
-    double error, weight; /* sum of count * error^2, and of count, of the lossy tensors */
-} layer;
+double dz_plot_kind_x(const dz_panel *a, const dz_layer_list *layers, size_t layer, const char *used, dz_hue hue) {
+    double n = 0, before = 0, each = a->width / (double)layers->n;
+    for (int h = 0; h < DZ_HUES_OF_TENSORS; h++) {
+        n += used[h] != 0;
+        before += used[h] && h < (int)hue;
+    }
+    return dz_plot_layer_x(a, layers, layer) + (before - (n - 1) / 2) * fmin(9, 0.8 * each / fmax(n, 1));
+}
+
+void dz_plot_layer_labels(dz_picture *p, const dz_panel *a, const dz_layer_list *layers) {
+    size_t every = 1 + (size_t)(24 * (double)layers->n / a->width), stacks = 0, last = 0, begun = 0;
+    for (size_t i = 0; i < layers->n; i++) {
+        size_t at = dz_layer_number_at(layers->name[i], layers->len[i]);
+        int first = i == 0 || at != last || memcmp(layers->name[i], layers->name[i - 1], at) != 0;
+        last = at;
+        if (first) begun = i;
+        stacks += (size_t)first;
+        if ((i - begun) % every == 0 && (first || layers->n - i >= every || every == 1)) {
+            char text[32];
+            snprintf(text, sizeof text, "%.*s", (int)(layers->len[i] - at < 8 ? layers->len[i] - at : 8), layers->name[i] + at);
+            dz_picture_text(p, dz_plot_layer_x(a, layers, i), a->top + a->height + 16, 11, DZ_MIDDLE, text, 0);
+        }
+    }
+    for (size_t i = 0; i < layers->n && stacks > 1;) { /* the stacks' names, each below its layers */
+        char name[256];
+        size_t at = dz_layer_number_at(layers->name[i], layers->len[i]), k = i;
+        while (k < layers->n && dz_layer_number_at(layers->name[k], layers->len[k]) == at &&
+               memcmp(layers->name[k], layers->name[i], at) == 0)
+            k++;
+        double from = dz_plot_layer_x(a, layers, i), to = dz_plot_layer_x(a, layers, k - 1), each = a->width / (double)layers->n;
+        snprintf(name, sizeof name, "%.*s", (int)(at > 0 && at < 250 ? at - 1 : 0), layers->name[i]);
+        if (each * (double)(k - i) > 40)
+            dz_picture_text(p, (from + to) / 2, a->top + a->height + 32, 11, DZ_MIDDLE, name, each * (double)(k - i) - 6);
+        if (i > 0) dz_picture_line(p, from - each / 2, a->top, from - each / 2, a->top + a->height + 34, "#bbbbbb", 1);
+        i = k;
+    }
+}
+
+/* A tensor's figures in the picture. */
+typedef struct cell {
+    double nbytes;
+    double error, weight; /* sums of elements * error^2, and of elements, of lossy tensors */
+} cell;
 
 typedef struct plot {
     const dz_catalog *c;
-    const dz_task_entry *task;
-    layer *layers;
-    part *kinds, outside, heaviest; /* outside: of tensors in no layer, `len` counts them */
-    size_t nlayers, nkinds;
+    const dz_task_entry *only;
+    dz_layer_list layers;
+    size_t *where; /* [tensors] layer of each row of /tensors */
+    cell *cells;   /* [layers][hues of tensors] */
+    double outside, heaviest;
+    size_t noutside;
+    const char *heaviest_name;
+    dz_tensor_role *roles; /* [base tensors] */
 } plot;
 
-/* Splits a name; 0 when it has no layer. */
-static int split(const char *name, part *where, part *kind) {
-    size_t len = dz_layer_length(name);
-    if (!len) return 0;
-    const char *rest = name + len + 1, *last = strrchr(rest, '.');
-    *where = (part){name, len, 0};
-    *kind = (part){rest, last ? (size_t)(last - rest) : strlen(rest), 0};
-    return 1;
+static dz_rc find_roles(plot *p, dz_error *err) {
+    dz_tensor *tensors = dz_alloc(p->c->nbase, sizeof *tensors, err);
+    for (size_t i = 0; tensors && i < p->c->nbase; i++) tensors[i] = dz_tensor_of_row(&p->c->tensors[p->c->base[i].tensor]);
+    if (tensors) dz_roles_make(tensors, p->c->nbase, &p->roles, err);
+    free(tensors);
+    return err->rc;
 }
 
-static int same(const part *a, const part *b) { return a->len == b->len && memcmp(a->name, b->name, a->len) == 0; }
-
-static int by_bytes(const void *x, const void *y) {
-    const part *a = x, *b = y;
-    return (a->nbytes < b->nbytes) - (a->nbytes > b->nbytes);
-}
-
-/* Stacks of layers by name, the layers of each by number. */
-static int by_number(const void *x, const void *y) {
-    const part *a = &((const layer *)x)->what, *b = &((const layer *)y)->what;
-    return dz_layer_order(a->name, a->len, b->name, b->len);
-}
-
-static size_t kind_of(const plot *p, const part *kind) {
-    size_t k = 0;
-    while (k < p->nkinds && !same(&p->kinds[k], kind)) k++;
-    return k;
-}
-
-static layer *layer_of(plot *p, const part *where) {
-    for (size_t i = p->nlayers; i-- > 0;) /* names come in order: mostly the last one */
-        if (same(&p->layers[i].what, where)) return &p->layers[i];
-    p->layers[p->nlayers].what = *where;
-    return &p->layers[p->nlayers++];
+static void add_row(plot *p, const dz_task_entry *task, const dz_index_row *row) {
+    const dz_tensor_row *tensor = &p->c->tensors[row->tensor];
+    size_t layer = p->where[row->tensor];
+    if (row->policy == DZ_POLICY_ABSENT) return;
+    if (layer == SIZE_MAX) {
+        p->outside += (double)row->length;
+        p->noutside++;
+        if ((double)row->length > p->heaviest) {
+            p->heaviest = (double)row->length;
+            p->heaviest_name = tensor->name;
+        }
+        return;
+    }
+    const dz_tensor_role *role = row->base == DZ_NO_BASE ? NULL : &p->roles[row->base];
+    cell *at = &p->cells[layer * DZ_HUES_OF_TENSORS + (size_t)(role ? dz_hue_of(role->place, role->kind) : DZ_HUE_NEW)];
+    at->nbytes += (double)row->length;
+    if (row->policy != DZ_POLICY_ULTRADELTA) return;
+    double count = (double)dz_tensor_of_row(tensor).count, error = dz_row_quality(p->c, task, row).error;
+    at->error += count * error * error;
+    at->weight += count;
 }
 
 static dz_rc gather(plot *p, dz_error *err) {
-    part where, kind;
-    p->kinds = dz_alloc(p->task->nrows, sizeof *p->kinds, err);
-    p->layers = dz_alloc(p->task->nrows, sizeof *p->layers, err);
-    if (err->rc != DZ_OK) return err->rc;
-    for (size_t i = 0; i < p->task->nrows; i++) {
-        const dz_index_row *row = &p->task->rows[i];
-        const char *name = p->c->tensors[row->tensor].name;
-        if (row->policy == DZ_POLICY_ABSENT) continue;
-        if (!split(name, &where, &kind)) {
-            p->outside.nbytes += row->length;
-            p->outside.len++;
-            if (row->length > p->heaviest.nbytes) p->heaviest = (part){name, strlen(name), row->length};
-            continue;
+    size_t n = p->c->ntensors;
+    const char **names = dz_alloc(n, sizeof *names, err);
+    p->where = dz_alloc(n, sizeof *p->where, err);
+    if (err->rc != DZ_OK || find_roles(p, err) != DZ_OK) goto out;
+    for (size_t t = 0; t < p->c->ntasks; t++) {
+        const dz_task_entry *task = &p->c->tasks[t];
+        for (size_t i = 0; i < task->nrows && (!p->only || p->only == task); i++) {
+            const dz_index_row *row = &task->rows[i];
+            if (row->policy != DZ_POLICY_ABSENT) names[row->tensor] = p->c->tensors[row->tensor].name;
         }
-        size_t k = kind_of(p, &kind);
-        if (k == p->nkinds) p->kinds[p->nkinds++] = kind;
-        p->kinds[k].nbytes += row->length;
     }
-    qsort(p->kinds, p->nkinds, sizeof *p->kinds, by_bytes);
-    for (size_t i = 0; i < p->task->nrows; i++) {
-        const dz_index_row *row = &p->task->rows[i];
-        const dz_tensor_row *tensor = &p->c->tensors[row->tensor];
-        if (row->policy == DZ_POLICY_ABSENT || !split(tensor->name, &where, &kind)) continue;
-        layer *l = layer_of(p, &where);
-        size_t k = kind_of(p, &kind);
-        l->what.nbytes += row->length;
-        l->of_kind[k < KINDS - 1 || p->nkinds == KINDS ? k : KINDS - 1] += row->length;
-        if (row->policy != DZ_POLICY_ULTRADELTA) continue;
-        double count = (double)dz_tensor_of_row(tensor).count, error = dz_row_quality(p->c, p->task, row).error;
-        l->error += count * error * error;
-        l->weight += count;
+    if (dz_layer_list_make(names, n, &p->layers, p->where, err) != DZ_OK) goto out;
+    if (!(p->cells = dz_alloc(p->layers.n * DZ_HUES_OF_TENSORS, sizeof *p->cells, err))) goto out;
+    for (size_t t = 0; t < p->c->ntasks; t++) {
+        const dz_task_entry *task = &p->c->tasks[t];
+        for (size_t i = 0; i < task->nrows && (!p->only || p->only == task); i++) add_row(p, task, &task->rows[i]);
     }
-    qsort(p->layers, p->nlayers, sizeof *p->layers, by_number);
-    while (p->nkinds > 0 && p->kinds[p->nkinds - 1].nbytes == 0) p->nkinds--;
-    return DZ_OK;
+out:
+    free(names);
+    return err->rc;
 }
 
-/* Text where XML wants none of its own characters. */
-static void put_text(dz_buf *svg, const char *text, size_t len, dz_error *err) {
-    for (size_t i = 0; i < len; i++) {
-        unsigned char ch = (unsigned char)text[i];
-        const char *entity = ch == '&' ? "&amp;" : ch == '<' ? "&lt;" : ch == '>' ? "&gt;" : ch < 32 ? "?" : NULL;
-        dz_buf_put(svg, entity ? entity : text + i, entity ? strlen(entity) : 1, err);
+static const cell *cell_of(const plot *p, size_t layer, int hue) { return &p->cells[layer * DZ_HUES_OF_TENSORS + (size_t)hue]; }
+
+static void draw_bytes(dz_picture *svg, const plot *p, dz_panel *a) {
+    char used[DZ_HUES] = {0}, title[512];
+    for (size_t i = 0; i < p->layers.n; i++) {
+        double sum = 0;
+        for (int h = 0; h < DZ_HUES_OF_TENSORS; h++) sum += cell_of(p, i, h)->nbytes;
+        a->most = fmax(a->most, sum);
     }
-}
-
-/* 1, 2 or 5 times a power of ten: at most six steps to `most`. */
-static double step_to(double most) {
-    double power = pow(10, floor(log10(most / 6)));
-    static const double steps[] = {1, 2, 5, 10};
-    for (size_t i = 0; i < 4; i++)
-        if (most / (steps[i] * power) <= 6) return steps[i] * power;
-    return 10 * power;
-}
-
-typedef struct panel {
-    double left, top, width, height, most;
-} panel;
-
-static double y_of(const panel *a, double value) { return a->top + a->height * (1 - value / a->most); }
-
-/* Title, axis of values with its lines, and the axis of layers. `unit`: bytes are written as sizes. */
-static void draw_axes(dz_buf *svg, const plot *p, panel *a, const char *title, int bytes, dz_error *err) {
-    double step = step_to(a->most);
-    a->most = step * ceil(a->most / step - 1e-9);
-    dz_buf_line(svg, err, "<text x=\"%.1f\" y=\"%.1f\" class=\"head\">%s</text>\n", a->left, a->top - 12, title);
-    for (int i = 0; i * step <= a->most * (1 + 1e-9); i++) {
-        char label[32];
-        if (bytes)
-            dz_format_size(i * step, label);
-        else
-            snprintf(label, sizeof label, "%g", i * step);
-        double y = y_of(a, i * step);
-        dz_buf_line(svg, err, "<line x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\" class=\"%s\"/>", a->left, y, a->left + a->width, y,
-                    i ? "grid" : "axis");
-        dz_buf_line(svg, err, "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"end\">%s</text>\n", a->left - 6, y + 4, label);
-    }
-    double each = a->width / (double)p->nlayers;
-    size_t every = 1 + (size_t)(22 / each);
-    char first = p->layers[0].what.name[0];
-    int several = 0; /* stacks of layers: encoder and decoder, for example, distinguished by their first letters */
-    for (size_t i = 0; i < p->nlayers; i++) several |= p->layers[i].what.name[0] != first;
-    for (size_t i = 0; i < p->nlayers; i += every) {
-        const part *what = &p->layers[i].what;
-        size_t digits = what->len - dz_layer_number_at(what->name, what->len);
-        dz_buf_line(svg, err, "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\">", a->left + each * ((double)i + 0.5),
-                    a->top + a->height + 17);
-        if (several) put_text(svg, what->name, 1, err);
-        put_text(svg, what->name + what->len - digits, digits, err);
-        dz_buf_line(svg, err, "</text>\n");
-    }
-    dz_buf_line(svg, err, "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\">layer</text>\n", a->left + a->width / 2,
-                a->top + a->height + 35);
-}
-
-static void put_kind(dz_buf *svg, const plot *p, size_t k, dz_error *err) {
-    if (k == KINDS - 1 && p->nkinds > KINDS)
-        dz_buf_line(svg, err, "others");
-    else
-        put_text(svg, p->kinds[k].name, p->kinds[k].len, err);
-}
-
-static void draw_bytes(dz_buf *svg, const plot *p, panel *a, dz_error *err) {
-    for (size_t i = 0; i < p->nlayers; i++) a->most = fmax(a->most, (double)p->layers[i].what.nbytes);
-    if (a->most <= 0) a->most = 1;
-    draw_axes(svg, p, a, "Stored bytes by layer", 1, err);
-    double each = a->width / (double)p->nlayers, width = fmin(each * 0.7, 60);
-    for (size_t i = 0; i < p->nlayers; i++) {
+    dz_panel_axis(svg, a, p->only ? "Stored bytes by layer" : "Stored bytes by layer, all tasks", DZ_AXIS_BYTES);
+    dz_plot_layer_labels(svg, a, &p->layers);
+    double width = fmin(a->width / (double)p->layers.n * 0.7, 60);
+    for (size_t i = 0; i < p->layers.n; i++) {
         double below = 0;
-        for (size_t k = 0; k < KINDS; k++) {
-            double nbytes = (double)p->layers[i].of_kind[k];
+        for (int h = 0; h < DZ_HUES_OF_TENSORS; h++) {
+            double nbytes = cell_of(p, i, h)->nbytes;
             if (nbytes <= 0) continue;
-            dz_buf_line(svg, err, "<rect x=\"%.1f\" y=\"%.2f\" width=\"%.1f\" height=\"%.2f\" fill=\"%s\"><title>",
-                        a->left + each * ((double)i + 0.5) - width / 2, y_of(a, below + nbytes), width, a->height * nbytes / a->most,
-                        COLOURS[k]);
-            put_text(svg, p->layers[i].what.name, p->layers[i].what.len, err);
-            dz_buf_line(svg, err, ", ");
-            put_kind(svg, p, k, err);
-            dz_buf_line(svg, err, ": %.0f bytes</title></rect>\n", nbytes);
+            used[h] = 1;
+            snprintf(title, sizeof title, "%.*s, %s: %.0f bytes", (int)(p->layers.len[i] < 300 ? p->layers.len[i] : 300), p->layers.name[i],
+                     dz_hue_name((dz_hue)h), nbytes);
+            dz_picture_bar(svg, dz_plot_layer_x(a, &p->layers, i) - width / 2, dz_panel_y(a, below + nbytes), width,
+                           a->height * nbytes / a->most, (dz_hue)h, title);
             below += nbytes;
         }
     }
-    for (size_t k = 0; k < p->nkinds && k < KINDS; k++) {
-        double y = a->top + 18 * (double)k;
-        dz_buf_line(svg, err, "<rect x=\"%.1f\" y=\"%.1f\" width=\"11\" height=\"11\" fill=\"%s\"/><text x=\"%.1f\" y=\"%.1f\">",
-                    a->left + a->width + 16, y, COLOURS[k], a->left + a->width + 33, y + 10);
-        put_kind(svg, p, k, err);
-        dz_buf_line(svg, err, "</text>\n");
-    }
+    dz_picture_legend(svg, DZ_PLOT_LEGEND, a->top, used);
 }
 
-static void draw_errors(dz_buf *svg, const plot *p, panel *a, dz_error *err) {
-    for (size_t i = 0; i < p->nlayers; i++)
-        if (p->layers[i].weight > 0) a->most = fmax(a->most, sqrt(p->layers[i].error / p->layers[i].weight));
-    if (!isfinite(a->most) || a->most <= 0) a->most = 1;
-    draw_axes(svg, p, a, "Expected relative error of the lossy deltas by layer (Frobenius norm, 1 = as large as the delta)", 0, err);
-    double each = a->width / (double)p->nlayers;
-    for (size_t i = 0; i < p->nlayers; i++) {
-        const layer *l = &p->layers[i];
-        double error = l->weight > 0 ? sqrt(l->error / l->weight) : NAN, x = a->left + each * ((double)i + 0.5);
-        if (!isfinite(error)) continue;
-        dz_buf_line(svg, err,
-                    "<line x1=\"%.1f\" y1=\"%.2f\" x2=\"%.1f\" y2=\"%.2f\" class=\"stem\"/><circle cx=\"%.1f\" cy=\"%.2f\" r=\"4\" "
-                    "fill=\"#0072b2\"><title>",
-                    x, y_of(a, 0), x, y_of(a, error), x, y_of(a, error));
-        put_text(svg, l->what.name, l->what.len, err);
-        dz_buf_line(svg, err, ": expected relative error %.6g</title></circle>\n", error);
+static void draw_errors(dz_picture *svg, const plot *p, dz_panel *a) {
+    char used[DZ_HUES] = {0}, title[512];
+    for (size_t i = 0; i < p->layers.n * DZ_HUES_OF_TENSORS; i++) {
+        used[i % DZ_HUES_OF_TENSORS] |= p->cells[i].weight > 0;
+        double error = p->cells[i].weight > 0 ? sqrt(p->cells[i].error / p->cells[i].weight) : 0;
+        if (isfinite(error)) a->most = fmax(a->most, error);
     }
-}
-
-static void draw(dz_buf *svg, const plot *p, dz_error *err) {
-    char size[32], all[32];
-    const double width = 960, height = 676;
-    dz_buf_line(svg, err,
-                "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %.0f %.0f\" width=\"%.0f\" "
-                "height=\"%.0f\">\n<!-- " DZ_PLOT_MARK " -->\n<style>text{font:12px sans-serif;fill:#222}"
-                ".head{font-weight:bold;font-size:13px}.name{font-weight:bold;font-size:17px}.grid{stroke:#ddd}.axis{stroke:#222}.stem{"
-                "stroke:#0072b2;stroke-width:2}"
-                "</style>\n<rect width=\"100%%\" height=\"100%%\" fill=\"#fff\"/>\n<text x=\"76\" y=\"30\" class=\"name\">Task ",
-                width, height, width, height);
-    put_text(svg, p->task->name, strlen(p->task->name), err);
-    dz_buf_line(svg, err, "</text>\n<text x=\"76\" y=\"50\">recipe ");
-    put_text(svg, p->task->recipe, strlen(p->task->recipe), err);
-    dz_buf_line(svg, err, ", sparsity %g, %u bits, gamma %.4f, payload %s", p->task->sparsity, p->task->bits, (double)p->task->gamma,
-                dz_format_size((double)p->task->payload_len, all));
-    if (p->outside.len) { /* a line of its own: names are long */
-        dz_buf_line(svg, err, "</text>\n<text x=\"76\" y=\"68\">outside the layers %s in %zu tensor%s",
-                    dz_format_size((double)p->outside.nbytes, size), p->outside.len, p->outside.len == 1 ? "" : "s");
-        if (p->heaviest.nbytes) {
-            dz_buf_line(svg, err, ", of which %s in ", dz_format_size((double)p->heaviest.nbytes, size));
-            put_text(svg, p->heaviest.name, p->heaviest.len, err);
+    dz_panel_axis(svg, a, "Expected relative error of the lossy deltas by layer (1: as large as the delta; black: all of the layer)", 0);
+    dz_plot_layer_labels(svg, a, &p->layers);
+    double width = fmin(a->width / (double)p->layers.n * 0.8, 80);
+    for (size_t i = 0; i < p->layers.n; i++) {
+        double x = dz_plot_layer_x(a, &p->layers, i), sum = 0, weight = 0;
+        int len = (int)(p->layers.len[i] < 300 ? p->layers.len[i] : 300);
+        for (int h = 0; h < DZ_HUES_OF_TENSORS; h++) {
+            sum += cell_of(p, i, h)->error;
+            weight += cell_of(p, i, h)->weight;
+        }
+        if (!(weight > 0) || !isfinite(sum)) continue;
+        snprintf(title, sizeof title, "%.*s: expected relative error %.6g", len, p->layers.name[i], sqrt(sum / weight));
+        dz_picture_bar(svg, x - width / 2, dz_panel_y(a, sqrt(sum / weight)) - 1, width, 2, DZ_HUE_MARK, title);
+        for (int h = 0; h < DZ_HUES_OF_TENSORS; h++) {
+            const cell *at = cell_of(p, i, h);
+            if (!(at->weight > 0)) continue;
+            snprintf(title, sizeof title, "%.*s, %s: expected relative error %.6g", len, p->layers.name[i], dz_hue_name((dz_hue)h),
+                     sqrt(at->error / at->weight));
+            dz_picture_dot(svg, dz_plot_kind_x(a, &p->layers, i, used, (dz_hue)h), dz_panel_y(a, sqrt(at->error / at->weight)),
+                           p->layers.n > 30 ? 2.5 : 4, (dz_hue)h, title);
         }
     }
-    dz_buf_line(svg, err, "</text>\n");
-    if (p->nlayers) {
-        panel bytes = {76, 116, 690, 200, 0}, errors = {76, 418, 690, 200, 0};
-        draw_bytes(svg, p, &bytes, err);
-        draw_errors(svg, p, &errors, err);
-    } else {
-        dz_buf_line(svg, err, "<text x=\"76\" y=\"100\">No tensor of this task has a layer's number in its name.</text>\n");
-    }
-    dz_buf_line(svg, err, "</svg>\n");
+    dz_picture_legend(svg, DZ_PLOT_LEGEND, a->top, used);
 }
 
-dz_rc dz_plot_task(const dz_catalog *catalog, const dz_task_entry *task, const char *path, dz_error *err) {
-    plot p = {.c = catalog, .task = task};
-    dz_buf svg = {0};
-    if (gather(&p, err) == DZ_OK) draw(&svg, &p, err);
-    if (err->rc == DZ_OK) dz_replace_file(path, svg.data, svg.len, err);
-    dz_buf_free(&svg);
-    free(p.kinds);
-    free(p.layers);
+static void draw_outside(dz_picture *svg, const plot *p, double y) {
+    char text[512], size[32], heaviest[32];
+    if (!(p->outside > 0)) return;
+    int n = snprintf(text, sizeof text, "outside the layers %s in %zu tensor%s", dz_format_size(p->outside, size), p->noutside,
+                     p->noutside == 1 ? "" : "s");
+    if (p->only && p->heaviest > 0)
+        snprintf(text + n, sizeof text - (size_t)n, ", of which %s in %.300s", dz_format_size(p->heaviest, heaviest), p->heaviest_name);
+    dz_picture_text(svg, DZ_PLOT_LEFT, y, 12, DZ_START, text, DZ_PLOT_WIDTH - DZ_PLOT_LEFT - 20);
+}
+
+static void draw_layers(dz_picture *svg, const plot *p, double top) {
+    draw_outside(svg, p, top);
+    if (p->layers.n == 0) {
+        dz_picture_text(svg, DZ_PLOT_LEFT, top + 40, 12, DZ_START, "No tensor has a layer's number in its name.", 0);
+        return;
+    }
+    dz_panel bytes = {.left = DZ_PLOT_LEFT, .top = top + 44, .width = DZ_PLOT_PANEL, .height = 210}, errors = bytes;
+    errors.top += 310;
+    draw_bytes(svg, p, &bytes);
+    draw_errors(svg, p, &errors);
+}
+
+#define LAYERS_HEIGHT(p) ((p)->layers.n ? 620.0 : 70.0)
+
+static void head_of_task(dz_picture *svg, const dz_task_entry *t) {
+    char title[300], line[400], size[32];
+    snprintf(title, sizeof title, "Task %s", t->name);
+    snprintf(line, sizeof line, "recipe %.200s, sparsity %g, %u bits, gamma %.4f, payload %s", t->recipe, t->sparsity, t->bits,
+             (double)t->gamma, dz_format_size((double)t->payload_len, size));
+    dz_picture_text(svg, DZ_PLOT_LEFT, 32, -17, DZ_START, title, DZ_PLOT_WIDTH - DZ_PLOT_LEFT - 20);
+    dz_picture_text(svg, DZ_PLOT_LEFT, 54, 12, DZ_START, line, DZ_PLOT_WIDTH - DZ_PLOT_LEFT - 20);
+}
+
+static dz_plot_task task_of(const dz_catalog *c, const dz_task_entry *t) {
+    dz_size_stats s = dz_task_size_stats(t);
+    dz_parts parts = dz_task_parts(c, t);
+    dz_quality q = dz_task_quality(c, t);
+    return (dz_plot_task){.name = t->name,
+                          .source = s.source,
+                          .lossy = parts.values + parts.coding + parts.checks,
+                          .exact = parts.exact,
+                          .fixed = parts.index + parts.structures,
+                          .noise = q.verdict == DZ_VERDICT_EXACT ? 0 : q.noise_to_delta,
+                          .verdict = q.verdict};
+}
+
+static void draw_archive(dz_picture *svg, const plot *p, dz_error *err) {
+    const dz_catalog *c = p->c;
+    dz_plot_task *tasks = dz_alloc(c->ntasks, sizeof *tasks, err);
+    char title[128], a[32], b[32];
+    double source = 0, stored = 0, height = dz_plot_tasks_height(c->ntasks);
+    for (size_t t = 0; tasks && t < c->ntasks; t++) {
+        tasks[t] = task_of(c, &c->tasks[t]);
+        source += tasks[t].source;
+        stored += tasks[t].lossy + tasks[t].exact + tasks[t].fixed;
+    }
+    dz_picture_begin(svg, DZ_PLOT_WIDTH, 64 + height + 12 + LAYERS_HEIGHT(p), err);
+    snprintf(title, sizeof title, "%zu task%s: %s as %s, %.1fx", c->ntasks, c->ntasks == 1 ? "" : "s", dz_format_size(source, a),
+             dz_format_size(stored, b), stored > 0 ? source / stored : 0);
+    dz_picture_text(svg, DZ_PLOT_LEFT, 32, -17, DZ_START, title, 0);
+    if (tasks) dz_plot_tasks_panels(svg, tasks, c->ntasks, 64);
+    draw_layers(svg, p, 64 + height + 12);
+    free(tasks);
+}
+
+dz_rc dz_plot_archive(const dz_catalog *catalog, const dz_task_entry *task, const char *path, dz_error *err) {
+    plot p = {.c = catalog, .only = task};
+    dz_picture svg = {0};
+    if (gather(&p, err) != DZ_OK) goto out;
+    if (task) {
+        dz_picture_begin(&svg, DZ_PLOT_WIDTH, 72 + LAYERS_HEIGHT(&p), err);
+        head_of_task(&svg, task);
+        draw_layers(&svg, &p, 72);
+    } else {
+        draw_archive(&svg, &p, err);
+    }
+    dz_picture_end(&svg);
+    dz_picture_write(&svg, path, err);
+out:
+    dz_layer_list_free(&p.layers);
+    free(p.where);
+    free(p.cells);
+    free(p.roles);
     return err->rc;
 }

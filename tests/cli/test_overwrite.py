@@ -19,7 +19,9 @@ def prepared():
         os.makedirs(f"{folder}/there/folder")
         good(COMPRESS + ["-o", "a.h5"], cwd=folder)
         good(COMPRESS + ["-o", "there/archive", "--report", "there/report"], cwd=folder)
-        good(["info", "a.h5", "--plot", "there/plot"], cwd=folder)
+        shutil.copy(f"{folder}/there/report", f"{folder}/job.json")
+        good(["info", "a.h5", "--plot", "there/plot.svg"], cwd=folder)
+        os.rename(f"{folder}/there/plot.svg", f"{folder}/there/plot")
         good(["export", "a.h5", "--task", "one", "-o", "there/vector", "-q"], cwd=folder)
         good(["export", "a.h5", "--task", "one", "-o", "there/vector5", "--format", "hdf5", "-q"], cwd=folder)
         shutil.copy(f"{folder}/there/archive", f"{folder}/there/readonly")
@@ -46,7 +48,9 @@ WRITERS = {
     "compress": (COMPRESS + ["-o"], set()),
     "compress --force": (COMPRESS + ["--force", "-o"], ARCHIVES),
     "compress --report": (COMPRESS + ["-o", "new.h5", "--report"], {"report", "empty"}),
-    "info --plot": (["info", "a.h5", "--plot"], {"plot", "empty"}),
+    "info --plot": (["info", "a.h5", "--plot"], {"plot", "empty"}),  # plots have an ending of their own: the targets are renamed
+    "report --plot": (["report", "job.json", "--plot"], {"plot", "empty"}),
+    "diff --plot": (["diff", "base", "one", "-q", "--plot"], {"plot", "empty"}),
     "export": (EXPORT + ["-o"], set()),
     "export --force": (EXPORT + ["--force", "-o"], VECTORS),
     "export --format sparse --force": (EXPORT + ["--format", "sparse", "--force", "-o"], VECTORS),
@@ -71,15 +75,17 @@ def row(name):
         os.remove(f"{folder}/box/there/base")
         os.link(f"{folder}/box/base/model.safetensors", f"{folder}/box/there/base")
         for target in TARGETS:
+            named = target + (".svg" if command[-1] == "--plot" else "")
+            os.rename(f"{folder}/box/there/{target}", f"{folder}/box/there/{named}")
             before = hashes(f"{folder}/box")
-            r = run(command + [f"there/{target}"], cwd=f"{folder}/box")
+            r = run(command + [f"there/{named}"], cwd=f"{folder}/box")
             after = hashes(f"{folder}/box")
             cells += 1
             if target in replaced:
                 check(r.code == 0, f"{name} onto {target}: {r}")
             else:
                 check(r.code in (1, 2) and len(r.lines("error")) == 1 and f"there/{target}" in r.err, f"{name} onto {target}: {r}")
-            lost = [p for p in before if after.get(p) != before[p] and not (target in replaced and p == f"there/{target}")]
+            lost = [p for p in before if after.get(p) != before[p] and not (target in replaced and p == f"there/{named}")]
             check(not lost, f"{name} onto {target}: lost or changed: {lost}: {r}")
             if target not in replaced:
                 equal(sorted(after), sorted(before), f"{name} onto {target}: files")
