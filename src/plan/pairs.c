@@ -31,7 +31,8 @@ typedef struct matching {
     uint8_t *met;       /* [base tensors] matched with a tensor of the task */
     int has_scales, base_has_scales;
     size_t lossy_added, lossy_scaled; /* under a lossy rule: not in the base; of an F8 pair */
-    gathered added, integers, over_scaled, renamed, tied, unlike;
+    dz_quantised quantised;           /* of the task */
+    gathered added, integers, over_scaled, over_quantised, renamed, tied, unlike;
 } matching;
 
 static void gather(gathered *g, const char *first, const char *other) {
@@ -95,6 +96,16 @@ static void set_policy(const matching *m, dz_tensor_pair *pair, const char *name
     pair->policy = of_body ? DZ_POLICY_ULTRADELTA : DZ_POLICY_LOSSLESS;
 }
 
+/* A tensor of a quantised layer, here or in the base. It is exact, and one note speaks of all of them. */
+static int of_quantised(matching *m, const dz_tensor_pair *pair, const dz_tensor *t) {
+    const dz_plan *p = m->plan;
+    if (dz_quantised_part_of(&m->quantised, pair->tensor)) return 1;
+    int in_base = pair->base >= 0 ? dz_quantised_part_of(&p->quantised, (size_t)pair->base) != DZ_NOT_QUANTISED
+                                  : dz_quantised_has_layer(p->base, &p->quantised, t->name);
+    if (in_base) gather(&m->over_quantised, t->name, NULL);
+    return in_base;
+}
+
 /* The pair of tensor number `pair->tensor`. */
 static void match(matching *m, dz_tensor_pair *pair, dz_error *err) {
     const dz_tensor *t = dz_pair_tensor(m->plan, pair);
@@ -106,6 +117,8 @@ static void match(matching *m, dz_tensor_pair *pair, dz_error *err) {
     const dz_tensor *b = pair->base >= 0 ? &m->plan->base->tensors[pair->base] : NULL;
     uint64_t common = b ? dz_common_elements(t, b) : 0;
     if (b) m->met[pair->base] = 1;
+    int quantised = of_quantised(m, pair, t);
+    if (quantised && pair->policy != DZ_POLICY_DROP) pair->policy = DZ_POLICY_LOSSLESS;
     if (pair->policy == DZ_POLICY_ULTRADELTA && t->count && !dz_dtype_is_float(t->dtype)) {
         gather(&m->integers, t->name, t->dtype_name);
         pair->policy = DZ_POLICY_LOSSLESS;
@@ -118,6 +131,8 @@ static void match(matching *m, dz_tensor_pair *pair, dz_error *err) {
         if (dz_f8_scales(m->plan->base, b)) gather(&m->over_scaled, t->name, dz_f8_scales(m->plan->base, b)->name);
         pair->policy = DZ_POLICY_LOSSLESS;
         common = 0;
+    } else if (quantised && pair->policy == DZ_POLICY_LOSSLESS) {
+        /* one note speaks of all */
     } else if (b && pair->by_structure && pair->policy != DZ_POLICY_LOSSLESS && t->count && common == 0) {
         gather(&m->unlike, t->name, NULL);
         pair->policy = DZ_POLICY_LOSSLESS;
@@ -128,7 +143,7 @@ static void match(matching *m, dz_tensor_pair *pair, dz_error *err) {
         note_rows(m, t, b, common, err);
     } else {
         m->lossy_added += pair->policy == DZ_POLICY_ULTRADELTA;
-        gather(&m->added, t->name, NULL);
+        if (!dz_scale_partner(m->ck, t)) gather(&m->added, t->name, NULL); /* F8 pairs have a note of their own */
         pair->policy = DZ_POLICY_LOSSLESS;
     }
     if (t->count == 0) pair->policy = DZ_POLICY_LOSSLESS;
@@ -152,12 +167,39 @@ static void note_scales(const matching *m, dz_error *err) {
                     m->name, n, n > 1 ? "s" : "", first->name, dz_f8_scales(m->ck, first)->name);
 }
 
+static char *layers_text(const dz_quantised *q, dz_error *err) {
+    return dz_format(err, "quantised: integer weights with scales in %zu layer%s ('%s' with '%s')", q->nlayers, q->nlayers > 1 ? "s" : "",
+                     q->codes->name, q->scales->name);
+}
+
+/* Unless the base, of which that is said, is quantised alike. */
+static void note_quantised(const matching *m, dz_error *err) {
+    dz_plan *p = m->plan;
+    char subject_text[SUBJECT_TEXT];
+    char *text = m->quantised.nlayers && m->quantised.nlayers != p->quantised.nlayers ? layers_text(&m->quantised, err) : NULL;
+    if (text)
+        dz_buf_note(&p->notes, err, "task '%s': %s: kept exactly%s", m->name, text,
+                    p->quantised.nlayers ? "" : "; for a delta, give the model that is not quantised");
+    free(text);
+    if (m->over_quantised.n)
+        dz_buf_note(&p->notes, err, "task '%s': %s %s quantised in the base: kept exactly, without the base", m->name,
+                    subject(&m->over_quantised, subject_text), is_or_are(&m->over_quantised));
+}
+
+static void note_quantised_base(dz_plan *p, dz_error *err) {
+    char *text = p->quantised.nlayers ? layers_text(&p->quantised, err) : NULL;
+    if (text) dz_buf_note(&p->notes, err, "base: %s: of these no delta is made, they are kept exactly", text);
+    free(text);
+}
+
 /* Tensors that only the base has. */
 static void note_absent(const matching *m, dz_error *err) {
     char text[SUBJECT_TEXT];
     gathered absent = {0};
     for (size_t b = 0; b < m->plan->base->ntensors; b++) {
-        if (!m->met[b]) gather(&absent, m->plan->base->tensors[b].name, NULL);
+        const dz_tensor *t = &m->plan->base->tensors[b];
+        if (m->met[b] || dz_quantised_part_of(&m->plan->quantised, b) || dz_scale_partner(m->plan->base, t)) continue;
+        if (!dz_quantised_has_layer(m->ck, &m->quantised, t->name)) gather(&absent, t->name, NULL);
     }
     if (absent.n)
         dz_buf_note(&m->plan->notes, err, "task '%s': %s of the base %s not in it", m->name, subject(&absent, text), is_or_are(&absent));
@@ -265,6 +307,7 @@ static void note_gathered(const matching *m, dz_error *err) {
         dz_buf_note(&p->notes, err, "task '%s': %zu tensors have the bytes of others ('%s' of '%s', ...): stored once", name, m->tied.n,
                     m->tied.first, m->tied.other);
     note_scales(m, err);
+    note_quantised(m, err);
     note_absent(m, err);
 }
 
@@ -370,6 +413,7 @@ static char *why_unmatched(const matching *m, dz_error *err) {
     if (matched == 0)
         return dz_format(err, "%s: task '%s': none of its %zu tensors ('%.200s'%s) is in the base by name and shape: is this its base?",
                          m->ck->path, m->name, n, m->ck->tensors[0].name, n > 1 ? ", ..." : "");
+    if (m->quantised.nlayers || m->over_quantised.n) return NULL;
     if (m->lossy_added || m->integers.n + m->lossy_scaled + m->over_scaled.n == 0)
         return dz_format(err,
                          "%s: task '%s': no tensor that could be lossy (a float type, and in the base) is matched by a lossy rule of "
@@ -389,7 +433,7 @@ static dz_rc check_lossy(const matching *m, dz_error *err) {
         dz_buf_note(&m->plan->notes, err, "left out: %s", why);
     } else if (why) {
         dz_fail_more(err, DZ_EUSAGE, "%s; --skip-unmatched leaves such tasks out", why);
-    } else {
+    } else if (m->quantised.nlayers == 0) {
         dz_buf_note(&m->plan->notes, err, "task '%s': all of it is kept exactly", m->name);
     }
     free(why);
@@ -399,7 +443,7 @@ static dz_rc check_lossy(const matching *m, dz_error *err) {
 /* A model in which structure finds nothing to make lossy: said once. */
 static void note_no_body(dz_plan *p, const dz_recipe *recipe, dz_error *err) {
     for (size_t r = 0; r < recipe->nrules; r++) {
-        if (recipe->rules[r].policy != DZ_POLICY_STRUCTURE || wants_lossy(p, recipe) || p->nlossy) continue;
+        if (recipe->rules[r].policy != DZ_POLICY_STRUCTURE || wants_lossy(p, recipe) || p->nlossy || p->quantised.nlayers) continue;
         dz_buf_note(&p->notes, err,
                     "%s: no repeated blocks of float matrices in this model (first tensor '%s'): all is kept exactly; a recipe with rules "
                     "for its names (--recipe FILE) makes it lossy",
@@ -418,6 +462,7 @@ static void note_left_exact(dz_plan *p, dz_error *err) {
     for (size_t i = 0; i < p->npairs; i++) {
         const dz_tensor_pair *pair = &p->pairs[i];
         if (!pair->by_structure || pair->policy != DZ_POLICY_LOSSLESS || pair->base < 0) continue;
+        if (dz_quantised_part_of(&p->quantised, (size_t)pair->base)) continue;
         const dz_tensor *t = dz_pair_tensor(p, pair);
         dz_place place = p->roles[pair->base].place;
         if (place == DZ_PLACE_BODY) continue; /* exact for another reason, which has its own note */
@@ -438,6 +483,7 @@ static dz_rc pair_task(matching *m, size_t task, uint64_t *tiles, dz_error *err)
     dz_tensor_pair *pairs = &m->plan->pairs[m->plan->first_pair[task]];
     int problems = err->problems;
     dz_check_scales(m->ck, err);
+    if (dz_quantised_find(m->ck, &m->quantised, err) != DZ_OK && err->rc == DZ_ENOMEM) return err->rc;
     for (size_t i = 0; i < m->ck->ntensors; i++) m->base_of[i] = -1; /* an adapter has no counterparts */
     if (!m->ck->is_adapter && dz_matcher_task(m->matcher, m->ck, m->base_of, m->how, err) == DZ_ENOMEM) return err->rc;
     for (size_t i = 0; i < m->ck->ntensors && err->rc != DZ_ENOMEM; i++) {
@@ -472,6 +518,7 @@ dz_rc dz_plan_pairs(dz_plan *p, const char *const *names, const dz_recipe *recip
     int base_has_scales = dz_first_scaled(p->base) != NULL;
     dz_check_scales(p->base, err);
     note_base_files(p, err);
+    note_quantised_base(p, err);
     for (size_t k = 0; k < p->ntasks && err->rc != DZ_ENOMEM; k++) {
         matching m = {.plan = p, .matcher = matcher, .base_of = base_of, .how = how, .recipe = recipe, .ck = p->tasks[k], .name = names[k]};
         m.task = k;
@@ -481,6 +528,7 @@ dz_rc dz_plan_pairs(dz_plan *p, const char *const *names, const dz_recipe *recip
         m.has_scales = dz_first_scaled(m.ck) != NULL;
         memset(met, 0, p->base->ntensors);
         pair_task(&m, k, &tiles, err);
+        dz_quantised_free(&m.quantised);
     }
     if (err->rc == DZ_OK) note_no_body(p, recipe, err);
     if (err->rc == DZ_OK) note_left_exact(p, err);

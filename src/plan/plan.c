@@ -16,6 +16,7 @@
 void dz_plan_free(dz_plan *p) {
     if (!p) return;
     free(p->roles);
+    dz_quantised_free(&p->quantised);
     free(p->pairs);
     free(p->first_pair);
     free(p->lossy);
@@ -244,7 +245,11 @@ dz_rc dz_plan_make(const dz_checkpoint *base, dz_checkpoint *const *tasks, const
     p->ntasks = ntasks;
     p->nranks = nranks;
     if (dz_recipe_notes(recipe, tasks, ntasks, &p->notes, err) != DZ_OK) goto out;
-    if (dz_roles_make(base->tensors, base->ntensors, &p->roles, err) != DZ_OK) goto out;
+    if (dz_roles_make(base->tensors, base->ntensors, &p->roles, err) != DZ_OK || dz_quantised_find(base, &p->quantised, err) != DZ_OK)
+        goto out;
+    for (size_t b = 0; b < base->ntensors && p->quantised.part; b++) {
+        if (p->roles[b].place == DZ_PLACE_BODY && p->quantised.part[b]) p->roles[b].place = DZ_PLACE_TABLE;
+    }
     if (dz_plan_pairs(p, names, recipe, unmatched, err) != DZ_OK || make_units(p, err) != DZ_OK || deal(p, err) != DZ_OK) goto out;
     *out = p;
     p = NULL;

@@ -3,6 +3,7 @@
 #ifndef DZ_PLAN_PLAN_H
 #define DZ_PLAN_PLAN_H
 
+#include "checkpoint/quantised.h"
 #include "config/recipe.h"
 #include "plan/match.h"
 #include "plan/structure.h"
@@ -36,6 +37,7 @@ typedef struct dz_work_item {
 typedef struct dz_plan {
     const dz_checkpoint *base;
     dz_tensor_role *roles;       /* [base tensors] what each is in the model */
+    dz_quantised quantised;      /* the base's layers of codes and scales: of no tensor here a delta is made */
     dz_checkpoint *const *tasks; /* [ntasks], borrowed */
     size_t ntasks;
     dz_tensor_pair *pairs; /* task after task, each in the order of its checkpoint */

@@ -5,6 +5,7 @@
 
 #include "base/hash.h"
 #include "checkpoint/fp8_scale.h"
+#include "checkpoint/quantised.h"
 #include "plan/match.h"
 #include "scan/base_clusters.h"
 
@@ -31,22 +32,14 @@ static int by_key(const void *x, const void *y) {
     return a->key < b->key ? -1 : a->key > b->key;
 }
 
-static int ends_with(const char *text, size_t len, const char *end) {
-    size_t n = strlen(end);
-    return len >= n && memcmp(text + len - n, end, n) == 0;
-}
-
-/* Of a bare name. Packed integers have names of their own; they are the same layer's weight. */
-static uint64_t hash_name(const char *bare) {
-    static const char weight[] = "weight";
-    static const char *const names[] = {weight, "qweight", "weight_packed"};
-    size_t len = strlen(bare);
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        size_t stem = len - strlen(names[i]);
-        if (ends_with(bare, len, names[i]) && (stem == 0 || bare[stem - 1] == '.'))
-            return dz_hash64(weight, sizeof weight - 1, dz_hash64(bare, stem, 0));
-    }
-    return dz_hash64(bare, len, 0);
+/* Of a bare name; codes have that of their layer's weight. */
+static uint64_t hash_name(const char *name, dz_quantised_part part) {
+    dz_error none = {0};
+    char *layer = part == DZ_QUANTISED_CODES ? dz_quantised_layer(name, &none) : NULL;
+    const char *bare = dz_bare_name(layer ? layer : name);
+    uint64_t hash = dz_hash64(bare, strlen(bare), 0);
+    free(layer);
+    return hash;
 }
 
 /* Scaled F8 says nothing without its scales. */
@@ -68,20 +61,21 @@ static int is_float_matrix(const dz_tensor *t) { return t->ndim >= 2 && dz_dtype
 static int is_float(const dz_tensor *t) { return dz_dtype_is_float(t->dtype); }
 
 /* At most `max` of the tensors that are `wanted`; of those that are `otherwise` when there are none. */
-static size_t choose(const dz_checkpoint *ck, int (*wanted)(const dz_tensor *), int (*otherwise)(const dz_tensor *), size_t max,
-                     choice *out) {
+static size_t choose(const dz_checkpoint *ck, const dz_quantised *q, int (*wanted)(const dz_tensor *), int (*otherwise)(const dz_tensor *),
+                     size_t max, choice *out) {
     size_t n = 0;
     for (uint32_t i = 0; i < ck->ntensors; i++) {
         const dz_tensor *t = &ck->tensors[i];
-        if (t->count > 0 && wanted(t)) out[n++] = (choice){.hash = hash_name(dz_bare_name(t->name)), .tensor = i};
+        dz_quantised_part part = dz_quantised_part_of(q, i);
+        if (t->count > 0 && wanted(t) && part != DZ_QUANTISED_SCALES) out[n++] = (choice){.hash = hash_name(t->name, part), .tensor = i};
     }
-    if (n == 0 && otherwise) return choose(ck, otherwise, NULL, max, out);
+    if (n == 0 && otherwise) return choose(ck, q, otherwise, NULL, max, out);
     qsort(out, n, sizeof *out, by_hash);
     return n < max ? n : max;
 }
 
-static void take_layers(const dz_checkpoint *ck, choice *choices, dz_weight_fingerprint *out) {
-    size_t n = choose(ck, is_layer, is_tensor, DZ_SKETCH_LAYERS, choices);
+static void take_layers(const dz_checkpoint *ck, const dz_quantised *q, choice *choices, dz_weight_fingerprint *out) {
+    size_t n = choose(ck, q, is_layer, is_tensor, DZ_SKETCH_LAYERS, choices);
     for (size_t i = 0; i < n; i++) {
         const dz_tensor *t = &ck->tensors[choices[i].tensor];
         out->layers[i] = (dz_weight_fingerprint_layer){
@@ -109,9 +103,10 @@ dz_rc dz_weight_fingerprint_take(dz_checkpoint *ck, dz_weight_fingerprint *out, 
     size_t n = 0;
     choice *choices = dz_alloc(ck->ntensors, sizeof *choices, err);
     window *windows = dz_alloc(DZ_SKETCH_WINDOWS, sizeof *windows, err);
-    if (err->rc != DZ_OK) goto out;
-    take_layers(ck, choices, out);
-    size_t chosen = choose(ck, is_float_matrix, is_float, DZ_SKETCH_WINDOWS / PER_TENSOR, choices);
+    dz_quantised q = {0};
+    if (err->rc != DZ_OK || dz_quantised_find(ck, &q, err) != DZ_OK) goto out;
+    take_layers(ck, &q, choices, out);
+    size_t chosen = choose(ck, &q, is_float_matrix, is_float, DZ_SKETCH_WINDOWS / PER_TENSOR, choices);
     for (size_t i = 0; i < chosen && err->rc == DZ_OK; i++) {
         for (uint64_t k = 0; k < PER_TENSOR && err->rc == DZ_OK; k++) take_window(ck, &choices[i], k, &windows[n++], err);
     }
@@ -121,6 +116,7 @@ dz_rc dz_weight_fingerprint_take(dz_checkpoint *ck, dz_weight_fingerprint *out, 
         memcpy(out->values[i], windows[i].values, sizeof out->values[i]);
     }
 out:
+    dz_quantised_free(&q);
     free(choices);
     free(windows);
     return err->rc;
