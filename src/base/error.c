@@ -9,7 +9,12 @@ static void append_line(dz_error *err, const char *fmt, va_list args) {
     int n = vsnprintf(err->text + used, sizeof err->text - used, fmt, args);
     if (n < 0 || (size_t)n >= sizeof err->text - used) {
         static const char more[] = "...";
-        memcpy(err->text + sizeof err->text - sizeof more, more, sizeof more);
+        char *end = strrchr(err->text, '\n');
+        if (end)
+            *end = '\0'; /* whole lines; problems says that there are more */
+        else
+            memcpy(err->text + sizeof err->text - sizeof more, more, sizeof more);
+        if (end && end < err->text + used) return;
     }
     if (strcmp(fmt, "%s") != 0) dz_one_line(err->text + used); /* that one passes on the lines of another error */
 }

@@ -22,7 +22,7 @@ typedef enum dz_rc {
 
 typedef struct dz_error {
     dz_rc rc;
-    int problems; /* lines in text */
+    int problems; /* lines in text, and those that did not fit */
     char text[DZ_ERROR_TEXT];
 } dz_error;
 

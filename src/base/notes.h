@@ -24,4 +24,8 @@ dz_rc dz_notes_add(dz_notes *notes, dz_error *err, const char *text, const char 
  * fails: notes must not hide an error. */
 void dz_notes_flush(dz_notes *notes, dz_buf *out);
 
+/* Lines for people, of which more than DZ_NOTES_LINES that say the same become one: "task 'a' and 299 more: TEXT", or, where only numbers
+ * differ, "LINE (and 299 more like it)". Newline-separated; in the order of each kind's first line. Appended to `out`. */
+dz_rc dz_notes_group(const dz_buf *lines, dz_buf *out, dz_error *err);
+
 #endif

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "base/notes.h"
 #include "base/staging.h"
 #include "cli/help.h"
 #include "config/recipe.h"
@@ -158,11 +159,15 @@ dz_rc dz_print_json(json_t *root, const char *path, dz_error *err) {
     return err->rc;
 }
 
-void dz_print_notes(const dz_buf *notes) {
+void dz_print_notes(const dz_buf *lines) {
+    dz_error none = {0};
+    dz_buf grouped = {0};
+    const dz_buf *notes = dz_notes_group(lines, &grouped, &none) == DZ_OK ? &grouped : lines;
     for (size_t at = 0; at < notes->len;) {
         const char *line = (const char *)notes->data + at, *end = memchr(line, '\n', notes->len - at);
         size_t len = end ? (size_t)(end - line) : notes->len - at;
         fprintf(stderr, "deltazoo: note: %.*s\n", (int)len, line);
         at += len + 1;
     }
+    dz_buf_free(&grouped);
 }

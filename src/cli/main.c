@@ -14,11 +14,13 @@ static const dz_command *const COMMANDS[] = {
     &DZ_CMD_REPORT, &DZ_CMD_EXPORT,   &DZ_CMD_IMPORT,  &DZ_CMD_UNMARK, &DZ_CMD_DOCTOR,  NULL};
 
 static void print_error(const dz_error *err) {
-    for (const char *at = err->text; *at;) {
+    int lines = 0;
+    for (const char *at = err->text; *at; lines++) {
         size_t len = strcspn(at, "\n");
         fprintf(stderr, "deltazoo: error: %.*s\n", (int)len, at);
         at += len + (at[len] == '\n');
     }
+    if (err->problems > lines) fprintf(stderr, "deltazoo: error: and %d more\n", err->problems - lines);
 }
 
 static const dz_command *find_command(const char *name) {

@@ -7,6 +7,7 @@
 
 #include "base/file.h"
 #include "base/hash.h"
+#include "base/notes.h"
 #include "checkpoint/folder_model.h"
 #include "checkpoint/fp8_scale.h"
 #include "plan/name_parts.h"
@@ -330,7 +331,21 @@ static void note_lines(dz_plan *p, const char *before, const char *name, const c
 /* Files that are not kept, and what a PyTorch file holds beyond its tensors. */
 static void note_files(const matching *m, dz_error *err) {
     const dz_checkpoint *ck = m->ck;
-    for (size_t i = 0; i < ck->nskipped_files; i++) note_file(m->plan, "task '", m->name, "': ", &ck->skipped_files[i], "kept", err);
+    dz_notes reasons = {0};
+    dz_buf none = {0};
+    for (size_t i = 0; i < ck->nskipped_files; i++)
+        dz_notes_add(&reasons, err, ck->skipped_files[i].why ? ck->skipped_files[i].why : "", "%s", ck->skipped_files[i].file);
+    for (size_t i = 0; i < reasons.nkinds; i++) {
+        const dz_notes_kind *kind = &reasons.kinds[i];
+        const char *colon = kind->text[0] ? ": " : "";
+        for (size_t k = 0; k < kind->n && k < DZ_NOTES_LINES && kind->n <= DZ_NOTES_LINES; k++)
+            dz_buf_note(&m->plan->notes, err, "task '%s': %s is not kept%s%s", m->name, kind->names[k], colon, kind->text);
+        if (kind->n > DZ_NOTES_LINES)
+            dz_buf_note(&m->plan->notes, err, "task '%s': %s and %zu more files are not kept%s%s", m->name, kind->names[0], kind->n - 1,
+                        colon, kind->text);
+    }
+    dz_notes_flush(&reasons, &none);
+    dz_buf_free(&none);
     note_lines(m->plan, "task '", m->name, "': ", &ck->warnings, err);
     note_lines(m->plan, "task '", m->name, "': ", &ck->notes, err);
 }

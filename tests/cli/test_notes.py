@@ -1,6 +1,10 @@
 """What a command says that is no refusal: notes on what has no effect, and a failure of the output itself."""
-from common import DELTAZOO, RANKS, SmallZoo, call, check, equal, good, info, read, run, with_scratch, write
+import json
+import re
 
+from common import DELTAZOO, EMBED, NORM, Q, RANKS, SmallZoo, call, check, equal, good, info, read, run, small_model, st_bytes, with_scratch, write
+
+FEW = {EMBED: (40, 8), Q: (8, 8), Q.replace("0", "1"): (8, 8), NORM: (8,)}
 COMPRESS = ["compress", "zoo.yaml", "-o", "a.h5", "-q", "--force"]
 
 
@@ -99,3 +103,36 @@ def test_null_on_the_command_line_is_the_default(folder):
     first = read(f"{folder}/a.h5")
     good(COMPRESS + [x for key in ("target_ratio=null", "step=~", "gain=", "sparsity=", "seed=null") for x in ("--set", key)], cwd=folder)
     check(read(f"{folder}/a.h5") == first, "another archive")
+
+
+@with_scratch
+def test_many_tasks_and_files_do_not_make_many_lines(folder):
+    """Forty tasks with a head, an optimiser, six states of the training and a log each: a line for each kind, with a count; programs get all."""
+    base = small_model(1, shapes=FEW)
+    write(f"{folder}/base/model.safetensors", st_bytes(base, {"format": "pt"}))
+    for i in range(40):
+        for place in ("", *(f"checkpoint-{k}/" for k in range(6))):
+            write(f"{folder}/t{i}/{place}model.safetensors", st_bytes(small_model(2 + i, shapes=FEW, base=base) + [("score.weight", "F32", (2, 4), bytes(32))], {"format": "pt"}))
+        write(f"{folder}/t{i}/optimizer.pt", b"x" * 99)
+    write(f"{folder}/zoo.yaml", "base: base\ntasks:\n" + "".join(f"  - {{name: t{i}, path: t{i}}}\n" for i in range(40)))
+    wanted = ("task 't0' and 39 more: tensor 'score.weight' is not in the base", "task 't0' and 39 more: checkpoint-0 and 5 more files are not kept",
+              "task 't0' and 39 more: optimizer.pt is not kept")
+    for command in (["plan", "zoo.yaml", "--headers"], ["compress", "zoo.yaml", "-o", "a.h5", "-q"]):
+        notes = good(command, cwd=folder).lines("note")
+        for text in wanted:
+            check(sum(text in n for n in notes) == 1, f"{command[0]}: not once {text!r}: {notes}")
+        check(len(notes) <= 5, f"{command[0]}: {notes}")
+    told = json.loads(good(["plan", "zoo.yaml", "--headers", "--json"], cwd=folder).out)["notes"]
+    equal(sum("optimizer.pt is not kept" in n for n in told), 40, "notes for programs")
+    notes = good(["scan", ".", "-o", "out.yaml"], cwd=folder).lines("note")
+    check(len(notes) <= 5, f"scan: {notes}")
+
+
+@with_scratch
+def test_errors_that_do_not_fit_are_counted(folder):
+    write(f"{folder}/zoo.yaml", "base: base\ntasks:\n" + "".join(f"  - {{name: t{i}, path: gone/{i}}}\n" for i in range(300)))
+    r = run(["plan", "zoo.yaml"], cwd=folder)
+    errors = r.lines("error")
+    more = re.fullmatch(r"and (\d+) more", errors[-1])
+    check(r.code == 1 and more and len(errors) - 1 + int(more[1]) == 301, f"{r}")
+    check(all("No such file" in e for e in errors[:-1]), "a line is cut")
