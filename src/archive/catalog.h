@@ -101,6 +101,7 @@ typedef struct dz_catalog {
     dz_blob_row *blobs;
     size_t nblobs, blobs_cap;
     dz_buf blob_data;
+    struct dz_catalog *earlier; /* borrowed, or NULL: blobs that this one has are taken from it, not coded again */
     dz_task_entry *tasks;
     size_t ntasks;
     dz_lost *lost; /* tasks that are not in `tasks` because they are damaged */

@@ -267,9 +267,14 @@ static dz_rc lay_out(assembly *a, dz_error *err) {
     char *partial = a->ctx->world->rank == 0 ? partial_path(a, err) : NULL;
     if (partial && opt->nhints && dz_io_by_mpi(opt->io, a->ctx->world)) dz_io_make_striped(partial, opt->hints, opt->nhints, err);
     if (partial && err->rc == DZ_OK) {
-        dz_catalog_free(*a->catalog);
-        *a->catalog = dz_alloc(1, sizeof **a->catalog, err);
-        if (*a->catalog && make_catalog(a, *a->catalog, err) == DZ_OK) dz_archive_layout(partial, *a->catalog, err);
+        dz_catalog *earlier = *a->catalog;
+        if ((*a->catalog = dz_alloc(1, sizeof **a->catalog, err))) {
+            (*a->catalog)->earlier = earlier;
+            make_catalog(a, *a->catalog, err);
+            (*a->catalog)->earlier = NULL;
+        }
+        dz_catalog_free(earlier);
+        if (err->rc == DZ_OK) dz_archive_layout(partial, *a->catalog, err);
     }
     free(partial);
     return dz_sync_error(a->ctx->world, err->rc, err);
