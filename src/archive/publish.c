@@ -8,7 +8,6 @@
 
 #include "archive/reader.h"
 #include "base/file.h"
-#include "base/staging.h"
 
 #define LOCK_PATIENCE 5.0 /* seconds */
 
@@ -26,10 +25,10 @@ static dz_rc sync_file(const char *path, dz_error *err) {
     return err->rc;
 }
 
-dz_rc dz_archive_check_and_publish(const char *partial, const char *path, dz_error *err) {
+dz_rc dz_archive_check_and_publish(dz_staging *staging, dz_error *err) {
     dz_archive *archive = NULL;
-    dz_rc rc = dz_archive_open(partial, &archive, err);
+    dz_rc rc = dz_archive_open(staging->partial, &archive, err);
     dz_archive_close(archive);
-    if (rc != DZ_OK || (rc = sync_file(partial, err)) != DZ_OK) return rc;
-    return dz_staging_rename(partial, path, 1, err);
+    if (rc != DZ_OK || (rc = sync_file(staging->partial, err)) != DZ_OK) return rc;
+    return dz_staging_publish(staging, 1, err);
 }

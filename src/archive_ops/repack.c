@@ -79,7 +79,7 @@ dz_rc dz_rewrite(const dz_world *world, const dz_rewrite_options *opt, dz_rewrit
     result->bytes_after = world->rank == 0 ? catalog->file_size : 0;
     result->ntasks = copied.ntasks;
     if (world->rank == 0) dz_buf_put(&result->foreign, copied.old->catalog->foreign.data, copied.old->catalog->foreign.len, err);
-    rc = dz_sync_error(world, world->rank == 0 ? dz_archive_check_and_publish(out.partial, out.path, err) : DZ_OK, err);
+    rc = dz_sync_error(world, world->rank == 0 ? dz_archive_check_and_publish(&out, err) : DZ_OK, err);
 out:
     dz_extent_close(&w);
     if (rc != DZ_OK) dz_staging_discard(&out);

@@ -260,23 +260,23 @@ static void locate_regions(const assembly *a, const dz_catalog *c, uint64_t *whe
     dz_bcast_u64(a->ctx->world, where, a->ctx->plan->npairs);
 }
 
-static char *partial_path(const assembly *a, dz_error *err) { return dz_format(err, "%s.partial", a->ctx->opt->archive); }
+static void make_layout(assembly *a, dz_error *err) {
+    const dz_compress_options *opt = a->ctx->opt;
+    const char *partial = a->ctx->staging.partial;
+    dz_catalog *earlier = *a->catalog;
+    if (opt->nhints && dz_io_by_mpi(opt->io, a->ctx->world)) dz_io_make_striped(partial, opt->hints, opt->nhints, err);
+    *a->catalog = err->rc == DZ_OK ? dz_alloc(1, sizeof **a->catalog, err) : NULL;
+    if (*a->catalog) {
+        (*a->catalog)->earlier = earlier;
+        make_catalog(a, *a->catalog, err);
+        (*a->catalog)->earlier = NULL;
+    }
+    dz_catalog_free(earlier);
+    if (err->rc == DZ_OK) dz_archive_layout(partial, *a->catalog, err);
+}
 
 static dz_rc lay_out(assembly *a, dz_error *err) {
-    const dz_compress_options *opt = a->ctx->opt;
-    char *partial = a->ctx->world->rank == 0 ? partial_path(a, err) : NULL;
-    if (partial && opt->nhints && dz_io_by_mpi(opt->io, a->ctx->world)) dz_io_make_striped(partial, opt->hints, opt->nhints, err);
-    if (partial && err->rc == DZ_OK) {
-        dz_catalog *earlier = *a->catalog;
-        if ((*a->catalog = dz_alloc(1, sizeof **a->catalog, err))) {
-            (*a->catalog)->earlier = earlier;
-            make_catalog(a, *a->catalog, err);
-            (*a->catalog)->earlier = NULL;
-        }
-        dz_catalog_free(earlier);
-        if (err->rc == DZ_OK) dz_archive_layout(partial, *a->catalog, err);
-    }
-    free(partial);
+    if (a->ctx->world->rank == 0) make_layout(a, err);
     return dz_sync_error(a->ctx->world, err->rc, err);
 }
 
@@ -318,20 +318,17 @@ dz_rc dz_assemble(dz_context *ctx, const dz_results *results, dz_catalog **catal
     dz_extent_writer w = {.fd = -1};
     double begun = dz_now();
     uint64_t *where = dz_alloc(ctx->plan->npairs, sizeof *where, err);
-    char *partial = partial_path(&a, err);
     dz_rc rc = dz_sync_error(world, err->rc, err);
     if (rc == DZ_OK) rc = lay_out(&a, err);
     if (rc == DZ_OK) {
         locate_regions(&a, *catalog, where);
-        rc = dz_extent_open(&w, world, partial, ctx->opt->io, ctx->opt->hints, ctx->opt->nhints, err);
+        rc = dz_extent_open(&w, world, ctx->staging.partial, ctx->opt->io, ctx->opt->hints, ctx->opt->nhints, err);
         if (rc == DZ_OK) rc = write_payloads(&a, &w, where, err);
         if (rc == DZ_OK) rc = read_back(&a, &w, err);
     }
-    if (rc == DZ_OK)
-        rc = dz_sync_error(world, world->rank == 0 ? dz_archive_check_and_publish(partial, ctx->opt->archive, err) : DZ_OK, err);
+    if (rc == DZ_OK) rc = dz_sync_error(world, world->rank == 0 ? dz_archive_check_and_publish(&ctx->staging, err) : DZ_OK, err);
     ctx->secs[DZ_PHASE_WRITE] = dz_now() - begun;
     dz_extent_close(&w);
     free(where);
-    free(partial);
     return rc;
 }

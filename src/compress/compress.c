@@ -35,10 +35,7 @@ static dz_rc check_output(const dz_compress_options *opt, dz_error *err) {
     if (!opt->force && !opt->append && dz_target_of(opt->archive) == DZ_TARGET_ARCHIVE)
         return dz_fail(err, DZ_EUSAGE, "%s: exists already (--force replaces it, --append adds to it)", opt->archive);
     if (dz_overwrite_check(opt->archive, DZ_TARGET_ARCHIVE, opt->force || opt->append, err) != DZ_OK) return err->rc;
-    char *partial = dz_format(err, "%s.partial", opt->archive);
-    if (partial) dz_overwrite_check_partial(partial, DZ_TARGET_ARCHIVE, err);
-    free(partial);
-    return err->rc;
+    return dz_staging_check_file(opt->archive, DZ_TARGET_ARCHIVE, err);
 }
 
 /* A job: what its stages share, and their results in the order in which they come. */
@@ -170,7 +167,8 @@ static void tell_begin(const dz_job *job) {
 /* Rank 0. The output is looked at once more under the lock: the job that had it may have made the archive meanwhile. */
 static dz_rc take_output(dz_job *job, dz_error *err) {
     if (check_output(job->ctx.opt, err) != DZ_OK || dz_archive_lock(&job->lock, job->ctx.opt->archive, err) != DZ_OK) return err->rc;
-    return check_output(job->ctx.opt, err);
+    if (check_output(job->ctx.opt, err) != DZ_OK) return err->rc;
+    return dz_staging_begin_file(&job->ctx.staging, DZ_TARGET_ARCHIVE, err);
 }
 
 /* Collective. Models, recipe, plan: every error of this kind is found here, before any heavy work. */
@@ -178,6 +176,7 @@ static dz_rc open_job(dz_job *job, dz_compress_result *result, dz_error *err) {
     const dz_world *world = job->ctx.world;
     dz_error of_output = {0};
     dz_rc rc = dz_io_check_hints(job->ctx.opt->hints, job->ctx.opt->nhints, &of_output);
+    if (rc == DZ_OK) rc = dz_staging_name(&job->ctx.staging, job->ctx.opt->archive, &of_output);
     if (world->rank == 0 && rc == DZ_OK) take_output(job, &of_output);
     dz_zoo_open(world, job->ctx.opt->manifest, &job->ctx.opt->recipe, &job->ctx.zoo, err);
     dz_fail_join(&of_output, err); /* what is wrong with the output hides nothing that is wrong with the input */
@@ -439,9 +438,7 @@ static dz_rc clean_up(dz_job *job, dz_rc rc, dz_error *err) {
     if (keep) dz_journal_flush(&job->ctx.journal, &none);
     dz_journal_close(&job->ctx.journal);
     if (job->ctx.world->rank == 0 && job->lock.fd >= 0) {
-        char *partial = rc != DZ_OK ? dz_format(&none, "%s.partial", archive) : NULL;
-        if (partial) unlink(partial);
-        free(partial);
+        dz_staging_discard(&job->ctx.staging);
         if (begun && (rc == DZ_OK || !keep)) dz_journal_remove(archive);
     }
     if (begun && rc == DZ_EINTERRUPT)
@@ -481,5 +478,6 @@ out:
     else
         dz_zoo_close(&job.ctx.zoo);
     dz_copy_tasks_close(&job.ctx.copied);
+    dz_staging_free(&job.ctx.staging);
     return rc;
 }

@@ -16,6 +16,7 @@
 #define DZ_COMPRESS_CONTEXT_H
 
 #include "archive/copy_tasks.h"
+#include "base/staging.h"
 #include "compress/compress.h"
 #include "compress/journal.h"
 #include "compress/method.h"
@@ -31,6 +32,7 @@ typedef struct dz_context {
     dz_copy_tasks copied; /* with --append: tasks that the archive has already */
     const dz_plan *plan;
     uint64_t *task_key;    /* [tasks] */
+    dz_staging staging;    /* of the archive; rank 0 makes and publishes it */
     dz_journal journal;    /* blocks on their way to the archive, and what a later run of this job need not do again */
     uint64_t cache_budget; /* bytes for candidates kept between stages */
     double secs[DZ_PHASES];

@@ -48,14 +48,14 @@ static dz_rc add_out_file(dz_restore_job *r, const char *path, dz_error *err) {
     dz_restore_file *grown = realloc(r->files, (r->nfiles + 1) * sizeof *grown);
     if (!grown) return dz_fail(err, DZ_ENOMEM, "out of memory");
     r->files = grown;
-    grown[r->nfiles] = (dz_restore_file){.fd = -1, .name = dz_strdup(path, err), .path = dz_format(err, "%s/%s", r->partial, path)};
+    grown[r->nfiles] = (dz_restore_file){.fd = -1, .name = dz_strdup(path, err), .path = dz_format(err, "%s/%s", r->staging.partial, path)};
     r->nfiles++;
     return err->rc;
 }
 
 /* Rank 0: makes a file of the given size that begins with `head`. */
 static dz_rc make_file(const dz_restore_job *r, const char *name, const void *head, size_t len, uint64_t size, dz_error *err) {
-    char *path = dz_format(err, "%s/%s", r->partial, name);
+    char *path = dz_format(err, "%s/%s", r->staging.partial, name);
     if (path) dz_make_file(path, head, len, size, err);
     free(path);
     return err->rc;

@@ -2,6 +2,7 @@
 #ifndef DZ_RESTORE_JOB_H
 #define DZ_RESTORE_JOB_H
 
+#include "base/staging.h"
 #include "checkpoint/mark.h"
 #include "decode/merge.h"
 #include "restore/restore.h"
@@ -24,7 +25,7 @@ typedef struct dz_restore_job {
     const dz_task_entry *task; /* the first one: its files are made */
     dz_merge merge;
     dz_checkpoint *base;
-    char *partial;
+    dz_staging staging;
     dz_restore_file *files; /* all that are made */
     size_t nfiles;
     dz_damage damage;
@@ -34,8 +35,6 @@ typedef struct dz_restore_job {
     dz_mark mark;
     char *sum, *method, *fingerprint, *mark_text; /* of the mark; its text is what goes into headers */
     uint64_t nbytes;
-    size_t kept_prefix; /* of `partial`: the part that existed before */
-    int made;
 } dz_restore_job;
 
 /* files.c: which files are made, with their headers; alike on every rank, made by rank 0. */
@@ -56,11 +55,9 @@ dz_rc dz_restore_make_mark(dz_restore_job *r, dz_error *err);     /* what a mark
 dz_rc dz_restore_add_mark(dz_restore_job *r, dz_error *err);      /* rank 0: deltazoo.json, where it is due */
 void dz_restore_drop_old_mark(const dz_restore_job *r);           /* rank 0: of an earlier restore into the same folder */
 
-/* publish.c, on rank 0: DIR.partial, and how it takes its place. */
+/* publish.c, on rank 0: what may be replaced, and how the model takes its place. */
 dz_rc dz_restore_check_output(const dz_restore_options *opt, dz_error *err);
 dz_rc dz_restore_check_replaced(dz_restore_job *r, dz_error *err);
-dz_rc dz_restore_make_partial(dz_restore_job *r, dz_error *err);
-void dz_restore_remove_partial(dz_restore_job *r);
 dz_rc dz_restore_publish(dz_restore_job *r, dz_error *err);
 
 #endif

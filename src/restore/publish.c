@@ -80,85 +80,21 @@ static dz_rc check_all_equal(const dz_restore_job *r, dz_error *err) {
     return err->rc;
 }
 
-#define MARKER ".deltazoo-restore" /* in a directory that a restore is filling: what has it may be removed */
-
-static char *marker_path(const dz_restore_job *r, dz_error *err) { return dz_format(err, "%s/%s", r->partial, MARKER); }
-
-/* A directory that is new, and so nobody else's: its name can be guessed. */
-static dz_rc make_own_dir(char *path, dz_error *err) {
-    char *slash = strrchr(path, '/');
-    if (slash && slash != path) {
-        *slash = '\0';
-        dz_make_dirs(path, err);
-        *slash = '/';
-    }
-    if (err->rc == DZ_OK && mkdir(path, 0777) != 0) dz_fail(err, DZ_EFAIL, "%s: cannot make the directory: %s", path, strerror(errno));
+/* Into a directory that has files, the files go one by one. */
+static dz_rc publish_into(dz_restore_job *r, dz_error *err) {
+    const char **names = dz_alloc(r->nfiles, sizeof *names, err);
+    for (size_t i = 0; names && i < r->nfiles; i++) names[i] = r->files[i].name;
+    if (names && dz_staging_publish_into(&r->staging, names, r->nfiles, err) == DZ_OK) dz_restore_drop_old_mark(r);
+    free(names);
     return err->rc;
 }
 
-/* Rank 0: an empty, marked DIR.partial. One left by a killed restore is removed; anything else of that name is refused. */
-dz_rc dz_restore_make_partial(dz_restore_job *r, dz_error *err) {
-    char *marker = marker_path(r, err);
-    if (!marker) return err->rc;
-    for (size_t len = strlen(r->partial); len > 0; len--) { /* the first ancestor that exists: what is below it is ours to remove again */
-        if (r->partial[len] != '/') continue;
-        r->partial[len] = '\0';
-        int exists = access(r->partial, F_OK) == 0;
-        r->partial[len] = '/';
-        r->kept_prefix = len;
-        if (exists) break;
-        r->kept_prefix = 0;
-    }
-    if (access(r->partial, F_OK) == 0 && access(marker, F_OK) != 0) {
-        dz_fail(err, DZ_EUSAGE, "%s: exists and is not a restore's leftover; remove it first", r->partial);
-    } else {
-        dz_remove_tree(r->partial);
-        r->made = 1;
-        if (make_own_dir(r->partial, err) == DZ_OK) {
-            int fd = dz_open(marker, O_WRONLY | O_CREAT | O_EXCL);
-            if (fd < 0)
-                dz_fail(err, DZ_EFAIL, "%s: cannot create: %s", marker, strerror(errno));
-            else
-                close(fd);
-        }
-    }
-    free(marker);
-    return err->rc;
-}
-
-/* Rank 0: removes what a failed restore made, and the directories above it that were not there before. */
-void dz_restore_remove_partial(dz_restore_job *r) {
-    dz_remove_tree(r->partial);
-    for (size_t len = strlen(r->partial); len > r->kept_prefix; len--) {
-        if (r->partial[len] != '/') continue;
-        r->partial[len] = '\0';
-        int rc = rmdir(r->partial);
-        r->partial[len] = '/';
-        if (rc != 0) return;
-    }
-}
-
-/* Rank 0: DIR.partial becomes DIR; into a directory that has files, file by file. */
+/* Rank 0: DIR.partial becomes DIR. */
 dz_rc dz_restore_publish(dz_restore_job *r, dz_error *err) {
-    char *marker = marker_path(r, err);
-    if (check_all_equal(r, err) == DZ_OK && marker) unlink(marker);
-    free(marker);
-    if (err->rc != DZ_OK) return err->rc;
-    if (dz_rename(r->partial, r->opt->out) == 0) return r->opt->no_sync ? DZ_OK : dz_fsync_parent(r->opt->out, err);
-    for (size_t i = 0; i < r->nfiles && err->rc == DZ_OK; i++) {
-        const char *name = r->files[i].name;
-        char *from = dz_format(err, "%s/%s", r->partial, name), *to = dz_format(err, "%s/%s", r->opt->out, name),
-             *slash = to ? strrchr(to, '/') : NULL;
-        if (slash) {
-            *slash = '\0';
-            dz_make_dirs(to, err);
-            *slash = '/';
-        }
-        if (err->rc == DZ_OK && dz_rename(from, to) != 0) dz_fail(err, DZ_EFAIL, "%s: cannot rename to %s: %s", from, to, strerror(errno));
-        free(from);
-        free(to);
-    }
-    if (err->rc == DZ_OK) dz_restore_drop_old_mark(r);
-    if (err->rc == DZ_OK) dz_remove_tree(r->partial);
-    return err->rc;
+    struct stat st;
+    if (check_all_equal(r, err) != DZ_OK) return err->rc;
+    int exists = lstat(r->staging.path, &st) == 0;
+    if (!exists || (S_ISDIR(st.st_mode) && dz_target_of(r->staging.path) == DZ_TARGET_EMPTY))
+        return dz_staging_publish(&r->staging, !r->opt->no_sync, err);
+    return publish_into(r, err);
 }

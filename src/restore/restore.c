@@ -172,7 +172,7 @@ static void restore_free(dz_restore_job *r) {
     free(r->method);
     free(r->fingerprint);
     free(r->mark_text);
-    free(r->partial);
+    dz_staging_free(&r->staging);
     dz_decoder_close(&r->decoder);
     dz_checkpoint_free(r->base);
     dz_archive_close(r->archive);
@@ -224,10 +224,7 @@ dz_rc dz_restore(const dz_world *world, const dz_restore_options *opt, dz_restor
     if ((rc = dz_checkpoint_open_all(world, opt->base, &r.base, err)) != DZ_OK) goto out;
     if ((rc = dz_sync_error(world, open_decoder(&r, err), err)) != DZ_OK) goto out;
     if (opt->dry_run) goto out;
-    size_t name_len = strlen(opt->out);
-    while (name_len > 1 && opt->out[name_len - 1] == '/') name_len--; /* "r/" and "r" are one place */
-    r.partial = dz_format(err, "%.*s.partial", (int)name_len, opt->out);
-    if (r.partial && world->rank == 0) dz_restore_make_partial(&r, err);
+    if (dz_staging_name(&r.staging, opt->out, err) == DZ_OK && world->rank == 0) dz_staging_begin_dir(&r.staging, "restore", err);
     if ((rc = dz_sync_error(world, err->rc, err)) != DZ_OK) goto out;
     rc = dz_sync_error(world,
                        opt->tensors     ? dz_restore_plan_some(&r, err)
@@ -245,7 +242,6 @@ dz_rc dz_restore(const dz_world *world, const dz_restore_options *opt, dz_restor
     if (world->rank == 0) dz_restore_add_mark(&r, err);
     if ((rc = dz_sync_error(world, err->rc, err)) != DZ_OK) goto out;
     if ((rc = dz_sync_error(world, world->rank == 0 ? dz_restore_publish(&r, err) : DZ_OK, err)) != DZ_OK) goto out;
-    r.made = 0;
     double most[2] = {dz_now() - begun, dz_peak_memory()};
     dz_max_f64(world, most, 2);
     *result = (dz_restore_result){.notes = result->notes,
@@ -258,7 +254,7 @@ dz_rc dz_restore(const dz_world *world, const dz_restore_options *opt, dz_restor
     r.damage = (dz_damage){0};
     if (result->damage.count) rc = DZ_EDAMAGE;
 out:
-    if (rc != DZ_OK && r.made) dz_restore_remove_partial(&r);
+    dz_staging_discard(&r.staging);
     restore_free(&r);
     return rc;
 }
