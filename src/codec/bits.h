@@ -14,16 +14,19 @@ typedef struct dz_bit_writer {
 static inline void dz_put_bits(dz_bit_writer *w, uint32_t value, unsigned n) {
     w->bits |= (uint64_t)value << w->used;
     w->used += n;
-    while (w->used >= 8) {
-        uint8_t byte = (uint8_t)w->bits;
-        dz_buf_put(w->out, &byte, 1, w->err);
-        w->bits >>= 8;
-        w->used -= 8;
-    }
+    if (w->used < 32) return;
+    const uint8_t bytes[4] = {(uint8_t)w->bits, (uint8_t)(w->bits >> 8), (uint8_t)(w->bits >> 16), (uint8_t)(w->bits >> 24)};
+    dz_buf_put(w->out, bytes, sizeof bytes, w->err);
+    w->bits >>= 32;
+    w->used -= 32;
 }
 
+/* The last bytes; nothing is put after it. */
 static inline dz_rc dz_end_bits(dz_bit_writer *w) {
-    if (w->used) dz_put_bits(w, 0, 8 - w->used);
+    for (; w->used; w->used -= w->used < 8 ? w->used : 8, w->bits >>= 8) {
+        uint8_t byte = (uint8_t)w->bits;
+        dz_buf_put(w->out, &byte, 1, w->err);
+    }
     return w->err->rc;
 }
 

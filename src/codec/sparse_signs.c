@@ -31,10 +31,7 @@ static unsigned number_of(double std) {
 /* Standard deviation about 0, added up in a fixed order. */
 static double std_from_zero(const float *x, size_t n) {
     double sum[DZ_LANES] = {0};
-    for (size_t i = 0; i < n; i += DZ_LANES) {
-        size_t len = n - i < DZ_LANES ? n - i : DZ_LANES;
-        for (size_t j = 0; j < len; j++) sum[j] += (double)x[i + j] * (double)x[i + j];
-    }
+    dz_kernels()->energy(sum, x, n);
     return n ? sqrt(dz_lanes_total(sum) / (double)n) : 0;
 }
 
@@ -84,38 +81,61 @@ double dz_signs_bits(size_t count, double share) {
     return (double)(nblocks - 1) * block_bits(DZ_ROTATE_BLOCK, share) + block_bits(last, share);
 }
 
+/* One section: sign and place of its largest element. */
+static void put_section(dz_bit_writer *w, const float *x, size_t place, unsigned bits, uint64_t signs[2]) {
+    unsigned positive = x[place] > 0;
+    dz_put_bits(w, positive | (uint32_t)place << 1, bits + 1);
+    signs[positive]++;
+}
+
+#define PAIRS_AT_ONCE 256
+
 static void put_block(dz_bit_writer *w, const float *x, size_t n, double share, uint64_t signs[2]) {
-    size_t len;
-    walk sections = walk_of(n, share);
-    for (size_t first = next_section(&sections, &len); len; first = next_section(&sections, &len)) {
-        size_t place = dz_kernels()->largest(x + first, len);
-        unsigned positive = x[first + place] > 0;
-        dz_put_bits(w, positive, 1);
-        dz_put_bits(w, (uint32_t)place, place_bits(len));
-        signs[positive]++;
+    uint32_t size[2 * PAIRS_AT_ONCE], place[2 * PAIRS_AT_ONCE];
+    walk s = walk_of(n, share);
+    const unsigned log = s.log;
+    const size_t half = (size_t)1 << log, whole = n >> (log + 1);
+    size_t turn = 0, len; /* turn: pair * split % pairs */
+    for (size_t pair = 0; pair < whole; pair++) {
+        size_t i = pair % PAIRS_AT_ONCE, left = whole - pair;
+        const float *at = x + (pair << (log + 1));
+        if (i == 0) dz_kernels()->largest_of_runs(size, place, at, log, 2 * (left < PAIRS_AT_ONCE ? left : PAIRS_AT_ONCE));
+        if (turn < s.split) {
+            put_section(w, at, place[2 * i], log, signs);
+            put_section(w, at + half, place[2 * i + 1], log, signs);
+        } else {
+            size_t second = size[2 * i + 1] > size[2 * i];
+            put_section(w, at, place[2 * i + second] + (second << log), log + 1, signs);
+        }
+        turn += s.split;
+        turn -= turn >= s.pairs ? s.pairs : 0;
     }
+    s.pair = whole; /* what is left: a shorter one */
+    for (size_t first = next_section(&s, &len); len; first = next_section(&s, &len))
+        put_section(w, x + first, dz_kernels()->largest(x + first, len), place_bits(len), signs);
 }
 
 dz_rc dz_signs_encode(dz_buf *out, float *delta, size_t count, uint64_t key, double share, uint64_t signs[2], dz_error *err) {
     size_t nblocks = dz_rotate_blocks(count);
     unsigned *number = dz_alloc(nblocks, sizeof *number, err), any = 0;
+    dz_buf places = {0};
+    dz_bit_writer w = {.out = &places, .err = err};
     signs[0] = signs[1] = 0;
-    if (!number) return err->rc;
-    dz_rotate(delta, count, key);
-    for (size_t b = 0; b < nblocks; b++) {
-        size_t first = dz_rotate_first(count, b);
-        number[b] = number_of(std_from_zero(delta + first, dz_rotate_first(count, b + 1) - first));
+    dz_buf_reserve(&places, (size_t)(dz_signs_bits(count, share) / 8) + 16, err);
+    for (size_t b = 0; b < nblocks && err->rc == DZ_OK; b++) { /* a block stays in the second-level cache */
+        size_t first = dz_rotate_first(count, b), n = dz_rotate_first(count, b + 1) - first;
+        dz_rotate_block(delta + first, count, key, b);
+        number[b] = number_of(std_from_zero(delta + first, n));
         any |= number[b];
+        if (number[b]) put_block(&w, delta + first, n, share, signs);
     }
+    dz_end_bits(&w);
     dz_buf_put(out, (uint8_t[]){any ? DZ_SPARSE_SIGNS : DZ_SPARSE_NONE}, 1, err);
-    for (size_t b = 0; any && b < nblocks; b++) dz_buf_put_varint(out, number[b], err);
-    dz_bit_writer w = {.out = out, .err = err};
-    for (size_t b = 0; b < nblocks && err->rc == DZ_OK; b++) {
-        size_t first = dz_rotate_first(count, b);
-        if (number[b]) put_block(&w, delta + first, dz_rotate_first(count, b + 1) - first, share, signs);
-    }
+    for (size_t b = 0; any && b < nblocks && err->rc == DZ_OK; b++) dz_buf_put_varint(out, number[b], err);
+    dz_buf_put(out, places.data, places.len, err);
+    dz_buf_free(&places);
     free(number);
-    return dz_end_bits(&w);
+    return err->rc;
 }
 
 static dz_rc get_block(dz_nonzeros *kept, dz_bit_reader *r, size_t start, size_t n, unsigned number, double share, dz_error *err) {

@@ -165,10 +165,11 @@ static void put_levels(dz_buf *out, size_t form, const sink *s, dz_error *err) {
 }
 
 /* The numbers of the blocks' standard deviations, 0 where the levels' width is too small for a float, in which nothing is kept. */
-static dz_rc measure(uint8_t *number, const float *delta, size_t count, float step, size_t *elements, dz_error *err) {
+static dz_rc rotate_and_measure(uint8_t *number, float *delta, size_t count, uint64_t key, float step, size_t *elements, dz_error *err) {
     *elements = 0;
     for (size_t b = 0; b < dz_rotate_blocks(count); b++) {
         size_t first = dz_rotate_first(count, b), n = dz_rotate_first(count, b + 1) - first;
+        dz_rotate_block(delta + first, count, key, b);
         unsigned e = dz_std_number(dz_std_about_zero(delta + first, n));
         float width = step * dz_std_of_number(e);
         if (e > DZ_STD_NUMBER_MOST || width == INFINITY) return dz_fail(err, DZ_EVALUE, "differences are not finite, or too large");
@@ -189,8 +190,7 @@ dz_rc dz_uniform_encode(dz_buf *out, float *delta, size_t count, uint64_t key, f
     if (!is_sound(step, shift)) return dz_fail(err, DZ_EFAIL, "a step of %g with a shift of %g", (double)step, (double)shift);
     uint8_t *numbers = dz_alloc(nblocks, 2, err);
     if (!numbers) return err->rc;
-    dz_rotate(delta, count, key);
-    if (measure(numbers, delta, count, step, &elements, err) != DZ_OK) goto out;
+    if (rotate_and_measure(numbers, delta, count, key, step, &elements, err) != DZ_OK) goto out;
     s.symbols = dz_alloc_raw(elements, 1, err);
     s.low = dz_alloc_raw(low_bytes(elements, s.k), 1, err);
     if (elements <= RICE_TRIED) s.levels = dz_alloc_raw(elements, sizeof *s.levels, err);

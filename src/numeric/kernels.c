@@ -201,26 +201,99 @@ static void hadamard16(float *x) {
     for (size_t i = 0; i < 16; i++) x[i] = i & 8 ? a[i - 8] - a[i] : a[i] + a[i + 8];
 }
 
-/* Halves first, so that all but the last stages work within the caches; two stages at a time where the memory is the limit. */
-static void hadamard(float *x, size_t count) {
-    if (count <= DZ_CHUNK) {
-        size_t h = 1;
-        for (; h < 16 && count < 16 && h < count; h *= 2) butterflies(x, h, count);
-        for (size_t i = 0; count >= 16 && i < count; i += 16) hadamard16(x + i);
-        for (h = 16; h < count; h *= 2) butterflies(x, h, count);
-        return;
-    }
-    size_t q = count / 4;
-    for (size_t k = 0; k < 4; k++) hadamard(x + k * q, q);
-    float *restrict x0 = x, *restrict x1 = x + q, *restrict x2 = x + 2 * q, *restrict x3 = x + 3 * q;
-    for (size_t i = 0; i < q; i++) {
+/* Two stages at once, over pairs that lie h and 2 h apart; the results times `norm`. */
+INLINE void two_stages(float *x, size_t h, float norm) {
+    float *restrict x0 = x, *restrict x1 = x + h, *restrict x2 = x + 2 * h, *restrict x3 = x + 3 * h;
+    for (size_t i = 0; i < h; i++) {
         float a = x0[i] + x1[i], b = x0[i] - x1[i], c = x2[i] + x3[i], d = x2[i] - x3[i];
-        x0[i] = a + c;
-        x1[i] = b + d;
-        x2[i] = a - c;
-        x3[i] = b - d;
+        x0[i] = (a + c) * norm;
+        x1[i] = (b + d) * norm;
+        x2[i] = (a - c) * norm;
+        x3[i] = (b - d) * norm;
     }
 }
+
+/* Halves first, so that all but the last stages work within the caches. */
+static void stages(float *x, size_t count) {
+    if (count > DZ_CHUNK) {
+        for (size_t k = 0; k < 4; k++) stages(x + k * (count / 4), count / 4);
+        two_stages(x, count / 4, 1);
+        return;
+    }
+    size_t h = 1;
+    for (; h < 16 && count < 16 && h < count; h *= 2) butterflies(x, h, count);
+    for (size_t i = 0; count >= 16 && i < count; i += 16) hadamard16(x + i);
+    for (h = 16; 2 * h < count; h *= 4) {
+        for (size_t i = 0; i < count; i += 4 * h) two_stages(x + i, h, 1);
+    }
+    if (h < count) butterflies(x, h, count);
+}
+
+static void hadamard(float *x, size_t count, float norm) {
+    if (count > DZ_CHUNK) { /* a power of four times less, so that the last two stages are one */
+        for (size_t k = 0; k < 4; k++) stages(x + k * (count / 4), count / 4);
+        two_stages(x, count / 4, norm);
+        return;
+    }
+    stages(x, count);
+    for (size_t i = 0; i < count; i++) x[i] *= norm;
+}
+
+#define WIDEST 64 /* floats whose comparisons fit a word */
+
+/* The largest |x| of 2^log floats, as an integer, and the first place that has it. */
+#ifdef __AVX512F__
+INLINE uint32_t largest_of_run(const float *x, unsigned log, uint32_t *place) {
+    const __m512i mask = _mm512_set1_epi32(0x7fffffff);
+    size_t n = (size_t)1 << log;
+    __m512i most = _mm512_setzero_si512();
+    for (size_t i = 0; i < n; i += 16) most = _mm512_max_epi32(most, _mm512_and_si512(_mm512_loadu_si512(x + i), mask));
+    int32_t size = _mm512_reduce_max_epi32(most);
+    const __m512i wanted = _mm512_set1_epi32(size);
+    for (size_t at = 0; at < n; at += WIDEST) {
+        uint64_t found = 0;
+        for (size_t i = 0; i < WIDEST && at + i < n; i += 16)
+            found |= (uint64_t)_mm512_cmpeq_epi32_mask(_mm512_and_si512(_mm512_loadu_si512(x + at + i), mask), wanted) << i;
+        if (!found) continue;
+        *place = (uint32_t)(at + (size_t)__builtin_ctzll(found));
+        break;
+    }
+    return (uint32_t)size;
+}
+#define LEAST_LOG 4
+#elif defined(__AVX2__)
+INLINE uint32_t largest_of_run(const float *x, unsigned log, uint32_t *place) {
+    const __m256i mask = _mm256_set1_epi32(0x7fffffff);
+    size_t n = (size_t)1 << log;
+    __m256i most = _mm256_setzero_si256();
+    for (size_t i = 0; i < n; i += 8)
+        most = _mm256_max_epi32(most, _mm256_and_si256(_mm256_loadu_si256((const __m256i *)(const void *)(x + i)), mask));
+    __m128i half = _mm_max_epi32(_mm256_castsi256_si128(most), _mm256_extracti128_si256(most, 1));
+    half = _mm_max_epi32(half, _mm_shuffle_epi32(half, 0x4e));
+    half = _mm_max_epi32(half, _mm_shuffle_epi32(half, 0xb1));
+    int32_t size = _mm_cvtsi128_si32(half);
+    const __m256i wanted = _mm256_set1_epi32(size);
+    for (size_t at = 0; at < n; at += WIDEST) {
+        uint64_t found = 0;
+        for (size_t i = 0; i < WIDEST && at + i < n; i += 8) {
+            __m256i here = _mm256_and_si256(_mm256_loadu_si256((const __m256i *)(const void *)(x + at + i)), mask);
+            found |= (uint64_t)(uint32_t)_mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpeq_epi32(here, wanted))) << i;
+        }
+        if (!found) continue;
+        *place = (uint32_t)(at + (size_t)__builtin_ctzll(found));
+        break;
+    }
+    return (uint32_t)size;
+}
+#define LEAST_LOG 3
+#else
+#define LEAST_LOG 32
+INLINE uint32_t largest_of_run(const float *x, unsigned log, uint32_t *place) {
+    (void)log;
+    *place = 0;
+    return dz_float_bits(x[0]) & 0x7fffffffU;
+}
+#endif
 
 static size_t largest(const float *x, size_t count) {
     int32_t most = 0; /* as integers without the sign bit, floats have the order of their sizes */
@@ -231,6 +304,27 @@ static size_t largest(const float *x, size_t count) {
     }
     while ((int32_t)(dz_float_bits(x[at]) & 0x7fffffffU) != most) at++;
     return at;
+}
+
+INLINE void runs_of(uint32_t *restrict size, uint32_t *restrict place, const float *restrict x, unsigned log, size_t runs) {
+    for (size_t r = 0; r < runs; r++) size[r] = largest_of_run(x + (r << log), log, &place[r]);
+}
+
+static void largest_of_runs(uint32_t *restrict size, uint32_t *restrict place, const float *restrict x, unsigned log, size_t runs) {
+    if (log >= LEAST_LOG) {
+        switch (log) { /* the loops within a run unrolled */
+            case 3: runs_of(size, place, x, 3, runs); break;
+            case 4: runs_of(size, place, x, 4, runs); break;
+            case 5: runs_of(size, place, x, 5, runs); break;
+            case 6: runs_of(size, place, x, 6, runs); break;
+            default: runs_of(size, place, x, log, runs);
+        }
+        return;
+    }
+    for (size_t r = 0; r < runs; r++) {
+        place[r] = (uint32_t)largest(x + (r << log), (size_t)1 << log);
+        size[r] = dz_float_bits(x[(r << log) + place[r]]) & 0x7fffffffU;
+    }
 }
 
 /* Wider ones than AVX2's are compared into masks, which takes longer; wider ones than the registers are taken apart lane by lane. */
@@ -419,6 +513,7 @@ const dz_kernel_table DZ_KERNELS = {.name = &STRING(DZ_KERNELS)[sizeof "dz_kerne
                                     .flip = flip,
                                     .hadamard = hadamard,
                                     .largest = largest,
+                                    .largest_of_runs = largest_of_runs,
                                     .count = count_levels,
                                     .candidates = candidates,
                                     .pick = pick};

@@ -50,12 +50,15 @@ typedef struct dz_kernel_table {
     /* Negates x[i] if the top bit of dz_u32_at(key, i) is set. */
     void (*flip)(float *x, uint64_t key, size_t count);
 
-    /* Walsh-Hadamard transform, not normalised, of `count` floats, a power of two: for h = 1, 2, 4, ... count / 2 each pair (x[i], x[i +
-     * h]), i without bit h, becomes (x[i] + x[i + h], x[i] - x[i + h]). */
-    void (*hadamard)(float *x, size_t count);
+    /* Walsh-Hadamard transform of `count` floats, a power of two: for h = 1, 2, 4, ... count / 2 each pair (x[i], x[i + h]), i without bit
+     * h, becomes (x[i] + x[i + h], x[i] - x[i + h]). Then each is multiplied by `norm`. */
+    void (*hadamard)(float *x, size_t count, float norm);
 
     /* Index of the first element of largest |x|; none is NaN, count > 0. */
     size_t (*largest)(const float *x, size_t count);
+
+    /* The same of each of `runs` runs of 2^log floats: the first place of the largest |x| in the run, and its bits without the sign. */
+    void (*largest_of_runs)(uint32_t *restrict size, uint32_t *restrict place, const float *restrict x, unsigned log, size_t runs);
 
     /* Adds to histogram[level] for levels below 2^bits. */
     void (*count)(uint64_t *restrict histogram, const uint8_t *restrict levels, unsigned bits, size_t count);

@@ -8,19 +8,21 @@ static void transform(float *x, size_t n) {
     unsigned log = (unsigned)__builtin_ctzll(n);
     float norm = 1.0f / (float)((size_t)1 << log / 2);
     if (log % 2) norm *= 0x1.6a09e6p-1f; /* 1 / sqrt(2) */
-    dz_kernels()->hadamard(x, n);
-    for (size_t i = 0; i < n; i++) x[i] *= norm;
+    dz_kernels()->hadamard(x, n, norm);
+}
+
+void dz_rotate_block(float *x, size_t count, uint64_t key, size_t block) {
+    size_t first = dz_rotate_first(count, block), n = dz_rotate_first(count, block + 1) - first, p = n ? power_below(n) : 0;
+    if (n == 0) return;
+    dz_kernels()->flip(x, dz_key_at(key, (uint32_t)first), n);
+    transform(x, p);
+    if (p == n) return;
+    dz_kernels()->flip(x + n - p, dz_key_at(~key, (uint32_t)(first + n - p)), p);
+    transform(x + n - p, p);
 }
 
 void dz_rotate(float *x, size_t count, uint64_t key) {
-    dz_kernels()->flip(x, key, count);
-    for (size_t b = 0; count && b < dz_rotate_blocks(count); b++) {
-        size_t first = dz_rotate_first(count, b), n = dz_rotate_first(count, b + 1) - first, p = power_below(n);
-        transform(x + first, p);
-        if (p == n) continue;
-        dz_kernels()->flip(x + first + n - p, dz_key_at(~key, (uint32_t)(first + n - p)), p);
-        transform(x + first + n - p, p);
-    }
+    for (size_t b = 0; b < dz_rotate_blocks(count); b++) dz_rotate_block(x + dz_rotate_first(count, b), count, key, b);
 }
 
 void dz_unrotate(float *x, size_t count, uint64_t key) {

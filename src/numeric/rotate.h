@@ -24,6 +24,9 @@ static inline size_t dz_rotate_first(size_t count, size_t block) {
  * (~key). Each transform is scaled by 1 / sqrt(P). Orthogonal up to rounding. */
 void dz_rotate(float *x, size_t count, uint64_t key);
 
+/* One block of the `count` floats alone; `x` is where it begins. */
+void dz_rotate_block(float *x, size_t count, uint64_t key, size_t block);
+
 /* The inverse. */
 void dz_unrotate(float *x, size_t count, uint64_t key);
 

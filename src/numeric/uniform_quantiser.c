@@ -116,11 +116,7 @@ float dz_std_of_number(unsigned number) { return dz_bits_to_float((uint32_t)numb
 
 double dz_std_about_zero(const float *x, size_t count) {
     double sum[DZ_LANES] = {0};
-    size_t i = 0;
-    for (; i + DZ_LANES <= count; i += DZ_LANES) {
-        for (size_t j = 0; j < DZ_LANES; j++) sum[j] += (double)x[i + j] * (double)x[i + j];
-    }
-    for (size_t j = 0; i + j < count; j++) sum[j] += (double)x[i + j] * (double)x[i + j];
+    dz_kernels()->energy(sum, x, count);
     return count ? sqrt(dz_lanes_total(sum) / (double)count) : 0;
 }
 

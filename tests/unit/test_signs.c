@@ -27,7 +27,12 @@ static void test_every_variant_has_the_bits_of_the_plain_transform(void **state)
                     want[i + h] = a - b;
                 }
             }
-            (*k)->hadamard(x, n);
+            float *scaled = malloc(n * sizeof *scaled);
+            memcpy(scaled, x, n * sizeof *x);
+            (*k)->hadamard(scaled, n, 0.7f);
+            for (size_t i = 0; i < n; i++) assert_true(dz_float_bits(scaled[i]) == dz_float_bits(want[i] * 0.7f));
+            free(scaled);
+            (*k)->hadamard(x, n, 1);
             assert_memory_equal(x, want, n * sizeof *x);
             (*k)->flip(x, 99, n);
             for (size_t i = 0; i < n; i++) assert_true(x[i] == (dz_u32_at(99, (uint32_t)i) >> 31 ? -want[i] : want[i]));
