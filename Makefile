@@ -6,20 +6,27 @@
 #   make CC=clang WERROR=1                            warnings as errors (CI)
 #   make check-mpich                                  the program, its unit tests and a small job with MPICH instead of Open MPI
 #   make check-slurm                                  jobs/ in a SLURM of its own on this machine
+#   make dist                                         build/dist/deltazoo-VERSION.tar.gz and its checksum (src/doc/releases.md)
+#   make install DESTDIR=... PREFIX=... LIBDIR=...    and make check-installed with the same
 
 FLAVOUR ?= release
-CC = gcc
+ifeq ($(origin CC),default)
+CC := gcc
+endif
 MPICC ?= $(if $(shell command -v mpicc.openmpi),mpicc.openmpi,mpicc)
 PKG ?= pkg-config
 PREFIX ?= /usr/local
+LIBDIR ?= $(PREFIX)/lib
 ABI := 0
 VERSION := $(shell sed -n 's/.*DZ_VERSION "\(.*\)"/\1/p' src/base/version.h)
 PYTHON ?= /usr/bin/python3
+RUN ?= # what runs a program built for another machine: qemu-aarch64-static -L /usr/aarch64-linux-gnu
 
 comma := ,
 B := build/$(FLAVOUR)
 WARN := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wvla $(if $(WERROR),-Werror)
-CSTD := -std=c11 -D_GNU_SOURCE -fPIC -ffp-contract=off -fno-math-errno -fvisibility=hidden
+CSTD := -std=c11 -D_GNU_SOURCE -fPIC -fno-math-errno -fvisibility=hidden
+SAME_BYTES := -fno-fast-math -ffp-contract=off # after CFLAGS: archives are the same whatever a packager's flags are
 OPT_release := -O3 -g
 OPT_mpich := -O3 -g
 OPT_serial := -O3 -g
@@ -48,7 +55,7 @@ HDF5_CFLAGS := -I$(HDF5_PREFIX)/include
 HDF5_LIBS := -L$(HDF5_DIR) -Wl,-rpath,$(HDF5_DIR) -lhdf5
 else
 HDF5_CFLAGS := $(shell $(PKG) --cflags $(HDF5_NAME) 2>/dev/null)
-HDF5_LIBS := $(shell $(PKG) --libs $(HDF5_NAME) 2>/dev/null || echo -lhdf5)
+HDF5_LIBS := $(filter-out -lmpi%,$(shell $(PKG) --libs $(HDF5_NAME) 2>/dev/null || echo -lhdf5)) # Debian names MPI's Fortran libraries too
 endif
 ifdef MKL
 MKL_CFLAGS := -DDZ_MKL -I$(MKLROOT)/include
@@ -65,15 +72,15 @@ endif
 CPPFLAGS_ALL = $(HDF5_CHECK) -Isrc -Iinclude $(CPPFLAGS) $(patsubst -I%,-isystem %,$(MPI_CFLAGS) $(HDF5_CFLAGS) $(MKL_CFLAGS))
 # MPICH's MPI_STATUSES_IGNORE is address 1, which gcc takes for an array that is too small.
 WARN_MPI := $(if $(filter mpich,$(MPI_KIND)),$(if $(findstring clang,$(CC)),,-Wno-stringop-overflow))
-CFLAGS_ALL := $(CSTD) $(WARN) $(WARN_MPI) $(OPT_$(FLAVOUR)) $(CFLAGS)
-LIB_LIBS := $(filter-out $(MPI_LIBS) -lmpi,$(HDF5_LIBS)) -ljansson -lxxhash -lzstd -lz -lhtscodecs -lm $(LDLIBS)
+CFLAGS_ALL := $(CSTD) $(WARN) $(WARN_MPI) $(OPT_$(FLAVOUR)) $(CFLAGS) $(SAME_BYTES)
+LIB_LIBS := $(filter-out $(MPI_LIBS),$(HDF5_LIBS)) -ljansson -lxxhash -lzstd -lz -lhtscodecs -lm $(LDLIBS)
 LIBS := $(MPI_LIBS) $(HDF5_LIBS) -lyaml -ljansson -lxxhash -lzstd -lz -lhtscodecs $(BLAS_LIBS) -lm $(LDLIBS)
 
 SRC := $(filter-out src/cli/%,$(wildcard src/*/*.c src/*/*/*.c))
 CLI := $(wildcard src/cli/*.c)
 OBJ := $(SRC:src/%.c=$(B)/%.o) $(B)/config/builtin_table.o
 # Kernels once more for each instruction set: see below.
-X86 := $(filter x86_64,$(shell uname -m))
+X86 := $(filter x86_64%,$(shell $(CC) -dumpmachine))
 ifdef X86
 OBJ += $(B)/numeric/kernels_avx2.o $(B)/numeric/kernels_avx512.o
 endif
@@ -88,7 +95,7 @@ REPLAY := $(FUZZ:%=$(B)/fuzz/%)
 BENCH := $(patsubst tests/bench/%.c,$(B)/bench/%,$(wildcard tests/bench/bench_*.c))
 RECIPES := $(sort $(wildcard config/recipes/*.yaml))
 
-.PHONY: all deps demo sweep-architectures check check-unit check-asan check-crash check-flips check-mpich mpich serial check-slurm check-clients check-all fuzz bench experiments man install format lint clean units venv fault syntax quality-lm
+.PHONY: all deps demo sweep-architectures check check-unit check-asan check-crash check-flips check-mpich mpich serial check-slurm check-clients check-all fuzz bench experiments man install check-installed dist abi check-abi check-debian check-debian13 format lint clean units venv fault syntax quality-lm
 .SECONDARY:
 ifeq ($(FLAVOUR),release)
 all: build/deltazoo build/libdeltazoo.so build/libdeltazoo.a
@@ -112,15 +119,21 @@ $(B)/libdeltazoo.so: $(LIBOBJ) src/lib/library.map
 $(B)/libdeltazoo.a: $(LIBOBJ)
 	rm -f $@ && $(AR) rcs $@ $^
 
-$(B)/%.o: src/%.c Makefile
+# Are all libraries there, and recent enough? Asked once, before the first object.
+$(B)/libraries: src/libraries.sh Makefile
+	@mkdir -p $(@D)
+	@CC='$(CC)' CPPFLAGS='$(CPPFLAGS_ALL) $(CFLAGS)' MPI='$(if $(SERIAL),no,$(MPI_LIBS))' MPICC='$(MPICC)' HDF5='$(HDF5_LIBS)' BLAS='$(BLAS_LIBS)' MKL='$(MKL)' \
+	    LDFLAGS='$(LDFLAGS) $(LDLIBS)' src/libraries.sh >$@.tmp && mv $@.tmp $@
+
+$(B)/%.o: src/%.c Makefile | $(B)/libraries
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -MMD -MP -c $< -o $@
 
 # Kernels are compiled once for each instruction set; the program picks at run time (numeric/kernels.h).
-$(B)/numeric/kernels_avx2.o: src/numeric/kernels.c Makefile
+$(B)/numeric/kernels_avx2.o: src/numeric/kernels.c Makefile | $(B)/libraries
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -march=haswell -DDZ_KERNELS=dz_kernels_avx2 -MMD -MP -c $< -o $@
-$(B)/numeric/kernels_avx512.o: src/numeric/kernels.c Makefile
+$(B)/numeric/kernels_avx512.o: src/numeric/kernels.c Makefile | $(B)/libraries
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -march=skylake-avx512 -mprefer-vector-width=512 -DDZ_KERNELS=dz_kernels_avx512 -MMD -MP -c $< -o $@
 
@@ -255,28 +268,52 @@ experiments: deps
 build/man/deltazoo.1: $(B)/deltazoo
 	@mkdir -p $(@D)
 	@rm -f $(@D)/*.1
-	@for c in $$($(B)/deltazoo --help=words); do $(B)/deltazoo $$c --help=man >$(@D)/deltazoo-$$c.1 || exit 1; done
-	@$(B)/deltazoo --help=man >$@
+	@for c in $$($(RUN) $(B)/deltazoo --help=words); do $(RUN) $(B)/deltazoo $$c --help=man >$(@D)/deltazoo-$$c.1 || exit 1; done
+	@$(RUN) $(B)/deltazoo --help=man >$@
 man: build/man/deltazoo.1
 
 # $(B)/libs: what this build was linked with, whatever variables `make install` is given.
+SHARE = $(DESTDIR)$(PREFIX)/share
 install: all man
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/share/deltazoo
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(PREFIX)/include $(SHARE)/deltazoo/python $(SHARE)/man/man1 $(SHARE)/bash-completion/completions
 	install -m 755 $(B)/deltazoo $(DESTDIR)$(PREFIX)/bin/
-	install -m 755 $(B)/libdeltazoo.so $(DESTDIR)$(PREFIX)/lib/libdeltazoo.so.$(VERSION)
-	ln -sf libdeltazoo.so.$(VERSION) $(DESTDIR)$(PREFIX)/lib/libdeltazoo.so.$(ABI)
-	ln -sf libdeltazoo.so.$(ABI) $(DESTDIR)$(PREFIX)/lib/libdeltazoo.so
-	install -m 644 $(B)/libdeltazoo.a $(DESTDIR)$(PREFIX)/lib/
-	install -d $(DESTDIR)$(PREFIX)/lib/pkgconfig
-	printf '%s\n' 'prefix=$(PREFIX)' 'Name: deltazoo' 'Description: archives of fine-tuned models as one base and tiny deltas' 'Version: $(VERSION)' \
-	    'Cflags: -I$${prefix}/include' 'Libs: -L$${prefix}/lib -ldeltazoo' "Libs.private: $$(cat $(B)/libs)" >$(DESTDIR)$(PREFIX)/lib/pkgconfig/deltazoo.pc
+	install -m 755 $(B)/libdeltazoo.so $(DESTDIR)$(LIBDIR)/libdeltazoo.so.$(VERSION)
+	ln -sf libdeltazoo.so.$(VERSION) $(DESTDIR)$(LIBDIR)/libdeltazoo.so.$(ABI)
+	ln -sf libdeltazoo.so.$(ABI) $(DESTDIR)$(LIBDIR)/libdeltazoo.so
+	install -m 644 $(B)/libdeltazoo.a $(DESTDIR)$(LIBDIR)/
+	printf '%s\n' 'prefix=$(PREFIX)' 'libdir=$(patsubst $(PREFIX)/%,$${prefix}/%,$(LIBDIR))' 'Name: deltazoo' \
+	    'Description: archives of fine-tuned models as one base and tiny deltas' 'Version: $(VERSION)' \
+	    'Cflags: -I$${prefix}/include' 'Libs: -L$${libdir} -ldeltazoo' "Libs.private: $$(cat $(B)/libs)" >$(DESTDIR)$(LIBDIR)/pkgconfig/deltazoo.pc
 	install -m 644 include/deltazoo.h $(DESTDIR)$(PREFIX)/include/
-	cp -r config jobs $(DESTDIR)$(PREFIX)/share/deltazoo/
-	install -d $(DESTDIR)$(PREFIX)/share/deltazoo/python
-	install -m 644 src/python/deltazoo.py src/python/pyproject.toml $(DESTDIR)$(PREFIX)/share/deltazoo/python/
-	install -d $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/bash-completion/completions
-	install -m 644 build/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1/
-	install -m 644 src/cli/completion.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/deltazoo
+	cp -r config jobs $(SHARE)/deltazoo/
+	rm -rf $(SHARE)/deltazoo/config/packages
+	install -m 644 src/python/deltazoo.py src/python/pyproject.toml $(SHARE)/deltazoo/python/
+	install -m 755 tests/install/check.sh $(SHARE)/deltazoo/check-installed
+	install -m 644 tests/install/example.c $(SHARE)/deltazoo/
+	install -m 644 build/man/*.1 $(SHARE)/man/man1/
+	install -m 644 src/cli/completion.bash $(SHARE)/bash-completion/completions/deltazoo
+
+# The installed tree by itself: it uses nothing of the source.
+check-installed:
+	@cd / && DESTDIR='$(DESTDIR)' LIBDIR='$(LIBDIR)' '$(SHARE)/deltazoo/check-installed' '$(PREFIX)'
+
+# The released source: the same bytes from the same commit, anywhere.
+dist:
+	@src/dist.sh $(VERSION)
+
+# The library's binary interface against the one of the last release (src/doc/releases.md): tests/install/abi.xml. `make abi` saves it anew.
+ABI_FILE := tests/install/abi.xml
+abi: all
+	abidw --headers-dir include --drop-private-types --exported-interfaces-only --no-corpus-path --no-comp-dir-path --no-show-locs \
+	    --no-elf-needed --out-file $(ABI_FILE) $(B)/libdeltazoo.so
+check-abi: all
+	@tests/install/abi.sh $(ABI_FILE) $(B)/libdeltazoo.so
+
+# The same tests in Debian 13, and in any other of Debian's suites (root, debootstrap).
+check-debian13: SUITE := trixie
+SUITE ?= trixie
+check-debian check-debian13:
+	@tests/debian.sh $(SUITE)
 
 # What another compiler says of every source, without building it: make -j CC=clang WERROR=1 syntax.
 SYNTAX := $(SRC) $(CLI) $(wildcard tests/unit/*.c tests/fuzz/fuzz_*.c tests/fuzz/seeds.c tests/fuzz/replay.c tests/flips/*.c tests/bench/*.c)

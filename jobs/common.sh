@@ -23,7 +23,8 @@ need() {
 
 DELTAZOO=${DELTAZOO:-deltazoo}
 export OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 # ranks have no threads
-export OMPI_MCA_orte_execute_quiet=1                              # the program prints the error
+quiet() { export OMPI_MCA_orte_execute_quiet=$1 PRTE_MCA_prte_execute_quiet=$1; } # Open MPI 4, and 5
+quiet 1                                                           # the program prints the error
 scratch=${SCRATCH_DIR:-${SLURM_TMPDIR:-}}
 if [ -n "$scratch" ]; then
     if [ ! -d "$scratch" ]; then
@@ -47,7 +48,11 @@ esac
 # The launcher runs quietly. This runs it again with its messages on (too few slots, no such program, unknown host). The time limit is for hosts
 # that do not answer.
 # shellcheck disable=SC2086 # LAUNCH is words
-explain() { OMPI_MCA_orte_execute_quiet=0 timeout 30 $launch "$DELTAZOO" --version >/dev/null; }
+explain() {
+    quiet 0
+    timeout 30 $launch "$DELTAZOO" --version >/dev/null
+    quiet 1
+}
 
 # Runs a command to its end. USR1 and TERM are passed on as USR1. `wait` returns at each signal, so it is repeated until the command has ended.
 # Returns 75 if interrupted.

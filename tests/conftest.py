@@ -12,14 +12,14 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)
 sys.path[:0] = [HERE, os.path.join(HERE, "cli")]
 
+from launcher import SETTINGS  # noqa: E402
+
 FLAVOUR = os.environ.setdefault("FLAVOUR", "release")
 os.environ.setdefault("DELTAZOO", os.path.join(ROOT, "build", "deltazoo" if FLAVOUR == "release" else f"{FLAVOUR}/deltazoo"))
 os.environ["PYTHON"] = sys.executable  # of the scripts that tests run
 for variable in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL"):  # tests that call make start anew
     os.environ.pop(variable, None)
-# What mpirun needs on a small machine, as root or not (results/ has the measurements).
-os.environ.update(OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1", OMPI_MCA_rmaps_base_oversubscribe="1", OMPI_MCA_mpi_yield_when_idle="1",
-                  OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1")
+os.environ.update(SETTINGS)
 if FLAVOUR == "asan":  # Open MPI and HDF5 leave memory behind at exit; leaks of our own are found by the fuzz targets, which use neither
     os.environ.update(ASAN_OPTIONS="detect_leaks=0:handle_abort=1:verify_asan_link_order=0", UBSAN_OPTIONS="print_stacktrace=1")
 

@@ -17,15 +17,17 @@ import sys
 
 import numpy as np
 
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+from launcher import UNBOUND, environment  # noqa: E402
+
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
 DELTAZOO = os.environ.get("DELTAZOO", os.path.join(ROOT, "build", "deltazoo"))
 EMBED, HEAD = "model.embed_tokens.weight", "lm_head.weight"
-ENV = dict(os.environ, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1", OMPI_MCA_rmaps_base_oversubscribe="1",
-           OMPI_MCA_mpi_yield_when_idle="1", OMPI_MCA_hwloc_base_binding_policy="none", OPENBLAS_NUM_THREADS="1")
+ENV = environment(**UNBOUND)
 
 
 def run(*args, ranks=2):
-    command = ["mpirun", "-q", "-n", str(ranks), DELTAZOO] if ranks > 1 else [DELTAZOO]
+    command = ["mpirun", "-n", str(ranks), DELTAZOO] if ranks > 1 else [DELTAZOO]
     done = subprocess.run(command + list(args), env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)
     if done.returncode != 0:
         sys.exit(f"{' '.join(args)}: exit {done.returncode}: {done.stderr}")

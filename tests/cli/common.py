@@ -9,6 +9,7 @@ import shutil
 import signal
 import struct
 import subprocess
+import sys
 import tempfile
 import time
 import zlib
@@ -17,6 +18,9 @@ import numpy as np
 import pytest
 
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
+sys.path.insert(0, os.path.join(ROOT, "tests"))
+from launcher import UNBOUND, environment  # noqa: E402
+
 DELTAZOO = os.path.abspath(os.environ.get("DELTAZOO", os.path.join(ROOT, "build", "deltazoo")))
 LOG_LINE = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  "  # a job's log begins when its models are open
 TIME_LIMIT = 60  # seconds: a command that takes longer hangs
@@ -29,8 +33,7 @@ def turns(i):
     return RANKS if ALL else (1, RANKS[1 + i % 2])
 
 
-ENV = dict(os.environ, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1", OMPI_MCA_rmaps_base_oversubscribe="1",
-           OMPI_MCA_mpi_yield_when_idle="1", OMPI_MCA_hwloc_base_binding_policy="none", OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1")
+ENV = environment(**UNBOUND)
 
 
 Failed = pytest.fail.Exception
@@ -102,7 +105,7 @@ def run(args, ranks=1, cwd=None, env=None, limit=TIME_LIMIT):
         code, out, err = call([DELTAZOO] + args, cwd, env, limit)
         return Result(args, 1, [code], out, err, "")
     with tempfile.TemporaryDirectory(prefix="dz-ranks-") as box:
-        command = ["mpirun", "-q", "-n", str(ranks), "sh", "-c", EACH_RANK, "sh", DELTAZOO] + args
+        command = ["mpirun", "-n", str(ranks), "sh", "-c", EACH_RANK, "sh", DELTAZOO] + args
         code, out, noise = call(command, cwd, dict(env or {}, DZ_TEST_RANKS=box), limit)
         codes, err = [], ""
         for rank in range(ranks):
@@ -118,7 +121,7 @@ def run(args, ranks=1, cwd=None, env=None, limit=TIME_LIMIT):
         return Result(args, ranks, codes, out, err, noise)
 
 
-def mpirun(ranks, *args, program=DELTAZOO, launcher=("mpirun", "-q"), **more):
+def mpirun(ranks, *args, program=DELTAZOO, launcher=("mpirun",), **more):
     """The program under mpirun, on one rank too. Returns code, stdout, stderr."""
     return call([*launcher, "-n", str(ranks), program, *map(str, args)], **more)
 
@@ -430,7 +433,7 @@ def stopped(folder, args, ranks, when, **env):
     """Starts a command on slow storage and sends USR1 once `when`, a pattern, is in its log. Returns code, stderr, seconds from the signal on."""
     env = dict(ENV, LD_PRELOAD=slow_io(), DZ_LOG_INTERVAL="0.3", **env)
     with open(f"{folder}/stopped.log", "w+") as log:
-        command = (["mpirun", "-q", "-n", str(ranks)] if ranks > 1 else []) + [DELTAZOO] + args
+        command = (["mpirun", "-n", str(ranks)] if ranks > 1 else []) + [DELTAZOO] + args
         p = subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.DEVNULL, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
         try:
             end = time.time() + TIME_LIMIT

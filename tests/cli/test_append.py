@@ -181,7 +181,7 @@ def interrupted(folder, zoo, ranks, secs, number):
         return os.listdir(f"{folder}/a.h5.journal") if os.path.isdir(f"{folder}/a.h5.journal") else []
 
     before = len(parts())
-    p = subprocess.Popen(["mpirun", "-q", "-n", str(ranks), DELTAZOO, "compress", f"{zoo}/zoo.yaml", "-o", "a.h5"], cwd=folder,
+    p = subprocess.Popen(["mpirun", "-n", str(ranks), DELTAZOO, "compress", f"{zoo}/zoo.yaml", "-o", "a.h5"], cwd=folder,
                          env=dict(ENV, DZ_JOURNAL_AFTER="0.2"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     for _ in range(3000):  # until the work has begun: a signal that meets mpirun's own start kills it
         if len(parts()) > before or p.poll() is not None:
@@ -220,7 +220,7 @@ def test_killed_then_resumed_on_other_ranks(folder):
     good(["compress", f"{zoo}/zoo.yaml", "-o", "want.h5", "-q"], cwd=folder)
     for ranks, secs in ((2, "0.9"), (3, "1.5"), (1, "0.3")):
         if not os.path.exists(f"{folder}/a.h5"):
-            start = ["timeout", "-s", "KILL", secs] + (["mpirun", "-q", "-n", str(ranks)] if ranks > 1 else [])
+            start = ["timeout", "-s", "KILL", secs] + (["mpirun", "-n", str(ranks)] if ranks > 1 else [])
             call(start + [DELTAZOO, "compress", f"{zoo}/zoo.yaml", "-o", "a.h5", "-q"], cwd=folder, env={"DZ_JOURNAL_AFTER": "0"})
             wait_for_lock(f"{folder}/a.h5.lock")
     for part in os.listdir(f"{folder}/a.h5.journal") if os.path.isdir(f"{folder}/a.h5.journal") else ():

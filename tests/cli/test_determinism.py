@@ -161,7 +161,7 @@ def test_killed_compress_leaves_the_old_archive(folder):
     old = read(f"{folder}/a.h5")
     want = sha256(f"{folder}/want.h5")
     for secs in ("0.4", "1", "1.6"):
-        call(["timeout", "-s", "KILL", secs, "mpirun", "-q", "-n", "2", os.environ.get("DELTAZOO", "build/deltazoo"), "compress", f"{zoo}/zoo.yaml", "-o", "a.h5",
+        call(["timeout", "-s", "KILL", secs, "mpirun", "-n", "2", os.environ.get("DELTAZOO", "build/deltazoo"), "compress", f"{zoo}/zoo.yaml", "-o", "a.h5",
               "--force", "-q"], cwd=folder)
         wait_for_lock(f"{folder}/a.h5.lock")
         check(read(f"{folder}/a.h5") == old or sha256(f"{folder}/a.h5") == want, f"killed after {secs} s: half an archive")

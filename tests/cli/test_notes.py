@@ -59,7 +59,7 @@ def test_output_that_cannot_be_written_is_reported(folder):
         code, _, err = call(["sh", "-c", '"$@" >/dev/full', "sh", DELTAZOO] + args, cwd=folder)
         errors = [line for line in err.splitlines() if line.startswith("deltazoo: error: ")]
         equal((code, errors), (1, ["deltazoo: error: stdout: cannot write: No space left on device"]), f"{args}")
-    _, _, err = call(["mpirun", "-q", "-n", "2", "sh", "-c", '"$@" >/dev/full; echo exit $? >&2', "sh", DELTAZOO, "recipes"])
+    _, _, err = call(["mpirun", "-n", "2", "sh", "-c", '"$@" >/dev/full; echo exit $? >&2', "sh", DELTAZOO, "recipes"])
     equal(err.count("exit 1"), 2, f"ranks that end in code 1: {err}")
 
 

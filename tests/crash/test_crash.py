@@ -25,7 +25,7 @@ WATCHDOG = 4
 
 def call(program, args, ranks, cwd, fault=None):
     env = dict(ENV, DZ_JOURNAL_AFTER="0", **({"DZ_FAULT": fault} if fault else {}))
-    command = (["mpirun", "-q", "-n", str(ranks)] if ranks > 1 else []) + [program] + args
+    command = (["mpirun", "-n", str(ranks)] if ranks > 1 else []) + [program] + args
     p = subprocess.Popen(command, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace", start_new_session=True)
     try:
         out, err = p.communicate(timeout=LIMIT)

@@ -25,7 +25,7 @@ def test_library_that_listens_compiles():
 def test_file_is_made_with_the_hints_about_its_stripes_and_its_bytes_are_the_same(folder):
     zoo = tiny_zoo("f32")
     good(["compress", "-q", f"{zoo}/zoo.yaml", "-o", f"{folder}/right.h5"])
-    code, _, err = call(["mpirun", "-q", "-n", "2", "-x", f"LD_PRELOAD={listener()}", os.environ["DELTAZOO"], "compress", "-q", f"{zoo}/zoo.yaml", "-o", f"{folder}/a.h5",
+    code, _, err = call(["mpirun", "-n", "2", "-x", f"LD_PRELOAD={listener()}", os.environ["DELTAZOO"], "compress", "-q", f"{zoo}/zoo.yaml", "-o", f"{folder}/a.h5",
                          "--io", "collective", "--io-hint", "striping_factor=4", "--io-hint", "striping_unit=4194304"])
     check(code == 0, err)
     equal(sha256(f"{folder}/a.h5"), sha256(f"{folder}/right.h5"), "archive")

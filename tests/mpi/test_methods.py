@@ -5,6 +5,7 @@ import os
 
 import pytest
 
+from launcher import NO_OVERSUBSCRIPTION
 from common import DELTAZOO, ROOT, call, check, equal, good, info, job, made_once, run, sha256, write
 
 LIMIT = 180  # seconds
@@ -106,5 +107,5 @@ def test_compress_sbatch_runs_as_a_plain_script(folder):
 def test_script_says_why_nothing_was_started(folder, name):
     """A launcher that cannot start anything."""
     compress(folder, archive="job.h5")
-    code, _, err = script(name, folder, RANKS="999", OMPI_MCA_rmaps_base_oversubscribe="0")
+    code, _, err = script(name, folder, RANKS="999", **NO_OVERSUBSCRIPTION)
     check(code == 1 and "slots" in err, f"exit {code}: {err}")

@@ -18,7 +18,7 @@ def works(ranks, *args):
 
 @pytest.fixture(scope="module")
 def right(box):
-    job(2, "compress", "-q", f"{tiny_zoo()}/zoo.yaml", "-o", f"{box}/right.h5", launcher=["mpirun.openmpi", "-q"])
+    job(2, "compress", "-q", f"{tiny_zoo()}/zoo.yaml", "-o", f"{box}/right.h5", launcher=["mpirun.openmpi"])
     return f"{box}/right.h5"
 
 

@@ -20,15 +20,15 @@ import sys
 import tempfile
 from dataclasses import dataclass
 
-sys.path.insert(0, os.path.dirname(__file__))
+sys.path[:0] = [os.path.dirname(__file__), os.path.join(os.path.dirname(__file__), "..")]
 import report  # noqa: E402
+from launcher import environment  # noqa: E402
 from models import MODELS, ROOT  # noqa: E402
 from provenance import provenance  # noqa: E402
 
 DELTAZOO = os.environ.get("DELTAZOO", os.path.join(ROOT, "build", "deltazoo"))
-ENV = dict(os.environ, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1", OMPI_MCA_rmaps_base_oversubscribe="1",
-           OMPI_MCA_mpi_yield_when_idle="1", OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1")
-LAUNCH = os.environ.get("LAUNCH", "mpirun -q").split()
+ENV = environment()
+LAUNCH = os.environ.get("LAUNCH", "mpirun").split()
 SEED = "11"
 TAILS = ("gauss", "t8", "t4")
 SWEEP = ("0.90", "0.95", "0.97", "0.98", "0.99", "0.995", "0.998")

@@ -78,7 +78,7 @@ class Hosts:
         """On both hosts, so many ranks on each; what it prints goes on in the log."""
         with open(f"{self.folder}/log", "a") as log:
             return subprocess.Popen(
-                [f"{self.folder}/on", self.a, "mpirun", "-q", "--host", f"{self.a}:{ranks},{self.b}:{ranks}", "--mca", "plm", "rsh", "--mca", "plm_rsh_agent",
+                [f"{self.folder}/on", self.a, "mpirun", "--host", f"{self.a}:{ranks},{self.b}:{ranks}", "--mca", "plm", "rsh", "--mca", "plm_rsh_agent",
                  f"{self.folder}/on", "--mca", "btl", "tcp,self", "--mca", "btl_tcp_if_include", f"{self.net}.0/24", "--mca", "oob_tcp_if_include", f"{self.net}.0/24",
                  f"{self.folder}/deltazoo", "compress", f"{self.folder}/zoo/zoo.yaml", "-o", f"{self.folder}/two.h5", *args],
                 env=self.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)

@@ -1,0 +1,97 @@
+#!/usr/bin/env bash
+# check-installed PREFIX: tests an installed deltazoo, without its source. Its program makes, verifies and restores an archive, on one rank and under the
+# launcher; a program is compiled with its library; the Python reader reads the archive, if this Python has what it needs. Installed as
+# PREFIX/share/deltazoo/check-installed; `make check-installed` runs it. DESTDIR, LIBDIR: as for `make install`. LAUNCH: mpirun. CC, PYTHON.
+# The last line reads "N passed, N failed"; the archive's SHA-256 is printed too: it is the same on every machine, with every MPI, HDF5 and compiler.
+set -uf
+prefix=${1:?the PREFIX that deltazoo was installed with} root=${DESTDIR:-}
+libdir=${LIBDIR:-$prefix/lib}
+share=$root$prefix/share/deltazoo program=$root$prefix/bin/deltazoo
+launch=${LAUNCH:-mpirun}
+passed=0 failed=0 skipped=0
+work=$(mktemp -d) || exit 1
+trap 'rm -rf "$work"' EXIT
+cd "$work" || exit 1
+export OPENBLAS_NUM_THREADS=1
+# On a small machine, for Open MPI 4 and 5; also as root, of a package's clean machine.
+[ "$(id -u)" -ne 0 ] || export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 PRTE_ALLOW_RUN_AS_ROOT=1 PRTE_ALLOW_RUN_AS_ROOT_CONFIRM=1
+export OMPI_MCA_rmaps_base_oversubscribe=1 PRTE_MCA_rmaps_default_mapping_policy=:oversubscribe
+
+# try "what" command ...
+try() {
+    local what=$1
+    shift
+    if "$@" >out 2>&1 </dev/null; then
+        passed=$((passed + 1))
+    else
+        failed=$((failed + 1))
+        echo "failed: $what: $*"
+        tail -n 5 out | sed 's/^/    /'
+    fi
+}
+skip() { skipped=$((skipped + 1)); echo "skipped: $1"; }
+there() { local f; for f; do [ -e "$root$f" ] || { echo "$root$f is not there"; return 1; }; done; }
+hash() { sha256sum "$1" | cut -d' ' -f1; }
+same_hash() { [ -s "$1" ] && [ "$(hash "$1")" = "$(hash "$2")" ]; }
+
+try "files" there "$prefix/bin/deltazoo" "$prefix/include/deltazoo.h" "$libdir/libdeltazoo.so" "$libdir/libdeltazoo.a" "$libdir/pkgconfig/deltazoo.pc" \
+    "$prefix/share/man/man1/deltazoo.1" "$prefix/share/man/man1/deltazoo-compress.1" "$prefix/share/bash-completion/completions/deltazoo" \
+    "$prefix/share/deltazoo/jobs/common.sh" "$prefix/share/deltazoo/config/zoo.yaml" "$prefix/share/deltazoo/python/deltazoo.py"
+try "version" "$program" --version
+version=$("$program" --version 2>/dev/null | sed 's/^deltazoo //')
+version_of_library() { grep -qx "Version: $version" "$root$libdir/pkgconfig/deltazoo.pc" && [ -e "$root$libdir/libdeltazoo.so.$version" ]; }
+try "the library has the program's version" version_of_library
+try "job scripts are bash" bash -n "$share/jobs/compress.sbatch" "$share/jobs/common.sh"
+
+# One rank.
+try "synth" "$program" synth -q --shape tiny --tasks 2 --dtype bf16 --seed 3 -o zoo
+try "compress" "$program" compress -q zoo/zoo.yaml -o one.h5
+try "compress, lossless" "$program" compress -q zoo/zoo.yaml -o exact.h5 --recipe lossless
+try "verify" "$program" verify -q one.h5 --base zoo/base
+try "restore" "$program" restore -q exact.h5 --task task-1 --base zoo/base -o restored
+try "a lossless model comes back bit for bit" same_hash restored/model.safetensors zoo/task-1/model.safetensors
+try "compare" "$program" compare one.h5 --task task-1 --base zoo/base --finetuned zoo/task-1
+damaged() {
+    printf 'xxxx' | dd of=bad.h5 bs=1 seek=$(($(wc -c <bad.h5) / 2)) conv=notrunc status=none
+    "$program" verify -q bad.h5
+    [ $? -eq 3 ]
+}
+cp -f one.h5 bad.h5 2>/dev/null
+try "damage is found, exit code 3" damaged
+
+# Ranks.
+linked() { ldd "$program" 2>/dev/null | grep -qE 'libmpi|libmpich|libpmpi'; }
+if ! linked; then
+    skip "ranks: this program is built without MPI"
+elif ! command -v "${launch%% *}" >/dev/null; then
+    skip "ranks: there is no ${launch%% *} (LAUNCH names it)"
+else
+    # shellcheck disable=SC2086 # LAUNCH is words
+    try "compress on 3 ranks" $launch -n 3 "$program" compress -q zoo/zoo.yaml -o three.h5
+    try "the same bytes from 1 and 3 ranks" same_hash one.h5 three.h5
+    # shellcheck disable=SC2086
+    try "verify on 2 ranks" $launch -n 2 "$program" verify -q three.h5 --base zoo/base
+fi
+
+# The library.
+name=model.layers.0.self_attn.q_proj.weight
+flags() { PKG_CONFIG_PATH=$root$libdir/pkgconfig pkg-config --define-variable=prefix="$root$prefix" "$@" deltazoo; }
+if ! command -v pkg-config >/dev/null || ! command -v "${CC:-cc}" >/dev/null; then
+    skip "library: there is no pkg-config or ${CC:-cc}"
+else
+    # shellcheck disable=SC2046
+    try "a program is compiled with the library" "${CC:-cc}" -std=c11 "$share/example.c" $(flags --cflags --libs) "-Wl,-rpath,$root$libdir" -o example
+    try "it reads the archive" ./example one.h5 task-2 "$name" zoo/base
+fi
+
+# Python.
+if ! "${PYTHON:-python3}" -c 'import numpy, h5py, xxhash, zstandard' >/dev/null 2>&1; then
+    skip "Python reader: ${PYTHON:-python3} has no numpy, h5py, xxhash or zstandard"
+else
+    try "restore with the program" "$program" restore -q one.h5 --task task-2 --base zoo/base -o mine
+    try "restore with the Python reader" env PYTHONPATH="$share/python" PYTHONDONTWRITEBYTECODE=1 "${PYTHON:-python3}" -m deltazoo restore one.h5 --task task-2 --base zoo/base -o theirs
+    try "both give the same bytes" same_hash mine/model.safetensors theirs/model.safetensors
+fi
+[ ! -e one.h5 ] || echo "archive of deltazoo $version: $(hash one.h5)"
+echo "$passed passed, $failed failed$([ $skipped -eq 0 ] || echo ", $skipped skipped")"
+[ $failed -eq 0 ]
