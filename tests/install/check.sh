@@ -36,7 +36,7 @@ same_hash() { [ -s "$1" ] && [ "$(hash "$1")" = "$(hash "$2")" ]; }
 
 try "files" there "$prefix/bin/deltazoo" "$prefix/include/deltazoo.h" "$libdir/libdeltazoo.so" "$libdir/libdeltazoo.a" "$libdir/pkgconfig/deltazoo.pc" \
     "$prefix/share/man/man1/deltazoo.1" "$prefix/share/man/man1/deltazoo-compress.1" "$prefix/share/bash-completion/completions/deltazoo" \
-    "$prefix/share/deltazoo/jobs/common.sh" "$prefix/share/deltazoo/config/zoo.yaml" "$prefix/share/deltazoo/python/deltazoo.py"
+    "$prefix/share/deltazoo/jobs/common.sh" "$prefix/share/deltazoo/config/zoo.yaml"
 try "version" "$program" --version
 version=$("$program" --version 2>/dev/null | sed 's/^deltazoo //')
 version_of_library() { grep -qx "Version: $version" "$root$libdir/pkgconfig/deltazoo.pc" && [ -e "$root$libdir/libdeltazoo.so.$version" ]; }
@@ -85,11 +85,12 @@ else
 fi
 
 # Python.
-if ! "${PYTHON:-python3}" -c 'import numpy, h5py, xxhash, zstandard' >/dev/null 2>&1; then
-    skip "Python reader: ${PYTHON:-python3} has no numpy, h5py, xxhash or zstandard"
+export PYTHONPATH=$share/python PYTHONDONTWRITEBYTECODE=1 # or where a package has put it
+if ! "${PYTHON:-python3}" -c 'import deltazoo' >/dev/null 2>&1; then
+    skip "Python reader: ${PYTHON:-python3} lacks it, numpy, h5py, xxhash or zstandard"
 else
     try "restore with the program" "$program" restore -q one.h5 --task task-2 --base zoo/base -o mine
-    try "restore with the Python reader" env PYTHONPATH="$share/python" PYTHONDONTWRITEBYTECODE=1 "${PYTHON:-python3}" -m deltazoo restore one.h5 --task task-2 --base zoo/base -o theirs
+    try "restore with the Python reader" "${PYTHON:-python3}" -m deltazoo restore one.h5 --task task-2 --base zoo/base -o theirs
     try "both give the same bytes" same_hash mine/model.safetensors theirs/model.safetensors
 fi
 [ ! -e one.h5 ] || echo "archive of deltazoo $version: $(hash one.h5)"
