@@ -286,6 +286,7 @@ install: all man
 	    'Cflags: -I$${prefix}/include' 'Libs: -L$${libdir} -ldeltazoo' "Libs.private: $$(cat $(B)/libs)" >$(DESTDIR)$(LIBDIR)/pkgconfig/deltazoo.pc
 	install -m 644 include/deltazoo.h $(DESTDIR)$(PREFIX)/include/
 	cp -r config jobs $(SHARE)/deltazoo/
+	chmod 755 $(SHARE)/deltazoo/jobs/*.sbatch
 	rm -rf $(SHARE)/deltazoo/config/packages
 	install -m 644 src/python/deltazoo.py src/python/pyproject.toml $(SHARE)/deltazoo/python/
 	install -m 755 tests/install/check.sh $(SHARE)/deltazoo/check-installed
@@ -304,10 +305,9 @@ dist:
 # The library's binary interface against the one of the last release (src/doc/releases.md): tests/install/abi.xml. `make abi` saves it anew.
 ABI_FILE := tests/install/abi.xml
 abi: all
-	abidw --headers-dir include --drop-private-types --exported-interfaces-only --no-corpus-path --no-comp-dir-path --no-show-locs \
-	    --no-elf-needed --out-file $(ABI_FILE) $(B)/libdeltazoo.so
+	@tests/install/abi.sh save $(ABI_FILE) $(B)/libdeltazoo.so
 check-abi: all
-	@tests/install/abi.sh $(ABI_FILE) $(B)/libdeltazoo.so
+	@tests/install/abi.sh check $(ABI_FILE) $(B)/libdeltazoo.so
 
 # The same tests in Debian 13, and in any other of Debian's suites (root, debootstrap).
 check-debian13: SUITE := trixie
@@ -325,10 +325,11 @@ kernels_avx2.syntax: src/numeric/kernels.c
 kernels_avx512.syntax: src/numeric/kernels.c
 	@$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -march=skylake-avx512 -mprefer-vector-width=512 -DDZ_KERNELS=dz_kernels_avx512 -fsyntax-only $<
 
+C_FILES = $$(git ls-files -co --exclude-standard '*.[ch]' 2>/dev/null || find include src tests -name '*.[ch]')
 format:
-	clang-format -i $$(git ls-files -co --exclude-standard '*.[ch]')
+	clang-format -i $(C_FILES)
 lint:
-	clang-format --dry-run -Werror $$(git ls-files -co --exclude-standard '*.[ch]')
+	clang-format --dry-run -Werror $(C_FILES)
 	tests/layers.sh
 
 clean:

@@ -7,7 +7,7 @@ packages=(gcc make pkg-config openmpi-bin libopenmpi-dev libhdf5-openmpi-dev lib
 reader=(python3 python3-numpy python3-h5py python3-zstandard python3-xxhash)
 for extra in "$@"; do
     case $extra in
-        tests) packages+=(libcmocka-dev clang-format groff-base man-db python3 python3-venv) ;;
+        tests) packages+=(libcmocka-dev clang-format abigail-tools git groff-base man-db python3 python3-venv) ;;
         clang) packages+=(clang) ;;
         fuzz) packages+=(clang libclang-rt-dev) ;;
         slurm) packages+=(slurm-wlm munge iproute2) ;;

@@ -1,0 +1,144 @@
+"""The version is in one place, and what repeats it agrees; the release, its recipes and the library's interface."""
+import glob
+import os
+import re
+
+import pytest
+
+from common import ROOT, call, check, equal, read, sha256
+
+VERSION = re.search(r'DZ_VERSION "(.*)"', read(f"{ROOT}/src/base/version.h").decode()).group(1)
+PACKAGES = "config/packages"
+# What repeats the version, and how.
+REPEATED = {
+    "include/deltazoo.h": r'deltazoo_version\(void\); /\* "(.*?)"',
+    "src/python/deltazoo.py": r'^__version__ = "(.*)"',
+    "src/python/pyproject.toml": r'^version = "(.*)"',
+    "src/doc/CHANGELOG.md": r"^## ([\d.]+)",
+    f"{PACKAGES}/debian/changelog": r"^deltazoo \((.*)-\d+\)",
+    f"{PACKAGES}/conda/deltazoo/recipe.yaml": r"^  version: (.*)",
+    f"{PACKAGES}/containers/Dockerfile": r"^ARG VERSION=(.*)",
+    f"{PACKAGES}/containers/deltazoo.def": r"^ +version=(.*)",
+    f"{PACKAGES}/spack/spack_repo/deltazoo/packages/deltazoo/package.py": r'^    version\("(.*?)"',
+}
+
+
+@pytest.mark.parametrize("path", REPEATED)
+def test_version_is_that_of_version_h(path):
+    found = re.search(REPEATED[path], read(f"{ROOT}/{path}").decode(), re.M)
+    check(found, f"{path} names no version")
+    equal(found.group(1), VERSION, path)
+
+
+def test_easyconfigs_have_the_version_in_their_names():
+    files = glob.glob(f"{ROOT}/{PACKAGES}/easybuild/deltazoo-*.eb")
+    check(files, "there are none")
+    for path in files:
+        check(os.path.basename(path).startswith(f"deltazoo-{VERSION}") and f"version = '{VERSION}'" in read(path).decode(), f"{path} is not of {VERSION}")
+
+
+def test_debian_s_list_of_symbols_is_the_header_s():
+    declared = set(re.findall(r"DELTAZOO_API [^;(]*?(deltazoo_\w+)\(", read(f"{ROOT}/include/deltazoo.h").decode()))
+    listed = set(re.findall(r"^ (deltazoo_\w+)@", read(f"{ROOT}/{PACKAGES}/debian/libdeltazoo0.symbols").decode(), re.M))
+    equal(listed, declared, "symbols")
+
+
+@pytest.fixture(scope="module")
+def checkout(box):
+    """A commit of its own, of the files as they are now."""
+    copy = f"{box}/source"
+    git = ["git", "-C", copy, "-c", "user.name=t", "-c", "user.email=t@example.org"]
+    for command in (["git", "init", "-q", copy], ["cp", "-r", f"{ROOT}/src", f"{ROOT}/Makefile", copy], [*git, "add", "-A"],
+                    [*git, "commit", "-q", "-m", "x", "--date", "2026-01-01T00:00:00Z"]):
+        code, out, err = call(command)
+        check(code == 0, out + err)
+    return copy
+
+
+def dist(checkout):
+    return call([f"{checkout}/src/dist.sh", VERSION], cwd=checkout)
+
+
+def test_two_tarballs_are_equal(checkout):
+    path, sums = f"{checkout}/build/dist/deltazoo-{VERSION}.tar.gz", []
+    with open(f"{checkout}/.git/info/exclude", "a", encoding="ascii") as f:
+        f.write("build/\n")
+    for _ in range(2):
+        code, out, err = dist(checkout)
+        check(code == 0, out + err)
+        sums.append(sha256(path))
+        equal(out.split()[0], sums[-1], "checksum")
+        os.utime(f"{checkout}/Makefile")  # the time of a file counts for nothing
+    equal(sums[0], sums[1], "second tarball")
+    code, out, _ = call(["tar", "-tzf", path])
+    check(f"deltazoo-{VERSION}/Makefile" in out.splitlines(), out[:300])
+
+
+def test_what_is_not_committed_is_not_released(checkout):
+    with open(f"{checkout}/src/new.c", "w", encoding="ascii") as f:
+        f.write("int x;\n")
+    code, _, err = dist(checkout)
+    os.unlink(f"{checkout}/src/new.c")
+    check(code == 1 and "not committed" in err, f"exit {code}: {err}")
+
+
+def libraries(**variables):
+    env = {"CC": "gcc", "CPPFLAGS": "", "LDFLAGS": "", "MPI": "no", "MPICC": "", "HDF5": "", "BLAS": "-lopenblas", "MKL": ""}
+    return call([f"{ROOT}/src/libraries.sh"], env={**env, **variables})
+
+
+def header(box, name, text):
+    folder = f"{box}/{name}.d"
+    path = f"{folder}/{name}"
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "w", encoding="ascii") as f:
+        f.write(text)
+    return folder
+
+
+@pytest.mark.parametrize("name, text, wanted", [
+    ("xxhash.h", "#define XXH_VERSION_NUMBER 705\n", "xxHash is too old: 0.8.0 or later is needed|Debian: libxxhash-dev  RHEL: xxhash-devel  Spack: xxhash"),
+    ("zstd.h", "#define ZSTD_VERSION_NUMBER 10308\n", "zstd is too old: 1.4.0 or later is needed|libzstd-dev"),
+    ("hdf5.h", "#define H5_VERS_MAJOR 1\n#define H5_VERS_MINOR 12\n#define H5_VERS_RELEASE 0\n#define H5_VERSION_GE(a, b, c) 1\n", "HDF5 is too old: 1.10.5 (not 1.12.0)|libhdf5-openmpi-dev"),
+    ("jansson.h", "#error x\n#include <not_there_at_all.h>\n", "jansson is not found (not_there_at_all.h); 2.10 or later is needed|libjansson-dev"),
+    ("yaml.h", "", "libyaml does not link|libyaml-dev"),
+])
+def test_a_library_that_is_old_or_missing_is_named_with_its_packages(box, name, text, wanted):
+    code, _, err = libraries(CPPFLAGS="-I" + header(box, name, text))
+    check(code == 1 and all(w in err for w in wanted.split("|")), f"exit {code}: {err}")
+
+
+def test_a_compiler_or_an_mpi_that_is_missing_is_named():
+    for variables, wanted in (({"CC": "no-such-cc"}, "there is no compiler no-such-cc"), ({"MPI": "", "MPICC": "no-such-mpicc"}, "there is no no-such-mpicc")):
+        code, _, err = libraries(**variables)
+        check(code == 1 and wanted in err, f"exit {code}: {err}")
+
+
+def test_the_library_s_interface_is_that_of_the_last_release():
+    code, out, err = call([f"{ROOT}/tests/install/abi.sh", "check", "tests/install/abi.xml", "build/libdeltazoo.so"], cwd=ROOT)
+    check(code == 0, out + err)
+
+
+@pytest.mark.parametrize("edit, code, wanted", [
+    (("", ""), 0, "that of the last release"),
+    (("DELTAZOO_API const char *deltazoo_version(void)", "DELTAZOO_API int deltazoo_new(int a);\nDELTAZOO_API const char *deltazoo_version(void)"), 0, "new functions"),
+    (("const char *deltazoo_version(void)", "const char *deltazoo_other(void)"), 1, "would break"),
+    (("double sparsity, gamma, trace_norm;", "double gamma, sparsity, trace_norm, more;"), 1, "would break"),
+    (("size_t task, size_t index, deltazoo_tensor *out", "size_t task, int index, deltazoo_tensor *out"), 1, "would break"),
+])
+def test_additions_to_the_interface_are_fine_and_changes_refused(box, edit, code, wanted):
+    """The header, and a library that has no more than its functions."""
+    head = read(f"{ROOT}/include/deltazoo.h").decode()
+    check(edit[0] in head, f"the header has no {edit[0]}")
+    text = head.replace(*edit)
+    bodies = re.findall(r"^DELTAZOO_API ((?:const char \*|int |size_t |void )deltazoo_\w+\([^;]*\));", text, re.M | re.S)
+    check(len(bodies) > 10, f"{len(bodies)} functions")
+    headers = header(box, "deltazoo.h", text)
+    with open(f"{box}/stub.c", "w", encoding="utf-8") as f:
+        f.write("#include <deltazoo.h>\n" + "\n".join(f"{b} {{ {'' if b.startswith('void ') else 'return 0;'} }}" for b in bodies))
+    with open(f"{box}/map", "w", encoding="ascii") as f:
+        f.write(read(f"{ROOT}/src/lib/library.map").decode())
+    built, out, err = call(["gcc", "-g", "-w", "-shared", "-fPIC", f"-I{headers}", f"-Wl,--version-script={box}/map", "-Wl,-soname,libdeltazoo.so.0", f"{box}/stub.c", "-o", f"{box}/stub.so"])
+    check(built == 0, out + err)
+    got, out, err = call([f"{ROOT}/tests/install/abi.sh", "check", f"{ROOT}/tests/install/abi.xml", f"{box}/stub.so", headers], cwd=ROOT)
+    check(got == code and wanted in out + err, f"exit {got}: {out}{err}")
