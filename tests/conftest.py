@@ -68,15 +68,18 @@ def pytest_collect_file(file_path, parent):
 def pytest_itemcollected(item):
     folder = folder_of(item.nodeid)
     item.add_marker(MARKS.get(folder, folder))
+    if folder == "pytorch":
+        item.add_marker("torch")
     if cost(item) >= SLOW:
         item.add_marker("slow")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
-    if FLAVOUR != "release":
-        config.hook.pytest_deselected(items=[i for i in items if i.get_closest_marker("release")])
-        items[:] = [i for i in items if not i.get_closest_marker("release")]
+    for mark, left_out in (("release", FLAVOUR != "release"), ("torch", os.environ.get("DZ_WITHOUT") == "torch")):
+        if left_out:
+            config.hook.pytest_deselected(items=[i for i in items if i.get_closest_marker(mark)])
+            items[:] = [i for i in items if not i.get_closest_marker(mark)]
     items.sort(key=lambda i: (bool(i.get_closest_marker("alone")), -cost(i)))  # long ones first
 
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # tests/debian.sh SUITE [COMMAND ...]: builds and tests this source in a Debian of that suite, made by debootstrap in build/debian-SUITE. Needs root. By
-# default `make check` without PyTorch's tests (VENV=client for these too); else the command, in the source's folder. What it mounts is in a mount namespace of
+# default `make check` without PyTorch's tests (DZ_WITHOUT= for these too: several GB); else the command, in the source's folder. What it mounts is in a mount namespace of
 # its own and ends with it. The suite's root is kept: the second run only builds what changed. MIRROR: where packages come from.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -25,9 +25,9 @@ mkdir -p "$root/source"
 if git rev-parse --is-inside-work-tree >/dev/null 2>&1; then git ls-files -co --exclude-standard; else find . -path ./build -prune -o -type f -print; fi |
     while read -r file; do [ ! -e "$file" ] || echo "$file"; done | sort >"build/debian-$suite.files"
 (cd "$root/source" && find . -path ./build -prune -o -type f -print | sed 's|^\./||' | sort) | comm -13 "build/debian-$suite.files" - | (cd "$root/source" && xargs -r -d '\n' rm -f)
-tar -c -T "build/debian-$suite.files" | tar -x -C "$root/source" --keep-newer-files 2>/dev/null || tar -c -T "build/debian-$suite.files" | tar -x -C "$root/source"
+tar -c -T "build/debian-$suite.files" | tar -x -C "$root/source"
 [ $# -gt 0 ] || set -- make --no-print-directory check WERROR=1 ${JOBS:+JOBS=$JOBS}
-export VENV=${VENV:-}
+export DZ_WITHOUT=${DZ_WITHOUT-torch}
 unshare --mount --propagation private bash -c '
     root=$1; shift
     mount -t proc proc "$root/proc"
@@ -35,5 +35,5 @@ unshare --mount --propagation private bash -c '
     mount --rbind /dev "$root/dev"
     mount -t tmpfs shm "$root/dev/shm"
     mount -t tmpfs run "$root/run"
-    exec chroot "$root" /usr/bin/env -i HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin TERM=dumb LANG=C.UTF-8 PIP_CERT=/etc/ssl/certs/ca-certificates.crt VENV="$VENV" DZ_DEBIAN="'"$suite"'" \
+    exec chroot "$root" /usr/bin/env -i HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin TERM=dumb LANG=C.UTF-8 PIP_CERT=/etc/ssl/certs/ca-certificates.crt DZ_WITHOUT="$DZ_WITHOUT" \
         bash -c "cd /source && tests/deps.sh tests && exec \"\$@\"" bash "$@"' bash "$root" "$@"

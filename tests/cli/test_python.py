@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
 from common import model_files, ROOT, call, check, equal, good, hashes, info, refused, st_parse, tiny_zoo, to_float, with_scratch
 
@@ -71,6 +72,7 @@ def test_python_exports_the_program_s_deltas(folder):
             check(np.array_equal(z.delta("task-1", name, f"{zoo}/base").reshape(-1), to_float(vectors[name][2], vectors[name][0])), f"{name}: another delta")
 
 
+@pytest.mark.torch
 @with_scratch
 def test_python_gives_torch_tensors(folder):
     import torch

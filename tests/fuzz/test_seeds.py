@@ -6,6 +6,7 @@ import pytest
 
 from common import ROOT, call, check, equal, good, made_once
 
+pytestmark = pytest.mark.torch
 TARGETS = ("archive", "safetensors", "torch", "yaml")
 
 
