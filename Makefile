@@ -289,14 +289,15 @@ install: all man
 	chmod 755 $(SHARE)/deltazoo/jobs/*.sbatch
 	rm -rf $(SHARE)/deltazoo/config/packages
 	install -m 644 src/python/deltazoo.py src/python/pyproject.toml $(SHARE)/deltazoo/python/
-	install -m 755 tests/install/check.sh $(SHARE)/deltazoo/check-installed
+	sed 's|@PREFIX@|$(PREFIX)|; s|@LIBDIR@|$(LIBDIR)|' tests/install/check.sh >$(SHARE)/deltazoo/check-installed
+	chmod 755 $(SHARE)/deltazoo/check-installed
 	install -m 644 tests/install/example.c $(SHARE)/deltazoo/
 	install -m 644 build/man/*.1 $(SHARE)/man/man1/
 	install -m 644 src/cli/completion.bash $(SHARE)/bash-completion/completions/deltazoo
 
 # The installed tree by itself: it uses nothing of the source.
 check-installed:
-	@cd / && DESTDIR='$(DESTDIR)' LIBDIR='$(LIBDIR)' '$(SHARE)/deltazoo/check-installed' '$(PREFIX)'
+	@cd / && DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' LIBDIR='$(LIBDIR)' '$(SHARE)/deltazoo/check-installed'
 
 # The released source: the same bytes from the same commit, anywhere.
 dist:

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <zstd.h>
 
 #include "archive/reader.h"
 #include "archive/schema.h"
@@ -223,6 +224,8 @@ dz_rc dz_archive_layout(const char *path, dz_catalog *c, dz_error *err) {
     if (err->rc == DZ_OK) reserve(path, c, err);
     return err->rc;
 }
+
+const char *dz_zstd_version(void) { return ZSTD_versionString(); }
 
 void dz_hdf5_version(char *text, size_t size) {
     unsigned major = 0, minor = 0, release = 0;

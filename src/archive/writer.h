@@ -10,7 +10,8 @@
  * Fills payload_offset of each task and file_size. One process calls it (rank 0). */
 dz_rc dz_archive_layout(const char *path, dz_catalog *catalog, dz_error *err);
 
-/* Version of HDF5's library in use. */
+/* Versions of the libraries in use. */
+const char *dz_zstd_version(void);
 void dz_hdf5_version(char *text, size_t size);
 
 #endif

@@ -84,6 +84,7 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
     printf("deltazoo     %s\n", DZ_VERSION);
     printf("MPI          %s, %d rank%s\n", mpi, world->size, world->size == 1 ? "" : "s");
     printf("HDF5         %s\n", hdf5);
+    printf("zstd         %s\n", dz_zstd_version());
     printf("system       %s %s, %s\n", os.sysname, os.release, os.machine);
     printf("processors   %ld, of which this rank may use %d\n", sysconf(_SC_NPROCESSORS_ONLN), cores_allowed());
     printf("kernels      %s\n", dz_kernels()->name);

@@ -58,7 +58,7 @@ class Deltazoo(MakefilePackage):
     def test_installed(self):
         """make, verify and restore an archive with the installed program"""
         check = which(join_path(self.prefix.share, "deltazoo", "check-installed"), required=True)
-        check(self.prefix)
+        check()
 
     def setup_run_environment(self, env: EnvironmentModifications) -> None:
         env.prepend_path("PYTHONPATH", join_path(self.prefix.share, "deltazoo", "python"))
