@@ -20,12 +20,13 @@ declare_layer scan "base checkpoint parallel config plan"
 declare_layer synth "base checkpoint"
 declare_layer lib "$low config plan archive decode"
 declare_layer archive_ops "$low parallel config plan archive decode restore"
-declare_layer cli "$low parallel config plan archive decode compress restore scan synth archive_ops"
+declare_layer tune "$low parallel config plan archive decode compress restore"
+declare_layer cli "$low parallel config plan archive decode compress restore scan synth archive_ops tune"
 declare -A may=( # folders that may include a header whose name begins so
     [xxhash.h]="base" [uthash.h]="base" [lapacke.h]="numeric" [mkl_lapacke.h]="numeric" [cblas.h]="numeric" [htscodecs]="codec" [zstd.h]="codec archive" [zlib.h]="archive"
-    [jansson.h]="checkpoint config synth cli" [yaml.h]="config" [mpi.h]="parallel" [hdf5.h]="archive")
+    [jansson.h]="checkpoint config synth tune cli" [yaml.h]="config" [mpi.h]="parallel" [hdf5.h]="archive")
 declare -A calls=( # folders that may call what begins so
-    [MPI_[A-Z]]="parallel" [H5[A-Z][a-z]+[0-9]*\\\(]="archive" [LAPACKE_]="numeric" [cblas_]="numeric" [yaml_[a-z]]="config" [rans_]="codec" [ZSTD_]="codec archive" [json_]="checkpoint config synth cli")
+    [MPI_[A-Z]]="parallel" [H5[A-Z][a-z]+[0-9]*\\\(]="archive" [LAPACKE_]="numeric" [cblas_]="numeric" [yaml_[a-z]]="config" [rans_]="codec" [ZSTD_]="codec archive" [json_]="checkpoint config synth tune cli")
 bad=0
 folder_of() { echo "$1" | cut -d/ -f2; }
 while IFS=: read -r file line include; do

@@ -21,6 +21,7 @@ void dz_task_entry_free(dz_task_entry *e) {
     free(e->name);
     free(e->recipe);
     free(e->recipe_text);
+    free(e->score);
 }
 
 void dz_catalog_free(dz_catalog *c) {

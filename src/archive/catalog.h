@@ -11,6 +11,7 @@
 #define DZ_FORMAT_VERSION 2 /* of archives that are written */
 #define DZ_FORMAT_OLDEST 1  /* that is still read */
 #define DZ_NO_BASE UINT32_MAX
+#define DZ_SCORE_MAX 16384 /* bytes of a task's score */
 
 /* /tensors: each distinct name, type and shape once. */
 typedef struct dz_tensor_row {
@@ -68,6 +69,7 @@ typedef struct dz_lost { /* a task that cannot be read, and the reason, in a lin
 typedef struct dz_task_entry {
     char *name;
     char *recipe, *recipe_text;
+    char *score; /* JSON text: what an evaluation made of it (deltazoo tune); NULL: none */
     uint32_t recipe_blob, files_blob;
     double sparsity;
     uint32_t bits;

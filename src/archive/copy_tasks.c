@@ -93,13 +93,14 @@ static dz_rc carry_base(const dz_catalog *from, dz_catalog *to, dz_error *err) {
 static dz_rc carry_task(const dz_catalog *from, const dz_task_entry *task, dz_catalog *to, dz_error *err) {
     dz_task_entry *t = &to->tasks[to->ntasks++];
     *t = *task;
-    t->name = t->recipe = t->recipe_text = NULL;
+    t->name = t->recipe = t->recipe_text = t->score = NULL;
     t->rows = NULL;
     t->files = NULL;
     t->nfiles = 0;
     t->index_bytes = t->meta_bytes = t->payload_offset = 0;
     t->name = dz_strdup(task->name, err);
     t->recipe = dz_strdup(task->recipe, err);
+    if (task->score) t->score = dz_strdup(task->score, err);
     t->rows = dz_alloc(task->nrows, sizeof *t->rows, err);
     t->files = dz_alloc(task->nfiles, sizeof *t->files, err);
     if (err->rc != DZ_OK || dz_catalog_copy_blob(to, from, task->recipe_blob, &t->recipe_blob, err) != DZ_OK) return err->rc;

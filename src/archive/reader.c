@@ -263,6 +263,7 @@ static dz_rc read_record(dz_archive *a, hid_t g, dz_task_entry *t, dz_buf *b, dz
     if (take_row(a, &DZ_RECORD_TABLE, 0, &v, t, err) != DZ_OK) return err->rc;
     size_t len = 0;
     dz_error inner = {0};
+    optional_text(g, "score", &t->score);
     if (dz_catalog_blob(a->catalog, t->recipe_blob, &t->recipe_text, &len, &inner) != DZ_OK) t->recipe_text = dz_strdup("", err);
     return err->rc;
 }

@@ -283,7 +283,7 @@ static int attribute_ok(walk *w, object *o, dz_view *v, unsigned depth) {
         snprintf(name, sizeof name, "%s", (const char *)third.data + third.pos);
         o->ours |= depth == 2 && strcmp(name, "record") == 0;
         return is_among(name, own) || (is_among(name, known) && strcmp(o->name, "base") == 0) ||
-               note_foreign(w, o, depth, "attribute", name);
+               (depth == 2 && strcmp(name, "score") == 0) || note_foreign(w, o, depth, "attribute", name);
     }
     return dz_foreign_attribute_ok(&again, name) && !is_among(name, own) && note_foreign(w, o, depth, "attribute", name);
 }

@@ -156,6 +156,7 @@ static dz_rc write_task(hid_t tasks, const char *path, hid_t row_type, hid_t rec
     dz_buf b = {0};
     if (group < 0) return dz_hdf5_fail(err, DZ_EFAIL, path, t->name);
     text_attribute(group, path, "recipe", t->recipe, err);
+    if (t->score) text_attribute(group, path, "score", t->score, err);
     write_record(group, path, record_type, t, err);
     dz_schema_pack(&DZ_INDEX_TABLE, DZ_FORMAT_VERSION, 0, t->rows, t->nrows, &b, err);
     if (err->rc == DZ_OK) write_typed(group, path, "index", row_type, &b, &t->index_bytes, err);

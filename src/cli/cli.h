@@ -40,7 +40,12 @@ typedef struct dz_command {
 
 /* The keys of a recipe that are options of their own; --NAME VALUE is --set NAME=VALUE. */
 #define DZ_METHOD_OPTIONS(sets)                                                                                                            \
-    {"quality", 0, DZ_OPTION_KEY, &(sets), "high|balanced|small", "fixed accuracy: as many bytes as the models need (balanced)"},          \
+    {"quality",                                                                                                                            \
+     0,                                                                                                                                    \
+     DZ_OPTION_KEY,                                                                                                                        \
+     &(sets),                                                                                                                              \
+     "high|balanced|small",                                                                                                                \
+     "fixed accuracy: as many bytes as the models need (balanced); or lossless"},                                                          \
         {"target-ratio", 0, DZ_OPTION_KEY, &(sets), "R", "fixed rate: the lossy tensors R times smaller, from 2 on"},                      \
         {"method", 0, DZ_OPTION_KEY, &(sets), "NAME", "auto (default), ultradelta, dare, magnitude or bitdelta"},                          \
         {"sparsity", 0, DZ_OPTION_KEY, &(sets), "S", "share of the elements to drop (ultradelta, dare, magnitude)"}, {                     \
@@ -58,7 +63,7 @@ void dz_option_list_free(dz_option_list *list);
 
 extern const dz_command DZ_CMD_SYNTH, DZ_CMD_COMPRESS, DZ_CMD_RESTORE, DZ_CMD_INFO, DZ_CMD_VERIFY, DZ_CMD_COMPARE, DZ_CMD_PLAN,
     DZ_CMD_REMOVE, DZ_CMD_REPACK, DZ_CMD_RECIPES, DZ_CMD_SCAN, DZ_CMD_REPORT, DZ_CMD_EXPORT, DZ_CMD_IMPORT, DZ_CMD_UNMARK, DZ_CMD_DOCTOR,
-    DZ_CMD_DIFF;
+    DZ_CMD_DIFF, DZ_CMD_TUNE;
 
 /* What a command cannot do without. */
 typedef struct dz_required {

@@ -29,6 +29,7 @@ static dz_rc print_info(const char *path, const char *name, const char *picture,
     printf("%s: format %u, written by %s\nbase %s\n\n", path, a->catalog->format_version, a->catalog->generator,
            dz_catalog_base_text(a->catalog, base));
     dz_print_tasks(a->catalog);
+    dz_print_scores(a->catalog);
     putchar('\n');
     dz_print_largest(a->catalog, task);
     for (size_t t = 0; t < a->catalog->ntasks; t++) dz_task_warnings(a->catalog, &a->catalog->tasks[t], &warnings, err);

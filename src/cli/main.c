@@ -8,10 +8,25 @@
 #include "base/version.h"
 #include "cli/help.h"
 
-static const dz_command *const COMMANDS[] = {
-    &DZ_CMD_SYNTH,  &DZ_CMD_COMPRESS, &DZ_CMD_RESTORE, &DZ_CMD_INFO,   &DZ_CMD_VERIFY,  &DZ_CMD_COMPARE,
-    &DZ_CMD_DIFF,   &DZ_CMD_PLAN,     &DZ_CMD_REMOVE,  &DZ_CMD_REPACK, &DZ_CMD_RECIPES, &DZ_CMD_SCAN,
-    &DZ_CMD_REPORT, &DZ_CMD_EXPORT,   &DZ_CMD_IMPORT,  &DZ_CMD_UNMARK, &DZ_CMD_DOCTOR,  NULL};
+static const dz_command *const COMMANDS[] = {&DZ_CMD_SYNTH,
+                                             &DZ_CMD_COMPRESS,
+                                             &DZ_CMD_TUNE,
+                                             &DZ_CMD_RESTORE,
+                                             &DZ_CMD_INFO,
+                                             &DZ_CMD_VERIFY,
+                                             &DZ_CMD_COMPARE,
+                                             &DZ_CMD_DIFF,
+                                             &DZ_CMD_PLAN,
+                                             &DZ_CMD_REMOVE,
+                                             &DZ_CMD_REPACK,
+                                             &DZ_CMD_RECIPES,
+                                             &DZ_CMD_SCAN,
+                                             &DZ_CMD_REPORT,
+                                             &DZ_CMD_EXPORT,
+                                             &DZ_CMD_IMPORT,
+                                             &DZ_CMD_UNMARK,
+                                             &DZ_CMD_DOCTOR,
+                                             NULL};
 
 static void print_error(const dz_error *err) {
     int lines = 0;

@@ -163,6 +163,14 @@ void dz_print_largest(const dz_catalog *c, const dz_task_entry *only) {
                100 * (double)list[i].stored / (double)total);
 }
 
+/* What an archive keeps of an evaluation; NULL where there is none, or nothing that can be read. */
+static json_t *score_json(const dz_task_entry *t) {
+    json_t *score = t->score ? json_loads(t->score, 0, NULL) : NULL;
+    if (json_is_object(score)) return score;
+    json_decref(score);
+    return NULL;
+}
+
 json_t *dz_info_json(const dz_catalog *c, const dz_task_entry *only) {
     char hex[33];
     dz_digest_hex(c->fingerprint, hex);
@@ -171,6 +179,8 @@ json_t *dz_info_json(const dz_catalog *c, const dz_task_entry *only) {
         const dz_task_entry *task = &c->tasks[t];
         if (only && only != task) continue;
         json_t *o = task_json(c, task);
+        json_t *score = score_json(task);
+        json_object_set_new(o, "score", score ? score : json_null());
         json_object_set_new(o, "kind", json_string(dz_task_is_adapter(task) ? "adapter" : "model"));
         if (only) {
             json_t *tensors = json_array();
@@ -381,6 +391,29 @@ void dz_print_tasks(const dz_catalog *c) {
            file > 0 ? source / file : 0, beside_drops(source - dropped, dropped, file, beside, sizeof beside));
     printf("with the base, which must be kept (%s%s%s): %.2fx\n", c->base_name ? c->base_name : "", c->base_name ? ", " : "",
            dz_format_size(base, a), (source + base) / (file + base));
+}
+
+static const char *score_number(const json_t *score, const char *key, char text[24]) {
+    const json_t *value = json_object_get(score, key);
+    snprintf(text, 24, json_is_number(value) ? "%.5g" : "-", json_number_value(value));
+    return text;
+}
+
+void dz_print_scores(const dz_catalog *c) {
+    char name[256], original[24], base[24], tuned[24], drop[24], limit[24];
+    int any = 0;
+    for (size_t t = 0; t < c->ntasks; t++) {
+        json_t *score = score_json(&c->tasks[t]);
+        const char *type = json_string_value(json_object_get(score, "drop_type"));
+        double most = json_number_value(json_object_get(score, "max_drop"));
+        int relative = type && strcmp(type, "relative") == 0;
+        if (!score) continue;
+        if (!any++) printf("\n%-20s %10s %10s %10s %10s %10s\n", "tuned task", "original", "base", "restored", "drop", "at most");
+        snprintf(limit, sizeof limit, relative ? "%.4g%%" : "%.5g", relative ? 100 * most : most);
+        printf("%-20s %10s %10s %10s %10s %10s\n", dz_table_name(c->tasks[t].name, 20, name), score_number(score, "original", original),
+               score_number(score, "base", base), score_number(score, "tuned", tuned), score_number(score, "drop", drop), limit);
+        json_decref(score);
+    }
 }
 
 static void print_tensor(const dz_catalog *c, const dz_task_entry *t, const dz_index_row *r, int width, int wide) {

@@ -40,6 +40,9 @@ void dz_print_quality_row(const char *task, double source, double stored, double
 /* That table and the totals, with the base and without. */
 void dz_print_tasks(const dz_catalog *catalog);
 
+/* A line for each task that has the scores of an evaluation; nothing where none has. */
+void dz_print_scores(const dz_catalog *catalog);
+
 /* A line on stderr for each record. */
 void dz_print_damage(const dz_damage *damage);
 

@@ -10,7 +10,8 @@ dz_rc dz_allocation_init(const dz_context *ctx, const dz_lossy_plan *lossy, dz_a
     out->task_level = dz_alloc(ctx->plan->ntasks, sizeof *out->task_level, err);
     out->tensors = dz_alloc(n, sizeof *out->tensors, err);
     out->quota = dz_alloc(n * lossy->nlevels, sizeof *out->quota, err);
-    for (size_t t = 0; err->rc == DZ_OK && t < ctx->plan->ntasks; t++) out->task_level[t] = ctx->method->first_level(ctx->zoo.recipe);
+    for (size_t t = 0; err->rc == DZ_OK && t < ctx->plan->ntasks; t++)
+        out->task_level[t] = ctx->method->first_level(dz_zoo_recipe(&ctx->zoo, t));
     return err->rc;
 }
 
@@ -25,7 +26,7 @@ void dz_allocation_free(dz_allocation *a) {
 static dz_rc allocate_task(const dz_context *ctx, const dz_stats *stats, const dz_lossy_plan *lossy, const dz_counts *counts, size_t task,
                            dz_allocation *out, dz_error *err) {
     const dz_plan *plan = ctx->plan;
-    dz_method_task t = {.recipe = ctx->zoo.recipe, .level = out->task_level[task]};
+    dz_method_task t = {.recipe = dz_zoo_recipe(&ctx->zoo, task), .level = out->task_level[task]};
     t.tensors = dz_alloc(plan->first_pair[task + 1] - plan->first_pair[task], sizeof *t.tensors, err);
     for (size_t i = plan->first_pair[task]; i < plan->first_pair[task + 1] && err->rc == DZ_OK; i++) {
         const dz_tensor_pair *pair = &plan->pairs[i];

@@ -13,8 +13,6 @@ static dz_rc settle_names(dz_context *ctx, size_t *skipped, dz_error *err) {
     for (size_t t = 0; t < zoo->ntasks; t++) {
         int has = dz_copy_tasks_has(&ctx->copied, zoo->names[t]);
         if (has && opt->skip_existing) {
-            dz_checkpoint_free(zoo->tasks[t]);
-            zoo->tasks[t] = NULL;
             ++*skipped;
             continue;
         }
@@ -23,11 +21,9 @@ static dz_rc settle_names(dz_context *ctx, size_t *skipped, dz_error *err) {
         else if (has)
             dz_fail_more(err, DZ_EUSAGE, "%s: has a task '%s' already (--replace takes the new one, --skip-existing keeps the old one)",
                          opt->archive, zoo->names[t]);
-        zoo->names[n] = zoo->names[t];
-        zoo->tasks[n++] = zoo->tasks[t];
+        dz_zoo_keep(zoo, t, n++);
     }
-    for (size_t t = n; t < zoo->ntasks; t++) zoo->tasks[t] = NULL;
-    zoo->ntasks = n;
+    dz_zoo_cut(zoo, n);
     return err->rc;
 }
 

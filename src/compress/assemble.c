@@ -153,13 +153,16 @@ static dz_rc add_files(const assembly *a, dz_catalog *c, size_t task, dz_task_en
     return err->rc == DZ_OK ? dz_catalog_add_files(c, t, err) : err->rc;
 }
 
-static dz_rc add_task(const assembly *a, dz_catalog *c, size_t task, const char *recipe_text, const uint32_t *base_row, dz_error *err) {
-    const dz_recipe *r = a->ctx->zoo.recipe;
+static dz_rc add_task(const assembly *a, dz_catalog *c, size_t task, const uint32_t *base_row, dz_error *err) {
+    const dz_recipe *r = dz_zoo_recipe(&a->ctx->zoo, task);
     dz_task_entry *t = &c->tasks[c->ntasks++];
     t->name = dz_strdup(a->ctx->zoo.names[task], err);
     t->recipe = dz_strdup(r->name, err);
-    t->recipe_text = dz_strdup(recipe_text, err);
-    if (err->rc != DZ_OK || dz_catalog_add_blob(c, recipe_text, strlen(recipe_text), &t->recipe_blob, err) != DZ_OK) return err->rc;
+    t->recipe_text = dz_recipe_text(r, err);
+    if (err->rc != DZ_OK || dz_catalog_add_blob(c, t->recipe_text, strlen(t->recipe_text), &t->recipe_blob, err) != DZ_OK) return err->rc;
+    for (size_t i = 0; i < a->ctx->opt->nscores; i++) {
+        if (strcmp(a->ctx->opt->scores[i].task, t->name) == 0 && !t->score) t->score = dz_strdup(a->ctx->opt->scores[i].text, err);
+    }
     t->bits = (uint32_t)r->bits;
     t->seed = r->seed;
     t->key = a->ctx->task_key[task];
@@ -175,11 +178,10 @@ static dz_rc add_task(const assembly *a, dz_catalog *c, size_t task, const char 
 
 /* Rank 0: everything but the payloads. */
 static dz_rc make_catalog(const assembly *a, dz_catalog *c, dz_error *err) {
-    char *text = dz_recipe_text(a->ctx->zoo.recipe, err);
     uint32_t *base_row = dz_alloc(a->ctx->zoo.base->ntensors, sizeof *base_row, err);
     c->format_version = DZ_FORMAT_VERSION;
     snprintf(c->generator, sizeof c->generator, "deltazoo %s", DZ_VERSION);
-    if (!text || !base_row) goto out;
+    if (!base_row) goto out;
     if (a->ctx->copied.old) {
         if (dz_copy_tasks_catalog(&a->ctx->copied, c, a->ctx->plan->ntasks, err) != DZ_OK || map_base(a, c, base_row, err) != DZ_OK)
             goto out;
@@ -190,9 +192,8 @@ static dz_rc make_catalog(const assembly *a, dz_catalog *c, dz_error *err) {
         for (size_t i = 0; i < c->nbase; i++) base_row[i] = (uint32_t)i;
     }
     c->trace_reference = a->results->gammas->reference;
-    for (size_t t = 0; t < a->ctx->plan->ntasks && err->rc == DZ_OK; t++) add_task(a, c, t, text, base_row, err);
+    for (size_t t = 0; t < a->ctx->plan->ntasks && err->rc == DZ_OK; t++) add_task(a, c, t, base_row, err);
 out:
-    free(text);
     free(base_row);
     return err->rc;
 }

@@ -12,14 +12,17 @@ static dz_policy policy_of(const dz_context *ctx, const dz_tensor_pair *pair, fl
 
 static dz_rc choose_one(const dz_context *ctx, const dz_tensor_pair *pair, const dz_tensor_stats *stats, dz_lossy_tensor *l,
                         dz_error *err) {
+    const dz_recipe *recipe = dz_zoo_recipe(&ctx->zoo, pair->task);
     float lo = dz_from_ordered(stats->range.lo), hi = dz_from_ordered(stats->range.hi);
-    *l = (dz_lossy_tensor){.policy = DZ_POLICY_LOSSLESS, .reason = DZ_REASON_NONFINITE, .grid = {.bits = 1}};
+    int exact = recipe->quality == DZ_QUALITY_LOSSLESS;
+    *l = (dz_lossy_tensor){.policy = DZ_POLICY_LOSSLESS, .reason = exact ? DZ_REASON_NONE : DZ_REASON_NONFINITE, .grid = {.bits = 1}};
+    if (exact) return DZ_OK;
     if (dz_range_finite(stats->range) && isfinite(hi - lo)) {
         l->policy = policy_of(ctx, pair, lo, hi);
         l->reason = DZ_REASON_NONE;
         if (ctx->method->levels) l->grid = dz_grid_levels_over(lo, hi, (unsigned)pair->bits);
         if (ctx->method->grid) ctx->method->grid(pair, stats, &l->grid);
-    } else if (ctx->zoo.recipe->nonfinite != DZ_NONFINITE_LOSSLESS) {
+    } else if (recipe->nonfinite != DZ_NONFINITE_LOSSLESS) {
         dz_fail(err, DZ_EVALUE, "%s: tensor '%s': its delta from %g to %g is too wide for a float", ctx->plan->tasks[pair->task]->path,
                 dz_pair_tensor(ctx->plan, pair)->name, (double)lo, (double)hi);
     }

@@ -100,8 +100,13 @@ static dz_rc check_outputs(const dz_job *job, dz_compress_result *result, dz_err
 /* Rank 0: whatever the coded blocks depend on: program, recipe, models. The order of the tasks counts, their number of ranks does not. */
 static dz_rc identity(const dz_job *job, dz_digest *out, dz_error *err) {
     dz_buf b = {0};
-    char *recipe = dz_recipe_text(job->ctx.zoo.recipe, err);
-    if (recipe) dz_buf_put(&b, recipe, strlen(recipe) + 1, err);
+    for (size_t t = 0; t <= job->ctx.zoo.ntasks && err->rc == DZ_OK; t++) {
+        const dz_recipe *own = t == 0 ? job->ctx.zoo.recipe : job->ctx.zoo.own[t - 1];
+        char *recipe = own ? dz_recipe_text(own, err) : NULL;
+        if (recipe) dz_buf_put(&b, recipe, strlen(recipe) + 1, err);
+        if (!own) dz_buf_put(&b, "", 1, err);
+        free(recipe);
+    }
     dz_buf_put(&b, DZ_VERSION, sizeof DZ_VERSION, err);
     dz_buf_put_u32(&b, DZ_FORMAT_VERSION, err);
     for (size_t t = 0; t <= job->ctx.zoo.ntasks; t++) {
@@ -121,7 +126,6 @@ static dz_rc identity(const dz_job *job, dz_digest *out, dz_error *err) {
     }
     *out = dz_digest_of(b.data, b.len);
 out:
-    free(recipe);
     dz_buf_free(&b);
     return err->rc;
 }

@@ -8,6 +8,11 @@
 enum { DZ_PHASE_OPEN, DZ_PHASE_STATISTICS, DZ_PHASE_HISTOGRAM, DZ_PHASE_CODE, DZ_PHASE_TRACE, DZ_PHASE_WRITE, DZ_PHASES };
 extern const char *const DZ_PHASE_NAMES[DZ_PHASES];
 
+/* What the archive keeps of an evaluation of a task (FORMAT.md section 5). */
+typedef struct dz_task_score {
+    const char *task, *text;
+} dz_task_score;
+
 typedef struct dz_compress_options {
     const char *manifest, *archive;
     dz_recipe_request recipe;
@@ -22,6 +27,8 @@ typedef struct dz_compress_options {
     dz_io io;
     const char *const *hints; /* of MPI-IO, KEY=VALUE each */
     size_t nhints;
+    const dz_task_score *scores; /* rank 0: [nscores] */
+    size_t nscores;
     double watchdog; /* seconds without any progress after which the job ends; 0: never */
 } dz_compress_options;
 

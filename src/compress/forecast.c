@@ -88,7 +88,8 @@ static double bytes_beyond(const dz_plan *plan, const dz_tensor_pair *pair) {
 static dz_rc allocate_task(sampler *s, const dz_method *method, size_t task, dz_forecast *out, dz_error *err) {
     const dz_plan *plan = s->plan;
     size_t n = plan->first_pair[task + 1] - plan->first_pair[task];
-    dz_method_task t = {.recipe = s->zoo->recipe, .level = method->first_level(s->zoo->recipe)};
+    const dz_recipe *recipe = dz_zoo_recipe(s->zoo, task);
+    dz_method_task t = {.recipe = recipe, .level = method->first_level(recipe)};
     dz_grid_levels *grids = dz_alloc(n, sizeof *grids, err);
     uint64_t *histograms = dz_alloc(method->levels ? n * DZ_MAX_LEVELS : 0, sizeof *histograms, err);
     t.tensors = dz_alloc(n, sizeof *t.tensors, err);
@@ -96,6 +97,10 @@ static dz_rc allocate_task(sampler *s, const dz_method *method, size_t task, dz_
         const dz_tensor_pair *pair = &plan->pairs[plan->first_pair[task] + k];
         dz_forecast_tensor *f = &out->tensors[plan->first_pair[task] + k];
         if (pair->lossy < 0 || !dz_range_finite(f->stats.range)) continue;
+        if (recipe->quality == DZ_QUALITY_LOSSLESS) {
+            f->coding.bytes = (double)INFINITY;
+            continue;
+        }
         grids[k] = dz_grid_levels_over(dz_from_ordered(f->stats.range.lo), dz_from_ordered(f->stats.range.hi), (unsigned)pair->bits);
         if (method->grid) method->grid(pair, &f->stats, &grids[k]);
         if (method->levels && sample_levels(s, pair, &grids[k], histograms + k * DZ_MAX_LEVELS, err) != DZ_OK) break;
@@ -159,6 +164,16 @@ dz_rc dz_forecast_make(const dz_zoo *zoo, const dz_plan *plan, dz_forecast *out,
     dz_buf_free(&s.base);
     dz_buf_free(&s.wide);
     dz_buf_free(&s.levels);
+    return err->rc;
+}
+
+dz_rc dz_forecast_again(const dz_zoo *zoo, const dz_plan *plan, dz_forecast *out, dz_error *err) {
+    sampler s = {.zoo = zoo, .plan = plan};
+    const dz_method *method = dz_method_of(zoo->recipe->method);
+    for (size_t t = 0; t < plan->ntasks && err->rc == DZ_OK; t++) {
+        out->tasks[t] = (dz_forecast_task){0};
+        if (allocate_task(&s, method, t, out, err) == DZ_OK) sum_task(plan, t, out);
+    }
     return err->rc;
 }
 

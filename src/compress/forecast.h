@@ -29,6 +29,8 @@ typedef struct dz_forecast {
 /* One process. Reads up to 64 Ki elements of each tensor and of its base, in runs spread evenly. A tensor whose sample is not finite has a
  * forecast without noise. */
 dz_rc dz_forecast_make(const dz_zoo *zoo, const dz_plan *plan, dz_forecast *out, dz_error *err);
+/* Sizes and quality anew from the same sample, for other limits: of methods without levels. */
+dz_rc dz_forecast_again(const dz_zoo *zoo, const dz_plan *plan, dz_forecast *forecast, dz_error *err);
 void dz_forecast_free(dz_forecast *forecast);
 
 #endif

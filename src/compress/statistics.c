@@ -64,7 +64,8 @@ static dz_rc measure_items(statistics_pass *p, const size_t *items, size_t n, st
     if (digests && err->rc == DZ_OK) put_digest(records[0], digest);
     for (size_t i = 0; i < n && err->rc == DZ_OK; i++) {
         const dz_piece_measures *own = &m.piece[i], *base = &m.piece[m.same_base[i] ? 0 : i];
-        if (!dz_range_finite(own->delta.range) && p->ctx->zoo.recipe->nonfinite == DZ_NONFINITE_ERROR)
+        const dz_recipe *recipe = dz_zoo_recipe(&p->ctx->zoo, plan->pairs[plan->units[items[i]].pair].task);
+        if (!dz_range_finite(own->delta.range) && recipe->nonfinite == DZ_NONFINITE_ERROR && recipe->quality != DZ_QUALITY_LOSSLESS)
             return dz_tile_read(&p->reader, items[i], &whole, err) == DZ_OK ? dz_tile_nonfinite(&p->reader, &whole, err) : err->rc;
         records[i]->extremes[0] = ~own->delta.range.lo; /* ~x mirrors the order of integers, so one maximum serves both ends */
         records[i]->extremes[1] = own->delta.range.hi;

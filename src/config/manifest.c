@@ -10,8 +10,10 @@
 #define MANIFEST_MAX ((size_t)4 << 20)
 
 typedef struct raw_task {
-    char *name, *path;
+    char *name, *path, *value[DZ_MANIFEST_KEYS];
 } raw_task;
+
+static const char *const KEYS[DZ_MANIFEST_KEYS] = {"quality", "noise_to_delta", "noise_to_base"};
 
 typedef struct raw_manifest {
     char *base;
@@ -21,6 +23,9 @@ typedef struct raw_manifest {
 static const dz_yaml_field TASK_FIELDS[] = {
     {"name", DZ_YAML_TEXT, offsetof(raw_task, name), NULL},
     {"path", DZ_YAML_TEXT, offsetof(raw_task, path), NULL},
+    {"quality", DZ_YAML_TEXT, offsetof(raw_task, value[0]), NULL},
+    {"noise_to_delta", DZ_YAML_TEXT, offsetof(raw_task, value[1]), NULL},
+    {"noise_to_base", DZ_YAML_TEXT, offsetof(raw_task, value[2]), NULL},
     {NULL, DZ_YAML_TEXT, 0, NULL},
 };
 static const dz_yaml_table TASK = {TASK_FIELDS, sizeof(raw_task)};
@@ -74,6 +79,9 @@ static void take_task(dz_manifest *m, const dz_yaml *yaml, const raw_task *raw, 
                      "%s:%d: '%s' cannot be a task's name (letters, digits, . _ + - only, at most 128, no . at the beginning)", m->path,
                      dz_yaml_line(yaml, item, "name"), t->name);
     t->path = take_path(m, raw->path, dz_yaml_line(yaml, item, "path"), "path", err);
+    for (int k = 0; k < DZ_MANIFEST_KEYS; k++) {
+        if (raw->value[k]) t->sets[k] = dz_format(err, "%s=%s", KEYS[k], raw->value[k]);
+    }
 }
 
 static void take(dz_manifest *m, const dz_yaml *yaml, dz_error *err) {
@@ -110,12 +118,15 @@ out:
     return err->rc;
 }
 
+void dz_manifest_task_free(dz_manifest_task *t) {
+    free(t->name);
+    free(t->path);
+    for (int k = 0; k < DZ_MANIFEST_KEYS; k++) free(t->sets[k]);
+}
+
 void dz_manifest_free(dz_manifest *m) {
     if (!m) return;
-    for (size_t i = 0; i < m->ntasks; i++) {
-        free(m->tasks[i].name);
-        free(m->tasks[i].path);
-    }
+    for (size_t i = 0; i < m->ntasks; i++) dz_manifest_task_free(&m->tasks[i]);
     free(m->tasks);
     free(m->base);
     free(m->path);

@@ -4,9 +4,12 @@
 
 #include "base/mem.h"
 
+#define DZ_MANIFEST_KEYS 3 /* keys of the recipe that a task may have: quality, noise_to_delta, noise_to_base */
+
 typedef struct dz_manifest_task {
     char *name, *path;
-    int line; /* of the manifest */
+    char *sets[DZ_MANIFEST_KEYS]; /* "quality=high"; NULL: not given */
+    int line;                     /* of the manifest */
 } dz_manifest_task;
 
 typedef struct dz_manifest {
@@ -19,6 +22,7 @@ typedef struct dz_manifest {
  * invalid name. With problems `*out` has what could be read (base, names and paths may be NULL), or is NULL. */
 dz_rc dz_manifest_load(const char *path, dz_manifest **out, dz_error *err);
 void dz_manifest_free(dz_manifest *manifest);
+void dz_manifest_task_free(dz_manifest_task *task); /* what it holds */
 
 /* 1 if a manifest can hold this path: YAML is UTF-8. */
 int dz_manifest_path_ok(const char *path);

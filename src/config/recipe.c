@@ -181,16 +181,16 @@ static void read_own(const char *path, dz_recipe *r, dz_error *err) {
     dz_fail_join(err, &of_usual);
 }
 
-static void apply_sets(dz_recipe *r, const dz_recipe_request *request, dz_error *err) {
-    for (size_t i = 0; i < request->nsets; i++) {
-        const char *text = request->sets[i], *equals = strchr(text, '=');
+static void apply_sets(dz_recipe *r, const char *const *sets, size_t nsets, const char *where, dz_error *err) {
+    for (size_t i = 0; i < nsets; i++) {
+        const char *text = sets[i], *equals = strchr(text, '=');
         if (!equals || equals == text) {
             dz_fail_more(err, DZ_EUSAGE, "--set %s: KEY=VALUE is wanted", text);
             continue;
         }
         int key = dz_recipe_key(text, (size_t)(equals - text));
         if (key >= 0) {
-            dz_recipe_set(r, key, equals + 1, "--set", err);
+            dz_recipe_set(r, key, equals + 1, where, err);
             continue;
         }
         char known[300] = "";
@@ -235,7 +235,7 @@ static void settle(dz_recipe *r, uint32_t file, uint32_t sets, dz_error *err) {
 }
 
 dz_noise_limits dz_recipe_limits(const dz_recipe *r) {
-    static const dz_verdict verdicts[] = {DZ_VERDICT_POOR, DZ_VERDICT_HIGH, DZ_VERDICT_BALANCED, DZ_VERDICT_SMALL};
+    static const dz_verdict verdicts[] = {DZ_VERDICT_POOR, DZ_VERDICT_HIGH, DZ_VERDICT_BALANCED, DZ_VERDICT_SMALL, DZ_VERDICT_EXACT};
     dz_noise_limits limits = dz_verdict_limits(verdicts[r->quality]);
     if (!isnan(r->noise_to_delta)) limits.to_delta = r->noise_to_delta;
     if (!isnan(r->noise_to_base)) limits.to_base = r->noise_to_base;
@@ -252,7 +252,8 @@ static void check(dz_recipe *r, dz_error *err) {
                      r->sparsity, r->step);
 }
 
-dz_rc dz_recipe_load(const dz_recipe_request *request, dz_recipe **out, dz_error *err) {
+/* With settings of a task's own, or NULL. */
+static dz_rc load(const dz_recipe_request *request, const dz_task_request *own, const char *where, dz_recipe **out, dz_error *err) {
     const dz_builtin *builtin = builtin_named(request->recipe ? request->recipe : USUAL);
     dz_recipe *r = builtin ? parse_builtin(builtin, err) : NULL;
     if (r && r->nrules == 0) take_usual_rules(r, err);
@@ -262,7 +263,8 @@ dz_rc dz_recipe_load(const dz_recipe_request *request, dz_recipe **out, dz_error
     if (!builtin) read_own(request->recipe, r, err);
     uint32_t file = r->given;
     r->given = 0;
-    apply_sets(r, request, err);
+    apply_sets(r, request->sets, request->nsets, "--set", err);
+    if (own) apply_sets(r, own->sets, own->nsets, where, err);
     settle(r, file, r->given, err);
     check(r, err);
     if (err->rc == DZ_OK && r->nrules) {
@@ -270,6 +272,20 @@ dz_rc dz_recipe_load(const dz_recipe_request *request, dz_recipe **out, dz_error
         r = NULL;
     }
     dz_recipe_free(r);
+    return err->rc;
+}
+
+dz_rc dz_recipe_load(const dz_recipe_request *request, dz_recipe **out, dz_error *err) { return load(request, NULL, NULL, out, err); }
+
+dz_rc dz_recipe_load_own(const dz_recipe_request *request, const dz_task_request *own, const char *where, dz_recipe **out, dz_error *err) {
+    dz_recipe *all = NULL;
+    if (dz_recipe_load(request, &all, err) != DZ_OK) return err->rc;
+    if (all->method != DZ_METHOD_AUTO || all->target_ratio > 0)
+        dz_fail_more(err, DZ_EUSAGE, "%s: task '%s': quality and its limits go with method auto, and not with target_ratio", where,
+                     own->task);
+    else
+        load(request, own, where, out, err);
+    dz_recipe_free(all);
     return err->rc;
 }
 

@@ -3,6 +3,7 @@
 #define DZ_CONFIG_RECIPE_H
 
 #include "checkpoint/checkpoint.h"
+#include "config/manifest.h"
 #include "config/policy.h"
 #include "numeric/noise.h"
 
@@ -13,7 +14,7 @@ typedef enum dz_method_id {
     DZ_METHOD_MAGNITUDE, /* the largest of each tile, fp16, no rescale */
     DZ_METHOD_BITDELTA   /* sign times mean |D| */
 } dz_method_id;
-typedef enum dz_quality_key { DZ_QUALITY_NONE, DZ_QUALITY_HIGH, DZ_QUALITY_BALANCED, DZ_QUALITY_SMALL } dz_quality_key;
+typedef enum dz_quality_key { DZ_QUALITY_NONE, DZ_QUALITY_HIGH, DZ_QUALITY_BALANCED, DZ_QUALITY_SMALL, DZ_QUALITY_LOSSLESS } dz_quality_key;
 typedef enum dz_allocation_rule { DZ_ALLOCATE_UNIFORM, DZ_ALLOCATE_THIRDS, DZ_ALLOCATE_OPTIMAL } dz_allocation_rule;
 typedef enum dz_rescale { DZ_RESCALE_GLOBAL, DZ_RESCALE_TENSOR } dz_rescale;
 typedef enum dz_rounding { DZ_ROUND_NEAREST, DZ_ROUND_SYSTEMATIC } dz_rounding;
@@ -59,11 +60,27 @@ typedef struct dz_recipe_request {
     const char *recipe;
     const char *const *sets;
     size_t nsets;
+    const struct dz_task_request *own; /* [nown] */
+    size_t nown;
+    const char *only; /* NULL, or the one task of the manifest that is wanted: the others are not opened */
 } dz_recipe_request;
+
+#define DZ_TASK_KEYS DZ_MANIFEST_KEYS
+
+/* What one task has in the place of the recipe's: KEY=VALUE each. */
+typedef struct dz_task_request {
+    const char *task;
+    const char *sets[DZ_TASK_KEYS];
+    size_t nsets;
+} dz_task_request;
 
 /* Finds, parses and checks a recipe. Every problem in one error, a line each (DZ_EUSAGE). A file without rules takes those of structure. */
 dz_rc dz_recipe_load(const dz_recipe_request *request, dz_recipe **out, dz_error *err);
 void dz_recipe_free(dz_recipe *recipe);
+
+/* The recipe of a task with settings of its own; `where` they are, for complaints. DZ_EUSAGE also where the request is not of method auto,
+ * or of a fixed rate. */
+dz_rc dz_recipe_load_own(const dz_recipe_request *request, const dz_task_request *own, const char *where, dz_recipe **out, dz_error *err);
 
 /* The rule of a tensor; NULL when none matches (the tensor is then lossless). */
 const dz_rule *dz_recipe_rule(const dz_recipe *recipe, const char *tensor);

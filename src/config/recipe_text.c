@@ -30,7 +30,7 @@ static const struct {
                     [DZ_KEY_SEED] = {"seed", "42"}};
 
 static const char *const METHODS[] = {"ultradelta", "auto", "dare", "magnitude", "bitdelta", NULL};
-static const char *const QUALITIES[] = {"none", "high", "balanced", "small", NULL};
+static const char *const QUALITIES[] = {"none", "high", "balanced", "small", "lossless", NULL};
 static const char *const SWITCHES[] = {"on", "off", NULL};
 static const char *const ALLOCATIONS[] = {"uniform", "thirds", "optimal", NULL};
 static const char *const RESCALES[] = {"global", "tensor", NULL};

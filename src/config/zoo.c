@@ -35,8 +35,9 @@ dz_rc dz_check_not_of_model(const dz_checkpoint *model, const char *out, dz_erro
 }
 
 void dz_zoo_close(dz_zoo *zoo) {
-    for (size_t t = 0; zoo->tasks && t < zoo->ntasks; t++) dz_checkpoint_free(zoo->tasks[t]);
+    if (zoo->tasks && zoo->own) dz_zoo_cut(zoo, 0);
     free(zoo->tasks);
+    free(zoo->own);
     free(zoo->names);
     dz_checkpoint_free(zoo->base);
     dz_recipe_free(zoo->recipe);
@@ -44,18 +45,32 @@ void dz_zoo_close(dz_zoo *zoo) {
     *zoo = (dz_zoo){0};
 }
 
+void dz_zoo_keep(dz_zoo *zoo, size_t from, size_t to) {
+    dz_checkpoint *task = zoo->tasks[from];
+    dz_recipe *own = zoo->own[from];
+    zoo->tasks[from] = zoo->tasks[to]; /* what is left out is freed by dz_zoo_cut */
+    zoo->own[from] = zoo->own[to];
+    zoo->tasks[to] = task;
+    zoo->own[to] = own;
+    zoo->names[to] = zoo->names[from];
+}
+
+void dz_zoo_cut(dz_zoo *zoo, size_t ntasks) {
+    for (size_t t = ntasks; t < zoo->ntasks; t++) {
+        dz_checkpoint_free(zoo->tasks[t]);
+        dz_recipe_free(zoo->own[t]);
+        zoo->tasks[t] = NULL;
+        zoo->own[t] = NULL;
+    }
+    zoo->ntasks = ntasks;
+}
+
 void dz_zoo_leave_out(dz_zoo *zoo, const uint8_t *marked) {
     size_t kept = 0;
     for (size_t t = 0; t < zoo->ntasks; t++) {
-        if (marked[t]) {
-            dz_checkpoint_free(zoo->tasks[t]);
-            continue;
-        }
-        zoo->tasks[kept] = zoo->tasks[t];
-        zoo->names[kept++] = zoo->names[t];
+        if (!marked[t]) dz_zoo_keep(zoo, t, kept++);
     }
-    for (size_t t = kept; t < zoo->ntasks; t++) zoo->tasks[t] = NULL;
-    zoo->ntasks = kept;
+    dz_zoo_cut(zoo, kept);
 }
 
 /* A task that is the base itself, by its path or by a link to it, is a mistake of the manifest. */
@@ -69,13 +84,29 @@ static void check_not_base(const dz_manifest *m, dz_error *err) {
     }
 }
 
-static dz_rc open_manifest(const char *path, dz_zoo *zoo, dz_error *err) {
+/* Leaves one task. */
+static void take_only(dz_manifest *m, const char *only, dz_error *err) {
+    size_t at = 0;
+    while (at < m->ntasks && !(m->tasks[at].name && strcmp(m->tasks[at].name, only) == 0)) at++;
+    if (at == m->ntasks) {
+        if (err->rc == DZ_OK) dz_fail(err, DZ_EUSAGE, "%s: has no task '%s'", m->path, only);
+        return;
+    }
+    dz_manifest_task first = m->tasks[0];
+    m->tasks[0] = m->tasks[at];
+    m->tasks[at] = first;
+    while (m->ntasks > 1) dz_manifest_task_free(&m->tasks[--m->ntasks]);
+}
+
+static dz_rc open_manifest(const char *path, const char *only, dz_zoo *zoo, dz_error *err) {
     dz_manifest_load(path, &zoo->manifest, err);
     if (!zoo->manifest) return err->rc;
+    if (only) take_only(zoo->manifest, only, err);
     size_t n = zoo->manifest->ntasks;
     zoo->tasks = dz_alloc(n, sizeof *zoo->tasks, err);
     zoo->names = dz_alloc(n, sizeof *zoo->names, err);
-    if (!zoo->tasks || !zoo->names) return err->rc;
+    zoo->own = dz_alloc(n, sizeof *zoo->own, err);
+    if (!zoo->tasks || !zoo->names || !zoo->own) return err->rc;
     for (size_t t = 0; t < n; t++) zoo->names[t] = zoo->manifest->tasks[t].name;
     zoo->ntasks = n;
     return err->rc;
@@ -91,15 +122,33 @@ static void load_models(dz_zoo *zoo, dz_error *err) {
     }
 }
 
+/* The recipe, and those of tasks with settings of their own: in the manifest, or by the request, which goes before it. */
+static dz_rc load_recipes(const dz_recipe_request *request, dz_zoo *zoo, dz_error *err) {
+    if (dz_recipe_load(request, &zoo->recipe, err) != DZ_OK) return err->rc;
+    for (size_t t = 0; zoo->manifest && t < zoo->ntasks; t++) {
+        const dz_manifest_task *task = &zoo->manifest->tasks[t];
+        dz_task_request own = {.task = task->name};
+        for (int k = 0; k < DZ_MANIFEST_KEYS; k++) {
+            if (task->sets[k]) own.sets[own.nsets++] = task->sets[k];
+        }
+        char *where = dz_format(err, "%s:%d", zoo->manifest->path, task->line);
+        for (size_t i = 0; task->name && i < request->nown; i++)
+            own = strcmp(request->own[i].task, task->name) == 0 ? request->own[i] : own;
+        if (where && own.nsets) dz_recipe_load_own(request, &own, where, &zoo->own[t], err);
+        free(where);
+    }
+    return err->rc;
+}
+
 /* Rank 0: opens manifest, models and recipe. A problem with one does not keep it from the others. */
 static dz_rc open_all(const char *manifest, const dz_recipe_request *request, dz_zoo *zoo, dz_error *err) {
     dz_error of_recipe = {0};
-    open_manifest(manifest, zoo, err);
+    open_manifest(manifest, request->only, zoo, err);
     if (zoo->manifest) {
         check_not_base(zoo->manifest, err);
         load_models(zoo, err);
     }
-    dz_recipe_load(request, &zoo->recipe, &of_recipe);
+    load_recipes(request, zoo, &of_recipe);
     dz_fail_join(err, &of_recipe);
     return err->rc;
 }
@@ -135,11 +184,11 @@ dz_rc dz_zoo_open(const dz_world *world, const char *manifest, const dz_recipe_r
     *zoo = (dz_zoo){0};
     dz_rc rc = world->rank == 0 ? open_all(manifest, request, zoo, err) : DZ_OK;
     if ((rc = dz_sync_error(world, rc, err)) != DZ_OK || world->size == 1) return rc;
-    if (world->rank != 0) rc = open_manifest(manifest, zoo, err);
+    if (world->rank != 0) rc = open_manifest(manifest, request->only, zoo, err);
     if ((rc = dz_sync_error(world, rc, err)) != DZ_OK) return rc;
     for (size_t t = 0; t <= zoo->ntasks; t++) {
         if ((rc = share_model(world, t == 0 ? &zoo->base : &zoo->tasks[t - 1], err)) != DZ_OK) return rc;
     }
-    if (world->rank != 0) rc = dz_recipe_load(request, &zoo->recipe, err);
+    if (world->rank != 0) rc = load_recipes(request, zoo, err);
     return dz_sync_error(world, rc, err);
 }

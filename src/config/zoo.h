@@ -19,7 +19,14 @@ typedef struct dz_zoo {
     const char **names; /* borrowed from the manifest */
     size_t ntasks;
     dz_recipe *recipe;
+    dz_recipe **own; /* [ntasks] of tasks with settings of their own; NULL: `recipe` */
 } dz_zoo;
+
+static inline const dz_recipe *dz_zoo_recipe(const dz_zoo *zoo, size_t task) { return zoo->own[task] ? zoo->own[task] : zoo->recipe; }
+
+/* Keeps task `from` as number `to`, which is no later; dz_zoo_cut then ends the lists. */
+void dz_zoo_keep(dz_zoo *zoo, size_t from, size_t to);
+void dz_zoo_cut(dz_zoo *zoo, size_t ntasks);
 
 /* Collective. Opens manifest, all models' headers and the recipe. All problems are reported in one error. */
 dz_rc dz_zoo_open(const dz_world *world, const char *manifest, const dz_recipe_request *request, dz_zoo *zoo, dz_error *err);

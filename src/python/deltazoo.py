@@ -511,6 +511,14 @@ def record_of(group):
 SIXTEENTHS = (2 ** (np.arange(16) / 16)).astype(np.float32)
 
 
+def score_of(group):
+    try:
+        score = json.loads(text(group.attrs.get("score", b"null")))
+    except ValueError:
+        return None
+    return score if isinstance(score, dict) else None
+
+
 def rotation_blocks(count):
     """[(begin, end)] of the blocks of a rotated tile."""
     n = max(1, count // 65536)
@@ -1179,10 +1187,11 @@ class Archive:
                       ("index" in found[name] or "payload" in found[name] or "record" in found[name].attrs))  # others are of other tools
 
     def task(self, name):
-        """The numbers of a task: sparsity, bits, seed, gamma, trace_norm, source_bytes, ... (FORMAT.md "Task attributes")."""
+        """The numbers of a task: sparsity, bits, seed, gamma, trace_norm, source_bytes, ... (FORMAT.md "Task attributes"); score: what an evaluation made
+        of it (deltazoo tune), a dict, or None."""
         group = self._group(name)
         record = {key: value.item() for key, value in zip(RECORD.names, record_of(group))}
-        return {"recipe": text(group.attrs["recipe"]), **{k: v for k, v in record.items() if not k.endswith("_blob")}}
+        return {"recipe": text(group.attrs["recipe"]), "score": score_of(group), **{k: v for k, v in record.items() if not k.endswith("_blob")}}
 
     def tensors(self, task):
         """A TensorInfo of each tensor of a task, in the order of its files."""

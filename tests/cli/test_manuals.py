@@ -28,6 +28,8 @@ def test_every_example_runs(folder):
     os.rename(f"{folder}/task-2", f"{folder}/code")
     with open(f"{folder}/zoo.yaml", "w") as f:
         f.write("base: base\ntasks:\n  - {name: math, path: math}\n  - {name: code, path: code}\n")
+    with open(f"{folder}/score.py", "w") as f:
+        f.write("print('score', 0.5)\n")
     os.makedirs(f"{folder}/models")
     for name in "base", "math", "code":
         os.symlink(f"../{name}", f"{folder}/models/{name}")

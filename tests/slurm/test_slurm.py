@@ -161,6 +161,27 @@ def test_array():
     check(table.returncode == 0 and table.stdout.count("array/") == 2, f"deltazoo report: {table}")
 
 
+def test_tune_as_an_array():
+    """A job for each task, and one that makes the archive: the same as by hand in one go."""
+    os.mkdir(f"{BOX}/tuned")
+    score = write(f"{BOX}/size.sh", 'cat "$1"/*.safetensors | wc -c >/dev/null; echo "$1" >>calls; case "$1" in *noise*) echo 0.9;; *) echo 1;; esac\n')
+    env = {"EVAL": f"sh {score} {{model}} {{task}}", "MAX_DROP": "10%", "TASKS": "task-1 task-2 task-3", "OPTIONS": "--max-evaluations 2",
+           "ARCHIVE": f"{BOX}/tuned/zoo.h5"}
+    job = Job("tune", "tune.sbatch", "-N1", "--ntasks-per-node=2", "--array=1-4", **env)
+    for i, want in (("1", "COMPLETED"), ("2", "COMPLETED"), ("3", "COMPLETED"), ("4", "FAILED")):
+        SLURM.until(lambda: SLURM.job(f"{job.id}_{i}").get("JobState") in ("COMPLETED", "FAILED"), f"element {i}", 90)
+        equal(SLURM.job(f"{job.id}_{i}")["JobState"], want, f"element {i}: {read(job.log + '-' + i)}")
+    equal(sorted(os.listdir(f"{BOX}/tuned/zoo.h5.tune")), ["task-1.json", "task-2.json", "task-3.json"], "scores")
+    n = len(read(f"{job.folder}/calls").splitlines())
+    equal(n, 12, "evaluations")
+    last = Job("tune-last", "tune.sbatch", "-N1", "--ntasks-per-node=2", **env)
+    last.ends("COMPLETED")
+    check(not os.path.exists(f"{last.folder}/calls"), "something was scored again")
+    subprocess.run([DELTAZOO, "tune", f"{BOX}/zoo/zoo.yaml", "--eval", env["EVAL"], "--max-drop", "10%", "--max-evaluations", "2", "-o", f"{BOX}/tuned/by-hand.h5"],
+                   cwd=f"{BOX}/tuned", check=True, capture_output=True)
+    equal(sha256(f"{BOX}/tuned/zoo.h5"), sha256(f"{BOX}/tuned/by-hand.h5"), "the archive")
+
+
 def test_experiments_at_the_tiny_scale():
     job = Job("experiments", "experiments.sbatch", "-N1", "--ntasks-per-node=2", SCALE="tiny", REPO=ROOT, OUT=f"{BOX}/experiments/out", WORK=f"{BOX}/experiments",
               DELTAZOO=DELTAZOO)
