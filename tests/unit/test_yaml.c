@@ -62,7 +62,7 @@ static void test_every_problem_of_a_manifest_is_reported_on_its_line(void **stat
                      "3: unknown key 'colour' (the keys are base, tasks)\n5: unknown key 'size' (the keys are base, tasks)");
     refused_manifest(
         "base: b\ntasks:\n  - name: a\n    path: x\n    colour: red\n  -\n    name: a\n    path: \"\"\n  - {name: a/b}\n  - z\n",
-        "5: unknown key 'colour' (the keys are name, path)\n"
+        "5: unknown key 'colour' (the keys are name, path, quality, noise_to_delta, noise_to_base)\n"
         "10: an entry of 'tasks' must be a mapping with the keys name, path, quality, noise_to_delta, noise_to_base\n"
         "8: 'path' is empty\n"
         "9: a task needs 'name' and 'path'\n"
