@@ -4,7 +4,8 @@
 
 #include "tune/tune.h"
 
-/* Writes an SVG or PNG file: a panel for each task that has been scored, with all its candidates. Every mark has its figures as a <title>. */
+/* Writes an SVG or PNG file: a panel for each task that has been scored, with all its candidates. Every mark has its figures as a <title>.
+ */
 dz_rc dz_plot_scores(const dz_tune_result *result, const dz_drop_limit *limit, const char *path, dz_error *err);
 
 #endif
