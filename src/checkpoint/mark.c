@@ -198,6 +198,8 @@ static json_t *load_beside(const char *folder) {
 char *dz_mark_of_folder(const char *folder, dz_error *err) { return line_of_take(load_beside(folder), err); }
 
 char *dz_mark_of_header(const char *header, size_t len, dz_error *err) {
+    static const char key[] = "\"" DZ_MARK_KEY "\"";
+    if (!memmem(header, len, key, sizeof key - 1)) return NULL; /* of thousands of headers hardly one is parsed again */
     json_t *root = len > 8 ? json_loadb(header + 8, len - 8, 0, NULL) : NULL;
     const char *mark = json_string_value(json_object_get(json_object_get(root, "__metadata__"), DZ_MARK_KEY));
     char *line = mark ? line_of_take(json_loads(mark, 0, NULL), err) : NULL;
