@@ -23,8 +23,10 @@ static dz_rc tell_json(const dz_scan_result *r, dz_error *err) {
         for (size_t i = 0; i < r->nmodels; i++) {
             const dz_scan_model *m = &r->models[i];
             if (i != b && m->base == b && !m->equal)
-                failed |= json_array_append_new(tasks, json_pack("{s:s, s:s, s:o, s:o}", "name", m->name, "path", m->path, "distance",
-                                                                 distance_json(m->distance), "distance_sum", distance_json(m->sum)));
+                failed |= json_array_append_new(tasks, json_pack("{s:s, s:s, s:s, s:o, s:o}", "name", m->name, "path", m->path, "kind",
+                                                                 m->is_adapter ? "adapter" : "model", "distance",
+                                                                 m->is_adapter ? json_null() : distance_json(m->distance), "distance_sum",
+                                                                 m->is_adapter ? json_null() : distance_json(m->sum)));
         }
         failed |=
             json_array_append_new(zoos, json_pack("{s:s?, s:{s:s, s:s, s:o}, s:o}", "manifest", base->manifest, "base", "name", base->name,
@@ -46,7 +48,10 @@ static void tell(const dz_scan_result *r) {
                base->ntasks, base->ntasks == 1 ? "" : "s", (int)width, "", "from base", "from all, summed");
         printf("  %-*s %9s %16.4f\n", (int)width, base->name, "-", base->sum);
         for (size_t i = 0; i < r->nmodels; i++) {
-            if (i != b && r->models[i].base == b && !r->models[i].equal)
+            if (i == b || r->models[i].base != b || r->models[i].equal) continue;
+            if (r->models[i].is_adapter)
+                printf("  %-*s %9s %16s\n", (int)width, r->models[i].name, "adapter", "-");
+            else
                 printf("  %-*s %9.4f %16.4f\n", (int)width, r->models[i].name, r->models[i].distance, r->models[i].sum);
         }
     }
@@ -87,8 +92,8 @@ out:
 
 const dz_command DZ_CMD_SCAN = {
     "scan", "DIR [-o ZOO.yaml] [--base NAME]... [--json]",
-    "Finds which models of a folder share a base, and writes a manifest for each base with -o. It names what it skips: adapters, "
-    "quantised copies, unreadable files.",
+    "Finds which models of a folder share a base, and writes a manifest for each base with -o. Adapters (LoRA) are "
+    "tasks of the base that they name. It names what it skips: quantised copies, unreadable files.",
     run,
     "deltazoo scan models -o found.yaml\n"
     "mpirun -n 2 deltazoo scan models -o found.yaml --base base --force"};

@@ -22,7 +22,7 @@ static const char UNREADABLE[] = "cannot be looked at: left out";
 static const char LOOP[] = "a link to a folder above it: not followed";
 static const char ONE_MODEL[] = "are one model, or one folder of models";
 static const char PARTS[] = "several PyTorch files, which may be parts of one model: left out; a manifest can name one of them";
-static const char ADAPTER[] = "only an adapter (LoRA), no model: left out";
+static const char ADAPTER[] = "an adapter (LoRA) outside of a folder of its own: left out";
 static const char TRAINING[] = "only the state of a training, no model: left out";
 static const char FOREIGN[] = "a format that cannot be read: left out";
 
@@ -42,6 +42,7 @@ typedef struct place {
     char *path, *relative; /* below the scanned folder, "" for itself */
     int linked;            /* a link was followed on the way */
     int inside;            /* of a model's directory */
+    int is_adapter;        /* its directory has an adapter, and no model */
     const char *why;       /* no model from here on is taken, and this is what is said of it */
 } place;
 
@@ -147,7 +148,7 @@ static dz_rc add_model_take(search *s, const place *p, char *path, const char *r
     dz_scan_result *r = s->result;
     const dz_scan_model *same = NULL;
     for (size_t i = 0; i < r->nmodels && identity; i++) same = r->models[i].identity == identity ? &r->models[i] : same;
-    dz_scan_model m = {.path = path, .identity = identity};
+    dz_scan_model m = {.path = path, .identity = identity, .is_adapter = p->is_adapter};
     if (!path) goto out;
     if (p->why || same) {
         if (!same)
@@ -177,7 +178,7 @@ static uint64_t identify(const place *p, const dz_entry *entries, size_t n, int 
     uint64_t identity = (uint64_t)as_directory;
     for (size_t i = 0; i < n && err->rc == DZ_OK; i++) {
         struct stat st;
-        if (as_directory && kind_of_entry(&entries[i]) != WEIGHTS) continue;
+        if (as_directory && kind_of_entry(&entries[i]) != (p->is_adapter ? ADAPTER_FILE : WEIGHTS)) continue;
         char *path = dz_format(err, "%s/%s", p->path, entries[i].name);
         int known = path && stat(path, &st) == 0;
         free(path);
@@ -239,7 +240,10 @@ static dz_rc take_directory(search *s, place *p, const dz_listing *l, const cont
         return add_model_take(s, p, dz_strdup(p->path, err), name, identify(p, c->first[TORCH_FILE], 1, 0, err), err);
     }
     if (p->why) return err->rc;
-    if (c->n[ADAPTER_FILE] > 0) return dz_notes_add(s->notes, err, ADAPTER, "%s", p->path);
+    if (c->n[ADAPTER_FILE] > 0) {
+        p->inside = p->is_adapter = 1;
+        return add_model_take(s, p, dz_strdup(p->path, err), name, identify(p, l->entries, l->n, 1, err), err);
+    }
     if (c->n[TORCH_FILE] > 1) return dz_notes_add(s->notes, err, PARTS, "%s", p->path);
     if (p->inside) return err->rc;
     if (c->n[FOREIGN_FILE] > 0) return dz_notes_add(s->notes, err, FOREIGN, "%s/%s", p->path, c->first[FOREIGN_FILE]->name);

@@ -5,9 +5,9 @@
 #include "base/notes.h"
 #include "scan/scan.h"
 
-/* Appends name, path and identity of each model below `dir` to the result: a directory with weights (also inside another), the only PyTorch
- * file of a directory, and single files of `dir` itself. Links are followed, except to models that are found without them and to places
- * above `dir`. Skipped entries get a note. DZ_EUSAGE if `dir` is itself a model and holds no other. */
+/* Appends name, path and identity of each model below `dir` to the result: a directory with weights or an adapter (also inside another),
+ * the only PyTorch file of a directory, and single files of `dir` itself. Links are followed, except to models that are found without them
+ * and to places above `dir`. Skipped entries get a note. DZ_EUSAGE if `dir` is itself a model and holds no other. */
 dz_rc dz_find_models(const char *dir, dz_scan_result *result, dz_notes *notes, dz_error *err);
 
 #endif

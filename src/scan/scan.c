@@ -39,6 +39,8 @@ static const char QUANTISED[] = "most of its layers are integers or scaled F8 wh
 static const char PAIR[] = "of two models each could be the base: this is called so, smaller or first; --base NAME decides";
 static const char CLOSE[] = "could be the base as well: the least sum of distances decided; --base NAME decides otherwise";
 static const char EQUAL[] = "is equal to another task: left out";
+static const char NO_BASE[] =
+    "an adapter (LoRA) whose base is not among the models (base_model_name_or_path of its adapter_config.json): left out";
 static const char FAR[] = "is far from its base";
 
 /* Collective. The models of rank 0 on every rank. */
@@ -74,7 +76,8 @@ static dz_rc sketch_mine(const dz_world *world, const dz_scan_options *opt, cons
         dz_error one = {0};
         dz_checkpoint *ck = NULL;
         if (i % (size_t)world->size != (size_t)world->rank) continue;
-        if (dz_checkpoint_load(r->models[i].path, &ck, &one) == DZ_OK && dz_weight_fingerprint_take(ck, &sketches[i], &one) == DZ_OK)
+        if (dz_checkpoint_load(r->models[i].path, &ck, &one) == DZ_OK &&
+            (ck->is_adapter || dz_weight_fingerprint_take(ck, &sketches[i], &one) == DZ_OK)) /* an adapter is compared with no model */
             facts[2 * i] = dz_checkpoint_nbytes(ck);
         int lossy = ck && ck->lossy && !opt->allow_lossy;
         dz_checkpoint_free(ck);
@@ -232,9 +235,11 @@ static dz_rc find_equal(dz_scan_result *r, const double *distance, const uint8_t
             const dz_scan_model *a = &r->models[i], *b = &r->models[k];
             int same = 0, after = tier[i] != tier[k] ? tier[i] > tier[k] : i > k;
             if (i == k || !after || a->base != b->base || a->base == i || b->base == k || b->equal) continue;
-            if (distance[i * r->nmodels + k] > 0 || are_equal(a->path, b->path, &same, err) != DZ_OK || !same) continue;
+            if (a->is_adapter != b->is_adapter || a->nbytes != b->nbytes) continue;
+            if ((!a->is_adapter && distance[i * r->nmodels + k] > 0) || are_equal(a->path, b->path, &same, err) != DZ_OK || !same) continue;
             r->models[i].equal = 1;
             r->models[a->base].ntasks--;
+            r->models[a->base].nadapters -= (size_t)a->is_adapter;
             dz_notes_add(notes, err, EQUAL, "%s (%s)", a->name, b->name);
         }
     }
@@ -246,12 +251,61 @@ static void note_groups(const dz_scan_result *r, const uint8_t *quantised, const
     for (size_t i = 0; i < r->nmodels; i++) {
         const dz_scan_model *m = &r->models[i];
         int is_base = m->base == i;
+        size_t whole = m->ntasks - m->nadapters;
+        if (m->is_adapter) continue;
         if (is_base && m->ntasks == 0 && !m->bad) dz_notes_add(notes, err, quantised[i] ? QUANTISED : ALONE, "%s", m->name);
-        if (is_base && m->ntasks == 1 && !forced[i] && close[i] < r->nmodels) dz_notes_add(notes, err, PAIR, "%s", m->name);
+        if (is_base && whole == 1 && !forced[i] && close[i] < r->nmodels) dz_notes_add(notes, err, PAIR, "%s", m->name);
         int named = close[i] < r->nmodels && names_base(m->name) && !names_base(r->models[close[i]].name);
-        if (is_base && m->ntasks > 1 && close[i] < r->nmodels && !named) dz_notes_add(notes, err, CLOSE, "%s", r->models[close[i]].name);
+        if (is_base && whole > 1 && close[i] < r->nmodels && !named) dz_notes_add(notes, err, CLOSE, "%s", r->models[close[i]].name);
         if (!is_base && m->distance > DZ_NEAR) dz_notes_add(notes, err, FAR, "%s (%.2g)", m->name, m->distance);
     }
+}
+
+static void note_lost(const dz_scan_model *m, const char *claim, dz_notes *notes, dz_error *err) {
+    dz_notes_add(notes, err, NO_BASE, claim[0] ? "%s (of %s)" : "%s", m->path, claim);
+}
+
+/* Adapters are tasks of the base that they name, or of the base of a task that they name. */
+static dz_rc place_adapters(dz_scan_result *r, dz_notes *notes, dz_error *err) {
+    for (size_t i = 0; i < r->nmodels && err->rc == DZ_OK; i++) {
+        dz_scan_model *m = &r->models[i];
+        char claim[DZ_CLAIM_MAX];
+        size_t base = r->nmodels;
+        if (!m->is_adapter || m->bad || dz_adapter_base(r, i, &base, claim, err) != DZ_OK) continue;
+        if (base == r->nmodels) { /* which could not be read */
+            m->bad = 1;
+            note_lost(m, claim, notes, err);
+            continue;
+        }
+        m->base = r->models[base].base;
+        r->models[m->base].ntasks++;
+        r->models[m->base].nadapters++;
+    }
+    return err->rc;
+}
+
+/* Rank 0, before the models are read: adapters of no model here are left out. */
+static dz_rc drop_adapters(dz_scan_result *r, dz_notes *notes, dz_error *err) {
+    size_t kept = 0;
+    uint8_t *lost = dz_alloc(r->nmodels, 1, err);
+    for (size_t i = 0; lost && i < r->nmodels && err->rc == DZ_OK; i++) {
+        char claim[DZ_CLAIM_MAX];
+        size_t base = 0;
+        if (!r->models[i].is_adapter || dz_adapter_base(r, i, &base, claim, err) != DZ_OK || base < r->nmodels) continue;
+        lost[i] = 1;
+        note_lost(&r->models[i], claim, notes, err);
+    }
+    for (size_t i = 0; lost && i < r->nmodels; i++) {
+        if (lost[i]) {
+            free(r->models[i].name);
+            free(r->models[i].path);
+        } else {
+            r->models[kept++] = r->models[i];
+        }
+    }
+    if (lost) r->nmodels = kept;
+    free(lost);
+    return err->rc;
 }
 
 /* Rank 0: the distances of all pairs, and what they say. */
@@ -278,6 +332,7 @@ static dz_rc group(const dz_scan_options *opt, dz_scan_result *r, const dz_weigh
         if (base_of[i] != i) r->models[base_of[i]].ntasks++;
         for (size_t k = 0; k < n; k++) m->sum += k != i && base_of[k] == base_of[i] ? distance[i * n + k] : 0;
     }
+    if (place_adapters(r, notes, err) != DZ_OK) goto out;
     if (find_equal(r, distance, tier, notes, err) == DZ_OK) note_groups(r, quantised, forced, close, notes, err);
 out:
     free(tier);
@@ -427,8 +482,8 @@ dz_rc dz_scan(const dz_world *world, const dz_scan_options *opt, dz_scan_result 
     dz_notes notes = {0}; /* on rank 0 */
     place at = {0};
     if (world->rank == 0 && check_output(opt, err) == DZ_OK && find_place(opt, &at, err) == DZ_OK &&
-        dz_find_models(opt->dir, r, &notes, err) == DZ_OK)
-        add_outside(opt, r, err);
+        dz_find_models(opt->dir, r, &notes, err) == DZ_OK && add_outside(opt, r, err) == DZ_OK)
+        drop_adapters(r, &notes, err);
     dz_rc rc = dz_sync_error(world, err->rc, err);
     if (rc != DZ_OK || (rc = share_models(world, r, err)) != DZ_OK) goto out;
     sketches = dz_alloc(r->nmodels, sizeof *sketches, err);

@@ -23,6 +23,8 @@ typedef struct dz_scan_model {
     double sum;        /* of the distances from all others of its base */
     char *manifest;    /* of a base: the file written; NULL where none was asked for */
     int outside;       /* of the folder that was scanned: named as a base by its path */
+    int is_adapter;    /* LoRA and its like: a task of the base that it names */
+    size_t nadapters;  /* of ntasks */
     int equal;         /* to another task of the same base, which is in the manifest: this one is not */
 } dz_scan_model;
 

@@ -8,7 +8,7 @@ import zipfile
 
 import numpy as np
 
-from common import (DELTAZOO, EMBED, Q, Result, Skipped, call, check, equal, good, read, refused, small_model, st_bytes, to_dtype, to_float, with_scratch,
+from common import (DELTAZOO, EMBED, Q, Result, Skipped, call, check, equal, good, hashes, read, refused, small_model, st_bytes, to_dtype, to_float, with_scratch,
                     write)
 
 SHAPES = {EMBED: (300, 32), Q: (48, 32), "model.layers.0.mlp.up_proj.weight": (64, 32), "model.norm.weight": (32,)}
@@ -373,6 +373,49 @@ def test_many_of_a_kind_are_reported_in_one_line(folder):
     reported(notes, "zoo/lora-00 and 11 more: ")
     reported(notes, "zoo/torn-00/model.safetensors", " and 11 more: ")
     equal(len(notes), 3, f"notes {notes}")
+
+
+def adapter(folder, base, seed=1, card=False, name="adapter_model.safetensors"):
+    """A LoRA as peft saves it; `base` is what it says to be of, in its configuration or its card."""
+    value = np.full((4, 32), seed, "<f4").tobytes()
+    write(f"{folder}/{name}", st_bytes([(f"base_model.{LAYERS[0][:-7]}.lora_{x}.weight", "F32", (4, 32), value) for x in "AB"], {"format": "pt"}))
+    if card:
+        write(f"{folder}/README.md", f"---\nbase_model: {base}\nlibrary_name: peft\n---\n")
+    else:
+        write(f"{folder}/adapter_config.json", json.dumps({"peft_type": "LORA", "base_model_name_or_path": base}))
+
+
+@with_scratch
+def test_adapters_are_tasks_of_the_base_that_they_name(folder):
+    """By a hub's name, a path, a card; of a task: in the zoo of its base. Equal states of one training are one; of a model elsewhere it is left out."""
+    family(f"{folder}/zoo", ["base", "one", "two"], 1)
+    adapter(f"{folder}/zoo/chat", "org/base")
+    adapter(f"{folder}/zoo/chat/checkpoint-3", "org/base")
+    adapter(f"{folder}/zoo/chat/checkpoint-2", "org/base", 2)
+    adapter(f"{folder}/zoo/math", f"{folder}/zoo/base/", 3)
+    adapter(f"{folder}/zoo/more", "one", 4)
+    adapter(f"{folder}/zoo/picture", "org/base", 5, card=True, name="pytorch_lora_weights.safetensors")
+    adapter(f"{folder}/zoo/lost", "org/other", 6)
+    for ranks in (1, 3):
+        base, tasks, notes = found(folder, ranks=ranks)
+        equal((base, sorted(tasks)), ("zoo/base", ["chat", "chat-checkpoint-2", "math", "more", "one", "picture", "two"]), "manifest")
+        reported(notes, "zoo/lost (of org/other): ", "not among the models", "left out")
+        reported(notes, "chat-checkpoint-3 (chat)", "equal")
+    told = json.loads(good(["scan", "zoo", "--json"], cwd=folder).out)["zoos"][0]
+    equal({t["name"]: (t["kind"], t["distance"] is None) for t in told["tasks"] if t["name"] in ("chat", "one")}, {"chat": ("adapter", True), "one": ("model", False)}, "kinds")
+    check("adapter" in good(["scan", "zoo"], cwd=folder).out, "the table does not say which are adapters")
+    good(["compress", "out.yaml", "-o", "a.h5", "-q"], 3, cwd=folder)
+    good(["restore", "a.h5", "--task", "math", "--base", "zoo/base", "-o", "r", "-q"], cwd=folder)
+    equal(hashes(f"{folder}/r"), hashes(f"{folder}/zoo/math"), "the restored adapter")
+
+
+@with_scratch
+def test_a_base_and_its_adapters_alone_are_a_zoo(folder):
+    family(f"{folder}/zoo", ["base"], 1)
+    adapter(f"{folder}/zoo/chat", "base")
+    base, tasks, notes = found(folder)
+    equal((base, tasks, notes), ("zoo/base", {"chat": "zoo/chat"}, []), "manifest and notes")
+    good(["compress", "out.yaml", "-o", "a.h5", "-q"], cwd=folder)
 
 
 @with_scratch
