@@ -1,5 +1,6 @@
 # deltazoo. `make` builds build/deltazoo and build/libdeltazoo.so; `make demo` and `make check` install what is missing first.
 #
+#   make V=1                                          with the commands that are run
 #   make MPICC=mpicc HDF5_PREFIX=/opt/hdf5          on a cluster, after `module load`
 #   make FLAVOUR=asan                                 address and undefined behaviour sanitizers, in build/asan
 #   make FLAVOUR=fault                                faults on purpose (src/base/fault.h), in build/fault
@@ -95,6 +96,10 @@ REPLAY := $(FUZZ:%=$(B)/fuzz/%)
 BENCH := $(patsubst tests/bench/%.c,$(B)/bench/%,$(wildcard tests/bench/bench_*.c))
 RECIPES := $(sort $(wildcard config/recipes/*.yaml))
 
+# One short line for each file; V=1 shows the commands.
+Q := $(if $(V),,@)
+SAY = $(if $(V),@:,@echo "  $(1)  $(patsubst src/%,%,$(2))")
+
 .PHONY: all deps demo sweep-architectures check check-unit check-asan check-crash check-flips check-mpich mpich serial check-slurm check-clients check-all fuzz bench experiments man install check-installed dist abi check-abi check-debian check-debian13 format lint clean units venv fault syntax quality-lm
 .SECONDARY:
 ifeq ($(FLAVOUR),release)
@@ -112,12 +117,15 @@ build/libdeltazoo.a: $(B)/libdeltazoo.a
 	@cp -f $< $@.tmp && mv -f $@.tmp $@
 
 $(B)/deltazoo: $(CLIOBJ) $(OBJ)
-	$(CC) $(LD_$(FLAVOUR)) $(LDFLAGS) -o $@ $^ $(LIBS)
+	$(call SAY,LD,$@)
+	$(Q)$(CC) $(LD_$(FLAVOUR)) $(LDFLAGS) -o $@ $^ $(LIBS)
 $(B)/libdeltazoo.so: $(LIBOBJ) src/lib/library.map
-	$(CC) -shared -Wl,-soname,libdeltazoo.so.$(ABI) -Wl,--version-script=src/lib/library.map $(if $(LD_$(FLAVOUR)),,-Wl$(comma)-z$(comma)defs) $(LD_$(FLAVOUR)) $(LDFLAGS) -o $@ $(LIBOBJ) $(LIB_LIBS)
+	$(call SAY,LD,$@)
+	$(Q)$(CC) -shared -Wl,-soname,libdeltazoo.so.$(ABI) -Wl,--version-script=src/lib/library.map $(if $(LD_$(FLAVOUR)),,-Wl$(comma)-z$(comma)defs) $(LD_$(FLAVOUR)) $(LDFLAGS) -o $@ $(LIBOBJ) $(LIB_LIBS)
 	@echo '$(strip $(LIB_LIBS))' >$(B)/libs
 $(B)/libdeltazoo.a: $(LIBOBJ)
-	rm -f $@ && $(AR) rcs $@ $^
+	$(call SAY,AR,$@)
+	$(Q)rm -f $@ && $(AR) rcs $@ $^
 
 # Are all libraries there, and recent enough? Asked once, before the first object.
 $(B)/libraries: src/libraries.sh Makefile
@@ -127,15 +135,18 @@ $(B)/libraries: src/libraries.sh Makefile
 
 $(B)/%.o: src/%.c Makefile | $(B)/libraries
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -MMD -MP -c $< -o $@
+	$(call SAY,CC,$<)
+	$(Q)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -MMD -MP -c $< -o $@
 
 # Kernels are compiled once for each instruction set; the program picks at run time (numeric/kernels.h).
 $(B)/numeric/kernels_avx2.o: src/numeric/kernels.c Makefile | $(B)/libraries
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -march=haswell -DDZ_KERNELS=dz_kernels_avx2 -MMD -MP -c $< -o $@
+	$(call SAY,CC,$<)
+	$(Q)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -march=haswell -DDZ_KERNELS=dz_kernels_avx2 -MMD -MP -c $< -o $@
 $(B)/numeric/kernels_avx512.o: src/numeric/kernels.c Makefile | $(B)/libraries
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -march=skylake-avx512 -mprefer-vector-width=512 -DDZ_KERNELS=dz_kernels_avx512 -MMD -MP -c $< -o $@
+	$(call SAY,CC,$<)
+	$(Q)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -march=skylake-avx512 -mprefer-vector-width=512 -DDZ_KERNELS=dz_kernels_avx512 -MMD -MP -c $< -o $@
 
 # Built-in recipes: the text of config/recipes/NN-NAME.yaml as C strings.
 $(B)/config/builtin_table.c: $(RECIPES) Makefile
@@ -145,22 +156,28 @@ $(B)/config/builtin_table.c: $(RECIPES) Makefile
 	    sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/^/"/' -e 's/$$/\\n"/' $$f; echo '},'; done; \
 	  echo '{0, 0}};'; } > $@
 $(B)/config/builtin_table.o: $(B)/config/builtin_table.c
-	$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -c $< -o $@
+	$(call SAY,CC,$<)
+	$(Q)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -c $< -o $@
 
 $(B)/unit/%: tests/unit/%.c $(OBJ)
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -Itests $(LD_$(FLAVOUR)) -MMD -MP -o $@ $< $(OBJ) $(LIBS) -lcmocka
+	$(call SAY,CC,$<)
+	$(Q)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -Itests $(LD_$(FLAVOUR)) -MMD -MP -o $@ $< $(OBJ) $(LIBS) -lcmocka
 $(B)/bench/%: tests/bench/%.c $(OBJ)
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) $(LD_$(FLAVOUR)) -o $@ $< $(OBJ) $(LIBS)
+	$(call SAY,CC,$<)
+	$(Q)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) $(LD_$(FLAVOUR)) -o $@ $< $(OBJ) $(LIBS)
 # Fuzz targets: with libFuzzer's main in the flavour fuzz (`make fuzz`), elsewhere with one that replays tests/broken.
 $(B)/fuzz/%: tests/fuzz/fuzz_%.c tests/fuzz/target.h $(if $(filter fuzz,$(FLAVOUR)),,tests/fuzz/replay.c) $(OBJ)
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -Itests/fuzz $(LD_$(FLAVOUR)) $(if $(filter fuzz,$(FLAVOUR)),-fsanitize=fuzzer) $(LDFLAGS) -o $@ $(filter %.c %.o,$^) $(LIBS)
+	$(call SAY,CC,$<)
+	$(Q)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -Itests/fuzz $(LD_$(FLAVOUR)) $(if $(filter fuzz,$(FLAVOUR)),-fsanitize=fuzzer) $(LDFLAGS) -o $@ $(filter %.c %.o,$^) $(LIBS)
 $(B)/fuzz_seeds: tests/fuzz/seeds.c tests/fuzz/target.h $(OBJ)
-	$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -Itests/fuzz $(LD_$(FLAVOUR)) $(LDFLAGS) -o $@ $(filter %.c %.o,$^) $(LIBS)
+	$(call SAY,CC,$<)
+	$(Q)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -Itests/fuzz $(LD_$(FLAVOUR)) $(LDFLAGS) -o $@ $(filter %.c %.o,$^) $(LIBS)
 $(B)/flips: tests/flips/flips.c $(OBJ)
-	$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) $(LD_$(FLAVOUR)) $(LDFLAGS) -o $@ $^ $(LIBS)
+	$(call SAY,CC,$<)
+	$(Q)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) $(LD_$(FLAVOUR)) $(LDFLAGS) -o $@ $^ $(LIBS)
 units: $(UNIT) $(REPLAY) $(B)/flips
 
 deps:
@@ -275,25 +292,26 @@ man: build/man/deltazoo.1
 # $(B)/libs: what this build was linked with, whatever variables `make install` is given.
 SHARE = $(DESTDIR)$(PREFIX)/share
 install: all man
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(PREFIX)/include $(SHARE)/deltazoo/python $(SHARE)/man/man1 $(SHARE)/bash-completion/completions
-	install -m 755 $(B)/deltazoo $(DESTDIR)$(PREFIX)/bin/
-	install -m 755 $(B)/libdeltazoo.so $(DESTDIR)$(LIBDIR)/libdeltazoo.so.$(VERSION)
-	ln -sf libdeltazoo.so.$(VERSION) $(DESTDIR)$(LIBDIR)/libdeltazoo.so.$(ABI)
-	ln -sf libdeltazoo.so.$(ABI) $(DESTDIR)$(LIBDIR)/libdeltazoo.so
-	install -m 644 $(B)/libdeltazoo.a $(DESTDIR)$(LIBDIR)/
-	printf '%s\n' 'prefix=$(PREFIX)' 'libdir=$(patsubst $(PREFIX)/%,$${prefix}/%,$(LIBDIR))' 'Name: deltazoo' \
+	@install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(PREFIX)/include $(SHARE)/deltazoo/python $(SHARE)/man/man1 $(SHARE)/bash-completion/completions
+	@install -m 755 $(B)/deltazoo $(DESTDIR)$(PREFIX)/bin/
+	@install -m 755 $(B)/libdeltazoo.so $(DESTDIR)$(LIBDIR)/libdeltazoo.so.$(VERSION)
+	@ln -sf libdeltazoo.so.$(VERSION) $(DESTDIR)$(LIBDIR)/libdeltazoo.so.$(ABI)
+	@ln -sf libdeltazoo.so.$(ABI) $(DESTDIR)$(LIBDIR)/libdeltazoo.so
+	@install -m 644 $(B)/libdeltazoo.a $(DESTDIR)$(LIBDIR)/
+	@printf '%s\n' 'prefix=$(PREFIX)' 'libdir=$(patsubst $(PREFIX)/%,$${prefix}/%,$(LIBDIR))' 'Name: deltazoo' \
 	    'Description: archives of fine-tuned models as one base and tiny deltas' 'Version: $(VERSION)' \
 	    'Cflags: -I$${prefix}/include' 'Libs: -L$${libdir} -ldeltazoo' "Libs.private: $$(cat $(B)/libs)" >$(DESTDIR)$(LIBDIR)/pkgconfig/deltazoo.pc
-	install -m 644 include/deltazoo.h $(DESTDIR)$(PREFIX)/include/
-	cp -r config jobs $(SHARE)/deltazoo/
-	chmod 755 $(SHARE)/deltazoo/jobs/*.sbatch
-	rm -rf $(SHARE)/deltazoo/config/packages
-	install -m 644 src/python/deltazoo.py src/python/pyproject.toml $(SHARE)/deltazoo/python/
-	sed 's|@PREFIX@|$(PREFIX)|; s|@LIBDIR@|$(LIBDIR)|' tests/install/check.sh >$(SHARE)/deltazoo/check-installed
-	chmod 755 $(SHARE)/deltazoo/check-installed
-	install -m 644 tests/install/example.c $(SHARE)/deltazoo/
-	install -m 644 build/man/*.1 $(SHARE)/man/man1/
-	install -m 644 src/cli/completion.bash $(SHARE)/bash-completion/completions/deltazoo
+	@install -m 644 include/deltazoo.h $(DESTDIR)$(PREFIX)/include/
+	@cp -r config jobs $(SHARE)/deltazoo/
+	@chmod 755 $(SHARE)/deltazoo/jobs/*.sbatch
+	@rm -rf $(SHARE)/deltazoo/config/packages
+	@install -m 644 src/python/deltazoo.py src/python/pyproject.toml $(SHARE)/deltazoo/python/
+	@sed 's|@PREFIX@|$(PREFIX)|; s|@LIBDIR@|$(LIBDIR)|' tests/install/check.sh >$(SHARE)/deltazoo/check-installed
+	@chmod 755 $(SHARE)/deltazoo/check-installed
+	@install -m 644 tests/install/example.c $(SHARE)/deltazoo/
+	@install -m 644 build/man/*.1 $(SHARE)/man/man1/
+	@install -m 644 src/cli/completion.bash $(SHARE)/bash-completion/completions/deltazoo
+	@echo 'deltazoo $(VERSION) is in $(DESTDIR)$(PREFIX)'
 
 # The installed tree by itself: it uses nothing of the source.
 check-installed:

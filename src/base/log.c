@@ -1,6 +1,7 @@
 #include "base/log.h"
 
 #include <fcntl.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,19 +11,6 @@
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
-
-void dz_log(const char *fmt, ...) {
-    char stamp[32];
-    struct tm tm;
-    time_t now = time(NULL);
-    va_list args;
-    strftime(stamp, sizeof stamp, "%F %T", localtime_r(&now, &tm));
-    va_start(args, fmt);
-    fprintf(stderr, "%s  ", stamp);
-    vfprintf(stderr, fmt, args);
-    fputc('\n', stderr);
-    va_end(args);
-}
 
 static int begins(const char *text, const char *with) { return strncmp(text, with, strlen(with)) == 0; }
 
@@ -59,10 +47,51 @@ static int launcher_on_terminal(void) {
     return terminal;
 }
 
+static int is_terminal(void) { return isatty(STDERR_FILENO) || launcher_on_terminal(); }
+
+/* Lines break between words before the terminal's edge, and go on in column `indent`. In a log a message is one line. */
+static void put_line(const char *start, size_t indent, const char *fmt, va_list args) {
+    char *text = NULL;
+    int len = vasprintf(&text, fmt, args), columns = is_terminal() ? dz_log_columns() : INT_MAX;
+    int at = fprintf(stderr, "%s", start);
+    for (const char *word = len >= 0 ? text : "out of memory"; *word;) {
+        at += fprintf(stderr, "%.*s", (int)strcspn(word, " "), word);
+        word += strcspn(word, " ");
+        int spaces = (int)strspn(word, " "), next = (int)strcspn(word + spaces, " ");
+        word += spaces;
+        if (*word && at + spaces + next > columns)
+            at = fprintf(stderr, "\n%*s", (int)indent, "") - 1;
+        else
+            at += fprintf(stderr, "%*s", spaces, "");
+    }
+    fputc('\n', stderr);
+    free(len >= 0 ? text : NULL);
+}
+
+void dz_log(const char *fmt, ...) {
+    char stamp[32];
+    struct tm tm;
+    time_t now = time(NULL);
+    va_list args;
+    strftime(stamp, sizeof stamp, "%F %T  ", localtime_r(&now, &tm));
+    va_start(args, fmt);
+    put_line(stamp, strlen(stamp), fmt, args);
+    va_end(args);
+}
+
+void dz_message(const char *kind, const char *fmt, ...) {
+    char start[64];
+    va_list args;
+    snprintf(start, sizeof start, "deltazoo: %s: ", kind);
+    va_start(args, fmt);
+    put_line(start, 4, fmt, args);
+    va_end(args);
+}
+
 int dz_log_on_terminal(void) {
     const char *wish = getenv("DZ_PROGRESS");
     if (wish && (strcmp(wish, "bar") == 0 || strcmp(wish, "lines") == 0)) return wish[0] == 'b';
-    return isatty(STDERR_FILENO) || launcher_on_terminal();
+    return is_terminal();
 }
 
 int dz_log_columns(void) {

@@ -5,6 +5,10 @@
 /* Prints a line of a job's log: "2026-11-25 04:31:02  ...". Only rank 0 calls it. */
 void dz_log(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
+/* Prints "deltazoo: KIND: ...": a note, a warning, damage, an error. Both break their lines to fit where they are read on a terminal; in a
+ * log each is one line. */
+void dz_message(const char *kind, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
 /* 1 if standard error is a terminal, or a pipe to the launcher (mpirun) whose own standard error is a terminal. DZ_PROGRESS=bar or
  * DZ_PROGRESS=lines in the environment overrides it. */
 int dz_log_on_terminal(void);

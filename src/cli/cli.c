@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "base/log.h"
 #include "base/notes.h"
 #include "base/staging.h"
 #include "cli/help.h"
@@ -166,7 +167,7 @@ void dz_print_notes(const dz_buf *lines) {
     for (size_t at = 0; at < notes->len;) {
         const char *line = (const char *)notes->data + at, *end = memchr(line, '\n', notes->len - at);
         size_t len = end ? (size_t)(end - line) : notes->len - at;
-        fprintf(stderr, "deltazoo: note: %.*s\n", (int)len, line);
+        dz_message("note", "%.*s", (int)len, line);
         at += len + 1;
     }
     dz_buf_free(&grouped);

@@ -70,7 +70,7 @@ static dz_rc write_report(compress_job *job, const dz_catalog *c, const dz_error
         dz_print_json(dz_job_json(&state, &job->result, c, job->opt), beside ? rerun : report, err);
     if (err->rc == DZ_OK && ended_well && dz_target_of(rerun) == DZ_TARGET_REPORT) unlink(rerun);
     if (err->rc == DZ_OK && beside && end && end->rc != DZ_OK)
-        fprintf(stderr, "deltazoo: note: %s tells of a job that is done, and stays; this job's report is %s\n", report, rerun);
+        dz_message("note", "%s tells of a job that is done, and stays; this job's report is %s", report, rerun);
     job->report_lost = err->rc != DZ_OK;
     free(rerun);
     return err->rc;

@@ -3,21 +3,24 @@
 
 #include "archive_ops/export.h"
 #include "base/file.h"
+#include "base/log.h"
 #include "cli/cli.h"
 
 /* "v.safetensors lacks 12 tensors of its task: a, b, c and 9 more: WHY" */
 static void note_lacks(const char *vector, const dz_export_result *r, const char *why) {
     const char *line = (const char *)r->lacks.data, *all_end = line ? line + r->lacks.len : NULL;
     int n = 0;
-    fprintf(stderr, "deltazoo: note: %s lacks %llu tensor%s of its task: ", vector, (unsigned long long)r->left_out,
-            r->left_out == 1 ? "" : "s");
+    dz_error err = {0};
+    dz_buf names = {0};
     for (; line && line < all_end && n < 3; n++) {
         int len = (int)strcspn(line, "\n");
-        fprintf(stderr, "%s%.*s", n ? ", " : "", len, line);
+        dz_buf_line(&names, &err, "%s%.*s", n ? ", " : "", len, line);
         line += len + 1;
     }
-    if ((uint64_t)n < r->left_out) fprintf(stderr, " and %llu more", (unsigned long long)r->left_out - (unsigned long long)n);
-    fprintf(stderr, ": %s\n", why);
+    if ((uint64_t)n < r->left_out) dz_buf_line(&names, &err, " and %llu more", (unsigned long long)r->left_out - (unsigned long long)n);
+    dz_message("note", "%s lacks %llu tensor%s of its task: %.*s: %s", vector, (unsigned long long)r->left_out, r->left_out == 1 ? "" : "s",
+               (int)names.len, names.data ? (const char *)names.data : "", why);
+    dz_buf_free(&names);
 }
 
 static dz_rc run_export(const dz_world *world, int argc, char **argv, dz_error *err) {
@@ -77,7 +80,7 @@ static dz_rc run_import(const dz_world *world, int argc, char **argv, dz_error *
     if (rc == DZ_OK && world->rank == 0) {
         char size[32];
         printf("%s: %llu tensors, %s, %.2f s\n", opt.out, (unsigned long long)r.ntensors, dz_format_size((double)r.nbytes, size), r.secs);
-        fprintf(stderr, "deltazoo: note: %s: config, tokenizer and other files are the base's\n", opt.out);
+        dz_message("note", "%s: config, tokenizer and other files are the base's", opt.out);
         if (r.left_out) note_lacks(opt.vector, &r, "they are the base's in this model; 'deltazoo restore' makes the whole of it");
     }
     dz_buf_free(&r.lacks);

@@ -1,6 +1,7 @@
 #include <stdio.h>
 
 #include "archive/reader.h"
+#include "base/log.h"
 #include "cli/cli.h"
 #include "cli/picture.h"
 #include "cli/plot.h"
@@ -39,7 +40,7 @@ static dz_rc print_info(const char *path, const char *name, const char *picture,
         dz_print_tensors(a->catalog, task, wide);
     }
 lost:
-    for (size_t i = 0; i < a->catalog->nlost; i++) fprintf(stderr, "deltazoo: damage: %s\n", a->catalog->lost[i].text);
+    for (size_t i = 0; i < a->catalog->nlost; i++) dz_message("damage", "%s", a->catalog->lost[i].text);
     if (a->catalog->nlost) dz_fail(err, DZ_EDAMAGE, "%s: is damaged, %zu of its tasks cannot be read", path, a->catalog->nlost);
 out:
     dz_buf_free(&warnings);

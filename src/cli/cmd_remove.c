@@ -3,6 +3,7 @@
 
 #include "archive_ops/repack.h"
 #include "base/file.h"
+#include "base/log.h"
 #include "cli/cli.h"
 
 static dz_rc rewrite(const dz_world *world, const dz_rewrite_options *opt, dz_error *err) {
@@ -16,7 +17,7 @@ static dz_rc rewrite(const dz_world *world, const dz_rewrite_options *opt, dz_er
     for (size_t at = 0; rc == DZ_OK && at < result.foreign.len;) {
         const char *line = (const char *)result.foreign.data + at;
         int len = (int)strcspn(line, "\n");
-        fprintf(stderr, "deltazoo: note: %s: %.*s is not of the archive: not taken along\n", opt->out, len, line);
+        dz_message("note", "%s: %.*s is not of the archive: not taken along", opt->out, len, line);
         at += (size_t)len + 1;
     }
     dz_buf_free(&result.foreign);

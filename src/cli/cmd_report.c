@@ -106,8 +106,10 @@ static void print_errors(const job_row *r) {
     json_t *value;
     size_t i;
     if (r->exit_code < 0) printf("%s: has not ended, or was killed\n", r->archive);
-    json_array_foreach(r->errors, i, value)
-        printf("%s: exit code %lld: %s\n", r->archive, (long long)r->exit_code, line_of(json_string_value(value), line, sizeof line));
+    json_array_foreach(r->errors, i, value) {
+        int at = printf("%s: exit code %lld: ", r->archive, (long long)r->exit_code);
+        dz_print_wrapped(line_of(json_string_value(value), line, sizeof line), at, 4);
+    }
 }
 
 /* One job alone: also its phases over the ranks, its hosts and notes. */
@@ -133,7 +135,10 @@ static void print_details(const job_row *r) {
     if (r->dropped > 0) printf("ratio without dropped tensors: %.1fx\n", r->stored > 0 ? (r->source - r->dropped) / r->stored : 0);
     if (r->resumed) printf("%lld blocks from an interrupted run\n", (long long)r->resumed);
     if (r->this_start_only) printf("times and bytes are of the last start only\n");
-    json_array_foreach(r->notes, i, value) printf("note: %s\n", line_of(json_string_value(value), line, sizeof line));
+    json_array_foreach(r->notes, i, value) {
+        printf("note: ");
+        dz_print_wrapped(line_of(json_string_value(value), line, sizeof line), 6, 6);
+    }
 }
 
 static void print_wide(const job_row *rows, size_t n) {
@@ -215,7 +220,7 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
             n++;
             continue;
         }
-        fprintf(stderr, "deltazoo: warning: %s\n", why.text);
+        dz_message("warning", "%s", why.text);
         json_decref(rows[n].root);
         rows[n] = (job_row){0};
     }

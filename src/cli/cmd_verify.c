@@ -3,6 +3,7 @@
 
 #include "archive_ops/verify.h"
 #include "base/file.h"
+#include "base/log.h"
 #include "cli/cli.h"
 #include "cli/report.h"
 
@@ -31,7 +32,7 @@ static void give_advice(const char *path, const dz_verify_result *r, dz_error *e
 static void print_foreign(const char *path, const dz_buf *lines) {
     for (size_t at = 0; at < lines->len;) {
         const char *line = (const char *)lines->data + at, *end = memchr(line, '\n', lines->len - at);
-        fprintf(stderr, "deltazoo: note: %s: %.*s is not of the archive: stepped over\n", path, (int)(end ? end - line : 0), line);
+        dz_message("note", "%s: %.*s is not of the archive: stepped over", path, (int)(end ? end - line : 0), line);
         at += (size_t)(end ? end - line : 0) + 1;
     }
 }

@@ -6,7 +6,25 @@ _deltazoo() {
         mapfile -t COMPREPLY < <(compgen -W "$("$program" --help=words 2>/dev/null) --help --version" -- "$word")
         return
     fi
+    local keys key
+    if [[ $before == = || $word == = ]]; then # the shell takes KEY=VALUE apart
+        key=$before
+        [[ $word == = ]] && word= || key=${COMP_WORDS[COMP_CWORD - 2]}
+        keys=$("$program" recipes --keys 2>/dev/null | sed -n "s/^$key=//p")
+        mapfile -t COMPREPLY < <(compgen -W "$keys" -- "$word")
+        return
+    fi
     case $before in
+        --set)
+            keys=$("$program" recipes --keys 2>/dev/null)
+            [[ $word == *=* ]] || keys=$(sed 's/=.*/=/' <<<"$keys" | sort -u)
+            mapfile -t COMPREPLY < <(compgen -W "$keys" -- "$word")
+            compopt -o nospace 2>/dev/null
+            return ;;
+        --quality | --method)
+            keys=$("$program" recipes --keys 2>/dev/null | sed -n "s/^${before#--}=//p")
+            mapfile -t COMPREPLY < <(compgen -W "$keys" -- "$word")
+            return ;;
         --task | -t)
             local archive
             for archive in "${COMP_WORDS[@]:2}"; do

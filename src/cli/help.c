@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/version.h"
+#include "config/recipe_text.h"
 
 static const char EXIT_CODES[] =
     "0 done, 1 failed, 2 usage, recipe or manifest, 3 damage found, 75 interrupted (run the same command again to "
@@ -96,6 +97,18 @@ static void roff_head(const char *name, const char *summary) {
     printf("\n.SH SYNOPSIS\n");
 }
 
+/* The keys of --set, from the table that `help recipes` and completion have. */
+static void man_keys(void) {
+    printf(".SH KEYS OF \\-\\-set\nIn brackets the default.\n");
+    for (int k = 0; k < DZ_NKEYS; k++) {
+        char range[DZ_KEY_RANGE_TEXT];
+        printf(".TP\n.B ");
+        roff_line("", dz_recipe_key_name(k), "");
+        roff_line("", dz_recipe_key_range(k, range), "");
+        roff_line("(", dz_recipe_key_usual(k), ")");
+    }
+}
+
 static void man_page(const dz_command *c, const dz_option *options) {
     char name[64];
     snprintf(name, sizeof name, "deltazoo-%s", c->name);
@@ -114,6 +127,9 @@ static void man_page(const dz_command *c, const dz_option *options) {
     }
     printf(".TP\n.B \\-\\-help\nThe same on the terminal.\n.SH EXIT STATUS\n");
     roff_line("", EXIT_CODES, ".");
+    for (const dz_option *o = options; o->name; o++) {
+        if (strcmp(o->name, "set") == 0) man_keys();
+    }
     if (c->examples) {
         printf(".SH EXAMPLES\n.nf\n");
         each_line(c->examples, roff_example);

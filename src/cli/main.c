@@ -32,7 +32,7 @@ static void print_error(const dz_error *err) {
     int lines = 0;
     for (const char *at = err->text; *at; lines++) {
         size_t len = strcspn(at, "\n");
-        fprintf(stderr, "deltazoo: error: %.*s\n", (int)len, at);
+        dz_message("error", "%.*s", (int)len, at);
         at += len + (at[len] == '\n');
     }
     if (err->problems > lines) fprintf(stderr, "deltazoo: error: and %d more\n", err->problems - lines);

@@ -229,11 +229,14 @@ static void draw_layers(dz_picture *svg, const plot *p, double top) {
 
 #define LAYERS_HEIGHT(p) ((p)->layers.n ? 620.0 : 70.0)
 
-static void head_of_task(dz_picture *svg, const dz_task_entry *t) {
+static void head_of_task(dz_picture *svg, const dz_catalog *c, const dz_task_entry *t) {
     char title[300], line[400], size[32];
     snprintf(title, sizeof title, "Task %s", t->name);
-    snprintf(line, sizeof line, "recipe %.200s, sparsity %g, %u bits, gamma %.4f, payload %s", t->recipe, t->sparsity, t->bits,
-             (double)t->gamma, dz_format_size((double)t->payload_len, size));
+    dz_quality q = dz_task_quality(c, t);
+    int n = snprintf(line, sizeof line, "recipe %.200s, payload %s, quality %s", t->recipe, dz_format_size((double)t->payload_len, size),
+                     dz_verdict_name(q.verdict));
+    if (q.verdict != DZ_VERDICT_EXACT)
+        snprintf(line + n, sizeof line - (size_t)n, ": cosine %.4f, noise %.3g times the change", q.cosine, q.noise_to_delta);
     dz_picture_text(svg, DZ_PLOT_LEFT, 32, -17, DZ_START, title, DZ_PLOT_WIDTH - DZ_PLOT_LEFT - 20);
     dz_picture_text(svg, DZ_PLOT_LEFT, 54, 12, DZ_START, line, DZ_PLOT_WIDTH - DZ_PLOT_LEFT - 20);
 }
@@ -276,7 +279,7 @@ dz_rc dz_plot_archive(const dz_catalog *catalog, const dz_task_entry *task, cons
     if (gather(&p, err) != DZ_OK) goto out;
     if (task) {
         dz_picture_begin(&svg, DZ_PLOT_WIDTH, 72 + LAYERS_HEIGHT(&p), err);
-        head_of_task(&svg, task);
+        head_of_task(&svg, catalog, task);
         draw_layers(&svg, &p, 72);
     } else {
         draw_archive(&svg, &p, err);

@@ -1,4 +1,5 @@
 #include "cli/report.h"
+#include "base/log.h"
 #include "cli/table.h"
 
 #include <math.h>
@@ -455,8 +456,8 @@ void dz_print_tensors(const dz_catalog *c, const dz_task_entry *t, int wide) {
 void dz_print_damage(const dz_damage *damage) {
     dz_damage_record r;
     uint64_t printed = 0;
-    for (size_t at = 0; dz_damage_next(damage, &at, &r); printed++) fprintf(stderr, "deltazoo: damage: %s\n", r.text);
-    if (printed < damage->count) fprintf(stderr, "deltazoo: damage: and %llu more\n", (unsigned long long)(damage->count - printed));
+    for (size_t at = 0; dz_damage_next(damage, &at, &r); printed++) dz_message("damage", "%s", r.text);
+    if (printed < damage->count) dz_message("damage", "and %llu more", (unsigned long long)(damage->count - printed));
 }
 
 json_t *dz_damage_json(const dz_damage *damage) {

@@ -16,3 +16,16 @@ const char *dz_table_name(const char *name, int width, char text[256]) {
     snprintf(text, 256, "...%s", tail);
     return text;
 }
+
+void dz_print_wrapped(const char *text, int at, int indent) {
+    while (*text) {
+        int n = (int)strcspn(text, " "), spaces = (int)strspn(text + n, " "), next = (int)strcspn(text + n + spaces, " ");
+        at += printf("%.*s", n, text);
+        text += n + spaces;
+        if (*text && at + spaces + next > DZ_TABLE_COLUMNS)
+            at = printf("\n%*s", indent, "") - 1;
+        else
+            at += printf("%*s", spaces, "");
+    }
+    putchar('\n');
+}

@@ -13,4 +13,7 @@ int dz_table_width(size_t longest, size_t others, int wide);
  * `text`. */
 const char *dz_table_name(const char *name, int width, char text[256]);
 
+/* Prints text that begins in column `at` and may be long: lines break between words, and go on in column `indent`. */
+void dz_print_wrapped(const char *text, int at, int indent);
+
 #endif

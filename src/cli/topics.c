@@ -11,8 +11,9 @@ typedef struct topic {
 } topic;
 
 static const topic TOPICS[] = {
-    {"recipes", "A recipe says which tensors are lossy, and how. 'deltazoo recipes' lists those that\n"
-                "are built in; by default one is chosen by architecture. To start your own:\n\n"
+    {"recipes", "A recipe says which tensors are lossy, and how. The default (structure) takes\n"
+                "the matrices of repeated blocks. 'deltazoo recipes' lists all that are built in.\n"
+                "To start your own:\n\n"
                 "  deltazoo recipes --print llama > mine.yaml\n"
                 "  deltazoo compress zoo.yaml -o zoo.h5 --recipe mine.yaml\n\n"
                 "--set KEY=VALUE overrides one key. Stored recipes have all of them:\n\n"
@@ -49,7 +50,7 @@ int dz_print_topic(const char *name) {
         puts(TOPICS[i].text);
         for (int k = 0; i == 0 && k < DZ_NKEYS; k++) {
             char range[DZ_KEY_RANGE_TEXT];
-            printf("  %-12s %-44s (%s)\n", dz_recipe_key_name(k), dz_recipe_key_range(k, range), dz_recipe_key_usual(k));
+            printf("  %-14s %-44s (%s)\n", dz_recipe_key_name(k), dz_recipe_key_range(k, range), dz_recipe_key_usual(k));
         }
         return 1;
     }

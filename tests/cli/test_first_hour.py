@@ -22,8 +22,7 @@ def test_help_and_versions_in_every_form(folder):
     for topic, word in (("quality", "--max-noise"), ("cluster", "srun"), ("recipes", "  sparsity ")):
         text = good(["help", topic], 3, cwd=folder).out
         check(word in text, text)
-        if topic != "recipes":
-            check(all(len(line) <= 80 for line in text.splitlines()), f"{topic} is wider than a terminal: {text}")
+        check(all(len(line) <= 80 for line in text.splitlines()), f"{topic} is wider than a terminal: {text}")
     refused(folder, ["help", "nothing"], 2, "'nothing'", "recipes, quality, cluster", ranks=(1, 3))
 
 

@@ -51,6 +51,9 @@ def test_manual_pages_render():
         if command:
             for word in good([command, "--help=words"]).out.split():
                 check(word.rstrip("=") in text, f"{command}: its page does not have {word}")
+        if command in ("compress", "plan", "diff"):
+            for key, what, usual in re.findall(r"^  ([a-z_]+) +(one of .*?|a number .*?|a whole number.*?) +\((.*)\)$", good(["help", "recipes"]).out, re.M):
+                check(all(w in re.sub(r"\s+", " ", text) for w in (key, what, f"({usual})")), f"{command}: its page does not have {key}: {what} ({usual})")
 
 
 def test_help_fits_a_terminal():
@@ -76,6 +79,13 @@ def test_completion(folder):
     equal(complete(folder, "restore", "a.h5", "--task", ""), ["task-1", "task-2"], "tasks")
     check("llama" in complete(folder, "compress", "--recipe", "ll"), "recipes")
     equal(complete(folder, "info", "a."), ["a.h5"], "files")
+    keys = re.findall(r"^  ([a-z_]+) +(?:one of|a number|a whole number)", good(["help", "recipes"], cwd=folder).out, re.M)
+    equal(complete(folder, "compress", "--set", ""), sorted(f"{k}=" for k in keys), "keys of --set")
+    equal(complete(folder, "compress", "--set", "round"), ["rounding="], "a key of --set")
+    equal(complete(folder, "compress", "--set", "rounding", "="), ["nearest", "systematic"], "its words, as the shell takes them apart")
+    equal(complete(folder, "compress", "--set", "rounding", "=", "sys"), ["systematic"], "one of them")
+    equal(complete(folder, "compress", "--quality", "ba"), ["balanced"], "--quality")
+    equal(complete(folder, "compress", "--method", "d"), ["dare"], "--method")
 
 
 @with_scratch

@@ -61,3 +61,23 @@ def test_lines_where_no_terminal_is_written_to(folder):
     logs.append(on_terminal(folder, mpirun + [DELTAZOO] + COMPRESS, DZ_PROGRESS="lines"))
     for text in logs:
         check(not has_bar(text) and re.search(LOG_LINE, text), f"no log: {text!r}")
+
+
+@with_scratch
+def test_messages_fit_the_terminal_and_are_one_line_in_a_log(folder):
+    """Notes and errors break between words on a terminal, also on that of mpirun."""
+    zoo = SmallZoo(folder, "BF16")
+    text = "no tensor of this model is called anything like that, " * 3
+    os.makedirs(f"{folder}/{'x' * 30} {'y' * 30} {'z' * 30}")
+    command = [DELTAZOO, "compress", "zoo.yaml", "-o", "a.h5", "--recipe", "r.yaml", "-q"]
+    with open(f"{folder}/r.yaml", "w") as f:
+        f.write("tensors:\n" + "".join(f'  - {{match: "nothing-{i} has this name*", policy: ultradelta}}\n' for i in range(3)) + '  - {match: "*", policy: structure}\n')
+    zoo.compress("log.h5", "--recipe", "r.yaml")
+    p = subprocess.run(command[:4] + ["b.h5"] + command[5:], cwd=folder, env=ENV, capture_output=True, text=True)
+    notes = [line for line in p.stderr.splitlines() if line.startswith("deltazoo: note: ")]
+    check(any(len(line) > 80 for line in notes), f"no note is long enough: {p.stderr} {text}")
+    for start in ([], ["mpirun", "-n", "2"]):
+        shown = on_terminal(folder, start + command + ["--force"], COLUMNS="80").replace("\r\n", "\n")
+        check(all(len(line) <= 80 for line in shown.splitlines()), f"{start}: wider than the terminal: {shown}")
+        whole = re.sub(r"\n    ", " ", shown)
+        check(all(note in whole for note in notes), f"{start}: not the same notes: {shown!r}, not {notes}")
