@@ -182,15 +182,14 @@ static double nine_digits(double x) {
 static void set_gammas(const trace_pass *p, dz_gammas *out) {
     const dz_plan *plan = p->ctx->plan;
     int given = out->reference > 0;
+    for (size_t i = 0; i < plan->nlossy; i++) {
+        size_t t = plan->pairs[plan->lossy[i]].task;
+        out->trace_norm[t] += p->sums[2 * i];
+        out->error[t] += p->sums[2 * i + 1]; /* variances so far */
+    }
     for (size_t t = 0; t < plan->ntasks; t++) {
-        double variance = 0;
-        for (size_t i = 0; i < plan->nlossy; i++) {
-            if (plan->pairs[plan->lossy[i]].task != t) continue;
-            out->trace_norm[t] += p->sums[2 * i];
-            variance += p->sums[2 * i + 1];
-        }
         out->trace_norm[t] = nine_digits(out->trace_norm[t]);
-        out->error[t] = nine_digits(sqrt(variance));
+        out->error[t] = nine_digits(sqrt(out->error[t]));
         if (out->trace_norm[t] <= 0 || given || (out->reference > 0 && out->trace_norm[t] >= out->reference)) continue;
         out->reference = out->trace_norm[t];
         out->reference_task = t;
