@@ -212,12 +212,7 @@ double dz_measures_exact_bits(const dz_piece_measures *m) {
 }
 
 void dz_tile_delta(const dz_tile *t, float *delta) {
-    const dz_kernel_table *k = dz_kernels();
-    chunk_room room;
-    for (uint64_t at = 0; at < t->count; at += WIDE) {
-        chunk c = next_chunk(t, k, at, &room);
-        for (size_t i = 0; i < c.len; i++) delta[at + i] = c.task[i] - c.base[i];
-    }
+    dz_kernels()->difference(delta, t->task, t->task_dtype, t->base, t->base_dtype, (size_t)t->count);
 }
 
 dz_rc dz_tile_nonfinite(const dz_tile_reader *r, const dz_tile *t, dz_error *err) {

@@ -18,6 +18,10 @@ static void widen(float *restrict dst, const void *restrict src, dz_dtype dtype,
         return;
     }
     if (dtype == DZ_F16) {
+#ifdef __AVX512F__
+        for (; i + 16 <= count; i += 16)
+            _mm512_storeu_ps(dst + i, _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)(h + i))));
+#endif
 #ifdef __F16C__
         for (; i + 8 <= count; i += 8) _mm256_storeu_ps(dst + i, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(h + i))));
 #endif
@@ -63,6 +67,34 @@ static const float *floats(float *room, const void *row, dz_dtype dtype, size_t 
     if (dtype == DZ_F32) return (const float *)row + at;
     widen(room, (const uint8_t *)row + at * dz_dtype_size(dtype), dtype, len);
     return room;
+}
+
+static void difference(float *restrict dst, const void *restrict task, dz_dtype task_dtype, const void *restrict base, dz_dtype base_dtype,
+                       size_t count) {
+    float wide_task[WIDE], wide_base[WIDE];
+    if (task_dtype == DZ_BF16 && base_dtype == DZ_BF16) {
+        for (size_t i = 0; i < count; i++) dst[i] = element(task, i, DZ_BF16) - element(base, i, DZ_BF16);
+        return;
+    }
+    size_t at = 0;
+#ifdef __AVX512F__
+    const uint16_t *a = task, *b = base;
+    for (; task_dtype == DZ_F16 && base_dtype == DZ_F16 && at + 16 <= count; at += 16) {
+        __m512 x = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)(a + at)));
+        _mm512_storeu_ps(dst + at, _mm512_sub_ps(x, _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)(b + at)))));
+    }
+#elif defined(__F16C__)
+    const uint16_t *a = task, *b = base;
+    for (; task_dtype == DZ_F16 && base_dtype == DZ_F16 && at + 8 <= count; at += 8) {
+        __m256 x = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(a + at)));
+        _mm256_storeu_ps(dst + at, _mm256_sub_ps(x, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(b + at)))));
+    }
+#endif
+    for (; at < count; at += WIDE) {
+        size_t len = count - at < WIDE ? count - at : WIDE;
+        const float *x = floats(wide_task, task, task_dtype, at, len), *y = floats(wide_base, base, base_dtype, at, len);
+        for (size_t i = 0; i < len; i++) dst[at + i] = x[i] - y[i];
+    }
 }
 
 INLINE void range_of(dz_range *out, const void *restrict task, dz_dtype dtype, const float *restrict base, size_t count) {
@@ -201,6 +233,64 @@ static void hadamard16(float *x) {
     for (size_t i = 0; i < 16; i++) x[i] = i & 8 ? a[i - 8] - a[i] : a[i] + a[i + 8];
 }
 
+/* The six stages within 64 floats. In a register, a stage swaps the partners: x + partner below, partner - x above. */
+#ifdef __AVX512F__
+#define STAGE512(x, partner, above)                                                                                                        \
+    do {                                                                                                                                   \
+        __m512 other = (partner);                                                                                                          \
+        (x) = _mm512_mask_sub_ps(_mm512_add_ps((x), other), (above), other, (x));                                                          \
+    } while (0)
+INLINE __m512 within16(__m512 x) {
+    STAGE512(x, _mm512_permute_ps(x, 0xb1), 0xaaaa);
+    STAGE512(x, _mm512_permute_ps(x, 0x4e), 0xcccc);
+    STAGE512(x, _mm512_shuffle_f32x4(x, x, 0xb1), 0xf0f0);
+    STAGE512(x, _mm512_shuffle_f32x4(x, x, 0x4e), 0xff00);
+    return x;
+}
+
+static void hadamard64(float *x) {
+    __m512 x0 = within16(_mm512_loadu_ps(x)), x1 = within16(_mm512_loadu_ps(x + 16));
+    __m512 x2 = within16(_mm512_loadu_ps(x + 32)), x3 = within16(_mm512_loadu_ps(x + 48));
+    __m512 a = _mm512_add_ps(x0, x1), b = _mm512_sub_ps(x0, x1), c = _mm512_add_ps(x2, x3), d = _mm512_sub_ps(x2, x3);
+    _mm512_storeu_ps(x, _mm512_add_ps(a, c));
+    _mm512_storeu_ps(x + 16, _mm512_add_ps(b, d));
+    _mm512_storeu_ps(x + 32, _mm512_sub_ps(a, c));
+    _mm512_storeu_ps(x + 48, _mm512_sub_ps(b, d));
+}
+#elif defined(__AVX2__)
+#define STAGE256(x, partner, above)                                                                                                        \
+    do {                                                                                                                                   \
+        __m256 other = (partner);                                                                                                          \
+        (x) = _mm256_blend_ps(_mm256_add_ps((x), other), _mm256_sub_ps(other, (x)), (above));                                              \
+    } while (0)
+INLINE __m256 within8(__m256 x) {
+    STAGE256(x, _mm256_permute_ps(x, 0xb1), 0xaa);
+    STAGE256(x, _mm256_permute_ps(x, 0x4e), 0xcc);
+    STAGE256(x, _mm256_permute2f128_ps(x, x, 1), 0xf0);
+    return x;
+}
+
+static void hadamard64(float *x) {
+    __m256 v[8];
+    for (size_t i = 0; i < 8; i++) v[i] = within8(_mm256_loadu_ps(x + 8 * i));
+    for (size_t h = 1; h < 8; h *= 2) {
+        for (size_t i = 0; i < 8; i++) {
+            if (i & h) continue;
+            __m256 a = v[i], b = v[i + h];
+            v[i] = _mm256_add_ps(a, b);
+            v[i + h] = _mm256_sub_ps(a, b);
+        }
+    }
+    for (size_t i = 0; i < 8; i++) _mm256_storeu_ps(x + 8 * i, v[i]);
+}
+#else
+static void hadamard64(float *x) {
+    for (size_t i = 0; i < 64; i += 16) hadamard16(x + i);
+    butterflies(x, 16, 64);
+    butterflies(x, 32, 64);
+}
+#endif
+
 /* Two stages at once, over pairs that lie h and 2 h apart; the results times `norm`. */
 INLINE void two_stages(float *x, size_t h, float norm) {
     float *restrict x0 = x, *restrict x1 = x + h, *restrict x2 = x + 2 * h, *restrict x3 = x + 3 * h;
@@ -220,10 +310,11 @@ static void stages(float *x, size_t count) {
         two_stages(x, count / 4, 1);
         return;
     }
-    size_t h = 1;
-    for (; h < 16 && count < 16 && h < count; h *= 2) butterflies(x, h, count);
-    for (size_t i = 0; count >= 16 && i < count; i += 16) hadamard16(x + i);
-    for (h = 16; 2 * h < count; h *= 4) {
+    size_t h = count < 16 ? 1 : count < 64 ? 16 : 64;
+    for (; h < 16 && h < count; h *= 2) butterflies(x, h, count);
+    for (size_t i = 0; h == 16 && count >= 16 && i < count; i += 16) hadamard16(x + i);
+    for (size_t i = 0; h == 64 && i < count; i += 64) hadamard64(x + i);
+    for (; 2 * h < count; h *= 4) {
         for (size_t i = 0; i < count; i += 4 * h) two_stages(x + i, h, 1);
     }
     if (h < count) butterflies(x, h, count);
@@ -506,6 +597,7 @@ static size_t pick(uint32_t *restrict index, const uint8_t *restrict levels, con
 const dz_kernel_table DZ_KERNELS = {.name = &STRING(DZ_KERNELS)[sizeof "dz_kernels_" - 1],
                                     .widen = widen,
                                     .narrow = narrow,
+                                    .difference = difference,
                                     .measure = measure,
                                     .levels = levels,
                                     .energy = energy,

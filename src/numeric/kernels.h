@@ -33,6 +33,10 @@ typedef struct dz_kernel_table {
     void (*widen)(float *restrict dst, const void *restrict src, dz_dtype dtype, size_t count);
     void (*narrow)(void *restrict dst, const float *restrict src, dz_dtype dtype, size_t count);
 
+    /* dst = task - base, both widened to float. */
+    void (*difference)(float *restrict dst, const void *restrict task, dz_dtype task_dtype, const void *restrict base, dz_dtype base_dtype,
+                       size_t count);
+
     /* Adds d = task - base; `dtype` is the task's; `sizes`: also the sums of |d| and the number of d != 0. NaN and infinity end up
      * outside the finite range (dz_range_finite). A call before the last of a tensor has a multiple of DZ_LANES elements. */
     void (*measure)(dz_measures *measures, int sizes, const void *restrict task, dz_dtype dtype, const float *restrict base, size_t count);

@@ -168,6 +168,19 @@ static void test_variants_range_and_levels_widen_by_themselves(void **state) {
         float *wide = malloc(N * sizeof *wide);
         dz_widen(wide, raw, types[t], N);
         for (const dz_kernel_table *const *k = dz_kernels_all(); *k; k++) {
+            for (int both = 0; both < 2; both++) { /* the base in float, or in the same type */
+                float *d = malloc(N * sizeof *d);
+                uint8_t *narrow = malloc(N * 8);
+                dz_narrow(narrow, base, types[t], N);
+                (*k)->difference(d, raw, types[t], both ? narrow : (uint8_t *)base, both ? types[t] : DZ_F32, N);
+                float *wide_base = malloc(N * sizeof *wide_base);
+                dz_widen(wide_base, narrow, types[t], N);
+                for (size_t i = 0; i < N; i++)
+                    assert_int_equal(dz_float_bits(d[i]), dz_float_bits(wide[i] - (both ? wide_base[i] : base[i])));
+                free(wide_base);
+                free(narrow);
+                free(d);
+            }
             for (int sizes = 0; sizes < 2; sizes++) {
                 dz_measures m = DZ_MEASURES_NONE, of_floats = DZ_MEASURES_NONE;
                 (*k)->measure(&m, sizes, raw, types[t], base, N);
