@@ -91,7 +91,7 @@ static void put_section(dz_bit_writer *w, const float *x, size_t place, unsigned
 #define PAIRS_AT_ONCE 256
 
 static void put_block(dz_bit_writer *w, const float *x, size_t n, double share, uint64_t signs[2]) {
-    uint32_t size[2 * PAIRS_AT_ONCE], place[2 * PAIRS_AT_ONCE];
+    uint32_t size[2 * PAIRS_AT_ONCE + 16], place[2 * PAIRS_AT_ONCE + 16];
     walk s = walk_of(n, share);
     const unsigned log = s.log;
     const size_t half = (size_t)1 << log, whole = n >> (log + 1);

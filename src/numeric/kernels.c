@@ -351,7 +351,7 @@ INLINE uint32_t largest_of_run(const float *x, unsigned log, uint32_t *place) {
     }
     return (uint32_t)size;
 }
-#define LEAST_LOG 4
+#define RUNS_BY_VECTORS
 #elif defined(__AVX2__)
 INLINE uint32_t largest_of_run(const float *x, unsigned log, uint32_t *place) {
     const __m256i mask = _mm256_set1_epi32(0x7fffffff);
@@ -376,14 +376,7 @@ INLINE uint32_t largest_of_run(const float *x, unsigned log, uint32_t *place) {
     }
     return (uint32_t)size;
 }
-#define LEAST_LOG 3
-#else
-#define LEAST_LOG 32
-INLINE uint32_t largest_of_run(const float *x, unsigned log, uint32_t *place) {
-    (void)log;
-    *place = 0;
-    return dz_float_bits(x[0]) & 0x7fffffffU;
-}
+#define RUNS_BY_VECTORS
 #endif
 
 static size_t largest(const float *x, size_t count) {
@@ -397,24 +390,83 @@ static size_t largest(const float *x, size_t count) {
     return at;
 }
 
+#ifdef RUNS_BY_VECTORS
 INLINE void runs_of(uint32_t *restrict size, uint32_t *restrict place, const float *restrict x, unsigned log, size_t runs) {
     for (size_t r = 0; r < runs; r++) size[r] = largest_of_run(x + (r << log), log, &place[r]);
 }
+#endif
+
+/* Runs of 1, 2, 4 or 8: without a branch. */
+INLINE void short_runs(uint32_t *restrict size, uint32_t *restrict place, const float *restrict x, size_t n, size_t runs) {
+    for (size_t r = 0; r < runs; r++) {
+        uint32_t most = dz_float_bits(x[n * r]) & 0x7fffffffU, at = 0;
+        for (uint32_t j = 1; j < n; j++) {
+            uint32_t here = dz_float_bits(x[n * r + j]) & 0x7fffffffU;
+            at = here > most ? j : at;
+            most = here > most ? here : most;
+        }
+        size[r] = most;
+        place[r] = at;
+    }
+}
+
+#ifdef __AVX512F__
+/* Of the lanes and their partners the larger size; of two as large the one of the lower place. */
+INLINE void keep_larger(__m512i *size, __m512i *place, __m512i other, __m512i other_place, __mmask16 above) {
+    __mmask16 more = _mm512_cmpgt_epi32_mask(other, *size), as_much = _mm512_cmpge_epi32_mask(other, *size);
+    __mmask16 taken = (__mmask16)((more & ~above) | (as_much & above));
+    *size = _mm512_max_epi32(*size, other);
+    *place = _mm512_mask_mov_epi32(*place, taken, other_place);
+}
+
+/* Runs of 1 << log floats, log from 1 to 3, as many as fill whole registers; returns how many. */
+INLINE size_t runs_in_registers(uint32_t *restrict size, uint32_t *restrict place, const float *restrict x, unsigned log, size_t runs) {
+    const __m512i mask = _mm512_set1_epi32(0x7fffffff), lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const __m512i first = _mm512_and_si512(lane, _mm512_set1_epi32((1 << log) - 1));
+    const __mmask16 wanted = log == 1 ? 0x5555 : log == 2 ? 0x1111 : 0x0101;
+    const size_t each = (size_t)16 >> log;
+    size_t r = 0;
+    for (; r + each <= runs; r += each) {
+        __m512i s = _mm512_and_si512(_mm512_loadu_si512(x + (r << log)), mask), p = first;
+        keep_larger(&s, &p, _mm512_shuffle_epi32(s, 0xb1), _mm512_shuffle_epi32(p, 0xb1), 0xaaaa);
+        if (log >= 2) keep_larger(&s, &p, _mm512_shuffle_epi32(s, 0x4e), _mm512_shuffle_epi32(p, 0x4e), 0xcccc);
+        if (log >= 3) keep_larger(&s, &p, _mm512_shuffle_i32x4(s, s, 0xb1), _mm512_shuffle_i32x4(p, p, 0xb1), 0xf0f0);
+        _mm512_storeu_si512(size + r, _mm512_maskz_compress_epi32(wanted, s));
+        _mm512_storeu_si512(place + r, _mm512_maskz_compress_epi32(wanted, p));
+    }
+    return r;
+}
+#else
+INLINE size_t runs_in_registers(uint32_t *restrict size, uint32_t *restrict place, const float *restrict x, unsigned log, size_t runs) {
+    (void)size, (void)place, (void)x, (void)log, (void)runs;
+    return 0;
+}
+#endif
+
+#define SHORT(log)                                                                                                                         \
+    done = (log) ? runs_in_registers(size, place, x, log, runs) : 0;                                                                       \
+    short_runs(size + done, place + done, x + (done << (log)), (size_t)1 << (log), runs - done);                                           \
+    break
 
 static void largest_of_runs(uint32_t *restrict size, uint32_t *restrict place, const float *restrict x, unsigned log, size_t runs) {
-    if (log >= LEAST_LOG) {
-        switch (log) { /* the loops within a run unrolled */
-            case 3: runs_of(size, place, x, 3, runs); break;
-            case 4: runs_of(size, place, x, 4, runs); break;
-            case 5: runs_of(size, place, x, 5, runs); break;
-            case 6: runs_of(size, place, x, 6, runs); break;
-            default: runs_of(size, place, x, log, runs);
-        }
-        return;
-    }
-    for (size_t r = 0; r < runs; r++) {
-        place[r] = (uint32_t)largest(x + (r << log), (size_t)1 << log);
-        size[r] = dz_float_bits(x[(r << log) + place[r]]) & 0x7fffffffU;
+    size_t done;
+    switch (log) { /* the loops within a run unrolled */
+        case 0: SHORT(0);
+        case 1: SHORT(1);
+        case 2: SHORT(2);
+        case 3: SHORT(3);
+#ifdef RUNS_BY_VECTORS
+        case 4: runs_of(size, place, x, 4, runs); break;
+        case 5: runs_of(size, place, x, 5, runs); break;
+        case 6: runs_of(size, place, x, 6, runs); break;
+        default: runs_of(size, place, x, log, runs);
+#else
+        default:
+            for (size_t r = 0; r < runs; r++) {
+                place[r] = (uint32_t)largest(x + (r << log), (size_t)1 << log);
+                size[r] = dz_float_bits(x[(r << log) + place[r]]) & 0x7fffffffU;
+            }
+#endif
     }
 }
 

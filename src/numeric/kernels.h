@@ -61,7 +61,8 @@ typedef struct dz_kernel_table {
     /* Index of the first element of largest |x|; none is NaN, count > 0. */
     size_t (*largest)(const float *x, size_t count);
 
-    /* The same of each of `runs` runs of 2^log floats: the first place of the largest |x| in the run, and its bits without the sign. */
+    /* The same of each of `runs` runs of 2^log floats: the first place of the largest |x| in the run, and its bits without the sign.
+     * Both have room for runs + 16. */
     void (*largest_of_runs)(uint32_t *restrict size, uint32_t *restrict place, const float *restrict x, unsigned log, size_t runs);
 
     /* Adds to histogram[level] for levels below 2^bits. */

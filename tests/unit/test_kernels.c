@@ -316,15 +316,16 @@ static void test_variants_find_the_same_largest_of_runs(void **state) {
     (void)state;
     const size_t most = 4096;
     float *x = malloc(most * sizeof *x);
-    uint32_t *size = malloc(most * sizeof *size), *place = malloc(most * sizeof *place);
+    uint32_t *size = malloc((most + 16) * sizeof *size), *place = malloc((most + 16) * sizeof *place);
     for (unsigned log = 0; log <= 11; log++) {
         for (unsigned round = 0; round < 4; round++) { /* many that are as large; few; all zero; one alone, at the end */
             for (size_t i = 0; i < most; i++)
                 x[i] = round == 0 ? (float)(int)(draw(log, i) % 7) - 3 : round == 1 ? (float)(int64_t)draw(log, i) : i % 2 ? 0.0f : -0.0f;
             for (size_t i = 0; round == 3 && i < most; i++) x[i] = (i + 1) % ((size_t)1 << log) ? x[i] : -1.5f;
             for (const dz_kernel_table *const *k = dz_kernels_all(); *k; k++) {
-                (*k)->largest_of_runs(size, place, x, log, most >> log);
-                for (size_t r = 0; r < most >> log; r++) {
+                size_t runs = (most >> log) - (round == 1 && log < 9); /* also what does not fill registers */
+                (*k)->largest_of_runs(size, place, x, log, runs);
+                for (size_t r = 0; r < runs; r++) {
                     size_t want = r << log;
                     for (size_t i = want; i < (r + 1) << log; i++) want = fabsf(x[i]) > fabsf(x[want]) ? i : want;
                     assert_int_equal(place[r], want - (r << log));
