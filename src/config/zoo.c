@@ -35,7 +35,7 @@ dz_rc dz_check_not_of_model(const dz_checkpoint *model, const char *out, dz_erro
 }
 
 void dz_zoo_close(dz_zoo *zoo) {
-    if (zoo->tasks && zoo->own) dz_zoo_cut(zoo, 0);
+    if (zoo->tasks) dz_zoo_cut(zoo, 0);
     free(zoo->tasks);
     free(zoo->own);
     free(zoo->names);
@@ -47,19 +47,21 @@ void dz_zoo_close(dz_zoo *zoo) {
 
 void dz_zoo_keep(dz_zoo *zoo, size_t from, size_t to) {
     dz_checkpoint *task = zoo->tasks[from];
-    dz_recipe *own = zoo->own[from];
     zoo->tasks[from] = zoo->tasks[to]; /* what is left out is freed by dz_zoo_cut */
-    zoo->own[from] = zoo->own[to];
     zoo->tasks[to] = task;
-    zoo->own[to] = own;
     zoo->names[to] = zoo->names[from];
+    if (!zoo->own) return;
+    dz_recipe *own = zoo->own[from];
+    zoo->own[from] = zoo->own[to];
+    zoo->own[to] = own;
 }
 
 void dz_zoo_cut(dz_zoo *zoo, size_t ntasks) {
     for (size_t t = ntasks; t < zoo->ntasks; t++) {
         dz_checkpoint_free(zoo->tasks[t]);
-        dz_recipe_free(zoo->own[t]);
         zoo->tasks[t] = NULL;
+        if (!zoo->own) continue;
+        dz_recipe_free(zoo->own[t]);
         zoo->own[t] = NULL;
     }
     zoo->ntasks = ntasks;

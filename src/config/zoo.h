@@ -19,10 +19,12 @@ typedef struct dz_zoo {
     const char **names; /* borrowed from the manifest */
     size_t ntasks;
     dz_recipe *recipe;
-    dz_recipe **own; /* [ntasks] of tasks with settings of their own; NULL: `recipe` */
+    dz_recipe **own; /* NULL, or [ntasks]: of tasks with settings of their own; NULL: `recipe` */
 } dz_zoo;
 
-static inline const dz_recipe *dz_zoo_recipe(const dz_zoo *zoo, size_t task) { return zoo->own[task] ? zoo->own[task] : zoo->recipe; }
+static inline const dz_recipe *dz_zoo_recipe(const dz_zoo *zoo, size_t task) {
+    return zoo->own && zoo->own[task] ? zoo->own[task] : zoo->recipe;
+}
 
 /* Keeps task `from` as number `to`, which is no later; dz_zoo_cut then ends the lists. */
 void dz_zoo_keep(dz_zoo *zoo, size_t from, size_t to);
