@@ -53,6 +53,7 @@ static void put_common(dz_buf *b, const style *s, const dz_mark *m, dz_error *er
     put_text(b, s, "method", m->method, err);
     put_share(b, s, "kept", m->kept, err);
     put_share(b, s, "noise", m->noise, err);
+    if (m->dtype) put_text(b, s, "dtype", m->dtype, err);
     put_text(b, s, "base", m->base, err);
     put_text(b, s, "base_fingerprint", m->fingerprint, err);
     put_text(b, s, "compressed_by", m->generator, err);

@@ -13,6 +13,7 @@ typedef struct dz_mark {
     const char *task;   /* "math", or a sum: "0.6 * math + 0.4 * code" */
     const char *method; /* of its recipe; "sum" */
     double kept, noise; /* share of the lossy elements that is stored; expected |restored - true| / |true| of the delta; NAN: not known */
+    const char *dtype;  /* in which float tensors were restored; NULL: as they were */
     const char *base;   /* name; "" where the archive does not know it */
     const char *fingerprint; /* of the base */
     const char *generator;   /* what wrote the archive */

@@ -91,12 +91,21 @@ static dz_rc restore_all(const dz_world *world, dz_restore_options opt, dz_error
     return dz_sync_error(world, err->rc, err);
 }
 
+static dz_rc take_dtype(const char *name, dz_dtype *dtype, dz_error *err) {
+    static const char *const names[] = {"f32", "bf16", "f16"};
+    static const dz_dtype types[] = {DZ_F32, DZ_BF16, DZ_F16};
+    for (size_t i = 0; i < 3; i++) {
+        if (strcmp(name, names[i]) == 0) *dtype = types[i];
+    }
+    return *dtype != DZ_OPAQUE ? DZ_OK : dz_fail(err, DZ_EUSAGE, "restore: --dtype: '%s' is not f32, bf16 or f16", name);
+}
+
 static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
     dz_restore_options opt = {0};
     dz_option_list tasks = {0};
     char **names = NULL;
     double *weights = NULL;
-    const char *args[1];
+    const char *dtype = NULL, *args[1];
     int helped = 0, all = 0;
     const dz_option options[] = {
         {"task", 't', DZ_OPTION_LIST, &tasks, "NAME[=WEIGHT]", "the task to restore; several are merged: base + sum of weight * delta"},
@@ -106,6 +115,7 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
         {"output", 'o', DZ_OPTION_TEXT, &opt.out, "DIR", "the folder for the model's files"},
         {"tensor", 0, DZ_OPTION_TEXT, &opt.tensors, "GLOB", "only these tensors, into one file, without other files"},
         {"keep-going", 'k', DZ_OPTION_FLAG, &opt.keep_going, NULL, "go on after damage: restore the rest, name what is lost, exit 3"},
+        {"dtype", 0, DZ_OPTION_TEXT, &dtype, "f32|bf16|f16", "write float tensors in this type, lossy ones rounded from float once"},
         {"max-shard-size", 0, DZ_OPTION_SIZE, &opt.max_shard, "SIZE", "new shards of at most this size instead of the original ones"},
         {"dry-run", 'n', DZ_OPTION_FLAG, &opt.dry_run, NULL, "check all, say what would be made and what a sum leaves out"},
         {"force", 0, DZ_OPTION_FLAG, &opt.force, NULL, "replace files of an earlier restore, and only those"},
@@ -128,6 +138,7 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
         rc = dz_fail(err, DZ_EUSAGE, "restore: --tensor makes one file: not with --max-shard-size");
         goto out;
     }
+    if (dtype && (rc = take_dtype(dtype, &opt.dtype, err)) != DZ_OK) goto out;
     opt.archive = args[0];
     if (all) {
         rc = restore_all(world, opt, err);
@@ -149,10 +160,11 @@ out:
 
 const dz_command DZ_CMD_RESTORE = {"restore",
                                    "ARCHIVE --task NAME[=WEIGHT]...|--all --base PATH -o DIR [--tensor GLOB | --max-shard-size SIZE]"
-                                   " [--keep-going]",
+                                   " [--dtype f32|bf16|f16] [--keep-going]",
                                    "Restores a task from archive and base, or the weighted sum of several tasks' deltas.", run,
                                    "deltazoo restore zoo.h5 --task math --base base -o restored\n"
                                    "mpirun -n 2 deltazoo restore zoo.h5 --task code --base base -o restored-code\n"
                                    "deltazoo restore zoo.h5 --task math --base base -o some --tensor '*q_proj*'\n"
+                                   "deltazoo restore zoo.h5 --task math --base base -o wide --dtype f32\n"
                                    "deltazoo restore zoo.h5 --task math=0.6 --task code=0.4 --base base -o merged\n"
                                    "deltazoo restore zoo.h5 --task math --base base -o what-is-left --keep-going"};

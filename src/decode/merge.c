@@ -113,12 +113,11 @@ static dz_rc add_up(dz_merge *m, dz_decoder *d, const dz_index_row *row, uint32_
     return DZ_OK;
 }
 
-dz_rc dz_merge_tile(dz_merge *m, dz_decoder *d, const dz_index_row *row, uint32_t tile, void *out, dz_error *err) {
+dz_rc dz_merge_tile_as(dz_merge *m, dz_decoder *d, const dz_index_row *row, uint32_t tile, dz_dtype to, void *out, dz_error *err) {
     dz_pair_tiles tiles = dz_row_work(d->archive->catalog, row);
-    dz_dtype to = dz_tensor_of_row(&d->archive->catalog->tensors[row->tensor]).dtype, from;
+    dz_dtype from;
     size_t count = (size_t)dz_tile_count(&tiles, tile), nbytes = count * sizeof(double);
     const uint8_t *base;
-    if (tile >= tiles.ncommon || !dz_dtype_is_float(to)) return dz_decode_tile(d, m->tasks[0], row, tile, out, err);
     m->sum.len = m->elected.len = m->delta.len = 0;
     if (dz_buf_reserve(&m->sum, nbytes, err) != DZ_OK || dz_buf_reserve(&m->delta, nbytes, err) != DZ_OK) return err->rc;
     double *sum = (double *)(void *)m->sum.data, *elected = NULL;
@@ -134,4 +133,11 @@ dz_rc dz_merge_tile(dz_merge *m, dz_decoder *d, const dz_index_row *row, uint32_
     add_values(sum, 1, base, from, count);
     put_values(out, sum, to, count);
     return DZ_OK;
+}
+
+dz_rc dz_merge_tile(dz_merge *m, dz_decoder *d, const dz_index_row *row, uint32_t tile, void *out, dz_error *err) {
+    dz_dtype to = dz_tensor_of_row(&d->archive->catalog->tensors[row->tensor]).dtype;
+    if (tile >= dz_row_work(d->archive->catalog, row).ncommon || !dz_dtype_is_float(to))
+        return dz_decode_tile(d, m->tasks[0], row, tile, out, err);
+    return dz_merge_tile_as(m, d, row, tile, to, out, err);
 }

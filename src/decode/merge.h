@@ -29,4 +29,7 @@ dz_rc dz_tile_difference(dz_decoder *decoder, const dz_task_entry *task, const d
  */
 dz_rc dz_merge_tile(dz_merge *merge, dz_decoder *decoder, const dz_index_row *row, uint32_t tile, void *out, dz_error *err);
 
+/* A tile of floats that the base has too, in another type. */
+dz_rc dz_merge_tile_as(dz_merge *merge, dz_decoder *decoder, const dz_index_row *row, uint32_t tile, dz_dtype to, void *out, dz_error *err);
+
 #endif

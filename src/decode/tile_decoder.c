@@ -354,31 +354,35 @@ dz_rc dz_decoder_base(dz_decoder *d, const dz_index_row *row, uint32_t tile, con
     return DZ_OK;
 }
 
-dz_rc dz_decode_tile(dz_decoder *d, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, void *out, dz_error *err) {
+dz_rc dz_decode_tile_as(dz_decoder *d, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, dz_dtype to, void *out,
+                        dz_error *err) {
     const dz_catalog *c = d->archive->catalog;
     dz_pair_tiles tiles = dz_row_work(c, row);
     size_t count = (size_t)dz_tile_count(&tiles, tile);
-    dz_tensor t = dz_tensor_of_row(&c->tensors[row->tensor]);
-    size_t nbytes = count * dz_dtype_size(t.dtype);
+    size_t nbytes = count * dz_dtype_size(to);
     const uint8_t *base;
     dz_dtype from;
-    if (find_base(d, row, &tiles, tile, t.dtype, &from, &base, err) != DZ_OK) return err->rc;
+    if (find_base(d, row, &tiles, tile, to, &from, &base, err) != DZ_OK) return err->rc;
     if (row->policy == DZ_POLICY_EQUAL || row->policy == DZ_POLICY_DROP) {
         memcpy(out, base, nbytes);
         return DZ_OK;
     }
     if (dz_decoder_region(d, task, row, err) != DZ_OK || dz_block_read(d->archive, task, row, &d->region, tile, &d->block, err) != DZ_OK)
         return err->rc;
-    if (row->policy != DZ_POLICY_ULTRADELTA || tile >= tiles.ncommon)
-        return decode_exact(d, task, row, tile, base, t.dtype, count, out, err);
+    if (row->policy != DZ_POLICY_ULTRADELTA || tile >= tiles.ncommon) return decode_exact(d, task, row, tile, base, to, count, out, err);
     float delta[DZ_MAX_LEVELS];
     if (decode_kept(d, task, row, tile, count, err) != DZ_OK) return err->rc;
     memcpy(out, base, nbytes);
-    if (dz_kind_is_rotated(row->bits)) return add_rotated(d, task, row, tile, count, from, out, t.dtype, err);
+    if (dz_kind_is_rotated(row->bits)) return add_rotated(d, task, row, tile, count, from, out, to, err);
     level_deltas(task, row, delta);
-    stretch all = {.base = d->base_bytes.data, .out = out, .from = from, .to = t.dtype, .end = count};
+    stretch all = {.base = d->base_bytes.data, .out = out, .from = from, .to = to, .end = count};
     add_kept(&d->kept, &all, delta, task->gamma * row->scale, row->bits > 8);
     return DZ_OK;
+}
+
+dz_rc dz_decode_tile(dz_decoder *d, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, void *out, dz_error *err) {
+    dz_dtype to = dz_tensor_of_row(&d->archive->catalog->tensors[row->tensor]).dtype;
+    return dz_decode_tile_as(d, task, row, tile, to, out, err);
 }
 
 /* 1 if only the base elements at the same positions are needed, and they are not cached. */

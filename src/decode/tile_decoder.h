@@ -35,6 +35,10 @@ dz_pair_tiles dz_row_work(const dz_catalog *catalog, const dz_index_row *row);
  * tensor and block. */
 dz_rc dz_decode_tile(dz_decoder *decoder, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, void *out, dz_error *err);
 
+/* The same in another type: of lossy tiles, whose base and delta are added in float and rounded once, and of dropped ones. */
+dz_rc dz_decode_tile_as(dz_decoder *decoder, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, dz_dtype to, void *out,
+                        dz_error *err);
+
 /* As dz_decode_tile, but passes the elements to `sink` in consecutive pieces. A tile that needs only the base elements at the same
  * positions is read, restored and passed on in pieces that stay in the cache. The first piece comes after the whole block was checked. */
 typedef dz_rc (*dz_tile_sink)(void *arg, const void *bytes, size_t len, dz_error *err);

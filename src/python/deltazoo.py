@@ -1725,6 +1725,8 @@ def command_show(options):
 
 
 def command_restore(options):
+    if options.dtype:
+        raise Error(f"--dtype {options.dtype}: this reader restores the types that a model had; the program converts: deltazoo restore --dtype {options.dtype}")
     with open(options.archive) as z:
         files = z.restore_model(options.task, options.base, options.output, options.force)
         print(f"{options.output}: task {options.task}, {len(z.tensors(options.task))} tensors in {len(files)} files")
@@ -1754,6 +1756,7 @@ def main(arguments=None):
     restore = command("restore", command_restore, "a task's model, all its files", True)
     restore.add_argument("--base", "-b", required=True, metavar="PATH")
     restore.add_argument("--output", "-o", required=True, metavar="DIR")
+    restore.add_argument("--dtype", help="not in this reader: deltazoo restore --dtype")
     restore.add_argument("--force", action="store_true", help="replace files that DIR has")
     command("check", command_check, "structure and checksums; no base is needed")
     options = parser.parse_args(arguments)

@@ -1,5 +1,5 @@
 /* The files of a restored model. */
-#include "restore/job.h"
+#include "restore/cast.h"
 
 #include <fnmatch.h>
 #include <stdlib.h>
@@ -7,6 +7,7 @@
 
 #include "base/file.h"
 #include "checkpoint/header.h"
+#include "checkpoint/texts.h"
 
 #define INDEX_SUFFIX ".safetensors.index.json"
 
@@ -84,9 +85,10 @@ typedef struct laid_out {
     uint32_t row;
 } laid_out;
 
-/* A safetensors file of tensors whose rows are given, with a header of our own. */
-static dz_rc add_rows(dz_restore_job *r, const char *name, const uint32_t *rows, size_t n, dz_error *err) {
-    const dz_catalog *c = r->archive->catalog;
+/* A safetensors file of tensors whose rows are given, with a header of our own and the metadata of another. `prefix` letters of their names
+ * are not in it. */
+static dz_rc add_rows_like(dz_restore_job *r, const char *name, size_t prefix, dz_like like, const uint32_t *rows, size_t n,
+                           dz_error *err) {
     dz_buf header = {0};
     dz_tensor *list = dz_alloc(n, sizeof *list, err);
     laid_out *order = list ? dz_alloc(n, sizeof *order, err) : NULL;
@@ -97,14 +99,16 @@ static dz_rc add_rows(dz_restore_job *r, const char *name, const uint32_t *rows,
         return dz_fail(err, DZ_ENOMEM, "out of memory for %zu tensors", n);
     }
     r->tensors = grown;
-    size_t like_len = 0;
-    char *like = first_file(r, DZ_FILE_SAFETENSORS, "", &like_len);
     int lossy = 0;
-    for (size_t i = 0; i < n; i++) order[i] = (laid_out){dz_tensor_of_row(&c->tensors[r->task->rows[rows[i]].tensor]), rows[i]};
+    for (size_t i = 0; i < n; i++) {
+        order[i] = (laid_out){dz_restore_written(r, &r->task->rows[rows[i]]), rows[i]};
+        order[i].tensor.name += prefix;
+    }
     qsort(order, n, sizeof *order, dz_safetensors_order);
     for (size_t i = 0; i < n; i++) list[i] = order[i].tensor;
     for (size_t i = 0; i < n; i++) lossy |= dz_restore_is_lossy_row(r, rows[i]);
-    if (dz_safetensors_header(list, n, (dz_like){like, like_len, lossy ? r->mark_text : NULL}, &header, err) == DZ_OK) {
+    like.mark = lossy ? r->mark_text : NULL;
+    if (dz_safetensors_header(list, n, like, &header, err) == DZ_OK) {
         uint64_t at = header.len;
         for (size_t i = 0; i < n; i++) {
             grown[r->ntensors++] = (dz_restore_tensor){.row = order[i].row, .file = (uint32_t)r->nfiles, .offset = at};
@@ -115,9 +119,72 @@ static dz_rc add_rows(dz_restore_job *r, const char *name, const uint32_t *rows,
     }
     free(order);
     free(list);
-    free(like);
     dz_buf_free(&header);
     return err->rc;
+}
+
+/* The same with the metadata of the task's first file. */
+static dz_rc add_rows(dz_restore_job *r, const char *name, const uint32_t *rows, size_t n, dz_error *err) {
+    size_t len = 0;
+    char *like = first_file(r, DZ_FILE_SAFETENSORS, "", &len);
+    add_rows_like(r, name, 0, (dz_like){.text = like, .len = len}, rows, n, err);
+    free(like);
+    return err->rc;
+}
+
+/* A file some of whose tensors, those from `first` on, are written in another type: laid out anew. */
+static dz_rc add_cast(dz_restore_job *r, const dz_file_row *f, const char *bytes, size_t len, size_t first, dz_error *err) {
+    size_t n = r->ntensors - first;
+    uint32_t *rows = dz_alloc(n, sizeof *rows, err);
+    for (size_t i = 0; rows && i < n; i++) {
+        rows[i] = r->tensors[first + i].row;
+        r->nbytes -= r->archive->catalog->tensors[r->task->rows[rows[i]].tensor].nbytes;
+    }
+    r->ntensors = first;
+    if (rows) add_rows_like(r, f->path, f->prefix, (dz_like){.text = bytes, .len = len}, rows, n, err);
+    free(rows);
+    return err->rc;
+}
+
+static int any_is_cast(const dz_restore_job *r, size_t first) {
+    size_t i = first;
+    while (i < r->ntensors && !dz_restore_is_cast(r, &r->task->rows[r->tensors[i].row])) i++;
+    return i < r->ntensors;
+}
+
+static size_t folder_len(const char *path) {
+    const char *slash = strrchr(path, '/');
+    return slash ? (size_t)(slash - path) + 1 : 0;
+}
+
+/* Bytes that the tensors in files of this file's folder take more than in the original's. */
+static int64_t more_bytes(const dz_restore_job *r, const char *path) {
+    size_t len = folder_len(path);
+    int64_t more = 0;
+    for (size_t i = 0; i < r->ntensors; i++) {
+        const char *name = r->files[r->tensors[i].file].name;
+        const dz_index_row *row = &r->task->rows[r->tensors[i].row];
+        if (folder_len(name) != len || memcmp(name, path, len) != 0) continue;
+        more += (int64_t)dz_restore_written(r, row).nbytes - (int64_t)r->archive->catalog->tensors[row->tensor].nbytes;
+    }
+    return more;
+}
+
+/* A side file that names types or sizes, which are others now. */
+static dz_rc add_edited(dz_restore_job *r, const dz_file_row *f, const char *bytes, size_t len, dz_error *err) {
+    dz_buf text = {0};
+    if (dz_ends_with(f->path, INDEX_SUFFIX))
+        dz_text_add_total_size(bytes, len, more_bytes(r, f->path), &text, err);
+    else
+        dz_text_set_dtype(bytes, len, r->opt->dtype, &text, err);
+    if (err->rc == DZ_OK) dz_restore_add_file(r, f->path, text.data, text.len, text.len, err);
+    dz_buf_free(&text);
+    return err->rc;
+}
+
+static int is_edited(const dz_restore_job *r, const dz_file_row *f) {
+    const char *name = f->path + folder_len(f->path);
+    return r->opt->dtype != DZ_OPAQUE && f->kind == DZ_FILE_SIDE && (strcmp(name, "config.json") == 0 || dz_ends_with(name, INDEX_SUFFIX));
 }
 
 /* A file with lossy tensors, those from `first` on: its header says so, and they move on by what that takes. */
@@ -142,7 +209,11 @@ static dz_rc plan_file(dz_restore_job *r, const dz_file_row *f, const dz_lookup 
             dz_fail(&inner, DZ_EDAMAGE, "%s: file '%s' has another size", r->archive->path, f->path);
         if (f->kind == DZ_FILE_SAFETENSORS) place_tensors(r, f, bytes, len, rows, &inner);
     }
-    if (inner.rc == DZ_OK && f->kind == DZ_FILE_SAFETENSORS && dz_restore_has_lossy(r, first)) {
+    if (inner.rc == DZ_OK && f->kind == DZ_FILE_SAFETENSORS && any_is_cast(r, first)) {
+        add_cast(r, f, bytes, len, first, err);
+    } else if (inner.rc == DZ_OK && is_edited(r, f)) {
+        add_edited(r, f, bytes, len, err);
+    } else if (inner.rc == DZ_OK && f->kind == DZ_FILE_SAFETENSORS && dz_restore_has_lossy(r, first)) {
         add_marked(r, f, bytes, len, first, err);
     } else if (inner.rc == DZ_OK && strcmp(f->path, DZ_MARK_FILE) == 0 && r->mark.lossy) {
         free(bytes); /* of a lossy model that was compressed again: this one's takes its place */
@@ -194,7 +265,11 @@ dz_rc dz_restore_plan_all(dz_restore_job *r, dz_error *err) {
         headless = "model.safetensors";
     }
     dz_task_rows(r->archive->catalog, r->task, &rows, err);
-    for (size_t i = 0; i < r->task->nfiles && err->rc == DZ_OK; i++) plan_file(r, &r->task->files[i], &rows, &headless, err);
+    for (int edited = 0; edited < 2; edited++) { /* their sizes follow from the tensors' files */
+        for (size_t i = 0; i < r->task->nfiles && err->rc == DZ_OK; i++) {
+            if (is_edited(r, &r->task->files[i]) == edited) plan_file(r, &r->task->files[i], &rows, &headless, err);
+        }
+    }
     dz_lookup_free(&rows);
     if (headless && err->rc == DZ_OK) plan_headless(r, headless, err);
     return err->rc;
@@ -232,7 +307,7 @@ static size_t cut_shards(const dz_restore_job *r, const uint32_t *rows, size_t n
     size_t nshards = 0;
     uint64_t held = 0;
     for (size_t i = 0; i < n; i++) {
-        uint64_t nbytes = r->archive->catalog->tensors[r->task->rows[rows[i]].tensor].nbytes;
+        uint64_t nbytes = dz_restore_written(r, &r->task->rows[rows[i]]).nbytes;
         if (i == 0 || held + nbytes > r->opt->max_shard) {
             first[nshards++] = i;
             held = 0;
@@ -259,7 +334,6 @@ static dz_rc plan_parts(dz_restore_job *r, uint8_t *claimed, dz_error *err) {
 /* The tensors in new shards, cut in their order and laid out anew within each, with an index where there are several, and the side files.
  */
 dz_rc dz_restore_plan_shards(dz_restore_job *r, dz_error *err) {
-    const dz_catalog *c = r->archive->catalog;
     size_t n = 0, nrows = r->task->nrows, nshards = 0;
     uint32_t *rows = dz_alloc(nrows, sizeof *rows, err);
     size_t *first = dz_alloc(nrows + 1, sizeof *first, err);
@@ -274,7 +348,7 @@ dz_rc dz_restore_plan_shards(dz_restore_job *r, dz_error *err) {
     size_t before = r->nfiles; /* of the parts */
     for (size_t i = 0; i < nrows; i++) {
         if (r->task->rows[i].policy == DZ_POLICY_ABSENT || claimed[i]) continue;
-        tensors[n] = dz_tensor_of_row(&c->tensors[r->task->rows[i].tensor]);
+        tensors[n] = dz_restore_written(r, &r->task->rows[i]);
         rows[n++] = (uint32_t)i;
     }
     nshards = n ? cut_shards(r, rows, n, first) : 0;

@@ -32,6 +32,7 @@ typedef struct dz_restore_job {
     dz_restore_tensor *tensors;
     size_t ntensors;
     dz_decoder decoder;
+    dz_buf own, wide; /* of a tile that is written in another type: in its own, and in float */
     dz_mark mark;
     char *sum, *method, *fingerprint, *mark_text; /* of the mark; its text is what goes into headers */
     uint64_t nbytes;

@@ -5,12 +5,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "restore/job.h"
+#include "restore/cast.h"
 
 /* Values of this row are not the original's. */
 int dz_restore_is_lossy_row(const dz_restore_job *r, size_t i) {
     const dz_index_row *row = dz_row_source(r->task, &r->task->rows[i]);
-    return !dz_merge_is_plain(&r->merge) || row->policy == DZ_POLICY_ULTRADELTA || row->policy == DZ_POLICY_DROP;
+    return !dz_merge_is_plain(&r->merge) || row->policy == DZ_POLICY_ULTRADELTA || row->policy == DZ_POLICY_DROP ||
+           dz_restore_cast_rounds(r, row);
 }
 
 int dz_restore_has_lossy(const dz_restore_job *r, size_t first) {
@@ -80,6 +81,7 @@ dz_rc dz_restore_make_mark(dz_restore_job *r, dz_error *err) {
                         .format_version = c->format_version,
                         .archive = last_part(r->archive->path),
                         .archive_date = st.st_mtime,
+                        .dtype = r->opt->dtype ? dz_dtype_name(r->opt->dtype) : NULL,
                         .lossy = 1};
     if (err->rc == DZ_OK) r->mark_text = dz_mark_text(&r->mark, err);
     r->mark.lossy = 0;

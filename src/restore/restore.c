@@ -12,7 +12,7 @@
 #include "base/log.h"
 #include "config/zoo.h"
 #include "parallel/progress.h"
-#include "restore/job.h"
+#include "restore/cast.h"
 
 dz_rc dz_archive_open_all(const dz_world *world, const char *path, dz_archive **out, dz_error *err) {
     return dz_sync_error(world, dz_archive_open_partly(path, out, err), err);
@@ -72,7 +72,9 @@ static dz_rc substitute(dz_restore_job *r, const dz_index_row *row, uint32_t til
                        : dz_format(err, "%s: elements %llu to %llu get %s", why, first, last, what);
     if (text && (!whole || tile == 0)) dz_damage_add(&r->damage, r->task->name, t->name, whole ? -1 : (int64_t)tile, text);
     free(text);
-    return err->rc == DZ_OK ? dz_decode_substitute(&r->decoder, row, tile, out, err) : err->rc;
+    if (err->rc != DZ_OK) return err->rc;
+    return dz_restore_is_cast(r, row) ? dz_restore_cast_substitute(r, row, tile, out, err)
+                                      : dz_decode_substitute(&r->decoder, row, tile, out, err);
 }
 
 /* Where the next bytes of a tensor go. */
@@ -95,12 +97,16 @@ static dz_rc write_next(void *arg, const void *bytes, size_t len, dz_error *err)
 static dz_rc restore_tile(dz_restore_job *r, const dz_index_row *row, uint32_t tile, place to, dz_buf *out, dz_error *err) {
     dz_error inner = {0};
     dz_pair_tiles tiles = dz_row_work(r->archive->catalog, row);
-    size_t size = dz_dtype_size(dz_tensor_of_row(&r->archive->catalog->tensors[row->tensor]).dtype);
+    size_t size = dz_dtype_size(dz_restore_written(r, row).dtype);
     size_t len = (size_t)dz_tile_count(&tiles, tile) * size;
     int has_region = row->policy == DZ_POLICY_LOSSLESS || row->policy == DZ_POLICY_ULTRADELTA;
     int whole = has_region && dz_decoder_region(&r->decoder, r->task, row, &inner) != DZ_OK;
     to.at = dz_tile_first(&tiles, tile) * size;
-    if (inner.rc == DZ_OK && dz_merge_is_plain(&r->merge)) {
+    if (inner.rc == DZ_OK && dz_restore_is_cast(r, row)) {
+        out->len = 0;
+        if (dz_buf_reserve(out, len, &inner) == DZ_OK && dz_restore_cast_tile(r, row, tile, out->data, &inner) == DZ_OK)
+            return write_next(&to, out->data, len, err);
+    } else if (inner.rc == DZ_OK && dz_merge_is_plain(&r->merge)) {
         if (dz_decode_tile_to(&r->decoder, r->task, row, tile, write_next, &to, &inner) == DZ_OK) return DZ_OK;
     } else if (inner.rc == DZ_OK) {
         out->len = 0;
@@ -136,7 +142,7 @@ static dz_rc fill(dz_restore_job *r, dz_progress *progress, dz_error *err) {
     for (size_t i = 0; i < r->ntensors && err->rc == DZ_OK; i++) {
         const dz_index_row *row = dz_row_source(r->task, &r->task->rows[r->tensors[i].row]);
         dz_pair_tiles tiles = dz_row_work(c, row);
-        size_t size = dz_dtype_size(dz_tensor_of_row(&c->tensors[row->tensor]).dtype);
+        size_t size = dz_dtype_size(dz_restore_written(r, row).dtype);
         for (uint32_t tile = 0; tile < tiles.ntiles && err->rc == DZ_OK; tile++) {
             size_t len = (size_t)dz_tile_count(&tiles, tile) * size;
             double cost = tile_cost(row, &tiles, len);

@@ -19,6 +19,7 @@ typedef struct dz_restore_options {
     int sign_consensus;
     const char *tensors; /* glob; NULL: all, and the companion files */
     uint64_t max_shard;  /* bytes of tensors in a new shard, at most (a larger tensor gets its own); 0: the original shards */
+    dz_dtype dtype;      /* of float tensors (restore/cast.h); DZ_OPAQUE: as they were */
     int force, quiet;
     int dry_run;    /* everything is checked and noted, nothing is made */
     int no_sync;    /* return while files may still be in the page cache only */
