@@ -77,6 +77,11 @@ run() {
     # shellcheck disable=SC2086 # LAUNCH is words
     attend $launch "$DELTAZOO" "$@"
     rc=$?
+    if [ $rc -eq 213 ]; then # Open MPI 5: a killed mpirun that had the same pid has left its session folder in TMPDIR
+        say "the launcher did not start: once more"
+        attend $launch "$DELTAZOO" "$@"
+        rc=$?
+    fi
     case $rc in
         0 | 75) ;;
         143 | 205)

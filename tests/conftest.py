@@ -20,6 +20,8 @@ os.environ["PYTHON"] = sys.executable  # of the scripts that tests run
 for variable in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL"):  # tests that call make start anew
     os.environ.pop(variable, None)
 os.environ.update(SETTINGS)
+# PRRTE names its session folder by its pid and fails if there is one, such as of a killed mpirun that had the same: a folder for each process of pytest.
+os.environ["PRTE_MCA_prte_tmpdir_base"] = SESSIONS = tempfile.mkdtemp(prefix="dz-prte-")
 if FLAVOUR == "asan":  # Open MPI and HDF5 leave memory behind at exit; leaks of our own are found by the fuzz targets, which use neither
     os.environ.update(ASAN_OPTIONS="detect_leaks=0:handle_abort=1:verify_asan_link_order=0", UBSAN_OPTIONS="print_stacktrace=1")
 
@@ -49,6 +51,7 @@ def pytest_configure(config):
 
 
 def pytest_unconfigure(config):
+    shutil.rmtree(SESSIONS, ignore_errors=True)
     if hasattr(config, "dz_shared"):
         shutil.rmtree(config.dz_shared, ignore_errors=True)
 

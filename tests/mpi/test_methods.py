@@ -109,3 +109,11 @@ def test_script_says_why_nothing_was_started(folder, name):
     compress(folder, archive="job.h5")
     code, _, err = script(name, folder, RANKS="999", **NO_OVERSUBSCRIPTION)
     check(code == 1 and "slots" in err, f"exit {code}: {err}")
+
+
+def test_script_starts_again_when_open_mpi_5_met_the_folder_of_a_killed_mpirun(folder):
+    """mpirun's code for it is 213; the next one has another pid."""
+    write(f"{folder}/launch", f'#!/bin/sh\n[ -e {folder}/once ] || {{ touch {folder}/once; exit 213; }}\nexec "$@"\n')
+    os.chmod(f"{folder}/launch", 0o755)
+    code, out, err = script("compress", folder, LAUNCH=f"{folder}/launch")
+    check(code == 0 and "once more" in err and os.path.exists(f"{folder}/job.h5"), f"exit {code}: {out}{err}")

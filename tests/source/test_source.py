@@ -1,5 +1,7 @@
 """The source tree itself."""
-from common import ROOT, call, check
+import re
+
+from common import ROOT, Skipped, call, check
 
 
 def test_layers():
@@ -8,5 +10,8 @@ def test_layers():
 
 
 def test_format():
+    version = re.search(r"version (\d+)", call(["clang-format", "--version"])[1]).group(1)
+    if version != "14":  # macros come out differently
+        raise Skipped(f"the source is formatted by clang-format 14, and this is {version}")
     code, out, err = call(["make", "--no-print-directory", "lint"], cwd=ROOT, limit=180)
     check(code == 0, out + err)
