@@ -70,7 +70,8 @@ ifneq ($(WRONG_HDF5),)
 HDF5_CHECK = $(error $(MPICC) is of $(MPI_KIND), but the HDF5 found is not: install libhdf5-$(MPI_KIND)-dev, or set HDF5_PREFIX, or HDF5_NAME for pkg-config)
 endif
 
-CPPFLAGS_ALL = $(HDF5_CHECK) -Isrc -Iinclude $(CPPFLAGS) $(patsubst -I%,-isystem %,$(MPI_CFLAGS) $(HDF5_CFLAGS) $(MKL_CFLAGS))
+# HDF5 2 has given calls other arguments (H5Dread_chunk): those of 1.10.
+CPPFLAGS_ALL = $(HDF5_CHECK) -Isrc -Iinclude -DH5_USE_110_API $(CPPFLAGS) $(patsubst -I%,-isystem %,$(MPI_CFLAGS) $(HDF5_CFLAGS) $(MKL_CFLAGS))
 # MPICH's MPI_STATUSES_IGNORE is address 1, which gcc takes for an array that is too small.
 WARN_MPI := $(if $(filter mpich,$(MPI_KIND)),$(if $(findstring clang,$(CC)),,-Wno-stringop-overflow))
 CFLAGS_ALL := $(CSTD) $(WARN) $(WARN_MPI) $(OPT_$(FLAVOUR)) $(CFLAGS) $(SAME_BYTES)
