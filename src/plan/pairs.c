@@ -210,7 +210,9 @@ static void note_absent(const matching *m, dz_error *err) {
 typedef struct module {
     uint64_t hash;
     uint64_t of_task, of_base; /* elements */
-    const char *first_task, *first_base;
+    uint64_t nbytes;           /* of the task's */
+    size_t in_task, in_base;   /* tensors */
+    const dz_tensor *first_task, *first_base;
 } module;
 
 /* Elements of the tensors without a counterpart, added to those of their module: what holds the experts, or the layer. */
@@ -234,8 +236,10 @@ static dz_rc add_to_module(module **list, size_t *n, size_t *cap, const dz_tenso
     }
     module *m = &(*list)[*n - 1 - at];
     *(of_task ? &m->of_task : &m->of_base) += t->count;
-    const char **first = of_task ? &m->first_task : &m->first_base;
-    if (!*first) *first = t->name;
+    *(of_task ? &m->in_task : &m->in_base) += 1;
+    m->nbytes += of_task ? t->nbytes : 0;
+    const dz_tensor **first = of_task ? &m->first_task : &m->first_base;
+    if (!*first) *first = t;
     return DZ_OK;
 }
 
@@ -244,11 +248,35 @@ static int by_module(const void *x, const void *y) {
     return a->hash < b->hash ? -1 : a->hash > b->hash;
 }
 
+static void add_module(module *sum, const module *more) {
+    sum->of_task += more->of_task;
+    sum->of_base += more->of_base;
+    sum->nbytes += more->nbytes;
+    sum->in_task += more->in_task;
+    sum->in_base += more->in_base;
+    if (!sum->first_task) sum->first_task = more->first_task;
+    if (!sum->first_base) sum->first_base = more->first_base;
+}
+
+/* Names, shapes, what it costs, and which side to save again. */
+static void say_fused(const matching *m, const module *one, size_t found, uint64_t nbytes, dz_error *err) {
+    char mine[DZ_SHAPE_TEXT], theirs[DZ_SHAPE_TEXT], size[32];
+    int task_is_fused = one->in_task < one->in_base;
+    dz_buf_note(
+        &m->plan->notes, err,
+        "task '%s': %zu module%s fused on one side and separate on the other (here %zu tensor%s: '%s' %s, ...; in the base %zu: '%s' "
+        "%s, ...): %s kept exactly, without the base; save the %s again with save_pretrained, which writes the separate layout "
+        "(save_original_format=True)",
+        m->name, found, found > 1 ? "s are" : " is", one->in_task, one->in_task > 1 ? "s" : "", one->first_task->name,
+        dz_shape_text(one->first_task, mine), one->in_base, one->first_base->name, dz_shape_text(one->first_base, theirs),
+        dz_format_size((double)nbytes, size), task_is_fused ? "task" : "base");
+}
+
 /* Modules whose matrices are fused on one side and separate on the other have no counterpart, although nothing is new. */
 static dz_rc note_fused(const matching *m, dz_error *err) {
-    module *list = NULL;
+    module *list = NULL, one = {0};
     size_t n = 0, cap = 0, found = 0;
-    const char *of_task = NULL, *of_base = NULL;
+    uint64_t nbytes = 0;
     for (size_t i = 0; i < m->ck->ntensors && err->rc == DZ_OK; i++) {
         if (m->base_of[i] < 0) add_to_module(&list, &n, &cap, &m->ck->tensors[i], 1, err);
     }
@@ -258,23 +286,12 @@ static dz_rc note_fused(const matching *m, dz_error *err) {
     if (n) qsort(list, n, sizeof *list, by_module);
     for (size_t i = 0, next; i < n; i = next) {
         module sum = {0};
-        for (next = i; next < n && list[next].hash == list[i].hash; next++) {
-            sum.of_task += list[next].of_task;
-            sum.of_base += list[next].of_base;
-            if (!sum.first_task) sum.first_task = list[next].first_task;
-            if (!sum.first_base) sum.first_base = list[next].first_base;
-        }
-        if (sum.of_task == 0 || sum.of_task != sum.of_base) continue;
-        if (found++ == 0 || strcmp(sum.first_task, of_task) < 0) {
-            of_task = sum.first_task;
-            of_base = sum.first_base;
-        }
+        for (next = i; next < n && list[next].hash == list[i].hash; next++) add_module(&sum, &list[next]);
+        if (sum.of_task == 0 || sum.of_task != sum.of_base || sum.in_task == sum.in_base) continue;
+        nbytes += sum.nbytes;
+        if (found++ == 0 || strcmp(sum.first_task->name, one.first_task->name) < 0) one = sum;
     }
-    if (found)
-        dz_buf_note(&m->plan->notes, err,
-                    "task '%s': %zu module%s fused on one side and separate on the other ('%s', in the base '%s'): kept exactly, without "
-                    "the base; save both in one layout (save_pretrained of one version, with save_original_format=True)",
-                    m->name, found, found > 1 ? "s are" : " is", of_task, of_base);
+    if (found) say_fused(m, &one, found, nbytes, err);
     free(list);
     return err->rc;
 }

@@ -138,6 +138,9 @@ def fused_case(of_base, of_task):
         planned, r = plan(folder, made(experts(of_base), 1), made(experts(of_task), 2))
         found = [n for n in r.lines("note") if "fused on one side" in n]
         check(len(found) == 1 and "2 modules" in found[0] and ".mlp.experts." in found[0] and "save_pretrained" in found[0], f"notes of {r}")
+        parts = ("here 9 tensors: 'model.layers.0.mlp.experts.0.", "in the base 2: ", "save the base again") if of_base else ("here 2 tensors: ", "in the base 9: ", "save the task again")
+        nbytes = sum(int(np.prod(t["shape"])) * 4 for n, t in planned.items() if "experts" in n)
+        check(all(p in found[0] for p in (*parts, "[3, 16, 16]" if "gate_up" in found[0] else "[3, 16, 8]", f"{nbytes / 1000:.3g} KB kept exactly")), f"notes of {r}")
         equal({t["base"] for n, t in planned.items() if "experts" in n}, {None}, "bases of experts")
         comes_back(folder)
 
