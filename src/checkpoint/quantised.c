@@ -3,10 +3,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "checkpoint/fp8_scale.h"
+
 #define AROUND 64 /* names, in their order, in which a module's other tensors are looked for */
 
-/* Integers of a width that codes have, and the types of 4 and 6 bits. */
-static int may_be_codes(const dz_tensor *t) {
+/* Integers of a width that codes have, the types of 4 and 6 bits, and F8 whose scales are not named as those of F8 are. */
+static int may_be_codes(const dz_checkpoint *ck, const dz_tensor *t) {
     if (t->ndim < 2 || t->count == 0) return 0;
     switch (t->dtype) {
         case DZ_I8:
@@ -15,6 +17,8 @@ static int may_be_codes(const dz_tensor *t) {
         case DZ_U16:
         case DZ_I32:
         case DZ_U32: return 1;
+        case DZ_F8_E4M3:
+        case DZ_F8_E5M2: return dz_scale_partner(ck, t) == NULL;
         case DZ_OPAQUE: return dz_element_bits(t->dtype_name) < 8;
         default: return 0;
     }
@@ -41,8 +45,8 @@ static int is_scales(const char *rest) {
 }
 
 /* What belongs to codes, beside their scales; a layer's bias is a bias. */
-static int is_companion(const dz_tensor *t, const dz_tensor *other, const char *rest) {
-    return is_scales(rest) || (!dz_ends_with(rest, "bias") && 2 * other->nbytes <= t->nbytes && !may_be_codes(other)) ||
+static int is_companion(const dz_checkpoint *ck, const dz_tensor *t, const dz_tensor *other, const char *rest) {
+    return is_scales(rest) || (!dz_ends_with(rest, "bias") && 2 * other->nbytes <= t->nbytes && !may_be_codes(ck, other)) ||
            strstr(rest, "zero");
 }
 
@@ -50,21 +54,24 @@ static int is_companion(const dz_tensor *t, const dz_tensor *other, const char *
 static void find_layer(const dz_checkpoint *ck, size_t at, dz_quantised *out) {
     const dz_tensor *t = &ck->tensors[ck->by_name[at]], *scales = NULL;
     size_t module = module_length(t->name), first = at, end = at;
+    if (is_scales(t->name + module)) return;
     while (first > 0 && at - first < AROUND && strncmp(ck->tensors[ck->by_name[first - 1]].name, t->name, module) == 0) first--;
     while (end < ck->ntensors && end - at < AROUND && strncmp(ck->tensors[ck->by_name[end]].name, t->name, module) == 0) end++;
     for (size_t i = first; i < end && !scales; i++) {
         const dz_tensor *other = &ck->tensors[ck->by_name[i]];
-        if (is_beside(t, module, other) && is_scales(other->name + module) && !may_be_codes(other)) scales = other;
+        if (!is_beside(t, module, other) || !is_scales(other->name + module) || may_be_codes(ck, other)) continue;
+        if (strstr(other->name + module, "codebook") || 2 * other->nbytes <= t->nbytes) scales = other;
     }
     /* scales of 8 bits are of the type of the codes: of mxfp4 the fewer are the scales */
     for (size_t i = first; i < end && !scales; i++) {
         const dz_tensor *other = &ck->tensors[ck->by_name[i]];
         if (is_beside(t, module, other) && is_scales(other->name + module) && 2 * other->nbytes <= t->nbytes) scales = other;
     }
-    if (!scales || is_scales(t->name + module)) return;
+    if (!scales) return;
     for (size_t i = first; i < end; i++) {
         const dz_tensor *other = &ck->tensors[ck->by_name[i]];
-        if (is_beside(t, module, other) && is_companion(t, other, other->name + module) && out->part[ck->by_name[i]] == DZ_NOT_QUANTISED)
+        if (is_beside(t, module, other) && is_companion(ck, t, other, other->name + module) &&
+            out->part[ck->by_name[i]] == DZ_NOT_QUANTISED)
             out->part[ck->by_name[i]] = DZ_QUANTISED_SCALES;
     }
     if (strstr(t->name + module, "zero") || strstr(t->name + module, "g_idx")) {
@@ -81,7 +88,7 @@ static void find_layer(const dz_checkpoint *ck, size_t at, dz_quantised *out) {
 dz_rc dz_quantised_find(const dz_checkpoint *ck, dz_quantised *out, dz_error *err) {
     *out = (dz_quantised){0};
     for (size_t i = 0; i < ck->ntensors; i++) {
-        if (!may_be_codes(&ck->tensors[ck->by_name[i]])) continue;
+        if (!may_be_codes(ck, &ck->tensors[ck->by_name[i]])) continue;
         if (!out->part && !(out->part = dz_alloc(ck->ntensors, 1, err))) return err->rc;
         find_layer(ck, i, out);
     }

@@ -43,8 +43,9 @@ static uint64_t hash_name(const char *name, dz_quantised_part part) {
 }
 
 /* Scaled F8 says nothing without its scales. */
-static uint64_t kind_of(const dz_checkpoint *ck, const dz_tensor *t) {
-    int scaled = dz_dtype_size(t->dtype) == 1 && dz_scale_partner(ck, t);
+static uint64_t kind_of(const dz_checkpoint *ck, const dz_quantised *q, size_t tensor) {
+    const dz_tensor *t = &ck->tensors[tensor];
+    int scaled = dz_quantised_part_of(q, tensor) || (dz_dtype_size(t->dtype) == 1 && dz_scale_partner(ck, t));
     return dz_dtype_is_float(t->dtype) && !scaled ? DZ_SKETCH_FLOAT : dz_hash64(t->dtype_name, strlen(t->dtype_name), 0);
 }
 
@@ -78,20 +79,22 @@ static void take_layers(const dz_checkpoint *ck, const dz_quantised *q, choice *
     size_t n = choose(ck, q, is_layer, is_tensor, DZ_SKETCH_LAYERS, choices);
     for (size_t i = 0; i < n; i++) {
         const dz_tensor *t = &ck->tensors[choices[i].tensor];
-        out->layers[i] = (dz_weight_fingerprint_layer){
-            .name = choices[i].hash + (choices[i].hash == 0), .dims = hash_dims(t, 0), .kind = kind_of(ck, t), .count = t->count};
+        out->layers[i] = (dz_weight_fingerprint_layer){.name = choices[i].hash + (choices[i].hash == 0),
+                                                       .dims = hash_dims(t, 0),
+                                                       .kind = kind_of(ck, q, choices[i].tensor),
+                                                       .count = t->count};
     }
 }
 
 /* The place depends on the count's power of two, so that a few rows more or less do not move it. */
-static dz_rc take_window(dz_checkpoint *ck, const choice *c, uint64_t number, window *out, dz_error *err) {
+static dz_rc take_window(dz_checkpoint *ck, const dz_quantised *q, const choice *c, uint64_t number, window *out, dz_error *err) {
     const dz_tensor *t = &ck->tensors[c->tensor];
     size_t size = dz_dtype_size(t->dtype), len = t->count < DZ_SKETCH_VALUES ? (size_t)t->count : DZ_SKETCH_VALUES;
     uint64_t power = 1, draw = dz_u64_at(c->hash, number);
     uint8_t bytes[8 * DZ_SKETCH_VALUES];
     while (power <= t->count / 2) power *= 2;
     uint64_t at = power > len ? draw % (power - len + 1) : 0;
-    uint64_t kind = kind_of(ck, t);
+    uint64_t kind = kind_of(ck, q, c->tensor);
     *out = (window){.key = hash_dims(t, dz_hash64(&at, sizeof at, c->hash))};
     if (kind != DZ_SKETCH_FLOAT) out->key = dz_hash64(&kind, sizeof kind, out->key); /* comparable with its like only */
     out->key += out->key == 0;
@@ -108,7 +111,7 @@ dz_rc dz_weight_fingerprint_take(dz_checkpoint *ck, dz_weight_fingerprint *out, 
     take_layers(ck, &q, choices, out);
     size_t chosen = choose(ck, &q, is_float_matrix, is_float, DZ_SKETCH_WINDOWS / PER_TENSOR, choices);
     for (size_t i = 0; i < chosen && err->rc == DZ_OK; i++) {
-        for (uint64_t k = 0; k < PER_TENSOR && err->rc == DZ_OK; k++) take_window(ck, &choices[i], k, &windows[n++], err);
+        for (uint64_t k = 0; k < PER_TENSOR && err->rc == DZ_OK; k++) take_window(ck, &q, &choices[i], k, &windows[n++], err);
     }
     qsort(windows, n, sizeof *windows, by_key);
     for (size_t i = 0; i < n; i++) {

@@ -40,6 +40,10 @@ FORMS = {
     "mxfp4": lambda n, x: [(f"{n}_blocks", "U8", (64, 2, 16), packed(x)), (f"{n}_scales", "U8", (64, 2), bytes(128))],
     "torchao": lambda n, x: [(f"{n}._weight_qdata", "I8", (64, 64), eight(x)), (f"{n}._weight_scale", "BF16", (64, 1), scale(x, "BF16")),
                              (f"{n}._weight_zero_point", "I8", (64, 1), bytes(64))],
+    "torchao-f8": lambda n, x: [(f"{n}._weight_qdata", "F8_E4M3", (64, 64), to_dtype(x / np.abs(x).max(1, keepdims=True) * 448, "F8_E4M3")), (f"{n}._weight_scale", "F32", (64, 1), scale(x))],
+    "modelopt": lambda n, x: [(f"{n}.weight", "U8", (64, 32), packed(x)), (f"{n}.weight_scale", "F8_E4M3", (64, 4), 4 * scale(x, "F8_E4M3")),
+                              (f"{n}.weight_scale_2", "F32", (), bytes(4)), (f"{n}.input_scale", "F32", (), bytes(4))],
+    "mlx": lambda n, x: [(f"{n}.weight", "U32", (64, 8), packed(x)), (f"{n}.scales", "BF16", (64, 1), scale(x, "BF16")), (f"{n}.biases", "BF16", (64, 1), bytes(128))],
     "torchao-flat": lambda n, x: [(f"{n}.weight:qdata", "I8", (64, 64), eight(x)), (f"{n}.weight:scale", "BF16", (64, 1), scale(x, "BF16"))],
     "quanto": lambda n, x: [(f"{n}.weight._data", "I8", (64, 64), eight(x)), (f"{n}.weight._scale", "BF16", (64, 1), scale(x, "BF16"))],
     "hqq": lambda n, x: [(f"{n}.W_q", "U8", (64, 32), packed(x)), (f"{n}.scale", "BF16", (64, 1), scale(x, "BF16")), (f"{n}.zero", "BF16", (64, 1), bytes(128))],
@@ -80,7 +84,7 @@ def test_quantised_model_is_said_once_and_kept_exactly(folder, form):
     for name in plain:
         put(f"{folder}/{name}", plain[name])
         put(f"{folder}/{name}-q", quantised[name])
-    names = sorted(n for n, d, *_ in quantised["one"] if d in ("I8", "U8", "I32") and "zero" not in n and "scale" not in n and "g_idx" not in n and "format" not in n and "state" not in n)
+    names = sorted(n for n, d, *_ in quantised["one"] if d in ("I8", "U8", "I32", "U32", "F8_E4M3") and "zero" not in n and "scale" not in n and "g_idx" not in n and "format" not in n and "state" not in n)
     said = f"quantised: integer weights with scales in {len(LAYERS)} layers ('{names[0]}' with "
     over = compressed(folder, "base", "one-q", ranks=3)
     check(len(over) == 1 and said in over[0] and "task 'one'" in over[0] and "not quantised" in over[0], f"over the bf16 base: {over}")
