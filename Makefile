@@ -31,6 +31,7 @@ SAME_BYTES := -fno-fast-math -ffp-contract=off # after CFLAGS: archives are the 
 OPT_release := -O3 -g
 OPT_mpich := -O3 -g
 OPT_serial := -O3 -g
+OPT_python := -O3 -g
 OPT_fault := -O2 -g -DDZ_FAULTS
 OPT_asan := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 LD_asan := -fsanitize=address,undefined
@@ -88,8 +89,11 @@ OBJ += $(B)/numeric/kernels_avx2.o $(B)/numeric/kernels_avx512.o
 endif
 # The library: reading archives and base models, decoding. Nothing of it calls MPI, BLAS or YAML; -z defs shows at once what it lacks.
 LIB_PARTS := base/% codec/% checkpoint/% config/policy numeric/allocate numeric/dispatch numeric/gauss numeric/kernels% numeric/noise numeric/rotate numeric/uniform_quantiser \
-    archive/blocks archive/catalog archive/files archive/foreign archive/reader archive/schema archive/stats archive/table archive/validate decode/tile_decoder lib/%
+    archive/blocks archive/catalog archive/files archive/foreign archive/reader archive/schema archive/stats archive/table archive/validate decode/tile_decoder lib/library
 LIBOBJ := $(filter $(LIB_PARTS:%=$(B)/%.o),$(OBJ))
+# The Python package's library (make python, SERIAL=1 only): the same, and whole models.
+PYTHON_PARTS := $(LIB_PARTS) config/% parallel/% archive/% decode/% restore/% archive_ops/verify lib/model
+PYTHON_OBJ := $(filter $(PYTHON_PARTS:%=$(B)/%.o),$(OBJ))
 CLIOBJ := $(CLI:src/%.c=$(B)/%.o)
 UNIT := $(patsubst tests/unit/%.c,$(B)/unit/%,$(wildcard tests/unit/test_*.c))
 FUZZ := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
@@ -101,7 +105,7 @@ RECIPES := $(sort $(wildcard config/recipes/*.yaml))
 Q := $(if $(V),,@)
 SAY = $(if $(V),@:,@echo "  $(1)  $(patsubst src/%,%,$(2))")
 
-.PHONY: all deps demo sweep-architectures check check-unit check-asan check-crash check-flips check-mpich mpich serial check-slurm check-clients check-all fuzz bench experiments man install check-installed dist abi check-abi check-debian check-debian13 format lint clean units venv fault syntax quality-lm
+.PHONY: all deps demo sweep-architectures check check-unit check-asan check-crash check-flips check-mpich mpich serial python wheel check-slurm check-clients check-all fuzz bench experiments man install check-installed dist abi check-abi check-debian check-debian13 format lint clean units venv fault syntax quality-lm
 .SECONDARY:
 ifeq ($(FLAVOUR),release)
 all: build/deltazoo build/libdeltazoo.so build/libdeltazoo.a
@@ -124,6 +128,9 @@ $(B)/libdeltazoo.so: $(LIBOBJ) src/lib/library.map
 	$(call SAY,LD,$@)
 	$(Q)$(CC) -shared -Wl,-soname,libdeltazoo.so.$(ABI) -Wl,--version-script=src/lib/library.map $(if $(LD_$(FLAVOUR)),,-Wl$(comma)-z$(comma)defs) $(LD_$(FLAVOUR)) $(LDFLAGS) -o $@ $(LIBOBJ) $(LIB_LIBS)
 	@echo '$(strip $(LIB_LIBS))' >$(B)/libs
+$(B)/python.so: $(PYTHON_OBJ) src/lib/library.map
+	$(call SAY,LD,$@)
+	$(Q)$(CC) -shared -s -Wl,--version-script=src/lib/library.map -Wl,-z,defs $(LDFLAGS) -o $@ $(PYTHON_OBJ) $(LIB_LIBS) -lyaml
 $(B)/libdeltazoo.a: $(LIBOBJ)
 	$(call SAY,AR,$@)
 	$(Q)rm -f $@ && $(AR) rcs $@ $^
@@ -131,7 +138,7 @@ $(B)/libdeltazoo.a: $(LIBOBJ)
 # Are all libraries there, and recent enough? Asked once, before the first object.
 $(B)/libraries: src/libraries.sh Makefile
 	@mkdir -p $(@D)
-	@CC='$(CC)' CPPFLAGS='$(CPPFLAGS_ALL) $(CFLAGS)' MPI='$(if $(SERIAL),no,$(MPI_LIBS))' MPICC='$(MPICC)' HDF5='$(HDF5_LIBS)' BLAS='$(BLAS_LIBS)' MKL='$(MKL)' \
+	@CC='$(CC)' CPPFLAGS='$(CPPFLAGS_ALL) $(CFLAGS)' MPI='$(if $(SERIAL),no,$(MPI_LIBS))' MPICC='$(MPICC)' HDF5='$(HDF5_LIBS)' BLAS='$(if $(filter python,$(FLAVOUR)),no,$(BLAS_LIBS))' MKL='$(MKL)' \
 	    LDFLAGS='$(LDFLAGS) $(LDLIBS)' src/libraries.sh >$@.tmp && mv $@.tmp $@
 
 $(B)/%.o: src/%.c Makefile | $(B)/libraries
@@ -199,14 +206,14 @@ PYTEST = build/venv/bin/python -m pytest tests -n $(JOBS) --junitxml=build/junit
 HERE_ALONE := not (long or slurm or mpich or serial)
 
 check: venv
-	@$(MAKE) --no-print-directory all units fault
+	@$(MAKE) --no-print-directory all units fault wheel
 	@$(PYTEST) -m "$(HERE_ALONE)"
 
 # All of it: also SLURM, two hosts, MPICH, no MPI (CI).
 check-all:
 	@tests/deps.sh tests slurm mpich serial
 	@tests/venv.sh
-	@$(MAKE) --no-print-directory all units fault mpich serial
+	@$(MAKE) --no-print-directory all units fault mpich serial wheel
 	@$(PYTEST) -m "not long"
 
 check-unit: venv
@@ -250,6 +257,13 @@ mpich:
 	@$(MAKE) --no-print-directory FLAVOUR=mpich MPICC=mpicc.mpich HDF5_NAME=hdf5-mpich build/mpich/deltazoo $(UNIT:$(B)/%=build/mpich/%)
 serial:
 	@$(MAKE) --no-print-directory SERIAL=1 FLAVOUR=serial build/serial/deltazoo
+# The C library of the Python package, for CMake (src/python/CMakeLists.txt).
+python:
+	@$(MAKE) --no-print-directory SERIAL=1 FLAVOUR=python build/python/python.so
+# build/wheel/deltazoo-*.whl, with the libraries that it needs in it: for a machine with Python and nothing else.
+wheel:
+	@tests/deps.sh wheel
+	@tests/wheel.sh
 # Models of the libraries themselves, through the program and back into the libraries, in a Python of their own.
 check-clients: all
 	@tests/client/run.sh
@@ -306,7 +320,8 @@ install: all man
 	@cp -r config jobs $(SHARE)/deltazoo/
 	@chmod 755 $(SHARE)/deltazoo/jobs/*.sbatch
 	@rm -rf $(SHARE)/deltazoo/config/packages
-	@install -m 644 src/python/deltazoo.py src/python/pyproject.toml $(SHARE)/deltazoo/python/
+	@install -m 644 src/python/deltazoo.py src/python/pyproject.toml src/python/CMakeLists.txt $(SHARE)/deltazoo/python/
+	@cp -r src/python/src $(SHARE)/deltazoo/python/
 	@sed 's|@PREFIX@|$(PREFIX)|; s|@LIBDIR@|$(LIBDIR)|' tests/install/check.sh >$(SHARE)/deltazoo/check-installed
 	@chmod 755 $(SHARE)/deltazoo/check-installed
 	@install -m 644 tests/install/example.c $(SHARE)/deltazoo/

@@ -39,6 +39,21 @@ typedef struct deltazoo_tensor {
     uint64_t stored_bytes; /* in the archive */
 } deltazoo_tensor;
 
+/* How a lossy tensor is stored, and what that is expected to cost: of the restored delta d' = gamma * gain * d + noise, |noise|^2 is about
+ * nsr * |gamma * gain * d|^2. */
+typedef struct deltazoo_lossy {
+    double sparsity;                       /* share of the elements that were to be dropped */
+    uint32_t bits;                         /* a kept value; 16 and more: other codings (FORMAT.md "Lossy tiles") */
+    uint64_t kept;                         /* elements */
+    double nsr, gain, delta_rms, base_rms; /* NaN in archives of format version 1 */
+} deltazoo_lossy;
+
+typedef struct deltazoo_base {
+    const char *name, *origin, *revision; /* as far as the archive knows them, else "" */
+    char fingerprint[33];                 /* hexadecimal */
+    uint64_t ntensors;
+} deltazoo_base;
+
 DELTAZOO_API const char *deltazoo_version(void); /* "0.1.0" */
 
 /* Opens an archive; the caller closes `*out`. Tasks that are too damaged to read are left out: see deltazoo_lost. */
@@ -63,9 +78,19 @@ DELTAZOO_API int deltazoo_tensor_find(const deltazoo_archive *archive, size_t ta
 /* The base's tensor that a task's tensor is restored from: its name, type and shape. DELTAZOO_EUSAGE if it needs none. */
 DELTAZOO_API int deltazoo_base_of(const deltazoo_archive *archive, size_t task, size_t index, deltazoo_tensor *out);
 
+/* How the tensor is stored, if it is lossy; else DELTAZOO_EUSAGE. */
+DELTAZOO_API int deltazoo_lossy_at(const deltazoo_archive *archive, size_t task, size_t index, deltazoo_lossy *out);
+
+/* The base model that the archive was made from, and its tensors; DELTAZOO_EUSAGE beyond the last. */
+DELTAZOO_API void deltazoo_base_info(const deltazoo_archive *archive, deltazoo_base *out);
+DELTAZOO_API int deltazoo_base_at(const deltazoo_archive *archive, size_t index, deltazoo_tensor *out);
+
 /* Sets the base model (a .safetensors file or a directory), which deltazoo_restore needs. A base with other names, types or shapes is
  * refused here; a base with other values is refused when a tensor is restored. */
 DELTAZOO_API int deltazoo_set_base(deltazoo_archive *archive, const char *path, char *message, size_t size);
+
+/* Reads the base's tensor `index` (of deltazoo_base_at) from the model that was set, and checks its digests. */
+DELTAZOO_API int deltazoo_base_read(deltazoo_archive *archive, size_t index, void *dst, char *message, size_t size);
 
 /* Restores tensor `index` of task `task` into `dst`, which has room for its nbytes. Blocks' checksums and the base's digests are checked.
  */
@@ -74,6 +99,11 @@ DELTAZOO_API int deltazoo_restore(deltazoo_archive *archive, size_t task, size_t
 /* The same with the base's tensor (deltazoo_base_of) in memory instead of a file: `base` has its nbytes, or is NULL if none is needed. */
 DELTAZOO_API int deltazoo_restore_from(deltazoo_archive *archive, size_t task, size_t index, const void *base, void *dst, char *message,
                                        size_t size);
+
+/* Elements first .. first + count - 1 of the flat tensor; only the tiles that they are in are decoded. `base`: the whole base tensor in
+ * memory, or NULL for the one of deltazoo_set_base. Elements of types that the library does not know are bytes. */
+DELTAZOO_API int deltazoo_restore_part(deltazoo_archive *archive, size_t task, size_t index, uint64_t first, uint64_t count,
+                                       const void *base, void *dst, char *message, size_t size);
 
 /* The delta of a lossy tensor, with gamma and scale; needs no base. A float for each element, 0 where nothing is kept and beyond the base's
  * elements. DELTAZOO_EUSAGE for a tensor that is not lossy. */

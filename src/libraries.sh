@@ -57,7 +57,9 @@ library zstd 1.4.0 'ZSTD_VERSION_NUMBER >= 10400' -lzstd ZSTD_getFrameContentSiz
 library zlib 1.2.7 'ZLIB_VERNUM >= 0x1270' -lz crc32 'Debian: zlib1g-dev  RHEL: zlib-devel  Spack: zlib-api' zlib.h
 library htscodecs 1.3.0 'HTSCODECS_VERSION >= 100300' -lhtscodecs rans_compress_to_4x16 \
     'Debian: libhtscodecs-dev  RHEL, Spack, EasyBuild, conda-forge: none; see config/packages/README.md' htscodecs/htscodecs.h htscodecs/rANS_static4x16.h
-if [ -n "$MKL" ]; then
+if [ "$BLAS" = no ]; then # the Python package's library: nothing in it calls LAPACK
+    :
+elif [ -n "$MKL" ]; then
     library 'LAPACK of MKL' 2018 1 "$BLAS" LAPACKE_dgesdd 'Spack: intel-oneapi-mkl (MKLROOT names its folder)' mkl_lapacke.h
 else
     library LAPACKE 3.0 1 "$BLAS" LAPACKE_dgesdd 'Debian: liblapacke-dev libopenblas-dev  RHEL: lapack-devel openblas-devel  Spack: openblas (BLAS_LIBS names it)' lapacke.h

@@ -25,7 +25,7 @@ os.environ["PRTE_MCA_prte_tmpdir_base"] = SESSIONS = tempfile.mkdtemp(prefix="dz
 if FLAVOUR == "asan":  # Open MPI and HDF5 leave memory behind at exit; leaks of our own are found by the fuzz targets, which use neither
     os.environ.update(ASAN_OPTIONS="detect_leaks=0:handle_abort=1:verify_asan_link_order=0", UBSAN_OPTIONS="print_stacktrace=1")
 
-MARKS = {"reader": "client", "pytorch": "client"}  # folders whose mark is not their own name
+MARKS = {"reader": "client", "pytorch": "client", "python": "client"}  # folders whose mark is not their own name
 SLOW = 8  # seconds
 
 from common import Scratch  # noqa: E402: it reads what is set above

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# deps.sh [tests] [clang] [fuzz] [slurm] [mpich] [serial] [plots] [quality]: installs through apt-get what is missing to build and test on Debian or Ubuntu, and for the extra tests named. Elsewhere
+# deps.sh [tests] [clang] [fuzz] [slurm] [mpich] [serial] [wheel] [plots] [quality]: installs through apt-get what is missing to build and test on Debian or Ubuntu, and for the extra tests named. Elsewhere
 # it only says what would be needed.
 set -euo pipefail
 packages=(gcc make pkg-config openmpi-bin libopenmpi-dev libhdf5-openmpi-dev libopenblas-dev liblapacke-dev libjansson-dev libyaml-dev uthash-dev
@@ -13,6 +13,7 @@ for extra in "$@"; do
         slurm) packages+=(slurm-wlm munge iproute2) ;;
         mpich) packages+=(mpich libmpich-dev libhdf5-mpich-dev) ;;
         serial) packages+=(libhdf5-dev) ;;
+        wheel) packages+=(libhdf5-dev cmake ninja-build python3 python3-venv) ;;
         plots) packages+=("${reader[@]}" python3-matplotlib) ;;
         quality) packages+=("${reader[@]}" python3-torch python3-sklearn) ;;
     esac

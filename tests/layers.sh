@@ -18,7 +18,7 @@ declare_layer compress "$low parallel config plan archive decode"
 declare_layer restore "$low parallel config plan archive decode"
 declare_layer scan "base checkpoint parallel config plan"
 declare_layer synth "base checkpoint"
-declare_layer lib "$low config plan archive decode"
+declare_layer lib "$low parallel config plan archive decode restore archive_ops" # parallel and on: lib/model only, in the build without MPI
 declare_layer archive_ops "$low parallel config plan archive decode restore"
 declare_layer tune "$low parallel config plan archive decode compress restore"
 declare_layer cli "$low parallel config plan archive decode compress restore scan synth archive_ops tune"

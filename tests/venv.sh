@@ -17,7 +17,8 @@ if [ "$(cat build/venv-plots/installed 2>/dev/null)" != "$plots" ]; then
 fi
 [ "$(cat build/venv/installed 2>/dev/null)" = "$wanted" ] && exit 0
 echo "venv: installing ${files[*]} into build/venv"
-if ! { rm -rf build/venv && "${PYTHON:-/usr/bin/python3}" -m venv build/venv &&
+rm -f build/venv/installed
+if ! { { build/venv/bin/python -c '' 2>/dev/null || { rm -rf build/venv && "${PYTHON:-/usr/bin/python3}" -m venv build/venv; }; } &&
     build/venv/bin/python -m pip install --disable-pip-version-check --no-input "${files[@]/#/-r}"; } >build/venv.log 2>&1 </dev/null; then
     echo "venv: failed, so no test can run: $(grep -v '^ *$' build/venv.log | grep -iE 'error|not ' | tail -n 1) (all of it: build/venv.log)" >&2
     exit 1

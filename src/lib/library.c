@@ -12,7 +12,7 @@ struct deltazoo_archive {
     dz_archive *archive;
     dz_checkpoint *base;
     dz_decoder decoder;
-    dz_buf delta;
+    dz_buf delta, part;
     size_t *counts;  /* [tasks] tensors */
     dz_lookup *rows; /* [tasks] by name */
 };
@@ -67,6 +67,7 @@ void deltazoo_close(deltazoo_archive *a) {
     free(a->counts);
     dz_archive_close(a->archive);
     dz_buf_free(&a->delta);
+    dz_buf_free(&a->part);
     free(a);
 }
 
@@ -136,6 +137,36 @@ int deltazoo_base_of(const deltazoo_archive *a, size_t task, size_t index, delta
     return DELTAZOO_OK;
 }
 
+int deltazoo_lossy_at(const deltazoo_archive *a, size_t task, size_t index, deltazoo_lossy *out) {
+    dz_error err = {0};
+    const dz_index_row *row = row_at(a, task, index, &err);
+    if (!row || row->policy != DZ_POLICY_ULTRADELTA) return DELTAZOO_EUSAGE;
+    *out = (deltazoo_lossy){.sparsity = (double)row->sparsity,
+                            .bits = row->bits,
+                            .kept = row->kept,
+                            .nsr = (double)row->nsr,
+                            .gain = (double)row->gain,
+                            .delta_rms = (double)row->delta_rms,
+                            .base_rms = (double)row->base_rms};
+    return DELTAZOO_OK;
+}
+
+static const char *or_empty(const char *text) { return text ? text : ""; }
+
+void deltazoo_base_info(const deltazoo_archive *a, deltazoo_base *out) {
+    const dz_catalog *c = a->archive->catalog;
+    *out = (deltazoo_base){
+        .name = or_empty(c->base_name), .origin = or_empty(c->base_origin), .revision = or_empty(c->base_revision), .ntensors = c->nbase};
+    dz_digest_hex(c->fingerprint, out->fingerprint);
+}
+
+int deltazoo_base_at(const deltazoo_archive *a, size_t index, deltazoo_tensor *out) {
+    const dz_catalog *c = a->archive->catalog;
+    if (index >= c->nbase) return DELTAZOO_EUSAGE;
+    describe(&c->tensors[c->base[index].tensor], out);
+    return DELTAZOO_OK;
+}
+
 int deltazoo_set_base(deltazoo_archive *a, const char *path, char *message, size_t size) {
     dz_error err = {0};
     drop_base(a, &err);
@@ -146,18 +177,59 @@ int deltazoo_set_base(deltazoo_archive *a, const char *path, char *message, size
     return report(&err, message, size);
 }
 
-static void restore_tiles(deltazoo_archive *a, size_t task, const dz_index_row *row, uint8_t *dst, dz_error *err) {
+int deltazoo_base_read(deltazoo_archive *a, size_t index, void *dst, char *message, size_t size) {
+    dz_error err = {0};
+    const dz_catalog *c = a->archive->catalog;
+    if (index >= c->nbase || !a->base) {
+        dz_fail(&err, DZ_EUSAGE, a->base ? "the base has no tensor %zu" : "deltazoo_set_base comes before reading tensor %zu of the base",
+                index);
+        return report(&err, message, size);
+    }
+    dz_tensor t = dz_tensor_of_row(&c->tensors[c->base[index].tensor]);
+    dz_pair_tiles tiles = dz_pair_tiles_of(t.count, t.count, t.count);
+    size_t element = dz_dtype_size(t.dtype);
+    for (uint32_t tile = 0; tile < tiles.ntiles && err.rc == DZ_OK; tile++) {
+        uint64_t first = dz_tile_first(&tiles, tile) * element;
+        size_t len = (size_t)dz_tile_count(&tiles, tile) * element;
+        uint8_t *bytes = (uint8_t *)dst + first;
+        if (dz_checkpoint_read(a->base, (size_t)a->decoder.base_tensor[index], first, len, bytes, &err) != DZ_OK) break;
+        dz_digest got = dz_digest_of(bytes, len), want = c->base_tiles[c->base[index].first_tile + tile];
+        if (got.hi != want.hi || got.lo != want.lo)
+            dz_fail(&err, DZ_EFAIL, "%s: not the base of this archive: tensor '%s' differs", a->base->path, t.name);
+    }
+    return report(&err, message, size);
+}
+
+/* Elements first .. first + count - 1 of the row's tensor. */
+static void restore_tiles(deltazoo_archive *a, size_t task, const dz_index_row *row, uint64_t first, uint64_t count, uint8_t *dst,
+                          dz_error *err) {
     const dz_catalog *c = a->archive->catalog;
     dz_pair_tiles tiles = dz_row_work(c, row);
     size_t size = dz_dtype_size(dz_tensor_of_row(&c->tensors[row->tensor]).dtype);
     if (row->base != DZ_NO_BASE) a->decoder.base_differs[row->base] = 0;
     a->decoder.have_base = DZ_NO_BASE; /* read, and checked, anew */
-    for (uint32_t tile = 0; tile < tiles.ntiles && err->rc == DZ_OK; tile++)
-        dz_decode_tile(&a->decoder, &c->tasks[task], row, tile, dst + dz_tile_first(&tiles, tile) * size, err);
+    for (uint32_t tile = 0; tile < tiles.ntiles && err->rc == DZ_OK; tile++) {
+        uint64_t begin = dz_tile_first(&tiles, tile), end = begin + dz_tile_count(&tiles, tile);
+        uint64_t from = begin > first ? begin : first, to = end < first + count ? end : first + count;
+        if (from >= to) continue;
+        if (from == begin && to == end) {
+            dz_decode_tile(&a->decoder, &c->tasks[task], row, tile, dst + (begin - first) * size, err);
+            continue;
+        }
+        a->part.len = 0;
+        if (dz_buf_reserve(&a->part, (end - begin) * size, err) == DZ_OK &&
+            dz_decode_tile(&a->decoder, &c->tasks[task], row, tile, a->part.data, err) == DZ_OK)
+            memcpy(dst + (from - first) * size, a->part.data + (from - begin) * size, (to - from) * size);
+    }
     a->decoder.have_base = DZ_NO_BASE;
     if (err->rc == DZ_OK && row->base != DZ_NO_BASE && a->decoder.base_differs[row->base])
         dz_fail(err, DZ_EFAIL, "%s: not the base of this archive: tensor '%s' differs", a->base ? a->base->path : "the base given",
                 c->tensors[c->base[row->base].tensor].name);
+}
+
+static uint64_t elements_of(const deltazoo_archive *a, const dz_index_row *row) {
+    dz_tensor t = dz_tensor_of_row(&a->archive->catalog->tensors[row->tensor]);
+    return t.nbytes / dz_dtype_size(t.dtype);
 }
 
 int deltazoo_restore(deltazoo_archive *a, size_t task, size_t index, void *dst, char *message, size_t size) {
@@ -166,20 +238,39 @@ int deltazoo_restore(deltazoo_archive *a, size_t task, size_t index, void *dst, 
     if (row && !a->base)
         dz_fail(&err, DZ_EUSAGE, "deltazoo_set_base comes before deltazoo_restore");
     else if (row)
-        restore_tiles(a, task, row, dst, &err);
+        restore_tiles(a, task, row, 0, elements_of(a, row), dst, &err);
     return report(&err, message, size);
+}
+
+/* `base`: the whole base tensor, or NULL where it has none or its file is set. */
+static void restore_given(deltazoo_archive *a, size_t task, const dz_index_row *row, uint64_t first, uint64_t count, const void *base,
+                          void *dst, dz_error *err) {
+    a->decoder.given = base;
+    restore_tiles(a, task, row, first, count, dst, err);
+    a->decoder.given = NULL;
 }
 
 int deltazoo_restore_from(deltazoo_archive *a, size_t task, size_t index, const void *base, void *dst, char *message, size_t size) {
     dz_error err = {0};
     const dz_index_row *row = row_at(a, task, index, &err);
-    if (row && row->base != DZ_NO_BASE && !base) {
+    if (row && row->base != DZ_NO_BASE && !base)
         dz_fail(&err, DZ_EUSAGE, "task %zu, tensor %zu: its base tensor is needed (deltazoo_base_of)", task, index);
-    } else if (row) {
-        a->decoder.given = base;
-        restore_tiles(a, task, row, dst, &err);
-        a->decoder.given = NULL;
-    }
+    else if (row)
+        restore_given(a, task, row, 0, elements_of(a, row), base, dst, &err);
+    return report(&err, message, size);
+}
+
+int deltazoo_restore_part(deltazoo_archive *a, size_t task, size_t index, uint64_t first, uint64_t count, const void *base, void *dst,
+                          char *message, size_t size) {
+    dz_error err = {0};
+    const dz_index_row *row = row_at(a, task, index, &err);
+    if (row && row->base != DZ_NO_BASE && !base && !a->base)
+        dz_fail(&err, DZ_EUSAGE, "task %zu, tensor %zu: its base tensor is needed (deltazoo_base_of, deltazoo_set_base)", task, index);
+    else if (row && (first > elements_of(a, row) || count > elements_of(a, row) - first))
+        dz_fail(&err, DZ_EUSAGE, "task %zu, tensor %zu: has %llu elements, not %llu from %llu on", task, index,
+                (unsigned long long)elements_of(a, row), (unsigned long long)count, (unsigned long long)first);
+    else if (row)
+        restore_given(a, task, row, first, count, base, dst, &err);
     return report(&err, message, size);
 }
 

@@ -1,7 +1,6 @@
 """The Python reader as its users meet it (src/python): values, deltas, whole models, its command line, what it refuses. tests/reader/ has it decode every kind of archive."""
 import os
 import shutil
-import subprocess
 import sys
 
 import numpy as np
@@ -123,14 +122,3 @@ def test_python_command_line(folder):
     check(code == 0 and "sound" in out, out + err)
     code, out, err = python("restore", "a.h5", "--task", "no", "--base", f"{zoo}/base", "-o", "q")
     check(code == 1 and err.count("\n") == 1 and "it has task-1, task-2" in err, out + err)
-
-
-@with_scratch
-def test_python_installs_with_pip(folder):
-    shutil.copytree(SOURCE, f"{folder}/source", ignore=shutil.ignore_patterns("__pycache__", "build", "*.egg-info"))
-    code, out, err = call([sys.executable, "-m", "pip", "install", "--no-build-isolation", "--no-deps", "--no-index", "--target", "lib", "./source"], cwd=folder)
-    check(code == 0, out + err)
-    code, out, err = call([sys.executable, "-c", "import deltazoo; print(deltazoo.__file__, deltazoo.__version__)"], cwd="/", env={"PYTHONPATH": f"{folder}/lib"})
-    check(code == 0 and f"{folder}/lib/deltazoo.py" in out, out + err)
-    version = subprocess.run([os.environ.get("DELTAZOO", f"{ROOT}/build/deltazoo"), "--version"], capture_output=True, text=True).stdout
-    check(out.split()[-1] in version, f"version {out!r}, the program's is {version!r}")

@@ -223,10 +223,57 @@ static void test_a_damaged_task_leaves_the_other(void **state) {
     free(bytes);
 }
 
+static void test_parts_and_base_tensors(void **state) {
+    (void)state;
+    deltazoo_archive *a = open_it();
+    deltazoo_base b;
+    deltazoo_tensor t;
+    deltazoo_lossy lossy;
+    char message[256];
+    assert_int_equal(deltazoo_set_base(a, base, message, sizeof message), DELTAZOO_OK);
+    deltazoo_base_info(a, &b);
+    assert_int_equal(strlen(b.fingerprint), 32);
+    assert_int_equal(deltazoo_base_at(a, b.ntensors, &t), DELTAZOO_EUSAGE);
+    size_t nlossy = 0;
+    for (size_t i = 0; i < deltazoo_tensor_count(a, 0); i++) {
+        deltazoo_tensor_at(a, 0, i, &t);
+        int is_lossy = strcmp(t.policy, "ultradelta") == 0;
+        assert_int_equal(deltazoo_lossy_at(a, 0, i, &lossy), is_lossy ? DELTAZOO_OK : DELTAZOO_EUSAGE);
+        nlossy += is_lossy && lossy.kept > 0 && lossy.sparsity > 0.9;
+        uint64_t n = t.nbytes / 2, first = n / 3, count = n / 2;
+        uint16_t *whole = malloc(t.nbytes), *part = malloc(t.nbytes);
+        assert_int_equal(deltazoo_restore(a, 0, i, whole, message, sizeof message), DELTAZOO_OK);
+        assert_int_equal(deltazoo_restore_part(a, 0, i, first, count, NULL, part, message, sizeof message), DELTAZOO_OK);
+        assert_memory_equal(part, whole + first, count * 2);
+        assert_int_equal(deltazoo_restore_part(a, 0, i, first, n, NULL, part, message, sizeof message), DELTAZOO_EUSAGE);
+        free(whole);
+        free(part);
+    }
+    assert_true(nlossy > 0);
+    for (size_t i = 0; i < b.ntensors; i++) { /* what is read is what tensors are restored from */
+        assert_int_equal(deltazoo_base_at(a, i, &t), DELTAZOO_OK);
+        uint8_t *raw = malloc(t.nbytes), *one = malloc(t.nbytes), *two = malloc(t.nbytes);
+        size_t at;
+        assert_int_equal(deltazoo_base_read(a, i, raw, message, sizeof message), DELTAZOO_OK);
+        if (deltazoo_tensor_find(a, 0, t.name, &at) == DELTAZOO_OK) {
+            assert_int_equal(deltazoo_restore_from(a, 0, at, raw, one, message, sizeof message), DELTAZOO_OK);
+            assert_int_equal(deltazoo_restore(a, 0, at, two, message, sizeof message), DELTAZOO_OK);
+            assert_memory_equal(one, two, t.nbytes);
+        }
+        free(raw);
+        free(one);
+        free(two);
+    }
+    assert_int_equal(deltazoo_base_read(a, b.ntensors, NULL, message, sizeof message), DELTAZOO_EUSAGE);
+    deltazoo_close(a);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_a_damaged_task_leaves_the_other), cmocka_unit_test(test_tasks_and_tensors_are_listed),
-        cmocka_unit_test(test_exact_tensors_come_back_byte_for_byte_and_lossy_ones_near),
-        cmocka_unit_test(test_deltas_and_a_base_in_memory), cmocka_unit_test(test_what_cannot_be_is_refused_with_a_text)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_a_damaged_task_leaves_the_other),
+                                       cmocka_unit_test(test_tasks_and_tensors_are_listed),
+                                       cmocka_unit_test(test_exact_tensors_come_back_byte_for_byte_and_lossy_ones_near),
+                                       cmocka_unit_test(test_deltas_and_a_base_in_memory),
+                                       cmocka_unit_test(test_parts_and_base_tensors),
+                                       cmocka_unit_test(test_what_cannot_be_is_refused_with_a_text)};
     return cmocka_run_group_tests(tests, make_archive, remove_archive);
 }

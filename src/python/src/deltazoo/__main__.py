@@ -1,0 +1,70 @@
+"""python3 -m deltazoo list|show|restore|verify: the program's commands of these names, as far as reading goes."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any, Callable, Optional, Sequence
+
+from . import Error, __version__, open
+from ._archive import table
+
+
+def command_list(options: argparse.Namespace) -> None:
+    with open(options.archive) as z:
+        print(table(z._rows(), (2, 3, 4, 5)))
+
+
+def command_show(options: argparse.Namespace) -> None:
+    with open(options.archive) as z:
+        rows = [["tensor", "dtype", "shape", "policy", "sparsity", "bytes", "stored"]]
+        for t in z.tensors(options.task, options.tensor):
+            rows.append([t.name, t.dtype, "x".join(map(str, t.shape)) or "scalar", t.policy, f"{t.sparsity:g}" if t.policy == "ultradelta" else "",
+                         str(t.nbytes), str(t.stored_bytes)])
+        print(table(rows, (4, 5, 6)))
+
+
+def command_restore(options: argparse.Namespace) -> None:
+    with open(options.archive) as z:
+        files = z.restore_model(options.task, options.base, options.output, options.force)
+        print(f"{options.output}: task {options.task}, {len(z.tensors(options.task))} tensors in {len(files)} files")
+
+
+def command_verify(options: argparse.Namespace) -> None:
+    with open(options.archive) as z:
+        ntasks, ntensors, nblocks = z.verify(getattr(options, "base", None))
+        print(f"{z.path}: {ntasks} tasks, {ntensors} tensors, {nblocks} blocks: sound")
+
+
+def main(arguments: Optional[Sequence[str]] = None) -> int:
+    parser = argparse.ArgumentParser(prog="deltazoo", description="Reads deltazoo archives.")
+    parser.add_argument("--version", action="version", version=f"deltazoo {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run: Callable[[argparse.Namespace], None], text: str, task: bool = False, **more: Any) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text, **more)
+        sub.set_defaults(run=run)
+        sub.add_argument("archive", metavar="ARCHIVE")
+        if task:
+            sub.add_argument("--task", "-t", required=True, metavar="NAME")
+        return sub
+
+    command("list", command_list, "the tasks of an archive")
+    command("show", command_show, "the tensors of a task", True).add_argument("--tensor", default="*", metavar="GLOB")
+    restore = command("restore", command_restore, "a task's model, all its files", True)
+    restore.add_argument("--base", "-b", required=True, metavar="PATH")
+    restore.add_argument("--output", "-o", required=True, metavar="DIR")
+    restore.add_argument("--force", action="store_true", help="replace the files of an earlier restore")
+    verify = command("verify", command_verify, "structure and checksums", aliases=["check"])
+    verify.add_argument("--base", "-b", metavar="PATH", help="also check the base")
+    options = parser.parse_args(arguments)
+    try:
+        options.run(options)
+    except (Error, OSError) as error:
+        print(f"deltazoo: error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

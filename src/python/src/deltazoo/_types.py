@@ -1,0 +1,52 @@
+"""What the package raises and returns."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Tuple
+
+
+class Error(Exception):
+    """What cannot be done, and what to do about it, in one line that names file, tensor and value."""
+
+
+class Damaged(Error):
+    """The archive is not what it was when it was written."""
+
+
+class BaseInfo(NamedTuple):
+    """The base model as the archive knows it; "" for what it does not know. fingerprint: hexadecimal."""
+
+    name: str
+    fingerprint: str
+    origin: str
+    revision: str
+    ntensors: int
+
+
+class TaskInfo(NamedTuple):
+    """A task. source_bytes: of all its tensors. stored_bytes: what they take in the archive; the Python reader counts the payload only, the C
+    library index and file structures too."""
+
+    name: str
+    recipe: str
+    sparsity: float
+    gamma: float
+    trace_norm: float
+    source_bytes: int
+    stored_bytes: int
+    ntensors: int
+
+
+class TensorInfo(NamedTuple):
+    """A tensor of a task. dtype: safetensors' name ("BF16"). policy: "ultradelta" (lossy), "lossless", "equal", "drop" or "tied". sparsity, bits and
+    kept (elements) are 0 unless it is lossy."""
+
+    name: str
+    dtype: str
+    shape: Tuple[int, ...]
+    policy: str
+    nbytes: int
+    stored_bytes: int
+    sparsity: float
+    bits: int
+    kept: int
