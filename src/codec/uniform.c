@@ -99,12 +99,7 @@ typedef struct sink {
 
 static void put_chunk(sink *s, const int32_t *level, size_t count, dz_error *err) {
     uint8_t *symbol = s->symbols + s->count;
-    int32_t beyond = 0;
-    for (size_t i = 0; i < count; i++) {
-        int32_t number = (int32_t)number_of(level[i] >> s->k);
-        beyond |= number >= ESCAPE;
-        symbol[i] = (uint8_t)(number < ESCAPE ? number : ESCAPE);
-    }
+    int beyond = dz_kernels()->symbols(symbol, level, s->k, count);
     for (size_t i = 0; beyond && i < count; i++) {
         if (symbol[i] != ESCAPE) continue;
         dz_buf_put_varint(&s->escapes, number_of(level[i] >> s->k) - ESCAPE, err);

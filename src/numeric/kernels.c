@@ -205,6 +205,32 @@ static void distances(uint8_t *restrict bits, const uint16_t *restrict word, con
     }
 }
 
+static size_t uniform_levels(int32_t *restrict level, const float *restrict x, float width, float most, size_t count) {
+    int32_t zeros = 0; /* a tile has fewer than 2^31 */
+    for (size_t i = 0; i < count; i++) {
+        uint32_t bits = dz_float_bits(x[i]);
+        float size = dz_bits_to_float(bits & 0x7fffffffU) / width + 0.5f;
+        size = size < most ? size : most;
+        int32_t l = (int32_t)size, sign = (int32_t)bits >> 31;
+        level[i] = (l ^ sign) - sign;
+        zeros += l == 0;
+    }
+    return count - (size_t)zeros;
+}
+
+static int symbols(uint8_t *restrict symbol, const int32_t *restrict level, unsigned k, size_t count) {
+    int32_t all = 0;
+    for (size_t i = 0; i < count; i++) {
+        int32_t high = level[i] >> k, number = (int32_t)((uint32_t)high << 1) ^ (high >> 31);
+        all |= number;
+        symbol[i] = (uint8_t)(number < 255 ? number : 255);
+    }
+    if (all < 255) return 0;
+    int32_t most = 0; /* bits of several numbers may look like a larger one */
+    for (size_t i = 0; i < count; i++) most = symbol[i] > most ? symbol[i] : most;
+    return most == 255;
+}
+
 static void flip(float *x, uint64_t key, size_t count) {
     for (size_t i = 0; i < count; i++) x[i] = dz_bits_to_float(dz_float_bits(x[i]) ^ (dz_u32_at(key, (uint32_t)i) & 0x80000000U));
 }
@@ -654,6 +680,8 @@ const dz_kernel_table DZ_KERNELS = {.name = &STRING(DZ_KERNELS)[sizeof "dz_kerne
                                     .levels = levels,
                                     .energy = energy,
                                     .distances = distances,
+                                    .uniform_levels = uniform_levels,
+                                    .symbols = symbols,
                                     .flip = flip,
                                     .hadamard = hadamard,
                                     .largest = largest,

@@ -51,6 +51,13 @@ typedef struct dz_kernel_table {
     /* bits[i] = the bits of the distance of two 16-bit floats in steps from float to float: 0 for equal ones, 1 for neighbours. */
     void (*distances)(uint8_t *restrict bits, const uint16_t *restrict word, const uint16_t *restrict predictor, size_t count);
 
+    /* level = sign(x) floor(|x| / width + 1/2), at most `most` in size; returns how many are not 0. */
+    size_t (*uniform_levels)(int32_t *restrict level, const float *restrict x, float width, float most, size_t count);
+
+    /* Levels without their k low bits as numbers (0, -1, 1, -2 ... are 0, 1, 2, 3 ...), at most 255; whether any is 255. Levels are below
+     * 2^30 in size. */
+    int (*symbols)(uint8_t *restrict symbol, const int32_t *restrict level, unsigned k, size_t count);
+
     /* Negates x[i] if the top bit of dz_u32_at(key, i) is set. */
     void (*flip)(float *x, uint64_t key, size_t count);
 

@@ -121,16 +121,7 @@ double dz_std_about_zero(const float *x, size_t count) {
 }
 
 size_t dz_uniform_levels(int32_t *restrict level, const float *restrict x, float width, size_t count) {
-    const float most = (float)DZ_UNIFORM_LEVEL_MOST;
-    int32_t zeros = 0; /* a tile has fewer than 2^31 */
-    for (size_t i = 0; i < count; i++) {
-        float size = fabsf(x[i]) / width + 0.5f;
-        size = size < most ? size : most;
-        int32_t l = (int32_t)size, sign = (int32_t)dz_float_bits(x[i]) >> 31;
-        level[i] = (l ^ sign) - sign;
-        zeros += l == 0;
-    }
-    return count - (size_t)zeros;
+    return dz_kernels()->uniform_levels(level, x, width, (float)DZ_UNIFORM_LEVEL_MOST, count);
 }
 
 void dz_uniform_values(float *restrict y, const int32_t *restrict level, float width, float shift, size_t count) {

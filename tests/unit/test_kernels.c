@@ -255,6 +255,41 @@ static void test_variants_measure_distances_alike(void **state) {
     }
 }
 
+static void test_variants_quantise_alike(void **state) {
+    (void)state;
+    enum { COUNT = 1003 };
+    float x[COUNT];
+    int32_t level[COUNT], want[COUNT];
+    uint8_t symbol[COUNT];
+    for (unsigned round = 0; round < 4; round++) { /* the last: larger than any level may be */
+        float width = 0.37f;
+        size_t nonzeros = 0;
+        for (int i = 0; i < COUNT; i++) {
+            x[i] = (float)((double)(int64_t)draw(round, (uint64_t)i) / 9.3e18) * (round == 0   ? 1.0f
+                                                                                  : round == 1 ? 60.0f
+                                                                                  : round == 2 ? 4000.0f
+                                                                                               : 1e30f);
+            float size = floorf(fabsf(x[i]) / width + 0.5f);
+            want[i] = size < 1e6f ? (int32_t)size : 1000000;
+            want[i] = x[i] < 0 ? -want[i] : want[i];
+            nonzeros += want[i] != 0;
+        }
+        for (const dz_kernel_table *const *k = dz_kernels_all(); *k; k++) {
+            assert_int_equal((*k)->uniform_levels(level, x, width, 1e6f, COUNT), nonzeros);
+            assert_memory_equal(level, want, sizeof want);
+            for (unsigned low = 0; low <= 8; low += 4) {
+                int beyond = 0, got = (*k)->symbols(symbol, level, low, COUNT);
+                for (int i = 0; i < COUNT; i++) {
+                    int high = want[i] >> low, number = high < 0 ? -2 * high - 1 : 2 * high;
+                    assert_int_equal(symbol[i], number < 255 ? number : 255);
+                    beyond |= number >= 255;
+                }
+                assert_int_equal(got, beyond);
+            }
+        }
+    }
+}
+
 static void test_variants_find_the_same_candidates(void **state) {
     (void)state;
     uint32_t *got = malloc((N + 16) * sizeof *got), *u = malloc((N + 16) * sizeof *u);
@@ -354,6 +389,7 @@ int main(void) {
                                        cmocka_unit_test(test_variants_range_levels_and_counts_alike),
                                        cmocka_unit_test(test_variants_add_up_alike),
                                        cmocka_unit_test(test_variants_measure_distances_alike),
+                                       cmocka_unit_test(test_variants_quantise_alike),
                                        cmocka_unit_test(test_variants_find_the_same_candidates),
                                        cmocka_unit_test(test_variants_pick_the_same_levels),
                                        cmocka_unit_test(test_variants_find_the_same_largest),
