@@ -15,6 +15,7 @@
 #include "base/version.h"
 #include "compress/append.h"
 #include "compress/assemble.h"
+#include "compress/companions.h"
 #include "compress/settle.h"
 #include "compress/tied.h"
 #include "parallel/watchdog.h"
@@ -424,6 +425,7 @@ static dz_rc run_stages(dz_job *job, dz_error *err) {
     if (rc == DZ_OK) rc = dz_histogram(ctx, &job->lossy, &job->counts, err);
     if (rc == DZ_OK) rc = dz_sync_error(ctx->world, dz_allocation_init(ctx, &job->lossy, &job->allocation, err), err);
     if (rc == DZ_OK) rc = dz_gammas_init(ctx, &job->gammas, err);
+    if (rc == DZ_OK) rc = dz_companions_code(ctx, &job->catalog, err);
     if (rc == DZ_OK) rc = fit_and_encode(job, err);
     if (rc == DZ_OK) rc = dz_trace_norms(ctx, &job->lossy, &job->allocation, &job->blocks, &job->gammas, err);
     if (rc == DZ_OK) rc = dz_assemble(ctx, &results, &job->catalog, err);

@@ -167,3 +167,25 @@ def test_killed_compress_leaves_the_old_archive(folder):
         check(read(f"{folder}/a.h5") == old or sha256(f"{folder}/a.h5") == want, f"killed after {secs} s: half an archive")
     good(["compress", f"{zoo}/zoo.yaml", "-o", "a.h5", "--force", "-q"], cwd=folder)
     equal(sha256(f"{folder}/a.h5"), want, "archive")
+
+
+@with_scratch
+def test_large_companion_files(folder):
+    """Tokenizers, coded by whichever rank: two tasks have the same, two another, one more than the others."""
+    rng = np.random.default_rng(4)
+    words = [bytes(rng.integers(97, 123, rng.integers(2, 9), dtype=np.uint8)) for _ in range(30000)]
+    base = rng.standard_normal(65536, dtype=np.float32)
+    write(f"{folder}/base/model.safetensors", st_bytes([(Q, "F32", (256, 256), to_dtype(base, "F32"))]))
+    names, texts = [f"t{i}" for i in range(5)], {}
+    for i, name in enumerate(names):
+        text = b"".join(b'"%s": %d,\n' % (w, n) for n, w in enumerate(words[:30000 - 2000 * (i // 2)]))
+        texts[name] = text if i % 2 or i == 4 else texts.get(f"t{i - 1}", text)
+        write(f"{folder}/{name}/tokenizer.json", texts[name])
+        write(f"{folder}/{name}/vocab.json", text[:200000])
+        write(f"{folder}/{name}/model.safetensors", st_bytes([(Q, "F32", (256, 256), to_dtype(base + rng.standard_normal(65536, dtype=np.float32) * np.float32(1e-3), "F32"))]))
+    write(f"{folder}/zoo.yaml", "base: base\ntasks:\n" + "".join(f"  - {{name: {n}, path: {n}}}\n" for n in names))
+    for more in ([], ["--target-ratio", "20"]):
+        same(folder, folder, [(n, ["--force"], {}) for n in (1, 2, 3, 7)], *more)
+    for name in names:
+        good(["restore", "a0.h5", "--task", name, "--base", "base", "-o", f"r-{name}"], 2, cwd=folder)
+        check(read(f"{folder}/r-{name}/tokenizer.json") == texts[name], f"{name}: its tokenizer is another")
