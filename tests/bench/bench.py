@@ -23,6 +23,7 @@ from provenance import provenance  # noqa: E402
 
 DELTAZOO = os.environ["DELTAZOO"]
 BEFORE = None  # (program, name)
+KEPT = "\n## Methods side by side\n"  # from here on results of other commands: they stay
 PHASES = ("open", "statistics", "histogram", "code", "trace norm", "write")
 
 
@@ -214,7 +215,8 @@ def main():
         plot(zoos, points, os.path.splitext(options.out)[0] + ".png")
     finally:
         shutil.rmtree(work)
-    open(options.out, "w").write("\n".join(text))
+    kept = open(options.out).read().partition(KEPT) if os.path.exists(options.out) else ("", "", "")
+    open(options.out, "w").write("\n".join(text) + kept[1] + kept[2])
     print("\n".join(text))
 
 
