@@ -205,3 +205,49 @@ def test_every_dtype_of_safetensors_is_read_by_the_python_reader(tmp_path):
             widened = name.split(".")[0] in ("bfloat16", "float8_e4m3fn", "float8_e5m2")  # numpy has no such types: f32 of the same values
             check(there.nbytes == want.numel() * (4 if widened else want.element_size()), f"{name}: {there.nbytes} bytes in numpy")
             check(want.dtype != torch.complex64 or there.dtype == np.complex64, f"{name}: numpy has {there.dtype}")
+
+
+@pytest.mark.parametrize("bits, form", [(8, "int-quantized"), (4, "pack-quantized"), (8, "float-quantized")])
+def test_model_quantised_by_compressed_tensors_is_kept_exactly(bits, form, tmp_path):
+    """Over the bf16 base that it was made of, and over a base quantised alike; scan sets it apart from the first."""
+    import copy
+
+    import transformers
+    from compressed_tensors.compressors import ModelCompressor
+    from compressed_tensors.quantization import QuantizationArgs, QuantizationConfig, QuantizationScheme, apply_quantization_config
+    folder = str(tmp_path)
+    torch.manual_seed(0)
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(vocab_size=120, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
+                                                                   num_key_value_heads=2)).to(torch.bfloat16).eval()
+    one = models.tuned(model, 1)
+
+    def save(what, where):
+        quantised = copy.deepcopy(what)
+        kind, most = ("float", 448) if form == "float-quantized" else ("int", 2 ** (bits - 1) - 1)
+        scheme = QuantizationScheme(targets=["Linear"], weights=QuantizationArgs(num_bits=bits, type=kind, symmetric=True, strategy="channel"))
+        apply_quantization_config(quantised, QuantizationConfig(config_groups={"group_0": scheme}, ignore=["lm_head"]))
+        for module in quantised.modules():
+            if hasattr(module, "weight_scale"):
+                module.weight_scale.data = (module.weight.abs().amax(1, keepdim=True) / most).to(module.weight_scale.dtype)
+        compressor = ModelCompressor.from_pretrained_model(quantised, form)
+        compressor.compress_model(quantised)
+        quantised.save_pretrained(where)
+        compressor.update_config(where)
+
+    model.save_pretrained(f"{folder}/zoo/base")
+    one.save_pretrained(f"{folder}/zoo/plain")
+    save(one, f"{folder}/zoo/one")
+    save(model, f"{folder}/base-q")
+    notes = good(["scan", "zoo"], cwd=folder).lines("note")
+    check(any("one: " in n and "neither a base nor a task" in n for n in notes), f"{notes}")
+    want = transformers.AutoModelForCausalLM.from_pretrained(f"{folder}/zoo/one")(input_ids=models.ids(1, 12)).logits
+    for base, said in (("zoo/base", "task 'one': "), ("base-q", "base: " if form != "float-quantized" else "task 'one': ")):
+        write(f"{folder}/zoo.yaml", f"base: {base}\ntasks:\n  - {{name: one, path: zoo/one}}\n")
+        notes = good(["compress", "zoo.yaml", "-o", "a.h5", "-q", "--force"], cwd=folder).lines("note")
+        check(any(n.startswith(said) and ("quantised: integer weights with scales in 14 layers" in n or "14 block-scaled F8 tensors" in n) for n in notes), f"{notes}")
+        check(len(notes) <= 2, f"notes: {notes}")
+        shutil.rmtree(f"{folder}/back", ignore_errors=True)
+        good(["restore", "a.h5", "--task", "one", "--base", base, "-o", "back", "-q"], cwd=folder)
+        equal(hashes(f"{folder}/back"), hashes(f"{folder}/zoo/one"), "restored files")
+    got = transformers.AutoModelForCausalLM.from_pretrained(f"{folder}/back")(input_ids=models.ids(1, 12)).logits
+    check(same(got, want), "restored, the model gives another result")
