@@ -105,7 +105,7 @@ RECIPES := $(sort $(wildcard config/recipes/*.yaml))
 Q := $(if $(V),,@)
 SAY = $(if $(V),@:,@echo "  $(1)  $(patsubst src/%,%,$(2))")
 
-.PHONY: all deps demo sweep-architectures check check-unit check-asan check-crash check-flips check-mpich mpich serial python wheel check-slurm check-clients check-all fuzz bench experiments man install check-installed dist abi check-abi check-debian check-debian13 format lint clean units venv fault syntax quality-lm
+.PHONY: all deps demo sweep-architectures check check-unit check-asan check-crash check-flips check-foreign check-mpich mpich serial python wheel check-slurm check-clients check-all fuzz bench experiments man install check-installed dist abi check-abi check-debian check-debian13 format lint clean units venv fault syntax quality-lm
 .SECONDARY:
 ifeq ($(FLAVOUR),release)
 all: build/deltazoo build/libdeltazoo.so build/libdeltazoo.a
@@ -244,6 +244,11 @@ fuzz:
 	@$(MAKE) --no-print-directory all
 	@$(MAKE) --no-print-directory CC=clang FLAVOUR=fuzz build/fuzz/fuzz_seeds $(TARGETS:%=build/fuzz/fuzz/%)
 	@T=$(T) tests/fuzz/run.sh $(TARGETS)
+
+# 1,000 archives to which h5py has added random objects.
+check-foreign: venv
+	@$(MAKE) --no-print-directory all
+	@DZ_FOREIGN=1000 $(PYTEST) -k random_objects -s
 
 check-slurm:
 	@tests/deps.sh tests slurm

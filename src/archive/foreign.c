@@ -77,7 +77,7 @@ static int type_ok(dz_view *v, uint64_t *size, int depth) {
     unsigned head = dz_view_u8(v), kind = head & 15, version = head >> 4;
     uint64_t bits = number(v, 3), inner = 0;
     *size = dz_view_u32(v);
-    if (v->bad || *size == 0 || *size > SIZE_MAX_OF_TYPE || version < 1 || version > 3 || depth >= TYPE_DEPTH) return 0;
+    if (v->bad || *size == 0 || *size > SIZE_MAX_OF_TYPE || version < 1 || version > 5 || depth >= TYPE_DEPTH) return 0;
     switch (kind) {
         case INTEGER:
         case BITS: {

@@ -74,6 +74,7 @@ typedef struct object { /* what an object header's messages say */
     uint64_t count, type_size, element; /* of a dataset: elements, bytes of one, also as its chunk has it */
     uint64_t nfilters, shuffled;
     int chunked, shared; /* shared: its type is a committed one */
+    int dense;           /* its attributes are in a heap */
     int ours;            /* below /tasks: it has a link or an attribute that only tasks have */
     uint64_t data_at, data_len, chunk;
 } object;
@@ -288,12 +289,24 @@ static int attribute_ok(walk *w, object *o, dz_view *v, unsigned depth) {
     return dz_foreign_attribute_ok(&again, name) && !is_among(name, own) && note_foreign(w, o, depth, "attribute", name);
 }
 
-/* Links and attributes stand in the header itself, not in a heap of their own. */
-static int compact_ok(dz_view *v, unsigned numbered) {
+/* Of a header that has more attributes than it holds, or one of more than 64 KiB, HDF5 keeps them in a heap, which is read only when one of
+ * them is. Of tables we read none. */
+static int attributes_ok(object *o, dz_view *v) {
     unsigned version = dz_view_u8(v), flags = dz_view_u8(v);
-    if (version != 0 || flags > 1 || (flags && !numbered)) return 0;
-    if (flags) dz_view_bytes(v, numbered);
-    return dz_view_u64(v) == NOWHERE && dz_view_u64(v) == NOWHERE && !v->bad;
+    if (version != 0 || flags > 3) return 0;
+    if (flags & 1) dz_view_bytes(v, 2);
+    o->dense = dz_view_u64(v) != NOWHERE;
+    dz_view_u64(v);
+    if (flags & 2) dz_view_u64(v);
+    return !v->bad;
+}
+
+/* Links stand in the header itself, not in a heap of their own. */
+static int compact_ok(dz_view *v) {
+    unsigned version = dz_view_u8(v), flags = dz_view_u8(v);
+    if (version != 0 || flags > 3) return 0;
+    if (flags & 1) dz_view_bytes(v, 8);
+    return dz_view_u64(v) == NOWHERE && dz_view_u64(v) == NOWHERE && (!(flags & 2) || dz_view_u64(v) == NOWHERE) && !v->bad;
 }
 
 static dz_rc walk_object(walk *w, const char *name, uint64_t at, unsigned depth, int *ours);
@@ -404,7 +417,7 @@ static dz_rc walk_message(walk *w, object *o, unsigned kind, int shared, dz_view
     switch (kind) {
         case MESSAGE_NIL: return DZ_OK;
         case MESSAGE_SPACE: good = space_ok(v, &o->count); break;
-        case MESSAGE_LINKS: good = compact_ok(v, 8); break;
+        case MESSAGE_LINKS: good = compact_ok(v); break;
         case MESSAGE_TYPE: good = shared ? shared_type_ok(w, v, &o->type_size) : type_ok(v, &o->type_size, 0); break;
         case MESSAGE_REFERENCES: good = dz_view_u8(v) == 0 && dz_view_bytes(v, 4) != NULL; break;
         case MESSAGE_FILL: good = fill_ok(v); break;
@@ -412,7 +425,7 @@ static dz_rc walk_message(walk *w, object *o, unsigned kind, int shared, dz_view
         case MESSAGE_LAYOUT: good = layout_ok(v, o); break;
         case MESSAGE_FILTERS: good = filters_ok(v, o); break;
         case MESSAGE_ATTRIBUTE: good = attribute_ok(w, o, v, depth); break;
-        case MESSAGE_ATTRIBUTES: good = compact_ok(v, 2); break;
+        case MESSAGE_ATTRIBUTES: good = attributes_ok(o, v); break;
         case MESSAGE_CONTINUED: return walk_continued(w, o, v, numbered, depth);
         case MESSAGE_GROUP: {
             unsigned version = dz_view_u8(v), flags = dz_view_u8(v);
@@ -491,7 +504,7 @@ static dz_rc walk_object(walk *w, const char *name, uint64_t at, unsigned depth,
     size_t have = w->file_size - at < sizeof head ? (size_t)(w->file_size - at) : sizeof head;
     if (dz_pread_all(w->fd, w->path, head, have, at, w->err) != DZ_OK) return w->err->rc;
     unsigned flags = head[5];
-    if (memcmp(head, "OHDR", 4) != 0 || head[4] != 2 || (flags & ~0x37U) != 0) return wrong(w, at, "not a header of this format");
+    if (memcmp(head, "OHDR", 4) != 0 || head[4] != 2 || (flags & ~0x3fU) != 0) return wrong(w, at, "not a header of this format");
     dz_view v = {.data = head, .len = have, .pos = 6 + (flags & 0x20 ? 16U : 0) + (flags & 0x10 ? 4U : 0)};
     uint64_t len = number(&v, 1U << (flags & 3));
     if (v.bad || len > HEADER_MAX) return wrong(w, at, "not a header of this format");
@@ -502,6 +515,15 @@ static dz_rc walk_object(walk *w, const char *name, uint64_t at, unsigned depth,
         walk_messages(w, &o, bytes, len, at + v.pos, flags & 4 ? 2 : 0, depth);
     free(bytes);
     *ours = o.ours;
+    if (w->err->rc == DZ_OK && o.dense) {
+        if (!o.has[MESSAGE_LAYOUT])
+            return dz_fail(
+                w->err, DZ_EFAIL,
+                "%s: '/%s%s' has so many attributes, or so large ones, that HDF5 keeps them in a heap, which is not read: delete "
+                "those that another tool added",
+                w->path, depth == 2 ? "tasks/" : "", name);
+        if (!note_foreign(w, &o, depth, "attribute", "(several, in a heap)")) return w->err->rc;
+    }
     if (w->err->rc == DZ_OK && depth == 0) return walk_root(w, &o);
     if (w->err->rc != DZ_OK || o.has[MESSAGE_LINKS]) return w->err->rc;
     return depth == 1 && o.has[MESSAGE_TYPE] && !o.has[MESSAGE_SPACE] ? name_type(w, &o) : check_dataset(w, &o);

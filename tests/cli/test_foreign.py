@@ -192,3 +192,103 @@ def test_names_with_slashes_in_plain_arrays(folder):
     equal(len(found), len(dense), f"datasets {sorted(found)}")
     check("params/Dense_0/kernel" in found and "a%2F%2Fb" in found and "plain" in found, f"{sorted(found)}")
     equal(found["params/Dense_0/kernel"].tobytes(), dense["params/Dense_0/kernel"][2], "values")
+
+
+# ------------------------------------------------------------------------------------------------ random objects, 1,000 archives
+
+ARCHIVES = int(os.environ.get("DZ_FOREIGN", "25"))  # `make check-foreign`: 1000
+
+
+def random_value(rng):
+    kind = rng.randrange(8)
+    if kind < 4:
+        return rng.choice(VALUES)
+    if kind == 4:
+        return "x" * rng.choice((0, 1, 255, 4000, 65000))
+    if kind == 5:
+        return np.zeros(rng.choice((1, 100, 8000)), rng.choice(("<f4", ">f8", "<i2", "u1", "?")))
+    if kind == 6:
+        return np.array(["a" * rng.randrange(9) for _ in range(rng.randrange(1, 5))], dtype=h5py.string_dtype())
+    return np.zeros(2, h5py.enum_dtype({"no": 0, "yes": 1}, "u1"))
+
+
+def random_object(rng, f, place, name):
+    """Something that people or tools put into files; None where h5py itself refuses it."""
+    at = f[place]
+    kind = rng.choice(("attribute",) * 4 + ("many", "reference", "group", "dataset", "chunked", "compressed", "growing", "empty", "scalar", "soft", "external", "hard", "named"))
+    try:
+        if kind == "attribute":
+            value = random_value(rng)
+            if isinstance(value, str) and len(value) > 60000 and not isinstance(at, h5py.Dataset):
+                return None  # goes into a heap likewise
+            at.attrs[name] = value
+        elif kind == "many":  # so many that the object's header gets a heap and a tree for them: of tables, of which we read none
+            if isinstance(at, h5py.Group) or place == "index_row":
+                return None
+            for k in range(rng.choice((9, 40))):
+                at.attrs[f"{name}-{k}"] = k
+        elif kind == "reference":
+            at.attrs[name] = f["base"].ref
+        elif not isinstance(at, h5py.Group) or (place == "tasks" and kind in ("dataset", "chunked", "compressed", "growing", "empty", "scalar", "named")):
+            return None  # below /tasks a dataset of the new format looks like a damaged task
+        elif kind == "group":
+            inner = at.create_group(f"{name}/a/b", track_order=rng.random() < 0.5)
+            inner.attrs["note"] = random_value(rng)
+            for k in range(rng.choice((0, 3, 30))):
+                inner.create_group(f"g{k}")
+        elif kind == "dataset":
+            at.create_dataset(name, data=random_value(rng))
+        elif kind == "chunked":
+            at.create_dataset(name, data=np.arange(1000), chunks=(64,), shuffle=True, fletcher32=True)
+        elif kind == "compressed":
+            at.create_dataset(name, data=np.zeros((50, 50)), compression="gzip")
+        elif kind == "growing":
+            at.create_dataset(name, shape=(3, 4), dtype="f4", maxshape=(None, 4), chunks=(2, 4), fillvalue=7)
+        elif kind == "empty":
+            at.create_dataset(name, data=h5py.Empty("f8"))
+        elif kind == "scalar":
+            at.create_dataset(name, data=5).attrs["unit"] = "m"
+        elif kind == "soft":
+            at[name] = h5py.SoftLink(rng.choice(("/base", "/nowhere", f"/tasks/{name}")))
+        elif kind == "external":
+            at[name] = h5py.ExternalLink("other.h5", "/x")
+        elif kind == "hard":
+            at[name] = f[rng.choice(("tasks/one/index", "base", "tensors"))]
+        else:
+            at[name] = np.dtype([("a", "i4"), ("b", "f8")])
+    except (OSError, RuntimeError, ValueError, TypeError):  # HDF5's own limits, as for an attribute of 64 KiB in an old header
+        return None
+    return kind
+
+
+def test_random_objects_of_h5py(tmp_path):
+    """Archives to which h5py, of old and new formats, has added anything anywhere: sound, named, and what is restored is the same."""
+    folder = str(tmp_path)
+    zoo = SmallZoo(folder)
+    zoo.compress()
+    good(["restore", "a.h5", "--task", "two", "--base", "base", "-o", "want", "-q"], cwd=folder)
+    want, added, kinds = hashes(f"{folder}/want"), 0, set()
+    for number in range(ARCHIVES):
+        rng = random.Random(number)
+        shutil.copy(f"{folder}/a.h5", f"{folder}/b.h5")
+        libver = rng.choice((None, "latest", ("earliest", "v108"), ("v110", "v110")))
+        names = []
+        with h5py.File(f"{folder}/b.h5", "r+", libver=libver, track_order=rng.random() < 0.5) as f:
+            for k in range(rng.randint(1, 6)):
+                name = rng.choice(("note-{}", "\u00fcber {}", "a.b-{}", "x" * 200 + "-{}")).format(k)
+                kind = random_object(rng, f, rng.choice(PLACES), name)
+                if kind:
+                    names.append(name)
+                    kinds.add(kind)
+        what = f"archive {number} ({libver}, {names})"
+        r = usable(folder, "b.h5", what, names)
+        added += len(names)
+        notes = "\n".join(r.lines("note"))
+        check(not names or "stepped over" in notes, f"{what}: nothing named: {r}")
+        if number % 10 == 0:
+            good(["restore", "b.h5", "--task", "two", "--base", "base", "-o", "got", "-q", "--force"], cwd=folder)
+            equal(hashes(f"{folder}/got"), want, f"{what}: restored files")
+            good(["repack", "b.h5", "-o", "c.h5", "--force"], cwd=folder)
+            usable(folder, "c.h5", f"{what}, repacked", [])
+    check(added > ARCHIVES and len(kinds) > (5 if ARCHIVES < 100 else 16), f"{added} objects of kinds {sorted(kinds)}")
+    print(f"{ARCHIVES} archives, {added} objects of {len(kinds)} kinds")
