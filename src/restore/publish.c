@@ -13,6 +13,9 @@
 #include "restore/job.h"
 
 dz_rc dz_restore_check_output(const dz_restore_options *opt, dz_error *err) {
+    struct stat st;
+    if (dz_ends_with(opt->out, ".safetensors") && (stat(opt->out, &st) != 0 || !S_ISDIR(st.st_mode)))
+        return dz_fail(err, DZ_EUSAGE, "%s: a restored model is a folder, with its config and other files: give a folder's name", opt->out);
     DIR *dir = opendir(opt->out);
     int entries = 0;
     if (!dir && errno != ENOENT) return dz_fail(err, DZ_EUSAGE, "%s: exists and is not a directory that can be read", opt->out);

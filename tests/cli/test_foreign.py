@@ -229,8 +229,8 @@ def random_object(rng, f, place, name):
                 at.attrs[f"{name}-{k}"] = k
         elif kind == "reference":
             at.attrs[name] = f["base"].ref
-        elif not isinstance(at, h5py.Group) or (place == "tasks" and kind in ("dataset", "chunked", "compressed", "growing", "empty", "scalar", "named")):
-            return None  # below /tasks a dataset of the new format looks like a damaged task
+        elif not isinstance(at, h5py.Group) or (place == "tasks" and kind in ("group", "dataset", "chunked", "compressed", "growing", "empty", "scalar", "named")):
+            return None  # below /tasks an object of the new format may look like a damaged task
         elif kind == "group":
             inner = at.create_group(f"{name}/a/b", track_order=rng.random() < 0.5)
             inner.attrs["note"] = random_value(rng)
