@@ -26,9 +26,10 @@ static const topic TOPICS[] = {
                 "'noise share' there is the share of the true change that is noise or lost: 0 is\n"
                 "exact, at 1 nothing of it is left. With --max-noise X compare exits with code 1\n"
                 "above X. Your own evaluation decides with\n\n"
-                "  deltazoo tune zoo.yaml --eval 'python3 score.py {model} {task}' --max-drop 0.5% -o zoo.h5\n\n"
-                "(deltazoo tune --help). --recipe lossless keeps every bit. A restored model that is not the\n"
-                "original says so in deltazoo.json; compress does not take it again.\n"},
+                "  deltazoo tune zoo.yaml --eval 'python3 score.py {model} {task}' \\\n"
+                "      --max-drop 0.5% -o zoo.h5\n\n"
+                "(deltazoo tune --help). --recipe lossless keeps every bit. A restored model that\n"
+                "is not the original says so in deltazoo.json; compress does not take it again.\n"},
     {"cluster", "Every command runs under mpirun or srun, on any number of ranks and nodes; its\n"
                 "output does not depend on that number. One rank a core, 2 GB of memory each:\n\n"
                 "  srun -n 64 deltazoo compress zoo.yaml -o zoo.h5 --report job.json\n\n"
