@@ -1,4 +1,4 @@
-"""python3 -m deltazoo list|show|restore|verify: the program's commands of these names, as far as reading goes."""
+"""python3 -m deltazoo list|show|restore|verify: the program's commands of these names, as far as reading goes; mergekit: folders for a recipe."""
 
 from __future__ import annotations
 
@@ -36,6 +36,12 @@ def command_verify(options: argparse.Namespace) -> None:
         print(f"{z.path}: {ntasks} tasks, {ntensors} tensors, {nblocks} blocks: sound")
 
 
+def command_mergekit(options: argparse.Namespace) -> None:
+    from ._mergekit import prepare
+    made, tasks = prepare(options.archive, options.recipe, options.base, options.output)
+    print(f"{made}: {', '.join(tasks)} restored; now: mergekit-yaml {made} OUT")
+
+
 def main(arguments: Optional[Sequence[str]] = None) -> int:
     parser = argparse.ArgumentParser(prog="deltazoo", description="Reads deltazoo archives.")
     parser.add_argument("--version", action="version", version=f"deltazoo {__version__}")
@@ -57,6 +63,10 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     restore.add_argument("--force", action="store_true", help="replace the files of an earlier restore")
     verify = command("verify", command_verify, "structure and checksums", aliases=["check"])
     verify.add_argument("--base", "-b", metavar="PATH", help="also check the base")
+    mergekit = command("mergekit", command_mergekit, "folders for the tasks that a recipe of mergekit names as ARCHIVE:TASK, and a recipe that names them")
+    mergekit.add_argument("recipe", metavar="RECIPE.yaml")
+    mergekit.add_argument("--base", "-b", required=True, metavar="PATH")
+    mergekit.add_argument("--output", "-o", required=True, metavar="DIR", help="gets a folder for each task, and recipe.yaml")
     options = parser.parse_args(arguments)
     try:
         options.run(options)
