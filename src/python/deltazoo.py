@@ -1119,14 +1119,15 @@ class TensorInfo(typing.NamedTuple):
 
 
 class Archive:
-    """An open archive; `with` closes it."""
+    """An open archive; `with` closes it. path: of a file, or a file object that can seek and read bytes (remote ones: only what is needed is read)."""
 
     def __init__(self, path):
-        self.path = os.fspath(path)
+        remote = hasattr(path, "read")
+        self.path = str(getattr(path, "name", None) or getattr(path, "path", None) or path) if remote else os.fspath(path)
         try:
-            self.file = h5py.File(self.path, "r")
+            self.file = h5py.File(path if remote else self.path, "r")
         except OSError as error:
-            reason = "there is no such file" if not os.path.exists(self.path) else "not an HDF5 file, or one that is damaged: " + str(error).split("(")[-1].rstrip(")")
+            reason = "there is no such file" if not remote and not os.path.exists(self.path) else "not an HDF5 file, or one that is damaged: " + str(error).split("(")[-1].rstrip(")")
             raise Error(f"{self.path}: {reason}") from None
         with about(self.path):
             self._open()
@@ -1416,7 +1417,7 @@ class Archive:
                 size, blob = size - len(blob), marked_header(blob, line)
                 size += len(blob)
             marked.append((path, kind, blob, size, prefix))
-        date = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(int(os.stat(self.path).st_mtime)))
+        date = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(int(os.stat(self.path).st_mtime) if os.path.exists(self.path) else 0))
         mark += [("restored_by", quoted(f"deltazoo {__version__}")), ("format_version", str(int(self.file.attrs["format_version"]))),
                  ("archive", quoted(os.path.basename(self.path))), ("archive_date", quoted(date)), ("damaged", "0"), ("note", quoted(NOTE))]
         listed = ",".join(f"\n    {quoted(path)}: {size}" for path, _, _, size, _ in marked)
@@ -1431,7 +1432,7 @@ class Archive:
             target = os.path.join(out, path)
             if not os.path.exists(target):
                 continue
-            if os.path.samefile(target, self.path):
+            if os.path.exists(self.path) and os.path.samefile(target, self.path):
                 raise Error(f"{target}: is the archive: nothing is written over it")
             if any(os.path.samefile(target, other) for other in base.paths if os.path.exists(other)):
                 raise Error(f"{target}: is a file of the model {base.path}: nothing is written over it")

@@ -1,10 +1,14 @@
 """The Python package, both engines: values, deltas, models in memory, live models, other processes, refusals."""
 
+import http.server
+import io
 import os
 import pickle
 import shutil
 import subprocess
 import sys
+import threading
+import urllib.request
 
 import numpy as np
 import pytest
@@ -214,6 +218,75 @@ print(seen)
 def test_broken_archives_crash_nothing():
     code, out, err = call([sys.executable, "-c", CORPUS, f"{ROOT}/tests/broken/archive"], env={"PYTHONPATH": site()}, limit=300)
     check(code == 0 and int(out) == len(os.listdir(f"{ROOT}/tests/broken/archive")) > 0, f"exit {code}: {out} {err[-2000:]}")
+
+
+# -------------------------------------------------------------------------------------------------------------------------------- remote archives
+
+
+class Ranges(http.server.BaseHTTPRequestHandler):
+    """Serves one file, by ranges only."""
+
+    path_served, sent = "", 0
+
+    def do_GET(self):
+        first, last = (int(x) for x in self.headers["Range"].removeprefix("bytes=").split("-"))
+        with open(Ranges.path_served, "rb") as file:
+            file.seek(first)
+            body = file.read(last - first + 1)
+        Ranges.sent += len(body)
+        self.send_response(206)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+class Remote(io.RawIOBase):
+    """A file object over HTTP ranges, without a cache."""
+
+    def __init__(self, url, size):
+        self.name, self.size, self.at = url, size, 0
+
+    def seekable(self):
+        return True
+
+    def readable(self):
+        return True
+
+    def tell(self):
+        return self.at
+
+    def seek(self, offset, whence=0):
+        self.at = offset + (0, self.at, self.size)[whence]
+        return self.at
+
+    def readinto(self, buffer):
+        n = min(len(buffer), self.size - self.at)
+        if n > 0:
+            request = urllib.request.Request(self.name, headers={"Range": f"bytes={self.at}-{self.at + n - 1}"})
+            buffer[:n] = urllib.request.urlopen(request, timeout=20).read()
+            self.at += n
+        return max(n, 0)
+
+
+def test_a_remote_archive_is_read_by_ranges(dz):
+    zoo, archive, restored = zoo_of("lossless", "bf16", 3)
+    name, theirs = TINY_Q, st_parse(restored["task-2"])
+    Ranges.path_served, Ranges.sent, size = archive, 0, os.path.getsize(archive)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Ranges)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        url = f"http://127.0.0.1:{server.server_port}/zoo.h5"
+        with dz.open(Remote(url, size)) as z:
+            equal((z.path, z.engine), (url, "python"), "what is open")
+            equal(z.restore_bytes("task-2", name, f"{zoo}/base").tobytes(), theirs[name][2], "tensor")
+            stored = next(t.stored_bytes for t in z.tensors("task-2") if t.name == name)
+        check(stored <= Ranges.sent < stored + 0.03 * size + 40000, f"{Ranges.sent} bytes for a tensor of {stored}, of {size}")
+        fails(dz, lambda: dz.open(Remote(url, size), "native"), "native")
+    finally:
+        server.shutdown()
 
 
 # ------------------------------------------------------------------------------------------------------------------------------------ live models

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ._live import Live
 
 Path = Union[str, "os.PathLike[str]"]
+Source = Any  # the path of an archive, or a file object that can seek and read bytes
 Base = Any  # a path, a mapping from the base's names to its tensors, or (for one tensor) that tensor of the base
 
 open_archives: "weakref.WeakSet[Archive]" = weakref.WeakSet()
@@ -29,6 +30,7 @@ open_archives: "weakref.WeakSet[Archive]" = weakref.WeakSet()
 def after_fork() -> None:
     for archive in list(open_archives):
         archive._engine.after_fork()
+        archive._clones.clear()  # opened anew where they are needed
 
 
 os.register_at_fork(after_in_child=after_fork)
@@ -82,25 +84,33 @@ class Archive:
     """An archive, open for reading; `with` closes it. Objects can be sent to other processes (they open the file again there), and used in a child
     after fork.
 
+    path: of the file, or a file object that can seek and read bytes, such as fsspec.open(URL).open(): of a remote archive only the index and the
+    blocks that are asked for are read (by the Python reader; in one process).
     engine: "native" (the C library), "python", or None: the first that works."""
 
-    def __init__(self, path: Path, engine: Optional[str] = None) -> None:
-        self.path = os.fspath(path)
+    def __init__(self, path: Source, engine: Optional[str] = None) -> None:
+        remote = hasattr(path, "read")
+        self._source = path if remote else os.fspath(path)
         self._wanted, self._infos = engine, {}  # type: Optional[str], Dict[str, Dict[str, TensorInfo]]
         if engine not in (None, "native", "python"):
             raise Error(f"engine {engine!r}: 'native' or 'python'")
-        native = engine != "python" and _native.load()
+        if remote and engine == "native":
+            raise Error("engine 'native': reads files by their paths only")
+        native = engine != "python" and not remote and _native.load()
         if engine == "native" and not native:
             raise Error(f"engine 'native': {_native.why_not}")
-        self._engine: Any = NativeEngine(self.path) if native else PureEngine(self.path)
+        self._engine: Any = NativeEngine(self._source) if native else PureEngine(self._source)
+        self.path: str = self._engine.path
+        self._clones: List[Any] = []
         open_archives.add(self)
 
     def __reduce__(self) -> Tuple[Any, ...]:
-        return Archive, (self.path, self._wanted)
+        return Archive, (self._source, self._wanted)
 
     def close(self) -> None:
         """Closes the file. Tensors that it gave stay."""
-        self._engine.close()
+        for engine in (self._engine, *self._clones):
+            engine.close()
 
     def __enter__(self) -> "Archive":
         return self
@@ -259,11 +269,12 @@ class Archive:
             bar.close()
 
     def load_state_dict(self, task: str, base: Base = None, framework: str = "pt", pattern: str = "*", device: Any = None, dtype: Any = None,
-                        threads: int = 1, progress: bool = False) -> Dict[str, Any]:
+                        threads: Optional[int] = None, progress: bool = False) -> Dict[str, Any]:
         """A task's model as {name: tensor}, without files in between, for torch's load_state_dict or transformers' from_pretrained(state_dict=...).
 
-        Each tensor is made in its place; beside the model, memory for one tile (some 10 MB) is needed by each of `threads`. device, dtype: torch
-        only, applied to each tensor as it is made (dtype: of floating-point ones)."""
+        Each tensor is made in its place; beside the model, memory for one tile (some 10 MB) is needed by each of `threads` (by default as many as this
+        process has processors, at most 4; with the Python reader there is one). device, dtype: torch only, applied to each tensor as it is made
+        (dtype: of floating-point ones)."""
         check_framework(framework)
         chosen = self.tensors(task, pattern)
         bar = Bar(progress, sum(t.nbytes for t in chosen), task)
@@ -278,6 +289,8 @@ class Archive:
             return tensor
 
         try:
+            if threads is None:
+                threads = min(4, len(os.sched_getaffinity(0)))
             if threads <= 1 or self.engine != "native":
                 return {info.name: made(self._engine, info) for info in chosen}
             return self._by_threads(chosen, made, min(threads, max(len(chosen), 1)))
@@ -287,8 +300,9 @@ class Archive:
     def _by_threads(self, chosen: List[TensorInfo], made: Callable[[Any, TensorInfo], Any], threads: int) -> Dict[str, Any]:
         """The library leaves Python's lock while it decodes; each thread has a handle of its own."""
         free: "queue.SimpleQueue[Any]" = queue.SimpleQueue()
-        clones = [self._engine.clone() for _ in range(threads - 1)]
-        for engine in (self._engine, *clones):
+        while len(self._clones) < threads - 1:
+            self._clones.append(self._engine.clone())
+        for engine in (self._engine, *self._clones[:threads - 1]):
             free.put(engine)
 
         def run(info: TensorInfo) -> Any:
@@ -298,13 +312,13 @@ class Archive:
             finally:
                 free.put(engine)
 
-        try:
-            with ThreadPoolExecutor(threads) as pool:
-                jobs = {info.name: pool.submit(run, info) for info in sorted(chosen, key=lambda t: -t.nbytes)}
+        with ThreadPoolExecutor(threads) as pool:
+            jobs = {info.name: pool.submit(run, info) for info in sorted(chosen, key=lambda t: -t.nbytes)}
+            try:
                 return {info.name: jobs[info.name].result() for info in chosen}
-        finally:
-            for engine in clones:
-                engine.close()
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
 
     def load_into(self, model: Any, task: Optional[str], base: Base = None, strict: bool = True, progress: bool = False) -> "Live":
         """Puts a task's values into a live torch model, in place. The Live that it returns swaps other tasks in and the old values back."""
@@ -435,21 +449,21 @@ class Slice:
         return finished(memory, info.dtype, shape)[rest]
 
 
-def open(path: Path, engine: Optional[str] = None) -> Archive:
-    """Opens an archive; `with` closes it. engine: "native" (the C library), "python" (the reader in Python alone), None: the first that works."""
+def open(path: Source, engine: Optional[str] = None) -> Archive:
+    """Opens an archive, given by its path or a file object; `with` closes it. engine: "native" (the C library), "python" (the reader in Python alone), None: the first that works."""
     return Archive(path, engine)
 
 
-def load_state_dict(archive: Union[Path, Archive], task: str, base: Base = None, **options: Any) -> Dict[str, Any]:
-    """Archive.load_state_dict of an archive given by its path."""
+def load_state_dict(archive: Union[Source, Archive], task: str, base: Base = None, **options: Any) -> Dict[str, Any]:
+    """Archive.load_state_dict of an archive given by its path, a file object or open already."""
     if isinstance(archive, Archive):
         return archive.load_state_dict(task, base, **options)
     with open(archive) as z:
         return z.load_state_dict(task, base, **options)
 
 
-def load_into(model: Any, archive: Union[Path, Archive], task: Optional[str], base: Base = None, **options: Any) -> "Live":
-    """Archive.load_into of an archive given by its path."""
+def load_into(model: Any, archive: Union[Source, Archive], task: Optional[str], base: Base = None, **options: Any) -> "Live":
+    """Archive.load_into of an archive given by its path, a file object or open already."""
     return (archive if isinstance(archive, Archive) else open(archive)).load_into(model, task, base, **options)
 
 

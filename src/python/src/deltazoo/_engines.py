@@ -177,14 +177,15 @@ class PureEngine:
 
     name = "python"
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, source: Any) -> None:
         from . import pure
-        self.pure, self.path, self.lock, self.lost = pure, path, threading.Lock(), []  # type: Any, str, threading.Lock, List[str]
+        self.pure, self.source, self.lock, self.lost = pure, source, threading.Lock(), []  # type: Any, Any, threading.Lock, List[str]
         self._open()
 
     def _open(self) -> None:
         with translated(self.pure):
-            self.archive = self.pure.Archive(self.path)
+            self.archive = self.pure.Archive(self.source)
+        self.path = self.archive.path
         self.process = os.getpid()
 
     def close(self) -> None:
@@ -192,13 +193,15 @@ class PureEngine:
             self.archive.close()
 
     def clone(self) -> "PureEngine":
-        return PureEngine(self.path)
+        return PureEngine(self.source)
 
     def after_fork(self) -> None:
         self.lock = threading.Lock()
 
     def _ready(self) -> Any:
         if self.process != os.getpid():
+            if hasattr(self.source, "read"):
+                raise Error(f"{self.path}: was opened as a file object by another process: open it in this one")
             self._open()
         return self.archive
 
