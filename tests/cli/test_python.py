@@ -122,3 +122,15 @@ def test_python_command_line(folder):
     check(code == 0 and "sound" in out, out + err)
     code, out, err = python("restore", "a.h5", "--task", "no", "--base", f"{zoo}/base", "-o", "q")
     check(code == 1 and err.count("\n") == 1 and "it has task-1, task-2" in err, out + err)
+
+
+@with_scratch
+def test_hdf5_2_reads_every_object(folder):
+    """h5py brings a library of its own, newer than the program's."""
+    import h5py
+    check(h5py.version.hdf5_version_tuple >= (2, 0, 0), f"h5py's HDF5 is {h5py.version.hdf5_version}")
+    good(["compress", "-q", f"{tiny_zoo('bf16')}/zoo.yaml", "-o", f"{folder}/a.h5"])
+    read = {}
+    with h5py.File(f"{folder}/a.h5") as f:
+        f.visititems(lambda name, o: read.update({name: o[()].nbytes}) if isinstance(o, h5py.Dataset) else None)
+    check({"tensors", "blobs/data", "base/tiles", "tasks/task-1/index", "tasks/task-2/payload"} <= set(read) and all(read.values()), f"{read}")

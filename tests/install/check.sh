@@ -3,7 +3,7 @@
 # launcher; a program is compiled with its library; the Python reader reads the archive, if this Python has what it needs. Installed as
 # PREFIX/share/deltazoo/check-installed; `make check-installed` runs it. DESTDIR, PREFIX, LIBDIR: those of `make install`. LAUNCH: mpirun. CC, PYTHON.
 # The last line reads "N passed, N failed"; two hashes are printed too: the archive's is the same on every
-# machine with the same release of zstd, whatever MPI, HDF5, compiler and processor; that of the restored tensors is the same with every zstd.
+# machine with the same release of zstd and major version of HDF5, whatever MPI, compiler and processor; that of the restored tensors is always the same.
 set -uf
 prefix=${PREFIX:-@PREFIX@} libdir=${LIBDIR:-@LIBDIR@} root=${DESTDIR:-} # `make install` writes them here
 share=$root$prefix/share/deltazoo program=$root$prefix/bin/deltazoo
