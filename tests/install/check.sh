@@ -30,7 +30,7 @@ try() {
     fi
 }
 skip() { skipped=$((skipped + 1)); echo "skipped: $1"; }
-there() { local f; for f; do [ -e "$root$f" ] || { echo "$root$f is not there"; return 1; }; done; }
+there() { local f; for f; do [ -e "$root$f" ] || [ -e "$root$f.gz" ] || { echo "$root$f is not there"; return 1; }; done; }
 hash() { sha256sum "$1" | cut -d' ' -f1; }
 same_hash() { [ -s "$1" ] && [ "$(hash "$1")" = "$(hash "$2")" ]; }
 
