@@ -8,7 +8,7 @@
 enum { DZ_PHASE_OPEN, DZ_PHASE_STATISTICS, DZ_PHASE_HISTOGRAM, DZ_PHASE_CODE, DZ_PHASE_TRACE, DZ_PHASE_WRITE, DZ_PHASES };
 extern const char *const DZ_PHASE_NAMES[DZ_PHASES];
 
-/* What the archive keeps of an evaluation of a task (FORMAT.md section 5). */
+/* What the archive keeps of an evaluation of a task (FORMAT.md "Task attributes"). */
 typedef struct dz_task_score {
     const char *task, *text;
 } dz_task_score;
