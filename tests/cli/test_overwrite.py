@@ -3,6 +3,8 @@ import os
 import shutil
 import sys
 
+from pytest import skip
+
 from common import ROOT, SmallZoo, call, check, equal, good, hashes, made_once, refused, run, st_bytes, with_scratch, write
 
 READER = os.path.join(ROOT, "src", "python", "deltazoo.py")
@@ -172,3 +174,37 @@ def test_links_to_outputs_are_followed(folder):
     refused(folder, ["compress", "zoo.yaml", "-o", "l.h5", "-q"], 2, "l.h5", "exists already", ranks=(1,))
     os.symlink("one/config.json", f"{folder}/c.h5")
     refused(folder, ["compress", "zoo.yaml", "-o", "c.h5", "-q", "--force"], 2, "c.h5", "never replaced", ranks=(1,))
+
+
+@with_scratch
+def test_full_disk(folder):
+    """Every command that writes, onto a disk that is full before its end: it fails and names the place, what was there stays, nothing is left over."""
+    shutil.copytree(prepared(), f"{folder}/box", symlinks=True)
+    os.makedirs(f"{folder}/box/small")
+    code, _, err = call(["mount", "-t", "tmpfs", "-o", "size=16k", "none", f"{folder}/box/small"])
+    if code != 0:
+        skip(f"no disk can be mounted here: {err.strip()}")
+    try:
+        with open(f"{folder}/box/small/filler", "wb") as f:
+            f.write(b"x" * 12288)  # the last page holds the start of an output
+        before = hashes(f"{folder}/box")
+        cells_of_disk = 0
+        for name, (command, _) in WRITERS.items():
+            target = "small/out" + (".svg" if command[-1] == "--plot" else "")
+            if command[0] == "scan":
+                continue  # a manifest of some hundred bytes has room
+            command = [c for c in command if c != "--force" or name[:5] != "synth"]  # with it synth's files stay, for another try
+            r = run(command + [target], cwd=f"{folder}/box")
+            report = "--report" in command  # the first one, of a job that runs, may fit, and stays
+            check((report and r.code == 0) or (r.code != 0 and len(r.lines("error")) == 1 and "small/" in r.err), f"{name} on a full disk: {r}")
+            after = hashes(f"{folder}/box")
+            lost = [p for p in before if after.get(p) != before[p]]
+            made = [p for p in after if p not in before and p != "new.h5" and not (report and p == target)]
+            check(not lost and not made, f"{name} on a full disk: lost {lost}, left over {made}: {r}")
+            for made in ("new.h5", target):
+                if os.path.exists(f"{folder}/box/{made}"):
+                    os.remove(f"{folder}/box/{made}")
+            cells_of_disk += 1
+        check(cells_of_disk >= 15, f"only {cells_of_disk} cells")
+    finally:
+        call(["umount", f"{folder}/box/small"])

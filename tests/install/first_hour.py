@@ -99,4 +99,4 @@ if __name__ == "__main__":
     TEXT, WRONG = transcript()
     with open(REPORT, "w") as f:
         f.write(TEXT)
-    sys.exit("\n".join(WRONG))
+    sys.exit("\n".join(WRONG) or 0)
