@@ -137,9 +137,13 @@ static dz_rc print_json(const dz_zoo *zoo, const dz_plan *plan, const dz_forecas
 }
 
 /* "method auto, quality balanced", "method ultradelta, sparsity 0.97, 4 bits": what decides about the bytes. */
-static void print_setting(const dz_recipe *r) {
-    char text[DZ_SETTING_TEXT];
-    printf("recipe %s: %s\n\n", r->name, dz_recipe_setting(r, text));
+static void print_setting(const dz_zoo *zoo) {
+    char text[DZ_SETTING_TEXT], name[256];
+    printf("recipe %s: %s\n", zoo->recipe->name, dz_recipe_setting(zoo->recipe, text));
+    for (size_t t = 0; t < zoo->ntasks; t++) {
+        if (zoo->own[t]) printf("task %s: %s\n", dz_table_name(zoo->names[t], 30, name), dz_recipe_setting(zoo->own[t], text));
+    }
+    putchar('\n');
 }
 
 static void print_forecast(const dz_zoo *zoo, const dz_plan *plan, const dz_forecast *forecast) {
@@ -215,7 +219,7 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
         warn(&zoo, &forecast, &warnings, err);
         if (json && err->rc == DZ_OK) print_json(&zoo, plan, &forecast, &warnings, err);
         if (!json && err->rc == DZ_OK) {
-            print_setting(zoo.recipe);
+            print_setting(&zoo);
             print_tensors(&zoo, plan);
             putchar('\n');
             if (!headers) print_forecast(&zoo, plan, &forecast);

@@ -21,12 +21,10 @@ static const char *score_text(double x, char text[24]) {
 
 static void print_candidate(const dz_tuned_task *t, const dz_tune_candidate *c, const dz_drop_limit *limit) {
     char noise[24], size[32], score[24], drop[24];
+    const char *word = c == t->chosen ? "  chosen" : dz_drop_ok(limit, t->state.original, c->score) ? "" : "  too much";
     snprintf(noise, sizeof noise, "%g", c->noise);
-    printf("  %11s %10s %7.1fx %10s %10s  %s\n", noise, dz_format_size(c->stored, size), c->stored > 0 ? t->source / c->stored : 0,
-           isnan(c->score) ? "nan" : score_text(c->score, score), score_text(dz_drop(limit, t->state.original, c->score), drop),
-           c == t->chosen                                   ? "chosen"
-           : dz_drop_ok(limit, t->state.original, c->score) ? ""
-                                                            : "too much");
+    printf("  %11s %10s %7.1fx %10s %10s%s\n", noise, dz_format_size(c->stored, size), c->stored > 0 ? t->source / c->stored : 0,
+           isnan(c->score) ? "nan" : score_text(c->score, score), score_text(dz_drop(limit, t->state.original, c->score), drop), word);
 }
 
 static int by_noise(const void *x, const void *y) {
@@ -74,6 +72,23 @@ static void print_plan(const dz_tune_result *r, const dz_tune_options *opt) {
     }
     printf("\nscratch: %s for one restored model and its archive at a time\nthe first command:\n  %s\n", dz_format_size(1.3 * most, size),
            opt->command);
+}
+
+static dz_rc print_plan_json(const dz_tune_result *r, const dz_tune_options *opt, dz_error *err) {
+    unsigned steps = opt->steps < 3 ? opt->steps : 3;
+    size_t n = opt->ntasks ? opt->ntasks : r->ntasks;
+    json_t *tasks = json_array();
+    for (size_t t = 0; t < r->ntasks; t++) {
+        json_t *list = json_array();
+        for (unsigned k = 1; k < 1U << steps; k++)
+            json_array_append_new(list, json_pack("{s:f, s:f}", "noise_to_delta", dz_tune_rung(k, steps), "predicted_stored_bytes",
+                                                  r->tasks[t].forecast[k - 1]));
+        json_array_append_new(
+            tasks, json_pack("{s:s, s:f, s:o}", "name", r->tasks[t].name, "source_bytes", r->tasks[t].source, "candidates", list));
+    }
+    return dz_print_json(json_pack("{s:I, s:i, s:o}", "most_evaluations", (json_int_t)(n * (opt->steps + 2)), "candidates_of_each",
+                                   (int)opt->steps, "tasks", tasks),
+                         NULL, err);
 }
 
 static json_t *candidate_json(const dz_tuned_task *t, const dz_tune_candidate *c, const dz_drop_limit *limit) {
@@ -171,7 +186,8 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
     opt.watchdog = watchdog;
     if ((rc = dz_sync_error(world, check_options(&opt, drop, better, picture, steps, err), err)) != DZ_OK) goto out;
     if ((rc = dz_tune(world, &opt, &result, err)) != DZ_OK) goto out;
-    if (world->rank == 0 && opt.dry_run) print_plan(&result, &opt);
+    if (world->rank == 0 && opt.dry_run && json) print_plan_json(&result, &opt, err);
+    if (world->rank == 0 && opt.dry_run && !json) print_plan(&result, &opt);
     if (world->rank == 0 && !opt.dry_run) report(&result, &opt, picture, json, err);
     rc = dz_sync_error(world, err->rc, err);
 out:

@@ -471,7 +471,12 @@ dz_rc dz_compress(const dz_world *world, const dz_compress_options *opt, dz_comp
         if (world->rank == 0) collect_notes(&job, &result->notes, err);
         if (world->rank == 0) result->recipe_name = dz_strdup(job.ctx.zoo.recipe->name, err);
         char setting[DZ_SETTING_TEXT];
-        if (world->rank == 0) result->setting = dz_strdup(dz_recipe_setting(job.ctx.zoo.recipe, setting), err);
+        size_t own = 0;
+        for (size_t t = 0; t < job.ctx.zoo.ntasks; t++) own += job.ctx.zoo.own[t] != NULL;
+        if (world->rank == 0)
+            result->setting = own ? dz_format(err, "%s; %zu task%s with settings of %s own", dz_recipe_setting(job.ctx.zoo.recipe, setting),
+                                              own, own == 1 ? "" : "s", own == 1 ? "its" : "their")
+                                  : dz_strdup(dz_recipe_setting(job.ctx.zoo.recipe, setting), err);
         if (world->rank == 0) result->task = dz_strdup(job.ctx.zoo.names[0], err);
         result->ntasks = job.ctx.zoo.ntasks;
         rc = dz_sync_error(world, err->rc, err);

@@ -25,12 +25,19 @@ static dz_rc add_model(dz_buf *b, const dz_checkpoint *ck, dz_error *err) {
     return err->rc;
 }
 
+/* As the command sees it from any folder. The caller frees. */
+static char *absolute(const char *path, dz_error *err) {
+    char *here = path[0] == '/' ? NULL : getcwd(NULL, 0), *all = here ? dz_format(err, "%s/%s", here, path) : dz_strdup(path, err);
+    free(here);
+    return all;
+}
+
 static dz_rc take_task(const dz_zoo *zoo, size_t t, const char *folder, const dz_tune_options *opt, dz_tuned_task *out, dz_error *err) {
     const dz_checkpoint *ck = zoo->tasks[t];
     struct stat st;
     dz_buf models = {0};
     out->name = dz_strdup(zoo->names[t], err);
-    out->model = dz_strdup(zoo->manifest->tasks[t].path, err);
+    out->model = absolute(ck->path, err);
     out->path = dz_format(err, "%s/%s.json", folder, zoo->names[t]);
     out->key.command = opt->command;
     if (stat(zoo->manifest->tasks[t].path, &st) == 0 && S_ISREG(st.st_mode) && ck->nshards == 1)
@@ -102,12 +109,23 @@ static dz_rc check_request(const dz_zoo *zoo, const dz_tune_options *opt, dz_err
     return err->rc;
 }
 
+char *dz_tune_scratch(const dz_tune_options *opt, const char *folder, const char *task, dz_error *err) {
+    char *full = absolute(folder, err), *given = opt->scratch ? absolute(opt->scratch, err) : NULL, *out = NULL;
+    if (full && given) /* others may use the same folder, for tasks of the same name */
+        out = dz_format(err, "%s/deltazoo-tune-%016llx-%s", given, (unsigned long long)dz_hash64(full, strlen(full), 0), task);
+    else if (full)
+        out = dz_format(err, "%s/%s", full, task);
+    free(full);
+    free(given);
+    return err->rc == DZ_OK ? out : NULL;
+}
+
 dz_rc dz_tune_prepare(const dz_world *world, const dz_tune_options *opt, const char *folder, dz_tune_result *r, dz_error *err) {
     dz_zoo zoo = {0};
     dz_rc rc = dz_zoo_open(world, opt->manifest, &opt->recipe, &zoo, err);
     if (rc == DZ_OK) rc = dz_sync_error(world, world->rank == 0 ? check_request(&zoo, opt, err) : DZ_OK, err);
     if (rc != DZ_OK) goto out;
-    r->base = dz_strdup(zoo.manifest->base, err);
+    r->base = absolute(zoo.base->path, err);
     if ((r->tasks = dz_alloc(zoo.ntasks, sizeof *r->tasks, err))) r->ntasks = zoo.ntasks;
     for (size_t t = 0; t < r->ntasks && err->rc == DZ_OK; t++) take_task(&zoo, t, folder, opt, &r->tasks[t], err);
     if (err->rc == DZ_OK && opt->dry_run && world->rank == 0) forecast(&zoo, opt, r, err);

@@ -170,7 +170,7 @@ static dz_rc search(const tuning *g, dz_tuned_task *t, const char *scratch, dz_e
 
 /* Rank 0: the folder in which candidates are made, and the state of the task, under a lock. */
 static dz_rc begin_task(const tuning *g, dz_tuned_task *t, dz_staging *scratch, dz_lock *lock, dz_error *err) {
-    char *name = dz_format(err, "%s/%s%s", g->opt->scratch ? g->opt->scratch : g->folder, g->opt->scratch ? "deltazoo-tune-" : "", t->name);
+    char *name = dz_tune_scratch(g->opt, g->folder, t->name, err);
     if (name && dz_make_dirs(g->folder, err) == DZ_OK && dz_archive_lock(lock, t->path, err) == DZ_OK &&
         dz_tune_state_read(t->path, t->name, &t->key, &t->state, err) == DZ_OK)
         dz_staging_name(scratch, name, err);

@@ -22,7 +22,7 @@ typedef struct dz_tune_options {
 /* A task and what the search has found. */
 typedef struct dz_tuned_task {
     char *name;
-    char *model;   /* its path, as in the manifest */
+    char *model;   /* its path; of a hub's cache, that of the snapshot */
     char *file;    /* of a model that is one file: the name under which it is restored; else NULL */
     char *path;    /* of its state */
     double source; /* bytes of its tensors */

@@ -149,6 +149,21 @@ def test_the_python_reader_knows_the_score(folder):
 
 
 @with_scratch
+def test_a_score_that_is_none(folder):
+    """Whatever other tools put there: no score, and nothing else is lost."""
+    import h5py
+    make(folder, (("strong", 0.6),))
+    tune(folder, "--max-evaluations", "1")
+    for value in (np.bytes_(b"not JSON"), np.bytes_(b"[1, 2]"), "a text of variable length", np.float64(3)):
+        with h5py.File(f"{folder}/a.h5", "r+") as f:
+            del f["tasks/strong"].attrs["score"]
+            f["tasks/strong"].attrs["score"] = value
+        equal(info("a.h5", "strong", folder)["tasks"][0]["score"], None, f"score of {value!r}")
+        check("tuned task" not in good(["info", "a.h5"], cwd=folder).out, f"{value!r} is shown")
+        good(["verify", "a.h5", "--base", "base"], cwd=folder)
+
+
+@with_scratch
 def test_lower_is_better(folder):
     make(folder)
     tune(folder, "--better", "lower", "--max-evaluations", "4", kind="loss", drop="0.05")
@@ -313,6 +328,68 @@ def test_dry_run(folder):
     for want in ("at most 14 evaluations", "5 candidates", "strong", "score.py {model}"):
         check(want in r.out, f"{want!r} is not in {r.out}")
     check(all(len(line) <= 80 or "score.py" in line for line in r.out.splitlines()), r.out)
+    plan = json.loads(tune(folder, "--dry-run", "--json", "--max-evaluations", "2").out)
+    equal((plan["most_evaluations"], [len(t["candidates"]) for t in plan["tasks"]]), (8, [3, 3]), "the plan as JSON")
+    equal(snapshot(folder), before, "the folder")
+
+
+@with_scratch
+def test_jobs_share_a_scratch_folder(folder):
+    """Two jobs at the same time, for tasks of one name in one scratch folder; the command may change its folder."""
+    make(folder, (("strong", 0.6),))
+    os.makedirs(f"{folder}/fast")
+    write(f"{folder}/slow.sh", f'cd / && test -e "$1" || exit 9\ncd {folder}\nsleep 0.3\nexec {sys.executable} score.py "$@"\n')
+    args = ["tune", "zoo.yaml", "--eval", "sh slow.sh {model} {task} accuracy", "--max-drop", "0.15", "--scratch", "fast", "--max-evaluations", "3", "-o"]
+    jobs = [subprocess.Popen([DELTAZOO, *args, f"{name}.h5"], cwd=folder, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for name in "ab"]
+    for p in jobs:
+        _, err = p.communicate(timeout=60)
+        equal(p.returncode, 0, err)
+    equal(sha256(f"{folder}/a.h5"), sha256(f"{folder}/b.h5"), "archives")
+    equal(os.listdir(f"{folder}/fast"), [], "scratch")
+
+
+@with_scratch
+def test_one_job_at_a_time(folder):
+    make(folder, (("strong", 0.6),))
+    write(f"{folder}/slow.sh", 'touch begun\nsleep 30\necho 1\n')
+    args = ["tune", "zoo.yaml", "--eval", "sh slow.sh {model}", "--max-drop", "0", "-o", "a.h5"]
+    p = subprocess.Popen([DELTAZOO, *args], cwd=folder, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    until = time.time() + 30
+    while not os.path.exists(f"{folder}/begun") and time.time() < until:
+        time.sleep(0.05)
+    r = run(args, cwd=folder)
+    check(r.code == 2 and len(r.lines("error")) == 1 and "strong.json" in r.lines("error")[0], f"the second job: {r}")
+    p.send_signal(signal.SIGTERM)
+    p.communicate(timeout=20)
+    equal(p.returncode, 75, "the first job")
+
+
+@with_scratch
+def test_stopped_under_mpirun(folder):
+    """USR1, which SLURM sends, on several ranks; then the same command goes on."""
+    make(folder, (("strong", 0.6),))
+    write(f"{folder}/slow.sh", f'[ -e went-on ] || {{ touch begun; sleep 60; }}\nexec {sys.executable} score.py "$@"\n')
+    args = ["tune", "zoo.yaml", "--eval", "sh slow.sh {model} {task} accuracy", "--max-drop", "0.15", "--max-evaluations", "1", "-o", "a.h5"]
+    p = subprocess.Popen(["mpirun", "-q", "-n", "3", DELTAZOO, *args], cwd=folder, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    until = time.time() + 30
+    while not os.path.exists(f"{folder}/begun") and time.time() < until:
+        time.sleep(0.05)
+    p.send_signal(signal.SIGUSR1)
+    _, err = p.communicate(timeout=30)
+    check(p.returncode == 75 and err.count("goes on where it stopped") == 1, f"exit {p.returncode}: {err}")
+    no_traces(folder)
+    write(f"{folder}/went-on", "")
+    good(args, 3, cwd=folder)
+    equal(len(calls(folder)), 3, "evaluations")
+
+
+@with_scratch
+def test_settings_of_a_task_are_shown(folder):
+    make(folder)
+    write(f"{folder}/zoo.yaml", "base: base\ntasks:\n  - {name: strong, path: strong, quality: lossless}\n  - {name: weak, path: weak}\n")
+    check("task strong: method auto, quality lossless" in good(["plan", "zoo.yaml"], cwd=folder).out, "plan")
+    out = good(["compress", "zoo.yaml", "-o", "a.h5", "-q"], cwd=folder).out
+    check("1 task with settings of its own" in out and re.search(r"strong .* exact", out) and re.search(r"weak .* balanced", out), out)
 
 
 @with_scratch
