@@ -178,6 +178,8 @@ static void restore_free(dz_restore_job *r) {
     free(r->method);
     free(r->fingerprint);
     free(r->mark_text);
+    dz_buf_free(&r->own);
+    dz_buf_free(&r->wide);
     dz_staging_free(&r->staging);
     dz_decoder_close(&r->decoder);
     dz_checkpoint_free(r->base);
