@@ -17,7 +17,7 @@ sys.path.insert(0, os.path.dirname(__file__))
 from common import Q, ROOT, SmallZoo, call, check, equal, good, hashes, made_once, model_files, st_parse, tiny_zoo, to_float
 from package import load, site, wheel
 
-COST = {"test_a_hundred_swaps_in_a_live_model": 10, "test_memory_is_bounded": 10}
+COST = {"test_a_hundred_swaps_in_a_live_model": 10, "test_memory_is_bounded": 20, "test_wheel_in_a_bare_venv": 30, "test_without_the_c_sources_pip_installs_the_python_reader": 15}
 ENGINES = ("native", "python")
 TINY_Q = "model.layers.0.self_attn.q_proj.weight"
 
@@ -545,3 +545,16 @@ def test_wheel_in_a_bare_venv(folder):
     equal(hashes(f"{folder}/task-1", True), hashes(restored["task-1"], True), "files")
 
 
+
+
+def test_it_is_typed(dz):
+    """py.typed is in the wheel, and everything public says what it takes and gives."""
+    import inspect
+    check(os.path.exists(f"{site()}/deltazoo/py.typed"), "no py.typed")
+    for name in dz.__all__:
+        thing = getattr(dz, name)
+        functions = [thing] if inspect.isfunction(thing) else [f for n, f in vars(thing).items() if inspect.isfunction(f) and not n.startswith("_")]
+        for function in functions:
+            if function.__module__.startswith("deltazoo_package"):
+                lacks = {p for p in inspect.signature(function).parameters if p != "self"} - set(function.__annotations__)
+                check(not lacks and "return" in function.__annotations__, f"{name}.{function.__name__}: {lacks}")

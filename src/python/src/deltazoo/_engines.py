@@ -77,7 +77,7 @@ class NativeEngine:
         return BaseInfo(_native.text(b.name), _native.ffi.string(b.fingerprint).decode(), _native.text(b.origin), _native.text(b.revision), b.ntensors)
 
     def base_tensors(self) -> List[BaseTensor]:
-        t, found = _native.ffi.new("deltazoo_tensor *"), []
+        t, found = _native.ffi.new("deltazoo_tensor *"), []  # type: Any, List[BaseTensor]
         while _native.lib.deltazoo_base_at(self.handle, len(found), t) == _native.OK:
             found.append((_native.text(t.name), _native.text(t.dtype), tuple(t.shape[0:t.ndim])))
         return found
@@ -85,7 +85,7 @@ class NativeEngine:
     def index(self, task: str) -> Tuple[int, List[TensorInfo], Dict[str, int]]:
         """The task's number, its tensors, and their numbers by name."""
         if task not in self._index:
-            number, tensors = self.numbers[task], []
+            number, tensors = self.numbers[task], []  # type: int, List[TensorInfo]
             t, lossy = _native.ffi.new("deltazoo_tensor *"), _native.ffi.new("deltazoo_lossy *")
             while _native.lib.deltazoo_tensor_at(self.handle, number, len(tensors), t) == _native.OK:
                 policy = _native.text(t.policy)

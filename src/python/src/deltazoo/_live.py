@@ -34,7 +34,8 @@ class Live:
     def __init__(self, archive: Archive, model: torch.nn.Module, base: Any = None, strict: bool = True) -> None:
         if not isinstance(base, (str, os.PathLike, Mapping, type(None))):
             raise Error("base: a path, a mapping from names to tensors, or None where the model is the base")
-        self.archive, self.base, self.strict = archive, base, strict
+        self.archive, self.strict = archive, strict
+        self.base: Any = base
         self.task: Optional[str] = None
         self.tensors: Dict[str, torch.Tensor] = {name: t.data for name, t in model.state_dict(keep_vars=True).items() if isinstance(t, torch.Tensor)}
         self._places: Dict[Any, str] = {}  # the first name of each place in memory: tied parameters share one

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any, Tuple
 
 import numpy as np
@@ -30,7 +31,7 @@ def widened(raw: np.ndarray, dtype: str) -> np.ndarray:
         return (raw.view("<u2").astype(np.uint32) << 16).view(np.float32)
     if dtype in NUMPY:
         return raw.view(NUMPY[dtype]).astype(np.float32)
-    from . import pure
+    pure: Any = importlib.import_module(".pure", __package__)  # h5py and more: only where it is needed
     return np.array(pure.to_f32(raw.tobytes(), dtype))
 
 
@@ -43,7 +44,7 @@ def bytes_of(tensor: Any, dtype: str) -> np.ndarray:
         return np.frombuffer(tensor, np.uint8)
     tensor = np.ascontiguousarray(tensor)
     if tensor.dtype == np.float32 and dtype in WIDENED:
-        from . import pure
+        pure: Any = importlib.import_module(".pure", __package__)
         return np.frombuffer(pure.from_f32(tensor.reshape(-1), dtype), np.uint8)
     return tensor.reshape(-1).view(np.uint8)
 
