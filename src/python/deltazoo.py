@@ -1567,7 +1567,7 @@ class Row:
         self.nsr, self.gain, self.delta_rms = (float(values[f]) if f in values.dtype.names else math.nan for f in ("nsr", "gain", "delta_rms"))
         self.gamma = np.float32(record["gamma"])
         self.key = xxhash.xxh64_intdigest(self.tensor.name.encode(), int(record["key"]))
-        self.tied = self.found = None
+        self.tied = self.found = self.read = None
         need(self.policy <= TIED, f"{self.tensor.name}: policy {self.policy}")
         need(self.base is not None or self.policy in (LOSSLESS, TIED), f"{self.tensor.name}: its policy needs a base")
         need(self.base is None or fits(self.tensor, self.base), f"{self.tensor.name}: its base is of another type or shape, {self.base}")
@@ -1590,6 +1590,8 @@ class Row:
 
     def bodies(self):
         """The tiles' bodies, checksums checked."""
+        if self.read is not None:
+            return self.read
         region = self.payload[self.offset:self.offset + self.length].tobytes()
         n = len(self.tiles())
         need(len(region) == self.length, f"{self.tensor.name}: its region is cut off")
@@ -1652,26 +1654,33 @@ class Row:
 
     def restore(self, base):
         """The tensor's bytes, an array of u8. base: bytes of the whole base tensor, or None."""
-        with about(self.tensor.name):
-            size, dtype = self.tensor.size, self.tensor.dtype
-            base_size = self.base.size if self.base is not None else 0
-            if self.policy in (DROP, EQUAL):
-                return np.frombuffer(convert(base[:self.common * base_size], self.base.dtype, dtype), np.uint8)
-            out, exact = np.empty(self.tensor.count, UINTS[size]), []
-            for (begin, end, shared), body in zip(self.tiles(), self.bodies()):
-                mine = convert(base[begin * base_size:end * base_size], self.base.dtype, dtype) if shared else None
-                if self.policy == LOSSLESS or not shared:
-                    exact.append((begin, end, lossless_body(body, end - begin, dtype, mine)))
-                else:
-                    out[begin:end] = np.frombuffer(mine, UINTS[size])
-            for k in range(0, len(exact), AT_ONCE):
-                some = exact[k:k + AT_ONCE]
-                for (begin, end, _), elements in zip(some, together([body for _, _, body in some])):
-                    out[begin:end] = elements
-            if self.policy == ULTRADELTA:
-                for begin, end, positions, values in self.deltas():
-                    self._add(out[begin:end], base[begin * base_size:end * base_size], slice(None) if positions is None else positions, values)
-            return out.view(np.uint8)
+        try:
+            with about(self.tensor.name):
+                self.read = self.bodies()  # once
+                return self._restore(base)
+        finally:
+            self.read = None
+
+    def _restore(self, base):
+        size, dtype = self.tensor.size, self.tensor.dtype
+        base_size = self.base.size if self.base is not None else 0
+        if self.policy in (DROP, EQUAL):
+            return np.frombuffer(convert(base[:self.common * base_size], self.base.dtype, dtype), np.uint8)
+        out, exact = np.empty(self.tensor.count, UINTS[size]), []
+        for (begin, end, shared), body in zip(self.tiles(), self.bodies()):
+            mine = convert(base[begin * base_size:end * base_size], self.base.dtype, dtype) if shared else None
+            if self.policy == LOSSLESS or not shared:
+                exact.append((begin, end, lossless_body(body, end - begin, dtype, mine)))
+            else:
+                out[begin:end] = np.frombuffer(mine, UINTS[size])
+        for k in range(0, len(exact), AT_ONCE):
+            some = exact[k:k + AT_ONCE]
+            for (begin, end, _), elements in zip(some, together([body for _, _, body in some])):
+                out[begin:end] = elements
+        if self.policy == ULTRADELTA:
+            for begin, end, positions, values in self.deltas():
+                self._add(out[begin:end], base[begin * base_size:end * base_size], slice(None) if positions is None else positions, values)
+        return out.view(np.uint8)
 
     def _add(self, tile, raw, positions, values):
         """Puts base + delta, rounded once, at the positions of a tile."""

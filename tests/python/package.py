@@ -14,7 +14,7 @@ def wheel():
     with locked(os.path.join(os.environ["DZ_TEST_SHARED"], "wheel.lock")):
         found = glob.glob(f"{ROOT}/build/wheel/*.whl")
         sources = [f"{ROOT}/build/python/python.so", *glob.glob(f"{PYTHON}/**/*.py", recursive=True), *glob.glob(f"{PYTHON}/*.t*")]
-        if not found or any(os.path.exists(s) and os.path.getmtime(s) > os.path.getmtime(found[0]) for s in sources):
+        if not found or not os.path.exists(f"{ROOT}/build/wheel/venv") or any(os.path.exists(s) and os.path.getmtime(s) > os.path.getmtime(found[0]) for s in sources):
             code, out, err = call(["make", "--no-print-directory", "wheel"], cwd=ROOT, limit=900)
             check(code == 0, f"make wheel: {out[-1000:]} {err[-1000:]}")
             found = glob.glob(f"{ROOT}/build/wheel/*.whl")

@@ -271,8 +271,9 @@ class Remote(io.RawIOBase):
         return max(n, 0)
 
 
-def test_a_remote_archive_is_read_by_ranges(dz):
-    zoo, archive, restored = zoo_of("lossless", "bf16", 3)
+@pytest.mark.parametrize("recipe", ["lossless", "auto"])
+def test_a_remote_archive_is_read_by_ranges(dz, recipe):
+    zoo, archive, restored = zoo_of(recipe, "bf16", 3)
     name, theirs = TINY_Q, st_parse(restored["task-2"])
     Ranges.path_served, Ranges.sent, size = archive, 0, os.path.getsize(archive)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Ranges)
@@ -281,12 +282,29 @@ def test_a_remote_archive_is_read_by_ranges(dz):
         url = f"http://127.0.0.1:{server.server_port}/zoo.h5"
         with dz.open(Remote(url, size)) as z:
             equal((z.path, z.engine), (url, "python"), "what is open")
+            stored, index = next(t.stored_bytes for t in z.tensors("task-2") if t.name == name), Ranges.sent
             equal(z.restore_bytes("task-2", name, f"{zoo}/base").tobytes(), theirs[name][2], "tensor")
-            stored = next(t.stored_bytes for t in z.tensors("task-2") if t.name == name)
-        check(stored <= Ranges.sent < stored + 0.03 * size + 40000, f"{Ranges.sent} bytes for a tensor of {stored}, of {size}")
+        equal(Ranges.sent - index, stored, "bytes for a tensor")
+        check(index < 40000, f"{index} bytes for the index, of {size}")
         fails(dz, lambda: dz.open(Remote(url, size), "native"), "native")
     finally:
         server.shutdown()
+
+
+LEFT_OPEN = """
+import io, sys, deltazoo
+class File(io.FileIO):  # h5py 3.16 crashes at the end of Python where one of these is still open
+    def readinto(self, buffer):
+        return super().readinto(buffer)
+z = deltazoo.open(File(sys.argv[1]))
+print(z.engine, len(z.tensors("task-1")))
+"""
+
+
+def test_a_file_object_may_be_left_open(folder):
+    _, archive, _ = zoo_of()
+    code, out, err = call([sys.executable, "-c", LEFT_OPEN, archive], env={"PYTHONPATH": site()})
+    check(code == 0 and out.startswith("python "), f"exit {code}: {out} {err}")
 
 
 # ------------------------------------------------------------------------------------------------------------------------------------ live models

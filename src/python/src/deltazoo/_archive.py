@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import fnmatch
 import html
 import os
@@ -33,7 +34,15 @@ def after_fork() -> None:
         archive._clones.clear()  # opened anew where they are needed
 
 
+def at_exit() -> None:
+    """h5py crashes where a file that it reads through a Python object is still open at the end."""
+    for archive in list(open_archives):
+        if hasattr(archive._source, "read"):
+            archive.close()
+
+
 os.register_at_fork(after_in_child=after_fork)
+atexit.register(at_exit)
 
 
 def size_text(nbytes: float) -> str:
