@@ -312,7 +312,7 @@ man: build/man/deltazoo.1
 # $(B)/libs: what this build was linked with, whatever variables `make install` is given.
 SHARE = $(DESTDIR)$(PREFIX)/share
 install: all man
-	@install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(PREFIX)/include $(SHARE)/deltazoo/python $(SHARE)/man/man1 $(SHARE)/bash-completion/completions
+	@install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(PREFIX)/include $(SHARE)/deltazoo/python/src/deltazoo $(SHARE)/man/man1 $(SHARE)/bash-completion/completions
 	@install -m 755 $(B)/deltazoo $(DESTDIR)$(PREFIX)/bin/
 	@install -m 755 $(B)/libdeltazoo.so $(DESTDIR)$(LIBDIR)/libdeltazoo.so.$(VERSION)
 	@ln -sf libdeltazoo.so.$(VERSION) $(DESTDIR)$(LIBDIR)/libdeltazoo.so.$(ABI)
@@ -326,7 +326,8 @@ install: all man
 	@chmod 755 $(SHARE)/deltazoo/jobs/*.sbatch
 	@rm -rf $(SHARE)/deltazoo/config/packages
 	@install -m 644 src/python/deltazoo.py src/python/pyproject.toml src/python/CMakeLists.txt $(SHARE)/deltazoo/python/
-	@cp -r src/python/src $(SHARE)/deltazoo/python/
+	@install -m 644 src/python/src/deltazoo/*.py src/python/src/deltazoo/py.typed $(SHARE)/deltazoo/python/src/deltazoo/
+	@install -m 644 src/python/deltazoo.py $(SHARE)/deltazoo/python/src/deltazoo/pure.py # as the wheel has it: PYTHONPATH=.../python/src is enough
 	@sed 's|@PREFIX@|$(PREFIX)|; s|@LIBDIR@|$(LIBDIR)|' tests/install/check.sh >$(SHARE)/deltazoo/check-installed
 	@chmod 755 $(SHARE)/deltazoo/check-installed
 	@install -m 644 tests/install/example.c $(SHARE)/deltazoo/

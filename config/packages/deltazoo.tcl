@@ -15,5 +15,5 @@ prepend-path LIBRARY_PATH $prefix/lib
 prepend-path LD_LIBRARY_PATH $prefix/lib
 prepend-path CPATH $prefix/include
 prepend-path PKG_CONFIG_PATH $prefix/lib/pkgconfig
-prepend-path PYTHONPATH $prefix/share/deltazoo/python
+prepend-path PYTHONPATH $prefix/share/deltazoo/python/src
 setenv DELTAZOO_JOBS $prefix/share/deltazoo/jobs

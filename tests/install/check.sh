@@ -88,8 +88,8 @@ else
 fi
 
 # Python.
-export PYTHONPATH=$share/python PYTHONDONTWRITEBYTECODE=1 # or where a package has put it
-if ! "${PYTHON:-python3}" -c 'import deltazoo' >/dev/null 2>&1; then
+export PYTHONPATH=$share/python/src PYTHONDONTWRITEBYTECODE=1 # or where a package has put it
+if ! "${PYTHON:-python3}" -c 'import deltazoo.pure' >/dev/null 2>&1; then
     skip "Python reader: ${PYTHON:-python3} lacks it, numpy, h5py, xxhash or zstandard"
 else
     try "restore with the program" "$program" restore -q one.h5 --task task-2 --base zoo/base -o mine

@@ -150,6 +150,23 @@ def test_example_python_reader_and_h5dump_give_the_same_first_values(tree, archi
     check(code == 0, out + err)
 
 
+PACKAGE = """
+import sys
+import deltazoo
+folder, task, name, installed = sys.argv[1:]
+with deltazoo.open(f"{folder}/a.h5") as z:
+    print(deltazoo.__file__.startswith(installed), z.engine, z.restore(task, name, f"{folder}/zoo/base").tobytes()[:8].hex())
+"""
+
+
+def test_installed_python_package_needs_nothing_but_its_folder(tree, archive, box):
+    """On PYTHONPATH; with the Python reader, since the C library is the wheel's."""
+    where = f"{tree}/share/deltazoo/python/src"
+    equal(sorted(os.listdir(f"{where}/deltazoo")), sorted([*(f for f in os.listdir(f"{ROOT}/src/python/src/deltazoo") if f != "__pycache__"), "pure.py"]), "files")
+    code, out, err = call([sys.executable, "-c", PACKAGE, box, "task-2", "model.norm.weight", where], env={"PYTHONPATH": where, "PYTHONDONTWRITEBYTECODE": "1"})
+    check(code == 0 and out.startswith("True python "), out + err)
+
+
 def test_man_renders_the_installed_page(tree):
     code, out, err = call(["man", "-l", f"{tree}/share/man/man1/deltazoo.1"])
     check(code == 0 and "deltazoo-compress" in out and not err, f"exit {code}: {err}")

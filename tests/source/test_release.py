@@ -13,6 +13,7 @@ PACKAGES = "config/packages"
 REPEATED = {
     "include/deltazoo.h": r'deltazoo_version\(void\); /\* "(.*?)"',
     "src/python/deltazoo.py": r'^__version__ = "(.*)"',
+    "src/python/src/deltazoo/__init__.py": r'^__version__ = "(.*)"',
     "src/python/pyproject.toml": r'^version = "(.*)"',
     "src/doc/CHANGELOG.md": r"^## ([\d.]+)",
     f"{PACKAGES}/debian/changelog": r"^deltazoo \((.*)-\d+\)",

@@ -61,4 +61,4 @@ class Deltazoo(MakefilePackage):
         check()
 
     def setup_run_environment(self, env: EnvironmentModifications) -> None:
-        env.prepend_path("PYTHONPATH", join_path(self.prefix.share, "deltazoo", "python"))
+        env.prepend_path("PYTHONPATH", join_path(self.prefix.share, "deltazoo", "python", "src"))
