@@ -77,6 +77,12 @@ def pytest_itemcollected(item):
         item.add_marker("slow")
 
 
+def pytest_ignore_collect(collection_path, config):
+    if os.environ.get("DZ_WITHOUT") == "torch" and collection_path.name == "pytorch":  # its files import PyTorch
+        return True
+    return None
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
     for mark, left_out in (("release", FLAVOUR != "release"), ("torch", os.environ.get("DZ_WITHOUT") == "torch")):

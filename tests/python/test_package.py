@@ -93,6 +93,7 @@ def test_both_engines_tell_the_same(dz, recipe):
                     check(np.array_equal(p, q) and np.array_equal(v, w) and np.array_equal(np.flatnonzero(one), p), f"{t.name}: sparse deltas differ")
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize("threads", [1, 3])
 def test_state_dicts_without_files(dz, threads):
     import torch
@@ -340,6 +341,7 @@ def is_like(model, path, dtype=None):
     return True
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize("given", ["path", "none", "mapping"])
 def test_a_hundred_swaps_in_a_live_model(dz, given):
     from safetensors.torch import load_file
@@ -361,6 +363,7 @@ def test_a_hundred_swaps_in_a_live_model(dz, given):
     equal(bool(live._kept), given == "none", "copies are kept only where the base is not given")
 
 
+@pytest.mark.torch
 def test_a_live_model_of_another_type_or_with_values_of_its_own(dz):
     import torch
     zoo, archive, restored = zoo_of()
@@ -376,6 +379,7 @@ def test_a_live_model_of_another_type_or_with_values_of_its_own(dz):
     check(is_like(model, f"{zoo}/task-3"), "its own values are back")
 
 
+@pytest.mark.torch
 def test_a_load_that_fails_leaves_the_old_values(dz, folder):
     zoo, archive, restored = zoo_of()
     model = model_of(f"{zoo}/task-1")
@@ -399,6 +403,7 @@ def test_a_load_that_fails_leaves_the_old_values(dz, folder):
         del z._engine.restore_into
 
 
+@pytest.mark.torch
 def test_names_shapes_and_ties_are_checked_before_anything_changes(dz):
     import torch
     from safetensors.torch import load_file
@@ -466,6 +471,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.torch
 def test_dataloader_workers(dz, folder):
     zoo, archive, _ = zoo_of()
     with open(f"{folder}/w.py", "w") as file:
@@ -491,6 +497,7 @@ print((peak() - before) / sum(t.nbytes for t in sd.values()))
 """
 
 
+@pytest.mark.torch
 def test_memory_is_bounded(folder):
     good(["synth", "--shape", "llama2-7b", "--layers", "1", "--tasks", "1", "--dtype", "bf16", "--seed", "1", "-q", "-o", "zoo"], cwd=folder, limit=300)
     good(["compress", "zoo/zoo.yaml", "-o", "a.h5", "-q", "--recipe", "ultradelta"], cwd=folder, limit=300)

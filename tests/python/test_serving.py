@@ -123,6 +123,7 @@ def tensors_of(path):
     return load_file(f"{path}/model.safetensors")
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize("recipe,dtype", [("ultradelta", "bf16"), ("lossless", "bf16"), ("ultradelta", "f32"), ("auto", "f16")])
 def test_a_patched_base_is_the_restored_model(dz, folder, recipe, dtype):
     zoo, archive, restored = zoo_of(recipe, dtype, 2)
@@ -164,6 +165,7 @@ def test_a_patch_has_the_same_bytes_for_any_ranks(folder):
     equal(read(f"{folder}/p7.safetensors"), read(f"{folder}/p1.safetensors"), "7 ranks")
 
 
+@pytest.mark.torch
 def test_patches_of_models_with_other_tensors(dz, folder):
     """A tensor more, one less, a longer one; a few elements that change, NaN and signs of zero among them."""
     import torch

@@ -1,5 +1,5 @@
 /* Streams of rANS: whatever was coded comes back; a stream that has bytes left over, ends too early or does not end in its first states is
- * damage, as FORMAT.md "Streams" wants it. */
+ * damage, as FORMAT.md "Lossy tiles" wants it. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
