@@ -29,6 +29,7 @@ typedef struct deltazoo_task {
     uint64_t stored_bytes; /* payload, index and its share of the file's structures */
 } deltazoo_task;
 
+/* A tensor that is kept as the base's separate ones (experts as a stack, fused projections) is listed as these, under the base's names. */
 typedef struct deltazoo_tensor {
     const char *name;
     const char *dtype;  /* safetensors name: "BF16" */

@@ -14,7 +14,7 @@ static int blob_level(size_t len) { return len <= (size_t)128 << 10 ? 19 : len <
 #define BLOB_MAX (DZ_HEADER_MAX + 8) /* a file's header is the largest */
 
 void dz_task_entry_free(dz_task_entry *e) {
-    for (size_t i = 0; i < e->nfiles; i++) free(e->files[i].path);
+    for (size_t i = 0; i < e->nfiles; i++) dz_file_row_free(&e->files[i]);
     free(e->files);
     free(e->files_lost);
     free(e->rows);

@@ -8,7 +8,7 @@
 #include "codec/kinds.h"
 #include "config/policy.h"
 
-#define DZ_FORMAT_VERSION 2 /* of archives that are written */
+#define DZ_FORMAT_VERSION 3 /* of archives that are written */
 #define DZ_FORMAT_OLDEST 1  /* that is still read */
 #define DZ_NO_BASE UINT32_MAX
 #define DZ_SCORE_MAX 16384 /* bytes of a task's score */
@@ -50,14 +50,25 @@ typedef struct dz_index_row {
 enum {
     DZ_FILE_SIDE = 0,
     DZ_FILE_SAFETENSORS = 1, /* blob: its header, length prefix included */
-    DZ_FILE_PART = 2         /* on disk only: the same, of a part of a pipeline: it has a prefix */
+    DZ_FILE_PART = 2,        /* on disk only: the same, of a part of a pipeline: it has a prefix */
+    DZ_FILE_FUSED = 3        /* on disk only: the same with tensors that are kept as parts; a prefix or 0 */
 };
+
+/* A tensor of a file that is kept as the tensors of consecutive rows, whose bytes one after another are its own. */
+typedef struct dz_row_range {
+    uint32_t first, count;
+} dz_row_range;
+
 typedef struct dz_file_row {
     char *path;
     uint32_t kind, blob;
-    uint64_t size;   /* of the whole file */
-    uint32_t prefix; /* letters of the path, up to a '/', that come before the names of its tensors */
+    uint64_t size;       /* of the whole file */
+    uint32_t prefix;     /* letters of the path, up to a '/', that come before the names of its tensors */
+    dz_row_range *fused; /* of the file's tensors that have no row, in the order of their bytes */
+    size_t nfused;
 } dz_file_row;
+
+void dz_file_row_free(dz_file_row *file); /* what it holds */
 
 /* Puts the prefix before the names of the file's tensors, which have been parsed from its header. */
 dz_rc dz_file_prefix_tensors(const dz_file_row *file, dz_tensor *tensors, size_t n, dz_error *err);

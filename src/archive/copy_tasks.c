@@ -111,8 +111,11 @@ static dz_rc carry_task(const dz_catalog *from, const dz_task_entry *task, dz_ca
     for (size_t i = 0; i < task->nfiles; i++) {
         dz_file_row *f = &t->files[t->nfiles];
         *f = task->files[i];
+        f->fused = NULL;
         if (!(f->path = dz_strdup(task->files[i].path, err))) return err->rc;
         t->nfiles++;
+        if (!(f->fused = dz_alloc(f->nfused, sizeof *f->fused, err))) return err->rc;
+        if (f->nfused) memcpy(f->fused, task->files[i].fused, f->nfused * sizeof *f->fused);
         if (dz_catalog_copy_blob(to, from, task->files[i].blob, &f->blob, err) != DZ_OK) return err->rc;
     }
     return dz_catalog_add_files(to, t, err);

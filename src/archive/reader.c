@@ -348,7 +348,7 @@ static dz_rc try_files(dz_archive *a, dz_task_entry *t, dz_error *err) {
     dz_error inner = {0};
     if (dz_catalog_read_files(a->catalog, t, &inner) == DZ_OK) return DZ_OK;
     if (inner.rc == DZ_ENOMEM) return dz_fail(err, inner.rc, "%s", inner.text);
-    for (size_t i = 0; i < t->nfiles; i++) free(t->files[i].path);
+    for (size_t i = 0; i < t->nfiles; i++) dz_file_row_free(&t->files[i]);
     t->nfiles = 0;
     t->files_lost = dz_catalog_line(a->catalog, t->name, inner.text, err);
     return err->rc;

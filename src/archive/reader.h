@@ -30,6 +30,19 @@ dz_pair_tiles dz_row_tiles(const dz_catalog *catalog, const dz_index_row *row);
 /* The task's rows by the names of their tensors, for dz_task_row; absent ones are not among them. Free with dz_lookup_free. */
 dz_rc dz_task_rows(const dz_catalog *catalog, const dz_task_entry *task, dz_lookup *rows, dz_error *err);
 
+/* Where a row's tensor is in a file. */
+typedef struct dz_file_place {
+    uint32_t row;
+    uint32_t fused;  /* 0, or 1 + the number of the file's fused tensor of which it is a part */
+    size_t tensor;   /* of the file */
+    uint64_t offset; /* in the file */
+} dz_file_place;
+
+/* The places of all rows of a safetensors file whose `n` tensors are parsed from its header, with their prefix. DZ_EDAMAGE for one that the
+ * index has not. The caller frees. */
+dz_rc dz_file_places(const dz_catalog *catalog, const dz_task_entry *task, const dz_file_row *file, const dz_lookup *rows,
+                     const dz_tensor *tensors, size_t n, dz_file_place **out, size_t *nout, dz_error *err);
+
 /* The row of a tensor that the task has, by name, dtype and size, or NULL. `rows`: the task's, from dz_task_rows. */
 const dz_index_row *dz_task_row(const dz_catalog *catalog, const dz_task_entry *task, const dz_lookup *rows, const dz_tensor *tensor);
 

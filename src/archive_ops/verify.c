@@ -58,17 +58,14 @@ static void check_header(const verify *v, const dz_task_entry *task, const dz_lo
                          size_t len, dz_error *err) {
     const dz_catalog *c = v->archive->catalog;
     dz_tensor *tensors = NULL;
-    size_t n = 0;
+    dz_file_place *places = NULL;
+    size_t n = 0, nplaces = 0;
     if (len < 8 || file->size < len)
         dz_fail(err, DZ_EDAMAGE, "%s: task '%s': the header of '%s' is cut short", v->archive->path, task->name, file->path);
     else if (dz_safetensors_parse(file->path, bytes + 8, len - 8, file->size, 0, &tensors, &n, err) == DZ_OK)
         dz_file_prefix_tensors(file, tensors, n, err);
-    for (size_t i = 0; i < n && err->rc == DZ_OK; i++) {
-        const dz_index_row *row = dz_task_row(c, task, rows, &tensors[i]);
-        if (!row)
-            dz_fail(err, DZ_EDAMAGE, "%s: task '%s': tensor '%s' of '%s' is not in its index", v->archive->path, task->name,
-                    tensors[i].name, file->path);
-    }
+    if (err->rc == DZ_OK) dz_file_places(c, task, file, rows, tensors, n, &places, &nplaces, err);
+    free(places);
     dz_tensors_free(tensors, n);
 }
 

@@ -43,6 +43,8 @@ void dz_checkpoint_free(dz_checkpoint *ck) {
     dz_tensors_free(ck->tensors, ck->ntensors);
     dz_side_files_free(ck->companions, ck->ncompanions);
     dz_side_files_free(ck->skipped_files, ck->nskipped_files);
+    for (size_t i = 0; i < ck->nfused; i++) free(ck->fused[i].whole.name);
+    free(ck->fused);
     free(ck->by_name);
     free(ck->same);
     free(ck->read_ahead.bytes);
@@ -230,6 +232,13 @@ dz_rc dz_checkpoint_parse(dz_checkpoint *ck, dz_error *err) {
         if (s->places && check_places(ck, s, err) != DZ_OK) return err->rc;
         if (add_prefix(ck, s, err) != DZ_OK) return err->rc;
     }
+    return dz_checkpoint_index(ck, err) == DZ_OK ? note_empty(ck, err) : err->rc;
+}
+
+dz_rc dz_checkpoint_index(dz_checkpoint *ck, dz_error *err) {
+    free(ck->by_name);
+    free(ck->same);
+    ck->same = NULL;
     if (!(ck->by_name = dz_alloc(ck->ntensors, sizeof *ck->by_name, err))) return err->rc;
     for (size_t i = 0; i < ck->ntensors; i++) ck->by_name[i] = (uint32_t)i;
     qsort_r(ck->by_name, ck->ntensors, sizeof *ck->by_name, compare_tensor_names, ck->tensors);
@@ -239,7 +248,7 @@ dz_rc dz_checkpoint_parse(dz_checkpoint *ck, dz_error *err) {
             return dz_fail(err, DZ_EFAIL, "%s: tensor '%s' is in both %s and %s", ck->path, a->name, ck->shards[a->shard].file,
                            ck->shards[b->shard].file);
     }
-    return find_all_shared(ck, err) == DZ_OK ? note_empty(ck, err) : err->rc;
+    return find_all_shared(ck, err);
 }
 
 #define LOOKED_AT 64 /* tensors, and bytes of each in its middle */

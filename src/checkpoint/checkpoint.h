@@ -41,6 +41,12 @@ typedef struct dz_read_ahead {
     uint64_t next;       /* where the last read ended */
 } dz_read_ahead;
 
+/* A tensor of a file that is known by its parts: consecutive ones of `tensors`, whose bytes one after another are its own. */
+typedef struct dz_fused {
+    dz_tensor whole;
+    size_t first, nparts;
+} dz_fused;
+
 typedef struct dz_checkpoint {
     char *path;
     dz_shard *shards;
@@ -50,6 +56,8 @@ typedef struct dz_checkpoint {
     uint32_t *by_name; /* tensor numbers sorted by name */
     uint32_t *same;    /* the first tensor known to have the same bytes, type and shape; itself, unless tied in a PyTorch file or found
                         * by dz_find_tied */
+    dz_fused *fused;   /* in the order of their parts (split.c) */
+    size_t nfused;
     dz_companion_file *companions; /* config, tokenizer and the like: kept in the archive */
     size_t ncompanions;
     dz_companion_file *skipped_files; /* files and folders that are not kept: reported, never silently skipped */
@@ -77,6 +85,14 @@ dz_rc dz_checkpoint_parse(dz_checkpoint *ck, dz_error *err);
 
 /* The same once more, when shards have been added since. */
 dz_rc dz_checkpoint_parse_again(dz_checkpoint *ck, dz_error *err);
+
+/* The order by name, and which tensors are one in a PyTorch file, after a change of the tensors. */
+dz_rc dz_checkpoint_index(dz_checkpoint *ck, dz_error *err);
+
+/* Appends to `splits` that tensor number `tensor` is to be known by parts; dz_checkpoint_split then does it for all that were added, in
+ * ascending order. The parts' shapes are those of `parts`, their names too; their bytes fill the tensor. On all ranks alike. */
+dz_rc dz_split_add(dz_buf *splits, size_t tensor, const dz_tensor *const *parts, size_t nparts, dz_error *err);
+dz_rc dz_checkpoint_split(dz_checkpoint *ck, const dz_buf *splits, dz_error *err);
 
 /* The same names, types and shapes, and the same bytes in a few places of a few tensors. What cannot be read looks different. */
 int dz_checkpoint_looks_same(dz_checkpoint *a, dz_checkpoint *b);

@@ -9,6 +9,7 @@
 #include "cli/report.h"
 #include "cli/table.h"
 #include "compress/forecast.h"
+#include "compress/fused.h"
 #include "config/zoo.h"
 #include "plan/zoo_plan.h"
 
@@ -211,6 +212,7 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
     if ((rc = dz_zoo_open(world, args[0], &request, &zoo, err)) != DZ_OK) goto out;
     if (world->rank == 0) rc = dz_zoo_check_originals(&zoo, allow_lossy, &warnings, err);
     if ((rc = dz_sync_error(world, rc, err)) != DZ_OK) goto out;
+    if ((rc = dz_split_fused(world, &zoo, err)) != DZ_OK) goto out;
     if (world->rank == 0) rc = dz_zoo_plan(&zoo, ranks, skip_unmatched, &plan, err);
     if ((rc = dz_sync_error(world, rc, err)) != DZ_OK) goto out;
     if (world->rank == 0) {

@@ -132,6 +132,18 @@ static dz_rc add_file(dz_catalog *c, dz_task_entry *t, const char *path, uint32_
     return DZ_OK;
 }
 
+/* The fused tensors of a shard. Rows are numbered as the checkpoint's tensors. */
+static dz_rc add_fused(const dz_checkpoint *ck, size_t shard, dz_file_row *f, dz_error *err) {
+    size_t n = 0;
+    for (size_t i = 0; i < ck->nfused; i++) n += ck->fused[i].whole.shard == shard;
+    if (n == 0 || !(f->fused = dz_alloc(n, sizeof *f->fused, err))) return err->rc;
+    for (size_t i = 0; i < ck->nfused; i++) {
+        if (ck->fused[i].whole.shard != shard) continue;
+        f->fused[f->nfused++] = (dz_row_range){.first = (uint32_t)ck->fused[i].first, .count = (uint32_t)ck->fused[i].nparts};
+    }
+    return DZ_OK;
+}
+
 static dz_rc add_files(const assembly *a, dz_catalog *c, size_t task, dz_task_entry *t, dz_error *err) {
     const dz_checkpoint *ck = a->ctx->zoo.tasks[task];
     if (!(t->files = dz_alloc(ck->nshards + ck->ncompanions, sizeof *t->files, err))) return err->rc;
@@ -139,6 +151,7 @@ static dz_rc add_files(const assembly *a, dz_catalog *c, size_t task, dz_task_en
         const dz_shard *s = &ck->shards[i];
         if (add_file(c, t, s->file, DZ_FILE_SAFETENSORS, s->header, s->header_len, s->size, err) == DZ_OK)
             t->files[t->nfiles - 1].prefix = (uint32_t)s->prefix;
+        if (err->rc == DZ_OK) add_fused(ck, i, &t->files[t->nfiles - 1], err);
     }
     for (size_t i = 0; i < ck->ncompanions && err->rc == DZ_OK; i++) {
         const dz_companion_file *side = &ck->companions[i];

@@ -16,6 +16,7 @@
 #include "compress/append.h"
 #include "compress/assemble.h"
 #include "compress/companions.h"
+#include "compress/fused.h"
 #include "compress/settle.h"
 #include "compress/tied.h"
 #include "parallel/watchdog.h"
@@ -189,6 +190,7 @@ static dz_rc open_job(dz_job *job, dz_compress_result *result, dz_error *err) {
     if ((rc = dz_sync_error(world, err->rc, err)) != DZ_OK) return rc;
     if ((rc = dz_sync_error(world, world->rank == 0 ? check_outputs(job, result, err) : DZ_OK, err)) != DZ_OK) return rc;
     if ((rc = dz_append_open(&job->ctx, &job->skipped, err)) != DZ_OK || job->ctx.zoo.ntasks == 0) return rc;
+    if ((rc = dz_split_fused(world, &job->ctx.zoo, err)) != DZ_OK) return rc;
     if ((rc = dz_find_tied(world, job->ctx.zoo.tasks, job->ctx.zoo.ntasks, err)) != DZ_OK) return rc;
     rc = dz_zoo_plan(&job->ctx.zoo, world->size, job->ctx.opt->skip_unmatched, &job->plan, err);
     if ((rc = dz_sync_error(world, rc, err)) != DZ_OK) return rc;

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "compress/fused.h"
 #include "parallel/progress.h"
 
 enum { CHANGED, DELTA, BASE, SUMS }; /* of a tile */
@@ -222,6 +223,7 @@ dz_rc dz_model_diff_make(const dz_world *world, const char *base, const char *mo
     *out = (dz_model_diff){0};
     dz_rc rc = open_models(world, base, model, request, out, err);
     if (rc != DZ_OK) return rc;
+    if ((rc = dz_split_fused(world, &out->zoo, err)) != DZ_OK) return rc;
     uint8_t unmatched[1] = {0}; /* it is the result, and no error */
     rc = dz_plan_make(out->zoo.base, out->zoo.tasks, out->zoo.names, 1, out->zoo.recipe, 1, unmatched, &out->plan, err);
     if ((rc = dz_sync_error(world, rc, err)) != DZ_OK || (rc = measure(world, out, quiet, err)) != DZ_OK) return rc;

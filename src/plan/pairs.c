@@ -296,6 +296,16 @@ static dz_rc note_fused(const matching *m, dz_error *err) {
     return err->rc;
 }
 
+/* What is compared part by part. */
+static void note_parts(const matching *m, dz_error *err) {
+    const dz_checkpoint *ck = m->ck;
+    const dz_fused *f = ck->fused;
+    if (ck->nfused == 0) return;
+    dz_buf_note(&m->plan->notes, err,
+                "task '%s': %zu tensor%s the base's separate ones in one ('%s' of %zu: '%s', ...): compared one by one", m->name,
+                ck->nfused, ck->nfused > 1 ? "s have" : " has", f->whole.name, f->nparts, ck->tensors[f->first].name);
+}
+
 /* What is not the recipe's main case, a line for each kind. */
 static void note_gathered(const matching *m, dz_error *err) {
     dz_plan *p = m->plan;
@@ -525,6 +535,7 @@ static dz_rc pair_task(matching *m, size_t task, uint64_t *tiles, dz_error *err)
     }
     if (err->rc == DZ_ENOMEM || tie(m, pairs, err) == DZ_ENOMEM) return err->rc;
     note_gathered(m, err);
+    note_parts(m, err);
     if (note_fused(m, err) == DZ_ENOMEM) return err->rc;
     note_files(m, err);
     if (number_pairs(m->plan, pairs, m->ck, tiles) == 0 && err->problems == problems) check_lossy(m, err);

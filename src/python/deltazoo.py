@@ -1135,13 +1135,13 @@ class Archive:
     def _open(self):
         need(text(self.file.attrs.get("format", b"")) == "deltazoo", "not a deltazoo archive")
         version = int(self.file.attrs["format_version"])
-        need(version in (1, 2), f"format version {version}, and this reader knows versions 1 and 2: a newer deltazoo.py is needed")
+        need(version in (1, 2, 3), f"format version {version}, and this reader knows versions 1 to 3: a newer deltazoo.py is needed")
         self.listed = [Tensor(row) for row in self.file["tensors"][()]]
         keys = [(t.name, t.dtype, t.shape, t.nbytes) for t in self.listed]
         need(len(set(keys)) == len(keys), "/tensors lists a tensor twice")
         self._read_base()
         self.blobs = self.file["blobs/index"][()]
-        self.blob_cache, self.row_cache, self.digested, self.model = {}, {}, set(), None
+        self.blob_cache, self.row_cache, self.whole_cache, self.digested, self.model = {}, {}, {}, set(), None
 
     def close(self):
         self.file.close()
@@ -1297,7 +1297,11 @@ class Archive:
     # -- tensors
 
     def restore_bytes(self, task, name, base=None):
-        """A tensor's bytes, a numpy array of u8. base: a path, a Base, or the base's tensor; not needed for what has none."""
+        """A tensor's bytes, a numpy array of u8. base: a path, a Base, or the base's tensor; not needed for what has none. A tensor of the task's files
+        that is kept as parts (its base has these as tensors) is put together; base is then a path or a Base."""
+        whole = self._whole(task, name)
+        if whole:
+            return np.concatenate([self.restore_bytes(task, row.tensor.name, base) for row in whole[2]])
         row, wanted = self._row(task, name)
         with about(f"{self.path}: task {task}"):
             raw = row.restore(self._base_of(row, base))
@@ -1306,6 +1310,9 @@ class Archive:
 
     def restore(self, task, name, base=None, framework="np"):
         """A tensor as a numpy array (BF16 and F8 as the f32 of the same values, since numpy has no such types), or with framework="pt" a torch tensor."""
+        whole = self._whole(task, name)
+        if whole:
+            return array_of(self.restore_bytes(task, name, base), *whole[:2], framework)
         _, row = self._row(task, name)
         return array_of(self.restore_bytes(task, name, base), row.tensor.dtype, row.tensor.shape, framework)
 
@@ -1405,6 +1412,7 @@ class Archive:
         """The files of a task as they are restored: [(path, kind, blob, size, prefix)]. Headers of files with lossy tensors carry a mark, and deltazoo.json is added."""
         named = {row.tensor.name: row.tied or row for row in self._rows(task) if row.policy != ABSENT}
         lossy = {name for name, row in named.items() if row.policy in (ULTRADELTA, DROP)}
+        lossy |= {name for name, (_, _, rows) in self._wholes(task).items() if any(row.tensor.name in lossy for row in rows)}
         files = self._files(task)
         if not lossy:
             return files
@@ -1455,33 +1463,68 @@ class Archive:
         entries, data = safetensors_header(blob, path)
         entries = [(prefix + name, *rest) for name, *rest in entries]
         need(data == len(blob), f"{self.path}: task {task}: the blob of {path} is not its header")
-        at, named = 0, {row.tensor.name: row for row in self._rows(task) if row.policy != ABSENT}
-        lossy = [named[name] for name, *_ in entries if name in named and named[name].policy == ULTRADELTA]
+        at, named, wholes = 0, {row.tensor.name: row for row in self._rows(task) if row.policy != ABSENT}, self._wholes(task)
+
+        def parts_of(name):
+            need(name in named or name in wholes, f"{self.path}: task {task}: {name} of {path} is not in its index")
+            return [named[name]] if name in named else wholes[name][2]
+
+        lossy = [row for name, *_ in entries for row in parts_of(name) if row.policy == ULTRADELTA]
         for name, dtype, shape, begin, end in entries:
-            _, row = self._row(task, name)
-            if lossy and row is lossy[0]:
-                lossy = ahead(lossy)
-            need((row.tensor.dtype, row.tensor.shape, row.tensor.nbytes) == (dtype, shape, end - begin), f"{self.path}: {path} and the index disagree on {name}")
             need(begin == at, f"{self.path}: task {task}: {path} has a gap before {name}")
-            yield self.restore_bytes(task, name, base)
+            need(name in wholes or (named[name].tensor.dtype, named[name].tensor.shape, named[name].tensor.nbytes) == (dtype, shape, end - begin),
+                 f"{self.path}: {path} and the index disagree on {name}")
+            for row in parts_of(name):
+                if lossy and row is lossy[0]:
+                    lossy = ahead(lossy)
+                yield self.restore_bytes(task, row.tensor.name, base)
             at = end
         need(data + at == size, f"{self.path}: task {task}: {path} has {data + at} bytes, not {size}")
 
     def _files(self, name):
         """[(path, kind, blob, size, prefix of its tensors' names)], the paths checked."""
-        files = []
+        return self._listed(name)[0]
+
+    def _wholes(self, name):
+        """{name: (dtype, shape, [rows])} of the tensors of a task's files that are kept as parts, the tensors of these rows one after another."""
+        if name not in self.whole_cache:
+            files, fused = self._listed(name)
+            rows, wholes = self._rows(name), {}
+            named = {row.tensor.name for row in rows if row.policy != ABSENT}
+            for path, kind, blob, size, prefix in files:
+                ranges = fused.get(path, [])
+                wanted = [entry for entry in safetensors_header(blob, path)[0] if prefix + entry[0] not in named] if ranges else []
+                need(len(wanted) == len(ranges), f"{name}: {path} has {len(ranges)} tensors kept as parts, and {len(wanted)} that the index has not")
+                need(all(a + b <= c for (a, b), (c, _) in zip(ranges, ranges[1:])), f"{name}: parts of {path} overlap")
+                for (tensor, dtype, shape, begin, end), (first, count) in zip(wanted, ranges):
+                    parts = rows[first:first + count]
+                    need(count > 0 and len(parts) == count and all(r.policy != ABSENT and r.tensor.dtype == dtype for r in parts) and
+                         sum(r.tensor.nbytes for r in parts) == end - begin, f"{name}: the parts of {tensor} are not its own")
+                    wholes[prefix + tensor] = dtype, shape, parts
+            self.whole_cache[name] = wholes
+        return self.whole_cache[name]
+
+    def _whole(self, task, name):
+        """Of _wholes; None for a tensor that the index has: then the list of files is not needed, which may be damaged."""
+        return None if any(row.tensor.name == name for row in self._rows(task)) else self._wholes(task).get(name)
+
+    def _listed(self, name):
+        """The files, and {path: [(first row, number of rows)]} of those with tensors kept as parts."""
+        files, fused = [], {}
         listed = Cursor(self.blob(int(record_of(self._group(name))["files_blob"])))
         while listed.at < len(listed.data):
             raw = listed.text()
             path = os.fsdecode(raw)
             need(path and not path.startswith("/") and ".." not in path.split("/"), f"{name}: path {path!r}")
             kind, blob, size = listed.u8(), listed.varint(), listed.varint()
-            need(kind in (0, 1, 2), f"{name}: {path} is of kind {kind}")
-            prefix = os.fsdecode(raw[:listed.varint()]) if kind == 2 else ""
-            need(kind != 2 or prefix.endswith("/"), f"{name}: {path} has the prefix {prefix!r}")
+            need(kind in (0, 1, 2, 3), f"{name}: {path} is of kind {kind}")
+            prefix = os.fsdecode(raw[:listed.varint()]) if kind >= 2 else ""
+            need(prefix.endswith("/") if prefix else kind != 2, f"{name}: {path} has the prefix {prefix!r}")
+            if kind == 3:
+                fused[path] = [(listed.varint(), listed.varint()) for _ in range(listed.varint())]
             files.append((path, kind, self.blob(blob), size, prefix))
         need(len({f[0] for f in files}) == len(files), f"{name}: a path occurs twice")
-        return files
+        return files, fused
 
     def _check_files(self, name, rows):
         """The headers agree with the index."""
@@ -1500,7 +1543,13 @@ class Archive:
                 listed[tensor] = (dtype, shape, end - begin)
                 at = end
             need(data + at == size, f"{name}: {path} has {data + at} bytes, not {size}")
+        wholes = self._wholes(name)
+        parts = [row.tensor.name for _, _, rows in wholes.values() for row in rows]
+        need(len(set(parts)) == len(parts) and not any(part in listed for part in parts), f"{name}: a part belongs to two tensors")
         index = {r.tensor.name: (r.tensor.dtype, r.tensor.shape, r.tensor.nbytes) for r in rows if r.policy != ABSENT}
+        for part in parts:
+            del index[part]
+        index.update({tensor: (dtype, shape, sum(r.tensor.nbytes for r in rows)) for tensor, (dtype, shape, rows) in wholes.items()})
         need(listed == index, f"{name}: the files' headers and the index disagree")
 
     # -- structure

@@ -1,7 +1,6 @@
 /* The files of a restored model. */
 #include "restore/cast.h"
 
-#include <fnmatch.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,38 +10,135 @@
 
 #define INDEX_SUFFIX ".safetensors.index.json"
 
+/* 1 + the number of a file's fused tensor among all. */
+static uint32_t whole_of(const dz_restore_job *r, const dz_file_row *file, uint32_t number) {
+    for (size_t k = 0; k < r->nwholes; k++) {
+        if (&r->task->files[r->wholes[k].file] == file && r->wholes[k].number == number) return (uint32_t)k + 1;
+    }
+    return 0;
+}
+
 /* The tensors of one restored safetensors file, by its header. */
 static dz_rc place_tensors(dz_restore_job *r, const dz_file_row *file, const char *header, size_t len, const dz_lookup *rows,
                            dz_error *err) {
     dz_tensor *tensors = NULL;
-    size_t n = 0, before = r->ntensors;
+    dz_file_place *places = NULL;
+    size_t n = 0, nplaces = 0;
     if (len < 8 || file->size < len)
         return dz_fail(err, DZ_EDAMAGE, "%s: task '%s': the header of '%s' is cut short", r->archive->path, r->task->name, file->path);
     if (dz_safetensors_parse(file->path, header + 8, len - 8, file->size, 0, &tensors, &n, err) != DZ_OK ||
         dz_file_prefix_tensors(file, tensors, n, err) != DZ_OK)
         goto out;
-    dz_restore_tensor *grown = realloc(r->tensors, (r->ntensors + n + 1) * sizeof *grown);
+    if (dz_file_places(r->archive->catalog, r->task, file, rows, tensors, n, &places, &nplaces, err) != DZ_OK) goto out;
+    dz_restore_tensor *grown = realloc(r->tensors, (r->ntensors + nplaces + 1) * sizeof *grown);
     if (!grown) {
         dz_fail(err, DZ_ENOMEM, "out of memory for %zu tensors", n);
         goto out;
     }
     r->tensors = grown;
-    for (size_t i = 0; i < n; i++) {
-        const dz_tensor *t = &tensors[i];
-        const dz_index_row *row = dz_task_row(r->archive->catalog, r->task, rows, t);
-        if (!row) {
-            dz_fail(err, DZ_EDAMAGE, "%s: task '%s': tensor '%s' of '%s' is not in its index", r->archive->path, r->task->name, t->name,
-                    file->path);
-            r->ntensors = before;
-            goto out;
-        }
-        grown[r->ntensors++] =
-            (dz_restore_tensor){.row = (uint32_t)(row - r->task->rows), .file = (uint32_t)r->nfiles, .offset = t->offset};
-    }
+    for (size_t i = 0; i < nplaces; i++)
+        grown[r->ntensors++] = (dz_restore_tensor){.row = places[i].row,
+                                                   .file = (uint32_t)r->nfiles,
+                                                   .whole = places[i].fused ? whole_of(r, file, places[i].fused - 1) : 0,
+                                                   .offset = places[i].offset};
     for (size_t i = 0; i < n; i++) r->nbytes += tensors[i].nbytes;
 out:
+    free(places);
     dz_tensors_free(tensors, n);
     return err->rc;
+}
+
+/* The fused tensors of one file. One that is damaged is reported when it is made. */
+static dz_rc find_wholes_of(dz_restore_job *r, uint32_t number, const dz_lookup *rows, dz_error *err) {
+    const dz_file_row *file = &r->task->files[number];
+    dz_error inner = {0};
+    dz_tensor *tensors = NULL;
+    dz_file_place *places = NULL;
+    char *bytes = NULL;
+    size_t len = 0, n = 0, nplaces = 0;
+    if (dz_catalog_blob(r->archive->catalog, file->blob, &bytes, &len, &inner) == DZ_OK && len >= 8 && file->size >= len &&
+        dz_safetensors_parse(file->path, bytes + 8, len - 8, file->size, 0, &tensors, &n, &inner) == DZ_OK &&
+        dz_file_prefix_tensors(file, tensors, n, &inner) == DZ_OK)
+        dz_file_places(r->archive->catalog, r->task, file, rows, tensors, n, &places, &nplaces, &inner);
+    dz_restore_whole *grown = places ? realloc(r->wholes, (r->nwholes + file->nfused) * sizeof *grown) : NULL;
+    if (places && !grown) dz_fail(&inner, DZ_ENOMEM, "out of memory for %zu tensors", n);
+    if (grown) r->wholes = grown;
+    for (size_t i = 0; grown && i < nplaces; i++) {
+        if (!places[i].fused || (i && places[i].fused == places[i - 1].fused)) continue;
+        dz_tensor *t = &tensors[places[i].tensor];
+        const dz_row_range *range = &file->fused[places[i].fused - 1];
+        grown[r->nwholes++] =
+            (dz_restore_whole){.tensor = *t, .first = range->first, .count = range->count, .file = number, .number = places[i].fused - 1};
+        t->name = NULL;
+    }
+    if (inner.rc == DZ_ENOMEM) dz_fail(err, inner.rc, "%s", inner.text);
+    free(places);
+    free(bytes);
+    dz_tensors_free(tensors, n);
+    return err->rc;
+}
+
+dz_rc dz_restore_find_wholes(dz_restore_job *r, dz_error *err) {
+    dz_lookup rows = {0};
+    size_t n = 0;
+    for (size_t i = 0; i < r->task->nfiles; i++) n += r->task->files[i].nfused;
+    if (n == 0) return DZ_OK;
+    dz_task_rows(r->archive->catalog, r->task, &rows, err);
+    for (uint32_t i = 0; i < r->task->nfiles && err->rc == DZ_OK; i++) {
+        if (r->task->files[i].nfused) find_wholes_of(r, i, &rows, err);
+    }
+    dz_lookup_free(&rows);
+    return err->rc;
+}
+
+int dz_restore_chooses(const dz_restore_job *r, const char *name) {
+    const dz_catalog *c = r->archive->catalog;
+    if (dz_restore_is_chosen(r->opt->tensors, name)) return 1;
+    for (size_t k = 0; k < r->nwholes; k++) {
+        const dz_restore_whole *w = &r->wholes[k];
+        if (!dz_restore_is_chosen(r->opt->tensors, w->tensor.name)) continue;
+        for (uint32_t i = 0; i < w->count; i++) {
+            if (strcmp(c->tensors[r->task->rows[w->first + i].tensor].name, name) == 0) return 1;
+        }
+    }
+    return 0;
+}
+
+size_t dz_restore_count(const dz_restore_job *r) {
+    size_t n = 0;
+    for (size_t i = 0; i < r->ntensors; i++) n += i == 0 || !r->tensors[i].whole || r->tensors[i].whole != r->tensors[i - 1].whole;
+    return n;
+}
+
+/* A tensor to be written: a row, or from nrows on a fused tensor. */
+static dz_tensor written(const dz_restore_job *r, uint32_t unit) {
+    if (unit < r->task->nrows) return dz_restore_written(r, &r->task->rows[unit]);
+    const dz_restore_whole *w = &r->wholes[unit - r->task->nrows];
+    dz_tensor t = w->tensor, part = dz_restore_written(r, &r->task->rows[w->first]);
+    t.dtype = part.dtype;
+    memcpy(t.dtype_name, part.dtype_name, sizeof t.dtype_name);
+    t.nbytes = t.count * dz_dtype_size(t.dtype);
+    return t;
+}
+
+/* The rows of such a tensor. */
+static dz_row_range rows_of(const dz_restore_job *r, uint32_t unit) {
+    if (unit < r->task->nrows) return (dz_row_range){.first = unit, .count = 1};
+    const dz_restore_whole *w = &r->wholes[unit - r->task->nrows];
+    return (dz_row_range){.first = w->first, .count = w->count};
+}
+
+/* The tensors to be written of the rows that are wanted (not 0): parts of a fused tensor become it. How many. */
+static size_t units_of(const dz_restore_job *r, const uint8_t *wanted, const uint8_t *whole, uint32_t *units) {
+    size_t n = 0;
+    for (uint32_t i = 0; i < r->task->nrows; i++) {
+        if (!wanted[i]) continue;
+        size_t k = 0;
+        while (k < r->nwholes && !(whole[k] && r->wholes[k].first == i)) k++;
+        units[n++] = k < r->nwholes ? (uint32_t)(r->task->nrows + k) : i;
+        if (k < r->nwholes) i += r->wholes[k].count - 1;
+    }
+    return n;
 }
 
 static dz_rc add_out_file(dz_restore_job *r, const char *path, dz_error *err) {
@@ -85,14 +181,16 @@ typedef struct laid_out {
     uint32_t row;
 } laid_out;
 
-/* A safetensors file of tensors whose rows are given, with a header of our own and the metadata of another. `prefix` letters of their names
- * are not in it. */
+/* A safetensors file of tensors that are given (see `written`), with a header of our own and the metadata of another. `prefix` letters of
+ * their names are not in it. */
 static dz_rc add_rows_like(dz_restore_job *r, const char *name, size_t prefix, dz_like like, const uint32_t *rows, size_t n,
                            dz_error *err) {
     dz_buf header = {0};
     dz_tensor *list = dz_alloc(n, sizeof *list, err);
     laid_out *order = list ? dz_alloc(n, sizeof *order, err) : NULL;
-    dz_restore_tensor *grown = order ? realloc(r->tensors, (r->ntensors + n + 1) * sizeof *grown) : NULL;
+    size_t nrows = 0;
+    for (size_t i = 0; i < n; i++) nrows += rows_of(r, rows[i]).count;
+    dz_restore_tensor *grown = order ? realloc(r->tensors, (r->ntensors + nrows + 1) * sizeof *grown) : NULL;
     if (!grown) {
         free(list);
         free(order);
@@ -101,18 +199,26 @@ static dz_rc add_rows_like(dz_restore_job *r, const char *name, size_t prefix, d
     r->tensors = grown;
     int lossy = 0;
     for (size_t i = 0; i < n; i++) {
-        order[i] = (laid_out){dz_restore_written(r, &r->task->rows[rows[i]]), rows[i]};
+        order[i] = (laid_out){written(r, rows[i]), rows[i]};
         order[i].tensor.name += prefix;
     }
     qsort(order, n, sizeof *order, dz_safetensors_order);
     for (size_t i = 0; i < n; i++) list[i] = order[i].tensor;
-    for (size_t i = 0; i < n; i++) lossy |= dz_restore_is_lossy_row(r, rows[i]);
+    for (size_t i = 0; i < n; i++) {
+        dz_row_range range = rows_of(r, rows[i]);
+        for (uint32_t k = 0; k < range.count; k++) lossy |= dz_restore_is_lossy_row(r, range.first + k);
+    }
     like.mark = lossy ? r->mark_text : NULL;
     if (dz_safetensors_header(list, n, like, &header, err) == DZ_OK) {
         uint64_t at = header.len;
         for (size_t i = 0; i < n; i++) {
-            grown[r->ntensors++] = (dz_restore_tensor){.row = order[i].row, .file = (uint32_t)r->nfiles, .offset = at};
-            at += list[i].nbytes;
+            dz_row_range range = rows_of(r, order[i].row);
+            uint32_t whole = order[i].row < r->task->nrows ? 0 : (uint32_t)(order[i].row - r->task->nrows) + 1;
+            for (uint32_t k = 0; k < range.count; k++) {
+                grown[r->ntensors++] =
+                    (dz_restore_tensor){.row = range.first + k, .file = (uint32_t)r->nfiles, .whole = whole, .offset = at};
+                at += dz_restore_written(r, &r->task->rows[range.first + k]).nbytes;
+            }
             r->nbytes += list[i].nbytes;
         }
         dz_restore_add_file(r, name, header.data, header.len, at, err);
@@ -136,12 +242,15 @@ static dz_rc add_rows(dz_restore_job *r, const char *name, const uint32_t *rows,
 static dz_rc add_cast(dz_restore_job *r, const dz_file_row *f, const char *bytes, size_t len, size_t first, dz_error *err) {
     size_t n = r->ntensors - first;
     uint32_t *rows = dz_alloc(n, sizeof *rows, err);
-    for (size_t i = 0; rows && i < n; i++) {
-        rows[i] = r->tensors[first + i].row;
-        r->nbytes -= r->archive->catalog->tensors[r->task->rows[rows[i]].tensor].nbytes;
+    size_t nunits = 0;
+    for (size_t i = first; rows && i < first + n; i++) {
+        const dz_restore_tensor *t = &r->tensors[i];
+        if (!t->whole || i == first || t->whole != t[-1].whole)
+            rows[nunits++] = t->whole ? (uint32_t)r->task->nrows + t->whole - 1 : t->row;
+        r->nbytes -= r->archive->catalog->tensors[r->task->rows[t->row].tensor].nbytes;
     }
     r->ntensors = first;
-    if (rows) add_rows_like(r, f->path, f->prefix, (dz_like){.text = bytes, .len = len}, rows, n, err);
+    if (rows) add_rows_like(r, f->path, f->prefix, (dz_like){.text = bytes, .len = len}, rows, nunits, err);
     free(rows);
     return err->rc;
 }
@@ -279,15 +388,25 @@ dz_rc dz_restore_plan_some(dz_restore_job *r, dz_error *err) {
     const dz_catalog *c = r->archive->catalog;
     size_t n = 0;
     uint32_t *rows = dz_alloc(r->task->nrows, sizeof *rows, err);
-    for (size_t i = 0; rows && i < r->task->nrows; i++) {
+    uint8_t *wanted = dz_alloc(r->task->nrows, 1, err), *whole = dz_alloc(r->nwholes, 1, err);
+    if (err->rc != DZ_OK) goto out;
+    for (size_t i = 0; i < r->task->nrows; i++) {
         const dz_index_row *row = &r->task->rows[i];
-        if (row->policy != DZ_POLICY_ABSENT && fnmatch(r->opt->tensors, c->tensors[row->tensor].name, 0) == 0) rows[n++] = (uint32_t)i;
+        wanted[i] = row->policy != DZ_POLICY_ABSENT && dz_restore_is_chosen(r->opt->tensors, c->tensors[row->tensor].name);
     }
-    if (rows && n == 0)
+    for (size_t k = 0; k < r->nwholes; k++) {
+        whole[k] = (uint8_t)dz_restore_is_chosen(r->opt->tensors, r->wholes[k].tensor.name);
+        if (whole[k]) memset(wanted + r->wholes[k].first, 1, r->wholes[k].count);
+    }
+    n = units_of(r, wanted, whole, rows);
+    if (n == 0)
         dz_fail(err, DZ_EUSAGE, "%s: task '%s' has no tensor that matches '%s' (deltazoo info --task lists them)", r->archive->path,
                 r->task->name, r->opt->tensors);
-    else if (rows)
+    else
         add_rows(r, "model.safetensors", rows, n, err);
+out:
+    free(wanted);
+    free(whole);
     free(rows);
     return err->rc;
 }
@@ -307,7 +426,7 @@ static size_t cut_shards(const dz_restore_job *r, const uint32_t *rows, size_t n
     size_t nshards = 0;
     uint64_t held = 0;
     for (size_t i = 0; i < n; i++) {
-        uint64_t nbytes = dz_restore_written(r, &r->task->rows[rows[i]]).nbytes;
+        uint64_t nbytes = written(r, rows[i]).nbytes;
         if (i == 0 || held + nbytes > r->opt->max_shard) {
             first[nshards++] = i;
             held = 0;
@@ -339,18 +458,17 @@ dz_rc dz_restore_plan_shards(dz_restore_job *r, dz_error *err) {
     size_t *first = dz_alloc(nrows + 1, sizeof *first, err);
     dz_tensor *tensors = dz_alloc(nrows, sizeof *tensors, err);
     const char **files = dz_alloc(nrows, sizeof *files, err);
-    uint8_t *claimed = dz_alloc(nrows, 1, err);
+    uint8_t *claimed = dz_alloc(nrows, 1, err), *whole = dz_alloc(r->nwholes, 1, err);
     dz_buf index = {0};
     char *like = NULL;
     size_t like_len = 0;
     if (r->task->files_lost) tell_lost_files(r, "", err);
     if (err->rc != DZ_OK || plan_parts(r, claimed, err) != DZ_OK) goto out;
-    size_t before = r->nfiles; /* of the parts */
-    for (size_t i = 0; i < nrows; i++) {
-        if (r->task->rows[i].policy == DZ_POLICY_ABSENT || claimed[i]) continue;
-        tensors[n] = dz_restore_written(r, &r->task->rows[i]);
-        rows[n++] = (uint32_t)i;
-    }
+    size_t before = r->nfiles;                                                                                  /* of the parts */
+    for (size_t i = 0; i < nrows; i++) claimed[i] = r->task->rows[i].policy != DZ_POLICY_ABSENT && !claimed[i]; /* from here on: not yet */
+    memset(whole, 1, r->nwholes);
+    n = units_of(r, claimed, whole, rows);
+    for (size_t i = 0; i < n; i++) tensors[i] = written(r, rows[i]);
     nshards = n ? cut_shards(r, rows, n, first) : 0;
     for (size_t s = 0; s < nshards && err->rc == DZ_OK; s++) {
         char *name =
@@ -370,6 +488,7 @@ out:
     dz_buf_free(&index);
     free(like);
     free(claimed);
+    free(whole);
     free(rows);
     free(first);
     free(tensors);

@@ -15,8 +15,16 @@ typedef struct dz_restore_file {
 
 typedef struct dz_restore_tensor {
     uint32_t row, file;
+    uint32_t whole;  /* 0, or 1 + the number of the fused tensor of which it is a part */
     uint64_t offset; /* in the file */
 } dz_restore_tensor;
+
+/* A fused tensor of the task's files, kept as parts (archive/catalog.h). */
+typedef struct dz_restore_whole {
+    dz_tensor tensor;
+    uint32_t first, count; /* rows */
+    uint32_t file, number; /* of the task's files; among the file's fused tensors */
+} dz_restore_whole;
 
 typedef struct dz_restore_job {
     const dz_world *world;
@@ -31,6 +39,8 @@ typedef struct dz_restore_job {
     dz_damage damage;
     dz_restore_tensor *tensors;
     size_t ntensors;
+    dz_restore_whole *wholes;
+    size_t nwholes;
     dz_decoder decoder;
     dz_buf own, wide; /* of a tile that is written in another type: in its own, and in float */
     dz_mark mark;
@@ -39,9 +49,12 @@ typedef struct dz_restore_job {
 } dz_restore_job;
 
 /* files.c: which files are made, with their headers; alike on every rank, made by rank 0. */
-dz_rc dz_restore_plan_all(dz_restore_job *r, dz_error *err);    /* as the task had them */
-dz_rc dz_restore_plan_some(dz_restore_job *r, dz_error *err);   /* opt->tensors into one */
-dz_rc dz_restore_plan_shards(dz_restore_job *r, dz_error *err); /* new shards of opt->max_shard */
+dz_rc dz_restore_plan_all(dz_restore_job *r, dz_error *err);       /* as the task had them */
+dz_rc dz_restore_plan_some(dz_restore_job *r, dz_error *err);      /* opt->tensors into one */
+dz_rc dz_restore_plan_shards(dz_restore_job *r, dz_error *err);    /* new shards of opt->max_shard */
+dz_rc dz_restore_find_wholes(dz_restore_job *r, dz_error *err);    /* before all these: fills `wholes` */
+int dz_restore_chooses(const dz_restore_job *r, const char *name); /* opt->tensors: the tensor of this name, or a part of a chosen one */
+size_t dz_restore_count(const dz_restore_job *r);                  /* tensors in the files that are made */
 dz_rc dz_restore_add_file(dz_restore_job *r, const char *name, const void *head, size_t len, uint64_t size, dz_error *err);
 
 /* sum.c: several tasks, or one that is weighted. */

@@ -174,6 +174,8 @@ static void restore_free(dz_restore_job *r) {
     dz_damage_free(&r->damage);
     dz_merge_free(&r->merge);
     free(r->tensors);
+    for (size_t i = 0; i < r->nwholes; i++) free(r->wholes[i].tensor.name);
+    free(r->wholes);
     free(r->sum);
     free(r->method);
     free(r->fingerprint);
@@ -212,7 +214,7 @@ static dz_rc open_decoder(dz_restore_job *r, dz_error *err) {
         for (size_t i = 0; i < r->merge.tasks[t]->nrows; i++) {
             const dz_index_row *row = &r->merge.tasks[t]->rows[i], *source = dz_row_source(r->merge.tasks[t], row);
             if (source->base == DZ_NO_BASE || row->policy == DZ_POLICY_ABSENT) continue;
-            needed[source->base] |= !r->opt->tensors || fnmatch(r->opt->tensors, c->tensors[row->tensor].name, 0) == 0;
+            needed[source->base] |= !r->opt->tensors || dz_restore_chooses(r, c->tensors[row->tensor].name);
         }
     }
     if (needed) dz_decoder_open(&r->decoder, r->archive, r->base, needed, err);
@@ -226,7 +228,8 @@ dz_rc dz_restore(const dz_world *world, const dz_restore_options *opt, dz_restor
     dz_progress progress;
     dz_rc rc = dz_sync_error(world, world->rank == 0 ? dz_restore_check_output(opt, err) : DZ_OK, err);
     if (rc != DZ_OK || (rc = dz_archive_open_all(world, opt->archive, &r.archive, err)) != DZ_OK) goto out;
-    if (choose_tasks(&r, err) == DZ_OK && dz_restore_make_mark(&r, err) == DZ_OK && !dz_merge_is_plain(&r.merge))
+    if (choose_tasks(&r, err) == DZ_OK && dz_restore_find_wholes(&r, err) == DZ_OK && dz_restore_make_mark(&r, err) == DZ_OK &&
+        !dz_merge_is_plain(&r.merge))
         dz_restore_check_sum(&r, &result->notes, err);
     if ((rc = dz_sync_error(world, err->rc, err)) != DZ_OK) goto out;
     if ((rc = dz_checkpoint_open_all(world, opt->base, &r.base, err)) != DZ_OK) goto out;
@@ -253,7 +256,7 @@ dz_rc dz_restore(const dz_world *world, const dz_restore_options *opt, dz_restor
     double most[2] = {dz_now() - begun, dz_peak_memory()};
     dz_max_f64(world, most, 2);
     *result = (dz_restore_result){.notes = result->notes,
-                                  .ntensors = r.ntensors,
+                                  .ntensors = dz_restore_count(&r),
                                   .nbytes = r.nbytes,
                                   .nfiles = r.nfiles,
                                   .damage = r.damage,

@@ -123,7 +123,7 @@ dz_rc dz_restore_check_sum(dz_restore_job *r, dz_buf *lines, dz_error *err) {
         const dz_task_entry *task = r->merge.tasks[t];
         for (size_t i = 0; i < task->nrows && r->merge.weights[t] != 0; i++) {
             const dz_index_row *row = &task->rows[i];
-            if (row->policy == DZ_POLICY_ABSENT || !dz_restore_is_chosen(only, c->tensors[row->tensor].name)) continue;
+            if (row->policy == DZ_POLICY_ABSENT || !dz_restore_chooses(r, c->tensors[row->tensor].name)) continue;
             check_row(r, task, row, err);
             if (task != r->task) compare_row(r, task, row, &notes, err);
         }
