@@ -161,7 +161,7 @@ char *dz_path_beside(const char *file, const char *name, dz_error *err) {
 
 static int same_inode(const struct stat *a, const struct stat *b) { return a->st_dev == b->st_dev && a->st_ino == b->st_ino; }
 
-static const char *last_part(const char *path) {
+const char *dz_path_last(const char *path) {
     const char *slash = strrchr(path, '/');
     return slash ? slash + 1 : path;
 }
@@ -170,7 +170,7 @@ int dz_same_file(const char *x, const char *y) {
     struct stat a, b;
     int has_x = stat(x, &a) == 0, has_y = stat(y, &b) == 0;
     if (has_x || has_y) return has_x && has_y && same_inode(&a, &b);
-    if (strcmp(last_part(x), last_part(y)) != 0) return 0;
+    if (strcmp(dz_path_last(x), dz_path_last(y)) != 0) return 0;
     dz_error none = {0};
     char *in_x = dz_path_beside(x, ".", &none), *in_y = dz_path_beside(y, ".", &none);
     int same = in_x && in_y && stat(in_x, &a) == 0 && stat(in_y, &b) == 0 && same_inode(&a, &b);

@@ -41,6 +41,9 @@ void dz_remove_tree(const char *path);
 /* `name` against the directory that holds `file` ("a/zoo.yaml", "base" -> "a/base"); absolute names stay. The caller frees. */
 char *dz_path_beside(const char *file, const char *name, dz_error *err);
 
+/* The name of a file without its folders. */
+const char *dz_path_last(const char *path);
+
 /* The same file by both names, or, where there is none yet, the same place. */
 int dz_same_file(const char *x, const char *y);
 

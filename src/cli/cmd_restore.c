@@ -100,6 +100,15 @@ static dz_rc take_dtype(const char *name, dz_dtype *dtype, dz_error *err) {
     return *dtype != DZ_OPAQUE ? DZ_OK : dz_fail(err, DZ_EUSAGE, "restore: --dtype: '%s' is not f32, bf16 or f16", name);
 }
 
+/* -o FILE.safetensors. */
+static dz_rc check_one_file(const dz_restore_options *opt, size_t ntasks, int all, dz_error *err) {
+    const char *why = all || ntasks > 1 ? "one file takes one task, without --all"
+                      : opt->max_shard  ? "one file has no shards: not with --max-shard-size"
+                      : opt->keep_going ? "--keep-going says in a deltazoo.json beside the model what is lost"
+                                        : NULL;
+    return why ? dz_fail(err, DZ_EUSAGE, "%s: %s; give a folder's name", opt->out, why) : DZ_OK;
+}
+
 static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
     dz_restore_options opt = {0};
     dz_option_list tasks = {0};
@@ -112,7 +121,8 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
         {"all", 'a', DZ_OPTION_FLAG, &all, NULL, "every task, each into a folder of its name in DIR"},
         {"sign-consensus", 0, DZ_OPTION_FLAG, &opt.sign_consensus, NULL, "merge only deltas with the sign of the weighted sum (TIES)"},
         {"base", 'b', DZ_OPTION_TEXT, &opt.base, "PATH", "the base model of the archive, which does not hold it"},
-        {"output", 'o', DZ_OPTION_TEXT, &opt.out, "DIR", "the folder for the model's files"},
+        {"output", 'o', DZ_OPTION_TEXT, &opt.out, "DIR",
+         "the folder for the model's files; FILE.safetensors: the tensors alone, as this file"},
         {"tensor", 0, DZ_OPTION_TEXT, &opt.tensors, "GLOB", "only these tensors, into one file, without other files"},
         {"keep-going", 'k', DZ_OPTION_FLAG, &opt.keep_going, NULL, "go on after damage: restore the rest, name what is lost, exit 3"},
         {"dtype", 0, DZ_OPTION_TEXT, &dtype, "f32|bf16|f16", "write float tensors in this type, lossy ones rounded from float once"},
@@ -138,6 +148,8 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
         rc = dz_fail(err, DZ_EUSAGE, "restore: --tensor makes one file: not with --max-shard-size");
         goto out;
     }
+    opt.one_file = dz_ends_with(opt.out, ".safetensors");
+    if (opt.one_file && (rc = check_one_file(&opt, tasks.n, all, err)) != DZ_OK) goto out;
     if (dtype && (rc = take_dtype(dtype, &opt.dtype, err)) != DZ_OK) goto out;
     opt.archive = args[0];
     if (all) {
@@ -158,13 +170,15 @@ out:
     return rc;
 }
 
-const dz_command DZ_CMD_RESTORE = {"restore",
-                                   "ARCHIVE --task NAME[=WEIGHT]...|--all --base PATH -o DIR [--tensor GLOB | --max-shard-size SIZE]"
-                                   " [--dtype f32|bf16|f16] [--keep-going]",
-                                   "Restores a task from archive and base, or the weighted sum of several tasks' deltas.", run,
-                                   "deltazoo restore zoo.h5 --task math --base base -o restored\n"
-                                   "mpirun -n 2 deltazoo restore zoo.h5 --task code --base base -o restored-code\n"
-                                   "deltazoo restore zoo.h5 --task math --base base -o some --tensor '*q_proj*'\n"
-                                   "deltazoo restore zoo.h5 --task math --base base -o wide --dtype f32\n"
-                                   "deltazoo restore zoo.h5 --task math=0.6 --task code=0.4 --base base -o merged\n"
-                                   "deltazoo restore zoo.h5 --task math --base base -o what-is-left --keep-going"};
+const dz_command DZ_CMD_RESTORE = {
+    "restore",
+    "ARCHIVE --task NAME[=WEIGHT]...|--all --base PATH -o DIR|FILE.safetensors [--tensor GLOB | --max-shard-size SIZE]"
+    " [--dtype f32|bf16|f16] [--keep-going]",
+    "Restores a task from archive and base, or the weighted sum of several tasks' deltas.", run,
+    "deltazoo restore zoo.h5 --task math --base base -o restored\n"
+    "mpirun -n 2 deltazoo restore zoo.h5 --task code --base base -o restored-code\n"
+    "deltazoo restore zoo.h5 --task math --base base -o some --tensor '*q_proj*'\n"
+    "deltazoo restore zoo.h5 --task math --base base -o math.safetensors\n"
+    "deltazoo restore zoo.h5 --task math --base base -o wide --dtype f32\n"
+    "deltazoo restore zoo.h5 --task math=0.6 --task code=0.4 --base base -o merged\n"
+    "deltazoo restore zoo.h5 --task math --base base -o what-is-left --keep-going"};

@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "archive_ops/verify.h"
+#include "base/mem.h"
 #include "restore/restore.h"
 
 static int report(dz_rc rc, const dz_error *err, char *message, size_t size) {
@@ -26,7 +27,10 @@ int deltazoo_restore_model(const char *archive, const char *const *tasks, const 
                                     .force = force,
                                     .no_sync = !sync,
                                     .quiet = 1};
-    dz_rc rc = dz_restore(&ALONE, &opt, &r, &err);
+    dz_rc rc = dz_ends_with(out, ".safetensors")
+                   ? dz_fail(&err, DZ_EUSAGE,
+                             "%s: a model is made as a folder here: give a folder's name; the program's restore -o makes one file", out)
+                   : dz_restore(&ALONE, &opt, &r, &err);
     *made = (deltazoo_made){.ntensors = r.ntensors, .nbytes = r.nbytes, .nfiles = r.nfiles};
     dz_buf_free(&r.notes);
     dz_damage_free(&r.damage);

@@ -1351,6 +1351,8 @@ class Archive:
     def restore_model(self, task, base, out, force=False):
         """Makes all files of a task's model in the directory `out`. Returns their paths in it; nothing is left of a restore that fails. Where tensors are lossy,
         their files' metadata and deltazoo.json say so."""
+        if os.fspath(out).endswith(".safetensors"):
+            raise Error(f"{out}: a model is made as a folder here: give a folder's name; the program's restore -o makes one file")
         self._rows(task)
         with about(f"{self.path}: task {task}"):
             files, base = self._marked_files(task), self._open_base(base)

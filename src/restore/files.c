@@ -403,11 +403,59 @@ dz_rc dz_restore_plan_some(dz_restore_job *r, dz_error *err) {
         dz_fail(err, DZ_EUSAGE, "%s: task '%s' has no tensor that matches '%s' (deltazoo info --task lists them)", r->archive->path,
                 r->task->name, r->opt->tensors);
     else
-        add_rows(r, "model.safetensors", rows, n, err);
+        add_rows(r, r->one ? r->one : "model.safetensors", rows, n, err);
 out:
     free(wanted);
     free(whole);
     free(rows);
+    return err->rc;
+}
+
+static size_t count_files(const dz_restore_job *r, int *parts) {
+    size_t n = 0;
+    *parts = 0;
+    for (size_t i = 0; i < r->task->nfiles; i++) {
+        n += r->task->files[i].kind == DZ_FILE_SAFETENSORS;
+        *parts |= r->task->files[i].prefix > 0;
+    }
+    return n;
+}
+
+/* The task's one file under another name, or all its shards as one. */
+dz_rc dz_restore_plan_one(dz_restore_job *r, dz_error *err) {
+    int parts = 0;
+    size_t nfiles = count_files(r, &parts);
+    if (r->task->files_lost) return dz_fail(err, DZ_EDAMAGE, "%s", r->task->files_lost);
+    if (parts)
+        return dz_fail(err, DZ_EUSAGE, "%s: task '%s' is a pipeline of several models, each with files of its own: give a folder's name",
+                       r->opt->out, r->task->name);
+    if (nfiles != 1) return plan_headless(r, r->one, err);
+    dz_lookup rows = {0};
+    dz_task_rows(r->archive->catalog, r->task, &rows, err);
+    for (size_t i = 0; i < r->task->nfiles && err->rc == DZ_OK; i++) {
+        dz_file_row file = r->task->files[i];
+        file.path = (char *)r->one;
+        if (file.kind == DZ_FILE_SAFETENSORS) plan_file(r, &file, &rows, NULL, err);
+    }
+    dz_lookup_free(&rows);
+    return err->rc;
+}
+
+#define NAMED_FILES 6
+
+dz_rc dz_restore_note_left_out(const dz_restore_job *r, dz_buf *lines, dz_error *err) {
+    dz_buf names = {0};
+    size_t n = 0;
+    for (size_t i = 0; i < r->task->nfiles && err->rc == DZ_OK; i++) {
+        const dz_file_row *f = &r->task->files[i];
+        if (f->kind == DZ_FILE_SAFETENSORS || dz_ends_with(f->path, INDEX_SUFFIX)) continue;
+        if (n++ < NAMED_FILES) dz_buf_line(&names, err, "%s%s", n > 1 ? ", " : "", f->path);
+    }
+    if (n > NAMED_FILES) dz_buf_line(&names, err, " and %zu more", n - NAMED_FILES);
+    if (n && dz_buf_put(&names, "", 1, err) == DZ_OK)
+        dz_buf_line(lines, err, "task '%s': %zu file%s not written: %s (-o with a folder's name gets all)\n", r->task->name, n,
+                    n == 1 ? " is" : "s are", (const char *)names.data);
+    dz_buf_free(&names);
     return err->rc;
 }
 

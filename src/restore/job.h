@@ -29,6 +29,7 @@ typedef struct dz_restore_whole {
 typedef struct dz_restore_job {
     const dz_world *world;
     const dz_restore_options *opt;
+    const char *one; /* with opt->one_file: its name in its folder; else NULL */
     dz_archive *archive;
     const dz_task_entry *task; /* the first one: its files are made */
     dz_merge merge;
@@ -52,9 +53,14 @@ typedef struct dz_restore_job {
 dz_rc dz_restore_plan_all(dz_restore_job *r, dz_error *err);       /* as the task had them */
 dz_rc dz_restore_plan_some(dz_restore_job *r, dz_error *err);      /* opt->tensors into one */
 dz_rc dz_restore_plan_shards(dz_restore_job *r, dz_error *err);    /* new shards of opt->max_shard */
+dz_rc dz_restore_plan_one(dz_restore_job *r, dz_error *err);       /* opt->one_file: all tensors into it */
 dz_rc dz_restore_find_wholes(dz_restore_job *r, dz_error *err);    /* before all these: fills `wholes` */
 int dz_restore_chooses(const dz_restore_job *r, const char *name); /* opt->tensors: the tensor of this name, or a part of a chosen one */
 size_t dz_restore_count(const dz_restore_job *r);                  /* tensors in the files that are made */
+
+/* Of opt->one_file: the task's files that are not made, as a note. */
+dz_rc dz_restore_note_left_out(const dz_restore_job *r, dz_buf *lines, dz_error *err);
+
 dz_rc dz_restore_add_file(dz_restore_job *r, const char *name, const void *head, size_t len, uint64_t size, dz_error *err);
 
 /* sum.c: several tasks, or one that is weighted. */

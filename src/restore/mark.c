@@ -7,6 +7,8 @@
 
 #include "restore/cast.h"
 
+#include "base/file.h"
+
 /* Values of this row are not the original's. */
 int dz_restore_is_lossy_row(const dz_restore_job *r, size_t i) {
     const dz_index_row *row = dz_row_source(r->task, &r->task->rows[i]);
@@ -18,12 +20,6 @@ int dz_restore_has_lossy(const dz_restore_job *r, size_t first) {
     size_t i = first;
     while (i < r->ntensors && !dz_restore_is_lossy_row(r, r->tensors[i].row)) i++;
     return i < r->ntensors;
-}
-
-/* The name of a file without its folders. */
-static const char *last_part(const char *path) {
-    const char *slash = strrchr(path, '/');
-    return slash ? slash + 1 : path;
 }
 
 /* The method as the task's recipe has it; "ultradelta" where it says nothing. The caller frees. */
@@ -79,7 +75,7 @@ dz_rc dz_restore_make_mark(dz_restore_job *r, dz_error *err) {
                         .fingerprint = r->fingerprint,
                         .generator = c->generator,
                         .format_version = c->format_version,
-                        .archive = last_part(r->archive->path),
+                        .archive = dz_path_last(r->archive->path),
                         .archive_date = st.st_mtime,
                         .dtype = r->opt->dtype ? dz_dtype_name(r->opt->dtype) : NULL,
                         .lossy = 1};
@@ -89,14 +85,14 @@ dz_rc dz_restore_make_mark(dz_restore_job *r, dz_error *err) {
     return err->rc;
 }
 
-/* Rank 0: deltazoo.json beside what is not the original. */
+/* Rank 0: deltazoo.json beside what is not the original. One file has its header only. */
 dz_rc dz_restore_add_mark(dz_restore_job *r, dz_error *err) {
     dz_buf text = {0};
     struct stat st;
     const char **names = dz_alloc(r->nfiles, sizeof *names, err);
     uint64_t *sizes = dz_alloc(r->nfiles, sizeof *sizes, err);
     int lossy = dz_restore_has_lossy(r, 0);
-    if (!lossy && r->damage.count == 0) goto out;
+    if (r->one || (!lossy && r->damage.count == 0)) goto out;
     r->mark.lossy = lossy;
     r->mark.damaged = r->damage.count;
     for (size_t i = 0; names && sizes && i < r->nfiles; i++) {

@@ -13,9 +13,9 @@
 #include "restore/job.h"
 
 dz_rc dz_restore_check_output(const dz_restore_options *opt, dz_error *err) {
-    struct stat st;
-    if (dz_ends_with(opt->out, ".safetensors") && (stat(opt->out, &st) != 0 || !S_ISDIR(st.st_mode)))
-        return dz_fail(err, DZ_EUSAGE, "%s: a restored model is a folder, with its config and other files: give a folder's name", opt->out);
+    if (opt->one_file) /* an unmarked file may be an exact model's: looked at when its size is known */
+        return opt->force && dz_target_of(opt->out) == DZ_TARGET_FILE ? DZ_OK
+                                                                      : dz_overwrite_check(opt->out, DZ_TARGET_MODEL, opt->force, err);
     DIR *dir = opendir(opt->out);
     int entries = 0;
     if (!dir && errno != ENOENT) return dz_fail(err, DZ_EUSAGE, "%s: exists and is not a directory that can be read", opt->out);
@@ -27,7 +27,12 @@ dz_rc dz_restore_check_output(const dz_restore_options *opt, dz_error *err) {
 }
 
 static dz_rc cannot_replace(const char *path, dz_error *err) {
-    return dz_fail(err, DZ_EUSAGE, "%s: exists and is not of deltazoo restore: it is never replaced; restore into another folder", path);
+    return dz_fail(err, DZ_EUSAGE, "%s: exists and is not of deltazoo restore: it is never replaced; choose another name", path);
+}
+
+/* The place of a file. The caller frees. */
+static char *place_of(const dz_restore_job *r, size_t file, dz_error *err) {
+    return r->one ? dz_strdup(r->opt->out, err) : dz_format(err, "%s/%s", r->opt->out, r->files[file].name);
 }
 
 /* Rank 0: --force replaces what an earlier restore has made, and nothing else: not what this one is made from, not an original. A file that
@@ -35,20 +40,20 @@ static dz_rc cannot_replace(const char *path, dz_error *err) {
 dz_rc dz_restore_check_replaced(dz_restore_job *r, dz_error *err) {
     for (size_t i = 0; i < r->nfiles && err->rc == DZ_OK; i++) {
         struct stat old, new;
-        char *path = dz_format(err, "%s/%s", r->opt->out, r->files[i].name);
+        char *path = place_of(r, i, err);
         if (path && stat(path, &old) == 0) {
             dz_target kind = dz_target_of(path);
             if (dz_same_file(path, r->archive->path))
                 dz_fail(err, DZ_EUSAGE, "%s: is the archive: nothing is written over it", path);
             else if (dz_check_not_of_model(r->base, path, err) == DZ_OK)
                 r->files[i].must_equal = kind != DZ_TARGET_MODEL && kind != DZ_TARGET_EMPTY &&
-                                         !dz_mark_lists(r->opt->out, r->files[i].name, (uint64_t)old.st_size);
+                                         (r->one || !dz_mark_lists(r->opt->out, r->files[i].name, (uint64_t)old.st_size));
             if (r->files[i].must_equal && (!S_ISREG(old.st_mode) || stat(r->files[i].path, &new) != 0 || old.st_size != new.st_size))
                 cannot_replace(path, err);
         }
         free(path);
     }
-    char *mark = dz_format(err, "%s/" DZ_MARK_FILE, r->opt->out);
+    char *mark = r->one ? NULL : dz_format(err, "%s/" DZ_MARK_FILE, r->opt->out);
     if (mark && access(mark, F_OK) == 0 && !dz_mark_is_file(mark) && err->rc == DZ_OK) cannot_replace(mark, err);
     free(mark);
     return err->rc;
@@ -76,7 +81,7 @@ static dz_rc check_equal(const char *old, const char *new, dz_error *err) {
 /* Rank 0: before the first file takes its place. */
 static dz_rc check_all_equal(const dz_restore_job *r, dz_error *err) {
     for (size_t i = 0; i < r->nfiles && err->rc == DZ_OK; i++) {
-        char *path = r->files[i].must_equal ? dz_format(err, "%s/%s", r->opt->out, r->files[i].name) : NULL;
+        char *path = r->files[i].must_equal ? place_of(r, i, err) : NULL;
         if (path) check_equal(path, r->files[i].path, err);
         free(path);
     }
@@ -92,10 +97,20 @@ static dz_rc publish_into(dz_restore_job *r, dz_error *err) {
     return err->rc;
 }
 
+/* It was made in a folder of that name and .partial. */
+static dz_rc publish_one(dz_restore_job *r, dz_error *err) {
+    if (dz_staging_rename(r->files[0].path, r->staging.path, !r->opt->no_sync, err) == DZ_OK) {
+        dz_remove_tree(r->staging.partial);
+        r->staging.made = 0;
+    }
+    return err->rc;
+}
+
 /* Rank 0: DIR.partial becomes DIR. */
 dz_rc dz_restore_publish(dz_restore_job *r, dz_error *err) {
     struct stat st;
     if (check_all_equal(r, err) != DZ_OK) return err->rc;
+    if (r->one) return publish_one(r, err);
     int exists = lstat(r->staging.path, &st) == 0;
     if (!exists || (S_ISDIR(st.st_mode) && dz_target_of(r->staging.path) == DZ_TARGET_EMPTY))
         return dz_staging_publish(&r->staging, !r->opt->no_sync, err);

@@ -224,13 +224,14 @@ static dz_rc open_decoder(dz_restore_job *r, dz_error *err) {
 
 dz_rc dz_restore(const dz_world *world, const dz_restore_options *opt, dz_restore_result *result, dz_error *err) {
     double begun = dz_now();
-    dz_restore_job r = {.world = world, .opt = opt};
+    dz_restore_job r = {.world = world, .opt = opt, .one = opt->one_file ? dz_path_last(opt->out) : NULL};
     dz_progress progress;
     dz_rc rc = dz_sync_error(world, world->rank == 0 ? dz_restore_check_output(opt, err) : DZ_OK, err);
     if (rc != DZ_OK || (rc = dz_archive_open_all(world, opt->archive, &r.archive, err)) != DZ_OK) goto out;
     if (choose_tasks(&r, err) == DZ_OK && dz_restore_find_wholes(&r, err) == DZ_OK && dz_restore_make_mark(&r, err) == DZ_OK &&
         !dz_merge_is_plain(&r.merge))
         dz_restore_check_sum(&r, &result->notes, err);
+    if (err->rc == DZ_OK && r.one && !opt->tensors) dz_restore_note_left_out(&r, &result->notes, err);
     if ((rc = dz_sync_error(world, err->rc, err)) != DZ_OK) goto out;
     if ((rc = dz_checkpoint_open_all(world, opt->base, &r.base, err)) != DZ_OK) goto out;
     if ((rc = dz_sync_error(world, open_decoder(&r, err), err)) != DZ_OK) goto out;
@@ -239,6 +240,7 @@ dz_rc dz_restore(const dz_world *world, const dz_restore_options *opt, dz_restor
     if ((rc = dz_sync_error(world, err->rc, err)) != DZ_OK) goto out;
     rc = dz_sync_error(world,
                        opt->tensors     ? dz_restore_plan_some(&r, err)
+                       : opt->one_file  ? dz_restore_plan_one(&r, err)
                        : opt->max_shard ? dz_restore_plan_shards(&r, err)
                                         : dz_restore_plan_all(&r, err),
                        err);

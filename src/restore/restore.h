@@ -20,6 +20,8 @@ typedef struct dz_restore_options {
     const char *tensors; /* glob; NULL: all, and the companion files */
     uint64_t max_shard;  /* bytes of tensors in a new shard, at most (a larger tensor gets its own); 0: the original shards */
     dz_dtype dtype;      /* of float tensors (restore/cast.h); DZ_OPAQUE: as they were */
+    int one_file;        /* `out` is a safetensors file: all tensors, or those of `tensors`, and nothing else. One task, not keep_going or
+                            max_shard */
     int force, quiet;
     int dry_run;    /* everything is checked and noted, nothing is made */
     int no_sync;    /* return while files may still be in the page cache only */
@@ -28,12 +30,12 @@ typedef struct dz_restore_options {
 
 typedef struct dz_restore_result {
     uint64_t ntensors, nbytes, nfiles;
-    dz_buf notes;     /* on a sum of tasks: what is of one task alone or left out; rank 0, the caller frees */
+    dz_buf notes;     /* on a sum of tasks: what is of one task alone or left out; with one_file: what is not made; the caller frees */
     dz_damage damage; /* keep_going: its count on all ranks, its records on rank 0; the caller frees */
     double secs, peak_memory;
 } dz_restore_result;
 
-/* Collective. Writes DIR.partial and renames it; a failure leaves nothing behind. A wrong base is refused, naming the first tensors that
+/* Collective. Writes OUT.partial and renames it; a failure leaves nothing behind. A wrong base is refused, naming the first tensors that
  * differ. With keep_going and damage, everything readable is restored, and the return code is DZ_EDAMAGE on all ranks without text in
  * `err`. */
 dz_rc dz_restore(const dz_world *world, const dz_restore_options *opt, dz_restore_result *result, dz_error *err);

@@ -61,7 +61,6 @@ def test_hints(folder):
     for command in (["compress", "zoo.yaml", "-o", "nodir/x.h5", "-q"], ["repack", "a.h5", "-o", "nodir/x.h5"], ["export", "a.h5", "--task", "one", "-o", "nodir/x.h5"]):
         refused(folder, command, 2, "nodir/x.h5: no such directory: nodir", ranks=(1,))
     refused(folder, ["info", "a.h5", "--plot", "p.pdf"], 2, "p.pdf", "SVG or PNG", ".svg or .png", ranks=(1,))
-    refused(folder, ["restore", "a.h5", "--task", "one", "--base", "base", "-o", "m.safetensors"], 2, "m.safetensors", "folder", ranks=(1,))
     zoo.manifest("one", "none", file="bad.yaml")
     refused(folder, ["compress", "bad.yaml", "-o", "a.h5", "-q", "--set", "bits=77"], 2, "a.h5: exists already", "none", "'77'", lines=3, ranks=(1, 3))
 

@@ -64,6 +64,8 @@ WRITERS = {
     "scan --force": (["scan", "zoo2", "--force", "-o"], {"manifest", "empty"}),
     "restore": (["restore", "a.h5", "--task", "one", "--base", "base", "-q", "-o"], set()),
     "restore --force": (["restore", "a.h5", "--task", "one", "--base", "base", "-q", "--force", "-o"], {"folder"}),  # beside what is in it
+    "restore FILE": (["restore", "a.h5", "--task", "one", "--base", "base", "-q", "-o"], set()),  # by its ending
+    "restore FILE --force": (["restore", "a.h5", "--task", "one", "--base", "base", "-q", "--force", "-o"], {"empty"}),
     "synth --force": (["synth", "--shape", "tiny", "--tasks", "1", "-q", "--force", "-o"], {"folder"}),
 }
 cells = 0
@@ -77,7 +79,7 @@ def row(name):
         os.remove(f"{folder}/box/there/base")
         os.link(f"{folder}/box/base/model.safetensors", f"{folder}/box/there/base")
         for target in TARGETS:
-            named = target + (".svg" if command[-1] == "--plot" else "")
+            named = target + (".svg" if command[-1] == "--plot" else ".safetensors" if "FILE" in name else "")
             os.rename(f"{folder}/box/there/{target}", f"{folder}/box/there/{named}")
             before = hashes(f"{folder}/box")
             r = run(command + [f"there/{named}"], cwd=f"{folder}/box")
@@ -190,7 +192,7 @@ def test_full_disk(folder):
         before = hashes(f"{folder}/box")
         cells_of_disk = 0
         for name, (command, _) in WRITERS.items():
-            target = "small/out" + (".svg" if command[-1] == "--plot" else "")
+            target = "small/out" + (".svg" if command[-1] == "--plot" else ".safetensors" if "FILE" in name else "")
             if command[0] == "scan":
                 continue  # a manifest of some hundred bytes has room
             command = [c for c in command if c != "--force" or name[:5] != "synth"]  # with it synth's files stay, for another try
