@@ -95,6 +95,8 @@ char *dz_catalog_line(const dz_catalog *c, const char *task, const char *text, d
     return line;
 }
 
+dz_rc dz_lost_rc(const dz_lost *lost) { return lost->unread ? DZ_EFAIL : DZ_EDAMAGE; }
+
 dz_rc dz_catalog_lose(dz_catalog *c, const char *task, const char *text, dz_error *err) {
     dz_lost *grown = realloc(c->lost, (c->nlost + 1) * sizeof *grown);
     if (!grown) return dz_fail(err, DZ_ENOMEM, "out of memory");
@@ -263,10 +265,15 @@ uint64_t dz_catalog_base_bytes(const dz_catalog *c) {
 
 int dz_catalog_is_foreign(const dz_catalog *c, const char *name) {
     dz_error none = {0};
-    char *lines[2] = {dz_format(&none, "object '%s' of /tasks\n", name), dz_format(&none, "link '%s' of /tasks\n", name)};
+    char *lines[2] = {dz_format(&none, "object '%s' of /tasks", name), dz_format(&none, "link '%s' of /tasks", name)};
     int found = 0;
-    for (int i = 0; i < 2; i++)
+    for (int i = 0; i < 2; i++) { /* as they were noted */
+        if (lines[i]) dz_one_line(lines[i]);
+        char *line = lines[i] ? dz_format(&none, "%s\n", lines[i]) : NULL;
+        free(lines[i]);
+        lines[i] = line;
         found |= lines[i] && c->foreign.len && memmem(c->foreign.data, c->foreign.len, lines[i], strlen(lines[i])) != NULL;
+    }
     free(lines[0]);
     free(lines[1]);
     return found;

@@ -75,6 +75,7 @@ dz_rc dz_file_prefix_tensors(const dz_file_row *file, dz_tensor *tensors, size_t
 
 typedef struct dz_lost { /* a task that cannot be read, and the reason, in a line that names the archive */
     char *name, *text;
+    int unread; /* it is sound, but of a form that is not read (attributes in a heap): it is not damaged */
 } dz_lost;
 
 typedef struct dz_task_entry {
@@ -117,7 +118,7 @@ typedef struct dz_catalog {
     struct dz_catalog *earlier; /* borrowed, or NULL: blobs that this one has are taken from it, not coded again */
     dz_task_entry *tasks;
     size_t ntasks;
-    dz_lost *lost; /* tasks that are not in `tasks` because they are damaged */
+    dz_lost *lost; /* tasks that are not in `tasks` because they are damaged, or not read */
     size_t nlost;
     dz_buf foreign;         /* lines on what other tools have put there */
     char *blobs_lost;       /* why no blob can be read; NULL: they can */
@@ -136,6 +137,9 @@ char *dz_catalog_line(const dz_catalog *catalog, const char *task, const char *t
 
 /* Another tool's object has this name in /tasks. */
 int dz_catalog_is_foreign(const dz_catalog *catalog, const char *name);
+
+/* What a task that is lost fails with: DZ_EDAMAGE, DZ_EFAIL if it is only not read. */
+dz_rc dz_lost_rc(const dz_lost *lost);
 
 /* Records a task as lost, with such a text. */
 dz_rc dz_catalog_lose(dz_catalog *catalog, const char *task, const char *text, dz_error *err);

@@ -45,7 +45,9 @@ dz_rc dz_copy_tasks_check(const dz_copy_tasks *c, dz_error *err) {
     const dz_catalog *from = c->old->catalog;
     const char *path = c->old->path;
     for (size_t i = 0; i < from->nlost; i++) {
-        if (!c->drop[i])
+        if (!c->drop[i] && from->lost[i].unread)
+            dz_fail_more(err, DZ_EFAIL, "%s", from->lost[i].text);
+        else if (!c->drop[i])
             dz_fail_more(err, DZ_EDAMAGE, "%s; 'deltazoo remove %s --task %s' drops it, 'deltazoo compress --replace' makes it anew",
                          from->lost[i].text, path, from->lost[i].name);
     }

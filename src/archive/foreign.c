@@ -1,6 +1,9 @@
 #include "archive/foreign.h"
 
+#include <stdlib.h>
 #include <string.h>
+
+#include "base/file.h"
 
 #define TYPE_DEPTH 6
 #define MEMBERS 1024
@@ -135,4 +138,107 @@ int dz_foreign_attribute_ok(dz_view *v, char name[DZ_FOREIGN_NAME]) {
     memcpy(name, text, (size_t)name_len);
     dz_view inner_type = {.data = type, .len = (size_t)type_len}, inner_space = {.data = space, .len = (size_t)space_len};
     return type_ok(&inner_type, &size, 0) && space_ok(&inner_space, &count) && dz_view_bytes(v, count * size) != NULL;
+}
+
+/* ---- Headers of objects ---- */
+
+#define HEADER_MAX ((uint64_t)1 << 20)
+#define BLOCKS_MAX 64
+#define CONTINUED 0x10
+
+static uint32_t turned(uint32_t x, int by) { return x << by | x >> (32 - by); }
+
+/* HDF5's checksum of metadata: Jenkins' lookup3, from 0. */
+static uint32_t checksum(const uint8_t *bytes, size_t len) {
+    static const int mixed[6] = {4, 6, 8, 16, 19, 4}, last[7] = {14, 11, 25, 16, 4, 14, 24};
+    uint32_t s[3];
+    for (int i = 0; i < 3; i++) s[i] = 0xdeadbeefU + (uint32_t)len;
+    for (size_t at = 0; at < len;) {
+        size_t n = len - at < 12 ? len - at : 12;
+        for (size_t i = 0; i < n; i++) s[i / 4] += (uint32_t)bytes[at + i] << (8 * (i % 4));
+        at += n;
+        if (at < len) {
+            for (int i = 0; i < 6; i++) {
+                uint32_t *x = &s[i % 3], *y = &s[(i + 1) % 3], *z = &s[(i + 2) % 3];
+                *x = (*x - *z) ^ turned(*z, mixed[i]);
+                *z += *y;
+            }
+        } else {
+            for (int i = 0; i < 7; i++) {
+                uint32_t *x = &s[(i + 2) % 3], *y = &s[(i + 1) % 3];
+                *x = (*x ^ *y) - turned(*y, last[i]);
+            }
+        }
+    }
+    return s[2];
+}
+
+/* A block of a header, its checksum included; NULL where it is not whole. The caller frees. */
+static uint8_t *whole_block(int fd, const char *path, uint64_t file_size, uint64_t at, uint64_t len) {
+    dz_error none = {0};
+    if (len < 8 || len > HEADER_MAX || at > file_size || len > file_size - at) return NULL;
+    uint8_t *bytes = malloc((size_t)len);
+    if (!bytes || dz_pread_all(fd, path, bytes, (size_t)len, at, &none) != DZ_OK) goto bad;
+    dz_view v = {.data = bytes, .len = (size_t)len, .pos = (size_t)len - 4};
+    if (checksum(bytes, (size_t)len - 4) == dz_view_u32(&v)) return bytes;
+bad:
+    free(bytes);
+    return NULL;
+}
+
+#define LINK 0x06
+#define ATTRIBUTE 0x0C
+
+/* A message that tasks have: the link index or payload, or the attribute record. */
+static int is_of_task(unsigned kind, dz_view v) {
+    unsigned version = dz_view_u8(&v), flags = dz_view_u8(&v);
+    uint64_t len = 0;
+    if (kind == LINK) {
+        dz_view_bytes(&v, (flags & 8 ? 1U : 0) + (flags & 4 ? 8U : 0) + (flags & 0x10 ? 1U : 0));
+        len = number(&v, 1U << (flags & 3));
+    } else if (kind == ATTRIBUTE) {
+        len = number(&v, 2);
+        dz_view_bytes(&v, version == 3 ? 5 : 4);
+    }
+    const uint8_t *name = len ? dz_view_bytes(&v, len) : NULL;
+    if (!name) return 0;
+    if (kind == ATTRIBUTE) return len == 7 && memcmp(name, "record", 7) == 0;
+    return (len == 5 && memcmp(name, "index", 5) == 0) || (len == 7 && memcmp(name, "payload", 7) == 0);
+}
+
+int dz_foreign_object(int fd, const char *path, uint64_t file_size, uint64_t at) {
+    struct {
+        uint64_t at, len;
+    } todo[BLOCKS_MAX];
+    uint8_t head[40] = {0};
+    dz_error none = {0};
+    size_t have = at < file_size && file_size - at < sizeof head ? (size_t)(file_size - at) : sizeof head;
+    if (at >= file_size || dz_pread_all(fd, path, head, have, at, &none) != DZ_OK || memcmp(head, "OHDR", 4) != 0 || head[4] != 2) return 0;
+    unsigned flags = head[5], numbered = flags & 4 ? 2 : 0, n = 1;
+    dz_view v = {.data = head, .len = have, .pos = 6 + (flags & 0x20 ? 16U : 0) + (flags & 0x10 ? 4U : 0)};
+    uint64_t len = number(&v, 1U << (flags & 3));
+    if (v.bad || len > HEADER_MAX) return 0;
+    todo[0].at = at;
+    todo[0].len = v.pos + len + 4;
+    int foreign = 1;
+    for (unsigned i = 0; i < n && foreign; i++) {
+        uint8_t *bytes = whole_block(fd, path, file_size, todo[i].at, todo[i].len);
+        foreign = bytes && (i == 0 || memcmp(bytes, "OCHK", 4) == 0);
+        dz_view block = {.data = bytes, .len = (size_t)todo[i].len - 4, .pos = i == 0 ? v.pos : 4};
+        while (foreign && block.len - block.pos >= 4 + numbered) {
+            unsigned kind = dz_view_u8(&block);
+            uint64_t size = number(&block, 2);
+            dz_view_bytes(&block, 1 + numbered);
+            dz_view inner = {.data = dz_view_bytes(&block, size), .len = (size_t)size};
+            if (!inner.data) break; /* a gap */
+            foreign = !is_of_task(kind, inner) && (kind != CONTINUED || n < BLOCKS_MAX);
+            if (kind != CONTINUED || !foreign) continue;
+            todo[n].at = dz_view_u64(&inner);
+            todo[n].len = dz_view_u64(&inner);
+            foreign = !inner.bad;
+            n++;
+        }
+        free(bytes);
+    }
+    return foreign;
 }

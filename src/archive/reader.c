@@ -489,7 +489,7 @@ out:
 /* The first that is lost, as an error. */
 static dz_rc check_whole(const dz_catalog *c, dz_error *err) {
     if (c->blobs_lost) return dz_fail(err, DZ_EDAMAGE, "%s", c->blobs_lost);
-    if (c->nlost) return dz_fail(err, DZ_EDAMAGE, "%s", c->lost[0].text);
+    if (c->nlost) return dz_fail(err, dz_lost_rc(&c->lost[0]), "%s", c->lost[0].text);
     for (size_t t = 0; t < c->ntasks && err->rc == DZ_OK; t++) {
         char *text = NULL;
         size_t len = 0;

@@ -64,6 +64,7 @@ typedef struct walk {
         uint64_t at, size;
     } named[NAMED_MAX];
     size_t nroot, nnamed;
+    int unread; /* the object that failed is sound, but not read */
     dz_error *err;
 } walk;
 
@@ -75,6 +76,7 @@ typedef struct object { /* what an object header's messages say */
     uint64_t nfilters, shuffled;
     int chunked, shared; /* shared: its type is a committed one */
     int dense;           /* its attributes are in a heap */
+    uint64_t index_at;   /* of these: their index by name */
     int ours;            /* below /tasks: it has a link or an attribute that only tasks have */
     uint64_t data_at, data_len, chunk;
 } object;
@@ -266,7 +268,8 @@ static int note_foreign(walk *w, const object *o, unsigned depth, const char *wh
     const char *folder = depth == 0 ? "" : depth == 2 ? "tasks/" : "";
     char *line = dz_format(w->err, "%s '%s' of /%s%s", what, name, folder, o->name);
     if (line) dz_one_line(line);
-    if (line && w->catalog->foreign.len < FOREIGN_MAX) dz_buf_line(&w->catalog->foreign, w->err, "%s\n", line);
+    int listed = depth == 1 && strcmp(o->name, "tasks") == 0; /* dz_catalog_is_foreign looks here */
+    if (line && (listed || w->catalog->foreign.len < FOREIGN_MAX)) dz_buf_line(&w->catalog->foreign, w->err, "%s\n", line);
     free(line);
     return w->err->rc == DZ_OK;
 }
@@ -290,13 +293,13 @@ static int attribute_ok(walk *w, object *o, dz_view *v, unsigned depth) {
 }
 
 /* Of a header that has more attributes than it holds, or one of more than 64 KiB, HDF5 keeps them in a heap, which is read only when one of
- * them is. Of tables we read none. */
+ * them is. Of tables and some groups we read none. */
 static int attributes_ok(object *o, dz_view *v) {
     unsigned version = dz_view_u8(v), flags = dz_view_u8(v);
     if (version != 0 || flags > 3) return 0;
     if (flags & 1) dz_view_bytes(v, 2);
     o->dense = dz_view_u64(v) != NOWHERE;
-    dz_view_u64(v);
+    o->index_at = dz_view_u64(v);
     if (flags & 2) dz_view_u64(v);
     return !v->bad;
 }
@@ -323,7 +326,10 @@ static int target_ok(walk *w, const object *from, const char *name, uint64_t at,
     w->err = &inner;
     walk_object(w, name, at, depth + 1, &ours);
     w->err = outer;
-    if (task && !ours && inner.rc == DZ_OK) { /* of other tools, by HDF5's newer version; what is not well formed may be a damaged task */
+    int unread = w->unread;
+    w->unread = 0;
+    if (task && !ours && inner.rc != DZ_ENOMEM && (inner.rc == DZ_OK || unread || dz_foreign_object(w->fd, w->path, w->file_size, at))) {
+        /* of other tools, by HDF5's newer version */
         w->nseen = nseen;
         w->sum = sum;
         return note_foreign(w, from, depth, "object", name);
@@ -336,9 +342,9 @@ static int target_ok(walk *w, const object *from, const char *name, uint64_t at,
     w->sum = sum;
     if (inner.rc == DZ_ENOMEM)
         dz_fail(outer, inner.rc, "%s", inner.text);
-    else if (task)
-        dz_catalog_lose(w->catalog, name, inner.text, outer);
-    else
+    else if (task && dz_catalog_lose(w->catalog, name, inner.text, outer) == DZ_OK)
+        w->catalog->lost[w->catalog->nlost - 1].unread = unread;
+    else if (!task)
         w->catalog->blobs_lost = dz_format(outer, "%s: its shared files (blobs) are lost: %s", w->path, inner.text);
     return outer->rc == DZ_OK;
 }
@@ -498,6 +504,24 @@ static dz_rc walk_root(walk *w, const object *root) {
     return w->err->rc;
 }
 
+/* A group with attributes of ours in a heap. The message has to serve for the object's name in h5py too. */
+static dz_rc refuse_heap(walk *w, const object *o, unsigned depth) {
+    uint8_t head[34] = {0}; /* of a B-tree: how many records are in it comes last */
+    dz_error none = {0};
+    dz_view v = {.data = head, .len = sizeof head, .pos = 26};
+    uint64_t n = 0;
+    if (o->index_at < w->file_size && w->file_size - o->index_at >= sizeof head &&
+        dz_pread_all(w->fd, w->path, head, sizeof head, o->index_at, &none) == DZ_OK && memcmp(head, "BTHD", 4) == 0)
+        n = dz_view_u64(&v);
+    w->unread = 1;
+    return dz_fail(
+        w->err, DZ_EFAIL,
+        "%s: '/%s%s' has %llu attributes, too many or one too large (64 KiB) for its header: HDF5 has moved all into a heap, which "
+        "is not read. Nothing is damaged: delete the large ones (h5py: del f['/%s%s'].attrs[...]); as it is, 'python3 -m deltazoo "
+        "restore' reads it",
+        w->path, depth == 2 ? "tasks/" : "", o->name, (unsigned long long)n, depth == 2 ? "tasks/" : "", o->name);
+}
+
 static dz_rc walk_object(walk *w, const char *name, uint64_t at, unsigned depth, int *ours) {
     uint8_t head[40] = {0};
     if (at > w->file_size || w->file_size - at < 16) return wrong(w, at, "an object beyond the end of the file");
@@ -516,12 +540,8 @@ static dz_rc walk_object(walk *w, const char *name, uint64_t at, unsigned depth,
     free(bytes);
     *ours = o.ours;
     if (w->err->rc == DZ_OK && o.dense) {
-        if (!o.has[MESSAGE_LAYOUT])
-            return dz_fail(
-                w->err, DZ_EFAIL,
-                "%s: '/%s%s' has so many attributes, or so large ones, that HDF5 keeps them in a heap, which is not read: delete "
-                "those that another tool added",
-                w->path, depth == 2 ? "tasks/" : "", name);
+        int read = o.has[MESSAGE_LINKS] && (depth != 1 || strcmp(name, "base") == 0);
+        if (read) return refuse_heap(w, &o, depth);
         if (!note_foreign(w, &o, depth, "attribute", "(several, in a heap)")) return w->err->rc;
     }
     if (w->err->rc == DZ_OK && depth == 0) return walk_root(w, &o);

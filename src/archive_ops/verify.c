@@ -145,7 +145,17 @@ static void check_kept(verify *v) {
 static void check_lost(verify *v) {
     const dz_catalog *c = v->archive->catalog;
     if (c->blobs_lost) dz_damage_add(&v->damage, NULL, NULL, -1, c->blobs_lost);
-    for (size_t i = 0; i < c->nlost; i++) dz_damage_add(&v->damage, c->lost[i].name, NULL, -1, c->lost[i].text);
+    for (size_t i = 0; i < c->nlost; i++) {
+        if (!c->lost[i].unread) dz_damage_add(&v->damage, c->lost[i].name, NULL, -1, c->lost[i].text);
+    }
+}
+
+/* Tasks that are in the archive, but are not read. Alike on every rank. */
+static dz_rc check_unread(const dz_catalog *c, dz_error *err) {
+    for (size_t i = 0; i < c->nlost; i++) {
+        if (c->lost[i].unread) dz_fail_more(err, dz_lost_rc(&c->lost[i]), "%s", c->lost[i].text);
+    }
+    return err->rc;
 }
 
 dz_rc dz_verify(const dz_world *world, const char *archive, const char *base, int quiet, dz_verify_result *result, dz_error *err) {
@@ -182,7 +192,9 @@ dz_rc dz_verify(const dz_world *world, const char *archive, const char *base, in
     dz_sum_u64(world, &v.nblocks, 1);
     if ((rc = dz_damage_gather(world, &v.damage, err)) != DZ_OK) goto out;
     if (world->rank == 0) dz_buf_put(&result->foreign, c->foreign.data, c->foreign.len, err);
-    for (size_t i = 0; i < c->nlost && world->rank == 0; i++) dz_buf_line(&result->lost, err, "%s\n", c->lost[i].name);
+    for (size_t i = 0; i < c->nlost && world->rank == 0; i++) {
+        if (!c->lost[i].unread) dz_buf_line(&result->lost, err, "%s\n", c->lost[i].name);
+    }
     result->only_lost = v.damage.count == c->nlost && !c->blobs_lost;
     result->damage = v.damage;
     v.damage = (dz_damage){0};
@@ -191,6 +203,8 @@ dz_rc dz_verify(const dz_world *world, const char *archive, const char *base, in
     result->secs = dz_now() - begun;
     if (result->damage.count)
         rc = DZ_EDAMAGE;
+    else if (check_unread(c, err) != DZ_OK)
+        rc = err->rc;
     else if (v.base)
         rc = dz_agree_on_base(world, v.archive, base, v.decoder.base_differs, err); /* the archive is sound, the base is another */
 out:

@@ -12,6 +12,7 @@ static dz_rc print_info(const char *path, const char *name, const char *picture,
     dz_archive *a = NULL;
     const dz_task_entry *task = NULL;
     dz_buf warnings = {0};
+    size_t ndamaged = 0;
     if (dz_archive_open_partly(path, &a, err) != DZ_OK) return err->rc;
     if (name && dz_archive_task(a, name, &task, err) != DZ_OK) goto out;
     for (size_t t = 0; names && t < a->catalog->ntasks; t++) printf("%s\n", a->catalog->tasks[t].name);
@@ -40,8 +41,13 @@ static dz_rc print_info(const char *path, const char *name, const char *picture,
         dz_print_tensors(a->catalog, task, wide);
     }
 lost:
-    for (size_t i = 0; i < a->catalog->nlost; i++) dz_message("damage", "%s", a->catalog->lost[i].text);
-    if (a->catalog->nlost) dz_fail(err, DZ_EDAMAGE, "%s: is damaged, %zu of its tasks cannot be read", path, a->catalog->nlost);
+    for (size_t i = 0; i < a->catalog->nlost; i++) {
+        const dz_lost *one = &a->catalog->lost[i];
+        if (one->unread) dz_fail_more(err, DZ_EFAIL, "%s", one->text);
+        ndamaged += !one->unread;
+        if (!one->unread) dz_message("damage", "%s", one->text);
+    }
+    if (ndamaged) dz_fail_more(err, DZ_EDAMAGE, "%s: is damaged, %zu of its tasks cannot be read", path, ndamaged);
 out:
     dz_buf_free(&warnings);
     dz_archive_close(a);

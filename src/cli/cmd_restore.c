@@ -73,7 +73,7 @@ static dz_rc restore_all(const dz_world *world, dz_restore_options opt, dz_error
     dz_rc rc = dz_archive_open_all(world, opt.archive, &archive, err);
     if (rc != DZ_OK) return rc;
     const dz_catalog *c = archive->catalog;
-    for (size_t i = 0; i < c->nlost; i++) dz_fail_more(err, DZ_EDAMAGE, "%s", c->lost[i].text);
+    for (size_t i = 0; i < c->nlost; i++) dz_fail_more(err, dz_lost_rc(&c->lost[i]), "%s", c->lost[i].text);
     opt.weights = &one;
     opt.ntasks = 1;
     for (size_t t = 0; t < c->ntasks; t++) {

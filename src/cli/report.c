@@ -193,7 +193,8 @@ json_t *dz_info_json(const dz_catalog *c, const dz_task_entry *only) {
     }
     json_t *lost = json_array();
     for (size_t i = 0; i < c->nlost; i++)
-        json_array_append_new(lost, json_pack("{s:o, s:o}", "name", text_json(c->lost[i].name), "message", text_json(c->lost[i].text)));
+        json_array_append_new(lost, json_pack("{s:o, s:o, s:b}", "name", text_json(c->lost[i].name), "message", text_json(c->lost[i].text),
+                                              "damaged", !c->lost[i].unread));
     return json_pack("{s:i, s:o, s:{s:s, s:o, s:o, s:o, s:I, s:I}, s:I, s:I, s:o, s:o, s:o}", "format_version", (int)c->format_version,
                      "generator", text_json(c->generator), "base", "fingerprint", hex, "name", text_json(c->base_name ? c->base_name : ""),
                      "origin", text_json(c->base_origin ? c->base_origin : ""), "revision",

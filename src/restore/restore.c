@@ -25,7 +25,8 @@ dz_rc dz_archive_task(const dz_archive *a, const char *name, const dz_task_entry
         return DZ_OK;
     }
     for (size_t i = 0; i < a->catalog->nlost; i++) {
-        if (strcmp(a->catalog->lost[i].name, name) == 0) return dz_fail(err, DZ_EDAMAGE, "%s", a->catalog->lost[i].text);
+        if (strcmp(a->catalog->lost[i].name, name) == 0)
+            return dz_fail(err, dz_lost_rc(&a->catalog->lost[i]), "%s", a->catalog->lost[i].text);
     }
     char known[512] = "";
     for (size_t t = 0; t < a->catalog->ntasks && strlen(known) < 400; t++)

@@ -194,6 +194,70 @@ def test_names_with_slashes_in_plain_arrays(folder):
     equal(found["params/Dense_0/kernel"].tobytes(), dense["params/Dense_0/kernel"][2], "values")
 
 
+@with_scratch
+def test_new_objects_among_tasks(folder):
+    """Of HDF5's newest format: no damaged task, whatever they are named and hold. A damaged task is still one."""
+    zoo = SmallZoo(folder)
+    zoo.compress()
+    with h5py.File(f"{folder}/a.h5", "r+", libver="latest") as f:
+        tasks = f["tasks"]
+        tasks.create_dataset("growing", shape=(3, 4), maxshape=(None, None), chunks=(2, 2), dtype=">f8", compression="gzip").attrs["index"] = "payload"
+        tasks.create_dataset("record", data=np.arange(3.), dtype=">f4")
+        tasks.create_dataset("text", data="of the index, the payload and the record")
+        tasks["type"] = np.dtype([("index", "i4"), ("record", "S3")])
+        many = tasks.create_group("many", track_order=True)
+        for k in range(40):
+            many.attrs[f"a{k}"] = k
+            many.create_group(f"g{k}")
+        tasks.create_dataset("line\nbreak", data=h5py.Empty("f4"))
+    r = usable(folder, "a.h5", "new objects", [])
+    for name in ("growing", "record", "text", "type", "many", "break"):
+        check(any(name in line and "stepped over" in line for line in r.lines("note")), f"{name}: {r}")
+    equal([t["name"] for t in info("a.h5", cwd=folder)["tasks"]], ["one", "two"], "tasks")
+    damage_task(folder, "one", "header")
+    r = run(["verify", "a.h5"], cwd=folder)
+    check(r.code == 3 and "task 'one' cannot be read" in r.err, f"{r}")
+
+
+@with_scratch
+def test_attributes_in_a_heap(folder):
+    """On what we read attributes of, HDF5 moves ours along: named with their number and what to do, and not called damaged; what is advised works."""
+    zoo = SmallZoo(folder)
+    zoo.compress()
+    whole = read(f"{folder}/a.h5")
+    for place in "/", "base", "tasks/one":
+        write(f"{folder}/a.h5", whole)
+        with h5py.File(f"{folder}/a.h5", "r+", libver="latest") as f:
+            for k in range(300):  # these stay in the header
+                f[place].attrs[f"mine-{k}"] = k
+        usable(folder, "a.h5", place, [])
+        with h5py.File(f"{folder}/a.h5", "r+", libver="latest") as f:
+            for k in range(290):
+                del f[place].attrs[f"mine-{k}"]
+            f[place].attrs["mine"] = np.zeros(9000)
+            count = len(f[place].attrs)
+        named = "'/" + place.strip("/") + f"' has {count} attributes"
+        task = place == "tasks/one"
+        for command in (["verify", "a.h5"], ["restore", "a.h5", "--task", "one", "--base", "base", "-o", "r"], ["repack", "a.h5", "-o", "b.h5"]):
+            refused(folder, command, 1, named, "Nothing is damaged", "del f[", ranks=(1, 3))
+        r = run(["info", "a.h5"], cwd=folder)
+        check(r.code == 1 and named in r.err and "a.h5: is damaged" not in r.err and ("two" in r.out) == task, f"{r}")
+        if task:
+            good(["restore", "a.h5", "--task", "two", "--base", "base", "-o", "two-back", "-q", "--force"], cwd=folder)
+            refused(folder, ["remove", "a.h5", "--task", "two"], 1, named, ranks=(1,))
+        code, out, err = call([sys.executable, READER, "restore", "a.h5", "--task", "one", "--base", "base", "-o", f"p{len(place)}"], cwd=folder)  # what the message says
+        check(code == 0, f"{place}: {out}{err}")
+        with h5py.File(f"{folder}/a.h5", "r+") as f:
+            advised_object = re.search(r"del f\['([^']*)'\]\.attrs", r.err)[1]
+            del f[advised_object].attrs["mine"]
+        usable(folder, "a.h5", place, [])
+    with h5py.File(f"{folder}/a.h5", "r+", libver="latest") as f:
+        for place in ("blobs", "tasks", "index_row", "tensors"):  # of these we read none
+            f[place].attrs["mine"] = np.zeros(9000)
+    r = usable(folder, "a.h5", "others", [])
+    equal(len([n for n in r.lines("note") if "in a heap" in n]), 4, f"{r}")
+
+
 # ------------------------------------------------------------------------------------------------ random objects, 1,000 archives
 
 ARCHIVES = int(os.environ.get("DZ_FOREIGN", "25"))  # `make check-foreign`: 1000
@@ -212,25 +276,26 @@ def random_value(rng):
     return np.zeros(2, h5py.enum_dtype({"no": 0, "yes": 1}, "u1"))
 
 
+READ = ("/", "base", "tasks/one", "tasks/two")  # whose attributes are read: not from a heap
+
+
 def random_object(rng, f, place, name):
     """Something that people or tools put into files; None where h5py itself refuses it."""
     at = f[place]
-    kind = rng.choice(("attribute",) * 4 + ("many", "reference", "group", "dataset", "chunked", "compressed", "growing", "empty", "scalar", "soft", "external", "hard", "named"))
+    kind = rng.choice(("attribute",) * 4 + ("many", "reference", "group", "dataset", "chunked", "compressed", "growing", "empty", "scalar", "soft", "external", "hard", "named", "annotated", "annotated"))
     try:
         if kind == "attribute":
             value = random_value(rng)
-            if isinstance(value, str) and len(value) > 60000 and not isinstance(at, h5py.Dataset):
-                return None  # goes into a heap likewise
+            if place in READ and isinstance(value, np.ndarray) and value.nbytes > 60000:
+                return None  # goes into a heap, above
             at.attrs[name] = value
-        elif kind == "many":  # so many that the object's header gets a heap and a tree for them: of tables, of which we read none
-            if isinstance(at, h5py.Group) or place == "index_row":
-                return None
+        elif kind == "many":  # so many that a table's header gets a heap and a tree for them
             for k in range(rng.choice((9, 40))):
                 at.attrs[f"{name}-{k}"] = k
         elif kind == "reference":
             at.attrs[name] = f["base"].ref
-        elif not isinstance(at, h5py.Group) or (place == "tasks" and kind in ("group", "dataset", "chunked", "compressed", "growing", "empty", "scalar", "named")):
-            return None  # below /tasks an object of the new format may look like a damaged task
+        elif not isinstance(at, h5py.Group):
+            return None
         elif kind == "group":
             inner = at.create_group(f"{name}/a/b", track_order=rng.random() < 0.5)
             inner.attrs["note"] = random_value(rng)
@@ -248,6 +313,12 @@ def random_object(rng, f, place, name):
             at.create_dataset(name, data=h5py.Empty("f8"))
         elif kind == "scalar":
             at.create_dataset(name, data=5).attrs["unit"] = "m"
+        elif kind == "annotated":  # with a heap of attributes or links of its own
+            inner = at.create_group(name) if rng.random() < 0.5 else at.create_dataset(name, data=np.arange(rng.choice((0, 5, 5000))), maxshape=(None,), chunks=(64,))
+            for k in range(rng.choice((1, 12))):
+                inner.attrs[f"k{k}"] = "the record, the index and the payload"
+                if isinstance(inner, h5py.Group):
+                    inner.create_group(f"g{k}")
         elif kind == "soft":
             at[name] = h5py.SoftLink(rng.choice(("/base", "/nowhere", f"/tasks/{name}")))
         elif kind == "external":
@@ -290,5 +361,5 @@ def test_random_objects_of_h5py(tmp_path):
             equal(hashes(f"{folder}/got"), want, f"{what}: restored files")
             good(["repack", "b.h5", "-o", "c.h5", "--force"], cwd=folder)
             usable(folder, "c.h5", f"{what}, repacked", [])
-    check(added > ARCHIVES and len(kinds) > (5 if ARCHIVES < 100 else 13), f"{added} objects of kinds {sorted(kinds)}")
+    check(added > ARCHIVES and len(kinds) > (5 if ARCHIVES < 100 else 14), f"{added} objects of kinds {sorted(kinds)}")
     print(f"{ARCHIVES} archives, {added} objects of {len(kinds)} kinds")
