@@ -401,7 +401,7 @@ dz_rc dz_restore_plan_some(dz_restore_job *r, dz_error *err) {
     n = units_of(r, wanted, whole, rows);
     if (n == 0)
         dz_fail(err, DZ_EUSAGE, "%s: task '%s' has no tensor that matches '%s' (deltazoo info --task lists them)", r->archive->path,
-                r->task->name, r->opt->tensors);
+                r->task->name, r->opt->tensors ? r->opt->tensors : "*");
     else
         add_rows(r, r->one ? r->one : "model.safetensors", rows, n, err);
 out:
@@ -429,7 +429,7 @@ dz_rc dz_restore_plan_one(dz_restore_job *r, dz_error *err) {
     if (parts)
         return dz_fail(err, DZ_EUSAGE, "%s: task '%s' is a pipeline of several models, each with files of its own: give a folder's name",
                        r->opt->out, r->task->name);
-    if (nfiles != 1) return plan_headless(r, r->one, err);
+    if (nfiles != 1) return dz_restore_plan_some(r, err);
     dz_lookup rows = {0};
     dz_task_rows(r->archive->catalog, r->task, &rows, err);
     for (size_t i = 0; i < r->task->nfiles && err->rc == DZ_OK; i++) {
