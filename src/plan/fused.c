@@ -81,14 +81,14 @@ static int by_spot(const void *x, const void *y) {
     return a->tensor < b->tensor ? -1 : a->tensor > b->tensor;
 }
 
-typedef struct finder {
+struct dz_fused_finder {
     dz_checkpoint *base, *task;
     spot *spots; /* of the base's tensors, by place */
     size_t nspots;
     uint8_t *taken; /* base tensors that are a part already */
-} finder;
+};
 
-static dz_rc list_spots(finder *f, dz_error *err) {
+static dz_rc list_spots(dz_fused_finder *f, dz_error *err) {
     if (f->spots) return DZ_OK;
     f->spots = dz_alloc(f->base->ntensors, sizeof *f->spots, err);
     f->taken = dz_alloc(f->base->ntensors, 1, err);
@@ -105,7 +105,7 @@ typedef struct leaf {
 } leaf;
 
 /* The leaves of the base's module in the tensor's place: that of the same name, or else the only one with the same numbers. */
-static size_t find_leaves(const finder *f, const spot *at, leaf leaves[LEAVES]) {
+static size_t find_leaves(const dz_fused_finder *f, const spot *at, leaf leaves[LEAVES]) {
     size_t low = 0, high = f->nspots, n = 0;
     while (low < high) {
         size_t mid = low + (high - low) / 2;
@@ -136,7 +136,7 @@ static size_t find_leaves(const finder *f, const spot *at, leaf leaves[LEAVES]) 
 }
 
 /* A leaf whose matrices can be parts of t: of each expert one, all of one shape, none of them in the task or in another tensor. */
-static int is_whole(const finder *f, const dz_tensor *t, const leaf *l, size_t experts) {
+static int is_whole(const dz_fused_finder *f, const dz_tensor *t, const leaf *l, size_t experts) {
     const dz_tensor *first = &f->base->tensors[l->spots->tensor];
     uint32_t ndim = t->ndim == 3 ? 2 : t->ndim;
     if (l->n != experts || first->ndim != ndim || (ndim == 2 && first->shape[1] != t->shape[t->ndim - 1])) return 0;
@@ -150,7 +150,7 @@ static int is_whole(const finder *f, const dz_tensor *t, const leaf *l, size_t e
 }
 
 /* One sample in the middle of a part: energies of the task's values and of their differences to the base's. */
-static dz_rc look(finder *f, size_t tensor, uint64_t at, uint32_t base_tensor, double energy[2], dz_error *err) {
+static dz_rc look(dz_fused_finder *f, size_t tensor, uint64_t at, uint32_t base_tensor, double energy[2], dz_error *err) {
     const dz_tensor *t = &f->task->tensors[tensor], *b = &f->base->tensors[base_tensor];
     uint8_t raw[SAMPLE * sizeof(double)];
     float x[SAMPLE], y[SAMPLE];
@@ -169,7 +169,7 @@ static dz_rc look(finder *f, size_t tensor, uint64_t at, uint32_t base_tensor, d
 }
 
 /* The parts' share of change in the first, middle and last expert: `*ratio` below 1 where all of them pass, else 1. */
-static dz_rc measure(finder *f, size_t tensor, const leaf *const *tuple, size_t n, size_t experts, double *ratio, dz_error *err) {
+static dz_rc measure(dz_fused_finder *f, size_t tensor, const leaf *const *tuple, size_t n, size_t experts, double *ratio, dz_error *err) {
     double sum[2] = {0};
     uint64_t slice = f->task->tensors[tensor].count / experts, before = 0;
     *ratio = 1;
@@ -189,8 +189,8 @@ static dz_rc measure(finder *f, size_t tensor, const leaf *const *tuple, size_t 
 }
 
 /* The leaves of an order of names, if all are there and fill the rows. */
-static size_t choose(const finder *f, const dz_tensor *t, const char *const *order, const leaf *leaves, size_t nleaves, size_t experts,
-                     const leaf **tuple) {
+static size_t choose(const dz_fused_finder *f, const dz_tensor *t, const char *const *order, const leaf *leaves, size_t nleaves,
+                     size_t experts, const leaf **tuple) {
     uint64_t rows = 0, want = t->ndim == 3 ? t->shape[1] : t->shape[0];
     size_t n = 0;
     for (; n < MOST_PARTS && order[n]; n++) {
@@ -204,7 +204,8 @@ static size_t choose(const finder *f, const dz_tensor *t, const char *const *ord
     return rows == want ? n : 0;
 }
 
-static dz_rc add_split(finder *f, size_t tensor, const leaf *const *tuple, size_t n, size_t experts, dz_buf *splits, dz_error *err) {
+static dz_rc add_split(dz_fused_finder *f, size_t tensor, const leaf *const *tuple, size_t n, size_t experts, dz_buf *splits,
+                       dz_error *err) {
     const dz_tensor **parts = dz_alloc(n * experts, sizeof *parts, err);
     for (size_t e = 0; parts && e < experts; e++) {
         for (size_t k = 0; k < n; k++) {
@@ -217,7 +218,7 @@ static dz_rc add_split(finder *f, size_t tensor, const leaf *const *tuple, size_
     return err->rc;
 }
 
-static dz_rc find_parts(finder *f, size_t tensor, dz_buf *splits, dz_error *err) {
+static dz_rc find_parts(dz_fused_finder *f, size_t tensor, dz_buf *splits, dz_error *err) {
     const dz_tensor *t = &f->task->tensors[tensor];
     const leaf *tuple[MOST_PARTS] = {0}, *best[MOST_PARTS] = {0};
     leaf leaves[LEAVES];
@@ -246,12 +247,23 @@ static dz_rc find_parts(finder *f, size_t tensor, dz_buf *splits, dz_error *err)
     return most ? add_split(f, tensor, best, most, experts, splits, err) : DZ_OK;
 }
 
-dz_rc dz_fused_find(dz_checkpoint *base, dz_checkpoint *task, dz_buf *splits, dz_error *err) {
-    finder f = {.base = base, .task = task};
+dz_rc dz_fused_finder_make(dz_checkpoint *base, dz_fused_finder **out, dz_error *err) {
+    if ((*out = dz_alloc(1, sizeof **out, err))) (*out)->base = base;
+    return err->rc;
+}
+
+void dz_fused_finder_free(dz_fused_finder *f) {
+    if (!f) return;
+    free(f->spots);
+    free(f->taken);
+    free(f);
+}
+
+dz_rc dz_fused_find(dz_fused_finder *f, dz_checkpoint *task, dz_buf *splits, dz_error *err) {
+    f->task = task;
+    if (f->taken) memset(f->taken, 0, f->base->ntensors);
     for (size_t i = 0; i < task->ntensors && !task->is_adapter && err->rc == DZ_OK; i++) {
-        if (dz_checkpoint_find(base, task->tensors[i].name) < 0) find_parts(&f, i, splits, err);
+        if (dz_checkpoint_find(f->base, task->tensors[i].name) < 0) find_parts(f, i, splits, err);
     }
-    free(f.spots);
-    free(f.taken);
     return err->rc;
 }

@@ -250,3 +250,28 @@ def test_torch_files_and_shards(folder):
     zoo.compress("a.h5", "--recipe", "lossless", "--force")
     good(["restore", "a.h5", "--task", "one", "--base", "base", "-o", "r2", "-q"], 2, cwd=folder)
     equal(hashes(f"{folder}/r2"), hashes(f"{folder}/one"), "restored shards")
+
+
+@with_scratch
+def test_a_part_of_a_pipeline(folder):
+    zoo = Zoo(folder, "qkv")
+    for name in ("base", "one"):
+        data = read(f"{folder}/{name}/model.safetensors")
+        os.remove(f"{folder}/{name}/model.safetensors")
+        write(f"{folder}/{name}/unet/diffusion_pytorch_model.safetensors", data)
+        write(f"{folder}/{name}/unet/config.json", "{}")
+        write(f"{folder}/{name}/model_index.json", '{"_class_name": "P", "unet": ["diffusers", "U"]}')
+    zoo.manifest("one")
+    zoo.compress("a.h5", "--recipe", "lossless")
+    planned = json.loads(good(["plan", "zoo.yaml", "--json"], cwd=folder).out)["tasks"][0]["tensors"]
+    check(planned and all(t["base"] == t["name"] and t["name"].startswith("unet/") for t in planned), f"{planned}")
+    for out, more in (("r", []), ("r2", ["--max-shard-size", "1KB"])):
+        good(["restore", "a.h5", "--task", "one", "--base", "base", "-o", out, "-q", *more], cwd=folder)
+        equal(hashes(f"{folder}/{out}"), hashes(f"{folder}/one"), f"restored files {more}")
+    half = good(["restore", "a.h5", "--task", "one", "--base", "base", "-o", "h", "-q", "--dtype", "bf16"], cwd=folder)
+    names = {n: s for n, (_, s, _) in st_parse(f"{folder}/h/unet/diffusion_pytorch_model.safetensors").items()}
+    equal(names, {n: x.shape for n, x in zoo.fused.items()}, f"in another type: {half}")
+    with deltazoo.open(f"{folder}/a.h5") as archive:
+        archive.check()
+        archive.restore_model("one", f"{folder}/base", f"{folder}/p")
+    equal(hashes(f"{folder}/p"), hashes(f"{folder}/one"), "the Python reader's files")

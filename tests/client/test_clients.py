@@ -112,6 +112,33 @@ def test_pipeline_of_diffusers_comes_back_whole(tmp_path):
     diffusers.LDMPipeline.from_pretrained(f"{folder}/back")
 
 
+@pytest.mark.parametrize("name", ["mixtral", "qwen3_moe", "deepseek_v3"])
+def test_model_saved_as_it_is_in_memory_over_a_base_in_the_usual_layout(name, tmp_path):
+    folder = str(tmp_path)
+    torch.manual_seed(0)
+    model, loader, _ = models.CASES[name]()
+    one = models.tuned(model, 1)
+    model.save_pretrained(f"{folder}/zoo/base")
+    one.save_pretrained(f"{folder}/zoo/usual")
+    one.save_pretrained(f"{folder}/zoo/one", save_original_format=False)
+    os.makedirs(f"{folder}/zoo/state")
+    one.config.save_pretrained(f"{folder}/zoo/state")
+    torch.save(one.state_dict(), f"{folder}/zoo/state/pytorch_model.bin")
+    write(f"{folder}/zoo.yaml", "base: zoo/base\ntasks:\n" + "".join(f"  - {{name: {t}, path: zoo/{t}}}\n" for t in ("one", "state", "usual")))
+    rows = there_and_back(folder, "--recipe", "lossless")
+    check(sum("experts" in n for n in rows) > 8, f"the experts are not kept one by one: {list(rows)}")
+    equal(hashes(f"{folder}/back"), hashes(f"{folder}/zoo/one"), "restored files")
+    good(["restore", "a.h5", "--task", "state", "--base", "zoo/base", "-o", "state", "-q"], cwd=folder)
+    want = load(loader, f"{folder}/zoo/usual").state_dict()
+    for back in "back", "state":
+        got = load(loader, f"{folder}/{back}").state_dict()
+        check(got.keys() == want.keys() and all(same(got[n], want[n]) for n in want), f"{back}: another model")
+    there_and_back(folder)
+    sizes = {t["name"]: t["stored_bytes"] for t in info("a.h5", cwd=folder)["tasks"]}
+    check(sizes["one"] < 1.1 * sizes["usual"], f"{sizes}")
+    load(loader, f"{folder}/back")
+
+
 def test_model_of_sentence_transformers_with_a_dense_layer_comes_back_whole(tmp_path):
     import transformers
     import sentence_transformers as st
