@@ -12,7 +12,7 @@ RAN = {}  # program -> (exit code, {test: state}, output)
 def run(program):
     if program not in RAN:
         done = subprocess.run([program], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True, errors="replace", cwd=ROOT)
-        found = re.findall(r"^\[ +(OK|FAILED|SKIPPED) +\] (test_\w+)", done.stdout, re.M)
+        found = re.findall(r"^\[ +(OK|FAILED|SKIPPED) +\] ([a-z_]\w*)\b(?!:)", done.stdout, re.M)  # not "tests: 1 test(s)"
         RAN[program] = done.returncode, {name: state for state, name in reversed(found)}, done.stdout
     return RAN[program]
 
@@ -23,7 +23,9 @@ class UnitFailed(Exception):
 
 class UnitFile(pytest.File):
     def collect(self):
-        names = re.findall(r"\bcmocka_unit_test\w*\(\s*(test_\w+)", self.path.read_text())
+        names = re.findall(r"\bcmocka_unit_test\w*\(\s*(\w+)", self.path.read_text())
+        if not names:
+            raise self.CollectError(f"{self.path} has no test")
         for flavour, prefix in ((os.environ["FLAVOUR"], ""), ("mpich", "mpich-")):
             for name in names:
                 item = UnitTest.from_parent(self, name=prefix + name)

@@ -370,7 +370,7 @@ def test_stopped_under_mpirun(folder):
     make(folder, (("strong", 0.6),))
     write(f"{folder}/slow.sh", f'[ -e went-on ] || {{ touch begun; sleep 60; }}\nexec {sys.executable} score.py "$@"\n')
     args = ["tune", "zoo.yaml", "--eval", "sh slow.sh {model} {task} accuracy", "--max-drop", "0.15", "--max-evaluations", "1", "-o", "a.h5"]
-    p = subprocess.Popen(["mpirun", "-q", "-n", "3", DELTAZOO, *args], cwd=folder, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    p = subprocess.Popen(["mpirun", "-n", "3", DELTAZOO, *args], cwd=folder, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     until = time.time() + 30
     while not os.path.exists(f"{folder}/begun") and time.time() < until:
         time.sleep(0.05)

@@ -181,7 +181,6 @@ def test_refusals_are_exceptions_of_one_line(dz, engine, folder):
         fails(dz, lambda: z.restore("task-1", TINY_Q, f"{zoo}/absent"), "absent")
         fails(dz, lambda: z.restore("task-1", TINY_Q, f"{zoo}/base", "jax"), "'jax'")
         fails(dz, lambda: z.delta_sparse("task-1", "model.norm.weight"), "model.norm.weight", "not ultradelta")
-        fails(dz, lambda: z.load_into(None, "task-1", 7), "base: a path")
         given = bytearray(st_parse(f"{zoo}/base")[TINY_Q][2])
         given[11] ^= 1
         fails(dz, lambda: z.restore("task-1", TINY_Q, bytes(given)), TINY_Q, "not the base")
@@ -193,6 +192,13 @@ def test_refusals_are_exceptions_of_one_line(dz, engine, folder):
     z.close()
     with pytest.raises(Exception):
         z.restore("task-1", TINY_Q, f"{zoo}/base")
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_live_model_s_base_that_is_none_is_refused(dz, engine):
+    with dz.open(zoo_of()[1], engine) as z:
+        fails(dz, lambda: z.load_into(None, "task-1", 7), "base: a path")
 
 
 CORPUS = """

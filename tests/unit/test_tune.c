@@ -41,7 +41,10 @@ static void longer_search_begins_as_a_shorter_one(void **state) {
     (void)state;
     for (unsigned steps = 1; steps < DZ_TUNE_MOST_STEPS; steps++) {
         for (unsigned k = 0; k < 1U << steps; k++) assert_true(dz_tune_rung(k, steps) == dz_tune_rung(2 * k, steps + 1));
-        for (unsigned k = 1; k < 1U << steps; k++) assert_true(dz_tune_rung(k, steps) > dz_tune_rung(k - 1, steps));
+        for (unsigned k = 1; k < 1U << steps; k++) { /* three digits: neighbours of 2^11 may be equal */
+            double less = dz_tune_rung(k - 1, steps), more = dz_tune_rung(k, steps);
+            assert_true(steps <= 10 ? more > less : more >= less);
+        }
     }
 }
 
