@@ -578,6 +578,7 @@ def test_wheel_in_a_bare_venv(folder):
 
 
 
+@pytest.mark.torch  # deltazoo.Live imports it
 def test_it_is_typed(dz):
     """py.typed is in the wheel, and everything public says what it takes and gives."""
     import inspect
