@@ -74,10 +74,10 @@ typedef struct object { /* what an object header's messages say */
     uint32_t has[MESSAGE_KINDS];
     uint64_t count, type_size, element; /* of a dataset: elements, bytes of one, also as its chunk has it */
     uint64_t nfilters, shuffled;
-    int chunked, shared; /* shared: its type is a committed one */
-    int dense;           /* its attributes are in a heap */
-    uint64_t index_at;   /* of these: their index by name */
-    int ours;            /* below /tasks: it has a link or an attribute that only tasks have */
+    int chunked, shared;        /* shared: its type is a committed one */
+    int dense;                  /* its attributes are in a heap */
+    uint64_t heap_at, index_at; /* of these: the heap, and their index by name */
+    int ours;                   /* below /tasks: it has a link or an attribute that only tasks have */
     uint64_t data_at, data_len, chunk;
 } object;
 
@@ -298,7 +298,8 @@ static int attributes_ok(object *o, dz_view *v) {
     unsigned version = dz_view_u8(v), flags = dz_view_u8(v);
     if (version != 0 || flags > 3) return 0;
     if (flags & 1) dz_view_bytes(v, 2);
-    o->dense = dz_view_u64(v) != NOWHERE;
+    o->heap_at = dz_view_u64(v);
+    o->dense = o->heap_at != NOWHERE;
     o->index_at = dz_view_u64(v);
     if (flags & 2) dz_view_u64(v);
     return !v->bad;
@@ -504,15 +505,20 @@ static dz_rc walk_root(walk *w, const object *root) {
     return w->err->rc;
 }
 
+/* `len` bytes of the file, at least 4. */
+static int begins_with(const walk *w, uint64_t at, const char *signature, uint8_t *bytes, size_t len) {
+    dz_error none = {0};
+    return at < w->file_size && w->file_size - at >= len && dz_pread_all(w->fd, w->path, bytes, len, at, &none) == DZ_OK &&
+           memcmp(bytes, signature, 4) == 0;
+}
+
 /* A group with attributes of ours in a heap. The message has to serve for the object's name in h5py too. */
 static dz_rc refuse_heap(walk *w, const object *o, unsigned depth) {
     uint8_t head[34] = {0}; /* of a B-tree: how many records are in it comes last */
-    dz_error none = {0};
     dz_view v = {.data = head, .len = sizeof head, .pos = 26};
-    uint64_t n = 0;
-    if (o->index_at < w->file_size && w->file_size - o->index_at >= sizeof head &&
-        dz_pread_all(w->fd, w->path, head, sizeof head, o->index_at, &none) == DZ_OK && memcmp(head, "BTHD", 4) == 0)
-        n = dz_view_u64(&v);
+    uint64_t n =
+        begins_with(w, o->heap_at, "FRHP", head, 4) && begins_with(w, o->index_at, "BTHD", head, sizeof head) ? dz_view_u64(&v) : 0;
+    if (n == 0) return wrong(w, o->at, "its attributes are neither in its header nor in a heap");
     w->unread = 1;
     return dz_fail(
         w->err, DZ_EFAIL,
