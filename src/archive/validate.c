@@ -393,6 +393,9 @@ static int link_ok(walk *w, object *o, dz_view *v, unsigned depth) {
     if (!own || (depth == 1 && strcmp(o->name, "tasks") == 0 && is_old_header(w, target))) return note_foreign(w, o, depth, "object", name);
     o->ours |= depth == 2;
     if (depth == 0) {
+        for (size_t i = 0; i < w->nroot; i++) {
+            if (strcmp(w->root[i].name, name) == 0) return 0;
+        }
         if (w->nroot == ROOT_MAX) return 0;
         memcpy(w->root[w->nroot].name, name, sizeof name);
         w->root[w->nroot++].at = target;
