@@ -296,8 +296,10 @@ static int row_fits(const dz_catalog *c, const dz_index_row *r) {
     int floats = dz_dtype_is_float(t.dtype) && dz_dtype_is_float(b.dtype);
     if (!floats && strcmp(t.dtype_name, b.dtype_name) != 0) return 0;
     if (r->policy == DZ_POLICY_ULTRADELTA) {
-        int grid = r->bits != DZ_BITS_UNIFORM ||
-                   ((double)r->step >= DZ_UNIFORM_STEP_LEAST && (double)r->step <= DZ_UNIFORM_STEP_MOST && r->lo >= 0 && r->lo < 1);
+        int grid = 1;
+        if (r->bits == DZ_BITS_UNIFORM)
+            grid = (double)r->step >= DZ_UNIFORM_STEP_LEAST && (double)r->step <= DZ_UNIFORM_STEP_MOST && r->lo >= 0 && r->lo < 1;
+        if (r->bits == DZ_BITS_TRELLIS) grid = r->step > 0 && r->step <= 1;
         return floats && dz_kind_is_known(r->bits) && grid && isfinite(r->lo) && isfinite(r->step) && isfinite(r->scale);
     }
     return r->policy == DZ_POLICY_LOSSLESS || (r->length == 0 && t.count <= b.count);

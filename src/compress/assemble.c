@@ -65,7 +65,6 @@ static double value_bytes(const assembly *a, const dz_tensor_pair *pair) {
     const uint64_t *levels = blocks->kept_levels + (size_t)pair->lossy * blocks->nlevels;
     double kept = (double)blocks->kept[pair->lossy];
     if (c->kind == DZ_BITS_VALUES) return 2 * kept;
-    if (c->kind == DZ_BITS_SIGNS) return kept / 8;
     return c->kind <= 8 ? (double)dz_entropy_fixed(levels, blocks->nlevels) / 65536 / 8 : c->bytes;
 }
 
@@ -86,7 +85,7 @@ static void fill_lossy_row(const assembly *a, const dz_tensor_pair *pair, dz_ind
     t->lossy_parameters += pair->tiles.common;
     t->lossy_source_bytes += pair->tiles.common * dz_dtype_size(dz_pair_tensor(a->ctx->plan, pair)->dtype);
     t->lossy_kept += row->kept;
-    t->value_bits += (double)row->kept * (c->kind == DZ_BITS_SIGNS ? 1 : c->kind == DZ_BITS_UNIFORM ? 8 : row->bits);
+    t->value_bits += (double)row->kept * (c->kind == DZ_BITS_TRELLIS ? (double)c->step : c->kind == DZ_BITS_UNIFORM ? 8 : row->bits);
     t->entropy_bytes += value_bytes(a, pair);
 }
 

@@ -70,7 +70,11 @@ static dz_rc encode_delta(encode_pass *p, size_t item, size_t l, dz_error *err) 
                            .key = dz_context_tile_key(p->ctx, t.unit),
                            .coding = &p->allocation->tensors[l]};
     dz_tile_delta(&t, tile.delta);
-    return p->ctx->method->encode(&p->body, &tile, p->tally + p->nlevels, err);
+    dz_error inner = {0};
+    if (p->ctx->method->encode(&p->body, &tile, p->tally + p->nlevels, &inner) == DZ_OK) return DZ_OK;
+    const dz_tensor_pair *pair = dz_context_lossy_pair(p->ctx, l);
+    return dz_fail(err, inner.rc, "task '%s': tensor '%s': %s (a rule with `policy: lossless` keeps it exactly)",
+                   p->ctx->zoo.names[pair->task], dz_pair_tensor(p->ctx->plan, pair)->name, inner.text);
 }
 
 static dz_rc encode_lossy(encode_pass *p, size_t item, size_t l, dz_error *err) {

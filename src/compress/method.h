@@ -11,7 +11,7 @@
 
 /* How one lossy tensor is coded: what its row of the index will say. */
 typedef struct dz_tensor_coding {
-    uint8_t kind;    /* column `bits`: 1 to 8, DZ_BITS_VALUES, DZ_BITS_SIGNS or DZ_BITS_UNIFORM (archive/catalog.h) */
+    uint8_t kind;    /* column `bits`: 1 to 8, DZ_BITS_VALUES, DZ_BITS_UNIFORM or DZ_BITS_TRELLIS (archive/catalog.h) */
     double sparsity; /* share of the elements, or coefficients, to be dropped */
     float lo, step;  /* grid of the levels, or quantiser of the coefficients */
     float scale;     /* a restored delta is gamma * scale * decoded value */

@@ -1,9 +1,11 @@
 #include "compress/settle.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 
 #include "archive/catalog.h"
+#include "codec/kinds.h"
 
 #define DOUBT 0.5 /* an estimate of the exact coding may be so much too large */
 
@@ -29,7 +31,8 @@ static double most_restored(const dz_tensor_pair *pair, const dz_tensor_stats *s
 
 static int may_overflow(const dz_context *ctx, const dz_tensor_pair *pair, const dz_tensor_stats *s, const dz_lossy_tensor *l,
                         const dz_tensor_coding *c) {
-    double range = range_of(dz_pair_tensor(ctx->plan, pair)->dtype);
+    double range = range_of(dz_pair_tensor(ctx->plan, pair)->dtype), sums = 2 * 65536.0; /* of a block's coefficients, in f32 */
+    if (dz_kind_is_rotated(c->kind) && most_restored(pair, s, l, c) * sums > (double)FLT_MAX) return 1;
     return isfinite(range) && s->base_max + most_restored(pair, s, l, c) > range;
 }
 

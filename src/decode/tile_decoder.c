@@ -8,6 +8,7 @@
 #include "codec/lossless.h"
 #include "codec/sparse_signs.h"
 #include "codec/sparse_values.h"
+#include "codec/trellis.h"
 #include "codec/uniform.h"
 #include "numeric/rotate.h"
 
@@ -223,7 +224,7 @@ static size_t add_kept(const dz_nonzeros *kept, const stretch *s, const float *d
 /* The changes that the kept coefficients of a rotated tile stand for, scaled: `out` has a place for each element. */
 static void turn_back(const dz_decoder *d, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, float *out, size_t count) {
     float scale = task->gamma * row->scale;
-    if (row->bits == DZ_BITS_UNIFORM && out != (float *)(void *)d->delta.data) memcpy(out, d->delta.data, count * sizeof *out);
+    if (dz_kind_is_dense(row->bits) && out != (float *)(void *)d->delta.data) memcpy(out, d->delta.data, count * sizeof *out);
     if (row->bits == DZ_BITS_SIGNS || d->kept.count == 0) memset(out, 0, count * sizeof *out);
     if (d->kept.count == 0) return;
     for (size_t i = 0; row->bits == DZ_BITS_SIGNS && i < d->kept.count; i++) out[d->kept.index[i]] = d->kept.value[i];
@@ -236,7 +237,7 @@ static dz_rc add_rotated(dz_decoder *d, const dz_task_entry *task, const dz_inde
                          uint8_t *out, dz_dtype to, dz_error *err) {
     const dz_kernel_table *k = dz_kernels();
     float wide[DZ_CHUNK];
-    if (row->bits != DZ_BITS_UNIFORM) d->delta.len = 0; /* it holds the coefficients already */
+    if (!dz_kind_is_dense(row->bits)) d->delta.len = 0; /* it holds the coefficients already */
     if (d->kept.count == 0 || dz_buf_reserve(&d->delta, count * sizeof(float), err) != DZ_OK) return err->rc;
     float *delta = (float *)(void *)d->delta.data;
     turn_back(d, task, row, tile, delta, count);
@@ -260,7 +261,9 @@ static dz_rc decode_coefficients(dz_decoder *d, const dz_index_row *row, size_t 
     d->delta.len = d->kept.count = 0;
     if (dz_buf_reserve(&d->delta, count * sizeof(float), err) != DZ_OK) return err->rc;
     float *x = (float *)(void *)d->delta.data;
-    if (dz_uniform_decode(x, d->block.data, d->block.len, count, row->step, row->lo, err) != DZ_OK) return err->rc;
+    dz_rc rc = row->bits == DZ_BITS_TRELLIS ? dz_trellis_decode(x, d->block.data, d->block.len, count, row->step, err)
+                                            : dz_uniform_decode(x, d->block.data, d->block.len, count, row->step, row->lo, err);
+    if (rc != DZ_OK) return rc;
     for (size_t i = 0; i < count; i++) d->kept.count += x[i] != 0;
     return DZ_OK;
 }
@@ -268,7 +271,7 @@ static dz_rc decode_coefficients(dz_decoder *d, const dz_index_row *row, size_t 
 static dz_rc decode_kept(dz_decoder *d, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, size_t count, dz_error *err) {
     uint64_t key = dz_tile_key(task->key, name_of(d, row), tile);
     dz_error inner = {0};
-    if (row->bits == DZ_BITS_UNIFORM)
+    if (dz_kind_is_dense(row->bits))
         decode_coefficients(d, row, count, &inner);
     else if (row->bits == DZ_BITS_SIGNS)
         dz_signs_decode(&d->kept, d->block.data, d->block.len, count, 1 - (double)row->sparsity, &inner);

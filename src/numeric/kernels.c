@@ -409,6 +409,82 @@ static size_t pick(uint32_t *restrict index, const uint8_t *restrict levels, con
     return n;
 }
 
+/* signs[r][l] = -1 where the integers r and l share an odd number of bits, else 0: rows of a Hadamard matrix. */
+#define ROW(r)                                                                                                                             \
+    {                                                                                                                                      \
+        SIGN(r, 0), SIGN(r, 1), SIGN(r, 2), SIGN(r, 3), SIGN(r, 4), SIGN(r, 5), SIGN(r, 6), SIGN(r, 7), SIGN(r, 8), SIGN(r, 9),            \
+            SIGN(r, 10), SIGN(r, 11), SIGN(r, 12), SIGN(r, 13), SIGN(r, 14), SIGN(r, 15)                                                   \
+    }
+#define SIGN(r, l) -((((r) & (l)) ^ ((r) & (l)) >> 1 ^ ((r) & (l)) >> 2 ^ ((r) & (l)) >> 3) & 1)
+static const int32_t SIGNS[16][16] = {ROW(0), ROW(1), ROW(2),  ROW(3),  ROW(4),  ROW(5),  ROW(6),  ROW(7),
+                                      ROW(8), ROW(9), ROW(10), ROW(11), ROW(12), ROW(13), ROW(14), ROW(15)};
+
+/* gain[m] = sum over j of x[j], negated where m and middle[j] share an odd number of bits. */
+INLINE void branch_gains(int32_t *restrict gain, const int16_t *restrict x, const uint16_t *restrict middle, size_t count, size_t half) {
+    memset(gain, 0, half * sizeof *gain);
+    for (size_t j = 0; j < count; j++) {
+        int32_t *restrict at = gain + (middle[j] & ~(size_t)15), value = x[j];
+        const int32_t *sign = SIGNS[middle[j] & 15];
+        for (size_t l = 0; l < 16; l++) at[l] += (value ^ sign[l]) - sign[l];
+    }
+    for (size_t h = 16; h < half; h *= 2) {
+        for (size_t at = 0; at < half; at += 2 * h) {
+            int32_t *restrict low = gain + at, *restrict high = gain + at + h;
+            for (size_t i = 0; i < h; i++) {
+                int32_t a = low[i], b = high[i];
+                low[i] = a + b;
+                high[i] = a - b;
+            }
+        }
+    }
+}
+
+static void trellis_step(int32_t *restrict next, const int32_t *restrict now, uint8_t *restrict from, const int16_t *restrict x,
+                         const uint16_t *restrict middle, size_t count, size_t half) {
+    int32_t gain[DZ_TRELLIS_HALF_MOST];
+    branch_gains(gain, x, middle, count, half);
+#if defined __AVX512F__ && defined __AVX512BW__
+    const __m512i evens = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    const __m512i odds = _mm512_add_epi32(evens, _mm512_set1_epi32(1));
+    for (size_t m = 0; m < half; m += 16) {
+        __m512i first = _mm512_loadu_si512(now + 2 * m), second = _mm512_loadu_si512(now + 2 * m + 16), g = _mm512_loadu_si512(gain + m);
+        __m512i even = _mm512_permutex2var_epi32(first, evens, second), odd = _mm512_permutex2var_epi32(first, odds, second);
+        __m512i a = _mm512_add_epi32(even, g), b = _mm512_sub_epi32(odd, g), c = _mm512_sub_epi32(even, g), d = _mm512_add_epi32(odd, g);
+        uint16_t low = _mm512_cmpgt_epi32_mask(b, a), high = _mm512_cmpgt_epi32_mask(d, c);
+        _mm512_storeu_si512(next + m, _mm512_max_epi32(a, b));
+        _mm512_storeu_si512(next + half + m, _mm512_max_epi32(c, d));
+        memcpy(from + m / 8, &low, sizeof low);
+        memcpy(from + (half + m) / 8, &high, sizeof high);
+    }
+#elif defined __AVX2__
+#define INT8(p) _mm256_loadu_si256((const __m256i *)(const void *)(p))
+#define HALVES(a, b, which)                                                                                                                \
+    _mm256_permute4x64_epi64(_mm256_castps_si256(_mm256_shuffle_ps(_mm256_castsi256_ps(a), _mm256_castsi256_ps(b), which)), 0xd8)
+    for (size_t m = 0; m < half; m += 8) {
+        __m256i first = INT8(now + 2 * m), second = INT8(now + 2 * m + 8), g = INT8(gain + m);
+        __m256i even = HALVES(first, second, 0x88), odd = HALVES(first, second, 0xdd);
+        __m256i a = _mm256_add_epi32(even, g), b = _mm256_sub_epi32(odd, g), c = _mm256_sub_epi32(even, g), d = _mm256_add_epi32(odd, g);
+        from[m / 8] = (uint8_t)_mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpgt_epi32(b, a)));
+        from[(half + m) / 8] = (uint8_t)_mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpgt_epi32(d, c)));
+        _mm256_storeu_si256((__m256i *)(void *)(next + m), _mm256_max_epi32(a, b));
+        _mm256_storeu_si256((__m256i *)(void *)(next + half + m), _mm256_max_epi32(c, d));
+    }
+#else
+    for (size_t m = 0; m < half; m += 8) {
+        uint8_t low = 0, high = 0;
+        for (size_t i = 0; i < 8; i++) {
+            int32_t even = now[2 * (m + i)], odd = now[2 * (m + i) + 1], g = gain[m + i];
+            low = (uint8_t)(low | (odd - g > even + g) << i);
+            high = (uint8_t)(high | (odd + g > even - g) << i);
+            next[m + i] = odd - g > even + g ? odd - g : even + g;
+            next[half + m + i] = odd + g > even - g ? odd + g : even - g;
+        }
+        from[m / 8] = low;
+        from[(half + m) / 8] = high;
+    }
+#endif
+}
+
 const dz_kernel_table DZ_KERNELS = {.name = &STRING(DZ_KERNELS)[sizeof "dz_kernels_" - 1],
                                     .widen = widen,
                                     .narrow = narrow,
@@ -425,4 +501,5 @@ const dz_kernel_table DZ_KERNELS = {.name = &STRING(DZ_KERNELS)[sizeof "dz_kerne
                                     .largest_of_runs = largest_of_runs,
                                     .count = count_levels,
                                     .candidates = candidates,
-                                    .pick = pick};
+                                    .pick = pick,
+                                    .trellis_step = trellis_step};

@@ -82,7 +82,16 @@ typedef struct dz_kernel_table {
     /* Writes, in order, each index i in [0, count) with wanted[levels[i]] = 1 (a table of 256 entries, 0 or 1); returns how many. Levels
      * are below 2^bits. `index` has room for count + 16. */
     size_t (*pick)(uint32_t *restrict index, const uint8_t *restrict levels, const uint8_t *restrict wanted, unsigned bits, size_t count);
+
+    /* One step of the search for a message (numeric/trellis.h) through 2 * half states, half a power of two from 16 to
+     * DZ_TRELLIS_HALF_MOST. With gain(m) the sum of the `count` x[j], negated where m and middle[j] (below half) share an odd number of
+     * bits: next[m] is the larger one of now[2m] + gain(m) and now[2m+1] - gain(m), next[half + m] that of now[2m] - gain(m) and
+     * now[2m+1] + gain(m). Bit `state` of `from`, lowest of a byte first, is 1 where the second was larger. */
+    void (*trellis_step)(int32_t *restrict next, const int32_t *restrict now, uint8_t *restrict from, const int16_t *restrict x,
+                         const uint16_t *restrict middle, size_t count, size_t half);
 } dz_kernel_table;
+
+#define DZ_TRELLIS_HALF_MOST 2048
 
 /* The fastest variant that this processor runs, or the one that DZ_KERNELS=portable|avx2|avx512 names (for tests and benchmarks). */
 const dz_kernel_table *dz_kernels(void);

@@ -2,10 +2,11 @@
 
 #include <math.h>
 
-#include "numeric/gauss.h"
+#include "numeric/trellis.h"
 #include "numeric/uniform_quantiser.h"
 
-#define CROSSING_SHARE 0.27358026798096347 /* that of signs which cost and give the same as levels there */
+#define CROSSING_RATE 0.9572447780648542 /* bits of a level at DZ_RATE_CROSSING; a message of as many bits gives the same noise */
+#define LONG ((size_t)1 << 40)           /* coefficients of a block of which the ends do not count */
 
 static double within(double step) {
     return step > DZ_RATE_STEP_LEAST ? (step < DZ_RATE_STEP_MOST ? step : DZ_RATE_STEP_MOST) : DZ_RATE_STEP_LEAST;
@@ -13,7 +14,7 @@ static double within(double step) {
 
 static int is_uniform(double step) { return step <= DZ_RATE_CROSSING; }
 
-static double share_of(double step) { return CROSSING_SHARE * (DZ_RATE_CROSSING / step) * (DZ_RATE_CROSSING / step); }
+static double rate_of(double step) { return CROSSING_RATE * (DZ_RATE_CROSSING / step) * (DZ_RATE_CROSSING / step); }
 
 static double to_bits(double x, int bits) {
     int exponent;
@@ -23,12 +24,12 @@ static double to_bits(double x, int bits) {
 
 double dz_rate_bits(double step) {
     step = within(step);
-    return is_uniform(step) ? dz_uniform_bits(step) : dz_gauss_bits(share_of(step));
+    return is_uniform(step) ? dz_uniform_bits(step) : rate_of(step);
 }
 
 double dz_rate_noise(double step) {
     step = within(step);
-    return is_uniform(step) ? dz_uniform_noise(step) : dz_gauss_noise(share_of(step));
+    return is_uniform(step) ? dz_uniform_noise(step) : dz_trellis_noise(rate_of(step), LONG);
 }
 
 /* The step where a function that falls (sign 1) or rises (-1) with it crosses `value`. */
@@ -55,6 +56,6 @@ dz_rate dz_rate_of_step(double step) {
                          .bits = dz_uniform_bits((double)of),
                          .noise = dz_uniform_noise((double)of)};
     }
-    double share = to_bits(share_of(step), 20);
-    return (dz_rate){.share = share, .scale = 1 / dz_gauss_mean(share), .bits = dz_gauss_bits(share), .noise = dz_gauss_noise(share)};
+    double rate = to_bits(rate_of(step), 20);
+    return (dz_rate){.step = (float)rate, .scale = 1, .bits = rate, .noise = dz_trellis_noise(rate, LONG)};
 }

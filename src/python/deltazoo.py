@@ -665,11 +665,49 @@ def uniform_body(body, count, step, shift):
     return y
 
 
+def trellis_body(body, count, rate):
+    """The f32 coefficients of a rotated tile. rate: of the row, as its f32 `step`."""
+    rate = float(np.float32(rate))
+    need(0 < rate <= 1, f"TRELLIS: a rate of {rate}")
+    y, cursor = np.zeros(count, np.float32), Cursor(body)
+    kind = cursor.u8()
+    if kind == 0:
+        cursor.done()
+        return y
+    need(kind == 7, f"a kept body of kind {kind} with 19 bits")
+    memory, blocks = cursor.u8(), rotation_blocks(count)
+    need(5 <= memory <= 12, f"TRELLIS: a memory of {memory} bits")
+    sizes = np.frombuffer(cursor.take(2 * len(blocks)), "<u2").astype(np.uint32)
+    need(sizes.any() and sizes.max() <= 65279, "TRELLIS: its head")
+    sizes = (sizes << np.uint32(15)).view(np.float32)
+    need(np.all((sizes == 0) | (sizes >= np.float32(2.0 ** -126))), "TRELLIS: its head")
+    parts = [(begin, end, size, min(max(int(np.rint(rate * (end - begin))), 1), end - begin)) for (begin, end), size in zip(blocks, sizes) if size]
+    nbits = sum(part[3] for part in parts)
+    bits = np.unpackbits(np.frombuffer(cursor.take((nbits + 7) // 8), np.uint8), bitorder="little").astype(np.uint32)
+    cursor.done()
+    need(not bits[nbits:].any(), "TRELLIS: bits beyond the message")
+    at = 0
+    for begin, end, size, k in parts:
+        message, at, n = np.append(np.zeros(memory, np.uint32), bits[at:at + k]), at + k, end - begin
+        window = np.zeros(k, np.uint32)
+        for b in range(memory + 1):  # the newest bit is the highest
+            window |= message[b:b + k] << np.uint32(b)
+        first = np.arange(k + 1, dtype=np.uint64) * np.uint64(n) // np.uint64(k)
+        step = np.repeat(np.arange(k), np.diff(first).astype(np.int64))
+        place = (np.arange(n, dtype=np.uint64) - first[step]).astype(np.int64)
+        middle = element_numbers(int(place.max()) + 1, 25) & np.uint32((1 << memory - 1) - 1)
+        common = window[step] & (np.uint32(1 << memory | 1) | middle[place] << np.uint32(1))
+        for shift in (8, 4, 2, 1):
+            common = common ^ common >> np.uint32(shift)
+        y[begin:end] = np.where(common & np.uint32(1), -size, size)
+    return y
+
+
 def kept_body(body, count, bits, key, share, step=None, shift=None):
     """A decoder (see together): (positions ascending, levels) of a kept body's elements; with 16 bits and more: (positions, f32 values).
-    share: 1 - sparsity, which divides blocks of SIGNS. step, shift: of the row, for UNIFORM."""
-    if bits == 18:
-        values = yield from uniform_body(body, count, step, shift)
+    share: 1 - sparsity, which divides blocks of SIGNS. step, shift: of the row, for UNIFORM and TRELLIS."""
+    if bits in (18, 19):
+        values = trellis_body(body, count, step) if bits == 19 else (yield from uniform_body(body, count, step, shift))
         positions = np.flatnonzero(values)
         return positions, values[positions]
     cursor = Cursor(body)
@@ -1623,7 +1661,7 @@ class Row:
         need(self.base is not None or self.policy in (LOSSLESS, TIED), f"{self.tensor.name}: its policy needs a base")
         need(self.base is None or fits(self.tensor, self.base), f"{self.tensor.name}: its base is of another type or shape, {self.base}")
         if self.policy == ULTRADELTA:
-            need(1 <= self.bits <= 8 or self.bits in (16, 17, 18), f"{self.tensor.name}: {self.bits} bits")
+            need(1 <= self.bits <= 8 or self.bits in (16, 17, 18, 19), f"{self.tensor.name}: {self.bits} bits")
             need(self.tensor.dtype in FLOATS and self.base.dtype in FLOATS, f"{self.tensor.name}: lossy, but {self.tensor.dtype}")
         self.common = 0 if self.base is None else min(self.tensor.count, self.base.count)
         if self.policy in (DROP, EQUAL):

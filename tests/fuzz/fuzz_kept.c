@@ -4,6 +4,7 @@
 
 #include "codec/sparse_signs.h"
 #include "codec/sparse_values.h"
+#include "codec/trellis.h"
 #include "codec/uniform.h"
 #include "target.h"
 
@@ -22,6 +23,12 @@ static void uniform(const uint8_t *body, size_t size, uint64_t key, size_t count
     for (size_t i = 0; rc == DZ_OK && i < count; i++) PROMISE(!isnan(y[i]));
 }
 
+static void trellis(const uint8_t *body, size_t size, uint64_t key, size_t count, dz_error *err) {
+    static float y[1 << 16];
+    dz_rc rc = dz_trellis_decode(y, body, size, count, dz_bits_to_float((uint32_t)key), err);
+    for (size_t i = 0; rc == DZ_OK && i < count; i++) PROMISE(isfinite(y[i]));
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     static dz_nonzeros kept;
     if (size < 11 || size > 1 << 18) return 0;
@@ -32,7 +39,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     uint8_t *body = guarded(0, size - 11);
     memcpy(body, data + 11, size - 11);
     dz_error err = {0};
-    if (bits == DZ_BITS_UNIFORM)
+    if (bits == DZ_BITS_TRELLIS)
+        trellis(body, size - 11, key, count + 1, &err);
+    else if (bits == DZ_BITS_UNIFORM)
         uniform(body, size - 11, key, count + 1, &err);
     else if (bits == 17)
         dz_signs_decode(&kept, body, size - 11, count + 1, (double)(key >> 40) / (1 << 24), &err); /* no tile is empty */
@@ -40,7 +49,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         dz_values_decode(&kept, body, size - 11, key, count, &err);
     else
         dz_nonzeros_decode(&kept, body, size - 11, key, count, bits, &err);
-    if (err.rc == DZ_OK && bits != DZ_BITS_UNIFORM) check(&kept, count + (bits == 17), bits);
+    if (err.rc == DZ_OK && !dz_kind_is_dense(bits)) check(&kept, count + (bits == 17), bits);
     promise_error(&err);
     return 0;
 }

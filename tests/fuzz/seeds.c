@@ -6,6 +6,7 @@
 #include "codec/lossless.h"
 #include "codec/sparse_signs.h"
 #include "codec/sparse_values.h"
+#include "codec/trellis.h"
 #include "codec/uniform.h"
 #include "target.h"
 
@@ -125,6 +126,19 @@ static void uniform(size_t count, float step, uint64_t key) {
     dz_buf_free(&body);
 }
 
+static void trellis(size_t count, float rate, uint64_t key) {
+    static float delta[MOST];
+    uint8_t head[11];
+    uint64_t nonzeros;
+    dz_buf body = {0};
+    dz_error err = {0};
+    for (size_t i = 0; i < count; i++) delta[i] = (float)((double)dz_u64_at(key, i) / 1.8446744e19 - 0.5);
+    PROMISE(dz_trellis_encode(&body, delta, count, key, rate, &nonzeros, &err) == DZ_OK);
+    kept_head(head, DZ_BITS_TRELLIS, count - 1, dz_float_bits(rate));
+    put("kept", head, sizeof head, &body);
+    dz_buf_free(&body);
+}
+
 int main(int argc, char **argv) {
     PROMISE(argc == 2);
     root = argv[1];
@@ -151,5 +165,8 @@ int main(int argc, char **argv) {
     uniform(3000, 0.01f, 13);
     uniform(300, 0.5f, 14);
     uniform(1, 1, 15);
+    trellis(4000, 0.04f, 16);
+    trellis(500, 0.6f, 17);
+    trellis(1, 1, 18);
     return 0;
 }

@@ -15,6 +15,7 @@
 #include "numeric/kernels.h"
 #include "numeric/rate.h"
 #include "numeric/rotate.h"
+#include "numeric/trellis.h"
 #include "numeric/uniform_quantiser.h"
 
 #define KEY 3
@@ -110,14 +111,14 @@ static void test_rates_are_one_monotone_scale(void **state) {
         noise = dz_rate_noise(step);
         assert_true(noise * (exp2(2 * bits) - 1) > 1); /* the bound of all codings */
         assert_true(bits - log2(1 + 1 / noise) / 2 < 0.256);
-        double share = dz_gauss_share_of_bits(bits); /* the better one is used */
-        if (bits < 1) assert_true(noise <= 1.001 * dz_gauss_noise(share));
+        if (bits < 1) assert_true(noise <= 1.001 * dz_trellis_noise(bits, (size_t)1 << 40)); /* the better one is used */
+        if (bits < 0.9 && bits > 1e-4) assert_true(noise < 0.95 * dz_gauss_noise(dz_gauss_share_of_bits(bits)));
         if (step > 1.5 && step < 7)
             assert_true(dz_rate_noise(dz_rate_step_of_bits(dz_uniform_bits(step))) <= 1.001 * dz_uniform_noise(step));
         dz_rate r = dz_rate_of_step(dz_rate_step_of_bits(bits));
         assert_true(fabs(r.bits / bits - 1) < 5e-4 && fabs(r.noise / noise - 1) < 2e-3);
         assert_true(fabs(dz_rate_step_of_noise(noise) / step - 1) < 2.5e-4 && fabs(dz_rate_step_of_bits(bits) / step - 1) < 2.5e-4);
-        assert_int_equal(r.uniform, step <= DZ_RATE_CROSSING || r.step > 0);
+        if (fabs(step / DZ_RATE_CROSSING - 1) > 1e-3) assert_int_equal(r.uniform, step < DZ_RATE_CROSSING);
         double exact = dz_rate_step_of_bits(bits);
         assert_true((double)(float)exact == exact);
     }
@@ -354,7 +355,7 @@ static void test_bytes_are_always_the_same(void **state) {
     double figure[6] = {dz_rate_bits(0.1), dz_rate_noise(1.7),        dz_rate_bits(2.3),
                         dz_rate_bits(17),  dz_rate_step_of_bits(3.3), dz_uniform_scale(3.14)};
     uint64_t hash = dz_hash64(figure, sizeof figure, 0);
-    if (hash != 0xde90188a7581a7f8) fail_msg("figures: 0x%016llx", (unsigned long long)hash);
+    if (hash != 0xc5b0a3b15fd863da) fail_msg("figures: 0x%016llx", (unsigned long long)hash);
 }
 
 /* ---- bodies that are none ---- */

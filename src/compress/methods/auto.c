@@ -1,17 +1,17 @@
-/* Method auto: the rotated delta. At low rates the place and the sign of the largest coefficient of each section, at higher ones all
- * coefficients on a uniform grid (numeric/rate.h). Three ways to choose the rate: by a target ratio or a density (fixed rate), or by limits
+/* Method auto: the rotated delta. At low rates a message for the signs of all coefficients, at higher ones all coefficients on a uniform
+ * grid (numeric/rate.h). Three ways to choose the rate: by a target ratio or a density (fixed rate), or by limits
  * of the noise (fixed accuracy). */
 #include <math.h>
 
 #include "archive/catalog.h"
-#include "codec/sparse_signs.h"
+#include "codec/trellis.h"
 #include "codec/uniform.h"
 #include "compress/method.h"
 #include "numeric/gauss.h"
 #include "numeric/rate.h"
 #include "numeric/rotate.h"
+#include "numeric/trellis.h"
 
-#define DIGITS 20 /* significant bits of a density */
 #define BLOCK_BYTES 2.0
 #define TILE_BYTES 9.0
 
@@ -42,17 +42,19 @@ static double head_bytes(const dz_method_tensor *t) {
     return BLOCK_BYTES * ((double)t->pair->tiles.common / DZ_ROTATE_BLOCK + t->pair->tiles.ncommon) + TILE_BYTES * t->pair->tiles.ncommon;
 }
 
-static void code_signs(const dz_method_tensor *t, const dz_recipe *r, double share) {
+static void code_message(const dz_method_tensor *t, const dz_recipe *r, const dz_rate *rate) {
     dz_tensor_coding *c = t->coding;
-    c->kind = DZ_BITS_SIGNS;
-    c->lo = c->step = 0;
-    c->sparsity = (double)(float)(1 - dz_significant(share, DIGITS)); /* the index holds it in f32: a reader divides a block alike */
-    share = 1 - c->sparsity;
-    c->scale = (float)dz_significant(t->pair->factor * gain_of(r, t, dz_gauss_noise(share)) / dz_gauss_mean(share), 12);
-    c->noise = dz_noise_signs(share, (double)c->scale);
+    size_t block = t->pair->tiles.common < DZ_ROTATE_BLOCK ? (size_t)t->pair->tiles.common : DZ_ROTATE_BLOCK;
+    double noise = dz_trellis_noise(rate->bits, block);
+    c->kind = DZ_BITS_TRELLIS;
+    c->sparsity = 0;
+    c->lo = 0;
+    c->step = rate->step;
+    c->scale = (float)dz_significant(t->pair->factor * gain_of(r, t, noise), 12);
+    c->noise = (dz_noise){.nsr = noise, .gain = (double)c->scale};
     c->bytes = head_bytes(t);
     for (uint32_t tile = 0; tile < t->pair->tiles.ncommon; tile++)
-        c->bytes += dz_signs_bits((size_t)dz_tile_count(&t->pair->tiles, tile), share) / 8;
+        c->bytes += (double)dz_trellis_message_bits((size_t)dz_tile_count(&t->pair->tiles, tile), rate->bits) / 8;
 }
 
 static void code_levels(const dz_method_tensor *t, const dz_recipe *r, const dz_rate *rate) {
@@ -71,7 +73,7 @@ static void code_at(const dz_method_tensor *t, const dz_recipe *r, double bits) 
     if (rate.uniform)
         code_levels(t, r, &rate);
     else
-        code_signs(t, r, rate.share);
+        code_message(t, r, &rate);
 }
 
 /* All tensors without a rate of their own, at a price. */
@@ -111,7 +113,7 @@ static dz_rc allocate(const dz_method_task *task, dz_error *err) {
     double low = LOG_DEAR, high = LOG_CHEAP;
     for (size_t i = 0; i < task->n; i++) {
         const dz_method_tensor *t = &task->tensors[i];
-        if (!isnan(t->pair->sparsity)) code_signs(t, task->recipe, 1 - t->pair->sparsity);
+        if (!isnan(t->pair->sparsity)) code_at(t, task->recipe, dz_gauss_bits(1 - t->pair->sparsity));
     }
     for (int i = 0; i < 40; i++) { /* the dearest price that is enough; low always is, as far as anything can be */
         double mid = (low + high) / 2;
@@ -134,11 +136,8 @@ static double relevel(double level, double change) { return level * change; }
 
 static dz_rc encode(dz_buf *body, const dz_method_tile *tile, uint64_t *kept, dz_error *err) {
     const dz_tensor_coding *c = tile->coding;
-    uint64_t signs[2];
     if (c->kind == DZ_BITS_UNIFORM) return dz_uniform_encode(body, tile->delta, tile->count, tile->key, c->step, c->lo, kept, err);
-    dz_signs_encode(body, tile->delta, tile->count, tile->key, 1 - c->sparsity, signs, err);
-    *kept = signs[0] + signs[1];
-    return err->rc;
+    return dz_trellis_encode(body, tile->delta, tile->count, tile->key, c->step, kept, err);
 }
 
 const dz_method DZ_AUTO = {.id = DZ_METHOD_AUTO,

@@ -1,0 +1,132 @@
+#include "codec/trellis.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "numeric/rotate.h"
+#include "numeric/trellis.h"
+#include "numeric/uniform_quantiser.h"
+
+#define NOTHING 0 /* the whole body of a tile without a message: DZ_SPARSE_NONE */
+
+static size_t length_of(size_t count, size_t block) { return dz_rotate_first(count, block + 1) - dz_rotate_first(count, block); }
+
+static int is_sound(float rate) { return rate > 0 && rate <= (float)DZ_TRELLIS_RATE_MOST; }
+
+uint64_t dz_trellis_message_bits(size_t count, double rate) {
+    size_t nblocks = dz_rotate_blocks(count);
+    return (nblocks - 1) * (uint64_t)dz_trellis_bits(DZ_ROTATE_BLOCK, rate) + dz_trellis_bits(length_of(count, nblocks - 1), rate);
+}
+
+/* ---- encode ---- */
+
+typedef struct sink {
+    uint8_t *numbers; /* of the blocks' amplitudes, 0 where nothing is kept */
+    uint8_t *bits;    /* all messages, one after the other */
+    uint64_t nbits;
+    uint8_t *message; /* of one block, */
+    float *signs;     /* and what it stands for */
+} sink;
+
+static void append_bits(sink *s, size_t nbits) {
+    for (size_t i = 0; i < (nbits + 7) / 8; i++) {
+        unsigned shift = s->nbits % 8, byte = s->message[i];
+        uint8_t *at = s->bits + s->nbits / 8 + i;
+        at[0] = (uint8_t)(at[0] | byte << shift);
+        at[1] = (uint8_t)(byte >> (8 - shift));
+    }
+    s->nbits += nbits;
+}
+
+/* The size of all coefficients of a block at which its inner product with the estimate is that with itself. */
+static double amplitude(const float *x, const float *signs, size_t n, double std) {
+    double sum = 0;
+    for (size_t i = 0; i < n; i++) sum += (double)x[i] * (double)signs[i];
+    return sum > 0 ? std * std * (double)n / sum : 0;
+}
+
+static dz_rc put_block(sink *s, size_t block, const float *x, size_t n, float rate, uint64_t *nonzeros, dz_error *err) {
+    double std = dz_std_about_zero(x, n);
+    size_t nbits = dz_trellis_bits(n, (double)rate);
+    if (!isfinite(std)) return dz_fail(err, DZ_EVALUE, "differences are not finite, or too large");
+    if (!(std >= 0x1p-126)) return DZ_OK; /* nothing is kept: no normal number */
+    if (dz_trellis_search(s->message, x, n, std, nbits, err) != DZ_OK) return err->rc;
+    if (dz_trellis_signs(s->signs, n, s->message, 0, nbits, DZ_TRELLIS_MEMORY, 1, err) != DZ_OK) return err->rc;
+    unsigned e = dz_std_number(amplitude(x, s->signs, n, std));
+    if (e > DZ_STD_NUMBER_MOST) return dz_fail(err, DZ_EVALUE, "differences are not finite, or too large");
+    if (e == 0 || dz_std_of_number(e) < 0x1p-126f) return DZ_OK;
+    s->numbers[2 * block] = (uint8_t)e;
+    s->numbers[2 * block + 1] = (uint8_t)(e >> 8);
+    append_bits(s, nbits);
+    *nonzeros += n;
+    return DZ_OK;
+}
+
+dz_rc dz_trellis_encode(dz_buf *out, float *delta, size_t count, uint64_t key, float rate, uint64_t *nonzeros, dz_error *err) {
+    *nonzeros = 0;
+    if (!is_sound(rate)) return dz_fail(err, DZ_EFAIL, "a rate of %g bits", (double)rate);
+    size_t nblocks = dz_rotate_blocks(count), longest = length_of(count, nblocks - 1);
+    sink s = {.numbers = dz_alloc(nblocks, 2, err),
+              .bits = dz_alloc((size_t)(dz_trellis_message_bits(count, (double)rate) / 8) + 3, 1, err),
+              .message = dz_alloc_raw(longest / 8 + 1, 1, err),
+              .signs = dz_alloc_raw(longest, sizeof *s.signs, err)};
+    for (size_t b = 0; b < nblocks && err->rc == DZ_OK; b++) { /* a block stays in the second-level cache */
+        dz_rotate_block(delta + dz_rotate_first(count, b), count, key, b);
+        put_block(&s, b, delta + dz_rotate_first(count, b), length_of(count, b), rate, nonzeros, err);
+    }
+    if (*nonzeros) {
+        dz_buf_put(out, (uint8_t[]){DZ_BODY_TRELLIS, DZ_TRELLIS_MEMORY}, 2, err);
+        dz_buf_put(out, s.numbers, 2 * nblocks, err);
+        dz_buf_put(out, s.bits, (size_t)((s.nbits + 7) / 8), err);
+    } else {
+        dz_buf_put(out, (uint8_t[]){NOTHING}, 1, err);
+    }
+    free(s.numbers);
+    free(s.bits);
+    free(s.message);
+    free(s.signs);
+    return err->rc;
+}
+
+/* ---- decode ---- */
+
+static unsigned number_at(const uint8_t *numbers, size_t block) { return numbers[2 * block] | (unsigned)numbers[2 * block + 1] << 8; }
+
+/* Whether the messages of the blocks are all of the `rest` bytes behind the numbers, without a bit beyond. */
+static int fits(const uint8_t *numbers, const uint8_t *bits, size_t rest, size_t count, float rate, dz_error *err) {
+    uint64_t nbits = 0;
+    for (size_t b = 0; b < dz_rotate_blocks(count); b++) {
+        unsigned e = number_at(numbers, b);
+        if (e == 0) continue;
+        if (e > DZ_STD_NUMBER_MOST || dz_std_of_number(e) < 0x1p-126f)
+            return dz_fail(err, DZ_EDAMAGE, "a trellis block has an amplitude that cannot be"), 0;
+        nbits += dz_trellis_bits(length_of(count, b), (double)rate);
+    }
+    if (nbits == 0) return dz_fail(err, DZ_EDAMAGE, "a trellis block has no message"), 0;
+    if (rest != (nbits + 7) / 8) return dz_fail(err, DZ_EDAMAGE, "a trellis block has a message of another length"), 0;
+    if (nbits % 8 && bits[rest - 1] >> (nbits % 8)) return dz_fail(err, DZ_EDAMAGE, "a trellis block has bits beyond its message"), 0;
+    return 1;
+}
+
+dz_rc dz_trellis_decode(float *coefficients, const uint8_t *body, size_t nbytes, size_t count, float rate, dz_error *err) {
+    if (!is_sound(rate)) return dz_fail(err, DZ_EDAMAGE, "a rate of %g bits", (double)rate);
+    memset(coefficients, 0, count * sizeof *coefficients);
+    if (nbytes == 1 && body[0] == NOTHING) return DZ_OK;
+    dz_view v = {.data = body, .len = nbytes};
+    unsigned kind = dz_view_u8(&v), memory = dz_view_u8(&v);
+    const uint8_t *numbers = dz_view_bytes(&v, 2 * (uint64_t)dz_rotate_blocks(count));
+    if (kind != DZ_BODY_TRELLIS || v.bad || !numbers || memory < DZ_TRELLIS_MEMORY_LEAST || memory > DZ_TRELLIS_MEMORY_MOST)
+        return dz_fail(err, DZ_EDAMAGE, "a trellis block has no sound head");
+    const uint8_t *bits = v.data + v.pos;
+    if (!fits(numbers, bits, v.len - v.pos, count, rate, err)) return err->rc;
+    size_t at = 0;
+    for (size_t b = 0; b < dz_rotate_blocks(count) && err->rc == DZ_OK; b++) {
+        size_t n = length_of(count, b), nbits = dz_trellis_bits(n, (double)rate);
+        unsigned e = number_at(numbers, b);
+        if (e == 0) continue;
+        dz_trellis_signs(coefficients + dz_rotate_first(count, b), n, bits, at, nbits, memory, dz_std_of_number(e), err);
+        at += nbits;
+    }
+    return err->rc;
+}

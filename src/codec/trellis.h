@@ -1,0 +1,23 @@
+/* A rotated tile (numeric/rotate.h) at a low rate: for each block the amplitude of its coefficients in 16 bits and the message that stands
+ * for their signs (numeric/trellis.h). No tables, and a fixed number of bits: a small tile costs a few bytes more than its message. Bytes:
+ * FORMAT.md "Lossy tiles". */
+#ifndef DZ_CODEC_TRELLIS_H
+#define DZ_CODEC_TRELLIS_H
+
+#include "base/mem.h"
+
+#define DZ_BODY_TRELLIS 7 /* on disk: first byte of the body, beside those of codec/sparse_levels.h */
+
+/* Appends the body of a tile. `delta` (count > 0 elements) comes back rotated. `rate`, bits a coefficient, as the index has it, above 0 and
+ * at most 1. nonzeros: coefficients that are not restored as 0. DZ_EVALUE when the coefficients are not all finite, or too large for f32 in
+ * the end. */
+dz_rc dz_trellis_encode(dz_buf *out, float *delta, size_t count, uint64_t key, float rate, uint64_t *nonzeros, dz_error *err);
+
+/* Bits of the messages of a tile of `count` elements. */
+uint64_t dz_trellis_message_bits(size_t count, double rate);
+
+/* Fills `coefficients` (count > 0) with those of the rotated tile, as dz_unrotate takes them; 0 is +0. DZ_EDAMAGE when it is not such a
+ * body; they are undefined then. */
+dz_rc dz_trellis_decode(float *coefficients, const uint8_t *body, size_t nbytes, size_t count, float rate, dz_error *err);
+
+#endif

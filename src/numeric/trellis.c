@@ -1,0 +1,144 @@
+#include "numeric/trellis.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/hash.h"
+#include "base/mem.h"
+#include "numeric/kernels.h"
+
+#define GENERATORS_KEY 25 /* the best one of the first forty at rates from 1/4 to 1/2 */
+#define STEPS_OF_A_STD 32 /* of the coefficients as integers, */
+#define INTEGER_MOST 127  /* which end here, at four standard deviations */
+#define NEVER (-0x20000000)
+
+#define OCTAVES 5
+#define NODES 4 /* of an octave */
+#define AT_ZERO 0.8035
+
+/* rate * noise at 2^(i / NODES - OCTAVES) * (1 + i % NODES / NODES) bits, measured (results/rate.md); linear in between. */
+static const double TABLE[] = {0.7856, 0.7805, 0.7765, 0.7736, 0.7709, 0.7660, 0.7549, 0.7413, 0.7305, 0.7150, 0.6985,
+                               0.6818, 0.6646, 0.6348, 0.6081, 0.5824, 0.5602, 0.5298, 0.5164, 0.5282, 0.5711};
+
+/* rate * noise of long blocks */
+static double product_at(double rate) {
+    int exponent;
+    if (rate >= DZ_TRELLIS_RATE_MOST) return TABLE[OCTAVES * NODES];
+    double at = NODES * (2 * frexp(rate, &exponent) - 1);
+    int octave = exponent - 1 + OCTAVES, i = (int)at;
+    if (octave < 0) return AT_ZERO + (TABLE[0] - AT_ZERO) * rate * (1 << OCTAVES);
+    const double *node = TABLE + octave * NODES + i;
+    return node[0] + (node[1] - node[0]) * (at - i);
+}
+
+double dz_trellis_noise(double rate, size_t n) {
+    double nbits = rate * (double)n, used = (nbits - 3 * nbits / (nbits + 5)) / (double)n;
+    return product_at(used) / used;
+}
+
+size_t dz_trellis_bits(size_t n, double rate) {
+    double wanted = rint(rate * (double)n);
+    return !(wanted >= 1) ? 1 : wanted > (double)n ? n : (size_t)wanted;
+}
+
+/* The middle bits of the generator of the coefficient `j` of a step. Its first and last bit are 1. */
+static uint32_t generator(uint32_t j, unsigned memory) { return dz_u32_at(GENERATORS_KEY, j) & ((1U << (memory - 1)) - 1); }
+
+static size_t step_begin(size_t step, size_t n, size_t nbits) { return (size_t)((uint64_t)step * n / nbits); }
+
+static size_t longest_step(size_t n, size_t nbits) { return n / nbits + 1; }
+
+/* ---- search ---- */
+
+#define HALF ((size_t)1 << (DZ_TRELLIS_MEMORY - 1))
+#define STATES (2 * HALF)
+
+typedef struct search {
+    int16_t *x;          /* coefficients as integers */
+    uint16_t *middle;    /* of the generators of a step */
+    uint8_t *from;       /* which of its two predecessors each state has: a bit for each, STATES / 8 bytes a step */
+    int32_t *now, *next; /* best inner product up to each state */
+} search;
+
+static void to_integers(int16_t *out, const float *x, size_t n, double std) {
+    float scale = (float)(STEPS_OF_A_STD / std);
+    for (size_t i = 0; i < n; i++) {
+        float y = x[i] * scale;
+        y = y < INTEGER_MOST ? y : INTEGER_MOST;
+        y = y > -INTEGER_MOST ? y : -INTEGER_MOST;
+        out[i] = (int16_t)lrintf(y);
+    }
+}
+
+static void walk_forward(search *s, size_t n, size_t nbits) {
+    const dz_kernel_table *k = dz_kernels();
+    for (size_t i = 0; i < STATES; i++) s->now[i] = i ? NEVER : 0;
+    for (size_t t = 0; t < nbits; t++) {
+        size_t begin = step_begin(t, n, nbits), end = step_begin(t + 1, n, nbits);
+        k->trellis_step(s->next, s->now, s->from + t * (STATES / 8), s->x + begin, s->middle, end - begin, HALF);
+        int32_t *swap = s->now;
+        s->now = s->next;
+        s->next = swap;
+    }
+}
+
+static void walk_back(uint8_t *message, const search *s, size_t nbits) {
+    size_t state = 0;
+    for (size_t i = 1; i < STATES; i++) {
+        if (s->now[i] > s->now[state]) state = i;
+    }
+    memset(message, 0, (nbits + 7) / 8);
+    for (size_t t = nbits; t-- > 0;) {
+        message[t / 8] = (uint8_t)(message[t / 8] | (state >> (DZ_TRELLIS_MEMORY - 1)) << (t % 8));
+        state = (state & (HALF - 1)) << 1 | (s->from[t * (STATES / 8) + state / 8] >> (state % 8) & 1);
+    }
+}
+
+dz_rc dz_trellis_search(uint8_t *message, const float *x, size_t n, double std, size_t nbits, dz_error *err) {
+    size_t longest = longest_step(n, nbits);
+    search s = {.x = dz_alloc_raw(n, sizeof *s.x, err),
+                .middle = dz_alloc_raw(longest, sizeof *s.middle, err),
+                .from = dz_alloc_raw(nbits, STATES / 8, err),
+                .now = dz_alloc_raw(STATES, sizeof *s.now, err),
+                .next = dz_alloc_raw(STATES, sizeof *s.next, err)};
+    if (err->rc == DZ_OK) {
+        to_integers(s.x, x, n, std);
+        for (size_t j = 0; j < longest; j++) s.middle[j] = (uint16_t)generator((uint32_t)j, DZ_TRELLIS_MEMORY);
+        walk_forward(&s, n, nbits);
+        walk_back(message, &s, nbits);
+    }
+    free(s.x);
+    free(s.middle);
+    free(s.from);
+    free(s.now);
+    free(s.next);
+    return err->rc;
+}
+
+/* ---- replay ---- */
+
+static uint32_t parity(uint32_t x) {
+    x ^= x >> 8;
+    x ^= x >> 4;
+    x ^= x >> 2;
+    return (x ^ x >> 1) & 1;
+}
+
+dz_rc dz_trellis_signs(float *restrict y, size_t n, const uint8_t *restrict message, size_t first, size_t nbits, unsigned memory,
+                       float size, dz_error *err) {
+    size_t longest = longest_step(n, nbits), begin = 0;
+    uint32_t state = 0, *middles = dz_alloc_raw(longest, sizeof *middles, err);
+    if (!middles) return err->rc;
+    for (size_t j = 0; j < longest; j++) middles[j] = generator((uint32_t)j, memory);
+    for (size_t t = 0; t < nbits; t++) {
+        size_t end = step_begin(t + 1, n, nbits), at = first + t;
+        uint32_t window = ((uint32_t)message[at / 8] >> (at % 8) & 1) << memory | state, middle = window >> 1 & ((1U << (memory - 1)) - 1);
+        float value = ((window >> memory ^ window) & 1) ? -size : size;
+        for (size_t j = 0; j < end - begin; j++) y[begin + j] = dz_bits_to_float(dz_float_bits(value) ^ parity(middle & middles[j]) << 31);
+        state = window >> 1;
+        begin = end;
+    }
+    free(middles);
+    return DZ_OK;
+}
