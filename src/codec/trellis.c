@@ -25,8 +25,7 @@ typedef struct sink {
     uint8_t *numbers; /* of the blocks' amplitudes, 0 where nothing is kept */
     uint8_t *bits;    /* all messages, one after the other */
     uint64_t nbits;
-    uint8_t *message; /* of one block, */
-    float *signs;     /* and what it stands for */
+    uint8_t *message; /* of one block */
 } sink;
 
 static void append_bits(sink *s, size_t nbits) {
@@ -39,21 +38,15 @@ static void append_bits(sink *s, size_t nbits) {
     s->nbits += nbits;
 }
 
-/* The size of all coefficients of a block at which its inner product with the estimate is that with itself. */
-static double amplitude(const float *x, const float *signs, size_t n, double std) {
-    double sum = 0;
-    for (size_t i = 0; i < n; i++) sum += (double)x[i] * (double)signs[i];
-    return sum > 0 ? std * std * (double)n / sum : 0;
-}
-
 static dz_rc put_block(sink *s, size_t block, const float *x, size_t n, float rate, uint64_t *nonzeros, dz_error *err) {
     double std = dz_std_about_zero(x, n);
     size_t nbits = dz_trellis_bits(n, (double)rate);
     if (!isfinite(std)) return dz_fail(err, DZ_EVALUE, "differences are not finite, or too large");
     if (!(std >= 0x1p-126)) return DZ_OK; /* nothing is kept: no normal number */
-    if (dz_trellis_search(s->message, x, n, std, nbits, err) != DZ_OK) return err->rc;
-    if (dz_trellis_signs(s->signs, n, s->message, 0, nbits, DZ_TRELLIS_MEMORY, 1, err) != DZ_OK) return err->rc;
-    unsigned e = dz_std_number(amplitude(x, s->signs, n, std));
+    int32_t product;
+    if (dz_trellis_search(s->message, &product, x, n, std, nbits, err) != DZ_OK) return err->rc;
+    /* at this size of all coefficients the inner product of the block with the estimate is that with itself */
+    unsigned e = product > 0 ? dz_std_number(DZ_TRELLIS_STEPS * std * (double)n / product) : 0;
     if (e > DZ_STD_NUMBER_MOST) return dz_fail(err, DZ_EVALUE, "differences are not finite, or too large");
     if (e == 0 || dz_std_of_number(e) < 0x1p-126f) return DZ_OK;
     s->numbers[2 * block] = (uint8_t)e;
@@ -69,8 +62,7 @@ dz_rc dz_trellis_encode(dz_buf *out, float *delta, size_t count, uint64_t key, f
     size_t nblocks = dz_rotate_blocks(count), longest = length_of(count, nblocks - 1);
     sink s = {.numbers = dz_alloc(nblocks, 2, err),
               .bits = dz_alloc((size_t)(dz_trellis_message_bits(count, (double)rate) / 8) + 3, 1, err),
-              .message = dz_alloc_raw(longest / 8 + 1, 1, err),
-              .signs = dz_alloc_raw(longest, sizeof *s.signs, err)};
+              .message = dz_alloc_raw(longest / 8 + 1, 1, err)};
     for (size_t b = 0; b < nblocks && err->rc == DZ_OK; b++) { /* a block stays in the second-level cache */
         dz_rotate_block(delta + dz_rotate_first(count, b), count, key, b);
         put_block(&s, b, delta + dz_rotate_first(count, b), length_of(count, b), rate, nonzeros, err);
@@ -85,7 +77,6 @@ dz_rc dz_trellis_encode(dz_buf *out, float *delta, size_t count, uint64_t key, f
     free(s.numbers);
     free(s.bits);
     free(s.message);
-    free(s.signs);
     return err->rc;
 }
 

@@ -29,8 +29,8 @@ static const struct {
     double least_gain;
 } VERDICTS[DZ_VERDICTS] = {[DZ_VERDICT_EXACT] = {"exact", {0, 0}, 1},
                            [DZ_VERDICT_HIGH] = {"high", {1.2, 0.002}, LEAST_GAIN_HIGH},
-                           [DZ_VERDICT_BALANCED] = {"balanced", {6, 0.01}, LEAST_GAIN_BALANCED},
-                           [DZ_VERDICT_SMALL] = {"small", {25, 0.03}, LEAST_GAIN_SMALL},
+                           [DZ_VERDICT_BALANCED] = {"balanced", {5, 0.01}, LEAST_GAIN_BALANCED},
+                           [DZ_VERDICT_SMALL] = {"small", {12, 0.02}, LEAST_GAIN_SMALL},
                            [DZ_VERDICT_POOR] = {"poor", {(double)INFINITY, (double)INFINITY}, 0}};
 
 #define TOLERANCE 1.02 /* of a limit: expected noise is met to about a hundredth */

@@ -8,9 +8,8 @@
 #include "base/mem.h"
 #include "numeric/kernels.h"
 
-#define GENERATORS_KEY 25 /* the best one of the first forty at rates from 1/4 to 1/2 */
-#define STEPS_OF_A_STD 32 /* of the coefficients as integers, */
-#define INTEGER_MOST 127  /* which end here, at four standard deviations */
+#define GENERATORS_KEY 25    /* the best one of the first forty at rates from 1/4 to 1/2 */
+#define TO_INTEGER 0x1.8p23f /* added to a small float: its lowest bits are the float rounded to the nearest integer, half to even */
 #define NEVER (-0x20000000)
 
 #define OCTAVES 5
@@ -61,13 +60,13 @@ typedef struct search {
     int32_t *now, *next; /* best inner product up to each state */
 } search;
 
-static void to_integers(int16_t *out, const float *x, size_t n, double std) {
-    float scale = (float)(STEPS_OF_A_STD / std);
+static void to_integers(int16_t *restrict out, const float *restrict x, size_t n, double std) {
+    float scale = (float)(DZ_TRELLIS_STEPS / std);
     for (size_t i = 0; i < n; i++) {
         float y = x[i] * scale;
-        y = y < INTEGER_MOST ? y : INTEGER_MOST;
-        y = y > -INTEGER_MOST ? y : -INTEGER_MOST;
-        out[i] = (int16_t)lrintf(y);
+        y = y < DZ_TRELLIS_MOST ? y : DZ_TRELLIS_MOST;
+        y = y > -DZ_TRELLIS_MOST ? y : -DZ_TRELLIS_MOST;
+        out[i] = (int16_t)(dz_float_bits(y + TO_INTEGER) - dz_float_bits(TO_INTEGER));
     }
 }
 
@@ -83,19 +82,22 @@ static void walk_forward(search *s, size_t n, size_t nbits) {
     }
 }
 
-static void walk_back(uint8_t *message, const search *s, size_t nbits) {
+/* The product of the message. */
+static int32_t walk_back(uint8_t *message, const search *s, size_t nbits) {
     size_t state = 0;
     for (size_t i = 1; i < STATES; i++) {
         if (s->now[i] > s->now[state]) state = i;
     }
+    int32_t product = s->now[state];
     memset(message, 0, (nbits + 7) / 8);
     for (size_t t = nbits; t-- > 0;) {
         message[t / 8] = (uint8_t)(message[t / 8] | (state >> (DZ_TRELLIS_MEMORY - 1)) << (t % 8));
         state = (state & (HALF - 1)) << 1 | (s->from[t * (STATES / 8) + state / 8] >> (state % 8) & 1);
     }
+    return product;
 }
 
-dz_rc dz_trellis_search(uint8_t *message, const float *x, size_t n, double std, size_t nbits, dz_error *err) {
+dz_rc dz_trellis_search(uint8_t *message, int32_t *product, const float *x, size_t n, double std, size_t nbits, dz_error *err) {
     size_t longest = longest_step(n, nbits);
     search s = {.x = dz_alloc_raw(n, sizeof *s.x, err),
                 .middle = dz_alloc_raw(longest, sizeof *s.middle, err),
@@ -106,7 +108,7 @@ dz_rc dz_trellis_search(uint8_t *message, const float *x, size_t n, double std, 
         to_integers(s.x, x, n, std);
         for (size_t j = 0; j < longest; j++) s.middle[j] = (uint16_t)generator((uint32_t)j, DZ_TRELLIS_MEMORY);
         walk_forward(&s, n, nbits);
-        walk_back(message, &s, nbits);
+        *product = walk_back(message, &s, nbits);
     }
     free(s.x);
     free(s.middle);

@@ -14,6 +14,8 @@
 #define DZ_TRELLIS_MEMORY 8       /* bits of the register that a writer uses: 2^8 states */
 #define DZ_TRELLIS_MEMORY_LEAST 5 /* and those that a reader takes */
 #define DZ_TRELLIS_MEMORY_MOST 12
+#define DZ_TRELLIS_STEPS 32           /* the search takes coefficients in so many steps of a standard deviation, */
+#define DZ_TRELLIS_MOST 127           /* and larger ones as this */
 #define DZ_TRELLIS_RATE_LEAST 0x1p-12 /* bits a coefficient */
 #define DZ_TRELLIS_RATE_MOST 1.0
 
@@ -26,8 +28,8 @@ size_t dz_trellis_bits(size_t n, double rate);
 double dz_trellis_noise(double rate, size_t n);
 
 /* The message of the n > 0 coefficients x, which are finite, `std` > 0 their standard deviation about 0: `nbits` of dz_trellis_bits, lowest
- * bit of a byte first, padded with zeros. */
-dz_rc dz_trellis_search(uint8_t *message, const float *x, size_t n, double std, size_t nbits, dz_error *err);
+ * bit of a byte first, padded with zeros. product: of its signs with the coefficients as integers. */
+dz_rc dz_trellis_search(uint8_t *message, int32_t *product, const float *x, size_t n, double std, size_t nbits, dz_error *err);
 
 /* The signs of a message: y[i] is size or -size. Bits are taken from bit `first` of `message` on. Fails only for want of memory. */
 dz_rc dz_trellis_signs(float *restrict y, size_t n, const uint8_t *restrict message, size_t first, size_t nbits, unsigned memory,

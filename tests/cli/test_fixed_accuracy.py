@@ -8,7 +8,7 @@ from common import SmallZoo, check, equal, good, info, refused, run, st_bytes, s
 
 LAYERS = [f"model.layers.{i}.{p}_proj.weight" for i in range(3) for p in ("self_attn.q", "mlp.down")]
 SHAPES = {"q": (192, 128), "down": (128, 192)}
-LIMITS = {"high": (1.2, 0.002), "balanced": (6, 0.01), "small": (25, 0.03)}
+LIMITS = {"high": (1.2, 0.002), "balanced": (5, 0.01), "small": (12, 0.02)}
 
 
 def shape_of(name):

@@ -49,14 +49,15 @@ static void test_no_message_is_better_than_the_one_found(void **state) {
         uint8_t found[4] = {0};
         float *x = drawn(k + 1, of[k].n);
         double std = dz_std_about_zero(x, of[k].n);
-        assert_int_equal(dz_trellis_search(found, x, of[k].n, std, of[k].nbits, &err), DZ_OK);
+        int32_t claimed;
+        assert_int_equal(dz_trellis_search(found, &claimed, x, of[k].n, std, of[k].nbits, &err), DZ_OK);
         int64_t best = INT64_MIN, ours = product(found, x, of[k].n, std, of[k].nbits);
         for (uint32_t m = 0; m < 1U << of[k].nbits; m++) {
             uint8_t message[4] = {(uint8_t)m, (uint8_t)(m >> 8), (uint8_t)(m >> 16), 0};
             int64_t p = product(message, x, of[k].n, std, of[k].nbits);
             best = p > best ? p : best;
         }
-        assert_true(ours == best);
+        assert_true(ours == best && claimed == best);
         free(x);
     }
 }
@@ -138,8 +139,9 @@ static void test_noise_and_bytes_are_those_promised(void **state) {
             double noise, inner, want = dz_trellis_noise((double)rates[r], n < DZ_ROTATE_BLOCK ? n : DZ_ROTATE_BLOCK);
             double bits = (double)rates[r] * (double)n, doubt = 0.02 + 1.5 / sqrt(bits);
             size_t bytes = there_and_back(x, n, rates[r], &noise, &inner);
-            assert_true(fabs(inner - 1) < 0.003);
-            if (bits >= 40 && fabs(noise / want - 1) > doubt) fail_msg("%zu elements at %g bits: noise %g, not %g", n, (double)rates[r], noise, want);
+            assert_true(fabs(inner - 1) < (bits >= 40 ? 0.003 : 0.03));
+            if (bits >= 40 && fabs(noise / want - 1) > doubt)
+                fail_msg("%zu elements at %g bits: noise %g, not %g", n, (double)rates[r], noise, want);
             assert_true(fabs((double)bytes - bits / 8) < 6 + 2 * (double)dz_rotate_blocks(n));
             assert_true((dz_trellis_message_bits(n, (double)rates[r]) + 7) / 8 + 2 * dz_rotate_blocks(n) + 2 == bytes);
         }
@@ -174,7 +176,10 @@ static void test_bytes_are_always_the_same(void **state) {
         size_t count;
         float rate;
         uint64_t hash;
-    } of[] = {{1, 1, 0xce356ed121c2c544}, {777, 0.3f, 0x4f46d0b764d583cf}, {65536, 0.04f, 0xdd3cd43f49050d92}, {150000, 0.17f, 0xcf2e9c26c4227ce0}};
+    } of[] = {{1, 1, 0xce356ed121c2c544},
+              {777, 0.3f, 0x4f46d0b764d583cf},
+              {65536, 0.04f, 0xdd3cd43f49050d92},
+              {150000, 0.17f, 0xcf2e9c26c4227ce0}};
     for (size_t k = 0; k < sizeof of / sizeof *of; k++) {
         dz_error err = {0};
         dz_buf body = {0};
