@@ -83,15 +83,18 @@ typedef struct dz_kernel_table {
      * are below 2^bits. `index` has room for count + 16. */
     size_t (*pick)(uint32_t *restrict index, const uint8_t *restrict levels, const uint8_t *restrict wanted, unsigned bits, size_t count);
 
-    /* One step of the search for a message (numeric/trellis.h) through 2 * half states, half a power of two from 16 to
-     * DZ_TRELLIS_HALF_MOST. With gain(m) the sum of the `count` x[j], negated where m and middle[j] (below half) share an odd number of
-     * bits: next[m] is the larger one of now[2m] + gain(m) and now[2m+1] - gain(m), next[half + m] that of now[2m] - gain(m) and
-     * now[2m+1] + gain(m). Bit `state` of `from`, lowest of a byte first, is 1 where the second was larger. */
-    void (*trellis_step)(int32_t *restrict next, const int32_t *restrict now, uint8_t *restrict from, const int16_t *restrict x,
-                         const uint16_t *restrict middle, size_t count, size_t half);
+    /* The search for a message (numeric/trellis.h) through 2 * half states, half a power of two from 16 to DZ_TRELLIS_HALF_MOST, in nbits
+     * steps: step t has the x from floor(t * n / nbits) on, up to the next step's, at most DZ_TRELLIS_MOST in size; x[n] may be read. With
+     * gain(m) the sum of a step's x[j], negated where m and middle[j] (below half; of the j-th of any step) share an odd number of bits,
+     * now[m] becomes the larger one of now[2m] + gain(m) and now[2m+1] - gain(m), and now[half + m] that of now[2m] - gain(m) and now[2m+1]
+     * + gain(m). Bit `state` of the t-th half / 4 bytes of `from`, lowest of a byte first, is 1 where the second was larger. now[0] is 0
+     * and all others so far below that in the first steps no path from them wins. */
+    void (*trellis_walk)(int32_t *restrict now, uint8_t *restrict from, const int16_t *restrict x, const uint16_t *restrict middle,
+                         size_t n, size_t nbits, size_t half);
 } dz_kernel_table;
 
 #define DZ_TRELLIS_HALF_MOST 2048
+#define DZ_TRELLIS_MOST 31
 
 /* The fastest variant that this processor runs, or the one that DZ_KERNELS=portable|avx2|avx512 names (for tests and benchmarks). */
 const dz_kernel_table *dz_kernels(void);

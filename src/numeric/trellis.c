@@ -44,8 +44,6 @@ size_t dz_trellis_bits(size_t n, double rate) {
 /* The middle bits of the generator of the coefficient `j` of a step. Its first and last bit are 1. */
 static uint32_t generator(uint32_t j, unsigned memory) { return dz_u32_at(GENERATORS_KEY, j) & ((1U << (memory - 1)) - 1); }
 
-static size_t step_begin(size_t step, size_t n, size_t nbits) { return (size_t)((uint64_t)step * n / nbits); }
-
 static size_t longest_step(size_t n, size_t nbits) { return n / nbits + 1; }
 
 /* ---- search ---- */
@@ -54,10 +52,10 @@ static size_t longest_step(size_t n, size_t nbits) { return n / nbits + 1; }
 #define STATES (2 * HALF)
 
 typedef struct search {
-    int16_t *x;          /* coefficients as integers */
-    uint16_t *middle;    /* of the generators of a step */
-    uint8_t *from;       /* which of its two predecessors each state has: a bit for each, STATES / 8 bytes a step */
-    int32_t *now, *next; /* best inner product up to each state */
+    int16_t *x;       /* coefficients as integers */
+    uint16_t *middle; /* of the generators of a step */
+    uint8_t *from;    /* which of its two predecessors each state has: a bit for each, STATES / 8 bytes a step */
+    int32_t *now;     /* best inner product up to each state */
 } search;
 
 static void to_integers(int16_t *restrict out, const float *restrict x, size_t n, double std) {
@@ -70,18 +68,6 @@ static void to_integers(int16_t *restrict out, const float *restrict x, size_t n
     }
 }
 
-static void walk_forward(search *s, size_t n, size_t nbits) {
-    const dz_kernel_table *k = dz_kernels();
-    for (size_t i = 0; i < STATES; i++) s->now[i] = i ? NEVER : 0;
-    for (size_t t = 0; t < nbits; t++) {
-        size_t begin = step_begin(t, n, nbits), end = step_begin(t + 1, n, nbits);
-        k->trellis_step(s->next, s->now, s->from + t * (STATES / 8), s->x + begin, s->middle, end - begin, HALF);
-        int32_t *swap = s->now;
-        s->now = s->next;
-        s->next = swap;
-    }
-}
-
 /* The product of the message. */
 static int32_t walk_back(uint8_t *message, const search *s, size_t nbits) {
     size_t state = 0;
@@ -89,9 +75,11 @@ static int32_t walk_back(uint8_t *message, const search *s, size_t nbits) {
         if (s->now[i] > s->now[state]) state = i;
     }
     int32_t product = s->now[state];
-    memset(message, 0, (nbits + 7) / 8);
+    unsigned byte = 0;
     for (size_t t = nbits; t-- > 0;) {
-        message[t / 8] = (uint8_t)(message[t / 8] | (state >> (DZ_TRELLIS_MEMORY - 1)) << (t % 8));
+        byte = byte << 1 | (unsigned)(state >> (DZ_TRELLIS_MEMORY - 1));
+        if (t % 8 == 0) message[t / 8] = (uint8_t)byte;
+        if (t % 8 == 0) byte = 0;
         state = (state & (HALF - 1)) << 1 | (s->from[t * (STATES / 8) + state / 8] >> (state % 8) & 1);
     }
     return product;
@@ -99,22 +87,22 @@ static int32_t walk_back(uint8_t *message, const search *s, size_t nbits) {
 
 dz_rc dz_trellis_search(uint8_t *message, int32_t *product, const float *x, size_t n, double std, size_t nbits, dz_error *err) {
     size_t longest = longest_step(n, nbits);
-    search s = {.x = dz_alloc_raw(n, sizeof *s.x, err),
+    search s = {.x = dz_alloc_raw(n + 1, sizeof *s.x, err),
                 .middle = dz_alloc_raw(longest, sizeof *s.middle, err),
                 .from = dz_alloc_raw(nbits, STATES / 8, err),
-                .now = dz_alloc_raw(STATES, sizeof *s.now, err),
-                .next = dz_alloc_raw(STATES, sizeof *s.next, err)};
+                .now = dz_alloc_raw(STATES, sizeof *s.now, err)};
     if (err->rc == DZ_OK) {
         to_integers(s.x, x, n, std);
+        s.x[n] = 0;
         for (size_t j = 0; j < longest; j++) s.middle[j] = (uint16_t)generator((uint32_t)j, DZ_TRELLIS_MEMORY);
-        walk_forward(&s, n, nbits);
+        for (size_t i = 0; i < STATES; i++) s.now[i] = i ? NEVER : 0;
+        dz_kernels()->trellis_walk(s.now, s.from, s.x, s.middle, n, nbits, HALF);
         *product = walk_back(message, &s, nbits);
     }
     free(s.x);
     free(s.middle);
     free(s.from);
     free(s.now);
-    free(s.next);
     return err->rc;
 }
 
@@ -133,8 +121,11 @@ dz_rc dz_trellis_signs(float *restrict y, size_t n, const uint8_t *restrict mess
     uint32_t state = 0, *middles = dz_alloc_raw(longest, sizeof *middles, err);
     if (!middles) return err->rc;
     for (size_t j = 0; j < longest; j++) middles[j] = generator((uint32_t)j, memory);
-    for (size_t t = 0; t < nbits; t++) {
-        size_t end = step_begin(t + 1, n, nbits), at = first + t;
+    const size_t least = n / nbits, rest = n % nbits;
+    for (size_t t = 0, part = 0; t < nbits; t++) { /* a step has `least` elements or one more */
+        part += rest;
+        size_t end = begin + least + (part >= nbits), at = first + t;
+        part -= part >= nbits ? nbits : 0;
         uint32_t window = ((uint32_t)message[at / 8] >> (at % 8) & 1) << memory | state, middle = window >> 1 & ((1U << (memory - 1)) - 1);
         float value = ((window >> memory ^ window) & 1) ? -size : size;
         for (size_t j = 0; j < end - begin; j++) y[begin + j] = dz_bits_to_float(dz_float_bits(value) ^ parity(middle & middles[j]) << 31);

@@ -14,8 +14,7 @@
 #define DZ_TRELLIS_MEMORY 8       /* bits of the register that a writer uses: 2^8 states */
 #define DZ_TRELLIS_MEMORY_LEAST 5 /* and those that a reader takes */
 #define DZ_TRELLIS_MEMORY_MOST 12
-#define DZ_TRELLIS_STEPS 32           /* the search takes coefficients in so many steps of a standard deviation, */
-#define DZ_TRELLIS_MOST 127           /* and larger ones as this */
+#define DZ_TRELLIS_STEPS 8            /* the search takes coefficients in so many steps of a standard deviation, up to DZ_TRELLIS_MOST */
 #define DZ_TRELLIS_RATE_LEAST 0x1p-12 /* bits a coefficient */
 #define DZ_TRELLIS_RATE_MOST 1.0
 
