@@ -49,22 +49,28 @@ static int launcher_on_terminal(void) {
 
 static int is_terminal(void) { return isatty(STDERR_FILENO) || launcher_on_terminal(); }
 
-/* Lines break between words before the terminal's edge, and go on in column `indent`. In a log a message is one line. */
+/* Lines break between words before the terminal's edge, and go on in column `indent`. In a log a message is one line. It is written at
+ * once, so that nothing that other ranks or the table write comes between. */
 static void put_line(const char *start, size_t indent, const char *fmt, va_list args) {
-    char *text = NULL;
+    char *text = NULL, *out = NULL;
+    size_t size = 0;
     int len = vasprintf(&text, fmt, args), columns = is_terminal() ? dz_log_columns() : INT_MAX;
-    int at = fprintf(stderr, "%s", start);
+    FILE *to = open_memstream(&out, &size);
+    if (!to) to = stderr;
+    int at = fprintf(to, "%s", start);
     for (const char *word = len >= 0 ? text : "out of memory"; *word;) {
-        at += fprintf(stderr, "%.*s", (int)strcspn(word, " "), word);
+        at += fprintf(to, "%.*s", (int)strcspn(word, " "), word);
         word += strcspn(word, " ");
         int spaces = (int)strspn(word, " "), next = (int)strcspn(word + spaces, " ");
         word += spaces;
         if (*word && at + spaces + next > columns)
-            at = fprintf(stderr, "\n%*s", (int)indent, "") - 1;
+            at = fprintf(to, "\n%*s", (int)indent, "") - 1;
         else
-            at += fprintf(stderr, "%*s", spaces, "");
+            at += fprintf(to, "%*s", spaces, "");
     }
-    fputc('\n', stderr);
+    fputc('\n', to);
+    if (to != stderr && fclose(to) == 0) fwrite(out, 1, size, stderr);
+    free(out);
     free(len >= 0 ? text : NULL);
 }
 

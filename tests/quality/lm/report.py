@@ -53,8 +53,13 @@ def family_text(out, family, found):
         lines.append(f"| {task} | {r['task'].removeprefix('Task')} | {r['base']:.3f} | {r['tuned']:.3f} | {r['gain']:.4f} ± {r['gain_error']:.4f} | {100 * r['moved']:.1f} % | {r['rel']:.2g} |")
     done = {name: [r for r in rows if "tasks" in r] for name, rows in found.items()}
     whole = lambda rows: f"{statistics.mean(r['archive'] for r in rows) / 1e6:.1f}"
-    lines += ["", "Bytes of the archive of all tasks, MB:", "", "| method | archive |", "|---|---|"]
-    lines += [f"| {name} | {whole(rows)} |" if rows else f"| {name} | skipped: {found[name][0]['refused']} |" for name, rows in done.items()]
+    losses = {task: {k: json.load(open(os.path.join(out, family, task + ".json")))[k] for k in ("base", "tuned")} for task in tasks}
+    lost = lambda rows: statistics.mean((1 - r["tasks"][t]["share"]) * (losses[t]["base"] - losses[t]["tuned"]) for r in rows for t in tasks)
+    each = lambda rows: [statistics.mean(shares(rows, t)) for t in tasks]
+    lines += ["", "All tasks together. Share: mean over tasks and seeds, and the worst task (mean of its seeds). Loss: nats above the fine-tuned model, mean over tasks and seeds.", "",
+              "| method | seeds | archive, MB | share, mean | worst task | loss |", "|---|---|---|---|---|---|"]
+    lines += [f"| {name} | {len(rows)} | {whole(rows)} | {statistics.mean(each(rows)):.3f} | {min(each(rows)):.3f} ({tasks[each(rows).index(min(each(rows)))]}) | {lost(rows):.4f} |" if rows
+              else f"| {name} | - | skipped: {found[name][0]['refused']} | | | |" for name, rows in done.items()]
     for task in tasks:
         lines += ["", f"### {family}: {task}", "", "| method | MB, everything | bits a lossy element | nsr | share ± standard error of the mean (worst seed) |", "|---|---|---|---|---|"]
         lines += [f"| {name} | {cell(rows, task)} |" for name, rows in done.items() if rows]
