@@ -18,6 +18,9 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 from provenance import provenance  # noqa: E402
 
 
+READING = "## What it says\n"
+
+
 def rows_of(out, family):
     """{name: rows of all seeds}, of the given programs, in the order of experiment.ROWS."""
     marks = {p: experiment.fingerprint(path) if path else None for p, path in ((experiment.NEW, experiment.DELTAZOO), (experiment.OLD, experiment.REFERENCE), (None, None))}
@@ -99,8 +102,11 @@ def main():
         axis.set_visible(False)
     figure.tight_layout()
     figure.savefig(plot_path, dpi=110)
+    reading = ""  # written by hand, and kept
+    if os.path.exists(text_path):
+        reading = open(text_path, encoding="utf-8").read().partition(READING)[2]
     with open(text_path, "w", encoding="utf-8") as f:
-        f.write("\n".join(text).rstrip() + "\n")
+        f.write("\n".join(text).rstrip() + "\n" + (f"\n{READING}{reading}" if reading else ""))
 
 
 if __name__ == "__main__":
