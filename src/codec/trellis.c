@@ -8,7 +8,8 @@
 #include "numeric/trellis.h"
 #include "numeric/uniform_quantiser.h"
 
-#define NOTHING 0 /* the whole body of a tile without a message: DZ_SPARSE_NONE */
+#define LEAST_STD 0x1p-120 /* of a block that is kept: what the search makes of it stays within f32 */
+#define NOTHING 0          /* the whole body of a tile without a message: DZ_SPARSE_NONE */
 
 static size_t length_of(size_t count, size_t block) { return dz_rotate_first(count, block + 1) - dz_rotate_first(count, block); }
 
@@ -42,7 +43,7 @@ static dz_rc put_block(sink *s, size_t block, const float *x, size_t n, float ra
     double std = dz_std_about_zero(x, n);
     size_t nbits = dz_trellis_bits(n, (double)rate);
     if (!isfinite(std)) return dz_fail(err, DZ_EVALUE, "differences are not finite, or too large");
-    if (!(std >= 0x1p-126)) return DZ_OK; /* nothing is kept: no normal number */
+    if (!(std >= LEAST_STD)) return DZ_OK; /* nothing is kept */
     int32_t product;
     if (dz_trellis_search(s->message, &product, x, n, std, nbits, err) != DZ_OK) return err->rc;
     /* at this size of all coefficients the inner product of the block with the estimate is that with itself */

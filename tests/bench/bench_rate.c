@@ -60,69 +60,57 @@ static void measure(figure *f, const tile *t, double scale) {
     f->product = xy / xx;
 }
 
-static figure of_levels(tile *t, double step) {
-    figure f = {.encode = INFINITY, .decode = INFINITY};
-    dz_error err = {0};
-    dz_buf body = {0};
-    for (int r = 0; r < REPEATS; r++) {
-        uint64_t nonzeros;
-        memcpy(t->x, t->delta, t->count * sizeof *t->x);
-        body.len = 0;
-        double start = cpu_now();
-        check(dz_uniform_encode(&body, t->x, t->count, KEY, (float)step, dz_uniform_shift(step), &nonzeros, &err), &err);
-        double encoded = cpu_now();
-        check(dz_uniform_decode(t->y, body.data, body.len, t->count, (float)step, dz_uniform_shift(step), &err), &err);
-        f.encode = fmin(f.encode, encoded - start - t->rotate);
-        f.decode = fmin(f.decode, cpu_now() - encoded);
-    }
-    f.bits = 8 * (double)body.len / (double)t->count;
-    measure(&f, t, dz_uniform_scale(step));
-    dz_buf_free(&body);
-    return f;
+/* A coding: t->x, which comes back rotated, into a body; the body into t->y. `rate`: its parameter. */
+typedef void coder(dz_buf *body, tile *t, double rate, dz_error *err);
+
+static void put_levels(dz_buf *body, tile *t, double step, dz_error *err) {
+    uint64_t nonzeros;
+    dz_uniform_encode(body, t->x, t->count, KEY, (float)step, dz_uniform_shift(step), &nonzeros, err);
 }
 
-static figure of_signs(tile *t, double share) {
-    figure f = {.encode = INFINITY, .decode = INFINITY};
-    dz_error err = {0};
-    dz_buf body = {0};
+static void take_levels(dz_buf *body, tile *t, double step, dz_error *err) {
+    dz_uniform_decode(t->y, body->data, body->len, t->count, (float)step, dz_uniform_shift(step), err);
+}
+
+static void put_message(dz_buf *body, tile *t, double rate, dz_error *err) {
+    uint64_t nonzeros;
+    dz_trellis_encode(body, t->x, t->count, KEY, (float)rate, &nonzeros, err);
+}
+
+static void take_message(dz_buf *body, tile *t, double rate, dz_error *err) {
+    dz_trellis_decode(t->y, body->data, body->len, t->count, (float)rate, err);
+}
+
+static void put_signs(dz_buf *body, tile *t, double share, dz_error *err) {
+    uint64_t signs[2];
+    dz_signs_encode(body, t->x, t->count, KEY, share, signs, err);
+}
+
+static void take_signs(dz_buf *body, tile *t, double share, dz_error *err) {
     dz_nonzeros kept = {0};
-    for (int r = 0; r < REPEATS; r++) {
-        uint64_t signs[2];
-        memcpy(t->x, t->delta, t->count * sizeof *t->x);
-        body.len = 0;
-        double start = cpu_now();
-        check(dz_signs_encode(&body, t->x, t->count, KEY, share, signs, &err), &err);
-        double encoded = cpu_now();
-        check(dz_signs_decode(&kept, body.data, body.len, t->count, share, &err), &err);
-        memset(t->y, 0, t->count * sizeof *t->y);
-        for (size_t i = 0; i < kept.count; i++) t->y[kept.index[i]] = kept.value[i];
-        f.encode = fmin(f.encode, encoded - start - t->rotate);
-        f.decode = fmin(f.decode, cpu_now() - encoded);
-    }
-    f.bits = 8 * (double)body.len / (double)t->count;
-    measure(&f, t, 1 / dz_gauss_mean(share));
-    dz_buf_free(&body);
+    dz_signs_decode(&kept, body->data, body->len, t->count, share, err);
+    memset(t->y, 0, t->count * sizeof *t->y);
+    for (size_t i = 0; i < kept.count; i++) t->y[kept.index[i]] = kept.value[i];
     dz_nonzeros_free(&kept);
-    return f;
 }
 
-static figure of_message(tile *t, float rate) {
+static figure of(tile *t, coder *put, coder *take, double rate, double scale) {
     figure f = {.encode = INFINITY, .decode = INFINITY};
     dz_error err = {0};
     dz_buf body = {0};
     for (int r = 0; r < REPEATS; r++) {
-        uint64_t nonzeros;
         memcpy(t->x, t->delta, t->count * sizeof *t->x);
         body.len = 0;
         double start = cpu_now();
-        check(dz_trellis_encode(&body, t->x, t->count, KEY, rate, &nonzeros, &err), &err);
+        put(&body, t, rate, &err);
         double encoded = cpu_now();
-        check(dz_trellis_decode(t->y, body.data, body.len, t->count, rate, &err), &err);
+        take(&body, t, rate, &err);
         f.encode = fmin(f.encode, encoded - start - t->rotate);
         f.decode = fmin(f.decode, cpu_now() - encoded);
+        check(err.rc, &err);
     }
     f.bits = 8 * (double)body.len / (double)t->count;
-    measure(&f, t, 1);
+    measure(&f, t, scale);
     dz_buf_free(&body);
     return f;
 }
@@ -154,13 +142,14 @@ int main(int argc, char **argv) {
     printf("\n");
     for (size_t i = 0; i < sizeof rates / sizeof *rates; i++) {
         double step = dz_uniform_step_of_bits(rates[i]);
-        figure f = of_levels(&t, step);
+        figure f = of(&t, put_levels, take_levels, step, dz_uniform_scale(step));
         int uniform_used = dz_rate_of_step(dz_rate_step_of_bits(rates[i])).uniform;
         printf("| %s | %.3g | %.5g | %.4f | %+.2f %% | %.5g | %+.2f %% | %.3f | %.1f | %.1f |", uniform_used ? "levels" : "message",
                rates[i], 1 / (exp2(2 * rates[i]) - 1), f.bits, 100 * (f.bits / dz_uniform_bits(step) - 1), f.noise,
                100 * (f.noise / dz_uniform_noise(step) - 1), gap(f), f.encode * ns, f.decode * ns);
         if (rates[i] <= 1) {
-            figure m = of_message(&t, (float)rates[i]), s = of_signs(&t, dz_gauss_share_of_bits(rates[i]));
+            double share = dz_gauss_share_of_bits(rates[i]);
+            figure m = of(&t, put_message, take_message, rates[i], 1), s = of(&t, put_signs, take_signs, share, 1 / dz_gauss_mean(share));
             printf(" %.4f | %.5g | %+.2f %% | %.4f | %.3f | %.1f | %.1f | %.4f | %.5g | %.3f |\n", m.bits, m.noise,
                    100 * (m.noise / dz_trellis_noise(rates[i], DZ_ROTATE_BLOCK) - 1), m.product, gap(m), m.encode * ns, m.decode * ns,
                    s.bits, s.noise, gap(s));
