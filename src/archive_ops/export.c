@@ -9,12 +9,12 @@
 #include <unistd.h>
 
 #include "archive/dense.h"
+#include "archive_ops/task_source.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/staging.h"
 #include "checkpoint/header.h"
 #include "checkpoint/mark.h"
-#include "config/zoo.h"
 #include "decode/merge.h"
 #include "parallel/progress.h"
 #include "restore/restore.h"
@@ -30,10 +30,7 @@ typedef struct item {
 typedef struct export {
     const dz_world *world;
     const dz_export_options *opt;
-    dz_archive *archive;
-    const dz_task_entry *task;
-    dz_checkpoint *base;
-    dz_decoder decoder;
+    dz_task_source source;
     item *items;
     size_t nitems, left_out;
     dz_buf lacks; /* names of those left out, a line each */
@@ -46,14 +43,14 @@ export;
 
 /* Which tensors have a delta that can be written. */
 static dz_rc choose(export *x, dz_error *err) {
-    const dz_catalog *c = x->archive->catalog;
+    const dz_catalog *c = x->source.archive->catalog;
     int dense = x->opt->format != DZ_EXPORT_SPARSE;
-    if (!(x->items = dz_alloc(x->task->nrows, sizeof *x->items, err))) return err->rc;
-    for (size_t i = 0; i < x->task->nrows; i++) {
-        const dz_index_row *row = &x->task->rows[i], *source = dz_row_source(x->task, row);
+    if (!(x->items = dz_alloc(x->source.task->nrows, sizeof *x->items, err))) return err->rc;
+    for (size_t i = 0; i < x->source.task->nrows; i++) {
+        const dz_index_row *row = &x->source.task->rows[i], *source = dz_row_source(x->source.task, row);
         dz_tensor t = dz_tensor_of_row(&c->tensors[row->tensor]);
         if (row->policy == DZ_POLICY_ABSENT || (x->opt->tensors && fnmatch(x->opt->tensors, t.name, 0) != 0)) continue;
-        int exact = dense && x->base && source->base != DZ_NO_BASE && dz_dtype_is_float(t.dtype);
+        int exact = dense && x->source.base && source->base != DZ_NO_BASE && dz_dtype_is_float(t.dtype);
         if (source->policy != DZ_POLICY_ULTRADELTA && !exact) {
             if (x->left_out++ < LACKS_MOST) dz_buf_line(&x->lacks, err, "%s\n", t.name);
             continue;
@@ -64,11 +61,11 @@ static dz_rc choose(export *x, dz_error *err) {
         x->items[x->nitems++] = (item){.row = source, .out = t};
     }
     if (x->nitems == 0)
-        dz_fail(err, DZ_EUSAGE, "%s: task '%s' has no tensor with a delta%s%s%s", x->archive->path, x->task->name,
+        dz_fail(err, DZ_EUSAGE, "%s: task '%s' has no tensor with a delta%s%s%s", x->source.archive->path, x->source.task->name,
                 x->opt->tensors ? " that matches '" : "", x->opt->tensors ? x->opt->tensors : "",
-                x->opt->tensors     ? "'"
-                : x->base || !dense ? ""
-                                    : " without its base (--base)");
+                x->opt->tensors            ? "'"
+                : x->source.base || !dense ? ""
+                                           : " without its base (--base)");
     return err->rc;
 }
 
@@ -79,7 +76,7 @@ static dz_rc delta_of(export *x, const item *it, uint32_t tile, size_t count, dz
         return err->rc;
     float *delta = (float *)(void *)x->delta.data;
     double *wide = (double *)(void *)x->wide.data;
-    if (dz_tile_difference(&x->decoder, x->task, it->row, tile, &x->scratch, wide, err) != DZ_OK) return err->rc;
+    if (dz_tile_difference(&x->source.decoder, x->source.task, it->row, tile, &x->scratch, wide, err) != DZ_OK) return err->rc;
     for (size_t i = 0; i < count; i++) delta[i] = (float)wide[i];
     return DZ_OK;
 }
@@ -88,7 +85,7 @@ static dz_rc delta_of(export *x, const item *it, uint32_t tile, size_t count, dz
 static dz_rc count_kept(export *x, dz_error *err) {
     uint64_t *kept = dz_alloc(x->nitems, sizeof *kept, err);
     for (size_t i = 0; kept && i < x->nitems && err->rc == DZ_OK; i++) {
-        dz_pair_tiles tiles = dz_row_tiles(x->archive->catalog, x->items[i].row);
+        dz_pair_tiles tiles = dz_row_tiles(x->source.archive->catalog, x->items[i].row);
         if (i % (size_t)x->world->size != (size_t)x->world->rank) continue;
         for (uint32_t tile = 0; tile < tiles.ncommon && err->rc == DZ_OK; tile++) {
             size_t n = (size_t)dz_tile_count(&tiles, tile);
@@ -109,8 +106,8 @@ static dz_rc count_kept(export *x, dz_error *err) {
 /* What the vector says of itself: its task, and what of the task is not in it. The caller frees. */
 static char *vector_mark(const export *x, int sparse, dz_error *err) {
     dz_buf b = {0};
-    dz_buf_line(&b, err, "{\"kind\":\"" DZ_MARK_VECTOR "\",\"task\":\"%s\",\"form\":\"%s\",\"lacks_count\":%zu,\"lacks\":[", x->task->name,
-                sparse ? "sparse" : "dense", x->left_out);
+    dz_buf_line(&b, err, "{\"kind\":\"" DZ_MARK_VECTOR "\",\"task\":\"%s\",\"form\":\"%s\",\"lacks_count\":%zu,\"lacks\":[",
+                x->source.task->name, sparse ? "sparse" : "dense", x->left_out);
     for (size_t at = 0; at < x->lacks.len && err->rc == DZ_OK;) {
         const char *line = (const char *)x->lacks.data + at, *end = memchr(line, '\n', x->lacks.len - at);
         char *name = dz_strndup(line, (size_t)(end - line), err);
@@ -180,8 +177,8 @@ static dz_rc make_file(export *x, dz_error *err) {
     if (x->opt->format == DZ_EXPORT_HDF5) {
         for (size_t i = 0; i < x->nitems; i++) list[i] = x->items[i].out;
         if (x->world->rank == 0 && dz_staging_begin_file(&x->staging, DZ_TARGET_VECTOR, err) == DZ_OK)
-            dz_dense_layout(x->staging.partial, x->task->name, "delta: add it to the base model's tensor of the same name", list, x->nitems,
-                            offsets, err);
+            dz_dense_layout(x->staging.partial, x->source.task->name, "delta: add it to the base model's tensor of the same name", list,
+                            x->nitems, offsets, err);
         if ((rc = dz_sync_error(x->world, err->rc, err)) != DZ_OK) goto out;
         dz_bcast_u64(x->world, offsets, x->nitems);
         for (size_t i = 0; i < x->nitems; i++) x->items[i].values = offsets[i];
@@ -223,7 +220,7 @@ static dz_rc fill(export *x, dz_progress *progress, dz_error *err) {
         return dz_fail(err, DZ_EFAIL, "%s: cannot open: %s", x->staging.partial, strerror(errno));
     for (size_t i = 0; i < x->nitems && err->rc == DZ_OK; i++) {
         const item *it = &x->items[i];
-        dz_pair_tiles tiles = dz_row_work(x->archive->catalog, it->row);
+        dz_pair_tiles tiles = dz_row_work(x->source.archive->catalog, it->row);
         uint64_t done = 0;
         for (uint32_t tile = 0; tile < (sparse ? tiles.ncommon : tiles.ntiles) && err->rc == DZ_OK; tile++, number++) {
             size_t count = (size_t)dz_tile_count(&tiles, tile);
@@ -250,11 +247,8 @@ static dz_rc check_output(const char *out, int force, dz_error *err) {
 static dz_rc open_all(export *x, dz_error *err) {
     const dz_export_options *opt = x->opt;
     dz_rc rc = dz_sync_error(x->world, x->world->rank == 0 ? check_output(opt->out, opt->force, err) : DZ_OK, err);
-    if (rc != DZ_OK || (rc = dz_archive_open_all(x->world, opt->archive, &x->archive, err)) != DZ_OK) return rc;
-    if ((rc = dz_sync_error(x->world, dz_archive_task(x->archive, opt->task, &x->task, err), err)) != DZ_OK) return rc;
-    if (opt->base && (rc = dz_checkpoint_open_all(x->world, opt->base, &x->base, err)) != DZ_OK) return rc;
-    if (dz_decoder_open(&x->decoder, x->archive, x->base, NULL, err) == DZ_OK) choose(x, err);
-    dz_staging_name(&x->staging, opt->out, err);
+    if (rc != DZ_OK || (rc = dz_task_source_open(x->world, opt->archive, opt->task, opt->base, &x->source, err)) != DZ_OK) return rc;
+    if (choose(x, err) == DZ_OK) dz_staging_name(&x->staging, opt->out, err);
     return dz_sync_error(x->world, err->rc, err);
 }
 
@@ -271,7 +265,7 @@ dz_rc dz_export(const dz_world *world, const dz_export_options *opt, dz_export_r
         dz_progress_end(&progress);
         rc = dz_sync_error(world, err->rc, err);
     }
-    if (rc == DZ_OK && x.base) rc = dz_agree_on_base(world, x.archive, opt->base, x.decoder.base_differs, err);
+    if (rc == DZ_OK && x.source.base) rc = dz_agree_on_base(world, x.source.archive, opt->base, x.source.decoder.base_differs, err);
     if (rc == DZ_OK && world->rank == 0) dz_staging_publish(&x.staging, 1, err);
     rc = dz_sync_error(world, err->rc, err);
     dz_staging_discard(&x.staging);
@@ -285,8 +279,6 @@ dz_rc dz_export(const dz_world *world, const dz_export_options *opt, dz_export_r
     dz_buf_free(&x.scratch);
     free(x.items);
     dz_staging_free(&x.staging);
-    if (x.archive) dz_decoder_close(&x.decoder);
-    dz_checkpoint_free(x.base);
-    dz_archive_close(x.archive);
+    dz_task_source_close(&x.source);
     return rc;
 }
