@@ -111,9 +111,8 @@ static char *vector_mark(const export *x, int sparse, dz_error *err) {
     for (size_t at = 0; at < x->lacks.len && err->rc == DZ_OK;) {
         const char *line = (const char *)x->lacks.data + at, *end = memchr(line, '\n', x->lacks.len - at);
         char *name = dz_strndup(line, (size_t)(end - line), err);
-        dz_buf_line(&b, err, "%s\"", at ? "," : "");
-        if (name) dz_mark_put_escaped(&b, name, err);
-        dz_buf_line(&b, err, "\"");
+        dz_buf_line(&b, err, at ? "," : "");
+        if (name) dz_mark_put_quoted(&b, name, err);
         free(name);
         at += (size_t)(end - line) + 1;
     }

@@ -115,9 +115,9 @@ static dz_rc lay_out(lora *x, dz_buf *header, dz_error *err) {
         list[n++] = factor(m, "lora_A.weight", rank, inputs_of(m), err);
         list[n++] = factor(m, "lora_B.weight", outputs_of(m), rank, err);
     }
-    dz_buf_line(&mark, err, "{\"kind\":\"" DZ_MARK_VECTOR "\",\"form\":\"lora\",\"rank\":%llu,\"task\":\"", (unsigned long long)rank);
-    dz_mark_put_escaped(&mark, x->source.task->name, err);
-    dz_buf_put(&mark, "\"}", 3, err);
+    dz_buf_line(&mark, err, "{\"kind\":\"" DZ_MARK_VECTOR "\",\"form\":\"lora\",\"rank\":%llu,\"task\":", (unsigned long long)rank);
+    dz_mark_put_quoted(&mark, x->source.task->name, err);
+    dz_buf_put(&mark, "}", 2, err);
     if (err->rc == DZ_OK && dz_safetensors_header(list, n, (dz_like){.mark = (char *)mark.data}, header, err) == DZ_OK) {
         at = header->len;
         for (size_t i = 0, k = 0; i < x->nmodules; i++) {
@@ -175,9 +175,8 @@ static void put_targets(const lora *x, dz_buf *b, dz_error *err) {
             last = name;
         }
         char *text = dz_strndup(last, len, err);
-        dz_buf_line(b, err, "%s\n    \"", n++ ? "," : "");
-        if (text) dz_mark_put_escaped(b, text, err);
-        dz_buf_line(b, err, "\"");
+        dz_buf_line(b, err, "%s\n    ", n++ ? "," : "");
+        if (text) dz_mark_put_quoted(b, text, err);
         free(text);
     }
 }
@@ -187,10 +186,10 @@ static dz_rc config_text(const lora *x, dz_buf *b, dz_error *err) {
     const dz_catalog *c = x->source.archive->catalog;
     int in_first = 1;
     for (size_t i = 0; i < x->nmodules; i++) in_first &= !x->modules[i].in_adapter || x->modules[i].in_first;
-    dz_buf_line(b, err, "{\n  \"peft_type\": \"LORA\",\n  \"task_type\": null,\n  \"base_model_name_or_path\": \"");
-    dz_mark_put_escaped(b, c->base_name ? c->base_name : "", err);
+    dz_buf_line(b, err, "{\n  \"peft_type\": \"LORA\",\n  \"task_type\": null,\n  \"base_model_name_or_path\": ");
+    dz_mark_put_quoted(b, c->base_name ? c->base_name : "", err);
     dz_buf_line(b, err,
-                "\",\n  \"r\": %u,\n  \"lora_alpha\": %u,\n  \"lora_dropout\": 0.0,\n  \"bias\": \"none\",\n  \"fan_in_fan_out\": %s,\n",
+                ",\n  \"r\": %u,\n  \"lora_alpha\": %u,\n  \"lora_dropout\": 0.0,\n  \"bias\": \"none\",\n  \"fan_in_fan_out\": %s,\n",
                 x->opt->rank, x->opt->rank, in_first ? "true" : "false");
     dz_buf_line(b, err, "  \"inference_mode\": true,\n  \"modules_to_save\": null,\n  \"use_dora\": false,\n  \"use_rslora\": false,\n");
     dz_buf_line(b, err, "  \"target_modules\": [");

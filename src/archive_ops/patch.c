@@ -127,12 +127,6 @@ static dz_rc fingerprint(const patch *x, char hex[33], dz_error *err) {
     return err->rc;
 }
 
-static void put_quoted(dz_buf *b, const char *text, dz_error *err) {
-    dz_buf_line(b, err, "\"");
-    dz_mark_put_escaped(b, text, err);
-    dz_buf_line(b, err, "\"");
-}
-
 /* Tensors that the base has and the task has not. */
 static void put_removed(const patch *x, dz_buf *b, dz_error *err) {
     const dz_catalog *c = x->source.archive->catalog;
@@ -143,7 +137,7 @@ static void put_removed(const patch *x, dz_buf *b, dz_error *err) {
         const char *name = c->tensors[c->base[i].tensor].name;
         if (dz_lookup_find(&rows, name, strlen(name)) >= 0) continue;
         dz_buf_line(b, err, n++ ? "," : "");
-        put_quoted(b, name, err);
+        dz_mark_put_quoted(b, name, err);
     }
     dz_lookup_free(&rows);
 }
@@ -156,13 +150,13 @@ static char *patch_mark(const patch *x, dz_error *err) {
     dz_digest_hex(x->source.archive->catalog->fingerprint, base);
     if (fingerprint(x, target, err) != DZ_OK) return NULL;
     dz_buf_line(&b, err, "{\"kind\":\"" DZ_MARK_VECTOR "\",\"form\":\"patch\",\"version\":1,\"task\":");
-    put_quoted(&b, x->source.task->name, err);
+    dz_mark_put_quoted(&b, x->source.task->name, err);
     dz_buf_line(&b, err, ",\"base_fingerprint\":\"%s\",\"target_fingerprint\":\"%s\",\"tensors\":{", base, target);
     for (size_t i = 0; i < x->nitems; i++) {
         const item *it = &x->items[i];
         if (it->changed == 0 && !it->dense) continue;
         dz_buf_line(&b, err, n++ ? "," : "");
-        put_quoted(&b, it->tensor.name, err);
+        dz_mark_put_quoted(&b, it->tensor.name, err);
         dz_buf_line(&b, err, ":{\"dtype\":\"%s\",\"shape\":[", it->tensor.dtype_name);
         for (uint32_t d = 0; d < it->tensor.ndim; d++)
             dz_buf_line(&b, err, "%s%llu", d ? "," : "", (unsigned long long)it->tensor.shape[d]);

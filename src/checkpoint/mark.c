@@ -29,15 +29,20 @@ void dz_mark_put_escaped(dz_buf *b, const char *text, dz_error *err) {
     }
 }
 
+void dz_mark_put_quoted(dz_buf *b, const char *text, dz_error *err) {
+    dz_buf_line(b, err, "\"");
+    dz_mark_put_escaped(b, text, err);
+    dz_buf_line(b, err, "\"");
+}
+
 /* The shortest common style of both forms: `gap` after a comma, `space` after a colon. */
 typedef struct style {
     const char *begin, *gap, *space;
 } style;
 
 static void put_text(dz_buf *b, const style *s, const char *key, const char *value, dz_error *err) {
-    dz_buf_line(b, err, "%s\"%s\":%s\"", s->gap, key, s->space);
-    dz_mark_put_escaped(b, value, err);
-    dz_buf_line(b, err, "\"");
+    dz_buf_line(b, err, "%s\"%s\":%s", s->gap, key, s->space);
+    dz_mark_put_quoted(b, value, err);
 }
 
 static void put_share(dz_buf *b, const style *s, const char *key, double x, dz_error *err) {
@@ -83,9 +88,9 @@ dz_rc dz_mark_file(const dz_mark *m, const char *const *files, const uint64_t *s
     put_text(out, &lines, "note", NOTE, err);
     dz_buf_line(out, err, "%s\"files\": {", lines.gap);
     for (size_t i = 0; i < nfiles; i++) {
-        dz_buf_line(out, err, "%s\n    \"", i ? "," : "");
-        dz_mark_put_escaped(out, files[i], err);
-        dz_buf_line(out, err, "\": %llu", (unsigned long long)sizes[i]);
+        dz_buf_line(out, err, "%s\n    ", i ? "," : "");
+        dz_mark_put_quoted(out, files[i], err);
+        dz_buf_line(out, err, ": %llu", (unsigned long long)sizes[i]);
     }
     return dz_buf_line(out, err, "\n  }\n}\n");
 }

@@ -47,6 +47,7 @@ int dz_mark_lists(const char *folder, const char *file, uint64_t size);
 
 /* Appends text as JSON has it between quotation marks. */
 void dz_mark_put_escaped(dz_buf *b, const char *text, dz_error *err);
+void dz_mark_put_quoted(dz_buf *b, const char *text, dz_error *err); /* and the marks */
 
 /* Of a task vector's header: names of the tensors of its task that it lacks, a line each (the first hundred); how many there are. */
 dz_rc dz_mark_vector_lacks(const char *header, size_t len, dz_buf *names, uint64_t *count, dz_error *err);
