@@ -28,6 +28,7 @@ typedef struct module {
     const dz_index_row *row; /* the one that has the bytes */
     dz_tensor tensor;        /* name borrowed */
     int in_first, in_adapter;
+    int by_last_part;    /* the last part of its name says that it is meant */
     dz_dtype dtype;      /* of the factors */
     uint64_t at_a, at_b; /* in the file */
 } module;
@@ -163,14 +164,14 @@ static int all_in_adapter(const lora *x, const char *name) {
 
 static void put_targets(const lora *x, dz_buf *b, dz_error *err) {
     for (size_t i = 0, n = 0; i < x->nmodules; i++) {
-        const char *name = x->modules[i].tensor.name;
-        size_t len, seen = 0;
-        if (!x->modules[i].in_adapter) continue;
-        const char *last = last_part(name, &len);
-        if (all_in_adapter(x, name)) {
-            for (size_t k = 0; k < i; k++) seen += x->modules[k].in_adapter && same_last_part(x->modules[k].tensor.name, name);
-            if (seen) continue;
-        } else {
+        module *m = &x->modules[i];
+        size_t len, k = 0;
+        if (!m->in_adapter) continue;
+        const char *name = m->tensor.name, *last = last_part(name, &len);
+        while (k < i && !(x->modules[k].in_adapter && same_last_part(x->modules[k].tensor.name, name))) k++;
+        m->by_last_part = k < i ? x->modules[k].by_last_part : all_in_adapter(x, name);
+        if (m->by_last_part && k < i) continue;
+        if (!m->by_last_part) {
             len += (size_t)(last - name);
             last = name;
         }

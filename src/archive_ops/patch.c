@@ -93,8 +93,9 @@ static dz_rc measure(patch *x, size_t i, dz_error *err) {
 /* Collective. */
 static dz_rc measure_all(patch *x, dz_progress *progress, dz_error *err) {
     for (size_t i = 0; i < x->nitems && err->rc == DZ_OK; i++) {
-        if (i % (size_t)x->world->size == (size_t)x->world->rank) measure(x, i, err);
-        dz_progress_add(progress, i % (size_t)x->world->size == (size_t)x->world->rank ? (double)x->items[i].tensor.nbytes : 0);
+        if (i % (size_t)x->world->size != (size_t)x->world->rank) continue;
+        measure(x, i, err);
+        dz_progress_add(progress, (double)x->items[i].tensor.nbytes);
     }
     dz_rc rc = dz_sync_error(x->world, err->rc, err);
     if (rc != DZ_OK) return rc;
