@@ -32,7 +32,7 @@ def command_restore(options: argparse.Namespace) -> None:
 
 def command_verify(options: argparse.Namespace) -> None:
     with open(options.archive) as z:
-        ntasks, ntensors, nblocks = z.verify(getattr(options, "base", None))
+        ntasks, ntensors, nblocks = z.verify(options.base)
         print(f"{z.path}: {ntasks} tasks, {ntensors} tensors, {nblocks} blocks: sound")
 
 

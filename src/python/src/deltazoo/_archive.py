@@ -170,9 +170,9 @@ class Archive:
             raise Error(lost or f"{self.path}: no task {task!r}; it has {', '.join(self.tasks)}")
 
     def _info(self, task: str, name: str) -> TensorInfo:
-        self._check_task(task)
         index = self._infos
         if task not in index:
+            self._check_task(task)
             index[task] = {t.name: t for t in self._engine.tensors(task)}
         if name not in index[task]:
             raise Error(f"{self.path}: task {task} has no tensor {name!r}; tensors({task!r}) lists what it has")
@@ -285,10 +285,10 @@ class Archive:
         process has processors, at most 4; with the Python reader there is one). device, dtype: torch only, applied to each tensor as it is made
         (dtype: of floating-point ones)."""
         check_framework(framework)
-        chosen = self.tensors(task, pattern)
-        bar = Bar(progress, sum(t.nbytes for t in chosen), task)
         if (device is not None or dtype is not None) and framework != "pt":
             raise Error("device and dtype: only with framework='pt'")
+        chosen = self.tensors(task, pattern)
+        bar = Bar(progress, sum(t.nbytes for t in chosen), task)
 
         def made(engine: Any, info: TensorInfo) -> Any:
             tensor = self._restore(engine, task, info.name, base, framework)

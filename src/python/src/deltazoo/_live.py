@@ -41,6 +41,7 @@ class Live:
         self._places: Dict[Any, str] = {}  # the first name of each place in memory: tied parameters share one
         self._first = {name: self._places.setdefault((t.device, t.data_ptr(), tuple(t.shape), t.stride()) if t.numel() else name, name)
                        for name, t in self.tensors.items()}
+        self._listed: Optional[Dict[str, Tuple[str, str, Tuple[int, ...]]]] = None  # the base's tensors
         self._kept: Dict[str, torch.Tensor] = {}
         self._as_base: Set[str] = set()  # had the base's values before the first task came
         self._changed: Set[str] = set()
@@ -138,7 +139,7 @@ class Live:
             value = self.base.get(name)
             value = None if value is None else torch.as_tensor(value)
         else:
-            found = next((t for t in self._base_list() if t[0] == name), None)
+            found = self._base_tensors().get(name)
             if found is None or tuple(found[2]) != tuple(live.shape) or found[1] not in TORCH:
                 return None
             value, out = new(found[1], found[2], live.numel() * getattr(torch, TORCH[found[1]]).itemsize, "pt")
@@ -146,9 +147,9 @@ class Live:
                 self.archive._engine.read_base(name, os.fspath(self.base), out)
         return None if value is None or value.shape != live.shape else value.to(live.device, live.dtype)
 
-    def _base_list(self) -> List[Tuple[str, str, Tuple[int, ...]]]:
-        if not hasattr(self, "_listed"):
-            self._listed = self.archive._engine.base_tensors()
+    def _base_tensors(self) -> Dict[str, Tuple[str, str, Tuple[int, ...]]]:
+        if self._listed is None:
+            self._listed = {t[0]: t for t in self.archive._engine.base_tensors()}
         return self._listed
 
     # -- one tensor
@@ -172,9 +173,8 @@ class Live:
     def _put(self, task: str, info: TensorInfo, done: Set[str]) -> None:
         first, live = self._first[info.name], self.tensors[info.name]
         kind = getattr(torch, TORCH.get(info.dtype, ""), None)
-        base = self._base_value(task, info.name)
         if first in done:  # tied in the model: the task must have the same values twice
-            value = self.archive.restore(task, info.name, base, "pt").to(live.device, live.dtype)
+            value = self.archive.restore(task, info.name, self._base_value(task, info.name), "pt").to(live.device, live.dtype)
             if not same(value, live):
                 raise Error(f"{self.archive.path}: task {task}: {info.name} and {first} are one tensor in the model, and differ in the task")
             return
