@@ -620,6 +620,13 @@ def rice_codes(data, n, k):
     return ones << k | low
 
 
+def block_sizes(cursor, count, what):
+    """The f32 sizes of a rotated tile's blocks, which have 16 bits each; not all are 0."""
+    sizes = np.frombuffer(cursor.take(2 * count), "<u2").astype(np.uint32)
+    need(sizes.any() and sizes.max() <= 65279, f"{what}: its head")
+    return (sizes << np.uint32(15)).view(np.float32)
+
+
 def uniform_body(body, count, step, shift):
     """A decoder (see together): the f32 coefficients of a rotated tile. step, shift: of the row, as its f32 `step` and `lo`."""
     step, shift = np.float32(step), np.float32(shift)
@@ -632,10 +639,9 @@ def uniform_body(body, count, step, shift):
     need(kind == 6, f"a kept body of kind {kind} with 18 bits")
     form, blocks = cursor.u8(), rotation_blocks(count)
     need(form <= 8 or 32 <= form <= 53, f"UNIFORM: form {form}")
-    stds = np.frombuffer(cursor.take(2 * len(blocks)), "<u2").astype(np.uint32)
-    need(stds.any() and stds.max() <= 65279, "UNIFORM: its head")
+    stds = block_sizes(cursor, len(blocks), "UNIFORM")
     with np.errstate(over="ignore", under="ignore"):
-        widths = step * (stds << np.uint32(15)).view(np.float32)
+        widths = step * stds
     need(np.all((stds == 0) | (widths >= np.float32(2.0 ** -126)) & np.isfinite(widths)), "UNIFORM: its head")
     blocks = [(begin, end, width) for (begin, end), width, std in zip(blocks, widths, stds) if std]
     m = sum(end - begin for begin, end, _ in blocks)
@@ -677,9 +683,7 @@ def trellis_body(body, count, rate):
     need(kind == 7, f"a kept body of kind {kind} with 19 bits")
     memory, blocks = cursor.u8(), rotation_blocks(count)
     need(5 <= memory <= 12, f"TRELLIS: a memory of {memory} bits")
-    sizes = np.frombuffer(cursor.take(2 * len(blocks)), "<u2").astype(np.uint32)
-    need(sizes.any() and sizes.max() <= 65279, "TRELLIS: its head")
-    sizes = (sizes << np.uint32(15)).view(np.float32)
+    sizes = block_sizes(cursor, len(blocks), "TRELLIS")
     need(np.all((sizes == 0) | (sizes >= np.float32(2.0 ** -126))), "TRELLIS: its head")
     parts = [(begin, end, size, min(max(int(np.rint(rate * (end - begin))), 1), end - begin)) for (begin, end), size in zip(blocks, sizes) if size]
     nbits = sum(part[3] for part in parts)
@@ -1179,7 +1183,7 @@ class Archive:
         need(len(set(keys)) == len(keys), "/tensors lists a tensor twice")
         self._read_base()
         self.blobs = self.file["blobs/index"][()]
-        self.blob_cache, self.row_cache, self.whole_cache, self.digested, self.model = {}, {}, {}, set(), None
+        self.blob_cache, self.row_cache, self.named_cache, self.whole_cache, self.digested, self.model = {}, {}, {}, {}, set(), None
 
     def close(self):
         self.file.close()
@@ -1282,14 +1286,19 @@ class Archive:
                 row.tied = rows[row.kept]
                 need(row.tied.policy in (LOSSLESS, ULTRADELTA, DROP, EQUAL), f"{name}: {row.tensor.name} is tied to a row of policy {row.tied.policy}")
                 need((row.tied.tensor.dtype, row.tied.tensor.shape) == (row.tensor.dtype, row.tensor.shape), f"{name}: {row.tensor.name} is tied to another kind")
-        self.row_cache[name] = rows
+        self.row_cache[name], self.named_cache[name] = rows, {row.tensor.name: row for row in rows}
         return rows
+
+    def _named(self, task):
+        """The rows by their tensors' names."""
+        self._rows(task)
+        return self.named_cache[task]
 
     def _row(self, task, name):
         """The row that tells how a tensor is restored, and its own."""
-        for row in self._rows(task):
-            if row.tensor.name == name and row.policy != ABSENT:
-                return row.tied or row, row
+        row = self._named(task).get(name)
+        if row is not None and row.policy != ABSENT:
+            return row.tied or row, row
         raise Error(f"{self.path}: task {task} has no tensor {name!r}; tensors({task!r}) lists what it has")
 
     # -- the base
@@ -1546,7 +1555,7 @@ class Archive:
 
     def _whole(self, task, name):
         """Of _wholes; None for a tensor that the index has: then the list of files is not needed, which may be damaged."""
-        return None if any(row.tensor.name == name for row in self._rows(task)) else self._wholes(task).get(name)
+        return None if name in self._named(task) else self._wholes(task).get(name)
 
     def _listed(self, name):
         """The files, and {path: [(first row, number of rows)]} of those with tensors kept as parts."""
