@@ -16,6 +16,7 @@ import time
 
 import deltazoo
 import torch
+from live_models import is_like, live_model, model_of
 from safetensors.torch import load_file
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -68,10 +69,10 @@ print((peak() - before) / sum(t.nbytes for t in sd.values()))
 
 
 def restored(archive, task, base):
-    """The path of the task's model as the program restores it."""
+    """The folder of the task's model as the program restores it."""
     shutil.rmtree(f"r-{task}", ignore_errors=True)
     run(PROGRAM, "restore", archive, "--task", task, "--base", base, "-o", f"r-{task}", "-q")
-    return f"r-{task}/model.safetensors"
+    return f"r-{task}"
 
 
 def speeds(zoo, base):
@@ -94,36 +95,19 @@ def speeds(zoo, base):
           f"{float(run(sys.executable, '-c', PEAK, 'auto.h5', zoo[0], base)):.2f} (auto.h5).\n")
 
 
-def module_of(tensors):
-    root = torch.nn.Module()
-    for name, tensor in tensors.items():
-        *path, last = name.split(".")
-        at = root
-        for part in path:
-            if part not in at._modules:
-                at.add_module(part, torch.nn.Module())
-            at = at._modules[part]
-        at.register_parameter(last, torch.nn.Parameter(tensor.clone(), requires_grad=False))
-    return root
-
-
-def alike(model, path):
-    return all(torch.equal(model.get_parameter(name).data.reshape(-1).view(torch.uint8), tensor.reshape(-1).view(torch.uint8)) for name, tensor in load_file(path).items())
-
-
 def swaps(zoo, base, archive, swaps_made=100):
     paths = [restored(archive, task, base) for task in zoo[:3]]
-    model, wrong = module_of(load_file(f"{base}/model.safetensors")), 0
+    model, wrong = model_of(base), 0
     begun = time.monotonic()
     with deltazoo.open(archive) as z:
         live = z.load_into(model, zoo[0], base)
         for k in range(1, swaps_made):
             live.load(zoo[k % 3])
             if k % 10 == 0 or k > swaps_made - 4:
-                wrong += not alike(model, paths[k % 3])
+                wrong += not is_like(model, paths[k % 3])
         took = (time.monotonic() - begun) / swaps_made
         live.unload()
-    wrong += not alike(model, f"{base}/model.safetensors")
+    wrong += not is_like(model, base)
     print(f"{archive}: {swaps_made} swaps between {', '.join(zoo[:3])} in a live model, {took:.2f} s each; compared with restored files 13 times and with the base at "
           f"the end: {wrong} differ.\n")
 
@@ -149,7 +133,7 @@ def patches(zoo, base):
             out = run(PROGRAM, "export", archive, "--task", task, "--base", base, "--format", "patch", "-o", "p.safetensors", "-q", "--force")
             tensors = read_all(f"{base}/model.safetensors")
             deltazoo.open_patch("p.safetensors").apply(tensors)
-            same = alike(module_of(tensors), restored(archive, task, base))
+            same = is_like(live_model(tensors), restored(archive, task, base))
             print(f"| {archive}, {task} | {out.split('task ' + task + ', ')[1].split(' %')[0]} % | {os.path.getsize('p.safetensors') / 1e6:.1f} MB | {'yes' if same else 'NO'} |")
     print()
 

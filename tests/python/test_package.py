@@ -15,6 +15,7 @@ import pytest
 
 sys.path.insert(0, os.path.dirname(__file__))
 from common import Q, ROOT, SmallZoo, call, check, equal, good, hashes, made_once, model_files, st_parse, tiny_zoo, to_float
+from live_models import is_like, live_model, model_of
 from package import load, site, wheel
 
 COST = {"test_a_hundred_swaps_in_a_live_model": 10, "test_memory_is_bounded": 20, "test_wheel_in_a_bare_venv": 30, "test_without_the_c_sources_pip_installs_the_python_reader": 15}
@@ -317,36 +318,6 @@ def test_a_file_object_may_be_left_open(folder):
 # ------------------------------------------------------------------------------------------------------------------------------------ live models
 
 
-def live_model(names_and_tensors):
-    """A module whose state dict has these names."""
-    import torch
-    root = torch.nn.Module()
-    for name, tensor in names_and_tensors.items():
-        *path, last = name.split(".")
-        at = root
-        for part in path:
-            if part not in at._modules:
-                at.add_module(part, torch.nn.Module())
-            at = at._modules[part]
-        at.register_parameter(last, torch.nn.Parameter(tensor.clone(), requires_grad=tensor.is_floating_point()))
-    return root
-
-
-def model_of(path):
-    from safetensors.torch import load_file
-    return live_model(load_file(f"{path}/model.safetensors"))
-
-
-def is_like(model, path, dtype=None):
-    import torch
-    from safetensors.torch import load_file
-    for name, tensor in load_file(f"{path}/model.safetensors").items():
-        mine = model.get_parameter(name).data
-        if not torch.equal(mine.reshape(-1).view(torch.uint8), tensor.to(dtype or tensor.dtype).reshape(-1).view(torch.uint8)):
-            return False
-    return True
-
-
 @pytest.mark.torch
 @pytest.mark.parametrize("given", ["path", "none", "mapping"])
 def test_a_hundred_swaps_in_a_live_model(dz, given):
@@ -574,8 +545,6 @@ def test_wheel_in_a_bare_venv(folder):
     code, out, err = call([python, "-c", example + "\nassert z.engine == 'native', z.engine"], cwd=folder, env={"PATH": f"{folder}/bare/bin", "LD_LIBRARY_PATH": ""})
     check(code == 0 and "q_proj" in out, out + err)
     equal(hashes(f"{folder}/task-1", True), hashes(restored["task-1"], True), "files")
-
-
 
 
 @pytest.mark.torch  # deltazoo.Live imports it

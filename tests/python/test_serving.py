@@ -8,10 +8,9 @@ import pytest
 
 sys.path.insert(0, os.path.dirname(__file__))
 from common import EMBED, NORM, Q, SmallZoo, call, check, equal, good, hashes, read, refused, run, st_bytes, st_parse, tiny_zoo, to_float, with_scratch, write
+from live_models import is_like, model_of
 from package import load, site
-from test_package import fails, model_of, is_like, raw, zoo_of
-
-TINY_Q = "model.layers.0.self_attn.q_proj.weight"
+from test_package import TINY_Q, fails, raw, zoo_of
 
 
 @pytest.fixture(scope="module")
