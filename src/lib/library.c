@@ -24,7 +24,7 @@ static int report(const dz_error *err, char *message, size_t size) {
 
 const char *deltazoo_version(void) { return DZ_VERSION; }
 
-/* Absent tensors stand at the end of the index and are no tensors of the task. */
+/* Absent tensors are last in the index and are no tensors of the task. */
 static void index_tasks(deltazoo_archive *a, dz_error *err) {
     const dz_catalog *c = a->archive->catalog;
     a->counts = dz_alloc(c->ntasks, sizeof *a->counts, err);
