@@ -35,7 +35,6 @@ _deltazoo() {
         --recipe) mapfile -t COMPREPLY < <(compgen -W "$("$program" recipes 2>/dev/null)" -f -- "$word"); return ;;
         --dtype) mapfile -t COMPREPLY < <(compgen -W "f32 f16 bf16" -- "$word"); return ;;
         --better) mapfile -t COMPREPLY < <(compgen -W "higher lower" -- "$word"); return ;;
-        --quality) mapfile -t COMPREPLY < <(compgen -W "high balanced small lossless" -- "$word"); return ;;
         --io) mapfile -t COMPREPLY < <(compgen -W "posix collective" -- "$word"); return ;;
     esac
     if [[ $word == -* ]]; then

@@ -69,24 +69,7 @@ int dz_recipe_key(const char *name, size_t len) {
     return -1;
 }
 
-/* YAML's other words for a switch: what a recipe has that went through a program for YAML 1.1. */
-static const char *switch_word(const char *value, const char *const *names) {
-    static const char *const on[] = {"true", "True", "TRUE", "yes", "Yes", "YES", "On", "ON", NULL}, *const off[] = {
-                                                                                                         "false", "False", "FALSE",
-                                                                                                         "no",    "No",    "NO",
-                                                                                                         "Off",   "OFF",   NULL};
-    int may_on = 0, may_off = 0;
-    for (; *names; names++) {
-        may_on |= strcmp(*names, "on") == 0;
-        may_off |= strcmp(*names, "off") == 0;
-    }
-    for (int i = 0; on[i] && may_on; i++) value = strcmp(value, on[i]) == 0 ? "on" : value;
-    for (int i = 0; off[i] && may_off; i++) value = strcmp(value, off[i]) == 0 ? "off" : value;
-    return value;
-}
-
 static int choose(const char *where, const char *key, const char *value, const char *const *names, dz_error *err) {
-    value = switch_word(value, names);
     char known[128] = "";
     int boolean = dz_yaml_boolean(value); /* on and off are booleans to YAML, whose writers may say true and false */
     const char *word = boolean < 0 ? value : boolean ? "on" : "off";
