@@ -45,8 +45,8 @@ static void print_made(const dz_export_options *opt, const dz_export_result *r) 
                r->elements ? 100 * (double)r->changed / (double)r->elements : 0, (unsigned long long)r->ntensors, size,
                dz_format_size((double)r->model_bytes, whole), r->secs);
         if (r->dense)
-            fprintf(stderr, "deltazoo: note: %s: %llu tensor%s whole: positions and values would take as much\n", opt->out,
-                    (unsigned long long)r->dense, r->dense == 1 ? " is" : "s are");
+            dz_message("note", "%s: %llu tensor%s whole: positions and values would take as much", opt->out, (unsigned long long)r->dense,
+                       r->dense == 1 ? " is" : "s are");
         return;
     }
     if (opt->format != DZ_EXPORT_LORA) {

@@ -35,7 +35,7 @@ static void print_error(const dz_error *err) {
         dz_message("error", "%.*s", (int)len, at);
         at += len + (at[len] == '\n');
     }
-    if (err->problems > lines) fprintf(stderr, "deltazoo: error: and %d more\n", err->problems - lines);
+    if (err->problems > lines) dz_message("error", "and %d more", err->problems - lines);
 }
 
 static const dz_command *find_command(const char *name) {
