@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <getopt.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -147,6 +148,8 @@ dz_rc dz_parse_options(const dz_world *world, const dz_command *command, int arg
     for (int i = 0; i < nargs; i++) args[i] = argv[optind + i];
     return DZ_OK;
 }
+
+json_t *dz_json_number(double x) { return isfinite(x) ? json_real(x) : json_null(); }
 
 dz_rc dz_print_json(json_t *root, const char *path, dz_error *err) {
     char *text = root ? json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(10)) : NULL;

@@ -74,6 +74,9 @@ typedef struct dz_required {
 /* DZ_EUSAGE naming those that are not given, and only those. */
 dz_rc dz_require(const dz_command *command, const dz_required *list, dz_error *err);
 
+/* A number, or null where it is not finite. */
+json_t *dz_json_number(double x);
+
 /* Rank 0: prints a JSON value on stdout (or into a file) and releases it. */
 dz_rc dz_print_json(json_t *root, const char *path, dz_error *err);
 

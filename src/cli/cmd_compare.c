@@ -9,8 +9,6 @@
 #include "config/recipe.h"
 #include "numeric/noise.h"
 
-static json_t *number(double x) { return isfinite(x) ? json_real(x) : json_null(); }
-
 /* The share of the true change that is noise (1 - cosine^2) or lost ((1 - strength)^2, strength: of the true change in the restored one, up
  * to 1), whichever is larger: 0 is exact, and 1 is what a tensor has of which nothing came back. Ranks as accuracy does, whatever the
  * scale. */
@@ -39,8 +37,8 @@ static const char *verdict(const dz_compare_result *r) {
 
 static json_t *error_json(const dz_tensor_error *e) {
     json_t *o = json_pack("{s:I, s:b, s:o, s:o, s:o}", "parameters", (json_int_t)e->count, "identical", e->identical, "relative_error",
-                          number(e->relative), "cosine", number(e->cosine), "max_abs_error", number(e->max_abs));
-    json_object_set_new(o, "noise_share", number(noise_share(e)));
+                          dz_json_number(e->relative), "cosine", dz_json_number(e->cosine), "max_abs_error", dz_json_number(e->max_abs));
+    json_object_set_new(o, "noise_share", dz_json_number(noise_share(e)));
     if (e->name) json_object_set_new(o, "name", json_string(e->name));
     if (e->name) json_object_set_new(o, "policy", json_string(dz_policy_name((dz_policy)e->policy)));
     return o;

@@ -200,18 +200,16 @@ static void describe(const dz_model_diff *d, char text[256]) {
     }
 }
 
-static json_t *number(double x) { return isfinite(x) ? json_real(x) : json_null(); }
-
 static json_t *table_json(const table *t) {
     json_t *list = json_array();
     for (size_t i = 0; i < t->n; i++) {
         const row *r = &t->rows[i];
-        json_array_append_new(list, json_pack("{s:s, s:I, s:I, s:I, s:I, s:o, s:o, s:f, s:f, s:f}", "name", r->label, "tensors",
-                                              (json_int_t)r->tensors, "changed_tensors", (json_int_t)r->changed, "elements",
-                                              (json_int_t)r->elements, "changed_elements", (json_int_t)r->elements_changed,
-                                              "relative_change", r->changed ? number(relative(r)) : json_real(0), "mean_effective_rank",
-                                              r->ranked ? json_real(r->ranks / (double)r->ranked) : json_null(), "source_bytes", r->source,
-                                              "predicted_exact_bytes", r->exact, "predicted_stored_bytes", r->lossy));
+        json_array_append_new(
+            list, json_pack("{s:s, s:I, s:I, s:I, s:I, s:o, s:o, s:f, s:f, s:f}", "name", r->label, "tensors", (json_int_t)r->tensors,
+                            "changed_tensors", (json_int_t)r->changed, "elements", (json_int_t)r->elements, "changed_elements",
+                            (json_int_t)r->elements_changed, "relative_change", r->changed ? dz_json_number(relative(r)) : json_real(0),
+                            "mean_effective_rank", r->ranked ? json_real(r->ranks / (double)r->ranked) : json_null(), "source_bytes",
+                            r->source, "predicted_exact_bytes", r->exact, "predicted_stored_bytes", r->lossy));
     }
     return list;
 }
@@ -225,7 +223,7 @@ static json_t *tensor_json(const dz_model_diff *d, size_t i) {
                   base ? base->name : NULL, "base_dtype", base ? base->dtype_name : NULL, "kind", kind_of(d, pair), "elements",
                   (json_int_t)tensor->count, "common_elements", (json_int_t)t->common, "changed_elements", (json_int_t)t->changed,
                   "predicted_exact_bytes", d->forecast.tensors[i].exact_bytes, "predicted_stored_bytes", d->forecast.tensors[i].bytes);
-    json_object_set_new(o, "relative_change", number(t->changed ? sqrt(t->delta_energy / t->base_energy) : 0));
+    json_object_set_new(o, "relative_change", dz_json_number(t->changed ? sqrt(t->delta_energy / t->base_energy) : 0));
     if (!t->ranked || !t->changed) return o;
     const dz_spectrum *s = &t->spectrum;
     json_object_set_new(o, "rank",
@@ -245,7 +243,7 @@ static dz_rc print_json(const dz_model_diff *d, const table *kinds, const table 
                   (json_int_t)s->changed, "new_tensors", (json_int_t)s->added, "absent_tensors", (json_int_t)s->absent, "other_dtype",
                   (json_int_t)s->other_dtype, "grown_tensors", (json_int_t)s->grown, "low_rank_tensors", (json_int_t)s->low_rank, "rank",
                   (json_int_t)s->rank, "elements", (json_int_t)s->elements, "changed_elements", (json_int_t)s->elements_changed);
-    json_object_set_new(totals, "relative_change", number(s->base_energy > 0 ? sqrt(s->delta_energy / s->base_energy) : 0));
+    json_object_set_new(totals, "relative_change", dz_json_number(s->base_energy > 0 ? sqrt(s->delta_energy / s->base_energy) : 0));
     json_object_set_new(totals, "source_bytes", json_real(f->source));
     json_object_set_new(totals, "predicted_exact_bytes", json_real(f->exact));
     json_object_set_new(totals, "predicted_stored_bytes", json_real(f->stored));

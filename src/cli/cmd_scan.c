@@ -1,13 +1,10 @@
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "cli/cli.h"
 #include "scan/scan.h"
 
-/* Two tasks of a base may have too little in common to be compared. */
-static json_t *distance_json(double distance) { return isfinite(distance) ? json_real(distance) : json_null(); }
-
+/* A distance is null where two tasks have too little in common to be compared. */
 static dz_rc tell_json(const dz_scan_result *r, dz_error *err) {
     json_t *zoos = json_array(), *alone = json_array();
     int failed = 0;
@@ -25,12 +22,12 @@ static dz_rc tell_json(const dz_scan_result *r, dz_error *err) {
             if (i != b && m->base == b && !m->equal)
                 failed |= json_array_append_new(tasks, json_pack("{s:s, s:s, s:s, s:o, s:o}", "name", m->name, "path", m->path, "kind",
                                                                  m->is_adapter ? "adapter" : "model", "distance",
-                                                                 m->is_adapter ? json_null() : distance_json(m->distance), "distance_sum",
-                                                                 m->is_adapter ? json_null() : distance_json(m->sum)));
+                                                                 m->is_adapter ? json_null() : dz_json_number(m->distance), "distance_sum",
+                                                                 m->is_adapter ? json_null() : dz_json_number(m->sum)));
         }
         failed |=
             json_array_append_new(zoos, json_pack("{s:s?, s:{s:s, s:s, s:o}, s:o}", "manifest", base->manifest, "base", "name", base->name,
-                                                  "path", base->path, "distance_sum", distance_json(base->sum), "tasks", tasks));
+                                                  "path", base->path, "distance_sum", dz_json_number(base->sum), "tasks", tasks));
     }
     json_t *all = json_pack("{s:o, s:o}", "zoos", zoos, "alone", alone);
     if (!failed) return dz_print_json(all, NULL, err);

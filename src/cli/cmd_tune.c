@@ -92,9 +92,8 @@ static dz_rc print_plan_json(const dz_tune_result *r, const dz_tune_options *opt
 }
 
 static json_t *candidate_json(const dz_tuned_task *t, const dz_tune_candidate *c, const dz_drop_limit *limit) {
-    return json_pack("{s:f, s:f, s:o, s:b, s:b}", "noise_to_delta", c->noise, "stored_bytes", c->stored, "score",
-                     isfinite(c->score) ? json_real(c->score) : json_null(), "within_limit", dz_drop_ok(limit, t->state.original, c->score),
-                     "exact", c->exact);
+    return json_pack("{s:f, s:f, s:o, s:b, s:b}", "noise_to_delta", c->noise, "stored_bytes", c->stored, "score", dz_json_number(c->score),
+                     "within_limit", dz_drop_ok(limit, t->state.original, c->score), "exact", c->exact);
 }
 
 static dz_rc print_json(const dz_tune_result *r, const dz_tune_options *opt, dz_error *err) {
@@ -106,8 +105,8 @@ static dz_rc print_json(const dz_tune_result *r, const dz_tune_options *opt, dz_
         for (size_t i = 0; i < task->state.ncandidates; i++)
             json_array_append_new(list, candidate_json(task, &task->state.candidates[i], &opt->limit));
         json_array_append_new(tasks, json_pack("{s:s, s:f, s:o, s:s, s:i, s:o}", "name", task->name, "original", task->state.original,
-                                               "base", isfinite(task->state.base) ? json_real(task->state.base) : json_null(), "setting",
-                                               task->setting, "evaluations", task->state.evaluations, "candidates", list));
+                                               "base", dz_json_number(task->state.base), "setting", task->setting, "evaluations",
+                                               task->state.evaluations, "candidates", list));
     }
     return dz_print_json(json_pack("{s:s, s:b, s:o}", "archive", opt->archive, "published", r->published, "tasks", tasks), NULL, err);
 }

@@ -1,5 +1,6 @@
 #include "cli/report.h"
 #include "base/log.h"
+#include "cli/cli.h"
 #include "cli/table.h"
 
 #include <math.h>
@@ -41,8 +42,7 @@ void dz_json_quality(json_t *o, dz_quality q) {
                 {"noise_to_delta", q.noise_to_delta},
                 {"noise_to_base", q.noise_to_base},
                 {"expected_relative_error", q.error}};
-    for (size_t i = 0; i < sizeof list / sizeof *list; i++)
-        json_object_set_new(o, list[i].name, isfinite(list[i].value) ? json_real(list[i].value) : json_null());
+    for (size_t i = 0; i < sizeof list / sizeof *list; i++) json_object_set_new(o, list[i].name, dz_json_number(list[i].value));
     json_object_set_new(o, "verdict", json_string(dz_verdict_name(q.verdict)));
 }
 
