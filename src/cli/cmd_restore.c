@@ -35,30 +35,26 @@ static void print_sum(const char *const *names, const double *weights, size_t n)
 }
 
 /* One task, or a sum; what was done is printed. */
-static dz_rc restore_one(const dz_world *world, const dz_restore_options *o, dz_error *err) {
-    const dz_restore_options opt = *o;
+static dz_rc restore_one(const dz_world *world, const dz_restore_options *opt, dz_error *err) {
     dz_restore_result result = {0};
-    const char *const *names = opt.tasks;
-    const double *weights = opt.weights;
-    dz_rc rc = DZ_OK;
-    rc = dz_restore(world, &opt, &result, err);
+    dz_rc rc = dz_restore(world, opt, &result, err);
     int damaged = rc == DZ_EDAMAGE && err->rc == DZ_OK;
     if (damaged && world->rank == 0) dz_print_damage(&result.damage);
     if (world->rank == 0) dz_print_notes(&result.notes);
-    if (rc == DZ_OK && opt.dry_run && world->rank == 0) {
-        printf("%s: would get task ", opt.out);
-        print_sum(names, weights, opt.ntasks);
+    if (rc == DZ_OK && opt->dry_run && world->rank == 0) {
+        printf("%s: would get task ", opt->out);
+        print_sum(opt->tasks, opt->weights, opt->ntasks);
         printf("; nothing was made\n");
     } else if ((rc == DZ_OK || damaged) && world->rank == 0) {
         char size[32], memory[32];
-        printf("%s: task ", opt.out);
-        print_sum(names, weights, opt.ntasks);
+        printf("%s: task ", opt->out);
+        print_sum(opt->tasks, opt->weights, opt->ntasks);
         printf(", %llu tensors,\n%s in %llu file%s, %.2f s, peak memory %s per rank\n", (unsigned long long)result.ntensors,
                dz_format_size((double)result.nbytes, size), (unsigned long long)result.nfiles, result.nfiles == 1 ? "" : "s", result.secs,
                dz_format_size(result.peak_memory, memory));
     }
     if (damaged && world->rank == 0)
-        dz_fail(err, rc, "%s: restored except %llu damaged place%s, listed above", opt.out, (unsigned long long)result.damage.count,
+        dz_fail(err, rc, "%s: restored except %llu damaged place%s, listed above", opt->out, (unsigned long long)result.damage.count,
                 result.damage.count == 1 ? "" : "s");
     dz_damage_free(&result.damage);
     dz_buf_free(&result.notes);
@@ -157,7 +153,6 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
         goto out;
     }
     if ((rc = dz_sync_error(world, take_weights(&tasks, &names, &weights, err), err)) != DZ_OK) goto out;
-    opt.archive = args[0];
     opt.tasks = (const char *const *)names;
     opt.weights = weights;
     opt.ntasks = tasks.n;
