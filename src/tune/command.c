@@ -152,7 +152,7 @@ static void end(pid_t pid) {
 /* Reads until the command has ended, and what it has printed has been read. */
 static dz_rc attend(pid_t pid, stream s[2], int *status, dz_error *err) {
     int ended = 0;
-    for (int open = 3; open;) {
+    for (int open = 3; open || !ended;) { /* a command may close its output and go on: then poll only waits */
         struct pollfd fds[2] = {{.fd = open & 1 ? s[0].fd : -1, .events = POLLIN}, {.fd = open & 2 ? s[1].fd : -1, .events = POLLIN}};
         int ready = poll(fds, 2, 100);
         if (dz_stop_asked()) {
@@ -164,15 +164,6 @@ static dz_rc attend(pid_t pid, stream s[2], int *status, dz_error *err) {
         }
         if (!ended) ended = waitpid(pid, status, WNOHANG) == pid;
         if (ended && ready == 0) break; /* a process that it left behind keeps the pipe */
-    }
-    while (!ended) { /* it has closed its output and goes on */
-        const struct timespec moment = {.tv_nsec = 50000000};
-        ended = waitpid(pid, status, WNOHANG) == pid;
-        if (!ended && dz_stop_asked()) {
-            end(pid);
-            return dz_fail(err, DZ_EINTERRUPT, "interrupted while the command was running");
-        }
-        if (!ended) nanosleep(&moment, NULL);
     }
     return DZ_OK;
 }
