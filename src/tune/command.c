@@ -154,7 +154,7 @@ static dz_rc attend(pid_t pid, stream s[2], int *status, dz_error *err) {
     int ended = 0;
     for (int open = 3; open || !ended;) { /* a command may close its output and go on: then poll only waits */
         struct pollfd fds[2] = {{.fd = open & 1 ? s[0].fd : -1, .events = POLLIN}, {.fd = open & 2 ? s[1].fd : -1, .events = POLLIN}};
-        int ready = poll(fds, 2, 100);
+        int before = ended, ready = poll(fds, 2, 100);
         if (dz_stop_asked()) {
             if (!ended) end(pid);
             return dz_fail(err, DZ_EINTERRUPT, "interrupted while the command was running");
@@ -163,7 +163,7 @@ static dz_rc attend(pid_t pid, stream s[2], int *status, dz_error *err) {
             if (fds[i].revents && !take(&s[i])) open &= ~(1 << i);
         }
         if (!ended) ended = waitpid(pid, status, WNOHANG) == pid;
-        if (ended && ready == 0) break; /* a process that it left behind keeps the pipe */
+        if (before && ready == 0) break; /* all is read, and a process that it left behind keeps the pipe */
     }
     return DZ_OK;
 }
