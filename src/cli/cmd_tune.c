@@ -55,7 +55,7 @@ static void print_scores(const dz_tune_result *r, const dz_drop_limit *limit) {
 
 static void print_plan(const dz_tune_result *r, const dz_tune_options *opt) {
     char size[32], name[256];
-    unsigned steps = opt->steps < 3 ? opt->steps : 3;
+    unsigned steps = dz_tune_forecast_steps(opt);
     double most = 0;
     size_t n = opt->ntasks ? opt->ntasks : r->ntasks;
     printf("%zu task%s, at most %zu evaluations: original, base and %u candidates of each\n\n", n, n == 1 ? "" : "s", n * (opt->steps + 2),
@@ -66,7 +66,7 @@ static void print_plan(const dz_tune_result *r, const dz_tune_options *opt) {
     for (size_t t = 0; t < r->ntasks; t++) {
         const dz_tuned_task *task = &r->tasks[t];
         printf("%-12s", dz_table_name(task->name, 12, name));
-        for (unsigned k = 1; k < 1U << steps; k++) printf(" %8s", dz_format_size(task->forecast[k - 1], size));
+        for (unsigned k = 1; k < 1U << steps; k++) printf(" %8s", dz_format_size(task->forecast[k], size));
         putchar('\n');
         most = fmax(most, task->source);
     }
@@ -75,14 +75,14 @@ static void print_plan(const dz_tune_result *r, const dz_tune_options *opt) {
 }
 
 static dz_rc print_plan_json(const dz_tune_result *r, const dz_tune_options *opt, dz_error *err) {
-    unsigned steps = opt->steps < 3 ? opt->steps : 3;
+    unsigned steps = dz_tune_forecast_steps(opt);
     size_t n = opt->ntasks ? opt->ntasks : r->ntasks;
     json_t *tasks = json_array();
     for (size_t t = 0; t < r->ntasks; t++) {
         json_t *list = json_array();
         for (unsigned k = 1; k < 1U << steps; k++)
-            json_array_append_new(list, json_pack("{s:f, s:f}", "noise_to_delta", dz_tune_rung(k, steps), "predicted_stored_bytes",
-                                                  r->tasks[t].forecast[k - 1]));
+            json_array_append_new(
+                list, json_pack("{s:f, s:f}", "noise_to_delta", dz_tune_rung(k, steps), "predicted_stored_bytes", r->tasks[t].forecast[k]));
         json_array_append_new(
             tasks, json_pack("{s:s, s:f, s:o}", "name", r->tasks[t].name, "source_bytes", r->tasks[t].source, "candidates", list));
     }

@@ -63,7 +63,7 @@ static dz_rc take_task(const dz_zoo *zoo, size_t t, const char *folder, const dz
 static dz_rc forecast(dz_zoo *zoo, const dz_tune_options *opt, dz_tune_result *r, dz_error *err) {
     dz_forecast f = {0};
     dz_plan *plan = NULL;
-    unsigned steps = opt->steps < 3 ? opt->steps : 3;
+    unsigned steps = dz_tune_forecast_steps(opt);
     if (dz_zoo_plan(zoo, 1, 0, &plan, err) == DZ_OK) dz_forecast_make(zoo, plan, &f, err);
     for (unsigned k = 1; k < 1U << steps && err->rc == DZ_OK; k++) {
         char setting[64];
@@ -75,7 +75,7 @@ static dz_rc forecast(dz_zoo *zoo, const dz_tune_options *opt, dz_tune_result *r
             dz_recipe_load_own(&opt->recipe, &own, "--eval", &zoo->own[t], err);
         }
         if (err->rc == DZ_OK) dz_forecast_again(zoo, plan, &f, err);
-        for (size_t t = 0; t < zoo->ntasks && err->rc == DZ_OK; t++) r->tasks[t].forecast[k - 1] = f.tasks[t].stored;
+        for (size_t t = 0; t < zoo->ntasks && err->rc == DZ_OK; t++) r->tasks[t].forecast[k] = f.tasks[t].stored;
     }
     dz_forecast_free(&f);
     dz_plan_free(plan);

@@ -5,6 +5,8 @@
 #include "compress/compress.h"
 #include "tune/state.h"
 
+#define DZ_TUNE_FORECAST_STEPS 3 /* a dry run forecasts the rungs of a search's first three evaluations */
+
 typedef struct dz_tune_options {
     const char *manifest, *archive;
     dz_recipe_request recipe;
@@ -19,6 +21,10 @@ typedef struct dz_tune_options {
     double watchdog;
 } dz_tune_options;
 
+static inline unsigned dz_tune_forecast_steps(const dz_tune_options *opt) {
+    return opt->steps < DZ_TUNE_FORECAST_STEPS ? opt->steps : DZ_TUNE_FORECAST_STEPS;
+}
+
 /* A task and what the search has found. */
 typedef struct dz_tuned_task {
     char *name;
@@ -28,10 +34,10 @@ typedef struct dz_tuned_task {
     double source; /* bytes of its tensors */
     dz_tune_key key;
     dz_tune_state state;
-    int scored;                      /* the search is over */
-    const dz_tune_candidate *chosen; /* NULL: lossless */
-    char setting[64];                /* "noise_to_delta=2.38": what the task is compressed with */
-    double forecast[8];              /* dry run: bytes at the first rungs of the ladder */
+    int scored;                                   /* the search is over */
+    const dz_tune_candidate *chosen;              /* NULL: lossless */
+    char setting[64];                             /* "noise_to_delta=2.38": what the task is compressed with */
+    double forecast[1 << DZ_TUNE_FORECAST_STEPS]; /* dry run: bytes at rung k of that ladder, from 1 on */
 } dz_tuned_task;
 
 typedef struct dz_tune_result { /* rank 0 */
@@ -46,8 +52,5 @@ typedef struct dz_tune_result { /* rank 0 */
  * goes on when it is called again. Only rank 0 runs the command. */
 dz_rc dz_tune(const dz_world *world, const dz_tune_options *opt, dz_tune_result *result, dz_error *err);
 void dz_tune_result_free(dz_tune_result *result);
-
-/* Rungs of the ladder that a dry run forecasts: the first three evaluations of a search. */
-#define DZ_TUNE_FORECASTS 7
 
 #endif
