@@ -96,8 +96,7 @@ dz_rc dz_candidate_restore(const dz_world *world, const char *archive, const cha
     return rc;
 }
 
-dz_rc dz_tune_choose(dz_tuned_task *t, double noise, dz_error *err) {
+void dz_tune_choose(dz_tuned_task *t, double noise) {
     dz_candidate_setting(noise, t->setting);
     t->chosen = noise > 0 ? dz_tune_find(&t->state, noise) : NULL;
-    return err->rc;
 }

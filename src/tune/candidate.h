@@ -23,6 +23,6 @@ dz_rc dz_candidate_look(const char *archive, const char *task, dz_tune_candidate
 dz_rc dz_candidate_restore(const dz_world *world, const char *archive, const char *base, const char *task, const char *out, dz_error *err);
 
 /* The search has ended at this rung. */
-dz_rc dz_tune_choose(dz_tuned_task *task, double noise, dz_error *err);
+void dz_tune_choose(dz_tuned_task *task, double noise);
 
 #endif

@@ -155,8 +155,8 @@ static dz_rc search(const tuning *g, dz_tuned_task *t, const char *scratch, dz_e
         dz_bcast_f64(g->world, &noise, 1);
         if (step == STEP_DONE) {
             t->scored = 1;
-            dz_tune_choose(t, noise, err);
-            return dz_sync_error(g->world, err->rc, err);
+            dz_tune_choose(t, noise);
+            return DZ_OK;
         }
         if (step == STEP_CANDIDATE) {
             if (score_candidate(g, t, scratch, noise, err) != DZ_OK) return err->rc;
@@ -219,12 +219,11 @@ static dz_rc check_published(const tuning *g, dz_error *err) {
     for (size_t t = 0; t < g->result->ntasks && err->rc == DZ_OK; t++) {
         const dz_tuned_task *task = &g->result->tasks[t];
         dz_tune_candidate now = {0};
-        if (dz_candidate_look(g->opt->archive, task->name, &now, err) != DZ_OK || !task->chosen) continue;
+        if (!task->chosen || dz_candidate_look(g->opt->archive, task->name, &now, err) != DZ_OK) continue;
         if (strcmp(now.content, task->chosen->content) != 0)
             dz_fail(err, DZ_EFAIL, "%s: task '%s' is not what was scored: did a model change meanwhile?", g->opt->archive, task->name);
     }
     for (size_t t = 0; t < g->result->ntasks && err->rc == DZ_OK; t++) dz_tune_state_remove(g->result->tasks[t].path);
-    if (err->rc == DZ_OK) rmdir(g->folder);
     return err->rc;
 }
 
