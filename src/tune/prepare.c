@@ -87,11 +87,12 @@ static dz_rc check_request(const dz_zoo *zoo, const dz_tune_options *opt, dz_err
     dz_buf notes = {0};
     struct stat st;
     if (zoo->recipe->method != DZ_METHOD_AUTO || zoo->recipe->target_ratio > 0)
-        dz_fail_more(err, DZ_EUSAGE, "tune: searches over the noise of method auto: not with another method or with target_ratio");
+        dz_fail_more(err, DZ_EUSAGE,
+                     "tune: works with method auto, without target_ratio: take method and target_ratio out of recipe and options");
     for (size_t t = 0; t < zoo->ntasks; t++) {
         if (zoo->own[t])
-            dz_fail_more(err, DZ_EUSAGE, "%s:%d: task '%s': its quality is what tune looks for: take the keys out", zoo->manifest->path,
-                         zoo->manifest->tasks[t].line, zoo->names[t]);
+            dz_fail_more(err, DZ_EUSAGE, "%s:%d: task '%s': tune chooses its quality: take quality, noise_to_delta and noise_to_base out",
+                         zoo->manifest->path, zoo->manifest->tasks[t].line, zoo->names[t]);
     }
     for (size_t i = 0; i < opt->ntasks; i++) {
         size_t t = 0;
