@@ -269,6 +269,16 @@ def test_command_without_a_number(folder):
 
 
 @with_scratch
+def test_command_that_closes_its_output(folder):
+    make(folder, (("strong", 0.6),))
+    text = ": {model}; echo 0.5; exec >&- 2>&-; sleep 0.3; exit 7"
+    r = run(["tune", "zoo.yaml", "--eval", text, "--max-drop", "0.02", "-o", "a.h5"], cwd=folder)
+    equal(r.code, 1, f"exit code: {r}")
+    for want in ("original", "exit code 7", "its last line: 0.5"):
+        check(want in r.lines("error")[0], f"{want!r} is not in {r}")
+
+
+@with_scratch
 def test_state_of_another_job_is_refused(folder):
     make(folder, (("strong", 0.6),))
     good(["tune", "zoo.yaml", "--eval", command(), "--max-drop", "0.02", "-o", "a.h5", "--task", "strong", "--max-evaluations", "1"], cwd=folder)
