@@ -42,7 +42,10 @@ static double solve(double (*of)(double), double value, int sign) {
     return to_bits(low, 12);
 }
 
-double dz_rate_step_of_bits(double bits) { return solve(dz_rate_bits, bits, 1); }
+double dz_rate_step_of_bits(double bits) {
+    if (!(bits < CROSSING_RATE)) return solve(dz_rate_bits, bits, 1);
+    return to_bits(within(bits > 0 ? DZ_RATE_CROSSING * sqrt(CROSSING_RATE / bits) : DZ_RATE_STEP_MOST), 12); /* of a message: by rate_of */
+}
 double dz_rate_step_of_noise(double noise) { return solve(dz_rate_noise, noise, -1); }
 
 dz_rate dz_rate_of_step(double step) {

@@ -2,6 +2,7 @@
  * grid (numeric/rate.h). Three ways to choose the rate: by a target ratio or a density (fixed rate), or by limits
  * of the noise (fixed accuracy). */
 #include <math.h>
+#include <stdlib.h>
 
 #include "archive/catalog.h"
 #include "codec/trellis.h"
@@ -76,32 +77,62 @@ static void code_at(const dz_method_tensor *t, const dz_recipe *r, double bits) 
         code_message(t, r, &rate);
 }
 
-/* All tensors without a rate of their own, at a price. */
-static void code_all(const dz_method_task *task, double price) {
-    for (size_t i = 0; i < task->n; i++) {
-        const dz_method_tensor *t = &task->tensors[i];
-        if (isnan(t->pair->sparsity)) code_at(t, task->recipe, rate_at(price, (double)t->pair->tiles.common, weight_of(t)));
-    }
+static void code_at_price(const dz_method_tensor *t, const dz_recipe *r, double price) {
+    code_at(t, r, rate_at(price, (double)t->pair->tiles.common, weight_of(t)));
 }
 
-static double bits_of(const dz_method_task *task) { /* of the tensors without a rate of their own, an element */
-    double bytes = 0, n = 0;
+/* Tensors without a rate of their own, of one size and kind: at a price they have the same rate, noise to signal and bytes. */
+typedef struct alike {
+    const dz_method_tensor *one;
+    size_t n;
+    double delta, base; /* energies of all */
+} alike;
+
+static int by_size_and_kind(const void *x, const void *y) {
+    const dz_method_tensor *a = *(const dz_method_tensor *const *)x, *b = *(const dz_method_tensor *const *)y;
+    const dz_pair_tiles *ta = &a->pair->tiles, *tb = &b->pair->tiles;
+    if (ta->common != tb->common) return ta->common < tb->common ? -1 : 1;
+    if (ta->ncommon != tb->ncommon) return ta->ncommon < tb->ncommon ? -1 : 1;
+    if (a->kind != b->kind) return a->kind < b->kind ? -1 : 1;
+    return a < b ? -1 : a > b; /* sums have one order */
+}
+
+/* `sorted` and `groups` have room for all tensors; returns how many groups there are. */
+static size_t group(const dz_method_task *task, const dz_method_tensor **sorted, alike *groups) {
+    size_t n = 0, ngroups = 0;
     for (size_t i = 0; i < task->n; i++) {
-        if (!isnan(task->tensors[i].pair->sparsity)) continue;
-        bytes += task->tensors[i].coding->bytes;
-        n += (double)task->tensors[i].pair->tiles.common;
+        if (isnan(task->tensors[i].pair->sparsity)) sorted[n++] = &task->tensors[i];
+    }
+    if (n) qsort(sorted, n, sizeof(*sorted), by_size_and_kind);
+    for (size_t i = 0; i < n; i++) {
+        const dz_method_tensor *t = sorted[i], *before = i ? sorted[i - 1] : NULL;
+        if (!before || t->pair->tiles.common != before->pair->tiles.common || t->pair->tiles.ncommon != before->pair->tiles.ncommon ||
+            t->kind != before->kind)
+            groups[ngroups++] = (alike){.one = t};
+        alike *g = &groups[ngroups - 1];
+        g->n++;
+        if (!(t->stats->delta_energy > 0)) continue; /* as dz_noise_add takes them */
+        g->delta += t->stats->delta_energy;
+        g->base += t->stats->base_energy;
+    }
+    return ngroups;
+}
+
+/* Bits an element of the groups, as they are coded. */
+static double bits_of(const alike *groups, size_t ngroups) {
+    double bytes = 0, n = 0;
+    for (size_t i = 0; i < ngroups; i++) {
+        bytes += groups[i].one->coding->bytes * (double)groups[i].n;
+        n += (double)groups[i].one->pair->tiles.common * (double)groups[i].n;
     }
     return n > 0 ? 8 * bytes / n : 0;
 }
 
-static int within(const dz_method_task *task, dz_noise_limits limits) {
-    dz_noise_sum sum = {0};
-    for (size_t i = 0; i < task->n; i++) {
-        const dz_tensor_stats *s = task->tensors[i].stats;
-        dz_noise noise = task->tensors[i].coding->noise;
-        noise.gain = 1;
-        dz_noise_add(&sum, noise, s->delta_energy, s->base_energy);
-    }
+/* Whether the groups as they are coded, and `others`, keep the limits. */
+static int within(const alike *groups, size_t ngroups, const dz_noise_sum *others, dz_noise_limits limits) {
+    dz_noise_sum sum = *others;
+    for (size_t i = 0; i < ngroups; i++)
+        dz_noise_add(&sum, (dz_noise){.nsr = groups[i].one->coding->noise.nsr, .gain = 1}, groups[i].delta, groups[i].base);
     return sum.noise <= limits.to_delta * sum.delta && sum.noise <= limits.to_base * sum.base;
 }
 
@@ -110,18 +141,30 @@ static int within(const dz_method_task *task, dz_noise_limits limits) {
 
 static dz_rc allocate(const dz_method_task *task, dz_error *err) {
     dz_noise_limits limits = dz_recipe_limits(task->recipe);
+    dz_noise_sum others = {0};
     double low = LOG_DEAR, high = LOG_CHEAP;
+    const dz_method_tensor **sorted = dz_alloc_raw(task->n, sizeof *sorted, err);
+    alike *groups = dz_alloc_raw(task->n, sizeof *groups, err);
+    if (err->rc != DZ_OK) goto out;
     for (size_t i = 0; i < task->n; i++) {
         const dz_method_tensor *t = &task->tensors[i];
-        if (!isnan(t->pair->sparsity)) code_at(t, task->recipe, dz_gauss_bits(1 - t->pair->sparsity));
+        if (isnan(t->pair->sparsity)) continue;
+        code_at(t, task->recipe, dz_gauss_bits(1 - t->pair->sparsity));
+        dz_noise_add(&others, (dz_noise){.nsr = t->coding->noise.nsr, .gain = 1}, t->stats->delta_energy, t->stats->base_energy);
     }
+    size_t ngroups = group(task, sorted, groups);
     for (int i = 0; i < 40; i++) { /* the dearest price that is enough; low always is, as far as anything can be */
         double mid = (low + high) / 2;
-        code_all(task, exp2(mid));
-        int enough = isnan(task->level) ? within(task, limits) : bits_of(task) >= task->level;
+        for (size_t g = 0; g < ngroups; g++) code_at_price(groups[g].one, task->recipe, exp2(mid));
+        int enough = isnan(task->level) ? within(groups, ngroups, &others, limits) : bits_of(groups, ngroups) >= task->level;
         *(enough ? &low : &high) = mid;
     }
-    code_all(task, exp2(dz_significant(low, 20)));
+    for (size_t i = 0; i < task->n; i++) {
+        if (isnan(task->tensors[i].pair->sparsity)) code_at_price(&task->tensors[i], task->recipe, exp2(dz_significant(low, 20)));
+    }
+out:
+    free(sorted);
+    free(groups);
     return err->rc;
 }
 
