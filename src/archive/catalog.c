@@ -46,6 +46,7 @@ void dz_catalog_free(dz_catalog *c) {
     free(c->lost);
     free(c->blobs_lost);
     dz_buf_free(&c->foreign);
+    dz_buf_free(&c->foreign_tasks);
     free(c);
 }
 
@@ -264,17 +265,9 @@ uint64_t dz_catalog_base_bytes(const dz_catalog *c) {
 }
 
 int dz_catalog_is_foreign(const dz_catalog *c, const char *name) {
-    dz_error none = {0};
-    char *lines[2] = {dz_format(&none, "object '%s' of /tasks", name), dz_format(&none, "link '%s' of /tasks", name)};
-    int found = 0;
-    for (int i = 0; i < 2; i++) { /* as they were noted */
-        if (lines[i]) dz_one_line(lines[i]);
-        char *line = lines[i] ? dz_format(&none, "%s\n", lines[i]) : NULL;
-        free(lines[i]);
-        lines[i] = line;
-        found |= lines[i] && c->foreign.len && memmem(c->foreign.data, c->foreign.len, lines[i], strlen(lines[i])) != NULL;
+    const char *names = (const char *)c->foreign_tasks.data;
+    for (size_t at = 0; at < c->foreign_tasks.len; at += strlen(names + at) + 1) {
+        if (strcmp(names + at, name) == 0) return 1;
     }
-    free(lines[0]);
-    free(lines[1]);
-    return found;
+    return 0;
 }

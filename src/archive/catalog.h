@@ -121,6 +121,7 @@ typedef struct dz_catalog {
     dz_lost *lost; /* tasks that are not in `tasks` because they are damaged, or not read */
     size_t nlost;
     dz_buf foreign;         /* lines on what other tools have put there */
+    dz_buf foreign_tasks;   /* the names of their links in /tasks, a NUL after each */
     char *blobs_lost;       /* why no blob can be read; NULL: they can */
     double trace_reference; /* T_ref of METHODS.md "Rescaling by the trace norm"; 0: none */
     uint64_t file_size, shared_bytes;
@@ -135,7 +136,7 @@ void dz_task_entry_free(dz_task_entry *entry); /* what it holds */
 /* The text as "ARCHIVE: task 'NAME': ..."; parts of it that are there already are not repeated. The caller frees. */
 char *dz_catalog_line(const dz_catalog *catalog, const char *task, const char *text, dz_error *err);
 
-/* Another tool's object has this name in /tasks. */
+/* A link of another tool has this name in /tasks. */
 int dz_catalog_is_foreign(const dz_catalog *catalog, const char *name);
 
 /* What a task that is lost fails with: DZ_EDAMAGE, DZ_EFAIL if it is only not read. */

@@ -265,11 +265,10 @@ static int is_among(const char *name, const char *const *names) {
 
 /* Notes an object or attribute that other tools have put there. */
 static int note_foreign(walk *w, const object *o, unsigned depth, const char *what, const char *name) {
-    const char *folder = depth == 0 ? "" : depth == 2 ? "tasks/" : "";
-    char *line = dz_format(w->err, "%s '%s' of /%s%s", what, name, folder, o->name);
-    if (line) dz_one_line(line);
-    int listed = depth == 1 && strcmp(o->name, "tasks") == 0; /* dz_catalog_is_foreign looks here */
-    if (line && (listed || w->catalog->foreign.len < FOREIGN_MAX)) dz_buf_line(&w->catalog->foreign, w->err, "%s\n", line);
+    char *line = dz_format(w->err, "%s '%s' of /%s%s", what, name, depth == 2 ? "tasks/" : "", o->name);
+    int in_tasks = depth == 1 && strcmp(o->name, "tasks") == 0;
+    if (line && (in_tasks || w->catalog->foreign.len < FOREIGN_MAX)) dz_buf_line(&w->catalog->foreign, w->err, "%s\n", dz_one_line(line));
+    if (in_tasks && strcmp(what, "attribute") != 0) dz_buf_put(&w->catalog->foreign_tasks, name, strlen(name) + 1, w->err);
     free(line);
     return w->err->rc == DZ_OK;
 }

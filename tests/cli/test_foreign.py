@@ -210,6 +210,7 @@ def test_new_objects_among_tasks(folder):
             many.attrs[f"a{k}"] = k
             many.create_group(f"g{k}")
         tasks.create_dataset("line\nbreak", data=h5py.Empty("f4"))
+        tasks.create_dataset("object 'one", data=1)  # its note reads like one about the task 'one'
     r = usable(folder, "a.h5", "new objects", [])
     for name in ("growing", "record", "text", "type", "many", "break"):
         check(any(name in line and "stepped over" in line for line in r.lines("note")), f"{name}: {r}")
