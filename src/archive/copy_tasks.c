@@ -24,11 +24,17 @@ void dz_copy_tasks_close(dz_copy_tasks *c) {
     *c = (dz_copy_tasks){0};
 }
 
-int dz_copy_tasks_leave(dz_copy_tasks *c, const char *task) {
-    int64_t t = c->old ? dz_catalog_find(c->old->catalog, task) : -1;
-    for (size_t i = 0; c->old && t < 0 && i < c->old->catalog->nlost; i++) {
-        if (strcmp(c->old->catalog->lost[i].name, task) == 0) return c->drop[i] = 1;
+/* The number of a task among those that cannot be read, or -1. */
+static int64_t find_lost(const dz_copy_tasks *c, const char *task) {
+    for (size_t i = 0; c->old && i < c->old->catalog->nlost; i++) {
+        if (strcmp(c->old->catalog->lost[i].name, task) == 0) return (int64_t)i;
     }
+    return -1;
+}
+
+int dz_copy_tasks_leave(dz_copy_tasks *c, const char *task) {
+    int64_t t = c->old ? dz_catalog_find(c->old->catalog, task) : -1, lost = t < 0 ? find_lost(c, task) : -1;
+    if (lost >= 0) return c->drop[lost] = 1;
     if (t < 0) return 0;
     if (!c->leave[t]) c->ntasks--;
     c->leave[t] = 1;
@@ -36,9 +42,7 @@ int dz_copy_tasks_leave(dz_copy_tasks *c, const char *task) {
 }
 
 int dz_copy_tasks_has(const dz_copy_tasks *c, const char *task) {
-    int has = c->old && dz_catalog_find(c->old->catalog, task) >= 0;
-    for (size_t i = 0; c->old && !has && i < c->old->catalog->nlost; i++) has = strcmp(c->old->catalog->lost[i].name, task) == 0;
-    return has;
+    return c->old && (dz_catalog_find(c->old->catalog, task) >= 0 || find_lost(c, task) >= 0);
 }
 
 dz_rc dz_copy_tasks_check(const dz_copy_tasks *c, dz_error *err) {

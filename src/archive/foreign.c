@@ -12,12 +12,6 @@
 
 enum { INTEGER, FLOAT, TIME, STRING, BITS, OPAQUE, COMPOUND, REFERENCE, ENUM, VLEN, ARRAY };
 
-static uint64_t number(dz_view *v, unsigned nbytes) {
-    uint64_t x = 0;
-    for (unsigned i = 0; i < nbytes; i++) x |= (uint64_t)dz_view_u8(v) << (8 * i);
-    return x;
-}
-
 /* A text and its NUL; in the older versions filled up to a multiple of 8. */
 static int text_ok(dz_view *v, int padded) {
     size_t begin = v->pos;
@@ -37,7 +31,7 @@ static int compound_ok(dz_view *v, unsigned version, uint64_t members, uint64_t 
     for (uint64_t i = 0; i < members; i++) {
         uint64_t inner = 0, n = 1;
         if (!text_ok(v, version < 3)) return 0;
-        uint64_t at = number(v, nbytes);
+        uint64_t at = dz_view_number(v, nbytes);
         if (version == 1) { /* members may be arrays */
             unsigned ndims = dz_view_u8(v);
             dz_view_bytes(v, 11);
@@ -78,18 +72,19 @@ static int array_ok(dz_view *v, unsigned version, uint64_t size, int depth) {
 
 static int type_ok(dz_view *v, uint64_t *size, int depth) {
     unsigned head = dz_view_u8(v), kind = head & 15, version = head >> 4;
-    uint64_t bits = number(v, 3), inner = 0;
+    uint64_t bits = dz_view_number(v, 3), inner = 0;
     *size = dz_view_u32(v);
     if (v->bad || *size == 0 || *size > SIZE_MAX_OF_TYPE || version < 1 || version > 5 || depth >= TYPE_DEPTH) return 0;
     switch (kind) {
         case INTEGER:
         case BITS: {
-            uint64_t offset = number(v, 2), precision = number(v, 2);
+            uint64_t offset = dz_view_number(v, 2), precision = dz_view_number(v, 2);
             return !v->bad && (bits & ~0xfULL) == 0 && *size <= 16 && precision > 0 && offset + precision <= 8 * *size;
         }
         case FLOAT: {
-            uint64_t offset = number(v, 2), precision = number(v, 2), exponent_at = number(v, 1), exponent = number(v, 1);
-            uint64_t mantissa_at = number(v, 1), mantissa = number(v, 1);
+            uint64_t offset = dz_view_number(v, 2), precision = dz_view_number(v, 2), exponent_at = dz_view_number(v, 1),
+                     exponent = dz_view_number(v, 1);
+            uint64_t mantissa_at = dz_view_number(v, 1), mantissa = dz_view_number(v, 1);
             dz_view_u32(v);
             return !v->bad && *size <= 16 && precision > 0 && offset + precision <= 8 * *size && exponent > 0 && mantissa > 0 &&
                    exponent_at + exponent <= precision && mantissa_at + mantissa <= precision && (bits >> 8 & 0xff) < precision &&
@@ -129,7 +124,7 @@ static const uint8_t *part(dz_view *v, uint64_t len, unsigned version) { return 
 int dz_foreign_attribute_ok(dz_view *v, char name[DZ_FOREIGN_NAME]) {
     uint64_t size = 0, count = 0;
     unsigned version = dz_view_u8(v), flags = dz_view_u8(v);
-    uint64_t name_len = number(v, 2), type_len = number(v, 2), space_len = number(v, 2);
+    uint64_t name_len = dz_view_number(v, 2), type_len = dz_view_number(v, 2), space_len = dz_view_number(v, 2);
     if (version == 3 && dz_view_u8(v) > 1) return 0;
     const uint8_t *text = part(v, name_len, version), *type = part(v, type_len, version), *space = part(v, space_len, version);
     if (v->bad || version < 1 || version > 3 || flags != 0 || name_len < 2 || name_len > DZ_FOREIGN_NAME || text[name_len - 1] != 0 ||
@@ -195,9 +190,9 @@ static int is_of_task(unsigned kind, dz_view v) {
     uint64_t len = 0;
     if (kind == LINK) {
         dz_view_bytes(&v, (flags & 8 ? 1U : 0) + (flags & 4 ? 8U : 0) + (flags & 0x10 ? 1U : 0));
-        len = number(&v, 1U << (flags & 3));
+        len = dz_view_number(&v, 1U << (flags & 3));
     } else if (kind == ATTRIBUTE) {
-        len = number(&v, 2);
+        len = dz_view_number(&v, 2);
         dz_view_bytes(&v, version == 3 ? 5 : 4);
     }
     const uint8_t *name = len ? dz_view_bytes(&v, len) : NULL;
@@ -216,7 +211,7 @@ int dz_foreign_object(int fd, const char *path, uint64_t file_size, uint64_t at)
     if (at >= file_size || dz_pread_all(fd, path, head, have, at, &none) != DZ_OK || memcmp(head, "OHDR", 4) != 0 || head[4] != 2) return 0;
     unsigned flags = head[5], numbered = flags & 4 ? 2 : 0, n = 1;
     dz_view v = {.data = head, .len = have, .pos = 6 + (flags & 0x20 ? 16U : 0) + (flags & 0x10 ? 4U : 0)};
-    uint64_t len = number(&v, 1U << (flags & 3));
+    uint64_t len = dz_view_number(&v, 1U << (flags & 3));
     if (v.bad || len > HEADER_MAX) return 0;
     todo[0].at = at;
     todo[0].len = v.pos + len + 4;
@@ -227,7 +222,7 @@ int dz_foreign_object(int fd, const char *path, uint64_t file_size, uint64_t at)
         dz_view block = {.data = bytes, .len = (size_t)todo[i].len - 4, .pos = i == 0 ? v.pos : 4};
         while (foreign && block.len - block.pos >= 4 + numbered) {
             unsigned kind = dz_view_u8(&block);
-            uint64_t size = number(&block, 2);
+            uint64_t size = dz_view_number(&block, 2);
             dz_view_bytes(&block, 1 + numbered);
             dz_view inner = {.data = dz_view_bytes(&block, size), .len = (size_t)size};
             if (!inner.data) break; /* a gap */

@@ -85,12 +85,6 @@ static dz_rc wrong(walk *w, uint64_t at, const char *what) {
     return dz_fail(w->err, DZ_EDAMAGE, "%s: its structure is not an archive's: at byte %llu: %s", w->path, (unsigned long long)at, what);
 }
 
-static uint64_t number(dz_view *v, unsigned nbytes) {
-    uint64_t x = 0;
-    for (unsigned i = 0; i < nbytes; i++) x |= (uint64_t)dz_view_u8(v) << (8 * i);
-    return x;
-}
-
 static dz_rc claim(walk *w, uint64_t at, uint64_t len) {
     if (at > w->file_size || len > w->file_size - at) return wrong(w, at, "reaches beyond the end of the file");
     if (len == 0) return DZ_OK;
@@ -139,7 +133,7 @@ static int compound_ok(dz_view *v, uint64_t bits, uint64_t size, unsigned depth)
     if (members == 0 || members > MEMBERS_MAX || depth + 1 >= TYPE_DEPTH_MAX) return 0;
     for (uint64_t i = 0; i < members; i++) {
         uint64_t inner = 0;
-        if (!member_name_ok(v) || number(v, nbytes) != end || !type_ok(v, &inner, depth + 1)) return 0;
+        if (!member_name_ok(v) || dz_view_number(v, nbytes) != end || !type_ok(v, &inner, depth + 1)) return 0;
         end += inner;
     }
     return end == size;
@@ -159,17 +153,18 @@ static int enum_ok(dz_view *v, uint64_t bits, uint64_t size, unsigned depth) {
 /* Plain numbers and texts of fixed length, arrays of one dimension of them, and compounds of all that. */
 static int type_ok(dz_view *v, uint64_t *size, unsigned depth) {
     unsigned head = dz_view_u8(v), kind = head & 15, version = head >> 4;
-    uint64_t bits = number(v, 3), inner = 0;
+    uint64_t bits = dz_view_number(v, 3), inner = 0;
     *size = dz_view_u32(v);
     if (v->bad || *size == 0 || *size > TYPE_SIZE_MAX || version < 1 || version > 3 || depth >= TYPE_DEPTH_MAX) return 0;
     switch (kind) {
         case TYPE_INTEGER: { /* little endian, no padding */
-            uint64_t offset = number(v, 2), precision = number(v, 2);
+            uint64_t offset = dz_view_number(v, 2), precision = dz_view_number(v, 2);
             return !v->bad && (bits & ~8ULL) == 0 && *size <= 8 && (*size & (*size - 1)) == 0 && offset == 0 && precision == 8 * *size;
         }
         case TYPE_FLOAT: { /* IEEE 754 */
-            uint64_t offset = number(v, 2), precision = number(v, 2), exponent_at = number(v, 1), exponent = number(v, 1);
-            uint64_t mantissa_at = number(v, 1), mantissa = number(v, 1), bias = number(v, 4);
+            uint64_t offset = dz_view_number(v, 2), precision = dz_view_number(v, 2), exponent_at = dz_view_number(v, 1),
+                     exponent = dz_view_number(v, 1);
+            uint64_t mantissa_at = dz_view_number(v, 1), mantissa = dz_view_number(v, 1), bias = dz_view_number(v, 4);
             int single = *size == 4 && bits == 0x1f20 && exponent_at == 23 && exponent == 8 && mantissa == 23 && bias == 127;
             int twice = *size == 8 && bits == 0x3f20 && exponent_at == 52 && exponent == 11 && mantissa == 52 && bias == 1023;
             return !v->bad && offset == 0 && precision == 8 * *size && mantissa_at == 0 && (single || twice);
@@ -204,8 +199,8 @@ static int layout_ok(dz_view *v, object *o) {
     unsigned flags = dz_view_u8(v), ndims = dz_view_u8(v), nbytes = dz_view_u8(v);
     if (v->bad || (flags & ~2U) != 0 || ndims != 2 || nbytes < 1 || nbytes > 8) return 0;
     o->chunked = 1;
-    o->chunk = number(v, nbytes);
-    o->element = number(v, nbytes);
+    o->chunk = dz_view_number(v, nbytes);
+    o->element = dz_view_number(v, nbytes);
     unsigned index = dz_view_u8(v);
     o->data_len = NOWHERE; /* not filtered: as long as the table */
     if (flags & 2) {
@@ -222,7 +217,7 @@ static int filters_ok(dz_view *v, object *o) {
     if (version != 2 || n != 3) return 0;
     o->nfilters = n;
     for (unsigned i = 0; i < n; i++) {
-        uint64_t id = number(v, 2), flags = number(v, 2), values = number(v, 2);
+        uint64_t id = dz_view_number(v, 2), flags = dz_view_number(v, 2), values = dz_view_number(v, 2);
         if (id != filters[i] || flags > 1 || values != (id == FILTER_FLETCHER32 ? 0 : 1)) return 0;
         uint64_t value = values ? dz_view_u32(v) : 0;
         if (id == FILTER_SHUFFLE) o->shuffled = value;
@@ -245,7 +240,7 @@ static int shared_type_ok(const walk *w, dz_view *v, uint64_t *size) {
 static int own_attribute_ok(const walk *w, dz_view *v) {
     uint64_t size = 0, count = 0;
     unsigned version = dz_view_u8(v), flags = dz_view_u8(v);
-    uint64_t name_len = number(v, 2), type_len = number(v, 2), space_len = number(v, 2);
+    uint64_t name_len = dz_view_number(v, 2), type_len = dz_view_number(v, 2), space_len = dz_view_number(v, 2);
     unsigned text = dz_view_u8(v);
     const uint8_t *name = dz_view_bytes(v, name_len), *type = dz_view_bytes(v, type_len), *space = dz_view_bytes(v, space_len);
     if (v->bad || version != 3 || flags > 1 || text > 1 || name_len < 2 || name_len > NAME_MAX_LEN) return 0;
@@ -376,14 +371,14 @@ static int link_ok(walk *w, object *o, dz_view *v, unsigned depth) {
     if (flags & 8) kind = dz_view_u8(v);
     if (flags & 4) dz_view_u64(v);
     if (flags & 0x10 && dz_view_u8(v) > 1) return 0;
-    uint64_t len = number(v, 1U << (flags & 3));
+    uint64_t len = dz_view_number(v, 1U << (flags & 3));
     const uint8_t *bytes = dz_view_bytes(v, len);
     char name[NAME_MAX_LEN + 1] = "";
     if (v->bad || len == 0 || len > NAME_MAX_LEN || memchr(bytes, 0, (size_t)len) || memchr(bytes, '/', (size_t)len)) return 0;
     memcpy(name, bytes, (size_t)len);
     int own = is_own_link(o, depth, name);
     if (kind != 0) { /* soft, or into another file: of other tools */
-        const uint8_t *to = dz_view_bytes(v, number(v, 2));
+        const uint8_t *to = dz_view_bytes(v, dz_view_number(v, 2));
         return to && !v->bad && (kind == 1 || kind == 64) && (!own || (depth == 1 && strcmp(o->name, "tasks") == 0)) &&
                note_foreign(w, o, depth, "link", name);
     }
@@ -451,7 +446,7 @@ static dz_rc walk_messages(walk *w, object *o, const uint8_t *bytes, uint64_t le
     dz_view v = {.data = bytes, .len = (size_t)len};
     while (w->err->rc == DZ_OK && v.len - v.pos >= 4 + numbered) { /* fewer are a gap */
         unsigned kind = dz_view_u8(&v);
-        uint64_t size = number(&v, 2);
+        uint64_t size = dz_view_number(&v, 2);
         unsigned flags = dz_view_u8(&v);
         dz_view_bytes(&v, numbered);
         const uint8_t *body = dz_view_bytes(&v, size);
@@ -538,7 +533,7 @@ static dz_rc walk_object(walk *w, const char *name, uint64_t at, unsigned depth,
     unsigned flags = head[5];
     if (memcmp(head, "OHDR", 4) != 0 || head[4] != 2 || (flags & ~0x3fU) != 0) return wrong(w, at, "not a header of this format");
     dz_view v = {.data = head, .len = have, .pos = 6 + (flags & 0x20 ? 16U : 0) + (flags & 0x10 ? 4U : 0)};
-    uint64_t len = number(&v, 1U << (flags & 3));
+    uint64_t len = dz_view_number(&v, 1U << (flags & 3));
     if (v.bad || len > HEADER_MAX) return wrong(w, at, "not a header of this format");
     object o = {.at = at, .name = name};
     if (claim(w, at, v.pos + len + 4) != DZ_OK) return w->err->rc;

@@ -145,6 +145,12 @@ uint8_t dz_view_u8(dz_view *view) {
     return at ? *at : 0;
 }
 
+uint64_t dz_view_number(dz_view *view, unsigned nbytes) {
+    uint64_t x = 0;
+    for (unsigned i = 0; i < nbytes; i++) x |= (uint64_t)dz_view_u8(view) << (8 * i);
+    return x;
+}
+
 uint64_t dz_view_varint(dz_view *view) {
     uint64_t value = 0;
     for (unsigned shift = 0; shift < 64; shift += 7) {

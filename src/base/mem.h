@@ -48,6 +48,7 @@ uint64_t dz_view_varint(dz_view *view);
 uint32_t dz_view_u32(dz_view *view);
 uint64_t dz_view_u64(dz_view *view);
 uint8_t dz_view_u8(dz_view *view);
+uint64_t dz_view_number(dz_view *view, unsigned nbytes);   /* of up to 8 bytes, the lowest first */
 const uint8_t *dz_view_bytes(dz_view *view, uint64_t len); /* NULL if fewer are left */
 
 #endif

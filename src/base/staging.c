@@ -103,8 +103,7 @@ dz_rc dz_staging_rename(const char *from, const char *to, int sync, dz_error *er
 
 dz_rc dz_staging_publish(dz_staging *s, int sync, dz_error *err) {
     if (s->marker) unlink(s->marker);
-    if (dz_rename(s->partial, s->path) != 0)
-        return dz_fail(err, DZ_EFAIL, "%s: cannot rename to %s: %s", s->partial, s->path, strerror(errno));
+    if (dz_staging_rename(s->partial, s->path, 0, err) != DZ_OK) return err->rc;
     s->made = 0;
     return sync ? dz_fsync_parent(s->path, err) : DZ_OK;
 }

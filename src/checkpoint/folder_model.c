@@ -22,11 +22,9 @@ static int any(const char *const *list, size_t n, int (*test)(const char *, cons
 }
 
 static int begins_with(const char *text, const char *begin) { return strncmp(text, begin, strlen(begin)) == 0; }
-static const char *last_part(const char *path) { return strrchr(path, '/') ? strrchr(path, '/') + 1 : path; }
-
 int dz_is_adapter(const char *file) {
     static const char *const begins[] = {"adapter_model", "adapters.", "pytorch_lora_weights"};
-    return ANY(begins, begins_with, last_part(file));
+    return ANY(begins, begins_with, dz_path_last(file));
 }
 
 int dz_is_torch(const char *file) {
@@ -42,7 +40,7 @@ int dz_is_weights(const char *file) {
 int dz_is_training(const char *file) {
     static const char *const begins[] = {"optimizer", "scheduler", "rng_state", "training_args", "scaler", "bf16_zero_pp", "zero_pp"};
     static const char *const ends[] = {"_optim_states.pt", "_optim_rng.pt"};
-    const char *name = last_part(file);
+    const char *name = dz_path_last(file);
     return dz_is_torch(name) && (ANY(begins, begins_with, name) || ANY(ends, dz_ends_with, name));
 }
 

@@ -14,6 +14,7 @@
 #include "base/overwrite.h"
 #include "base/version.h"
 #include "checkpoint/safetensors.h"
+#include "checkpoint/texts.h"
 
 static const char NOTE[] = "Not the original: weights were restored from a lossy archive. 'deltazoo unmark' takes this mark off.";
 
@@ -97,14 +98,6 @@ dz_rc dz_mark_file(const dz_mark *m, const char *const *files, const uint64_t *s
 
 /* ---- in a header -------------------------------------------------------------------------------------------------------------------- */
 
-/* Past a JSON string that begins at `at`. */
-static const char *past_string(const char *at, const char *end) {
-    for (at++; at < end && *at != '"'; at++) {
-        if (*at == '\\') at++;
-    }
-    return at < end ? at + 1 : end;
-}
-
 static const char *past_spaces(const char *at, const char *end) {
     while (at < end && (*at == ' ' || *at == '\n' || *at == '\r' || *at == '\t')) at++;
     return at;
@@ -116,7 +109,7 @@ static const char *find_metadata(const char *json, const char *end) {
     int depth = 0;
     for (const char *at = json; at < end;) {
         if (*at == '"') {
-            const char *after = past_string(at, end), *colon = past_spaces(after, end);
+            const char *after = dz_text_past_string(at, end), *colon = past_spaces(after, end);
             if (depth == 1 && (size_t)(after - at) == sizeof key - 1 && memcmp(at, key, sizeof key - 1) == 0 && colon < end &&
                 *colon == ':') {
                 colon = past_spaces(colon + 1, end);
@@ -135,7 +128,7 @@ static const char *find_metadata(const char *json, const char *end) {
 static const char *past_mark(const char *at, const char *end) {
     static const char key[] = "\"" DZ_MARK_KEY "\":\"";
     if ((size_t)(end - at) < sizeof key || memcmp(at, key, sizeof key - 1) != 0) return at;
-    const char *after = past_spaces(past_string(at + sizeof key - 2, end), end);
+    const char *after = past_spaces(dz_text_past_string(at + sizeof key - 2, end), end);
     return after < end && *after == ',' ? after + 1 : after;
 }
 

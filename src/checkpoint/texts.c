@@ -18,8 +18,7 @@ static const char *past_key(const char *at, const char *end, const char *key) {
     return at;
 }
 
-/* Past the string that begins here. */
-static const char *past_string(const char *at, const char *end) {
+const char *dz_text_past_string(const char *at, const char *end) {
     for (at++; at < end && *at != '"'; at++) at += *at == '\\' && at + 1 < end;
     return at < end ? at + 1 : end;
 }
@@ -28,7 +27,7 @@ dz_rc dz_text_set_dtype(const char *text, size_t len, dz_dtype dtype, dz_buf *ou
     static const char *const known[] = {"\"float64\"", "\"float32\"", "\"float16\"", "\"bfloat16\"", NULL};
     const char *word = dtype == DZ_F32 ? "\"float32\"" : dtype == DZ_F16 ? "\"float16\"" : "\"bfloat16\"", *end = text + len;
     for (const char *at = text; at < end && err->rc == DZ_OK;) {
-        const char *value = past_key(at, end, "torch_dtype"), *next = *at == '"' ? past_string(at, end) : at + 1;
+        const char *value = past_key(at, end, "torch_dtype"), *next = *at == '"' ? dz_text_past_string(at, end) : at + 1;
         if (!value) value = past_key(at, end, "dtype");
         int i = 0;
         while (value && known[i] && (end - value < (ptrdiff_t)strlen(known[i]) || memcmp(value, known[i], strlen(known[i])) != 0)) i++;
@@ -48,7 +47,7 @@ dz_rc dz_text_add_total_size(const char *text, size_t len, int64_t more, dz_buf 
     const char *end = text + len;
     int done = 0;
     for (const char *at = text; at < end && err->rc == DZ_OK;) {
-        const char *value = done ? NULL : past_key(at, end, "total_size"), *next = *at == '"' ? past_string(at, end) : at + 1;
+        const char *value = done ? NULL : past_key(at, end, "total_size"), *next = *at == '"' ? dz_text_past_string(at, end) : at + 1;
         size_t digits = 0;
         while (value && value + digits < end && isdigit((unsigned char)value[digits]) && digits < 19) digits++;
         if (digits) {

@@ -25,12 +25,10 @@ struct dz_processors {
 
 dz_processors *dz_processors_of_host(const dz_world *world) {
     dz_processors mine = {0}, *all = NULL;
-    int known = 0;
     if (gethostname(mine.host, sizeof mine.host - 1) != 0) mine.host[0] = '\0';
     if (sched_getaffinity(0, sizeof mine.set, &mine.set) != 0) CPU_ZERO(&mine.set);
     if (world->rank == 0) all = calloc((size_t)world->size, sizeof *all);
-    known = world->rank != 0 || all != NULL;
-    double missing = !known;
+    double missing = world->rank == 0 && !all;
     dz_max_f64(world, &missing, 1);
     if (missing <= 0) dz_gather(world, &mine, sizeof mine, all);
     for (int r = 1; all && missing <= 0 && r < world->size; r++) {

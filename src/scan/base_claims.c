@@ -9,14 +9,12 @@
 
 #define TEXT_MAX ((uint64_t)4 << 20) /* bytes of a card or a configuration */
 
-static const char *last_part(const char *path) { return strrchr(path, '/') ? strrchr(path, '/') + 1 : path; }
-
 /* "org/name" is the model org--name of a hub's cache, or one called name. */
 static int is_called(const dz_scan_model *m, const char *claim) {
-    size_t cut = (size_t)(last_part(claim) - claim);
+    size_t cut = (size_t)(dz_path_last(claim) - claim);
     size_t len = strlen(claim), name = strlen(m->name);
     if (len == 0 || name == 0) return 0;
-    if (strcmp(m->name, claim) == 0 || strcmp(last_part(m->name), last_part(claim)) == 0) return 1;
+    if (strcmp(m->name, claim) == 0 || strcmp(dz_path_last(m->name), dz_path_last(claim)) == 0) return 1;
     return cut > 1 && name == len + 1 && strncmp(m->name, claim, cut - 1) == 0 && strncmp(m->name + cut - 1, "--", 2) == 0 &&
            strcmp(m->name + cut + 1, claim + cut) == 0;
 }
@@ -79,7 +77,7 @@ static int is_within(const char *path, const char *above) {
     return strncmp(path, above, len) == 0 && path[len] == '/';
 }
 
-static int is_state(const dz_scan_model *m) { return strncmp(last_part(m->path), "checkpoint-", strlen("checkpoint-")) == 0; }
+static int is_state(const dz_scan_model *m) { return strncmp(dz_path_last(m->path), "checkpoint-", strlen("checkpoint-")) == 0; }
 
 dz_rc dz_base_claims(const dz_scan_result *r, uint8_t *tier, dz_error *err) {
     for (size_t i = 0; i < r->nmodels; i++) {
