@@ -273,12 +273,15 @@ int dz_checkpoint_looks_same(dz_checkpoint *a, dz_checkpoint *b) {
 
 /* deltazoo.json counts where it lists a file of the model: one that was left in the folder of a later model does not. */
 static dz_rc find_mark(dz_checkpoint *ck, int is_folder, dz_error *err) {
+    dz_folder_mark mark = {0};
+    if (is_folder) mark = dz_folder_mark_load(ck->path);
     for (size_t i = 0; i < ck->nshards && !ck->lossy && err->rc == DZ_OK; i++) {
         const dz_shard *s = &ck->shards[i];
         if (s->places) continue;
         ck->lossy = dz_mark_of_header(s->header, s->header_len, err);
-        if (!ck->lossy && is_folder && dz_mark_lists(ck->path, s->file, s->size)) ck->lossy = dz_mark_of_folder(ck->path, err);
+        if (!ck->lossy && dz_folder_mark_lists(&mark, s->file, s->size)) ck->lossy = dz_folder_mark_line(&mark, err);
     }
+    dz_folder_mark_free(&mark);
     return err->rc;
 }
 

@@ -162,17 +162,18 @@ static const char *text_of(const json_t *o, const char *key) {
     return text ? text : "";
 }
 
-/* NULL for what is no mark of a restored model. Takes the reference. */
-static char *line_of_take(json_t *o, dz_error *err) {
+static int is_restored(const json_t *o) { return strcmp(text_of(o, "kind"), "restored") == 0; }
+
+/* NULL for what is no mark of a restored model. */
+static char *line_of(const json_t *o, dz_error *err) {
     char *line = NULL;
     const char *archive = text_of(o, "archive"), *base = text_of(o, "base");
     json_t *noise = json_object_get(o, "noise");
     char share[48] = "";
     if (json_is_number(noise)) snprintf(share, sizeof share, ", noise %.3g of the change", json_number_value(noise));
-    if (strcmp(text_of(o, "kind"), "restored") == 0)
+    if (is_restored(o))
         line = dz_format(err, "%s%stask '%s', method %s%s%s%s", archive, archive[0] ? ", " : "", text_of(o, "task"), text_of(o, "method"),
                          share, base[0] ? ", base " : "", base);
-    json_decref(o);
     return line ? dz_one_line(line) : NULL;
 }
 
@@ -186,30 +187,47 @@ static json_t *load_file(const char *path) {
     return root;
 }
 
-static json_t *load_beside(const char *folder) {
+dz_folder_mark dz_folder_mark_load(const char *folder) {
     dz_error none = {0};
     char *path = dz_format(&none, "%s/" DZ_MARK_FILE, folder);
-    json_t *root = path ? load_file(path) : NULL;
+    dz_folder_mark mark = {.json = path ? load_file(path) : NULL};
     free(path);
-    return root;
+    if (!is_restored(mark.json)) dz_folder_mark_free(&mark);
+    return mark;
 }
 
-char *dz_mark_of_folder(const char *folder, dz_error *err) { return line_of_take(load_beside(folder), err); }
+void dz_folder_mark_free(dz_folder_mark *mark) {
+    json_decref(mark->json);
+    mark->json = NULL;
+}
+
+char *dz_folder_mark_line(const dz_folder_mark *mark, dz_error *err) { return line_of(mark->json, err); }
+
+int dz_folder_mark_lists(const dz_folder_mark *mark, const char *file, uint64_t size) {
+    const json_t *listed = json_object_get(json_object_get(mark->json, "files"), file);
+    return json_is_integer(listed) && json_integer_value(listed) == (json_int_t)size;
+}
+
+/* The mark in a safetensors header, or NULL. */
+static json_t *load_of_header(const char *header, size_t len) {
+    static const char key[] = "\"" DZ_MARK_KEY "\"";
+    if (len <= 8 || !memmem(header, len, key, sizeof key - 1)) return NULL; /* of thousands of headers hardly one is parsed again */
+    json_t *root = json_loadb(header + 8, len - 8, 0, NULL);
+    const char *text = json_string_value(json_object_get(json_object_get(root, "__metadata__"), DZ_MARK_KEY));
+    json_t *mark = text ? json_loads(text, 0, NULL) : NULL;
+    json_decref(root);
+    return mark;
+}
 
 char *dz_mark_of_header(const char *header, size_t len, dz_error *err) {
-    static const char key[] = "\"" DZ_MARK_KEY "\"";
-    if (!memmem(header, len, key, sizeof key - 1)) return NULL; /* of thousands of headers hardly one is parsed again */
-    json_t *root = len > 8 ? json_loadb(header + 8, len - 8, 0, NULL) : NULL;
-    const char *mark = json_string_value(json_object_get(json_object_get(root, "__metadata__"), DZ_MARK_KEY));
-    char *line = mark ? line_of_take(json_loads(mark, 0, NULL), err) : NULL;
-    json_decref(root);
+    json_t *mark = load_of_header(header, len);
+    char *line = line_of(mark, err);
+    json_decref(mark);
     return line;
 }
 
 dz_rc dz_mark_vector_lacks(const char *header, size_t len, dz_buf *names, uint64_t *count, dz_error *err) {
-    json_t *root = len > 8 ? json_loadb(header + 8, len - 8, 0, NULL) : NULL, *name;
-    const char *text = json_string_value(json_object_get(json_object_get(root, "__metadata__"), DZ_MARK_KEY));
-    json_t *mark = text ? json_loads(text, 0, NULL) : NULL;
+    json_t *mark = load_of_header(header, len), *name;
     size_t i;
     json_array_foreach(json_object_get(mark, "lacks"), i, name) {
         char *copy = json_is_string(name) ? dz_strdup(json_string_value(name), err) : NULL;
@@ -218,20 +236,12 @@ dz_rc dz_mark_vector_lacks(const char *header, size_t len, dz_buf *names, uint64
     }
     *count = (uint64_t)json_integer_value(json_object_get(mark, "lacks_count"));
     json_decref(mark);
-    json_decref(root);
     return err->rc;
 }
 
 int dz_mark_is_file(const char *path) {
-    dz_error none = {0};
-    char *line = line_of_take(load_file(path), &none);
-    free(line);
-    return line != NULL;
-}
-
-int dz_mark_lists(const char *folder, const char *file, uint64_t size) {
-    json_t *root = load_beside(folder), *listed = json_object_get(json_object_get(root, "files"), file);
-    int is = strcmp(text_of(root, "kind"), "restored") == 0 && json_is_integer(listed) && json_integer_value(listed) == (json_int_t)size;
+    json_t *root = load_file(path);
+    int is = is_restored(root);
     json_decref(root);
     return is;
 }

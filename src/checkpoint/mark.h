@@ -33,17 +33,24 @@ dz_rc dz_mark_header(const char *header, size_t len, const char *text, dz_buf *o
 /* Text of deltazoo.json; `files` and `sizes`: what was restored. Appended to `out`. */
 dz_rc dz_mark_file(const dz_mark *mark, const char *const *files, const uint64_t *sizes, size_t nfiles, dz_buf *out, dz_error *err);
 
-/* The model at `path` (a folder, or a safetensors file whose folder may have the file) says that it is not an original. `header`: of a
- * safetensors file, or NULL. Returns a line about it ("restored from zoo.h5, task 'math', ..."), NULL where it says nothing. The caller
- * frees. */
-char *dz_mark_of_folder(const char *folder, dz_error *err);
+/* deltazoo.json of a folder, read once; empty where it has none, or one that is not a restored model's. */
+typedef struct dz_folder_mark {
+    struct json_t *json;
+} dz_folder_mark;
+
+dz_folder_mark dz_folder_mark_load(const char *folder);
+void dz_folder_mark_free(dz_folder_mark *mark);
+
+/* It lists a file of this name and size. */
+int dz_folder_mark_lists(const dz_folder_mark *mark, const char *file, uint64_t size);
+
+/* A line about a restored model, from its folder's mark or a safetensors header ("zoo.h5, task 'math', ..."); NULL without a mark. The
+ * caller frees. */
+char *dz_folder_mark_line(const dz_folder_mark *mark, dz_error *err);
 char *dz_mark_of_header(const char *header, size_t len, dz_error *err);
 
-/* deltazoo.json in `folder` is a restored model's. */
+/* The file at `path` is a restored model's deltazoo.json. */
 int dz_mark_is_file(const char *path);
-
-/* deltazoo.json in `folder` lists a file of this name and size. */
-int dz_mark_lists(const char *folder, const char *file, uint64_t size);
 
 /* Appends text as JSON has it between quotation marks. */
 void dz_mark_put_escaped(dz_buf *b, const char *text, dz_error *err);

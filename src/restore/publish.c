@@ -38,6 +38,8 @@ static char *place_of(const dz_restore_job *r, size_t file, dz_error *err) {
 /* Rank 0: --force replaces what an earlier restore has made, and nothing else: not what this one is made from, not an original. A file that
  * carries no mark may be an exact model's: it is replaced if it has the same bytes, which is looked at in the end. */
 dz_rc dz_restore_check_replaced(dz_restore_job *r, dz_error *err) {
+    dz_folder_mark earlier = {0};
+    if (!r->one) earlier = dz_folder_mark_load(r->opt->out);
     for (size_t i = 0; i < r->nfiles && err->rc == DZ_OK; i++) {
         struct stat old, new;
         char *path = place_of(r, i, err);
@@ -47,12 +49,13 @@ dz_rc dz_restore_check_replaced(dz_restore_job *r, dz_error *err) {
                 dz_fail(err, DZ_EUSAGE, "%s: is the archive: nothing is written over it", path);
             else if (dz_check_not_of_model(r->base, path, err) == DZ_OK)
                 r->files[i].must_equal = kind != DZ_TARGET_MODEL && kind != DZ_TARGET_EMPTY &&
-                                         (r->one || !dz_mark_lists(r->opt->out, r->files[i].name, (uint64_t)old.st_size));
+                                         !dz_folder_mark_lists(&earlier, r->files[i].name, (uint64_t)old.st_size);
             if (r->files[i].must_equal && (!S_ISREG(old.st_mode) || stat(r->files[i].path, &new) != 0 || old.st_size != new.st_size))
                 cannot_replace(path, err);
         }
         free(path);
     }
+    dz_folder_mark_free(&earlier);
     char *mark = r->one ? NULL : dz_format(err, "%s/" DZ_MARK_FILE, r->opt->out);
     if (mark && access(mark, F_OK) == 0 && !dz_mark_is_file(mark) && err->rc == DZ_OK) cannot_replace(mark, err);
     free(mark);
