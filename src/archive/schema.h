@@ -54,7 +54,7 @@ typedef struct dz_schema {
 
 extern const dz_schema DZ_TENSOR_TABLE, DZ_BASE_TABLE, DZ_TILE_TABLE, DZ_BLOB_TABLE, DZ_INDEX_TABLE, DZ_RECORD_TABLE;
 
-/* The types that every task has use of stand in the root group, once: of its index's rows and of its record. */
+/* Types of all tasks, which the root group has once: of its index's rows and of its record. */
 #define DZ_INDEX_TYPE "index_row"
 #define DZ_RECORD_TYPE "task_record"
 

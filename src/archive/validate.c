@@ -299,7 +299,7 @@ static int attributes_ok(object *o, dz_view *v) {
     return !v->bad;
 }
 
-/* Links stand in the header itself, not in a heap of their own. */
+/* Links are in the header itself, not in a heap of their own. */
 static int compact_ok(dz_view *v) {
     unsigned version = dz_view_u8(v), flags = dz_view_u8(v);
     if (version != 0 || flags > 3) return 0;

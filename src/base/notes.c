@@ -45,8 +45,7 @@ void dz_notes_flush(dz_notes *g, dz_buf *out) {
     *g = (dz_notes){0};
 }
 
-/* ---- lines of one kind -----------------------------------------------------------------------------------------------------------------
- */
+/* ---- lines of one kind ------------------------------------------------------------------------------------------------------------- */
 
 typedef struct line {
     const char *text, *rest; /* rest: behind the task's name; the line itself where it is of no task */

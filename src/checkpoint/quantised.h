@@ -1,7 +1,7 @@
 /* Quantised layers: codes in a tensor of integers (or of 4 and 6 bits), their scales in others of the same module. By bitsandbytes
  * (weight with SCB, or with weight.absmax), GPTQ and AWQ (qweight, scales, qzeros), compressed-tensors (weight_packed or weight, with
- * weight_scale), torchao (_weight_qdata, _weight_scale), quanto, HQQ, mxfp4 (X_blocks, X_scales) and others, told by types and the word for
- * the scales. Scaled F8 is checkpoint/fp8_scale.h. */
+ * weight_scale), torchao (_weight_qdata, _weight_scale), quanto, HQQ, mxfp4 (X_blocks, X_scales) and others, known by their types and by
+ * the word for the scales. Scaled F8 is checkpoint/fp8_scale.h. */
 #ifndef DZ_CHECKPOINT_QUANTISED_H
 #define DZ_CHECKPOINT_QUANTISED_H
 

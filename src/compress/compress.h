@@ -45,7 +45,7 @@ typedef struct dz_rank_figures {
 /* What a job tells its user, on rank 0. */
 typedef struct dz_compress_result {
     char *recipe_name, *setting; /* setting: method and what decides about the bytes (dz_recipe_setting) */
-    char *task;                  /* the first of those this job has compressed; with --append others stand before it */
+    char *task;                  /* the first of those this job has compressed; with --append others come before it */
     size_t ntasks;
     double total_secs;
     double planned_imbalance; /* largest planned cost of a rank over the mean */

@@ -23,7 +23,7 @@ typedef struct dz_journal_entry {
     uint64_t checksum;
 } dz_journal_entry;
 
-/* Which units are this rank's: those that stand at places first .. first + count - 1. */
+/* Which units are this rank's: those at places first .. first + count - 1. */
 typedef struct dz_journal_units {
     const uint32_t *place; /* [nunits] of every unit; borrowed */
     size_t nunits, first, count;

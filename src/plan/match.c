@@ -7,8 +7,7 @@
 #include "base/hash.h"
 #include "plan/name_parts.h"
 
-/* ---- names ------------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- names ------------------------------------------------------------------------------------------------------------------------- */
 
 static const char *const prefixes[] = {"base_model.", "model.", "module.",  "_orig_mod.",  "transformer.", "language_model.",
                                        "gpt_neox.",   "bert.",  "roberta.", "distilbert.", "backbone."};
@@ -86,8 +85,7 @@ const char *dz_plain_name(const dz_tensor *t, char text[DZ_PLAIN_NAME]) {
     return n ? text : t->name;
 }
 
-/* ---- types and shapes -------------------------------------------------------------------------------------------------------------------
- */
+/* ---- types and shapes -------------------------------------------------------------------------------------------------------------- */
 
 int dz_comparable(const dz_tensor *task, const dz_tensor *base) {
     if (task->dtype == base->dtype) return task->dtype != DZ_OPAQUE || strcmp(task->dtype_name, base->dtype_name) == 0;
@@ -108,15 +106,14 @@ static uint64_t hash_shape(const dz_tensor *t) {
     return dz_hash64(t->shape + from, (t->ndim - from) * sizeof t->shape[0], t->ndim);
 }
 
-/* ---- the base ---------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- the base ---------------------------------------------------------------------------------------------------------------------- */
 
 typedef struct hashed {
     uint64_t hash;
     uint32_t tensor;
 } hashed;
 
-/* Two beginnings of names that stand for each other. */
+/* Two prefixes of names: the one in the task is the other in the base. */
 typedef struct renaming {
     char *of_task, *of_base;
     size_t votes; /* tensors of the sample that agree under it */
@@ -188,8 +185,7 @@ void dz_matcher_free(dz_matcher *m) {
     free(m);
 }
 
-/* ---- prefixes under which names agree
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- prefixes under which names agree ---------------------------------------------------------------------------------------------- */
 
 #define SAMPLE 256     /* tensors that are asked for their prefixes at a time */
 #define ROUNDS 4       /* of asking those that are still left */
@@ -274,7 +270,7 @@ static int by_votes(const void *x, const void *y) {
     return order ? order : strcmp(a->of_base, b->of_base);
 }
 
-/* Prefixes for the tensors that have no base yet: those that a fifth of them agree on, and that either only one side has, or that stand
+/* Prefixes for the tensors that have no base yet: those that a fifth of them agree on, and that either only one side has, or that come
  * before numbered blocks. "classifier." for "pooler." of two dense layers is not enough. */
 static dz_rc find_renamings(dz_matcher *m, const dz_checkpoint *task, const int64_t *base_of, dz_error *err) {
     size_t left = 0, asked = 0, seen = 0, kept = 0;
@@ -334,8 +330,7 @@ static int64_t find_renamed(const dz_matcher *m, const dz_tensor *t) {
     return best;
 }
 
-/* ---- a task -----------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- a task ------------------------------------------------------------------------------------------------------------------------ */
 
 /* The base's token embedding for an output head: the largest that the head's rows fit on. */
 static int64_t find_embedding(const dz_matcher *m, const dz_tensor *t) {

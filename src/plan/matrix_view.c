@@ -46,8 +46,7 @@ dz_matrix_view dz_view_of_rows(const dz_matrix_view *view, uint64_t elements) {
     return v;
 }
 
-/* ---- orientation: what says which dimension is the output -----------------------------------------------------------------------------
- */
+/* ---- orientation: what says which dimension is the output -------------------------------------------------------------------------- */
 
 /* A vector that may be a layer's bias, by the hash of its name. */
 typedef struct named_vector {

@@ -43,8 +43,7 @@ typedef struct finder {
     size_t nexperts, experts_cap;
 } finder;
 
-/* ---- words ------------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- words ------------------------------------------------------------------------------------------------------------------------- */
 
 const char *dz_place_name(dz_place place) {
     static const char *const names[DZ_NPLACES] = {"body",       "vectors",   "matrices outside of repeated blocks",
@@ -98,8 +97,7 @@ static const char TABLE_WORDS[] =
     "bias biases table token tokens scale shift gamma beta alpha log mask prompt prompts mean var std freq freqs lambda decay mu "
     "query_tokens latents sinks";
 
-/* ---- blocks -----------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- blocks ------------------------------------------------------------------------------------------------------------------------ */
 
 /* Hash of what follows a number in a name, other numbers left out. */
 static uint64_t rest_hash(const char *text, uint64_t seed) {
@@ -284,8 +282,7 @@ static void place_vectors(finder *f) {
     }
 }
 
-/* ---- places -----------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- places ------------------------------------------------------------------------------------------------------------------------ */
 
 static int by_parent(const void *x, const void *y) {
     const expert_parent *a = x, *b = y;
@@ -349,8 +346,8 @@ static int is_depthwise(const dz_tensor *t) {
     return t->ndim > 2 && t->shape[1] == 1 && t->shape[0] > 1 && t->count / t->shape[0] <= TINY_KERNEL;
 }
 
-#define IMAGE_CHANNELS                                                                                                                     \
-    16 /* an embedding of patches takes an image or a latent; of more channels it takes the features of a stage before it */
+/* An embedding of patches takes an image or a latent; of more channels it takes the features of a stage before it. */
+#define IMAGE_CHANNELS 16
 
 static int is_between_stages(const finder *f, size_t i) {
     const dz_tensor *t = &f->tensors[i];

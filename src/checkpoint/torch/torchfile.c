@@ -200,7 +200,7 @@ static dz_rc note_all_skipped(torch_file *f, const dz_torch_dict *d, dz_error *e
     return nplain > PLAIN_SHOWN ? note_plain(f, d, nplain, err) : err->rc;
 }
 
-/* A name that can stand in a safetensors header. */
+/* A name that a safetensors header can have. */
 static dz_rc take_name(const torch_file *f, uint32_t key, dz_tensor *t, dz_error *err) {
     char text[DZ_PICKLE_TEXT];
     const dz_pickle_value *v = value_of(f, key);
@@ -224,7 +224,7 @@ static uint64_t size_of(const char *dtype) {
 
 static int is_packed(const char *dtype) { return dz_element_bits(dtype) < 8; }
 
-/* The elements by `place`, which begins at element `first` of the storage of `held` bytes, all stand in it. `name` is the storage's. */
+/* The elements by `place`, which begins at element `first` of the storage of `held` bytes, are all inside it. `name` is the storage's. */
 static dz_rc check_range(const torch_file *f, const dz_tensor *t, const dz_strided *place, uint64_t first, uint64_t held, const char *name,
                          dz_error *err) {
     char shape[DZ_SHAPE_TEXT], strides[DZ_SHAPE_TEXT] = "";
@@ -243,7 +243,7 @@ static dz_rc check_range(const torch_file *f, const dz_tensor *t, const dz_strid
                    f->path, t->name, dz_shape_text(t, shape), dz_shape_text(&other, strides), first, held, name);
 }
 
-/* Where the tensor's elements stand in the file. */
+/* Where the tensor's elements are in the file. */
 static dz_rc find_place(torch_file *f, const dz_pickle_tensor *p, const dz_tensor *t, dz_strided *place, dz_error *err) {
     const dz_pickle_storage *s = &f->pickle.storages[p->storage];
     const dz_pickle_value *key = value_of(f, s->key);

@@ -3,7 +3,7 @@
  * A pickle is a program for a small stack machine. This machine has no calls: it knows dicts, strings, numbers, tuples and lists, and the
  * few functions of torch that describe a tensor, which it records instead of running them. Other values that torch.load(weights_only=True)
  * reads, and what else is of torch, are read over and recorded as what they are. Every other opcode or global is refused by its name. All
- * values stand in flat arrays and refer to each other by number, so that no depth of nesting costs stack, and each array has a limit.
+ * values are kept in flat arrays and refer to each other by number, so that no depth of nesting costs stack, and each array has a limit.
  */
 #ifndef DZ_CHECKPOINT_TORCH_UNPICKLE_H
 #define DZ_CHECKPOINT_TORCH_UNPICKLE_H
@@ -63,7 +63,7 @@ typedef struct dz_pickle_tensor {
 } dz_pickle_tensor;
 
 typedef struct dz_pickle {
-    const uint8_t *bytes; /* borrowed: strings stand there */
+    const uint8_t *bytes; /* borrowed: it has the strings */
     dz_pickle_value *values;
     size_t nvalues, values_cap;
     uint32_t *members; /* of tuples */

@@ -95,7 +95,7 @@ out:
     return err->rc;
 }
 
-/* Sizes that do not fit in 32 bits stand in an extra field, in this order, each only if the plain field is saturated. */
+/* Sizes that do not fit in 32 bits are in an extra field, in this order, each only if the plain field is saturated. */
 static void read_extra(dz_view extra, dz_zip_entry *e) {
     while (!extra.bad && extra.pos < extra.len) {
         uint16_t id = get_u16(&extra), len = get_u16(&extra);
