@@ -6,7 +6,7 @@ with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "launcher.env
 
 # Several jobs at a time would be bound to the same cores.
 UNBOUND = {"OMPI_MCA_hwloc_base_binding_policy": "none", "PRTE_MCA_hwloc_default_binding_policy": "none"}
-# Open MPI is told to start no more ranks than there are cores, and to say why it starts nothing.
+# Open MPI is set to start no more ranks than there are cores, and to say why it starts nothing.
 NO_OVERSUBSCRIPTION = {"OMPI_MCA_rmaps_base_oversubscribe": "0", "PRTE_MCA_rmaps_default_mapping_policy": ":nooversubscribe"}
 
 

@@ -5,7 +5,7 @@
 
 #include "base/mem.h"
 
-/* What a colour stands for, in every picture. */
+/* What a colour means, in every picture. */
 typedef enum dz_hue {
     DZ_HUE_Q,
     DZ_HUE_K,

@@ -1,5 +1,5 @@
-/* A rotated tile (numeric/rotate.h) at a low rate: for each block the amplitude of its coefficients in 16 bits and the message that stands
- * for their signs (numeric/trellis.h). No tables, and a fixed number of bits: a small tile costs a few bytes more than its message. Bytes:
+/* A rotated tile (numeric/rotate.h) at a low rate: for each block the amplitude of its coefficients in 16 bits and the message that gives
+ * their signs (numeric/trellis.h). No tables, and a fixed number of bits: a small tile costs a few bytes more than its message. Bytes:
  * FORMAT.md "Lossy tiles". */
 #ifndef DZ_CODEC_TRELLIS_H
 #define DZ_CODEC_TRELLIS_H

@@ -243,7 +243,7 @@ static void note_what_is_kept(const dz_job *job, size_t t, dz_buf *notes, dz_err
         dz_buf_note(notes, err, "task '%s' equals the base", task->name);
     else if (!differ && n > ndropped)
         dz_buf_note(notes, err, "task '%s': what is kept of it (%zu of %zu tensors) equals the base%s%s", task->name, n - ndropped, n,
-                    nabsent ? ", of which it has not " : "", (const char *)absent.data);
+                    nabsent ? ", without " : "", (const char *)absent.data);
 out:
     dz_buf_free(&dropped);
     dz_buf_free(&absent);

@@ -1,5 +1,5 @@
 /* The two codings of rotated tiles as one, from 0.00003 to 12 bits an element: above 0.957 bits every coefficient has a level
- * (numeric/uniform_quantiser.h, codec/uniform.h), below a message stands for the signs of all (numeric/trellis.h, codec/trellis.h). At the
+ * (numeric/uniform_quantiser.h, codec/uniform.h), below a message gives the signs of all (numeric/trellis.h, codec/trellis.h). At the
  * crossing both cost and give the same.
  *
  * One number, the step, covers both. Up to DZ_RATE_CROSSING it is the quantiser's, in standard deviations; beyond, the bits go on falling

@@ -1,5 +1,5 @@
 /* Trellis-coded quantisation of rotated tiles at low rates: each bit of a message moves a shift register, and each state of the register
- * stands for the signs of the next coefficients, a binary convolutional code. The search finds, by the Viterbi algorithm, the message whose
+ * gives the signs of the next coefficients, a binary convolutional code. The search finds, by the Viterbi algorithm, the message whose
  * signs have the largest inner product with the block. METHODS.md "Trellis-coded quantisation" has the formulas and their sources.
  *
  * All of the search is in integers: the same message on every machine. */

@@ -73,7 +73,7 @@ static dz_rc check_row(const dz_restore_job *r, const dz_task_entry *task, const
 }
 
 static const char ROWS[] = "these rows, which the base lacks, are the first task's alone";
-static const char LEFT[] = "these tensors of other tasks are left out: the first task has none of that name, or the base has not";
+static const char LEFT[] = "these tensors of other tasks are left out: the first task or the base lacks one of that name";
 static const char TYPES[] = "these tensors get the first task's type";
 static const char FILES[] = "these files differ between the tasks, and are the first task's";
 

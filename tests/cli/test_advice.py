@@ -9,7 +9,7 @@ from common import ROOT, SmallZoo, check, equal, good, with_scratch
 FOUND = re.compile(r"['(]deltazoo ([a-z%][^'()\n]*?)(?: has more| lists them| describes them| lists all[^'()]*)?['()]")
 RESTORE = ["restore", "a.h5", "--task", "one", "--base", "base", "-o", "out", "-q"]
 
-# What stands in a message: the command that a user makes of it. None: `deltazoo COMMAND --help`, which is run for every command.
+# What a message says: the command that a user makes of it. None: `deltazoo COMMAND --help`, which is run for every command.
 ADVICE = {
     "%s --help": None,
     "remove --help": None,

@@ -122,8 +122,8 @@ def test_many_tasks_and_files_do_not_make_many_lines(folder):
         for text in wanted:
             check(sum(text in n for n in notes) == 1, f"{command[0]}: not once {text!r}: {notes}")
         check(len(notes) <= 5, f"{command[0]}: {notes}")
-    told = json.loads(good(["plan", "zoo.yaml", "--headers", "--json"], cwd=folder).out)["notes"]
-    equal(sum("optimizer.pt is not kept" in n for n in told), 40, "notes for programs")
+    shown = json.loads(good(["plan", "zoo.yaml", "--headers", "--json"], cwd=folder).out)["notes"]
+    equal(sum("optimizer.pt is not kept" in n for n in shown), 40, "notes for programs")
     notes = good(["scan", ".", "-o", "out.yaml"], cwd=folder).lines("note")
     check(len(notes) <= 5, f"scan: {notes}")
 

@@ -401,8 +401,8 @@ def test_adapters_are_tasks_of_the_base_that_they_name(folder):
         equal((base, sorted(tasks)), ("zoo/base", ["chat", "chat-checkpoint-2", "math", "more", "one", "picture", "two"]), "manifest")
         reported(notes, "zoo/lost (of org/other): ", "not among the models", "left out")
         reported(notes, "chat-checkpoint-3 (chat)", "equal")
-    told = json.loads(good(["scan", "zoo", "--json"], cwd=folder).out)["zoos"][0]
-    equal({t["name"]: (t["kind"], t["distance"] is None) for t in told["tasks"] if t["name"] in ("chat", "one")}, {"chat": ("adapter", True), "one": ("model", False)}, "kinds")
+    shown = json.loads(good(["scan", "zoo", "--json"], cwd=folder).out)["zoos"][0]
+    equal({t["name"]: (t["kind"], t["distance"] is None) for t in shown["tasks"] if t["name"] in ("chat", "one")}, {"chat": ("adapter", True), "one": ("model", False)}, "kinds")
     check("adapter" in good(["scan", "zoo"], cwd=folder).out, "the table does not say which are adapters")
     good(["compress", "out.yaml", "-o", "a.h5", "-q"], 3, cwd=folder)
     good(["restore", "a.h5", "--task", "math", "--base", "zoo/base", "-o", "r", "-q"], cwd=folder)

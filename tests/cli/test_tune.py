@@ -87,10 +87,10 @@ def no_traces(folder, *kept):
 def test_the_smallest_archive_within_the_limit(folder):
     make(folder)
     r = tune(folder, "--plot", "scores.svg")
-    told = {t["name"]: t for t in info("a.h5", cwd=folder)["tasks"]}
+    shown = {t["name"]: t for t in info("a.h5", cwd=folder)["tasks"]}
     equal(len(calls(folder)), 2 * (2 + 5), "evaluations")
     for task in ("strong", "weak"):
-        score = told[task]["score"]
+        score = shown[task]["score"]
         equal(score["original"], 1.0, f"{task}: the original's score")
         check(score["base"] < 0.9 and score["drop_type"] == "absolute" and score["max_drop"] == 0.15 and score["better"] == "higher", f"{score}")
         equal(score["evaluations"], 7, f"{task}: evaluations")

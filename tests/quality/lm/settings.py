@@ -45,6 +45,6 @@ ENCODER_EVAL = 512  # held-out passages
 ENCODER_CLASSES = 12
 ENCODER_TASKS = {
     "package": Task("java", 1e-4, 100),   # which Java package a passage comes from; has a head
-    "neighbour": Task("perl", 1e-4, 100),  # which passage stands next to this one in a manual, of a batch
+    "neighbour": Task("perl", 1e-4, 100),  # which passage is next to this one in a manual, of a batch
 }
 TASKS = {"lm": LM_TASKS, "encoder": ENCODER_TASKS}
