@@ -6,14 +6,15 @@
 
 enum { DZ_TIER_CLAIMED = 0, DZ_TIER_PLAIN = 1, DZ_TIER_TRAINED = 2, DZ_TIER_CHECKPOINT = 3 };
 
+/* Reads what each model says, once, into `claim`, and which file or folder its path is. On rank 0, before the others here. */
+dz_rc dz_base_claims_read(dz_scan_result *result, dz_error *err);
+
 /* tier[i]: CLAIMED for a model that another one names as its base, CHECKPOINT for one that is a state of a training (checkpoint-500) or
  * lies in another model's folder, TRAINED for one in whose folder such states lie, else PLAIN. */
-dz_rc dz_base_claims(const dz_scan_result *result, uint8_t *tier, dz_error *err);
+void dz_base_claims(const dz_scan_result *result, uint8_t *tier);
 
-#define DZ_CLAIM_MAX 256
-
-/* The model that an adapter is of: named by base_model_name_or_path of its adapter_config.json, or by its card, as a path or a name.
- * `*base` is nmodels where it is not among the models. `claim` is the name, empty for none. */
-dz_rc dz_adapter_base(const dz_scan_result *result, size_t adapter, size_t *base, char claim[DZ_CLAIM_MAX], dz_error *err);
+/* The number of the model that an adapter is of: named by base_model_name_or_path of its adapter_config.json, or by its card, as a path or
+ * a name. nmodels where it is not among the models. */
+size_t dz_adapter_base(const dz_scan_result *result, size_t adapter);
 
 #endif

@@ -26,6 +26,7 @@ void dz_scan_result_free(dz_scan_result *r) {
         free(r->models[i].name);
         free(r->models[i].path);
         free(r->models[i].manifest);
+        free(r->models[i].claim);
     }
     free(r->models);
     dz_buf_free(&r->notes);
@@ -261,20 +262,19 @@ static void note_groups(const dz_scan_result *r, const uint8_t *quantised, const
     }
 }
 
-static void note_lost(const dz_scan_model *m, const char *claim, dz_notes *notes, dz_error *err) {
-    dz_notes_add(notes, err, NO_BASE, claim[0] ? "%s (of %s)" : "%s", m->path, claim);
+static void note_lost(const dz_scan_model *m, dz_notes *notes, dz_error *err) {
+    dz_notes_add(notes, err, NO_BASE, m->claim[0] ? "%s (of %s)" : "%s", m->path, m->claim);
 }
 
 /* Adapters are tasks of the base that they name, or of the base of a task that they name. */
 static dz_rc place_adapters(dz_scan_result *r, dz_notes *notes, dz_error *err) {
     for (size_t i = 0; i < r->nmodels && err->rc == DZ_OK; i++) {
         dz_scan_model *m = &r->models[i];
-        char claim[DZ_CLAIM_MAX];
-        size_t base = r->nmodels;
-        if (!m->is_adapter || m->bad || dz_adapter_base(r, i, &base, claim, err) != DZ_OK) continue;
+        if (!m->is_adapter || m->bad) continue;
+        size_t base = dz_adapter_base(r, i);
         if (base == r->nmodels) { /* which could not be read */
             m->bad = 1;
-            note_lost(m, claim, notes, err);
+            note_lost(m, notes, err);
             continue;
         }
         m->base = r->models[base].base;
@@ -289,16 +289,15 @@ static dz_rc drop_adapters(dz_scan_result *r, dz_notes *notes, dz_error *err) {
     size_t kept = 0;
     uint8_t *lost = dz_alloc(r->nmodels, 1, err);
     for (size_t i = 0; lost && i < r->nmodels && err->rc == DZ_OK; i++) {
-        char claim[DZ_CLAIM_MAX];
-        size_t base = 0;
-        if (!r->models[i].is_adapter || dz_adapter_base(r, i, &base, claim, err) != DZ_OK || base < r->nmodels) continue;
+        if (!r->models[i].is_adapter || dz_adapter_base(r, i) < r->nmodels) continue;
         lost[i] = 1;
-        note_lost(&r->models[i], claim, notes, err);
+        note_lost(&r->models[i], notes, err);
     }
     for (size_t i = 0; lost && i < r->nmodels; i++) {
         if (lost[i]) {
             free(r->models[i].name);
             free(r->models[i].path);
+            free(r->models[i].claim);
         } else {
             r->models[kept++] = r->models[i];
         }
@@ -320,7 +319,7 @@ static dz_rc group(const dz_scan_options *opt, dz_scan_result *r, const dz_weigh
     find_quantised(r, sketches, quantised);
     measure(r, sketches, quantised, distance);
     rank_by_preference(r, preference);
-    if (dz_base_claims(r, tier, err) != DZ_OK) goto out;
+    dz_base_claims(r, tier);
     if (dz_cluster_models(distance, n, forced, tier, preference, base_of, close, err) != DZ_OK) goto out;
     for (size_t i = 0; i < n; i++) { /* at the end of a chain, with nothing in common */
         if (!isfinite(distance[i * n + base_of[i]])) base_of[i] = (uint32_t)i;
@@ -482,7 +481,7 @@ dz_rc dz_scan(const dz_world *world, const dz_scan_options *opt, dz_scan_result 
     dz_notes notes = {0}; /* on rank 0 */
     place at = {0};
     if (world->rank == 0 && check_output(opt, err) == DZ_OK && find_place(opt, &at, err) == DZ_OK &&
-        dz_find_models(opt->dir, r, &notes, err) == DZ_OK && add_outside(opt, r, err) == DZ_OK)
+        dz_find_models(opt->dir, r, &notes, err) == DZ_OK && add_outside(opt, r, err) == DZ_OK && dz_base_claims_read(r, err) == DZ_OK)
         drop_adapters(r, &notes, err);
     dz_rc rc = dz_sync_error(world, err->rc, err);
     if (rc != DZ_OK || (rc = share_models(world, r, err)) != DZ_OK) goto out;

@@ -2,6 +2,8 @@
 #ifndef DZ_SCAN_SCAN_H
 #define DZ_SCAN_SCAN_H
 
+#include <sys/types.h>
+
 #include "parallel/world.h"
 
 typedef struct dz_scan_options {
@@ -25,7 +27,10 @@ typedef struct dz_scan_model {
     int outside;       /* of the folder that was scanned: named as a base by its path */
     int is_adapter;    /* LoRA and its like: a task of the base that it names */
     size_t nadapters;  /* of ntasks */
-    int equal;         /* to another task of the same base, which is in the manifest: this one is not */
+    char *claim;       /* the base that it names, as it does; "" for none */
+    dev_t device;      /* of its path; the inode is 0 where that is not known */
+    ino_t inode;
+    int equal; /* to another task of the same base, which is in the manifest: this one is not */
 } dz_scan_model;
 
 typedef struct dz_scan_result { /* on rank 0 */
