@@ -1,5 +1,6 @@
 #include "compress/encode.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -170,6 +171,24 @@ out:
     dz_candidates_free(&p.set);
     dz_selection_free(&p.selection);
     return rc;
+}
+
+/* Blocks that are not coded yet have equal shares of what the allocation expects of their tensor. */
+dz_rc dz_expect_blocks(const dz_context *ctx, const dz_lossy_plan *lossy, const dz_allocation *allocation, dz_block_table *out,
+                       dz_error *err) {
+    encode_pass p = {.ctx = (dz_context *)ctx, .lossy = lossy, .out = out, .nlevels = lossy->nlevels};
+    dz_rc rc = dz_sync_error(ctx->world, make_table(ctx, lossy->nlevels, out, err), err);
+    if (rc != DZ_OK) return rc;
+    share_table(&p);
+    for (size_t l = 0; l < ctx->plan->nlossy; l++) {
+        const dz_tensor_pair *pair = dz_context_lossy_pair(ctx, l);
+        if (lossy->tensors[l].policy != DZ_POLICY_ULTRADELTA) continue;
+        double left = fmax(0, allocation->tensors[l].bytes - (double)dz_region_table_bytes(pair)), common = (double)pair->tiles.common;
+        for (uint32_t tile = 0; tile < pair->tiles.ncommon; tile++)
+            out->length[ctx->plan->unit_of[pair->first_tile + tile]] =
+                (uint64_t)rint(left * ((double)dz_tile_count(&pair->tiles, tile) / common));
+    }
+    return DZ_OK;
 }
 
 void dz_block_table_free(dz_block_table *t) {

@@ -16,6 +16,10 @@ dz_rc dz_encode(dz_context *ctx, const dz_lossy_plan *lossy, const dz_counts *co
                 dz_error *err);
 void dz_block_table_free(dz_block_table *table);
 
+/* Collective. The same table before anything is encoded: blocks of lossy tensors as long as the allocation expects them to be. */
+dz_rc dz_expect_blocks(const dz_context *ctx, const dz_lossy_plan *lossy, const dz_allocation *allocation, dz_block_table *out,
+                       dz_error *err);
+
 /* Codes the tile of a work item exactly, unless the journal has that block. */
 dz_rc dz_encode_exact(dz_context *ctx, dz_tile_reader *reader, size_t item, dz_buf *body, dz_buf *scratch, dz_error *err);
 

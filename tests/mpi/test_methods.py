@@ -79,6 +79,18 @@ def test_target_ratio_is_met_on_disk(folder, method, ratio):
         check(0.98 * ratio < t["lossy"]["ratio"]["on_disk"] < 1.02 * ratio, f"{t['name']}: {t['lossy']['ratio']['on_disk']}")
 
 
+@pytest.mark.parametrize("dtype", ("bf16", "f32"))
+@pytest.mark.parametrize("ratio", (24, 300))
+def test_target_ratio_is_met_by_coding_once(folder, dtype, ratio):
+    models = made_once(f"methods-{dtype}", lambda path: good(["synth", "-q", "--force", "--shape", "vit-b-32", "--layers", 1, "--tasks", 2, "--dtype", dtype, "--seed", 5, "-o", path]))
+    read = []
+    for setting in (("--quality", "balanced"), ("--target-ratio", ratio)):
+        good(["compress", "-q", "--force", f"{models}/zoo.yaml", "-o", f"{folder}/a.h5", "--report", f"{folder}/a.json", *setting], limit=LIMIT)
+        with open(f"{folder}/a.json") as report:
+            read.append(sum(rank["bytes_read"] for rank in json.load(report)["job"]["per_rank"]))
+    equal(read[1], read[0], "bytes read")
+
+
 def test_second_job_for_the_same_archive_is_refused(folder):
     with open(f"{folder}/busy.h5.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
