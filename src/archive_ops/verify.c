@@ -201,6 +201,7 @@ dz_rc dz_verify(const dz_world *world, const char *archive, const char *base, in
     result->nblocks = v.nblocks;
     result->ntasks = ntasks;
     result->secs = dz_now() - begun;
+    result->finished = 1;
     if (result->damage.count)
         rc = DZ_EDAMAGE;
     else if (check_unread(c, err) != DZ_OK)

@@ -6,6 +6,7 @@
 #include "restore/restore.h"
 
 typedef struct dz_verify_result {
+    int finished; /* everything was read: the damage is all the damage */
     uint64_t ntasks, ntensors, nblocks, nbytes;
     dz_buf foreign;   /* lines on what other tools have put into the archive; rank 0, the caller frees */
     dz_buf lost;      /* names of tasks that cannot be read, a line each; likewise */

@@ -17,14 +17,15 @@ static dz_notes_kind *kind_of(dz_notes *g, const char *text, dz_error *err) {
 
 dz_rc dz_notes_add(dz_notes *g, dz_error *err, const char *text, const char *fmt, ...) {
     dz_notes_kind *kind = kind_of(g, text, err);
-    if (!kind || kind->n++ >= DZ_NOTES_LINES) return err->rc;
+    if (!kind || (kind->n++ >= DZ_NOTES_LINES && !g->every)) return err->rc;
     char name[1024];
     va_list args;
     va_start(args, fmt);
     int len = vsnprintf(name, sizeof name, fmt, args);
     va_end(args);
     dz_one_line(len < 0 ? strcpy(name, "?") : name);
-    kind->names[kind->n - 1] = dz_strdup(name, err);
+    if (g->every) dz_buf_line(g->every, err, "%s\t%s\n", name, text);
+    if (kind->n <= DZ_NOTES_LINES) kind->names[kind->n - 1] = dz_strdup(name, err);
     return err->rc;
 }
 

@@ -15,6 +15,7 @@ typedef struct dz_notes_kind {
 typedef struct dz_notes { /* zero-initialise */
     dz_notes_kind *kinds;
     size_t nkinds, cap;
+    dz_buf *every; /* NULL, or gets each note, "NAME<tab>TEXT", a line each */
 } dz_notes;
 
 /* Adds a note: `fmt` gives the file or model, `text` the statement about it (borrowed). Notes with equal text are one kind. */

@@ -75,6 +75,8 @@ static dz_target file_kind(int fd, uint64_t size) {
         kind = DZ_TARGET_EMPTY;
     } else if (len >= sizeof hdf5 && memcmp(head, hdf5, sizeof hdf5) == 0) {
         kind = hdf5_kind(fd, head, len);
+    } else if (len >= sizeof DZ_LIST_HEAD - 1 && memcmp(head, DZ_LIST_HEAD, sizeof DZ_LIST_HEAD - 1) == 0) {
+        kind = DZ_TARGET_LIST;
     } else if (len >= 16 && head[8] == '{') {
         kind = safetensors_kind(head, len);
     } else if (len >= sizeof png && (memcmp(head, png, sizeof png) == 0 || memcmp(head, "<svg", 4) == 0)) {
@@ -118,6 +120,7 @@ static const char *name_of(dz_target kind) {
                                         [DZ_TARGET_MODEL] = "a model of deltazoo restore",
                                         [DZ_TARGET_REPORT] = "a report of deltazoo compress",
                                         [DZ_TARGET_PLOT] = "a plot of deltazoo",
+                                        [DZ_TARGET_LIST] = "a list of deltazoo scan",
                                         [DZ_TARGET_FILE] = "a file that deltazoo did not make",
                                         [DZ_TARGET_FOLDER] = "a folder",
                                         [DZ_TARGET_SPECIAL] = "a device, pipe or socket"};

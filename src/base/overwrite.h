@@ -13,6 +13,7 @@ typedef enum dz_target {
     DZ_TARGET_MODEL,   /* a safetensors file that restore wrote and marked */
     DZ_TARGET_REPORT,  /* of compress --report */
     DZ_TARGET_PLOT,    /* SVG or PNG */
+    DZ_TARGET_LIST,    /* of scan --list */
     DZ_TARGET_FILE,    /* any other file: not ours */
     DZ_TARGET_FOLDER,
     DZ_TARGET_SPECIAL /* a device, pipe or socket */
@@ -25,6 +26,9 @@ typedef enum dz_target {
 
 /* Ours in SVG and PNG. */
 #define DZ_PLOT_MARK "made by deltazoo"
+
+/* The first line of a list of zoos (config/zoo_list.h). */
+#define DZ_LIST_HEAD "# deltazoo list: manifest, archive\n"
 
 /* The root attribute `format` of a vector in HDF5; an archive's is "deltazoo". */
 #define DZ_HDF5_VECTOR "deltazoo-vector"

@@ -149,6 +149,20 @@ dz_rc dz_parse_options(const dz_world *world, const dz_command *command, int arg
     return DZ_OK;
 }
 
+json_t *dz_json_text(const char *text, size_t len) {
+    json_t *json = json_stringn(text, len);
+    if (json) return json;
+    char *copy = malloc(4 * len + 1), *to = copy;
+    if (!copy) return json_null();
+    for (size_t i = 0; i < len; i++) {
+        unsigned char c = (unsigned char)text[i];
+        to += c < 0x80 ? (*to = (char)c, 1) : sprintf(to, "\\x%02x", c);
+    }
+    json = json_stringn(copy, (size_t)(to - copy));
+    free(copy);
+    return json;
+}
+
 json_t *dz_json_number(double x) { return isfinite(x) ? json_real(x) : json_null(); }
 
 dz_rc dz_print_json(json_t *root, const char *path, dz_error *err) {

@@ -74,6 +74,9 @@ typedef struct dz_required {
 /* DZ_EUSAGE naming those that are not given, and only those. */
 dz_rc dz_require(const dz_command *command, const dz_required *list, dz_error *err);
 
+/* A text from a file; bytes that are not UTF-8 are escaped one by one. */
+json_t *dz_json_text(const char *text, size_t len);
+
 /* A number, or null where it is not finite. */
 json_t *dz_json_number(double x);
 

@@ -9,82 +9,21 @@
 #include "cli/cli.h"
 #include "cli/picture.h"
 #include "cli/plot.h"
+#include "cli/report_rows.h"
+#include "cli/report_sum.h"
 #include "cli/table.h"
-
-/* What the table shows of one report. The JSON values belong to `root`. */
-typedef struct job_row {
-    json_t *root, *notes, *errors, *phases, *hosts;
-    char finished[32], state[32], archive[4096], slurm[32];
-    double secs, bytes_read, bytes_written, memory, source, dropped, stored;
-    int ranks, starts, whole, this_start_only; /* whole: the job is done, all figures are there */
-    json_int_t tasks, resumed, exit_code;      /* exit_code: -1 while the job runs */
-} job_row;
-
-#define MOST_BYTES ((size_t)1 << 30)
-
-/* A string of a file that may be anybody's, for a terminal: one line, no control characters. Returns `copy`. */
-static char *line_of(const char *text, char *copy, size_t size) {
-    snprintf(copy, size, "%s", text ? text : "-");
-    return dz_one_line(copy);
-}
-
-/* What only a job that is done tells. */
-static dz_rc read_figures(const char *path, job_row *row, dz_error *err) {
-    json_error_t why;
-    json_t *tasks = NULL, *task;
-    json_int_t stored = 0;
-    size_t i;
-    if (json_unpack_ex(row->root, &why, 0, "{s:I, s:o, s:{s:o, s:o, s:F, s:F, s:F, s:I, s?b, s:o}}", "archive_bytes", &stored, "tasks",
-                       &tasks, "job", "hosts", &row->hosts, "phase_seconds_of_ranks", &row->phases, "peak_memory_bytes", &row->memory,
-                       "bytes_read", &row->bytes_read, "bytes_written", &row->bytes_written, "resumed_blocks", &row->resumed,
-                       "this_start_only", &row->this_start_only, "notes", &row->notes) != 0)
-        return dz_fail(err, DZ_EUSAGE, "%s: is no report of 'compress --report': %s", path, why.text);
-    row->stored = (double)stored;
-    row->tasks = (json_int_t)json_array_size(tasks);
-    json_array_foreach(tasks, i, task) {
-        row->source += json_number_value(json_object_get(task, "source_bytes"));
-        row->dropped += json_number_value(json_object_get(json_object_get(task, "dropped"), "source_bytes"));
-    }
-    return DZ_OK;
-}
-
-static dz_rc read_row(const char *path, job_row *row, dz_error *err) {
-    char *text = NULL;
-    const char *archive = NULL, *state = "done"; /* older reports tell of nothing else */
-    size_t len = 0;
-    json_error_t why;
-    json_t *slurm = NULL;
-    if (dz_read_file(path, MOST_BYTES, &text, &len, err) != DZ_OK) return err->rc;
-    row->root = json_loadb(text, len, 0, &why);
-    free(text);
-    if (!row->root) return dz_fail(err, DZ_EUSAGE, "%s: is no report: line %d: %s", path, why.line, why.text);
-    json_t *job = json_object_get(row->root, "job");
-    if (json_unpack_ex(job, &why, 0, "{s:s, s:i, s:F, s?s, s?o}", "archive", &archive, "ranks", &row->ranks, "seconds", &row->secs, "state",
-                       &state, "slurm", &slurm) != 0)
-        return dz_fail(err, DZ_EUSAGE, "%s: is no report of 'compress --report': %s", path, why.text);
-    line_of(json_string_value(json_object_get(job, "finished")), row->finished, sizeof row->finished);
-    line_of(state, row->state, sizeof row->state);
-    line_of(archive, row->archive, sizeof row->archive);
-    line_of(json_string_value(json_object_get(slurm, "job_id")), row->slurm, sizeof row->slurm);
-    row->errors = json_object_get(job, "errors");
-    json_t *code = json_object_get(job, "exit_code");
-    row->exit_code = json_is_null(code) ? -1 : json_integer_value(code);
-    row->starts = 1 + (int)json_integer_value(json_object_get(slurm, "restarts"));
-    row->whole = strcmp(state, "done") == 0;
-    return row->whole ? read_figures(path, row, err) : DZ_OK;
-}
 
 #define FIXED 62 /* columns beside the file's name */
 
 /* Times of day without seconds. */
-static void print_row(const job_row *r) {
+static void print_row(const dz_job_row *r) {
     char secs[32], stored[32], name[256], ratio[32] = "-";
     if (r->whole && r->stored > 0) snprintf(ratio, sizeof ratio, "%.1fx", r->source / r->stored);
     printf("%-16.16s %-13s %11s %9s %7s  %s\n", r->finished, r->state, r->whole || r->exit_code >= 0 ? dz_format_time(r->secs, secs) : "-",
            r->whole ? dz_format_size(r->stored, stored) : "-", ratio, dz_table_name(r->archive, DZ_TABLE_COLUMNS - FIXED, name));
 }
 
-static void print_wide_row(const job_row *r) {
+static void print_wide_row(const dz_job_row *r) {
     char secs[32], source[32], stored[32], memory[32], read[32];
     printf("%-20s  %-13s  %10s  %6d  %5d  ", r->finished, r->state, r->slurm, r->starts, r->ranks);
     if (!r->whole) {
@@ -101,19 +40,24 @@ static void print_wide_row(const job_row *r) {
 }
 
 /* Why a job lacks figures. */
-static void print_errors(const job_row *r) {
+static void print_errors(const dz_job_row *r) {
     char line[DZ_ERROR_TEXT];
+    char next[DZ_NEXT_TEXT];
     json_t *value;
     size_t i;
-    if (r->exit_code < 0) printf("%s: has not ended, or was killed\n", r->archive);
+    if (r->exit_code < 0 && !r->missing) printf("%s: has not ended, or was killed\n", r->archive);
     json_array_foreach(r->errors, i, value) {
         int at = printf("%s: exit code %lld: ", r->archive, (long long)r->exit_code);
-        dz_print_wrapped(line_of(json_string_value(value), line, sizeof line), at, 4);
+        dz_print_wrapped(dz_report_line(json_string_value(value), line, sizeof line), at, 4);
+    }
+    if (dz_report_next(r, next)) {
+        int at = printf("%s: next: ", r->archive);
+        dz_print_wrapped(next, at, 4);
     }
 }
 
 /* One job alone: also its phases over the ranks, its hosts and notes. */
-static void print_details(const job_row *r) {
+static void print_details(const dz_job_row *r) {
     const char *name;
     json_t *value;
     size_t i;
@@ -122,12 +66,13 @@ static void print_details(const job_row *r) {
     json_object_foreach(r->phases, name, value) {
         static const char *const columns[] = {"min", "mean", "max"};
         for (int k = 0; k < 3; k++) dz_format_time(json_number_value(json_object_get(value, columns[k])), text[k]);
-        printf("%-12s %12s %12s %12s\n", line_of(name, line, sizeof line), text[0], text[1], text[2]);
+        printf("%-12s %12s %12s %12s\n", dz_report_line(name, line, sizeof line), text[0], text[1], text[2]);
     }
     putchar('\n');
     if (strcmp(r->slurm, "-") != 0) printf("SLURM job %s, start %d\n", r->slurm, r->starts);
     printf("%d rank%s on", r->ranks, r->ranks == 1 ? "" : "s");
-    json_object_foreach(r->hosts, name, value) printf(" %s (%lld)", line_of(name, line, sizeof line), (long long)json_integer_value(value));
+    json_object_foreach(r->hosts, name, value)
+        printf(" %s (%lld)", dz_report_line(name, line, sizeof line), (long long)json_integer_value(value));
     printf("\n%lld task%s of %s; peak memory %s per rank\n", (long long)r->tasks, r->tasks == 1 ? "" : "s",
            dz_format_size(r->source, text[0]), dz_format_size(r->memory, text[1]));
     printf("read %s, %s per s; written %s\n", dz_format_size(r->bytes_read, text[0]),
@@ -137,17 +82,17 @@ static void print_details(const job_row *r) {
     if (r->this_start_only) printf("times and bytes are of the last start only\n");
     json_array_foreach(r->notes, i, value) {
         printf("note: ");
-        dz_print_wrapped(line_of(json_string_value(value), line, sizeof line), 6, 6);
+        dz_print_wrapped(dz_report_line(json_string_value(value), line, sizeof line), 6, 6);
     }
 }
 
-static void print_wide(const job_row *rows, size_t n) {
+static void print_wide(const dz_job_row *rows, size_t n) {
     printf("%-20s  %-13s  %10s  %6s  %5s  %5s  %12s  %5s  %9s  %9s  %8s  %11s  %9s  %5s  %s\n", "finished", "state", "SLURM job", "starts",
            "ranks", "hosts", "time", "tasks", "bytes in", "archive", "ratio", "read per s", "memory", "notes", "file");
     for (size_t i = 0; i < n; i++) print_wide_row(&rows[i]);
 }
 
-static void print_table(const job_row *rows, size_t n, int wide) {
+static void print_table(const dz_job_row *rows, size_t n, int wide) {
     if (wide) {
         print_wide(rows, n);
     } else {
@@ -180,7 +125,7 @@ static dz_plot_task plot_task(json_t *task) {
 }
 
 /* The tasks of all jobs that are done. */
-static dz_rc plot_jobs(const job_row *rows, size_t n, const char *path, dz_error *err) {
+static dz_rc plot_jobs(const dz_job_row *rows, size_t n, const char *path, dz_error *err) {
     size_t ntasks = 0, cap = 0, jobs = 0, i;
     dz_plot_task *tasks = NULL;
     json_t *task;
@@ -205,34 +150,30 @@ out:
 
 static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
     const char *picture = NULL;
-    int helped = 0, wide = 0;
+    int helped = 0, wide = 0, json = 0;
+    dz_job_rows rows = {0};
     const dz_option options[] = {
         {"wide", 0, DZ_OPTION_FLAG, &wide, NULL, "all columns and full names, in more than 80 columns"},
+        {"json", 0, DZ_OPTION_FLAG, &json, NULL, "for programs: each archive, and the sum"},
         {"plot", 0, DZ_OPTION_TEXT, &picture, "FILE", "draw sizes and rates of the tasks into FILE.svg or FILE.png"},
         {NULL, 0, DZ_OPTION_FLAG, NULL, NULL, NULL}};
     if (dz_parse_options(world, &DZ_CMD_REPORT, argc, argv, options, NULL, DZ_ANY_ARGS, &helped, err) != DZ_OK || helped) return err->rc;
     if (world->rank != 0 || (picture && dz_picture_check(picture, err) != DZ_OK)) return err->rc;
-    size_t given = (size_t)(argc - optind), n = 0;
-    job_row *rows = dz_alloc(given, sizeof *rows, err);
-    for (size_t i = 0; rows && i < given; i++) {
-        dz_error why = {0};
-        if (read_row(argv[(size_t)optind + i], &rows[n], &why) == DZ_OK) {
-            n++;
-            continue;
-        }
-        dz_message("warning", "%s", why.text);
-        json_decref(rows[n].root);
-        rows[n] = (job_row){0};
-    }
-    if (n && picture) plot_jobs(rows, n, picture, err);
-    if (n && err->rc == DZ_OK) print_table(rows, n, wide);
-    if (err->rc == DZ_OK && rows && n < given) dz_fail(err, DZ_EUSAGE, "%zu of %zu files are no reports", given - n, given);
-    for (size_t i = 0; i < n; i++) json_decref(rows[i].root);
-    free(rows);
+    size_t given = (size_t)(argc - optind);
+    for (size_t i = 0; i < given && err->rc == DZ_OK; i++) dz_job_rows_add(&rows, argv[(size_t)optind + i], err);
+    if (rows.n && picture && err->rc == DZ_OK) plot_jobs(rows.rows, rows.n, picture, err);
+    if (rows.n && err->rc == DZ_OK && json) dz_print_json(dz_report_sum_json(&rows), NULL, err);
+    if (rows.n && err->rc == DZ_OK && !json) print_table(rows.rows, rows.n, wide);
+    if (rows.n > 1 && err->rc == DZ_OK && !json) dz_print_report_sum(&rows);
+    if (err->rc == DZ_OK && rows.bad)
+        dz_fail(err, DZ_EUSAGE, "%zu of %zu files are no reports", rows.bad, rows.n + rows.bad > given ? rows.n + rows.bad : given);
+    dz_job_rows_free(&rows);
     return err->rc;
 }
 
-const dz_command DZ_CMD_REPORT = {"report", "JOB.json... [--wide] [--plot FILE]",
-                                  "Shows reports of compress jobs as a table; for a single report also phases, hosts and notes.", run,
+const dz_command DZ_CMD_REPORT = {"report", "JOB.json|FOLDER|LIST... [--wide|--json] [--plot FILE]",
+                                  "Shows reports of compress jobs as a table, and their sum; for a single report also phases, hosts and "
+                                  "notes. FOLDER stands for its reports, LIST (of scan --list) for those beside its archives.",
+                                  run,
                                   "deltazoo report job.json\n"
                                   "deltazoo report job.json --plot job.svg"};

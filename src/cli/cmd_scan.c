@@ -29,7 +29,14 @@ static dz_rc tell_json(const dz_scan_result *r, dz_error *err) {
             json_array_append_new(zoos, json_pack("{s:s?, s:{s:s, s:s, s:o}, s:o}", "manifest", base->manifest, "base", "name", base->name,
                                                   "path", base->path, "distance_sum", dz_json_number(base->sum), "tasks", tasks));
     }
-    json_t *all = json_pack("{s:o, s:o}", "zoos", zoos, "alone", alone);
+    json_t *left = json_array();
+    for (size_t at = 0; at < r->left.len; at += strcspn((const char *)r->left.data + at, "\n") + 1) {
+        const char *line = (const char *)r->left.data + at;
+        size_t name = strcspn(line, "\t"), all = strcspn(line, "\n");
+        json_t *why = json_pack("{s:o, s:o}", "name", dz_json_text(line, name), "why", dz_json_text(line + name + 1, all - name - 1));
+        failed |= json_array_append_new(left, why);
+    }
+    json_t *all = json_pack("{s:o, s:o, s:o}", "zoos", zoos, "alone", alone, "left_out", left);
     if (!failed) return dz_print_json(all, NULL, err);
     json_decref(all);
     return dz_fail(err, DZ_EFAIL, "no JSON of this scan: a path is not UTF-8, or memory is out");
@@ -64,12 +71,19 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
         {"output", 'o', DZ_OPTION_TEXT, &opt.out, "ZOO.yaml", "write the manifest; with several bases ZOO-BASE.yaml for each"},
         {"base", 'b', DZ_OPTION_LIST, &bases, "NAME|PATH",
          "use this model as a base, also one outside DIR (default: what model cards name, else distances)"},
-        {"force", 0, DZ_OPTION_FLAG, &opt.force, NULL, "replace existing manifests"},
+        {"list", 0, DZ_OPTION_TEXT, &opt.list, "LIST",
+         "with -o: also write the list that jobs/array.sbatch and report take: manifest and archive of each base, and what is in no zoo"},
+        {"archives", 0, DZ_OPTION_TEXT, &opt.archives, "FOLDER", "where the list puts the archives (default: beside the manifests)"},
+        {"force", 0, DZ_OPTION_FLAG, &opt.force, NULL, "replace existing manifests and the list"},
         {"allow-lossy-input", 0, DZ_OPTION_FLAG, &opt.allow_lossy, NULL, "also models restored from a lossy archive"},
         {"json", 0, DZ_OPTION_FLAG, &json, NULL, "for programs"},
         {NULL, 0, DZ_OPTION_FLAG, NULL, NULL, NULL}};
     dz_rc rc = dz_parse_options(world, &DZ_CMD_SCAN, argc, argv, options, args, 1, &helped, err);
     if (rc != DZ_OK || helped) goto out;
+    if ((opt.list && !opt.out) || (opt.archives && !opt.list)) {
+        rc = dz_fail(err, DZ_EUSAGE, "scan: %s", opt.list ? "--list needs -o ZOO.yaml" : "--archives needs --list LIST");
+        goto out;
+    }
     opt.dir = args[0];
     opt.bases = bases.values;
     opt.nbases = bases.n;
@@ -88,9 +102,10 @@ out:
 }
 
 const dz_command DZ_CMD_SCAN = {
-    "scan", "DIR [-o ZOO.yaml] [--base NAME]... [--json]",
+    "scan", "DIR [-o ZOO.yaml] [--list LIST] [--base NAME]... [--json]",
     "Finds which models of a folder share a base, and writes a manifest for each base with -o. Adapters (LoRA) are "
     "tasks of the base that they name. It names what it skips: quantised copies, unreadable files.",
     run,
     "deltazoo scan models -o found.yaml\n"
+    "deltazoo scan models -o family.yaml --list families.txt\n"
     "mpirun -n 2 deltazoo scan models -o found.yaml --base base --force"};

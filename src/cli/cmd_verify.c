@@ -1,9 +1,12 @@
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <time.h>
 
 #include "archive_ops/verify.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/overwrite.h"
 #include "cli/cli.h"
 #include "cli/report.h"
 
@@ -37,16 +40,43 @@ static void print_foreign(const char *path, const dz_buf *lines) {
     }
 }
 
+/* Rank 0, of a check that came to its end: a report (`deltazoo report` reads it). */
+static dz_rc write_report(const char *report, const char *archive, const char *base, const struct stat *st, const dz_verify_result *r,
+                          dz_job_state state, dz_error *err) {
+    dz_error end = *err, more = {0};
+    if (!report || (end.rc == DZ_EINTERRUPT)) return err->rc;
+    state.err = &end;
+    state.state = end.rc == DZ_OK ? "done" : "failed";
+    if (dz_overwrite_check(report, DZ_TARGET_REPORT, 0, &more) != DZ_OK ||
+        dz_print_json(dz_verify_job_json(&state, archive, base, st, r), report, &more) != DZ_OK)
+        dz_fail_more(err, more.rc, "--report %s", more.text);
+    return err->rc;
+}
+
+static dz_rc check_report(const char *report, const char *archive, struct stat *st, dz_error *err) {
+    dz_error why = {0};
+    if (!report) return DZ_OK;
+    if (stat(archive, st) != 0) return DZ_OK; /* which is reported when it is opened */
+    if (dz_same_file(archive, report)) return dz_fail(err, DZ_EUSAGE, "--report %s: is the archive", report);
+    return dz_overwrite_check(report, DZ_TARGET_REPORT, 0, &why) == DZ_OK ? DZ_OK : dz_fail(err, why.rc, "--report %s", why.text);
+}
+
 static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
-    const char *base = NULL, *args[1];
+    const char *base = NULL, *report = NULL, *args[1];
     int json = 0, quiet = 0, helped = 0;
     dz_verify_result r = {0};
-    const dz_option options[] = {{"base", 'b', DZ_OPTION_TEXT, &base, "PATH", "also check the base, and decode everything against it"},
-                                 {"json", 0, DZ_OPTION_FLAG, &json, NULL, "for programs"},
-                                 {"quiet", 'q', DZ_OPTION_FLAG, &quiet, NULL, "no progress"},
-                                 {NULL, 0, DZ_OPTION_FLAG, NULL, NULL, NULL}};
+    struct stat st = {0};
+    dz_job_state state = {.started = time(NULL), .nranks = world->size};
+    const dz_option options[] = {
+        {"base", 'b', DZ_OPTION_TEXT, &base, "PATH", "also check the base, and decode everything against it"},
+        {"report", 0, DZ_OPTION_TEXT, &report, "FILE.json", "write a report, which 'deltazoo report' takes into its sum"},
+        {"json", 0, DZ_OPTION_FLAG, &json, NULL, "for programs"},
+        {"quiet", 'q', DZ_OPTION_FLAG, &quiet, NULL, "no progress"},
+        {NULL, 0, DZ_OPTION_FLAG, NULL, NULL, NULL}};
     if (dz_parse_options(world, &DZ_CMD_VERIFY, argc, argv, options, args, 1, &helped, err) != DZ_OK || helped) return err->rc;
-    dz_rc rc = dz_verify(world, args[0], base, quiet, &r, err);
+    dz_rc rc = dz_sync_error(world, world->rank == 0 ? check_report(report, args[0], &st, err) : DZ_OK, err);
+    int begun = rc == DZ_OK;
+    if (begun) rc = dz_verify(world, args[0], base, quiet, &r, err);
     int finished = rc == DZ_OK || (rc == DZ_EDAMAGE && err->rc == DZ_OK);
     if (world->rank == 0 && finished && json) {
         tell_json(args[0], &r, err);
@@ -62,13 +92,20 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
             printf("sound%s, %.2f s\n", base ? ", base right" : "", r.secs);
     }
     if (rc == DZ_EDAMAGE && err->rc == DZ_OK && world->rank == 0) give_advice(args[0], &r, err);
+    state.secs = r.secs;
+    if (begun && world->rank == 0 && st.st_size > 0) {
+        if (rc != DZ_OK && err->rc == DZ_OK) err->rc = rc;
+        write_report(report, args[0], base, &st, &r, state, err);
+    }
+    if (begun && report) rc = dz_sync_error(world, rc == DZ_OK ? err->rc : rc, err);
     dz_buf_free(&r.foreign);
     dz_buf_free(&r.lost);
     dz_damage_free(&r.damage);
     return rc;
 }
 
-const dz_command DZ_CMD_VERIFY = {"verify", "ARCHIVE [--base PATH] [--json]",
+const dz_command DZ_CMD_VERIFY = {"verify", "ARCHIVE [--base PATH] [--report FILE.json] [--json]",
                                   "Checks structure, every checksum and every block; exit 3 on damage.", run,
                                   "deltazoo verify zoo.h5\n"
-                                  "mpirun -n 2 deltazoo verify zoo.h5 --base base --json"};
+                                  "mpirun -n 2 deltazoo verify zoo.h5 --base base --json\n"
+                                  "deltazoo verify zoo.h5 --report zoo.verify.json"};

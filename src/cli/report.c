@@ -8,26 +8,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 
+#include "archive_ops/verify.h"
 #include "base/file.h"
 #include "base/version.h"
 
-/* A text from a file; bytes that are not UTF-8 are escaped one by one. */
-static json_t *text_json(const char *text) {
-    json_t *json = json_string(text);
-    if (json) return json;
-    size_t len = strlen(text);
-    char *copy = malloc(4 * len + 1), *to = copy;
-    if (!copy) return json_null();
-    for (size_t i = 0; i < len; i++) {
-        unsigned char c = (unsigned char)text[i];
-        to += c < 0x80 ? (*to = (char)c, 1) : sprintf(to, "\\x%02x", c);
-    }
-    json = json_stringn(copy, (size_t)(to - copy));
-    free(copy);
-    return json;
-}
+static json_t *text_json(const char *text) { return dz_json_text(text, strlen(text)); }
 
 typedef struct dz_spread {
     double least, mean, most, sum;
@@ -289,21 +277,40 @@ static json_t *stamp_json(time_t when) {
     return json_string(stamp);
 }
 
-json_t *dz_job_json(const dz_job_state *state, const dz_compress_result *r, const dz_catalog *c, const dz_compress_options *opt) {
-    const dz_error *err = state->err;
-    json_t *root = c ? dz_info_json(c, NULL) : json_object(), *errors = json_array();
+/* The lines of an error. */
+static json_t *errors_json(const dz_error *err) {
+    json_t *errors = json_array();
     for (const char *at = err && err->rc != DZ_OK ? err->text : ""; *at;) {
-        char line[DZ_ERROR_TEXT] = "";
         size_t len = strcspn(at, "\n");
-        memcpy(line, at, len);
-        json_array_append_new(errors, text_json(line));
+        json_array_append_new(errors, dz_json_text(at, len));
         at += len + (at[len] == '\n');
     }
+    return errors;
+}
+
+json_t *dz_verify_job_json(const dz_job_state *state, const char *archive, const char *base, const struct stat *st,
+                           const dz_verify_result *r) {
+    const dz_error *err = state->err;
+    json_t *job = json_pack("{s:s, s:s, s:o, s:s, s:i, s:o, s:o, s:o, s:o, s:i, s:f}", "version", DZ_VERSION, "command", "verify",
+                            "archive", text_json(archive), "state", state->state, "exit_code", dz_exit_code(err->rc), "errors",
+                            errors_json(err), "slurm", slurm_json(), "started", stamp_json(state->started), "finished",
+                            stamp_json(time(NULL)), "ranks", state->nranks, "seconds", state->secs);
+    json_t *facts = json_pack("{s:I, s:I, s:b, s:o, s:b, s:I, s:I, s:I, s:I}", "archive_bytes", (json_int_t)st->st_size, "archive_mtime_ns",
+                              (json_int_t)st->st_mtim.tv_sec * 1000000000 + (json_int_t)st->st_mtim.tv_nsec, "sound",
+                              r->finished && r->damage.count == 0, "base", base ? text_json(base) : json_null(), "base_right",
+                              base && r->finished && err->rc == DZ_OK, "damage_count", (json_int_t)r->damage.count, "tasks",
+                              (json_int_t)r->ntasks, "tensors", (json_int_t)r->ntensors, "blocks", (json_int_t)r->nblocks);
+    return json_pack("{s:o, s:o}", "job", job, "verify", facts);
+}
+
+json_t *dz_job_json(const dz_job_state *state, const dz_compress_result *r, const dz_catalog *c, const dz_compress_options *opt) {
+    const dz_error *err = state->err;
+    json_t *root = c ? dz_info_json(c, NULL) : json_object();
     json_t *job = json_pack("{s:s, s:o, s:o, s:s, s:o, s:o, s:o, s:o, s:o, s:i, s:f}", "version", DZ_VERSION, "manifest",
                             text_json(opt->manifest), "archive", text_json(opt->archive), "state", state->state, "exit_code",
-                            err ? json_integer(dz_exit_code(err->rc)) : json_null(), "errors", errors, "slurm", slurm_json(), "started",
-                            stamp_json(state->started), "finished", err ? stamp_json(time(NULL)) : json_null(), "ranks", state->nranks,
-                            "seconds", state->secs);
+                            err ? json_integer(dz_exit_code(err->rc)) : json_null(), "errors", errors_json(err), "slurm", slurm_json(),
+                            "started", stamp_json(state->started), "finished", err ? stamp_json(time(NULL)) : json_null(), "ranks",
+                            state->nranks, "seconds", state->secs);
     json_t *figures = r->ranks ? figures_json(r, opt) : json_object();
     json_object_update(job, figures);
     json_decref(figures);

@@ -3,9 +3,11 @@
 #define DZ_CLI_REPORT_H
 
 #include <jansson.h>
+#include <sys/stat.h>
 #include <time.h>
 
 #include "archive/reader.h"
+#include "archive_ops/verify.h"
 #include "compress/compress.h"
 #include "decode/damage.h"
 
@@ -24,6 +26,10 @@ typedef struct dz_job_state {
 /* The report of a compress job: what, where, how long, how much. `catalog` NULL: there is no archive. The figures of `result` are
  * included if it has any. */
 json_t *dz_job_json(const dz_job_state *state, const dz_compress_result *result, const dz_catalog *catalog, const dz_compress_options *opt);
+
+/* The same for verify (`stat`: of the archive before it was read), with "verify" for what was found. */
+json_t *dz_verify_job_json(const dz_job_state *state, const char *archive, const char *base, const struct stat *stat,
+                           const dz_verify_result *result);
 
 /* The line of a job's phases, slowest rank each. */
 void dz_print_phases(const dz_compress_result *result);

@@ -130,7 +130,7 @@ static char *name_of(const char *relative, dz_error *err) {
     return dz_strdup("model", err);
 }
 
-static dz_rc make_unique(const dz_scan_result *r, dz_scan_model *m, dz_error *err) {
+dz_rc dz_scan_name_unique(const dz_scan_result *r, dz_scan_model *m, dz_error *err) {
     char *stem = dz_strdup(m->name, err);
     for (unsigned number = 2; stem && err->rc == DZ_OK; number++) {
         size_t i = 0;
@@ -157,7 +157,7 @@ static dz_rc add_model_take(search *s, const place *p, char *path, const char *r
             dz_notes_add(s->notes, err, ONE_MODEL, "%s and %s", same->path, path);
         goto out;
     }
-    if (!(m.name = name_of(relative, err)) || make_unique(r, &m, err) != DZ_OK) goto out;
+    if (!(m.name = name_of(relative, err)) || dz_scan_name_unique(r, &m, err) != DZ_OK) goto out;
     dz_scan_model *grown = realloc(r->models, (r->nmodels + 1) * sizeof *grown);
     if (!grown) {
         dz_fail(err, DZ_ENOMEM, "out of memory for a model");

@@ -10,4 +10,7 @@
  * and to places above `dir`. Skipped entries get a note. DZ_EUSAGE if `dir` is itself a model and holds no other. */
 dz_rc dz_find_models(const char *dir, dz_scan_result *result, dz_notes *notes, dz_error *err);
 
+/* A number is put behind the name of a model that is to join the result's, if one of these has it. */
+dz_rc dz_scan_name_unique(const dz_scan_result *result, dz_scan_model *model, dz_error *err);
+
 #endif

@@ -16,6 +16,7 @@
 #include "base/staging.h"
 #include "checkpoint/checkpoint.h"
 #include "config/manifest.h"
+#include "config/zoo_list.h"
 #include "scan/base_claims.h"
 #include "scan/base_clusters.h"
 #include "scan/find_models.h"
@@ -30,6 +31,7 @@ void dz_scan_result_free(dz_scan_result *r) {
     }
     free(r->models);
     dz_buf_free(&r->notes);
+    dz_buf_free(&r->left);
     *r = (dz_scan_result){0};
 }
 
@@ -157,8 +159,11 @@ static dz_rc add_outside(const dz_scan_options *opt, dz_scan_result *r, dz_error
         if (!grown) return dz_fail(err, DZ_ENOMEM, "out of memory for a model");
         r->models = grown;
         const char *slash = strrchr(opt->bases[b], '/'), *name = slash && slash[1] ? slash + 1 : opt->bases[b];
-        grown[r->nmodels++] = (dz_scan_model){.name = dz_strdup(name, err), .path = dz_strdup(opt->bases[b], err), .outside = 1};
-        for (char *at = grown[r->nmodels - 1].name; at && *at; at++) *at = *at == '/' ? '-' : *at;
+        dz_scan_model *m = &grown[r->nmodels];
+        *m = (dz_scan_model){.name = dz_strdup(name, err), .path = dz_strdup(opt->bases[b], err), .outside = 1};
+        for (char *at = m->name; at && *at; at++) *at = *at == '/' ? '-' : *at;
+        if (m->name) dz_scan_name_unique(r, m, err);
+        r->nmodels++;
     }
     return err->rc;
 }
@@ -247,14 +252,21 @@ static dz_rc find_equal(dz_scan_result *r, const double *distance, const uint8_t
     return err->rc;
 }
 
-static void note_groups(const dz_scan_result *r, const uint8_t *quantised, const uint8_t *forced, const uint32_t *close, dz_notes *notes,
-                        dz_error *err) {
+static void note_alone(const dz_scan_result *r, const uint8_t *quantised, dz_notes *notes, dz_error *err) {
+    for (size_t i = 0; i < r->nmodels; i++) {
+        const dz_scan_model *m = &r->models[i];
+        if (m->is_adapter || m->base != i || m->ntasks > 0 || m->bad) continue;
+        dz_notes_add(notes, err, quantised[i] ? QUANTISED : ALONE, "%s", m->name);
+    }
+}
+
+/* What may be wrong with the groups. */
+static void note_groups(const dz_scan_result *r, const uint8_t *forced, const uint32_t *close, dz_notes *notes, dz_error *err) {
     for (size_t i = 0; i < r->nmodels; i++) {
         const dz_scan_model *m = &r->models[i];
         int is_base = m->base == i;
         size_t whole = m->ntasks - m->nadapters;
         if (m->is_adapter) continue;
-        if (is_base && m->ntasks == 0 && !m->bad) dz_notes_add(notes, err, quantised[i] ? QUANTISED : ALONE, "%s", m->name);
         if (is_base && whole == 1 && !forced[i] && close[i] < r->nmodels) dz_notes_add(notes, err, PAIR, "%s", m->name);
         int named = close[i] < r->nmodels && names_base(m->name) && !names_base(r->models[close[i]].name);
         if (is_base && whole > 1 && close[i] < r->nmodels && !named) dz_notes_add(notes, err, CLOSE, "%s", r->models[close[i]].name);
@@ -332,7 +344,11 @@ static dz_rc group(const dz_scan_options *opt, dz_scan_result *r, const dz_weigh
         for (size_t k = 0; k < n; k++) m->sum += k != i && base_of[k] == base_of[i] ? distance[i * n + k] : 0;
     }
     if (place_adapters(r, notes, err) != DZ_OK) goto out;
-    if (find_equal(r, distance, tier, notes, err) == DZ_OK) note_groups(r, quantised, forced, close, notes, err);
+    if (find_equal(r, distance, tier, notes, err) == DZ_OK) {
+        note_alone(r, quantised, notes, err);
+        notes->every = NULL; /* from here on of models that are in a manifest */
+        note_groups(r, forced, close, notes, err);
+    }
 out:
     free(tier);
     free(close);
@@ -349,11 +365,13 @@ out:
 /* Where the manifests are written. */
 typedef struct place {
     char *dir, *scanned; /* the manifests' directory and the scanned one, resolved */
+    char *archives;      /* of the list, resolved; NULL: beside the manifests */
 } place;
 
 static void free_place(place *at) {
     free(at->dir);
     free(at->scanned);
+    free(at->archives);
 }
 
 /* Before the work: a manifest that cannot be written must not cost a scan. */
@@ -367,6 +385,8 @@ static dz_rc find_place(const dz_scan_options *opt, place *at, dz_error *err) {
         dz_fail(err, DZ_EFAIL, "%s: cannot open: %s", opt->dir, strerror(errno));
     else if (access(at->dir, W_OK | X_OK) != 0)
         dz_fail(err, DZ_EFAIL, "%s: its directory cannot be written to: %s", opt->out, strerror(errno));
+    else if (opt->archives && !(at->archives = realpath(opt->archives, NULL)))
+        dz_fail(err, DZ_EUSAGE, "--archives %s: cannot be opened: %s", opt->archives, strerror(errno));
     free(beside);
     return err->rc;
 }
@@ -408,7 +428,8 @@ static dz_rc name_manifests(const dz_scan_options *opt, dz_scan_result *r, dz_er
         dz_manifest *old = NULL;
         dz_error none = {0};
         if (m->ntasks == 0) continue;
-        m->manifest = r->nmanifests == 1 ? dz_strdup(opt->out, err) : dz_format(err, "%.*s-%s%s", stem, opt->out, m->name, dot ? dot : "");
+        m->manifest = r->nmanifests == 1 && !opt->list ? dz_strdup(opt->out, err)
+                                                       : dz_format(err, "%.*s-%s%s", stem, opt->out, m->name, dot ? dot : "");
         if (!m->manifest || stat(m->manifest, &st) != 0) continue;
         if (!opt->force)
             dz_fail_more(err, DZ_EUSAGE, "%s: exists already (--force replaces it)", m->manifest);
@@ -443,9 +464,47 @@ static dz_rc write_draft(dz_staging *d, const char *manifest, const dz_buf *text
     return err->rc;
 }
 
-/* All are written before the first gets its name: older ones stay until then. */
+/* A path from a result's text for a program that runs elsewhere. */
+static char *full_path(const char *dir, const char *file, dz_error *err) { return dz_format(err, "%s/%s", dir, dz_path_last(file)); }
+
+/* Manifests and archives, and as comments how to submit them and what is in none. */
+static dz_rc list_text(const dz_scan_options *opt, const dz_scan_result *r, const place *at, dz_buf *text, dz_error *err) {
+    char *beside = dz_path_beside(opt->list, ".", err), *dir = beside ? realpath(beside, NULL) : NULL;
+    dz_buf_put(text, DZ_LIST_HEAD, sizeof DZ_LIST_HEAD - 1, err);
+    dz_buf_line(text, err, "# ZOOS='%s/%s' sbatch --array=1-%zu jobs/array.sbatch\n", dir ? dir : ".", dz_path_last(opt->list),
+                r->nmanifests);
+    for (size_t i = 0; i < r->nmodels && err->rc == DZ_OK; i++) {
+        if (!r->models[i].manifest) continue;
+        char *manifest = full_path(at->dir, r->models[i].manifest, err), *stem = dz_strdup(dz_path_last(r->models[i].manifest), err);
+        char *dot = stem ? strrchr(stem, '.') : NULL, *archive = NULL;
+        if (dot && (strcmp(dot, ".yaml") == 0 || strcmp(dot, ".yml") == 0)) *dot = '\0';
+        if (stem) archive = dz_format(err, "%s/%s.h5", at->archives ? at->archives : at->dir, stem);
+        if (manifest && archive) dz_zoo_list_put(text, manifest, archive, err);
+        free(archive);
+        free(stem);
+        free(manifest);
+    }
+    for (size_t from = 0; from < r->left.len; from += strcspn((const char *)r->left.data + from, "\n") + 1) {
+        const char *line = (const char *)r->left.data + from;
+        int name = (int)strcspn(line, "\t"), all = (int)strcspn(line, "\n");
+        dz_buf_line(text, err, "# in no zoo: %.*s: %.*s\n", name, line, all - name - 1, line + name + 1);
+    }
+    free(dir);
+    free(beside);
+    return err->rc;
+}
+
+static void write_list(const dz_scan_options *opt, const dz_scan_result *r, const place *at, dz_staging *draft, dz_error *err) {
+    dz_buf text = {0};
+    if (list_text(opt, r, at, &text, err) == DZ_OK && dz_staging_name(draft, opt->list, err) == DZ_OK &&
+        dz_staging_begin_file(draft, DZ_TARGET_LIST, err) == DZ_OK)
+        dz_staging_write(draft, text.data, text.len, err);
+    dz_buf_free(&text);
+}
+
+/* All are written before the first gets its name: older ones stay until then. The list comes last. */
 static dz_rc write_manifests(const dz_scan_options *opt, dz_scan_result *r, const place *at, dz_error *err) {
-    dz_staging *drafts = dz_alloc(r->nmodels, sizeof *drafts, err);
+    dz_staging *drafts = dz_alloc(r->nmodels + 1, sizeof *drafts, err);
     if (!drafts || name_manifests(opt, r, err) != DZ_OK) goto out;
     for (size_t i = 0; i < r->nmodels && err->rc == DZ_OK; i++) {
         dz_buf text = {0};
@@ -453,11 +512,12 @@ static dz_rc write_manifests(const dz_scan_options *opt, dz_scan_result *r, cons
             write_draft(&drafts[i], r->models[i].manifest, &text, err);
         dz_buf_free(&text);
     }
-    for (size_t i = 0; i < r->nmodels && err->rc == DZ_OK; i++) {
+    if (opt->list && err->rc == DZ_OK) write_list(opt, r, at, &drafts[r->nmodels], err);
+    for (size_t i = 0; i <= r->nmodels && err->rc == DZ_OK; i++) {
         if (drafts[i].made) dz_staging_publish(&drafts[i], 1, err);
     }
 out:
-    for (size_t i = 0; drafts && i < r->nmodels; i++) {
+    for (size_t i = 0; drafts && i <= r->nmodels; i++) {
         dz_staging_discard(&drafts[i]);
         dz_staging_free(&drafts[i]);
     }
@@ -465,10 +525,12 @@ out:
     return err->rc;
 }
 
-/* --force replaces manifests, nothing else: a model's file least of all. */
+/* --force replaces manifests and lists, nothing else: a model's file least of all. */
 static dz_rc check_output(const dz_scan_options *opt, dz_error *err) {
     dz_manifest *old = NULL;
     dz_error none = {0};
+    if (opt->list && dz_overwrite_check(opt->list, DZ_TARGET_LIST, opt->force, err) != DZ_OK) return err->rc;
+    if (opt->list && dz_staging_check_file(opt->list, DZ_TARGET_LIST, err) != DZ_OK) return err->rc;
     if (!opt->force || dz_target_of(opt->out) == DZ_TARGET_NONE || dz_target_of(opt->out) == DZ_TARGET_EMPTY) return DZ_OK;
     if (dz_manifest_load(opt->out, &old, &none) != DZ_OK)
         dz_fail(err, DZ_EUSAGE, "%s: exists and is not a manifest: it is never replaced", opt->out);
@@ -478,7 +540,7 @@ static dz_rc check_output(const dz_scan_options *opt, dz_error *err) {
 
 dz_rc dz_scan(const dz_world *world, const dz_scan_options *opt, dz_scan_result *r, dz_error *err) {
     dz_weight_fingerprint *sketches = NULL;
-    dz_notes notes = {0}; /* on rank 0 */
+    dz_notes notes = {.every = &r->left}; /* on rank 0 */
     place at = {0};
     if (world->rank == 0 && check_output(opt, err) == DZ_OK && find_place(opt, &at, err) == DZ_OK &&
         dz_find_models(opt->dir, r, &notes, err) == DZ_OK && add_outside(opt, r, err) == DZ_OK && dz_base_claims_read(r, err) == DZ_OK)

@@ -8,6 +8,8 @@
 
 typedef struct dz_scan_options {
     const char *dir, *out;    /* out: NULL writes nothing */
+    const char *list;         /* NULL, or with `out` the list of manifests and archives (config/zoo_list.h) */
+    const char *archives;     /* folder of the archives in that list; NULL: beside the manifests */
     const char *const *bases; /* names or paths of models that must be bases */
     size_t nbases;
     int force;
@@ -37,10 +39,11 @@ typedef struct dz_scan_result { /* on rank 0 */
     dz_scan_model *models;
     size_t nmodels, nmanifests;
     dz_buf notes;
+    dz_buf left; /* what is in no manifest and why: NAME<tab>WHY, a line each */
 } dz_scan_result;
 
 /* Collective. Scans the models of `dir` (scan/find_models.h): headers and a few thousand values of each are read, each by one rank. Writes
- * `out`, or with several bases out-BASE.yaml for each. DZ_EFAIL if no two models share a base; then nothing is written. */
+ * `out`, or with several bases or with `list` out-BASE.yaml for each. DZ_EFAIL if no two models share a base; then nothing is written. */
 dz_rc dz_scan(const dz_world *world, const dz_scan_options *opt, dz_scan_result *result, dz_error *err);
 void dz_scan_result_free(dz_scan_result *result);
 
