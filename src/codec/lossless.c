@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "codec/classes.h"
+#include "codec/intervals.h"
 #include "codec/planes.h"
 #include "codec/rans.h"
 
@@ -23,9 +24,9 @@ typedef struct tile {
     size_t count, size; /* elements; bytes of one */
 } tile;
 
-/* ---- dense bodies: the cheapest of raw, planes (of the XOR or of the elements) and classes ---- */
+/* ---- dense bodies: the cheapest of raw, planes (of the XOR or of the elements), classes and intervals ---- */
 
-typedef enum dense { RAW, PLANES_OWN, PLANES_XOR, CLASSES, DENSE_COUNT } dense;
+typedef enum dense { RAW, PLANES_OWN, PLANES_XOR, CLASSES, INTERVALS, DENSE_COUNT } dense;
 
 static dz_rc put_kind(dz_buf *out, dz_lossless_kind kind, dz_error *err) {
     uint8_t byte = (uint8_t)kind;
@@ -35,15 +36,18 @@ static dz_rc put_kind(dz_buf *out, dz_lossless_kind kind, dz_error *err) {
 static int dense_fits(dense how, const tile *t) {
     if (how == PLANES_XOR) return t->base != NULL;
     if (how == CLASSES) return t->base && dz_classes_fit(t->dtype) && t->count <= DZ_RANS_MAX;
+    if (how == INTERVALS) return dz_intervals_fit(t->dtype) && t->count <= DZ_RANS_MAX;
     return 1;
 }
 
 static dz_rc put_dense(dz_buf *out, dense how, const tile *t, dz_error *err) {
-    static const dz_lossless_kind kinds[] = {DZ_LOSSLESS_RAW, DZ_LOSSLESS_PLANES, DZ_LOSSLESS_PLANES, DZ_LOSSLESS_CLASSES};
+    static const dz_lossless_kind kinds[] = {DZ_LOSSLESS_RAW, DZ_LOSSLESS_PLANES, DZ_LOSSLESS_PLANES, DZ_LOSSLESS_CLASSES,
+                                             DZ_LOSSLESS_INTERVALS};
     dz_rc rc = put_kind(out, kinds[how], err);
     if (rc != DZ_OK) return rc;
     if (how == RAW) return dz_buf_put(out, t->words, t->count * t->size, err);
     if (how == CLASSES) return dz_classes_encode(out, t->words, t->base, t->dtype, t->count, err);
+    if (how == INTERVALS) return dz_intervals_encode(out, t->words, t->dtype, t->count, err);
     return dz_planes_encode(out, t->words, how == PLANES_XOR ? t->base : NULL, t->dtype, t->count, err);
 }
 
@@ -97,6 +101,9 @@ static dz_rc choose(unsigned *allowed, const tile *t, dz_error *err) {
         sizes[how] = body.len;
         if (body.len < least) least = body.len;
     }
+    /* Planes rarely beat intervals where both are close, and a sample shows the cost of the intervals' list too large. */
+    if (rc == DZ_OK && sizes[INTERVALS] != SIZE_MAX && sizes[INTERVALS] <= sizes[PLANES_OWN] + sizes[PLANES_OWN] / 64)
+        sizes[PLANES_OWN] = SIZE_MAX;
     *allowed = 0;
     for (dense how = PLANES_OWN; how < DENSE_COUNT && rc == DZ_OK; how++) {
         if (sizes[how] != SIZE_MAX && sizes[how] - least <= least / 32) *allowed |= 1U << how;
@@ -224,6 +231,7 @@ static dz_rc decode_dense(uint8_t *words, const tile *t, uint8_t kind, dz_view *
             return DZ_OK;
         }
         case DZ_LOSSLESS_PLANES: return dz_planes_decode(words, t->base, t->dtype, t->count, view, err);
+        case DZ_LOSSLESS_INTERVALS: return dz_intervals_decode(words, t->dtype, t->count, view, err);
         case DZ_LOSSLESS_CLASSES: return dz_classes_decode(words, t->base, t->dtype, t->count, view, err);
         default: return dz_fail(err, DZ_EDAMAGE, "a lossless tile of unknown kind %u", kind);
     }

@@ -890,6 +890,45 @@ def classes_body(cursor, count, dtype, size, base):
     return (sign << (width - 1) | magnitude << shift).astype(UINTS[size])
 
 
+def intervals_body(cursor, count, dtype):
+    need(dtype in ("F32", "F16", "BF16") and count > 0, "INTERVALS where it may not be")
+    mantissa, width = {"F32": 23, "F16": 10, "BF16": 7}[dtype], 8 * SIZES[dtype]
+    shift, fine = cursor.u8(), cursor.u8()
+    need(shift <= mantissa and fine <= min(3, mantissa - shift), f"shift {shift} and {fine} bits of INTERVALS")
+    low_bits, keys = mantissa - shift - fine, 1 << (width - 1 - mantissa + fine)
+    first, more, key = [], [], 0
+    while key < keys:
+        x, run = cursor.u8(), cursor.varint()
+        need(x < 16 and 1 <= run <= 256 - len(first) and key + (run << x) <= keys and key % (1 << x) == 0, "intervals that do not fit")
+        first += range(key, key + (run << x), 1 << x)
+        more += [x] * run
+        key += run << x
+    stream = Stream(cursor.take(cursor.varint()), count)
+    inside = cursor.take(cursor.varint())
+    field = cursor.rest()
+    need(len(field) == -(-count * (low_bits + 1) // 8), "the low fields of INTERVALS do not fill their bytes")
+    symbols = (yield [stream])[0]
+    need(int(symbols.max()) < len(first), "a symbol of no interval")
+    x = np.array(more, np.int64)[symbols]
+    need(-(-int(x.sum()) // 8) == len(inside), "the keys' bits of INTERVALS do not fill their bytes")
+    key = np.array(first, np.int64)[symbols]
+    at = np.flatnonzero(x)
+    if len(at):
+        bits = np.unpackbits(np.frombuffer(inside, np.uint8), bitorder="little")
+        need(not bits[int(x.sum()):].any(), "the last byte of the keys' bits is not filled with zeros")
+        begin = (np.cumsum(x) - x)[at]
+        for j in range(max(more)):
+            wide = x[at] > j
+            key[at[wide]] |= bits[begin[wide] + j].astype(np.int64) << j
+    bits = np.unpackbits(np.frombuffer(field, np.uint8), bitorder="little")
+    need(not bits[count * (low_bits + 1):].any(), "the last byte of the low fields is not filled with zeros")
+    bits = bits[:count * (low_bits + 1)].reshape(count, low_bits + 1)
+    value = key << low_bits
+    for j in range(low_bits):
+        value |= bits[:, j].astype(np.int64) << j
+    return (value << shift | bits[:, low_bits].astype(np.int64) << (width - 1)).astype(UINTS[width // 8])
+
+
 def lossless_elements(cursor, count, dtype, size, base, inner=False):
     kind = cursor.u8()
     if kind == 16 and not inner:
@@ -901,6 +940,8 @@ def lossless_elements(cursor, count, dtype, size, base, inner=False):
         return (yield from planes_body(cursor, count, dtype, size, base))
     if kind == 19:
         return (yield from classes_body(cursor, count, dtype, size, base))
+    if kind == 21:
+        return (yield from intervals_body(cursor, count, dtype))
     need(kind == 20 and not inner, f"a lossless body of kind {kind}")
     need(base is not None and count > 0, "SPARSE needs a base")
     chunklog = cursor.u8()
@@ -1725,7 +1766,7 @@ class Row:
             if self.policy == ULTRADELTA and shared:
                 kept += len(together([self.kept_body(body, end - begin, k)])[0][0])
             else:
-                need(16 <= body[0] <= 20, f"{self.tensor.name}: a lossless body of kind {body[0]}")
+                need(16 <= body[0] <= 21, f"{self.tensor.name}: a lossless body of kind {body[0]}")
         need(kept == self.kept or self.policy == TIED, f"{self.tensor.name}: {kept} elements are kept, not {self.kept}")
         return kept
 

@@ -25,7 +25,7 @@ static void fill_base(uint8_t *base, size_t nbytes, size_t count) {
     for (size_t i = 0; i < nbytes; i++) base[i] = (uint8_t)(dz_u64_at(count, i / 2) >> (8 * (i % 2)));
 }
 
-/* `how`: 0 as the base, 1 a few changed, 2 all moved a little, 3 noise, 4 one value. */
+/* `how`: 0 as the base, 1 a few changed, 2 all moved a little, 3 noise, 4 one value, 5 few exponents. */
 static void lossless(dz_dtype dtype, size_t count, int with_base, int how) {
     size_t nbytes = count * dz_dtype_size(dtype);
     uint8_t *base = malloc(nbytes + 1), *words = malloc(nbytes + 1);
@@ -40,6 +40,7 @@ static void lossless(dz_dtype dtype, size_t count, int with_base, int how) {
         if (how == 2 && i % dz_dtype_size(dtype) == 0) words[i] = (uint8_t)(words[i] + r % 7);
         if (how == 3) words[i] = (uint8_t)(r >> 9);
         if (how == 4) words[i] = 0x3c;
+        if (how == 5 && (i + 1) % dz_dtype_size(dtype) == 0) words[i] = (uint8_t)(0x3b + (r % 7) / 3 + (r >> 40 & 0x80));
     }
     PROMISE(dz_lossless_encode(&body, words, with_base ? base : NULL, dtype, count, &err) == DZ_OK);
     put("lossless", (uint8_t[]){(uint8_t)((unsigned)dtype | (with_base ? 0x80U : 0)), (uint8_t)count, (uint8_t)(count >> 8)}, 3, &body);
@@ -144,7 +145,7 @@ int main(int argc, char **argv) {
     root = argv[1];
     static const dz_dtype dtypes[] = {DZ_BF16, DZ_F16, DZ_F32, DZ_F64, DZ_I8, DZ_OPAQUE};
     for (size_t d = 0; d < sizeof dtypes / sizeof *dtypes; d++) {
-        for (int how = 0; how < 5; how++) {
+        for (int how = 0; how < 6; how++) {
             lossless(dtypes[d], how == 3 ? 40 : 1500, 0, how);
             lossless(dtypes[d], how == 3 ? 40 : 3000, 1, how);
         }

@@ -11,6 +11,7 @@
 
 #include "base/hash.h"
 #include "codec/classes.h"
+#include "codec/intervals.h"
 #include "codec/lossless.h"
 #include "codec/planes.h"
 
@@ -153,6 +154,52 @@ static void test_classes_come_back_for_every_shift(void **state) {
             dz_buf_free(&out);
         }
     }
+}
+
+/* Intervals themselves, for every shift, few and many elements, whatever would be chosen. */
+static void test_intervals_come_back_for_every_shift(void **state) {
+    (void)state;
+    enum { N = 2500 };
+    static const dz_dtype dtypes[] = {DZ_F32, DZ_F16, DZ_BF16};
+    static const size_t counts[] = {1, 2, 7, 8, 9, 1023, 1024, 1025, N};
+    uint32_t words[N], back[N];
+    for (size_t t = 0; t < 3 * 33 * 9; t++) {
+        dz_dtype dtype = dtypes[t % 3];
+        size_t size = dz_dtype_size(dtype), n = counts[t / 99], shift = t / 3 % 33;
+        fill_bytes((uint8_t *)words, sizeof words, t);
+        if (t & 1) fill_weights(words, back, dtype, n, 1e-3); /* few keys; else all of them, infinities and NaN too */
+        for (size_t i = 0; i < n; i++) {
+            uint64_t mask = ~(((uint64_t)1 << shift) - 1);
+            for (size_t b = 0; b < size; b++) ((uint8_t *)words)[i * size + b] &= (uint8_t)(mask >> 8 * b);
+        }
+        dz_error err = {0};
+        dz_buf out = {0};
+        assert_int_equal(dz_intervals_encode(&out, words, dtype, n, &err), DZ_OK);
+        dz_view view = {.data = out.data, .len = out.len};
+        assert_int_equal(dz_intervals_decode(back, dtype, n, &view, &err), DZ_OK);
+        assert_int_equal(view.pos, view.len);
+        assert_memory_equal(back, words, n * size);
+        dz_buf_free(&out);
+    }
+}
+
+/* METHODS.md "Floats by themselves": normal weights of one width, 10.46 bits; and kept as f32. */
+static void test_weights_without_a_base_meet_the_size_target(void **state) {
+    (void)state;
+    enum { N = 1 << 20 };
+    uint16_t *words = malloc(N * 2), *base = malloc(N * 2);
+    float *wide = malloc(N * 4);
+    uint8_t kind;
+    fill_weights(base, words, DZ_BF16, N, 1e-4); /* `words` is the base of these */
+    size_t narrow = round_trip(words, NULL, DZ_BF16, N, &kind);
+    assert_int_equal(kind, DZ_LOSSLESS_INTERVALS);
+    assert_in_range(narrow, 1, N * 10.50 / 8);
+    dz_widen(wide, words, DZ_BF16, N);
+    assert_in_range(round_trip(wide, NULL, DZ_F32, N, &kind), 1, narrow);
+    assert_int_equal(kind, DZ_LOSSLESS_INTERVALS);
+    free(words);
+    free(base);
+    free(wide);
 }
 
 static void test_equal_tile_is_one_byte(void **state) {
@@ -300,14 +347,14 @@ static void test_damaged_bodies_do_no_harm(void **state) {
     uint8_t *words = malloc(MOST * 8), *base = malloc(MOST * 8);
     int seen[256] = {0};
     for (size_t d = 0; d < 4; d++) {
-        for (unsigned how = 0; how < 4; how++) {
-            size_t size = dz_dtype_size(dtypes[d]), n = how == 2 ? MOST : 3000;
+        for (unsigned how = 0; how < 5; how++) {
+            size_t size = dz_dtype_size(dtypes[d]), n = how == 2 || how == 4 ? MOST : 3000;
             fill_bytes(base, n * size, 21);
             if (dz_dtype_is_float(dtypes[d])) fill_weights(words, base, dtypes[d], n, how ? 5e-4 : 3e-3);
             if (!dz_dtype_is_float(dtypes[d]) || how >= 2) fill_near(words, base, n, size, 8, how >= 2 ? 6000 : 3);
             dz_error err = {0};
             dz_buf out = {0};
-            const void *predictor = how == 3 ? NULL : base;
+            const void *predictor = how >= 3 ? NULL : base;
             assert_int_equal(dz_lossless_encode(&out, words, predictor, dtypes[d], n, &err), DZ_OK);
             seen[out.data[0]]++;
             harm_body(out.data, out.len, predictor, dtypes[d], n);
@@ -316,7 +363,7 @@ static void test_damaged_bodies_do_no_harm(void **state) {
             dz_buf_free(&out);
         }
     }
-    assert_true(seen[DZ_LOSSLESS_PLANES] && seen[DZ_LOSSLESS_CLASSES] && seen[DZ_LOSSLESS_SPARSE]);
+    assert_true(seen[DZ_LOSSLESS_INTERVALS] && seen[DZ_LOSSLESS_PLANES] && seen[DZ_LOSSLESS_CLASSES] && seen[DZ_LOSSLESS_SPARSE]);
     free(words);
     free(base);
 }
@@ -329,7 +376,7 @@ static void test_random_bytes_do_no_harm(void **state) {
         uint64_t draw = dz_u64_at(32, r);
         size_t len = draw % sizeof body;
         fill_bytes(body, len, 33 + r);
-        if (len > 0) body[0] = (uint8_t)(15 + (draw >> 32) % 7);
+        if (len > 0) body[0] = (uint8_t)(15 + (draw >> 32) % 9);
         if (len > 8 && r & 1) { /* likely to get past the first checks */
             body[1] &= 0x0b;
             body[2] = (uint8_t)(body[2] & 3);
@@ -348,7 +395,7 @@ static void test_wrong_bodies_are_damage(void **state) {
     } bodies[] = {
         {{0}, 0},                                                 /* nothing */
         {{15}, 1},                                                /* unknown kinds */
-        {{21, 0, 0}, 3},                                          /* */
+        {{23, 0, 0}, 3},                                          /* */
         {{DZ_LOSSLESS_EQUAL, 0}, 2},                              /* a byte too many */
         {{DZ_LOSSLESS_RAW, 1, 2, 3}, 4},                          /* too short */
         {{DZ_LOSSLESS_PLANES, 2, 0, 0, 0, 0}, 6},                 /* unknown flag */
@@ -360,6 +407,14 @@ static void test_wrong_bodies_are_damage(void **state) {
         {{DZ_LOSSLESS_CLASSES, 0, 65}, 3},                        /* too many */
         {{DZ_LOSSLESS_CLASSES, 0, 2, 0, 0, 0}, 6},                /* two that start at one context */
         {{DZ_LOSSLESS_CLASSES, 0, 2, 0x80, 0x08, 0, 0}, 7},       /* one beyond the last context */
+        {{DZ_LOSSLESS_INTERVALS, 8, 0, 11, 1, 0, 0, 0}, 8},       /* a shift beyond the mantissa */
+        {{DZ_LOSSLESS_INTERVALS, 0, 4, 11, 1, 0, 0, 0}, 8},       /* too many bits in a key */
+        {{DZ_LOSSLESS_INTERVALS, 5, 3, 11, 1, 0, 0, 0}, 8},       /* more than are there */
+        {{DZ_LOSSLESS_INTERVALS, 0, 3, 12, 1, 0, 0, 0}, 8},       /* an interval of more than all keys */
+        {{DZ_LOSSLESS_INTERVALS, 0, 3, 40, 1, 0, 0, 0}, 8},       /* */
+        {{DZ_LOSSLESS_INTERVALS, 0, 3, 10, 3, 0, 0, 0}, 8},       /* more intervals than keys are left */
+        {{DZ_LOSSLESS_INTERVALS, 0, 3, 0, 1, 10, 1, 0}, 8},       /* one that does not begin at its length */
+        {{DZ_LOSSLESS_INTERVALS, 0, 3, 10, 0, 10, 2, 0}, 8},      /* a run of none */
         {{DZ_LOSSLESS_SPARSE, 21, 0, 0, DZ_LOSSLESS_RAW}, 5},     /* chunks too large */
         {{DZ_LOSSLESS_SPARSE, 8, 0, 1, DZ_LOSSLESS_SPARSE, 8}, 6} /* sparse in sparse */
     };
@@ -373,6 +428,8 @@ int main(void) {
         cmocka_unit_test(test_every_dtype_and_size_comes_back),
         cmocka_unit_test(test_special_words_come_back),
         cmocka_unit_test(test_classes_come_back_for_every_shift),
+        cmocka_unit_test(test_intervals_come_back_for_every_shift),
+        cmocka_unit_test(test_weights_without_a_base_meet_the_size_target),
         cmocka_unit_test(test_equal_tile_is_one_byte),
         cmocka_unit_test(test_one_changed_element_is_cheap),
         cmocka_unit_test(test_unchanged_rows_cost_nothing),
