@@ -28,6 +28,7 @@ void dz_catalog_free(dz_catalog *c) {
     if (!c) return;
     for (size_t i = 0; i < c->ntensors; i++) free(c->tensors[i].name);
     free(c->tensors);
+    dz_lookup_free(&c->by_task);
     dz_lookup_free(&c->by_tensor);
     dz_lookup_free(&c->by_blob);
     free(c->base);
@@ -230,7 +231,14 @@ dz_rc dz_catalog_fingerprint(const dz_catalog *c, dz_digest *out, dz_error *err)
     return err->rc;
 }
 
+dz_rc dz_catalog_index_tasks(dz_catalog *c, dz_error *err) {
+    for (size_t t = 0; t < c->ntasks && err->rc == DZ_OK; t++)
+        dz_lookup_add(&c->by_task, c->tasks[t].name, strlen(c->tasks[t].name), (uint32_t)t, err);
+    return err->rc;
+}
+
 int64_t dz_catalog_find(const dz_catalog *c, const char *task) {
+    if (c->by_task.n && c->by_task.n == c->ntasks) return dz_lookup_find(&c->by_task, task, strlen(task));
     for (size_t t = 0; t < c->ntasks; t++) {
         if (strcmp(c->tasks[t].name, task) == 0) return (int64_t)t;
     }

@@ -105,6 +105,7 @@ int dz_task_is_adapter(const dz_task_entry *task);
 typedef struct dz_catalog {
     dz_tensor_row *tensors;
     size_t ntensors, tensors_cap;
+    dz_lookup by_task;            /* once all tasks are there: their numbers */
     dz_lookup by_tensor, by_blob; /* of dz_catalog_tensor and dz_catalog_add_blob: rows that they have seen */
     dz_base_row *base;
     size_t nbase;
@@ -177,6 +178,9 @@ dz_rc dz_catalog_describe_base(dz_catalog *catalog, const dz_checkpoint *base, c
 char *dz_catalog_base_text(const dz_catalog *catalog, char text[DZ_BASE_TEXT]);
 
 uint64_t dz_catalog_base_bytes(const dz_catalog *catalog); /* of all its tensors */
+
+/* Makes dz_catalog_find fast for the tasks that are there. */
+dz_rc dz_catalog_index_tasks(dz_catalog *catalog, dz_error *err);
 
 /* The task's number, or -1. */
 int64_t dz_catalog_find(const dz_catalog *catalog, const char *task);

@@ -264,7 +264,11 @@ static dz_rc read_record(dz_archive *a, hid_t g, dz_task_entry *t, dz_buf *b, dz
     size_t len = 0;
     dz_error inner = {0};
     optional_text(g, "score", &t->score);
-    if (dz_catalog_blob(a->catalog, t->recipe_blob, &t->recipe_text, &len, &inner) != DZ_OK) t->recipe_text = dz_strdup("", err);
+    const dz_task_entry *before = a->catalog->ntasks ? &a->catalog->tasks[a->catalog->ntasks - 1] : NULL;
+    if (before && before->recipe_blob == t->recipe_blob) /* as a rule, tasks have one recipe */
+        t->recipe_text = dz_strdup(before->recipe_text, err);
+    else if (dz_catalog_blob(a->catalog, t->recipe_blob, &t->recipe_text, &len, &inner) != DZ_OK)
+        t->recipe_text = dz_strdup("", err);
     return err->rc;
 }
 
@@ -356,24 +360,77 @@ static dz_rc try_files(dz_archive *a, dz_task_entry *t, dz_error *err) {
     return err->rc;
 }
 
-static dz_rc read_task(dz_archive *a, hid_t tasks, dz_task_entry *t, dz_buf *b, dz_error *err) {
-    hid_t g = H5Gopen2(tasks, t->name, H5P_DEFAULT);
+/* A link of /tasks. Groups are opened by their place: looking a name up is a walk through all links of the header. */
+typedef struct task_link {
+    char *name;
+#if H5_VERSION_GE(1, 12, 0)
+    H5O_token_t place;
+#else
+    haddr_t place;
+#endif
+} task_link;
+
+typedef struct task_links {
+    task_link *links;
+    size_t n, cap;
+    dz_error *err;
+} task_links;
+
+#if H5_VERSION_GE(1, 12, 0)
+static herr_t add_link(hid_t group, const char *name, const H5L_info2_t *info, void *arg) {
+#else
+static herr_t add_link(hid_t group, const char *name, const H5L_info_t *info, void *arg) {
+#endif
+    task_links *l = arg;
+    (void)group;
+    if (dz_grow((void **)&l->links, &l->cap, l->n + 1, sizeof *l->links, l->err) != DZ_OK) return -1;
+    task_link *link = &l->links[l->n];
+    if (!(link->name = dz_strdup(name, l->err))) return -1;
+    l->n++;
+#if H5_VERSION_GE(1, 12, 0)
+    link->place = info->u.token;
+#else
+    link->place = info->u.address;
+#endif
+    return 0;
+}
+
+/* In the order of their names. */
+static int list_links(hid_t tasks, task_links *l) {
+#if H5_VERSION_GE(1, 12, 0)
+    return H5Literate2(tasks, H5_INDEX_NAME, H5_ITER_INC, NULL, add_link, l) >= 0;
+#else
+    return H5Literate(tasks, H5_INDEX_NAME, H5_ITER_INC, NULL, add_link, l) >= 0;
+#endif
+}
+
+static hid_t open_link(hid_t tasks, const task_link *link) {
+#if H5_VERSION_GE(1, 12, 0)
+    return H5Oopen_by_token(tasks, link->place);
+#else
+    return H5Oopen_by_addr(tasks, link->place);
+#endif
+}
+
+static dz_rc read_task(dz_archive *a, hid_t tasks, const task_link *link, dz_task_entry *t, dz_buf *b, dz_error *err) {
+    hid_t g = open_link(tasks, link);
     if (g < 0) return dz_hdf5_fail(err, DZ_EDAMAGE, a->path, t->name);
     if (find_payload(a, g, t, err) == DZ_OK && read_record(a, g, t, b, err) == DZ_OK && read_index(a, g, t, b, err) == DZ_OK)
         try_files(a, t, err);
-    H5Gclose(g);
+    H5Oclose(g);
     return err->rc;
 }
 
 /* Reads a task into the catalog, or notes it as lost. One that is lost already is not looked at. */
-static dz_rc try_task(dz_archive *a, hid_t tasks, const char *name, const dz_lookup *lost, dz_buf *b, dz_error *err) {
+static dz_rc try_task(dz_archive *a, hid_t tasks, const task_link *link, const dz_lookup *lost, dz_buf *b, dz_error *err) {
     dz_catalog *c = a->catalog;
     dz_task_entry *t = &c->tasks[c->ntasks];
     dz_error inner = {0};
+    const char *name = link->name;
     if (dz_lookup_find(lost, name, strlen(name)) >= 0) return DZ_OK;
     *t = (dz_task_entry){.name = dz_strdup(name, err)};
     if (!t->name) return err->rc;
-    if (read_task(a, tasks, t, b, &inner) == DZ_OK) {
+    if (read_task(a, tasks, link, t, b, &inner) == DZ_OK) {
         c->ntasks++;
         return DZ_OK;
     }
@@ -391,6 +448,7 @@ static dz_rc read_tasks(dz_archive *a, hid_t file, dz_buf *b, dz_error *err) {
     hid_t tasks = H5Gopen2(file, "tasks", H5P_DEFAULT);
     H5G_info_t info;
     dz_lookup lost = {0};
+    task_links links = {.err = err};
     for (size_t i = 0; i < c->nlost; i++) dz_lookup_add(&lost, c->lost[i].name, strlen(c->lost[i].name), (uint32_t)i, err);
     if (err->rc != DZ_OK) goto out;
     if (tasks < 0 || H5Gget_info(tasks, &info) < 0) {
@@ -402,20 +460,21 @@ static dz_rc read_tasks(dz_archive *a, hid_t file, dz_buf *b, dz_error *err) {
         goto out;
     }
     if (!(c->tasks = dz_alloc((size_t)info.nlinks, sizeof *c->tasks, err))) goto out;
-    for (hsize_t i = 0; i < info.nlinks && err->rc == DZ_OK; i++) {
-        char name[256];
-        ssize_t len = H5Lget_name_by_idx(tasks, ".", H5_INDEX_NAME, H5_ITER_INC, i, name, sizeof name, H5P_DEFAULT);
-        if (len > 0 && len < (ssize_t)sizeof name && dz_catalog_is_foreign(c, name)) continue;
-        if (len <= 0 || len >= (ssize_t)sizeof name || !dz_task_name_ok(name)) {
+    if (!list_links(tasks, &links) || links.n != info.nlinks) dz_hdf5_fail(err, DZ_EDAMAGE, a->path, "tasks");
+    for (size_t i = 0; i < links.n && err->rc == DZ_OK; i++) {
+        if (dz_catalog_is_foreign(c, links.links[i].name)) continue;
+        if (!dz_task_name_ok(links.links[i].name)) {
             damaged(a, "a task's name is not sound", err);
             break;
         }
-        try_task(a, tasks, name, &lost, b, err);
+        try_task(a, tasks, &links.links[i], &lost, b, err);
     }
     if (err->rc != DZ_OK) goto out;
     qsort(c->tasks, c->ntasks, sizeof *c->tasks, by_payload); /* the order of the manifest */
     dz_share_structures(c);
 out:
+    for (size_t i = 0; i < links.n; i++) free(links.links[i].name);
+    free(links.links);
     dz_lookup_free(&lost);
     if (tasks >= 0) H5Gclose(tasks);
     return err->rc;
@@ -478,6 +537,7 @@ dz_rc dz_archive_open_partly(const char *path, dz_archive **out, dz_error *err) 
         dz_hdf5_fail(err, DZ_EDAMAGE, path, "not an archive that can be opened");
     else
         read_all(a, file, err);
+    if (err->rc == DZ_OK) dz_catalog_index_tasks(a->catalog, err);
     if (err->rc != DZ_OK) goto out;
     *out = a;
     a = NULL;

@@ -37,3 +37,23 @@ dz_rc dz_table_decode(uint8_t *rows, size_t nrows, size_t row, const uint8_t *co
     free(shuffled);
     return err->rc;
 }
+
+dz_rc dz_table_encode(const uint8_t *rows, size_t nrows, size_t row, dz_buf *coded, dz_error *err) {
+    size_t len = nrows * row;
+    uLongf room = len + len / 1000 + 13; /* as HDF5 has it: what does not fit, it would store as it is */
+    uint8_t *shuffled = dz_alloc_raw(len, 1, err);
+    coded->len = 0;
+    if (!shuffled || dz_buf_reserve(coded, (size_t)room + 4, err) != DZ_OK) goto out;
+    for (size_t byte = 0; byte < row; byte++) {
+        for (size_t i = 0; i < nrows; i++) shuffled[byte * nrows + i] = rows[i * row + byte];
+    }
+    if (compress2(coded->data, &room, shuffled, (uLong)len, 9) != Z_OK) {
+        dz_fail(err, DZ_EFAIL, "a table of %zu rows cannot be packed", nrows);
+        goto out;
+    }
+    coded->len = (size_t)room;
+    dz_buf_put_u32(coded, fletcher32(coded->data, coded->len), err);
+out:
+    free(shuffled);
+    return err->rc;
+}

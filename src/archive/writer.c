@@ -11,6 +11,7 @@
 
 #include "archive/reader.h"
 #include "archive/schema.h"
+#include "archive/table.h"
 #include "archive/validate.h"
 #include "base/fault.h"
 #include "base/file.h"
@@ -18,7 +19,8 @@
 #define TASK_ROOM 256   /* bytes: the header of a task is then one piece */
 #define IN_HEADER 65535 /* links, or attributes, that stay in a group's header; a reader takes no other form (validate.h) */
 
-/* A table: one chunk, shuffled, deflated, checksummed. Types and bytes do not depend on the machine. */
+/* A table: one chunk, shuffled, deflated, checksummed. We do that ourselves: to learn its size from HDF5, everything that it holds would
+ * have to be flushed for each table. Types and bytes do not depend on the machine. */
 static dz_rc write_typed(hid_t at, const char *path, const char *name, hid_t type, const dz_buf *rows, uint64_t *stored, dz_error *err) {
     size_t row = type < 0 ? 0 : H5Tget_size(type);
     hsize_t n = row ? rows->len / row : 0, chunk = n ? n : 1;
@@ -27,9 +29,14 @@ static dz_rc write_typed(hid_t at, const char *path, const char *name, hid_t typ
               H5Pset_deflate(props, 9) < 0 || H5Pset_fletcher32(props) < 0 || H5Pset_obj_track_times(props, 0) < 0 ||
               H5Pset_dset_no_attrs_hint(props, 1) < 0; /* no room in its header for attributes */
     if (!bad) set = H5Dcreate2(at, name, type, space, H5P_DEFAULT, props, H5P_DEFAULT);
-    bad = bad || set < 0 || (n && H5Dwrite(set, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, rows->data) < 0);
-    if (bad) dz_hdf5_fail(err, DZ_EFAIL, path, name);
-    if (!bad && H5Dflush(set) >= 0) *stored += H5Dget_storage_size(set);
+    dz_buf coded = {0};
+    hsize_t first = 0;
+    bad = bad || set < 0;
+    if (!bad && n) bad = dz_table_encode(rows->data, n, row, &coded, err) != DZ_OK;
+    if (!bad && n) bad = H5Dwrite_chunk(set, H5P_DEFAULT, 0, &first, coded.len, coded.data) < 0;
+    if (bad && err->rc == DZ_OK) dz_hdf5_fail(err, DZ_EFAIL, path, name);
+    *stored += coded.len;
+    dz_buf_free(&coded);
     if (set >= 0 && H5Dclose(set) < 0 && !bad) dz_hdf5_fail(err, DZ_EFAIL, path, name);
     if (props >= 0) H5Pclose(props);
     if (space >= 0) H5Sclose(space);

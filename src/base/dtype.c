@@ -18,7 +18,7 @@ int dz_dtype_is_float(dz_dtype dtype) {
 
 dz_dtype dz_dtype_of(const char *name) {
     for (int i = 1; i < DZ_DTYPE_COUNT; i++) {
-        if (strcmp(TYPES[i].name, name) == 0) return (dz_dtype)i;
+        if (TYPES[i].name[0] == name[0] && strcmp(TYPES[i].name, name) == 0) return (dz_dtype)i;
     }
     return DZ_OPAQUE;
 }
