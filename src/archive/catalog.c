@@ -22,6 +22,8 @@ void dz_task_entry_free(dz_task_entry *e) {
     free(e->recipe);
     free(e->recipe_text);
     free(e->score);
+    for (size_t i = 0; i < e->nsources; i++) free(e->sources[i]);
+    free(e->sources);
 }
 
 void dz_catalog_free(dz_catalog *c) {
@@ -36,6 +38,9 @@ void dz_catalog_free(dz_catalog *c) {
     free(c->base_name);
     free(c->base_origin);
     free(c->base_revision);
+    free(c->stored_name);
+    free(c->stored_lost);
+    free(c->stored_rows);
     free(c->blobs);
     dz_buf_free(&c->blob_data);
     for (size_t t = 0; t < c->ntasks; t++) dz_task_entry_free(&c->tasks[t]);

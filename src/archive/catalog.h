@@ -8,10 +8,12 @@
 #include "codec/kinds.h"
 #include "config/policy.h"
 
-#define DZ_FORMAT_VERSION 3 /* of archives that are written */
+#define DZ_FORMAT_VERSION 4 /* of archives that are written */
 #define DZ_FORMAT_OLDEST 1  /* that is still read */
 #define DZ_NO_BASE UINT32_MAX
-#define DZ_SCORE_MAX 16384 /* bytes of a task's score */
+#define DZ_SCORE_MAX 16384   /* bytes of a task's score */
+#define DZ_DEPTH_MAX 64      /* rows that one is coded against, one over another */
+#define DZ_SOURCES_MAX 60000 /* bytes of the names of a task's sources */
 
 /* /tensors: each distinct name, type and shape once. */
 typedef struct dz_tensor_row {
@@ -35,7 +37,14 @@ typedef struct dz_blob_row {
 
 /* /tasks/NAME/index: a tensor of the task. */
 typedef struct dz_index_row {
-    uint32_t tensor, base; /* rows of /tensors and /base/tensors */
+    uint32_t tensor;
+    uint32_t base;                 /* row of /base/tensors, or DZ_NO_BASE; with a source that of the oldest row under this one */
+    uint32_t reference;            /* on disk, its "base": as `base`, or with a source a row of that task's index */
+    uint32_t source;               /* from version 4 on: 0, or the number from 1 of the task, among `sources`, whose row is the reference */
+    dz_digest digest;              /* from version 4 on: of the original tensor (FORMAT.md "Index"); 0 0: not known */
+    const struct dz_index_row *up; /* the reference, where there is a source; a tied one is its target. Not on disk */
+    const struct dz_task_entry *up_task; /* whose row that is */
+    uint8_t depth;                       /* rows under this one: 0 without a source */
     uint8_t policy, bits;
     uint64_t offset, length;   /* its region of the payload; offset: the lengths before, not on disk */
     uint64_t kept;             /* lossy: elements kept; tied: the row whose tensor this one is */
@@ -81,7 +90,9 @@ typedef struct dz_lost { /* a task that cannot be read, and the reason, in a lin
 typedef struct dz_task_entry {
     char *name;
     char *recipe, *recipe_text;
-    char *score; /* JSON text: what an evaluation made of it (deltazoo tune); NULL: none */
+    char *score;    /* JSON text: what an evaluation made of it (deltazoo tune); NULL: none */
+    char **sources; /* names of the tasks whose rows its own refer to */
+    size_t nsources;
     uint32_t recipe_blob, files_blob;
     double sparsity;
     uint32_t bits;
@@ -113,6 +124,10 @@ typedef struct dz_catalog {
     size_t nbase_tiles;
     dz_digest fingerprint;
     char *base_name, *base_origin, *base_revision; /* what it is called, its path as the manifest gave it; NULL or "": not known */
+    char *stored_name;                             /* task that is the base itself; NULL: the archive does not hold it */
+    size_t stored;                                 /* 1 + its number; 0: none, or it cannot be read (stored_lost) */
+    const struct dz_index_row **stored_rows;       /* [nbase] rows of that task with the base's tensors */
+    char *stored_lost;
     dz_blob_row *blobs;
     size_t nblobs, blobs_cap;
     dz_buf blob_data;
@@ -181,6 +196,13 @@ uint64_t dz_catalog_base_bytes(const dz_catalog *catalog); /* of all its tensors
 
 /* Makes dz_catalog_find fast for the tasks that are there. */
 dz_rc dz_catalog_index_tasks(dz_catalog *catalog, dz_error *err);
+
+/* The number from 1 of `name` among the task's sources, added if it is not yet one of them. DZ_EUSAGE if there are too many. */
+dz_rc dz_task_add_source(dz_task_entry *task, const char *name, uint32_t *number, dz_error *err);
+
+/* Once all tasks are there: finds what each row is coded against (up, base, depth). Tasks that cannot be resolved become lost, with a line
+ * that says why: an unknown or lost source, a cycle, a row that does not fit. Then finds the rows of the stored base. */
+dz_rc dz_catalog_link(dz_catalog *catalog, dz_error *err);
 
 /* The task's number, or -1. */
 int64_t dz_catalog_find(const dz_catalog *catalog, const char *task);

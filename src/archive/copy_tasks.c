@@ -1,5 +1,6 @@
 #include "archive/copy_tasks.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -45,9 +46,30 @@ int dz_copy_tasks_has(const dz_copy_tasks *c, const char *task) {
     return c->old && (dz_catalog_find(c->old->catalog, task) >= 0 || find_lost(c, task) >= 0);
 }
 
+/* Tasks that stay and are coded against one that does not. */
+static dz_rc check_sources(const dz_copy_tasks *c, dz_error *err) {
+    const dz_catalog *from = c->old->catalog;
+    for (size_t gone = 0; gone < from->ntasks; gone++) {
+        char names[400] = "";
+        size_t n = 0;
+        for (size_t t = 0; t < from->ntasks && c->leave[gone]; t++) {
+            for (size_t s = 0; s < from->tasks[t].nsources && !c->leave[t]; s++) {
+                size_t len = strlen(names);
+                if (strcmp(from->tasks[t].sources[s], from->tasks[gone].name) != 0) continue;
+                if (n++ < 4) snprintf(names + len, sizeof names - len, "%s'%.90s'", n > 1 ? ", " : "", from->tasks[t].name);
+            }
+        }
+        if (n)
+            dz_fail_more(err, DZ_EUSAGE, "%s: task '%s' cannot go: %zu other%s coded against it: %s%s", c->old->path,
+                         from->tasks[gone].name, n, n > 1 ? "s are" : " is", names, n > 4 ? ", ..." : "");
+    }
+    return err->rc;
+}
+
 dz_rc dz_copy_tasks_check(const dz_copy_tasks *c, dz_error *err) {
     const dz_catalog *from = c->old->catalog;
     const char *path = c->old->path;
+    check_sources(c, err);
     for (size_t i = 0; i < from->nlost; i++) {
         if (!c->drop[i] && from->lost[i].unread)
             dz_fail_more(err, DZ_EFAIL, "%s", from->lost[i].text);
@@ -90,6 +112,7 @@ static dz_rc carry_base(const dz_catalog *from, dz_catalog *to, dz_error *err) {
     if (from->base_name) to->base_name = dz_strdup(from->base_name, err);
     if (from->base_origin) to->base_origin = dz_strdup(from->base_origin, err);
     if (from->base_revision) to->base_revision = dz_strdup(from->base_revision, err);
+    if (from->stored_name) to->stored_name = dz_strdup(from->stored_name, err);
     for (size_t i = 0; i < to->nbase; i++) {
         if (carry_tensor(from, to, from->base[i].tensor, &to->base[i].tensor, err) != DZ_OK) return err->rc;
     }
@@ -98,20 +121,25 @@ static dz_rc carry_base(const dz_catalog *from, dz_catalog *to, dz_error *err) {
 
 static dz_rc carry_task(const dz_catalog *from, const dz_task_entry *task, dz_catalog *to, dz_error *err) {
     dz_task_entry *t = &to->tasks[to->ntasks++];
+    uint32_t number;
     *t = *task;
     t->name = t->recipe = t->recipe_text = t->score = NULL;
     t->rows = NULL;
     t->files = NULL;
-    t->nfiles = 0;
+    t->sources = NULL;
+    t->nfiles = t->nsources = 0;
     t->index_bytes = t->meta_bytes = t->payload_offset = 0;
     t->name = dz_strdup(task->name, err);
     t->recipe = dz_strdup(task->recipe, err);
     if (task->score) t->score = dz_strdup(task->score, err);
+    for (size_t i = 0; i < task->nsources; i++) dz_task_add_source(t, task->sources[i], &number, err);
     t->rows = dz_alloc(task->nrows, sizeof *t->rows, err);
     t->files = dz_alloc(task->nfiles, sizeof *t->files, err);
     if (err->rc != DZ_OK || dz_catalog_copy_blob(to, from, task->recipe_blob, &t->recipe_blob, err) != DZ_OK) return err->rc;
     memcpy(t->rows, task->rows, task->nrows * sizeof *t->rows);
     for (size_t i = 0; i < t->nrows; i++) {
+        t->rows[i].up = NULL;
+        t->rows[i].up_task = NULL;
         if (carry_tensor(from, to, task->rows[i].tensor, &t->rows[i].tensor, err) != DZ_OK) return err->rc;
     }
     for (size_t i = 0; i < task->nfiles; i++) {

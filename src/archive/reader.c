@@ -189,6 +189,8 @@ static dz_rc read_base(dz_archive *a, hid_t file, dz_buf *b, dz_error *err) {
     optional_text(base, "name", &c->base_name);
     optional_text(base, "origin", &c->base_origin);
     optional_text(base, "revision", &c->base_revision);
+    if (c->format_version >= 4 && H5Aexists(base, "stored") > 0 && text_attribute(a, base, "stored", &c->stored_name, err) != DZ_OK)
+        goto out;
     if (text_attribute(a, base, "fingerprint", &hex, err) != DZ_OK || dz_catalog_fingerprint(c, &c->fingerprint, err) != DZ_OK) goto out;
     dz_digest_hex(c->fingerprint, computed);
     if (strcmp(hex, computed) != 0) damaged(a, "the base's fingerprint does not match its digests", err);
@@ -257,6 +259,21 @@ static dz_rc read_record_bytes(dz_archive *a, hid_t g, const dz_task_entry *t, d
     return err->rc;
 }
 
+/* "a/b/c" */
+static dz_rc read_sources(dz_archive *a, hid_t g, dz_task_entry *t, dz_error *err) {
+    char *text = NULL, *rest = NULL;
+    if (a->catalog->format_version < 4 || H5Aexists(g, "sources") <= 0 || text_attribute(a, g, "sources", &text, err) != DZ_OK)
+        return err->rc;
+    uint32_t number;
+    for (char *name = strtok_r(text, "/", &rest); name && err->rc == DZ_OK; name = strtok_r(NULL, "/", &rest)) {
+        size_t before = t->nsources;
+        if (dz_task_add_source(t, name, &number, err) == DZ_OK && t->nsources == before)
+            dz_fail(err, DZ_EDAMAGE, "%s: task '%s': its source '%s' is there twice", a->path, t->name, name);
+    }
+    free(text);
+    return err->rc;
+}
+
 static dz_rc read_record(dz_archive *a, hid_t g, dz_task_entry *t, dz_buf *b, dz_error *err) {
     if (text_attribute(a, g, "recipe", &t->recipe, err) != DZ_OK || read_record_bytes(a, g, t, b, err) != DZ_OK) return err->rc;
     dz_view v = {.data = b->data, .len = b->len};
@@ -264,6 +281,7 @@ static dz_rc read_record(dz_archive *a, hid_t g, dz_task_entry *t, dz_buf *b, dz
     size_t len = 0;
     dz_error inner = {0};
     optional_text(g, "score", &t->score);
+    if (read_sources(a, g, t, err) != DZ_OK) return err->rc;
     const dz_task_entry *before = a->catalog->ntasks ? &a->catalog->tasks[a->catalog->ntasks - 1] : NULL;
     if (before && before->recipe_blob == t->recipe_blob) /* as a rule, tasks have one recipe */
         t->recipe_text = dz_strdup(before->recipe_text, err);
@@ -274,6 +292,36 @@ static dz_rc read_record(dz_archive *a, hid_t g, dz_task_entry *t, dz_buf *b, dz
 
 const dz_index_row *dz_row_source(const dz_task_entry *task, const dz_index_row *row) {
     return row->policy == DZ_POLICY_TIED ? &task->rows[row->kept] : row;
+}
+
+const dz_index_row *dz_row_values(const dz_task_entry **task, const dz_index_row *row) {
+    for (; row->policy == DZ_POLICY_EQUAL && row->up; row = row->up) *task = row->up_task;
+    return row;
+}
+
+int dz_row_is_base(const dz_index_row *row) {
+    const dz_task_entry *task = NULL;
+    row = dz_row_values(&task, row);
+    return row->source == 0 && (row->policy == DZ_POLICY_EQUAL || row->policy == DZ_POLICY_DROP);
+}
+
+int dz_row_is_lossy(const dz_index_row *row) {
+    const dz_task_entry *task = NULL;
+    row = dz_row_values(&task, row);
+    return row->policy == DZ_POLICY_ULTRADELTA || row->policy == DZ_POLICY_DROP;
+}
+
+int dz_row_has_delta(const dz_index_row *row) { return row->policy == DZ_POLICY_ULTRADELTA && row->source == 0; }
+
+uint64_t dz_row_common(const dz_catalog *c, const dz_index_row *row) {
+    uint64_t count = dz_tensor_of_row(&c->tensors[row->tensor]).count, base;
+    if (row->source) return count;
+    base = row->base == DZ_NO_BASE ? 0 : dz_tensor_of_row(&c->tensors[c->base[row->base].tensor]).count;
+    return count < base ? count : base;
+}
+
+int dz_tile_has_reference(const dz_index_row *row, const dz_pair_tiles *tiles, uint32_t tile) {
+    return row->source || tile < tiles->ncommon;
 }
 
 /* A tied row is empty; its target has the same type and shape, and values of its own. */
@@ -291,21 +339,32 @@ dz_pair_tiles dz_row_tiles(const dz_catalog *c, const dz_index_row *row) {
     return dz_pair_tiles_of(base, base < count ? base : count, count);
 }
 
+static int grid_fits(const dz_index_row *r) {
+    int grid = 1;
+    if (r->bits == DZ_BITS_UNIFORM)
+        grid = (double)r->step >= DZ_UNIFORM_STEP_LEAST && (double)r->step <= DZ_UNIFORM_STEP_MOST && r->lo >= 0 && r->lo < 1;
+    if (r->bits == DZ_BITS_TRELLIS) grid = r->step > 0 && r->step <= 1;
+    return dz_kind_is_known(r->bits) && grid && isfinite(r->lo) && isfinite(r->step) && isfinite(r->scale);
+}
+
+/* Of a row whose reference is another task's; that one is looked at when all tasks are read (links.c). */
+static int sourced_row_fits(const dz_catalog *c, const dz_task_entry *t, const dz_index_row *r) {
+    if (r->source > t->nsources) return 0;
+    if (r->policy == DZ_POLICY_EQUAL) return r->length == 0;
+    if (r->policy == DZ_POLICY_ULTRADELTA) return grid_fits(r) && dz_dtype_is_float(dz_dtype_of(c->tensors[r->tensor].dtype));
+    return r->policy == DZ_POLICY_LOSSLESS;
+}
+
 /* Policies and types that go together, and a base that is large enough. */
-static int row_fits(const dz_catalog *c, const dz_index_row *r) {
+static int row_fits(const dz_catalog *c, const dz_task_entry *task, const dz_index_row *r) {
     if (r->tensor >= c->ntensors || (r->base != DZ_NO_BASE && r->base >= c->nbase) || r->policy > DZ_POLICY_TIED) return 0;
+    if (r->source) return sourced_row_fits(c, task, r);
     if (r->policy == DZ_POLICY_TIED) return r->length == 0; /* what it is tied to is looked at below */
     if (r->base == DZ_NO_BASE) return r->policy == DZ_POLICY_LOSSLESS;
     dz_tensor t = dz_tensor_of_row(&c->tensors[r->tensor]), b = dz_tensor_of_row(&c->tensors[c->base[r->base].tensor]);
     int floats = dz_dtype_is_float(t.dtype) && dz_dtype_is_float(b.dtype);
     if (!floats && strcmp(t.dtype_name, b.dtype_name) != 0) return 0;
-    if (r->policy == DZ_POLICY_ULTRADELTA) {
-        int grid = 1;
-        if (r->bits == DZ_BITS_UNIFORM)
-            grid = (double)r->step >= DZ_UNIFORM_STEP_LEAST && (double)r->step <= DZ_UNIFORM_STEP_MOST && r->lo >= 0 && r->lo < 1;
-        if (r->bits == DZ_BITS_TRELLIS) grid = r->step > 0 && r->step <= 1;
-        return floats && dz_kind_is_known(r->bits) && grid && isfinite(r->lo) && isfinite(r->step) && isfinite(r->scale);
-    }
+    if (r->policy == DZ_POLICY_ULTRADELTA) return floats && grid_fits(r);
     return r->policy == DZ_POLICY_LOSSLESS || (r->length == 0 && t.count <= b.count);
 }
 
@@ -321,7 +380,8 @@ static dz_rc read_index(dz_archive *a, hid_t g, dz_task_entry *t, dz_buf *b, dz_
         dz_index_row *r = &t->rows[i];
         if (take_row(a, &DZ_INDEX_TABLE, 0, &v, r, err) != DZ_OK) return err->rc;
         r->offset = end;
-        if (!row_fits(c, r) || r->length > t->payload_len - end)
+        r->base = r->source ? DZ_NO_BASE : r->reference;
+        if (!row_fits(c, t, r) || r->length > t->payload_len - end)
             return dz_fail(err, DZ_EDAMAGE, "%s: task '%s': row %zu of its index is not sound", a->path, t->name, i);
         end += r->length;
     }
@@ -440,7 +500,8 @@ static dz_rc try_task(dz_archive *a, hid_t tasks, const task_link *link, const d
 
 static int by_payload(const void *x, const void *y) {
     const dz_task_entry *a = x, *b = y;
-    return a->payload_offset < b->payload_offset ? -1 : a->payload_offset > b->payload_offset;
+    if (a->payload_offset != b->payload_offset) return a->payload_offset < b->payload_offset ? -1 : 1;
+    return strcmp(a->name, b->name); /* without a payload */
 }
 
 static dz_rc read_tasks(dz_archive *a, hid_t file, dz_buf *b, dz_error *err) {
@@ -471,7 +532,7 @@ static dz_rc read_tasks(dz_archive *a, hid_t file, dz_buf *b, dz_error *err) {
     }
     if (err->rc != DZ_OK) goto out;
     qsort(c->tasks, c->ntasks, sizeof *c->tasks, by_payload); /* the order of the manifest */
-    dz_share_structures(c);
+    if (dz_catalog_link(c, err) == DZ_OK) dz_share_structures(c);
 out:
     for (size_t i = 0; i < links.n; i++) free(links.links[i].name);
     free(links.links);
@@ -550,6 +611,7 @@ out:
 
 /* The first that is lost, as an error. */
 static dz_rc check_whole(const dz_catalog *c, dz_error *err) {
+    if (c->stored_lost) return dz_fail(err, DZ_EDAMAGE, "%s", c->stored_lost);
     if (c->blobs_lost) return dz_fail(err, DZ_EDAMAGE, "%s", c->blobs_lost);
     if (c->nlost) return dz_fail(err, dz_lost_rc(&c->lost[0]), "%s", c->lost[0].text);
     for (size_t t = 0; t < c->ntasks && err->rc == DZ_OK; t++) {

@@ -24,6 +24,27 @@ void dz_archive_close(dz_archive *archive); /* accepts NULL */
 /* The row whose region and base hold the row's values: the row itself, or for a tied tensor the row that it is tied to. */
 const dz_index_row *dz_row_source(const dz_task_entry *task, const dz_index_row *row);
 
+/* What holds the row's values: with a source and equal to its reference, that row (and so on); else the row itself. `*task` becomes its
+ * task.
+ */
+const dz_index_row *dz_row_values(const dz_task_entry **task, const dz_index_row *row);
+
+/* 1 if the values are the base's own. */
+int dz_row_is_base(const dz_index_row *row);
+
+/* 1 if the values are not the original's: it is lossy or dropped, or equals such a row. One that is coded exactly is exact, whatever it is
+ * coded against. */
+int dz_row_is_lossy(const dz_index_row *row);
+
+/* 1 if the archive holds the row's delta from the base itself: lossy, and coded against the base. */
+int dz_row_has_delta(const dz_index_row *row);
+
+/* Elements that are coded against something. */
+uint64_t dz_row_common(const dz_catalog *catalog, const dz_index_row *row);
+
+/* 1 if the tile is coded against something: the base's tile, or the one of the row that the source gives. */
+int dz_tile_has_reference(const dz_index_row *row, const dz_pair_tiles *tiles, uint32_t tile);
+
 /* Tiles of a row of a task's index (plan/tiling.h); none for equal, dropped, absent and tied tensors. */
 dz_pair_tiles dz_row_tiles(const dz_catalog *catalog, const dz_index_row *row);
 

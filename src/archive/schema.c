@@ -45,7 +45,7 @@ const dz_schema DZ_BLOB_TABLE = {BLOB_FIELDS, sizeof(DZ_ROW)};
 #define DZ_ROW dz_index_row
 static const dz_field INDEX_FIELDS[] = {
     COLUMN("tensor", U32, tensor),
-    COLUMN("base", U32, base),
+    COLUMN("base", U32, reference),
     COLUMN("policy", POLICY, policy),
     COLUMN("bits", U8, bits),
     COLUMN("length", U64, length),
@@ -58,6 +58,9 @@ static const dz_field INDEX_FIELDS[] = {
     DZ_COLUMN_SINCE(2, "gain", F32, gain, NAN),
     DZ_COLUMN_SINCE(2, "delta_rms", F32, delta_rms, NAN),
     DZ_COLUMN_SINCE(2, "base_rms", F32, base_rms, NAN),
+    DZ_COLUMN_SINCE(4, "source", U32, source, 0),
+    DZ_COLUMN_SINCE(4, "digest_hi", U64, digest.hi, 0),
+    DZ_COLUMN_SINCE(4, "digest_lo", U64, digest.lo, 0),
     END,
 };
 const dz_schema DZ_INDEX_TABLE = {INDEX_FIELDS, sizeof(DZ_ROW)};

@@ -60,7 +60,8 @@ extern const dz_schema DZ_TENSOR_TABLE, DZ_BASE_TABLE, DZ_TILE_TABLE, DZ_BLOB_TA
 
 /* Their attribute "meaning", for who looks at an archive with HDF5's tools. */
 #define DZ_INDEX_MEANING                                                                                                                   \
-    "tensor: row of /tensors; base: row of /base/tensors; length: bytes of payload, row after row; kept: elements, of a tied tensor "      \
+    "tensor: row of /tensors; base: row of /base/tensors, or of the index of the source-th of the task's sources; length: bytes of "       \
+    "payload, row after row; kept: elements, of a tied tensor "                                                                            \
     "the row it is tied to; level q adds gamma * scale * (lo + q * step) to the base; sparsity: share dropped; nsr: expected noise over "  \
     "signal, gain: share of the delta restored, both without gamma; *_rms: root mean squares"
 #define DZ_RECORD_MEANING                                                                                                                  \

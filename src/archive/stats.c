@@ -67,14 +67,8 @@ static dz_noise guess_noise(const dz_index_row *row, double common) {
     return dz_noise_sampled(density, scale, 1, 0);
 }
 
-/* Elements of a lossy row that are coded against the base. */
-static double common_of(const dz_catalog *c, const dz_index_row *row) {
-    dz_tensor t = dz_tensor_of_row(&c->tensors[row->tensor]), b = dz_tensor_of_row(&c->tensors[c->base[row->base].tensor]);
-    return (double)(t.count < b.count ? t.count : b.count);
-}
-
 static void add_row(const dz_catalog *c, const dz_task_entry *task, const dz_index_row *row, dz_noise_sum *sum) {
-    double n = common_of(c, row), delta = (double)row->delta_rms, base = (double)row->base_rms;
+    double n = (double)dz_row_common(c, row), delta = (double)row->delta_rms, base = (double)row->base_rms;
     int known = isfinite(row->delta_rms) && isfinite(row->gain);
     dz_noise noise = known ? (dz_noise){.nsr = (double)row->nsr, .gain = (double)row->gain} : guess_noise(row, n);
     noise.gain *= (double)task->gamma;
@@ -90,7 +84,9 @@ dz_quality dz_row_quality(const dz_catalog *c, const dz_task_entry *task, const 
 dz_quality dz_task_quality(const dz_catalog *c, const dz_task_entry *task) {
     dz_noise_sum sum = {0};
     for (size_t i = 0; i < task->nrows; i++) {
-        if (task->rows[i].policy == DZ_POLICY_ULTRADELTA) add_row(c, task, &task->rows[i], &sum);
+        const dz_task_entry *holder = task;
+        const dz_index_row *row = dz_row_values(&holder, &task->rows[i]);
+        if (row->policy == DZ_POLICY_ULTRADELTA) add_row(c, holder, row, &sum);
     }
     return dz_quality_of(&sum);
 }

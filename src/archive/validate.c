@@ -272,7 +272,7 @@ static int note_foreign(walk *w, const object *o, unsigned depth, const char *wh
 static int attribute_ok(walk *w, object *o, dz_view *v, unsigned depth) {
     static const char *const own[] = {"format", "format_version", "generator", "reference_trace_norm", "fingerprint", "recipe",
                                       "record", "meaning",        NULL},
-                             *const known[] = {"name", "origin", "revision", NULL};
+                             *const known[] = {"name", "origin", "revision", "stored", NULL};
     char name[DZ_FOREIGN_NAME] = "";
     dz_view again = *v, third = *v;
     if (own_attribute_ok(w, v)) {
@@ -281,7 +281,7 @@ static int attribute_ok(walk *w, object *o, dz_view *v, unsigned depth) {
         snprintf(name, sizeof name, "%s", (const char *)third.data + third.pos);
         o->ours |= depth == 2 && strcmp(name, "record") == 0;
         return is_among(name, own) || (is_among(name, known) && strcmp(o->name, "base") == 0) ||
-               (depth == 2 && strcmp(name, "score") == 0) || note_foreign(w, o, depth, "attribute", name);
+               (depth == 2 && (strcmp(name, "score") == 0 || strcmp(name, "sources") == 0)) || note_foreign(w, o, depth, "attribute", name);
     }
     return dz_foreign_attribute_ok(&again, name) && !is_among(name, own) && note_foreign(w, o, depth, "attribute", name);
 }

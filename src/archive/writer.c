@@ -140,6 +140,7 @@ static dz_rc write_shared(hid_t file, const char *path, dz_catalog *c, dz_error 
     if (base >= 0 && c->base_name && c->base_name[0]) text_attribute(base, path, "name", c->base_name, err);
     if (base >= 0 && c->base_origin && c->base_origin[0]) text_attribute(base, path, "origin", c->base_origin, err);
     if (base >= 0 && c->base_revision && c->base_revision[0]) text_attribute(base, path, "revision", c->base_revision, err);
+    if (base >= 0 && c->stored_name) text_attribute(base, path, "stored", c->stored_name, err);
     if (err->rc == DZ_OK) write_table(base, path, "tensors", &DZ_BASE_TABLE, 0, c->base, c->nbase, stored, err);
     if (err->rc == DZ_OK) write_table(base, path, "tiles", &DZ_TILE_TABLE, 0, c->base_tiles, c->nbase_tiles, stored, err);
     if (base >= 0) H5Gclose(base);
@@ -158,13 +159,28 @@ static void write_record(hid_t at, const char *path, hid_t type, const dz_task_e
     dz_buf_free(&b);
 }
 
+/* The names of the tasks that its rows refer to. */
+static void write_sources(hid_t group, const char *path, const dz_task_entry *t, dz_error *err) {
+    dz_buf b = {0};
+    for (size_t i = 0; i < t->nsources; i++) {
+        if (i) dz_buf_put(&b, "/", 1, err);
+        dz_buf_put(&b, t->sources[i], strlen(t->sources[i]) + (i + 1 == t->nsources), err);
+    }
+    if (t->nsources && err->rc == DZ_OK) text_attribute(group, path, "sources", (const char *)b.data, err);
+    dz_buf_free(&b);
+}
+
 static dz_rc write_task(hid_t tasks, const char *path, hid_t row_type, hid_t record_type, dz_task_entry *t, dz_error *err) {
     hid_t group = make_group(tasks, t->name, TASK_ROOM);
     dz_buf b = {0};
     if (group < 0) return dz_hdf5_fail(err, DZ_EFAIL, path, t->name);
     text_attribute(group, path, "recipe", t->recipe, err);
     if (t->score) text_attribute(group, path, "score", t->score, err);
+    write_sources(group, path, t, err);
     write_record(group, path, record_type, t, err);
+    for (size_t i = 0; i < t->nrows; i++) {
+        if (t->rows[i].source == 0) t->rows[i].reference = t->rows[i].base;
+    }
     dz_schema_pack(&DZ_INDEX_TABLE, DZ_FORMAT_VERSION, 0, t->rows, t->nrows, &b, err);
     if (err->rc == DZ_OK) write_typed(group, path, "index", row_type, &b, &t->index_bytes, err);
     if (err->rc == DZ_OK) write_bytes(group, path, "payload", NULL, t->payload_len, &t->payload_offset, err);

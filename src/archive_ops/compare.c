@@ -62,10 +62,11 @@ static dz_rc compare_tile(compare *c, size_t i, int64_t tensor, uint32_t tile, d
         return err->rc;
     if (memcmp(c->restored.data, c->original.data, len) != 0) c->sums[i * NSUMS + DIFFERS] += 1;
     if (!dz_dtype_is_float(t.dtype)) return DZ_OK;
-    int with_base = tile < tiles.ncommon && c->decoder.have_base == row->base && c->decoder.have_tile == tile;
-    dz_dtype base_dtype = with_base ? dz_tensor_of_row(&cat->tensors[cat->base[row->base].tensor]).dtype : t.dtype;
-    if (with_base && !dz_dtype_is_float(base_dtype)) with_base = 0;
-    add_tile(c, i, t.dtype, base_dtype, with_base ? c->decoder.base_bytes.data : NULL, count);
+    const uint8_t *base = NULL;
+    dz_dtype base_dtype = t.dtype;
+    if (tile < tiles.ncommon && dz_decoder_base(&c->decoder, row, tile, &base, &base_dtype, err) != DZ_OK) return err->rc;
+    if (!dz_dtype_is_float(base_dtype)) base = NULL;
+    add_tile(c, i, t.dtype, base_dtype, base, count);
     return DZ_OK;
 }
 

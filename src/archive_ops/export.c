@@ -50,8 +50,8 @@ static dz_rc choose(export *x, dz_error *err) {
         const dz_index_row *row = &x->source.task->rows[i], *source = dz_row_source(x->source.task, row);
         dz_tensor t = dz_tensor_of_row(&c->tensors[row->tensor]);
         if (row->policy == DZ_POLICY_ABSENT || (x->opt->tensors && fnmatch(x->opt->tensors, t.name, 0) != 0)) continue;
-        int exact = dense && x->source.base && source->base != DZ_NO_BASE && dz_dtype_is_float(t.dtype);
-        if (source->policy != DZ_POLICY_ULTRADELTA && !exact) {
+        int exact = dense && dz_decoder_has_base(&x->source.decoder) && source->base != DZ_NO_BASE && dz_dtype_is_float(t.dtype);
+        if (!dz_row_has_delta(source) && !exact) {
             if (x->left_out++ < LACKS_MOST) dz_buf_line(&x->lacks, err, "%s\n", t.name);
             continue;
         }
@@ -63,9 +63,9 @@ static dz_rc choose(export *x, dz_error *err) {
     if (x->nitems == 0)
         dz_fail(err, DZ_EUSAGE, "%s: task '%s' has no tensor with a delta%s%s%s", x->source.archive->path, x->source.task->name,
                 x->opt->tensors ? " that matches '" : "", x->opt->tensors ? x->opt->tensors : "",
-                x->opt->tensors            ? "'"
-                : x->source.base || !dense ? ""
-                                           : " without its base (--base)");
+                x->opt->tensors                                     ? "'"
+                : dz_decoder_has_base(&x->source.decoder) || !dense ? ""
+                                                                    : " without its base (--base)");
     return err->rc;
 }
 

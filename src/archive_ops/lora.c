@@ -69,8 +69,9 @@ static dz_rc choose(lora *x, dz_error *err) {
         const dz_index_row *row = dz_row_source(task, &task->rows[i]);
         const dz_tensor *t = &tensors[i];
         int chosen = !x->opt->tensors || fnmatch(x->opt->tensors, t->name, 0) == 0, linear = is_linear(t, &roles[i]);
-        int has_delta = row->policy == DZ_POLICY_ULTRADELTA || (x->source.base && row->base != DZ_NO_BASE && dz_dtype_is_float(t->dtype));
-        if (row->policy == DZ_POLICY_EQUAL || row->policy == DZ_POLICY_DROP) continue; /* as the base's: nothing to adapt */
+        int has_delta =
+            dz_row_has_delta(row) || (dz_decoder_has_base(&x->source.decoder) && row->base != DZ_NO_BASE && dz_dtype_is_float(t->dtype));
+        if (dz_row_is_base(row)) continue; /* as the base's: nothing to adapt */
         int in_adapter = linear && has_delta && chosen;
         if (!in_adapter && x->left_out++ < LACKS_MOST) dz_buf_line(&x->lacks, err, "%s\n", t->name);
         x->without_base += linear && chosen && !has_delta;

@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "config/zoo.h"
 #include "decode/tile_decoder.h"
+#include "parallel/exchange.h"
 #include "parallel/progress.h"
 
 typedef struct verify {
@@ -17,7 +18,17 @@ typedef struct verify {
     dz_buf out;
     uint64_t nblocks, nbytes;
     uint64_t **kept; /* [tasks][rows] */
+    dz_buf bad;      /* damaged_tile of this rank's */
 } verify;
+
+typedef struct damaged_tile {
+    uint64_t task, row, tile; /* tile UINT64_MAX: all of them */
+} damaged_tile;
+
+static void note_bad(verify *v, const dz_task_entry *task, size_t row, uint64_t tile, dz_error *err) {
+    const damaged_tile bad = {(uint64_t)(task - v->archive->catalog->tasks), row, tile};
+    dz_buf_put(&v->bad, &bad, sizeof bad, err);
+}
 
 static void record_damage(verify *v, const dz_task_entry *task, const char *tensor, int64_t block, dz_error *one) {
     if (one->rc != DZ_OK) dz_damage_add(&v->damage, task ? task->name : NULL, tensor, block, one->text);
@@ -34,19 +45,23 @@ static void check_row(verify *v, const dz_task_entry *task, size_t i, uint64_t *
     *number += tiles.ntiles;
     v->damage.place = first;
     if (tiles.ntiles && dz_decoder_region(&v->decoder, task, row, &one) != DZ_OK) { /* one record for all its blocks */
-        if (first % (uint64_t)v->world->size == (uint64_t)v->world->rank) record_damage(v, task, t.name, -1, &one);
+        dz_error none = {0};
+        if (first % (uint64_t)v->world->size != (uint64_t)v->world->rank) return;
+        note_bad(v, task, i, UINT64_MAX, &none);
+        record_damage(v, task, t.name, -1, &one);
         return;
     }
     for (uint32_t tile = 0; tile < tiles.ntiles; tile++) {
         if ((first + tile) % (uint64_t)v->world->size != (uint64_t)v->world->rank) continue;
         dz_check_tile(&v->decoder, task, row, tile, &kept, &one);
-        if (one.rc == DZ_OK && v->base) {
+        if (one.rc == DZ_OK && dz_decoder_has_base(&v->decoder)) {
             v->out.len = 0;
             if (dz_buf_reserve(&v->out, (size_t)dz_tile_count(&tiles, tile) * dz_dtype_size(t.dtype), &one) == DZ_OK)
                 dz_decode_tile(&v->decoder, task, row, tile, v->out.data, &one);
         }
         v->nblocks++;
         v->damage.place = first + tile;
+        if (one.rc != DZ_OK) note_bad(v, task, i, tile, &(dz_error){0});
         record_damage(v, task, t.name, tile, &one);
         dz_progress_add(progress, (double)row->length / tiles.ntiles);
     }
@@ -122,6 +137,58 @@ static void check_base(verify *v, uint64_t place) {
     dz_buf_free(&bytes);
 }
 
+static int is_bad(const dz_lookup *bad, const dz_task_entry *task, const dz_index_row *row, uint64_t tile, const dz_catalog *c) {
+    damaged_tile key = {(uint64_t)(task - c->tasks), (uint64_t)(row - task->rows), tile};
+    if (dz_lookup_find(bad, &key, sizeof key) >= 0) return 1;
+    key.tile = UINT64_MAX;
+    return dz_lookup_find(bad, &key, sizeof key) >= 0;
+}
+
+/* Tiles of a row that are sound themselves, and coded against one that is not. `place`: of the row's first tile. */
+static void check_up(verify *v, const dz_task_entry *task, const dz_index_row *row, const dz_lookup *bad, uint64_t place) {
+    const dz_catalog *c = v->archive->catalog;
+    dz_pair_tiles tiles = dz_row_work(c, row);
+    const char *name = c->tensors[row->tensor].name;
+    for (uint32_t tile = 0; tile < tiles.ntiles; tile++) {
+        dz_error one = {0};
+        const dz_index_row *up = row;
+        const dz_task_entry *of = task;
+        if (is_bad(bad, task, row, tile, c)) continue;
+        do {
+            of = up->up_task;
+            up = up->up;
+        } while (up->source && !is_bad(bad, of, up, tile, c));
+        if (!is_bad(bad, of, up, tile, c)) continue;
+        dz_fail(&one, DZ_EDAMAGE, "%s: task '%s': tensor '%s': block %u: what it is coded against, task '%s', is damaged", v->archive->path,
+                task->name, name, tile, of->name);
+        v->damage.place = place + (row->length ? tile : 0);
+        record_damage(v, task, name, tile, &one);
+    }
+}
+
+/* Collective. Damage goes on to all that is coded against it. */
+static dz_rc check_children(verify *v, dz_error *err) {
+    const dz_catalog *c = v->archive->catalog;
+    dz_buf all = {0};
+    dz_lookup bad = {0};
+    uint64_t number = 0, any = v->bad.len;
+    dz_sum_u64(v->world, &any, 1);
+    if (any == 0) return DZ_OK;
+    dz_rc rc = dz_gather_bufs(v->world, &v->bad, &all, err);
+    for (size_t at = 0; rc == DZ_OK && at + sizeof(damaged_tile) <= all.len; at += sizeof(damaged_tile))
+        dz_lookup_add(&bad, all.data + at, sizeof(damaged_tile), 0, err);
+    for (size_t t = 0; t < c->ntasks && v->world->rank == 0 && err->rc == DZ_OK; t++, number++) { /* as dz_verify counts */
+        for (size_t i = 0; i < c->tasks[t].nrows; i++) {
+            const dz_index_row *row = &c->tasks[t].rows[i];
+            if (row->source) check_up(v, &c->tasks[t], row, &bad, number);
+            number += dz_row_tiles(c, row).ntiles;
+        }
+    }
+    dz_buf_free(&all);
+    dz_lookup_free(&bad);
+    return dz_sync_error(v->world, err->rc, err);
+}
+
 /* Collective. What all ranks' blocks keep must be what the index says. */
 static void check_kept(verify *v) {
     const dz_catalog *c = v->archive->catalog;
@@ -145,6 +212,7 @@ static void check_kept(verify *v) {
 static void check_lost(verify *v) {
     const dz_catalog *c = v->archive->catalog;
     if (c->blobs_lost) dz_damage_add(&v->damage, NULL, NULL, -1, c->blobs_lost);
+    if (c->stored_lost) dz_damage_add(&v->damage, NULL, NULL, -1, c->stored_lost);
     for (size_t i = 0; i < c->nlost; i++) {
         if (!c->lost[i].unread) dz_damage_add(&v->damage, c->lost[i].name, NULL, -1, c->lost[i].text);
     }
@@ -188,6 +256,7 @@ dz_rc dz_verify(const dz_world *world, const char *archive, const char *base, in
     }
     if (v.base) check_base(&v, number);
     dz_progress_end(&progress);
+    if ((rc = check_children(&v, err)) != DZ_OK) goto out;
     check_kept(&v);
     dz_sum_u64(world, &v.nblocks, 1);
     if ((rc = dz_damage_gather(world, &v.damage, err)) != DZ_OK) goto out;
@@ -195,7 +264,7 @@ dz_rc dz_verify(const dz_world *world, const char *archive, const char *base, in
     for (size_t i = 0; i < c->nlost && world->rank == 0; i++) {
         if (!c->lost[i].unread) dz_buf_line(&result->lost, err, "%s\n", c->lost[i].name);
     }
-    result->only_lost = v.damage.count == c->nlost && !c->blobs_lost;
+    result->only_lost = v.damage.count == c->nlost && !c->blobs_lost && !c->stored_lost;
     result->damage = v.damage;
     v.damage = (dz_damage){0};
     result->nblocks = v.nblocks;
@@ -213,6 +282,7 @@ out:
     free(v.kept);
     dz_damage_free(&v.damage);
     dz_buf_free(&v.out);
+    dz_buf_free(&v.bad);
     dz_decoder_close(&v.decoder);
     dz_checkpoint_free(v.base);
     dz_archive_close(v.archive);

@@ -80,7 +80,7 @@ dz_rc dz_tile_difference(dz_decoder *d, const dz_task_entry *task, const dz_inde
     size_t count = (size_t)dz_tile_count(&tiles, tile);
     int common = tile < tiles.ncommon;
     scratch->len = 0;
-    if (row->policy == DZ_POLICY_ULTRADELTA && common) {
+    if (dz_row_has_delta(row) && common) {
         if (dz_buf_reserve(scratch, count * sizeof(float), err) != DZ_OK) return err->rc;
         float *delta = (float *)(void *)scratch->data;
         if (dz_decode_delta(d, task, row, tile, delta, err) != DZ_OK) return err->rc;

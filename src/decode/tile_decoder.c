@@ -62,6 +62,8 @@ void dz_decoder_close(dz_decoder *d) {
     dz_buf_free(&d->predictor);
     dz_buf_free(&d->delta);
     dz_buf_free(&d->whole);
+    dz_buf_free(&d->up_bytes);
+    dz_buf_free(&d->other);
     dz_nonzeros_free(&d->kept);
 }
 
@@ -84,6 +86,18 @@ dz_rc dz_decoder_region(dz_decoder *d, const dz_task_entry *task, const dz_index
     return DZ_OK;
 }
 
+static int reads_stored(const dz_decoder *d) { return !d->given && !d->base && d->archive->catalog->stored; }
+
+void dz_decoder_forget(dz_decoder *d) {
+    d->have_base = DZ_NO_BASE;
+    d->have_up = NULL;
+}
+
+int dz_decoder_has_base(const dz_decoder *d) { return d->given || d->base || d->archive->catalog->stored; }
+
+static dz_rc decode_exact(dz_decoder *d, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, const uint8_t *base,
+                          int differs, dz_dtype dtype, size_t count, void *out, dz_error *err);
+
 /* A tile of the base under a row. */
 typedef struct base_tile {
     uint32_t row, tile; /* base row of the catalog */
@@ -92,23 +106,35 @@ typedef struct base_tile {
     uint64_t first;     /* byte of the tensor */
 } base_tile;
 
-/* Locates a base chunk and drops the cached one. */
-static dz_rc find_base_tile(dz_decoder *d, const dz_index_row *row, uint32_t tile, base_tile *out, dz_error *err) {
+/* Locates a base tile and drops the cached one. */
+static dz_rc find_base_tile(dz_decoder *d, uint32_t row, uint32_t tile, base_tile *out, dz_error *err) {
     const dz_catalog *c = d->archive->catalog;
-    dz_tensor b = dz_tensor_of_row(&c->tensors[c->base[row->base].tensor]);
+    dz_tensor b = dz_tensor_of_row(&c->tensors[c->base[row].tensor]);
     dz_pair_tiles grid = dz_pair_tiles_of(b.count, b.count, b.count);
     size_t size = dz_dtype_size(b.dtype);
     d->have_base = DZ_NO_BASE;
     d->base_bytes.len = 0;
-    if (!d->given && (!d->base || d->base_tensor[row->base] < 0))
+    if (!d->given && !reads_stored(d) && (!d->base || d->base_tensor[row] < 0))
         return dz_fail(err, DZ_EFAIL, "tensor '%s' cannot be restored without its base", b.name);
-    *out = (base_tile){.row = row->base,
+    *out = (base_tile){.row = row,
                        .tile = tile,
                        .dtype = b.dtype,
                        .size = size,
                        .count = (size_t)dz_tile_count(&grid, tile),
                        .first = dz_tile_first(&grid, tile) * size};
     return DZ_OK;
+}
+
+/* Of the base as the archive holds it: tiles of a tensor that nothing is under are the base's. */
+static dz_rc read_stored(dz_decoder *d, const base_tile *t, dz_error *err) {
+    const dz_catalog *c = d->archive->catalog;
+    const dz_task_entry *task = &c->tasks[c->stored - 1];
+    const dz_index_row *row = c->stored_rows[t->row];
+    size_t len = t->count * t->size;
+    if (dz_buf_reserve(&d->base_bytes, len, err) != DZ_OK || dz_decoder_region(d, task, row, err) != DZ_OK ||
+        dz_block_read(d->archive, task, row, &d->region, t->tile, &d->block, err) != DZ_OK)
+        return err->rc;
+    return decode_exact(d, task, row, t->tile, NULL, 0, t->dtype, t->count, d->base_bytes.data, err);
 }
 
 static dz_rc read_base(dz_decoder *d, const base_tile *t, size_t from, size_t count, dz_error *err) {
@@ -131,26 +157,32 @@ static int compare_digest(dz_decoder *d, const base_tile *t, dz_digest digest) {
 }
 
 /* Reads the base tile, once for several tasks, and compares its digest. */
-static dz_rc need_base(dz_decoder *d, const dz_index_row *row, uint32_t tile, dz_error *err) {
+static dz_rc need_base(dz_decoder *d, uint32_t row, uint32_t tile, dz_error *err) {
     base_tile t;
-    if (d->have_base == row->base && d->have_tile == tile) return DZ_OK;
-    if (find_base_tile(d, row, tile, &t, err) != DZ_OK || read_base(d, &t, 0, t.count, err) != DZ_OK) return err->rc;
+    if (d->have_base == row && d->have_tile == tile) return DZ_OK;
+    if (find_base_tile(d, row, tile, &t, err) != DZ_OK) return err->rc;
+    if (reads_stored(d) ? read_stored(d, &t, err) != DZ_OK : read_base(d, &t, 0, t.count, err) != DZ_OK) return err->rc;
     d->have_differs = compare_digest(d, &t, dz_digest_of(d->base_bytes.data, t.count * t.size));
-    d->have_base = row->base;
+    if (d->have_differs && reads_stored(d)) {
+        d->base_differs[row] = 0;
+        return dz_fail(err, DZ_EDAMAGE, "%s: the base that is stored: tensor '%s': block %u is not the base's", d->archive->path,
+                       d->archive->catalog->tensors[d->archive->catalog->base[row].tensor].name, tile);
+    }
+    d->have_base = row;
     d->have_tile = tile;
     return DZ_OK;
 }
 
-/* The base tile in the task's type. */
-static uint8_t *predictor(dz_decoder *d, dz_dtype from, dz_dtype to, size_t count, dz_error *err) {
+/* The reference in the task's type: itself, or a converted copy. */
+static const uint8_t *predictor(dz_decoder *d, const uint8_t *bytes, dz_dtype from, dz_dtype to, size_t count, dz_error *err) {
     const dz_kernel_table *k = dz_kernels();
     float wide[DZ_CHUNK];
-    if (from == to) return d->base_bytes.data;
+    if (from == to) return bytes;
     d->predictor.len = 0;
     if (dz_buf_reserve(&d->predictor, count * dz_dtype_size(to), err) != DZ_OK) return NULL;
     for (size_t at = 0; at < count; at += DZ_CHUNK) {
         size_t len = count - at < DZ_CHUNK ? count - at : DZ_CHUNK;
-        k->widen(wide, d->base_bytes.data + at * dz_dtype_size(from), from, len);
+        k->widen(wide, bytes + at * dz_dtype_size(from), from, len);
         k->narrow(d->predictor.data + at * dz_dtype_size(to), wide, to, len);
     }
     return d->predictor.data;
@@ -233,8 +265,8 @@ static void turn_back(const dz_decoder *d, const dz_task_entry *task, const dz_i
 }
 
 /* As add_kept, everywhere. */
-static dz_rc add_rotated(dz_decoder *d, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, size_t count, dz_dtype from,
-                         uint8_t *out, dz_dtype to, dz_error *err) {
+static dz_rc add_rotated(dz_decoder *d, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, size_t count,
+                         const uint8_t *base, dz_dtype from, uint8_t *out, dz_dtype to, dz_error *err) {
     const dz_kernel_table *k = dz_kernels();
     float wide[DZ_CHUNK];
     if (!dz_kind_is_dense(row->bits)) d->delta.len = 0; /* it holds the coefficients already */
@@ -249,7 +281,7 @@ static dz_rc add_rotated(dz_decoder *d, const dz_task_entry *task, const dz_inde
     }
     for (size_t at = 0; to != DZ_F64 && at < count; at += DZ_CHUNK) {
         size_t len = count - at < DZ_CHUNK ? count - at : DZ_CHUNK;
-        k->widen(wide, d->base_bytes.data + at * dz_dtype_size(from), from, len);
+        k->widen(wide, base + at * dz_dtype_size(from), from, len);
         for (size_t i = 0; i < len; i++) wide[i] += delta[at + i];
         k->narrow(out + at * dz_dtype_size(to), wide, to, len);
     }
@@ -288,17 +320,17 @@ dz_rc dz_check_tile(dz_decoder *d, const dz_task_entry *task, const dz_index_row
     dz_pair_tiles tiles = dz_row_tiles(d->archive->catalog, row);
     if (dz_decoder_region(d, task, row, err) != DZ_OK || dz_block_read(d->archive, task, row, &d->region, tile, &d->block, err) != DZ_OK)
         return err->rc;
-    if (row->policy != DZ_POLICY_ULTRADELTA || tile >= tiles.ncommon) return DZ_OK;
+    if (row->policy != DZ_POLICY_ULTRADELTA || !dz_tile_has_reference(row, &tiles, tile)) return DZ_OK;
     if (decode_kept(d, task, row, tile, (size_t)dz_tile_count(&tiles, tile), err) == DZ_OK) *kept += d->kept.count;
     return err->rc;
 }
 
-/* A block is not to blame for what another base makes of it: its checksum was right. `base_differs` has the finding. */
+/* A block is not to blame for what another base makes of it: its checksum was right. `differs`: base_differs has the finding. */
 static dz_rc decode_exact(dz_decoder *d, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, const uint8_t *base,
-                          dz_dtype dtype, size_t count, void *out, dz_error *err) {
+                          int differs, dz_dtype dtype, size_t count, void *out, dz_error *err) {
     dz_error inner = {0};
     if (dz_lossless_decode(out, base, dtype, count, d->block.data, d->block.len, &inner) == DZ_OK) return DZ_OK;
-    if (inner.rc == DZ_EDAMAGE && base && d->have_differs) {
+    if (inner.rc == DZ_EDAMAGE && base && differs) {
         memcpy(out, base, count * dz_dtype_size(dtype));
         return DZ_OK;
     }
@@ -306,30 +338,122 @@ static dz_rc decode_exact(dz_decoder *d, const dz_task_entry *task, const dz_ind
                    inner.text);
 }
 
-/* The tile of the base in the task's type, `*base` NULL beyond the base. */
-static dz_rc find_base(dz_decoder *d, const dz_index_row *row, const dz_pair_tiles *tiles, uint32_t tile, dz_dtype to, dz_dtype *from,
-                       const uint8_t **base, dz_error *err) {
+/* What a tile is coded against. */
+typedef struct reference {
+    const uint8_t *bytes; /* NULL: nothing */
+    dz_dtype dtype;
+    int differs; /* the base under it is another one */
+} reference;
+
+/* The tile in type `to` from its reference. */
+static dz_rc decode_from(dz_decoder *d, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, const reference *ref,
+                         dz_dtype to, void *out, dz_error *err) {
+    dz_pair_tiles tiles = dz_row_work(d->archive->catalog, row);
+    size_t count = (size_t)dz_tile_count(&tiles, tile), nbytes = count * dz_dtype_size(to);
+    const uint8_t *base = ref->bytes ? predictor(d, ref->bytes, ref->dtype, to, count, err) : NULL;
+    if (err->rc != DZ_OK) return err->rc;
+    if (row->policy == DZ_POLICY_EQUAL || row->policy == DZ_POLICY_DROP) {
+        memcpy(out, base, nbytes);
+        return DZ_OK;
+    }
+    if (dz_decoder_region(d, task, row, err) != DZ_OK || dz_block_read(d->archive, task, row, &d->region, tile, &d->block, err) != DZ_OK)
+        return err->rc;
+    if (row->policy != DZ_POLICY_ULTRADELTA || !ref->bytes)
+        return decode_exact(d, task, row, tile, base, ref->differs, to, count, out, err);
+    float delta[DZ_MAX_LEVELS];
+    if (decode_kept(d, task, row, tile, count, err) != DZ_OK) return err->rc;
+    memcpy(out, base, nbytes);
+    if (dz_kind_is_rotated(row->bits)) return add_rotated(d, task, row, tile, count, ref->bytes, ref->dtype, out, to, err);
+    level_deltas(task, row, delta);
+    stretch all = {.base = ref->bytes, .out = out, .from = ref->dtype, .to = to, .end = count};
+    add_kept(&d->kept, &all, delta, task->gamma * row->scale, row->bits > 8);
+    return DZ_OK;
+}
+
+/* The base's tile under a row without a source. */
+static dz_rc base_reference(dz_decoder *d, const dz_index_row *row, uint32_t tile, reference *ref, dz_error *err) {
     const dz_catalog *c = d->archive->catalog;
-    *base = NULL;
-    *from = to;
-    if (tile >= tiles->ncommon) return DZ_OK;
-    if (need_base(d, row, tile, err) != DZ_OK) return err->rc;
-    *from = dz_tensor_of_row(&c->tensors[c->base[row->base].tensor]).dtype;
-    *base = predictor(d, *from, to, (size_t)dz_tile_count(tiles, tile), err);
+    dz_pair_tiles tiles = dz_row_work(c, row);
+    *ref = (reference){.bytes = NULL};
+    if (tile >= tiles.ncommon) return DZ_OK;
+    if (need_base(d, row->base, tile, err) != DZ_OK) return err->rc;
+    *ref = (reference){
+        .bytes = d->base_bytes.data, .dtype = dz_tensor_of_row(&c->tensors[c->base[row->base].tensor]).dtype, .differs = d->have_differs};
+    return DZ_OK;
+}
+
+/* One of the rows under another, which is restored from the one before into up_bytes. */
+static dz_rc restore_up(dz_decoder *d, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, dz_error *err) {
+    dz_tensor t = dz_tensor_of_row(&d->archive->catalog->tensors[row->tensor]);
+    dz_pair_tiles tiles = dz_row_work(d->archive->catalog, row);
+    reference ref = {.bytes = d->up_bytes.data, .dtype = t.dtype, .differs = d->up_differs};
+    d->have_up = NULL;
+    d->other.len = 0;
+    if (row->source == 0 && base_reference(d, row, tile, &ref, err) != DZ_OK) return err->rc;
+    if (dz_buf_reserve(&d->other, (size_t)dz_tile_count(&tiles, tile) * dz_dtype_size(t.dtype), err) != DZ_OK ||
+        decode_from(d, task, row, tile, &ref, t.dtype, d->other.data, err) != DZ_OK)
+        return err->rc;
+    dz_buf swap = d->up_bytes;
+    d->up_bytes = d->other;
+    d->other = swap;
+    d->up_differs = ref.differs;
+    d->have_up = row;
+    d->have_up_tile = tile;
+    return DZ_OK;
+}
+
+/* Restores the tile of the row that `row` refers to into up_bytes, the oldest row first. Rows that equal another are that one. */
+static dz_rc need_up(dz_decoder *d, const dz_index_row *row, uint32_t tile, dz_error *err) {
+    const dz_index_row *rows[DZ_DEPTH_MAX + 1];
+    const dz_task_entry *tasks[DZ_DEPTH_MAX + 1];
+    size_t n = 0;
+    for (const dz_index_row *at = row; at->source; at = at->up) {
+        if (at->up->source && at->up->policy == DZ_POLICY_EQUAL) continue;
+        if (d->have_up == at->up && d->have_up_tile == tile) break;
+        rows[n] = at->up;
+        tasks[n++] = at->up_task;
+    }
+    while (n > 0 && err->rc == DZ_OK) {
+        n--;
+        restore_up(d, tasks[n], rows[n], tile, err);
+    }
     return err->rc;
+}
+
+/* What the tile is coded against. Damage there is told as the task's own. */
+static dz_rc find_reference(dz_decoder *d, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, reference *ref,
+                            dz_error *err) {
+    dz_error inner = {0};
+    if (row->source == 0) return base_reference(d, row, tile, ref, err);
+    if (need_up(d, row, tile, &inner) == DZ_OK) {
+        *ref = (reference){.bytes = d->up_bytes.data,
+                           .dtype = dz_tensor_of_row(&d->archive->catalog->tensors[row->tensor]).dtype,
+                           .differs = d->up_differs};
+        return DZ_OK;
+    }
+    const char *path = d->archive->path, *text = inner.text;
+    if (strncmp(text, path, strlen(path)) == 0 && text[strlen(path)] == ':') text += strlen(path) + 2;
+    return dz_fail(err, inner.rc, "%s: task '%s': tensor '%s': block %u: what it is coded against: %.900s", path, task ? task->name : "",
+                   name_of(d, row), tile, text);
 }
 
 dz_rc dz_decode_substitute(dz_decoder *d, const dz_index_row *row, uint32_t tile, void *out, dz_error *err) {
     dz_pair_tiles tiles = dz_row_work(d->archive->catalog, row);
-    dz_dtype to = dz_tensor_of_row(&d->archive->catalog->tensors[row->tensor]).dtype, from;
-    size_t nbytes = (size_t)dz_tile_count(&tiles, tile) * dz_dtype_size(to);
-    const uint8_t *base;
-    if (find_base(d, row, &tiles, tile, to, &from, &base, err) != DZ_OK) return err->rc;
-    if (base)
-        memcpy(out, base, nbytes);
-    else
-        memset(out, 0, nbytes);
-    return DZ_OK;
+    dz_dtype to = dz_tensor_of_row(&d->archive->catalog->tensors[row->tensor]).dtype;
+    size_t count = (size_t)dz_tile_count(&tiles, tile);
+    reference ref = {.bytes = NULL};
+    for (; row->source; row = row->up) {
+        dz_error inner = {0};
+        if (find_reference(d, NULL, row, tile, &ref, &inner) == DZ_OK) break;
+        if (inner.rc != DZ_EDAMAGE) return dz_fail(err, inner.rc, "%s", inner.text);
+    }
+    if (!row->source && base_reference(d, row, tile, &ref, err) != DZ_OK) return err->rc;
+    const uint8_t *bytes = ref.bytes ? predictor(d, ref.bytes, ref.dtype, to, count, err) : NULL;
+    if (bytes)
+        memcpy(out, bytes, count * dz_dtype_size(to));
+    else if (err->rc == DZ_OK)
+        memset(out, 0, count * dz_dtype_size(to));
+    return err->rc;
 }
 
 dz_rc dz_decode_delta(dz_decoder *d, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, float *out, dz_error *err) {
@@ -351,7 +475,7 @@ dz_rc dz_decode_delta(dz_decoder *d, const dz_task_entry *task, const dz_index_r
 
 dz_rc dz_decoder_base(dz_decoder *d, const dz_index_row *row, uint32_t tile, const uint8_t **bytes, dz_dtype *dtype, dz_error *err) {
     const dz_catalog *c = d->archive->catalog;
-    if (need_base(d, row, tile, err) != DZ_OK) return err->rc;
+    if (need_base(d, row->base, tile, err) != DZ_OK) return err->rc;
     *bytes = d->base_bytes.data;
     *dtype = dz_tensor_of_row(&c->tensors[c->base[row->base].tensor]).dtype;
     return DZ_OK;
@@ -359,28 +483,9 @@ dz_rc dz_decoder_base(dz_decoder *d, const dz_index_row *row, uint32_t tile, con
 
 dz_rc dz_decode_tile_as(dz_decoder *d, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, dz_dtype to, void *out,
                         dz_error *err) {
-    const dz_catalog *c = d->archive->catalog;
-    dz_pair_tiles tiles = dz_row_work(c, row);
-    size_t count = (size_t)dz_tile_count(&tiles, tile);
-    size_t nbytes = count * dz_dtype_size(to);
-    const uint8_t *base;
-    dz_dtype from;
-    if (find_base(d, row, &tiles, tile, to, &from, &base, err) != DZ_OK) return err->rc;
-    if (row->policy == DZ_POLICY_EQUAL || row->policy == DZ_POLICY_DROP) {
-        memcpy(out, base, nbytes);
-        return DZ_OK;
-    }
-    if (dz_decoder_region(d, task, row, err) != DZ_OK || dz_block_read(d->archive, task, row, &d->region, tile, &d->block, err) != DZ_OK)
-        return err->rc;
-    if (row->policy != DZ_POLICY_ULTRADELTA || tile >= tiles.ncommon) return decode_exact(d, task, row, tile, base, to, count, out, err);
-    float delta[DZ_MAX_LEVELS];
-    if (decode_kept(d, task, row, tile, count, err) != DZ_OK) return err->rc;
-    memcpy(out, base, nbytes);
-    if (dz_kind_is_rotated(row->bits)) return add_rotated(d, task, row, tile, count, from, out, to, err);
-    level_deltas(task, row, delta);
-    stretch all = {.base = d->base_bytes.data, .out = out, .from = from, .to = to, .end = count};
-    add_kept(&d->kept, &all, delta, task->gamma * row->scale, row->bits > 8);
-    return DZ_OK;
+    reference ref;
+    if (find_reference(d, task, row, tile, &ref, err) != DZ_OK) return err->rc;
+    return decode_from(d, task, row, tile, &ref, to, out, err);
 }
 
 dz_rc dz_decode_tile(dz_decoder *d, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, void *out, dz_error *err) {
@@ -390,7 +495,7 @@ dz_rc dz_decode_tile(dz_decoder *d, const dz_task_entry *task, const dz_index_ro
 
 /* 1 if only the base elements at the same positions are needed, and they are not cached. */
 static int goes_in_pieces(const dz_decoder *d, const dz_index_row *row, const dz_pair_tiles *tiles, uint32_t tile) {
-    if (tile >= tiles->ncommon || d->given || (d->have_base == row->base && d->have_tile == tile)) return 0;
+    if (row->source || tile >= tiles->ncommon || d->given || !d->base || (d->have_base == row->base && d->have_tile == tile)) return 0;
     return row->policy == DZ_POLICY_EQUAL || row->policy == DZ_POLICY_DROP ||
            (row->policy == DZ_POLICY_ULTRADELTA && !dz_kind_is_rotated(row->bits));
 }
@@ -402,14 +507,15 @@ static dz_rc pass_pieces(dz_decoder *d, const dz_task_entry *task, const dz_inde
     float delta[DZ_MAX_LEVELS];
     size_t k = 0;
     level_deltas(task, row, delta);
-    dz_digester *digester = find_base_tile(d, row, tile, &t, err) == DZ_OK ? dz_digest_begin(err) : NULL;
+    dz_digester *digester = find_base_tile(d, row->base, tile, &t, err) == DZ_OK ? dz_digest_begin(err) : NULL;
     if (!digester) return err->rc;
     for (size_t at = 0; at < t.count && err->rc == DZ_OK; at += DZ_PIECE) {
         size_t len = t.count - at < DZ_PIECE ? t.count - at : DZ_PIECE, n = at >= count ? 0 : count - at < len ? count - at : len;
         if (read_base(d, &t, at, len, err) != DZ_OK) break;
         dz_digest_add(digester, d->base_bytes.data, len * t.size);
-        uint8_t *out = n ? predictor(d, t.dtype, to, n, err) : NULL; /* the base's piece itself, or a converted copy */
-        if (!out) continue;
+        uint8_t *out = d->base_bytes.data; /* the base's piece itself, or a converted copy */
+        if (n && predictor(d, out, t.dtype, to, n, err) != out) out = d->predictor.data;
+        if (n == 0 || err->rc != DZ_OK) continue;
         stretch piece = {.base = d->base_bytes.data, .out = out, .from = t.dtype, .to = to, .first = at, .end = at + n, .k = k};
         k = add_kept(&d->kept, &piece, delta, task->gamma * row->scale, row->bits > 8);
         sink(arg, out, n * dz_dtype_size(to), err);

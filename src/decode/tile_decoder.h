@@ -1,4 +1,6 @@
-/* Restores one tile from archive and base: the mirror of encoding. Used by restore, verify and compare. */
+/* Restores one tile from archive and base: the mirror of encoding. Used by restore, verify and compare. What a tile is coded against, its
+ * reference, is a tile of the base (of its file, or as the archive holds it) or of another task's row; that one is restored in the same way
+ * from its own, the oldest row first, so that two buffers serve any depth. */
 #ifndef DZ_DECODE_TILE_DECODER_H
 #define DZ_DECODE_TILE_DECODER_H
 
@@ -7,13 +9,17 @@
 
 typedef struct dz_decoder {
     const dz_archive *archive;
-    dz_checkpoint *base;   /* NULL: only what needs no base can be decoded */
+    dz_checkpoint *base;   /* NULL: only what needs no base can be decoded, or all if the archive holds it */
     const uint8_t *given;  /* or the whole base tensor of the current row, in memory */
     int64_t *base_tensor;  /* [base rows of the catalog] tensor of `base`, or -1 */
     uint8_t *base_differs; /* [base rows] set when a tile's digest does not match */
     dz_buf base_bytes, block, predictor;
     uint32_t have_base, have_tile; /* base row and tile in base_bytes; DZ_NO_BASE: none */
     int have_differs;              /* the digest of that tile does not match */
+    dz_buf up_bytes, other;        /* a restored tile of another task's row; the next one */
+    const dz_index_row *have_up;   /* row whose tile `have_up_tile` is in up_bytes; NULL: none */
+    uint32_t have_up_tile;
+    int up_differs;                /* the base tile under it does not match */
     const dz_index_row *region_of; /* row of `region` */
     dz_region region;
     dz_nonzeros kept;
@@ -26,6 +32,12 @@ typedef struct dz_decoder {
  * row; NULL: all) says that it is needed. */
 dz_rc dz_decoder_open(dz_decoder *decoder, const dz_archive *archive, dz_checkpoint *base, const uint8_t *needed, dz_error *err);
 void dz_decoder_close(dz_decoder *decoder);
+
+/* Drops the tiles that are kept in memory: the next ones are read, and checked, anew. */
+void dz_decoder_forget(dz_decoder *decoder);
+
+/* 1 if the base's values can be had: from its file, or from the archive. */
+int dz_decoder_has_base(const dz_decoder *decoder);
 
 /* The tiles of a row for restoring: those of its region; for equal and dropped tensors, those of the base. */
 dz_pair_tiles dz_row_work(const dz_catalog *catalog, const dz_index_row *row);
@@ -48,11 +60,12 @@ dz_rc dz_decode_tile_to(dz_decoder *decoder, const dz_task_entry *task, const dz
 /* Reads and checks the row's table of blocks, unless it is the current one. */
 dz_rc dz_decoder_region(dz_decoder *decoder, const dz_task_entry *task, const dz_index_row *row, dz_error *err);
 
-/* The substitute for a lost tile, into `out` as dz_decode_tile: the base's values in the task's dtype, zeros without a base tensor. */
+/* The substitute for a lost tile, into `out` as dz_decode_tile: what it is coded against, in the task's dtype, or what that is coded
+ * against if it is lost too; at last the base's values, or zeros without a base tensor. */
 dz_rc dz_decode_substitute(dz_decoder *decoder, const dz_index_row *row, uint32_t tile, void *out, dz_error *err);
 
-/* The delta of a lossy row's common tile as floats, with gamma and scale, 0 where nothing is kept; `out` has an entry for each element. It
- * needs no base. */
+/* The delta of a lossy row's tile as floats, from what it is coded against, with gamma and scale, 0 where nothing is kept; `out` has an
+ * entry for each element. It needs no base. */
 dz_rc dz_decode_delta(dz_decoder *decoder, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, float *out, dz_error *err);
 
 /* The base tile under a row's common tile: its bytes (the decoder's, until the next call) and their type. */

@@ -207,7 +207,7 @@ static void restore_tiles(deltazoo_archive *a, size_t task, const dz_index_row *
     dz_pair_tiles tiles = dz_row_work(c, row);
     size_t size = dz_dtype_size(dz_tensor_of_row(&c->tensors[row->tensor]).dtype);
     if (row->base != DZ_NO_BASE) a->decoder.base_differs[row->base] = 0;
-    a->decoder.have_base = DZ_NO_BASE; /* read, and checked, anew */
+    dz_decoder_forget(&a->decoder);
     for (uint32_t tile = 0; tile < tiles.ntiles && err->rc == DZ_OK; tile++) {
         uint64_t begin = dz_tile_first(&tiles, tile), end = begin + dz_tile_count(&tiles, tile);
         uint64_t from = begin > first ? begin : first, to = end < first + count ? end : first + count;
@@ -221,7 +221,7 @@ static void restore_tiles(deltazoo_archive *a, size_t task, const dz_index_row *
             dz_decode_tile(&a->decoder, &c->tasks[task], row, tile, a->part.data, err) == DZ_OK)
             memcpy(dst + (from - first) * size, a->part.data + (from - begin) * size, (to - from) * size);
     }
-    a->decoder.have_base = DZ_NO_BASE;
+    dz_decoder_forget(&a->decoder);
     if (err->rc == DZ_OK && row->base != DZ_NO_BASE && a->decoder.base_differs[row->base])
         dz_fail(err, DZ_EFAIL, "%s: not the base of this archive: tensor '%s' differs", a->base ? a->base->path : "the base given",
                 c->tensors[c->base[row->base].tensor].name);
@@ -235,7 +235,7 @@ static uint64_t elements_of(const deltazoo_archive *a, const dz_index_row *row) 
 int deltazoo_restore(deltazoo_archive *a, size_t task, size_t index, void *dst, char *message, size_t size) {
     dz_error err = {0};
     const dz_index_row *row = row_at(a, task, index, &err);
-    if (row && !a->base)
+    if (row && !dz_decoder_has_base(&a->decoder))
         dz_fail(&err, DZ_EUSAGE, "deltazoo_set_base comes before deltazoo_restore");
     else if (row)
         restore_tiles(a, task, row, 0, elements_of(a, row), dst, &err);
@@ -253,7 +253,7 @@ static void restore_given(deltazoo_archive *a, size_t task, const dz_index_row *
 int deltazoo_restore_from(deltazoo_archive *a, size_t task, size_t index, const void *base, void *dst, char *message, size_t size) {
     dz_error err = {0};
     const dz_index_row *row = row_at(a, task, index, &err);
-    if (row && row->base != DZ_NO_BASE && !base)
+    if (row && row->base != DZ_NO_BASE && !base && !a->archive->catalog->stored)
         dz_fail(&err, DZ_EUSAGE, "task %zu, tensor %zu: its base tensor is needed (deltazoo_base_of)", task, index);
     else if (row)
         restore_given(a, task, row, 0, elements_of(a, row), base, dst, &err);
@@ -264,7 +264,7 @@ int deltazoo_restore_part(deltazoo_archive *a, size_t task, size_t index, uint64
                           char *message, size_t size) {
     dz_error err = {0};
     const dz_index_row *row = row_at(a, task, index, &err);
-    if (row && row->base != DZ_NO_BASE && !base && !a->base)
+    if (row && row->base != DZ_NO_BASE && !base && !dz_decoder_has_base(&a->decoder))
         dz_fail(&err, DZ_EUSAGE, "task %zu, tensor %zu: its base tensor is needed (deltazoo_base_of, deltazoo_set_base)", task, index);
     else if (row && (first > elements_of(a, row) || count > elements_of(a, row) - first))
         dz_fail(&err, DZ_EUSAGE, "task %zu, tensor %zu: has %llu elements, not %llu from %llu on", task, index,
@@ -281,6 +281,9 @@ static int each_delta(deltazoo_archive *a, size_t task, size_t index, void (*tak
     const dz_index_row *row = row_at(a, task, index, &err);
     if (row && row->policy != DZ_POLICY_ULTRADELTA)
         dz_fail(&err, DZ_EUSAGE, "task %zu, tensor %zu: not lossy: it has no delta of its own", task, index);
+    else if (row && row->source)
+        dz_fail(&err, DZ_EUSAGE, "task %zu, tensor %zu: coded against task '%s', not the base: restore both for its delta", task, index,
+                row->up_task->name);
     dz_pair_tiles tiles = err.rc == DZ_OK ? dz_row_tiles(a->archive->catalog, row) : (dz_pair_tiles){0};
     for (uint32_t tile = 0; tile < tiles.ncommon && err.rc == DZ_OK; tile++) {
         size_t n = (size_t)dz_tile_count(&tiles, tile);

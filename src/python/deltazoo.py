@@ -1218,7 +1218,7 @@ class Archive:
     def _open(self):
         need(text(self.file.attrs.get("format", b"")) == "deltazoo", "not a deltazoo archive")
         version = int(self.file.attrs["format_version"])
-        need(version in (1, 2, 3), f"format version {version}, and this reader knows versions 1 to 3: a newer deltazoo.py is needed")
+        need(1 <= version <= 4, f"format version {version}, and this reader knows versions 1 to 4: a newer deltazoo.py is needed")
         self.listed = [Tensor(row) for row in self.file["tensors"][()]]
         keys = [(t.name, t.dtype, t.shape, t.nbytes) for t in self.listed]
         need(len(set(keys)) == len(keys), "/tensors lists a tensor twice")
@@ -1257,6 +1257,7 @@ class Archive:
                 hasher.update(struct.pack("<QQ", hi, lo))
         self.fingerprint = text(self.file["base"].attrs["fingerprint"])
         self.base_name = text(self.file["base"].attrs.get("name", b""))
+        self.stored = text(self.file["base"].attrs.get("stored", b"")) or None
         need(hasher.hexdigest() == self.fingerprint, "the base's fingerprint is not that of its digests")
 
     def base_text(self):
@@ -1303,19 +1304,35 @@ class Archive:
     def _rows(self, name):
         """The index of a task as checked Rows."""
         if name in self.row_cache:
+            need(self.row_cache[name] is not None, f"{name}: its sources refer to each other in a circle")
             return self.row_cache[name]
         group = self._group(name)
-        payload, record = group["payload"], record_of(group)
+        self.row_cache[name] = None
+        try:
+            self._read_rows(name, group)
+        finally:
+            if self.row_cache[name] is None:
+                del self.row_cache[name]
+        return self.row_cache[name]
+
+    def _sources(self, name, group):
+        """The rows of the tasks that a task's rows refer to, by number from 1."""
+        names = text(group.attrs.get("sources", b"")).split("/") if "sources" in group.attrs else []
+        need(len(set(names)) == len(names) and all(n in self.tasks for n in names), f"{name}: its sources {names} are not tasks of the archive")
+        return [None] + [self._rows(n) for n in names]
+
+    def _read_rows(self, name, group):
+        payload, record, sources = group["payload"], record_of(group), self._sources(name, group)
         rows, at, in_base, names = [], 0, set(), set()
         absent = False
         for number, values in enumerate(group["index"][()]):
-            row = Row(self, payload, record, values, at)
+            row = Row(self, payload, record, values, at, sources)
             need(row.tensor.name not in names, f"{name}: {row.tensor.name} occurs twice")
             names.add(row.tensor.name)
             need(row.policy == ABSENT or not absent, f"{name}: row {number} follows an absent tensor")
             absent = row.policy == ABSENT
             if row.base is not None:
-                need(row.policy != ABSENT or row.base_number not in in_base, f"{name}: {row.tensor.name} is absent, and a row's base")
+                need(row.policy != ABSENT or row.base_number not in in_base or row.up, f"{name}: {row.tensor.name} is absent, and a row's base")
                 in_base.add(row.base_number)
             at += row.length
             rows.append(row)
@@ -1328,7 +1345,6 @@ class Archive:
                 need(row.tied.policy in (LOSSLESS, ULTRADELTA, DROP, EQUAL), f"{name}: {row.tensor.name} is tied to a row of policy {row.tied.policy}")
                 need((row.tied.tensor.dtype, row.tied.tensor.shape) == (row.tensor.dtype, row.tensor.shape), f"{name}: {row.tensor.name} is tied to another kind")
         self.row_cache[name], self.named_cache[name] = rows, {row.tensor.name: row for row in rows}
-        return rows
 
     def _named(self, task):
         """The rows by their tensors' names."""
@@ -1364,10 +1380,32 @@ class Archive:
             self.model, self.digested = base, set()
         return base
 
+    def _reference(self, row, base):
+        """The bytes of what a row is coded against: a tensor of the base (None where there is none), or another row as restored, the oldest first."""
+        under = [row]
+        while under[-1].up is not None:
+            under.append(under[-1].up)
+        raw = self._base_of(under[-1], base)
+        for other in reversed(under[1:]):
+            raw = other.restore(raw)
+        return raw
+
+    def _stored_base(self, number):
+        """A tensor of the base that the archive holds."""
+        tensor = self.base[number]
+        row, own = self._row(self.stored, tensor.name)
+        need((own.tensor.dtype, own.tensor.shape) == (tensor.dtype, tensor.shape) and row.policy == LOSSLESS and row.base is None and row.up is None,
+             f"the stored base: {tensor.name} is not the base's, or not stored by itself")
+        raw = row.restore(None)
+        self._digests(number, raw, "the stored base")
+        return raw
+
     def _base_of(self, row, base):
-        """The bytes of the base's tensor of a row, None where it has none; `base` is a path, a Base, or the tensor itself."""
+        """The bytes of the base's tensor of a row, None where it has none; `base` is a path, a Base, or the tensor itself; None: as the archive holds it."""
         if row.base is None:
             return None
+        if base is None and self.stored is not None:
+            return self._stored_base(row.base_number)
         if base is None:
             raise Error(f"{row.tensor.name} needs the base's {row.base.name} ({row.base.dtype}, {list(row.base.shape)}): give base=, that tensor or a path")
         if isinstance(base, (str, os.PathLike, Base)):
@@ -1392,7 +1430,7 @@ class Archive:
             return np.concatenate([self.restore_bytes(task, row.tensor.name, base) for row in whole[2]])
         row, wanted = self._row(task, name)
         with about(f"{self.path}: task {task}"):
-            raw = row.restore(self._base_of(row, base))
+            raw = row.restore(self._reference(row, base))
             need(len(raw) == wanted.tensor.nbytes, f"{name}: has {len(raw)} bytes")
         return raw
 
@@ -1409,6 +1447,8 @@ class Archive:
         row, _ = self._row(task, name)
         if row.policy != ULTRADELTA:
             raise Error(f"{self.path}: task {task}: {name} is {POLICIES[row.policy]}, not ultradelta: delta(..., base=...) gives the difference")
+        if row.up is not None:
+            raise Error(f"{self.path}: task {task}: {name} is coded against another task: delta(..., base=...) gives its difference from the base")
         where, what = [np.zeros(0, np.int64)], [np.zeros(0, np.float32)]
         with about(f"{self.path}: task {task}"):
             for begin, _, positions, values in row.deltas():
@@ -1420,7 +1460,7 @@ class Archive:
     def delta(self, task, name, base=None):
         """What is added to the base, gamma and scale applied: a dense f32 array. A tensor that is not lossy needs `base`: its delta is the difference."""
         row, wanted = self._row(task, name)
-        if row.policy == ULTRADELTA:
+        if row.policy == ULTRADELTA and row.up is None:
             dense = np.zeros(wanted.tensor.count, np.float32)
             positions, values = self.delta_sparse(task, name)
             dense[positions] = values
@@ -1430,8 +1470,9 @@ class Archive:
         dense = to_f32(self.restore_bytes(task, name, base).tobytes(), wanted.tensor.dtype).copy()
         with about(f"{self.path}: task {task}"):
             raw = self._base_of(row, base)
-        dense[:row.common] -= to_f32(raw[:row.common * row.base.size].tobytes(), row.base.dtype)
-        dense[row.common:] = 0
+        common = min(row.base.count, row.tensor.count)
+        dense[:common] -= to_f32(raw[:common * row.base.size].tobytes(), row.base.dtype)
+        dense[common:] = 0
         return dense.reshape(wanted.tensor.shape)
 
     # -- models
@@ -1481,7 +1522,7 @@ class Archive:
     def _noise(self, rows):
         """Expected |restored - true| / |true| of the delta of the lossy tensors together; nan where the archive does not say (format version 1)."""
         total = energy = 0.0
-        for row in rows:
+        for row in map(Row.values, rows):
             if row.policy == ULTRADELTA:
                 gain, here = float(row.gamma) * row.gain, float(row.common) * row.delta_rms * row.delta_rms
                 total += here * ((1 - gain) * (1 - gain) + gain * gain * row.nsr)
@@ -1501,7 +1542,7 @@ class Archive:
     def _marked_files(self, task):
         """The files of a task as they are restored: [(path, kind, blob, size, prefix)]. Headers of files with lossy tensors carry a mark, and deltazoo.json is added."""
         named = {row.tensor.name: row.tied or row for row in self._rows(task) if row.policy != ABSENT}
-        lossy = {name for name, row in named.items() if row.policy in (ULTRADELTA, DROP)}
+        lossy = {name for name, row in named.items() if row.values().policy in (ULTRADELTA, DROP)}
         lossy |= {name for name, (_, _, rows) in self._wholes(task).items() if any(row.tensor.name in lossy for row in rows)}
         files = self._files(task)
         if not lossy:
@@ -1692,14 +1733,17 @@ def ahead(rows):
 class Row:
     """One tensor of a task."""
 
-    def __init__(self, archive, payload, record, values, offset):
+    def __init__(self, archive, payload, record, values, offset, sources):
         need(int(values["tensor"]) < len(archive.listed), "an index row beyond /tensors")
         self.payload = payload
         self.tensor = archive.listed[int(values["tensor"])]
-        self.base_number = int(values["base"])
+        self.base_number, self.up, self.depth = int(values["base"]), None, 0
+        self.policy = int(values["policy"])
+        if "source" in values.dtype.names and values["source"]:
+            self._refer(sources, int(values["source"]))
         need(self.base_number == NONE or self.base_number < len(archive.base), f"{self.tensor.name}: a base row beyond /base/tensors")
         self.base = None if self.base_number == NONE else archive.base[self.base_number]
-        self.policy, self.bits = int(values["policy"]), int(values["bits"])
+        self.bits = int(values["bits"])
         self.offset, self.length, self.kept = offset, int(values["length"]), int(values["kept"])
         self.lo, self.step, self.scale = np.float32(values["lo"]), np.float32(values["step"]), np.float32(values["scale"])
         self.sparsity = np.float32(values["sparsity"])
@@ -1708,24 +1752,42 @@ class Row:
         self.key = xxhash.xxh64_intdigest(self.tensor.name.encode(), int(record["key"]))
         self.tied = self.found = self.read = None
         need(self.policy <= TIED, f"{self.tensor.name}: policy {self.policy}")
-        need(self.base is not None or self.policy in (LOSSLESS, TIED), f"{self.tensor.name}: its policy needs a base")
-        need(self.base is None or fits(self.tensor, self.base), f"{self.tensor.name}: its base is of another type or shape, {self.base}")
+        need(self.base is not None or self.up is not None or self.policy in (LOSSLESS, TIED), f"{self.tensor.name}: its policy needs a base")
+        need(self.base is None or self.up is not None or fits(self.tensor, self.base), f"{self.tensor.name}: its base is of another type or shape, {self.base}")
         if self.policy == ULTRADELTA:
             need(1 <= self.bits <= 8 or self.bits in (16, 17, 18, 19), f"{self.tensor.name}: {self.bits} bits")
-            need(self.tensor.dtype in FLOATS and self.base.dtype in FLOATS, f"{self.tensor.name}: lossy, but {self.tensor.dtype}")
-        self.common = 0 if self.base is None else min(self.tensor.count, self.base.count)
+            need(self.tensor.dtype in FLOATS and (self.up is not None or self.base.dtype in FLOATS), f"{self.tensor.name}: lossy, but {self.tensor.dtype}")
+        in_base = 0 if self.base is None else min(self.tensor.count, self.base.count)
+        self.borders = [(begin, min(end, in_base), True) for begin, end in tiling(self.base.count) if begin < in_base] if in_base else []
+        self.borders += [(in_base + b, in_base + e, self.up is not None) for b, e in tiling(self.tensor.count - in_base)]
+        self.common = in_base if self.up is None else self.tensor.count
+        self.under = self.base if self.up is None else self.up.tensor
         if self.policy in (DROP, EQUAL):
             need(self.common == self.tensor.count, f"{self.tensor.name}: the base lacks a part of it")
         need(self.policy in (LOSSLESS, ULTRADELTA) or self.length == 0, f"{self.tensor.name}: a region where none is due")
 
+    def _refer(self, sources, number):
+        """The row of another task that this one is coded against, and the base under it."""
+        need(number < len(sources), f"{self.tensor.name}: there is no source {number}")
+        need(self.policy in (LOSSLESS, ULTRADELTA, EQUAL), f"{self.tensor.name}: a source, and policy {self.policy}")
+        need(self.base_number < len(sources[number]), f"{self.tensor.name}: refers to a row that is not there")
+        up = sources[number][self.base_number]
+        self.up = up.tied or up
+        need(self.up.policy != ABSENT and (self.up.tensor.dtype, self.up.tensor.shape) == (self.tensor.dtype, self.tensor.shape),
+             f"{self.tensor.name}: refers to a tensor of another kind")
+        self.base_number, self.depth = self.up.base_number, self.up.depth + 1
+        need(self.depth <= 64, f"{self.tensor.name}: more than 64 rows deep")
+
+    def values(self):
+        """The row that holds the values: itself, or what it equals."""
+        row = self.tied or self
+        while row.policy == EQUAL and row.up is not None:
+            row = row.up
+        return row
+
     def tiles(self):
-        """[(begin, end, has a base)]"""
-        if self.policy not in (LOSSLESS, ULTRADELTA):
-            return []
-        tiles = []
-        if self.base is not None:
-            tiles = [(begin, min(end, self.common), True) for begin, end in tiling(self.base.count) if begin < self.common]
-        return tiles + [(self.common + b, self.common + e, False) for b, e in tiling(self.tensor.count - self.common)]
+        """[(begin, end, has a reference)]"""
+        return self.borders if self.policy in (LOSSLESS, ULTRADELTA) else []
 
     def bodies(self):
         """The tiles' bodies, checksums checked."""
@@ -1792,7 +1854,7 @@ class Row:
         need(kept == self.kept, f"{kept} elements are kept, not {self.kept}")
 
     def restore(self, base):
-        """The tensor's bytes, an array of u8. base: bytes of the whole base tensor, or None."""
+        """The tensor's bytes, an array of u8. base: bytes of the whole tensor that it is coded against, or None."""
         try:
             with about(self.tensor.name):
                 self.read = self.bodies()  # once
@@ -1802,12 +1864,12 @@ class Row:
 
     def _restore(self, base):
         size, dtype = self.tensor.size, self.tensor.dtype
-        base_size = self.base.size if self.base is not None else 0
+        base_size = self.under.size if self.under is not None else 0
         if self.policy in (DROP, EQUAL):
-            return np.frombuffer(convert(base[:self.common * base_size], self.base.dtype, dtype), np.uint8)
+            return np.frombuffer(convert(base[:self.common * base_size], self.under.dtype, dtype), np.uint8)
         out, exact = np.empty(self.tensor.count, UINTS[size]), []
         for (begin, end, shared), body in zip(self.tiles(), self.bodies()):
-            mine = convert(base[begin * base_size:end * base_size], self.base.dtype, dtype) if shared else None
+            mine = convert(base[begin * base_size:end * base_size], self.under.dtype, dtype) if shared else None
             if self.policy == LOSSLESS or not shared:
                 exact.append((begin, end, lossless_body(body, end - begin, dtype, mine)))
             else:
@@ -1827,7 +1889,7 @@ class Row:
             if self.tensor.dtype == "F64":
                 tile[positions] = (tile.view("<f8")[positions] + values.astype(np.float64)).view("<u8")
             else:
-                old = to_f32(np.frombuffer(raw, UINTS[self.base.size])[positions].tobytes(), self.base.dtype)
+                old = to_f32(np.frombuffer(raw, UINTS[self.under.size])[positions].tobytes(), self.under.dtype)
                 tile[positions] = np.frombuffer(from_f32(old + values, self.tensor.dtype), UINTS[self.tensor.size])
 
 

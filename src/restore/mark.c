@@ -12,8 +12,7 @@
 /* Values of this row are not the original's. */
 int dz_restore_is_lossy_row(const dz_restore_job *r, size_t i) {
     const dz_index_row *row = dz_row_source(r->task, &r->task->rows[i]);
-    return !dz_merge_is_plain(&r->merge) || row->policy == DZ_POLICY_ULTRADELTA || row->policy == DZ_POLICY_DROP ||
-           dz_restore_cast_rounds(r, row);
+    return !dz_merge_is_plain(&r->merge) || dz_row_is_lossy(row) || dz_restore_cast_rounds(r, row);
 }
 
 int dz_restore_has_lossy(const dz_restore_job *r, size_t first) {
@@ -36,11 +35,11 @@ static char *method_of(const dz_task_entry *task, dz_error *err) {
 static double noise_of(const dz_catalog *c, const dz_task_entry *task) {
     double sum = 0, energy = 0;
     for (size_t i = 0; i < task->nrows; i++) {
-        const dz_index_row *row = &task->rows[i];
+        const dz_task_entry *holder = task;
+        const dz_index_row *row = dz_row_values(&holder, &task->rows[i]);
         if (row->policy != DZ_POLICY_ULTRADELTA) continue;
-        dz_tensor t = dz_tensor_of_row(&c->tensors[row->tensor]), b = dz_tensor_of_row(&c->tensors[c->base[row->base].tensor]);
-        double rms = (double)row->delta_rms, gain = (double)task->gamma * (double)row->gain;
-        double here = (double)(t.count < b.count ? t.count : b.count) * rms * rms;
+        double rms = (double)row->delta_rms, gain = (double)holder->gamma * (double)row->gain;
+        double here = (double)dz_row_common(c, row) * rms * rms;
         sum += here * ((1 - gain) * (1 - gain) + gain * gain * (double)row->nsr);
         energy += here;
     }

@@ -68,8 +68,11 @@ static dz_rc substitute(dz_restore_job *r, const dz_index_row *row, uint32_t til
     const dz_tensor_row *t = &r->archive->catalog->tensors[row->tensor];
     dz_pair_tiles tiles = dz_row_work(r->archive->catalog, row);
     unsigned long long first = dz_tile_first(&tiles, tile), last = first + dz_tile_count(&tiles, tile) - 1;
-    const char *what = tile < tiles.ncommon ? "the base's values" : "zeros";
-    char *text = whole ? dz_format(err, "%s: all its elements get %s", why, tiles.ncommon ? "the base's values, zeros beyond it" : "zeros")
+    const char *what = row->source ? "the values it is coded against" : tile < tiles.ncommon ? "the base's values" : "zeros";
+    char *text = whole ? dz_format(err, "%s: all its elements get %s", why,
+                                   row->source     ? what
+                                   : tiles.ncommon ? "the base's values, zeros beyond it"
+                                                   : "zeros")
                        : dz_format(err, "%s: elements %llu to %llu get %s", why, first, last, what);
     if (text && (!whole || tile == 0)) dz_damage_add(&r->damage, r->task->name, t->name, whole ? -1 : (int64_t)tile, text);
     free(text);

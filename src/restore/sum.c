@@ -60,8 +60,7 @@ static dz_rc check_row(const dz_restore_job *r, const dz_task_entry *task, const
     const dz_catalog *c = r->archive->catalog;
     const dz_index_row *source = dz_row_source(task, row);
     dz_tensor t = dz_tensor_of_row(&c->tensors[row->tensor]);
-    if (row->policy == DZ_POLICY_ABSENT || source->policy == DZ_POLICY_EQUAL || source->policy == DZ_POLICY_DROP || t.count == 0)
-        return DZ_OK;
+    if (row->policy == DZ_POLICY_ABSENT || dz_row_is_base(source) || t.count == 0) return DZ_OK;
     if (!dz_dtype_is_float(t.dtype))
         return dz_fail_more(err, DZ_EUSAGE,
                             "task '%s': tensor '%s' is %s and not the base's: integers and quantised weights cannot be added%s", task->name,
@@ -83,9 +82,8 @@ static dz_rc compare_row(const dz_restore_job *r, const dz_task_entry *task, con
     dz_tensor b = dz_tensor_of_row(&c->tensors[other->tensor]);
     const dz_index_row *row = find_row(c, r->task, b.name);
     if (!row)
-        return other->base == DZ_NO_BASE || other->policy != DZ_POLICY_EQUAL
-                   ? dz_notes_add(notes, err, LEFT, "'%s' of '%s'", b.name, task->name)
-                   : DZ_OK;
+        return other->base == DZ_NO_BASE || !dz_row_is_base(other) ? dz_notes_add(notes, err, LEFT, "'%s' of '%s'", b.name, task->name)
+                                                                   : DZ_OK;
     dz_tensor a = dz_tensor_of_row(&c->tensors[row->tensor]);
     const dz_index_row *of_a = dz_row_source(r->task, row), *of_b = dz_row_source(task, other);
     if (of_a->base == DZ_NO_BASE) return dz_notes_add(notes, err, LEFT, "'%s' of '%s'", b.name, task->name);

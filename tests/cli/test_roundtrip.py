@@ -100,7 +100,7 @@ def test_info_tells_what_the_contract_says(folder):
     zoo = tiny_zoo("f16")
     good(["compress", f"{zoo}/zoo.yaml", "-o", "a.h5", "--recipe", "ultradelta", "--set", "seed=5", "-q", "--report", "report.json"], 3, cwd=folder)
     whole, report = info("a.h5", cwd=folder), json.loads(read(f"{folder}/report.json"))
-    equal(whole["format_version"], 3, "format_version")
+    equal(whole["format_version"], 4, "format_version")
     check(len(whole["base"]["fingerprint"]) == 32 and int(whole["base"]["fingerprint"], 16), "fingerprint")
     equal(whole["archive_bytes"], os.path.getsize(f"{folder}/a.h5"), "archive_bytes")
     equal([t["name"] for t in whole["tasks"]], ["task-1", "task-2"], "tasks")
