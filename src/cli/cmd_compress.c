@@ -95,7 +95,7 @@ static dz_rc tell(compress_job *job, dz_error *err) {
         printf("%s: has all tasks of %s already\n", opt->archive, opt->manifest);
     } else {
         print_headline(c, opt, r);
-        dz_print_tasks(c);
+        dz_print_tasks(c, NULL);
         dz_print_phases(r);
         dz_buf warnings = {0};
         for (size_t t = 0; t < c->ntasks; t++) dz_task_warnings(c, &c->tasks[t], &warnings, err);

@@ -124,7 +124,7 @@ static dz_rc report(const dz_tune_result *r, const dz_tune_options *opt, const c
     if (dz_archive_open(opt->archive, &archive, err) != DZ_OK) return err->rc;
     dz_print_notes(&r->compress.notes);
     printf("%s:\n", opt->archive);
-    dz_print_tasks(archive->catalog);
+    dz_print_tasks(archive->catalog, NULL);
     dz_print_scores(archive->catalog);
     dz_archive_close(archive);
     return err->rc;

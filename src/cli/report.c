@@ -3,6 +3,7 @@
 #include "cli/cli.h"
 #include "cli/table.h"
 
+#include <fnmatch.h>
 #include <math.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -160,21 +161,35 @@ static json_t *score_json(const dz_task_entry *t) {
     return NULL;
 }
 
-json_t *dz_info_json(const dz_catalog *c, const dz_task_entry *only) {
+json_t *dz_task_json(const dz_catalog *c, const dz_task_entry *task) {
+    json_t *o = task_json(c, task), *score = score_json(task);
+    json_object_set_new(o, "score", score ? score : json_null());
+    json_object_set_new(o, "kind", json_string(dz_task_is_adapter(task) ? "adapter" : "model"));
+    return o;
+}
+
+static int is_shown(const dz_catalog *c, const dz_index_row *row, const char *match) {
+    return !match || fnmatch(match, c->tensors[row->tensor].name, 0) == 0;
+}
+
+json_t *dz_tensors_json(const dz_catalog *c, const dz_task_entry *task, const char *match) {
+    json_t *tensors = json_array();
+    for (size_t i = 0; i < task->nrows; i++) {
+        if (is_shown(c, &task->rows[i], match)) json_array_append_new(tensors, tensor_json(c, task, &task->rows[i]));
+    }
+    return tensors;
+}
+
+json_t *dz_info_json(const dz_catalog *c, const dz_task_entry *only, const dz_task_view *view, const char *match) {
     char hex[33];
     dz_digest_hex(c->fingerprint, hex);
     json_t *tasks = json_array();
-    for (size_t t = 0; t < c->ntasks; t++) {
-        const dz_task_entry *task = &c->tasks[t];
+    for (size_t t = 0; t < (view ? view->n : c->ntasks); t++) {
+        const dz_task_entry *task = view ? view->tasks[t] : &c->tasks[t];
         if (only && only != task) continue;
-        json_t *o = task_json(c, task);
-        json_t *score = score_json(task);
-        json_object_set_new(o, "score", score ? score : json_null());
-        json_object_set_new(o, "kind", json_string(dz_task_is_adapter(task) ? "adapter" : "model"));
+        json_t *o = dz_task_json(c, task);
         if (only) {
-            json_t *tensors = json_array();
-            for (size_t i = 0; i < task->nrows; i++) json_array_append_new(tensors, tensor_json(c, task, &task->rows[i]));
-            json_object_set_new(o, "tensors", tensors);
+            json_object_set_new(o, "tensors", dz_tensors_json(c, task, match));
             json_object_set_new(o, "recipe_text", text_json(task->recipe_text));
         }
         json_array_append_new(tasks, o);
@@ -305,7 +320,7 @@ json_t *dz_verify_job_json(const dz_job_state *state, const char *archive, const
 
 json_t *dz_job_json(const dz_job_state *state, const dz_compress_result *r, const dz_catalog *c, const dz_compress_options *opt) {
     const dz_error *err = state->err;
-    json_t *root = c ? dz_info_json(c, NULL) : json_object();
+    json_t *root = c ? dz_info_json(c, NULL, NULL, NULL) : json_object();
     json_t *job = json_pack("{s:s, s:o, s:o, s:s, s:o, s:o, s:o, s:o, s:o, s:i, s:f}", "version", DZ_VERSION, "manifest",
                             text_json(opt->manifest), "archive", text_json(opt->archive), "state", state->state, "exit_code",
                             err ? json_integer(dz_exit_code(err->rc)) : json_null(), "errors", errors_json(err), "slurm", slurm_json(),
@@ -382,7 +397,7 @@ static const char *beside_drops(double kept, double dropped, double stored, char
     return text;
 }
 
-void dz_print_tasks(const dz_catalog *c) {
+void dz_print_tasks(const dz_catalog *c, const dz_task_view *view) {
     char a[32], b[32], beside[64];
     double source = 0, dropped = 0, base = (double)dz_catalog_base_bytes(c), file = (double)c->file_size;
     dz_print_quality_head("stored");
@@ -390,9 +405,11 @@ void dz_print_tasks(const dz_catalog *c) {
         dz_size_stats s = dz_task_size_stats(&c->tasks[t]);
         source += s.source;
         dropped += dz_task_dropped(c, &c->tasks[t]).source;
-        print_task(c, &c->tasks[t]);
+        if (!view) print_task(c, &c->tasks[t]);
     }
-    print_paper_ratios(c);
+    for (size_t t = 0; view && t < view->n; t++) print_task(c, view->tasks[t]);
+    if (view && view->n < c->ntasks) printf("(%zu of %zu tasks; what follows is of all)\n", view->n, c->ntasks);
+    if (!view || view->n == c->ntasks) print_paper_ratios(c);
     size_t adapters = 0;
     for (size_t t = 0; t < c->ntasks; t++) adapters += (size_t)dz_task_is_adapter(&c->tasks[t]);
     if (adapters) printf("\n%zu adapter%s (LoRA) among them, stored exactly", adapters, adapters > 1 ? "s" : "");
@@ -443,9 +460,10 @@ static void print_tensor(const dz_catalog *c, const dz_task_entry *t, const dz_i
            ratio_text(r->length ? (double)tensor.nbytes / (double)r->length : 0, ratio));
 }
 
-void dz_print_tensors(const dz_catalog *c, const dz_task_entry *t, int wide) {
+void dz_print_tensors(const dz_catalog *c, const dz_task_entry *t, const char *match, int wide) {
     size_t longest = 6;
     for (size_t i = 0; i < t->nrows; i++) {
+        if (!is_shown(c, &t->rows[i], match)) continue;
         size_t len = strlen(c->tensors[t->rows[i].tensor].name);
         longest = len > longest ? len : longest;
     }
@@ -455,7 +473,9 @@ void dz_print_tensors(const dz_catalog *c, const dz_task_entry *t, int wide) {
     printf("%-10s %8s ", "policy", "cosine");
     if (wide) printf("%9s %10s ", "sparsity", "kept");
     printf("%9s %9s %8s\n", "noise", "stored", "ratio");
-    for (size_t i = 0; i < t->nrows; i++) print_tensor(c, t, &t->rows[i], width, wide);
+    for (size_t i = 0; i < t->nrows; i++) {
+        if (is_shown(c, &t->rows[i], match)) print_tensor(c, t, &t->rows[i], width, wide);
+    }
     printf("\nnoise: energy over that of the delta.");
     if (!wide) printf("\n--wide has more columns%s, --json has everything.", (size_t)width < longest ? " and full names" : "");
     putchar('\n');

@@ -8,11 +8,17 @@
 
 #include "archive/reader.h"
 #include "archive_ops/verify.h"
+#include "cli/task_view.h"
 #include "compress/compress.h"
 #include "decode/damage.h"
 
-/* `info --json`'s object; the task's tensors too when `task` is not NULL. NULL when memory is out. */
-json_t *dz_info_json(const dz_catalog *catalog, const dz_task_entry *task);
+/* `info --json`'s object; of one task also its tensors when `task` is not NULL, those whose names `match` (a shell pattern; NULL: all).
+ * `view` NULL: all tasks. NULL when memory is out. */
+json_t *dz_info_json(const dz_catalog *catalog, const dz_task_entry *task, const dz_task_view *view, const char *match);
+
+/* A task's and its tensors' parts of that. */
+json_t *dz_task_json(const dz_catalog *catalog, const dz_task_entry *task);
+json_t *dz_tensors_json(const dz_catalog *catalog, const dz_task_entry *task, const char *match);
 
 /* The state of a compress job. */
 typedef struct dz_job_state {
@@ -43,8 +49,8 @@ json_t *dz_json_lines(const dz_buf *lines);
 void dz_print_quality_head(const char *stored);
 void dz_print_quality_row(const char *task, double source, double stored, double lossy_ratio, dz_quality quality);
 
-/* That table and the totals, with the base and without. */
-void dz_print_tasks(const dz_catalog *catalog);
+/* That table and the totals, with the base and without. `view`: the rows of the table (NULL: all tasks); the totals are of all. */
+void dz_print_tasks(const dz_catalog *catalog, const dz_task_view *view);
 
 /* A line for each task that has the scores of an evaluation; nothing where none has. */
 void dz_print_scores(const dz_catalog *catalog);
@@ -58,7 +64,7 @@ json_t *dz_damage_json(const dz_damage *damage);
 /* The tensors that hold most bytes: of a task, or (NULL) of all together. */
 void dz_print_largest(const dz_catalog *catalog, const dz_task_entry *task);
 
-/* A line for each tensor of a task; `wide`: all columns and full names, beyond 80 columns. */
-void dz_print_tensors(const dz_catalog *catalog, const dz_task_entry *task, int wide);
+/* A line for each tensor of a task that `match` (NULL: all); `wide`: all columns and full names, beyond 80 columns. */
+void dz_print_tensors(const dz_catalog *catalog, const dz_task_entry *task, const char *match, int wide);
 
 #endif
