@@ -101,6 +101,7 @@ static dz_rc add_rows(const assembly *a, dz_catalog *c, size_t task, const uint3
         row->base = pair->base >= 0 ? base_row[pair->base] : DZ_NO_BASE;
         row->policy = (uint8_t)(turned_out_equal(a, pair) ? DZ_POLICY_EQUAL : dz_policy_of(a->results->lossy, pair));
         row->offset = t->payload_len;
+        row->digest = a->results->stats->digests[plan->first_pair[task] + (pair->policy == DZ_POLICY_TIED ? pair->tied : i)];
         if (dz_catalog_tensor(c, tensor, &row->tensor, err) != DZ_OK) goto out;
         if (row->policy == DZ_POLICY_LOSSLESS || row->policy == DZ_POLICY_ULTRADELTA)
             row->length = dz_region_bytes(plan, a->results->blocks, pair);

@@ -12,7 +12,8 @@ enum { SUM_ABS, SUM_DELTA, SUM_BASE, SUM_CHANGED, SUM_EXACT, SUM_BASE_MAX, NSUMS
 /* What the journal keeps of an item after the first pass. */
 typedef struct statistics_record {
     int32_t extremes[2];
-    uint64_t digest[2];
+    uint64_t digest[2]; /* of the base's tile */
+    uint64_t own[2];    /* of the task's */
     double sums[NSUMS];
 } statistics_record;
 
@@ -23,24 +24,27 @@ typedef struct statistics_pass {
     int32_t *extremes; /* [2 * lossy] ordered integers of -min and max */
     double *tile_sums; /* [NSUMS * items] */
     uint64_t *base_digests;
+    uint64_t *digests; /* [2 * items] of the task's tiles */
     dz_buf body, scratch;
 } statistics_pass;
 
-static void put_digest(statistics_record *r, dz_digest digest) {
-    r->digest[0] = digest.hi;
-    r->digest[1] = digest.lo;
+static void put_digest(uint64_t *to, dz_digest digest) {
+    to[0] = digest.hi;
+    to[1] = digest.lo;
 }
 
 /* Lossy tiles over one base tile, measured together. */
 typedef struct measures {
     int sizes; /* the method needs sums of |d| */
     dz_piece_measures piece[DZ_TILES_AT_ONCE];
+    dz_digester *digester[DZ_TILES_AT_ONCE];
     int same_base[DZ_TILES_AT_ONCE]; /* the tile has as many elements as the first: the base's sums are the same */
 } measures;
 
 static dz_rc measure_piece(void *arg, size_t i, const dz_tile *piece, dz_error *err) {
     measures *m = arg;
     dz_piece_measure(piece, m->sizes, &m->piece[i]);
+    dz_digest_add(m->digester[i], piece->task, (size_t)piece->count * dz_dtype_size(piece->task_dtype));
     if (i == 0 || !m->same_base[i]) dz_piece_measure_base(piece, &m->piece[i]);
     return err->rc;
 }
@@ -58,10 +62,14 @@ static dz_rc measure_items(statistics_pass *p, const size_t *items, size_t n, st
     dz_tile whole;
     for (size_t i = 0; i < n; i++) {
         m.piece[i] = DZ_PIECE_MEASURES_NONE;
+        m.digester[i] = dz_digest_begin(err);
         m.same_base[i] = elements_of(plan, items[i]) == elements_of(plan, items[0]);
     }
-    dz_tiles_walk(&p->reader, items, n, digests ? &digest : NULL, measure_piece, &m, err);
-    if (digests && err->rc == DZ_OK) put_digest(records[0], digest);
+    if (err->rc == DZ_OK) dz_tiles_walk(&p->reader, items, n, digests ? &digest : NULL, measure_piece, &m, err);
+    if (digests && err->rc == DZ_OK) put_digest(records[0]->digest, digest);
+    for (size_t i = 0; i < n; i++) {
+        if (m.digester[i]) put_digest(records[i]->own, dz_digest_end(m.digester[i]));
+    }
     for (size_t i = 0; i < n && err->rc == DZ_OK; i++) {
         const dz_piece_measures *own = &m.piece[i], *base = &m.piece[m.same_base[i] ? 0 : i];
         const dz_recipe *recipe = dz_zoo_recipe(&p->ctx->zoo, plan->pairs[plan->units[items[i]].pair].task);
@@ -83,6 +91,7 @@ static dz_rc measure_items(statistics_pass *p, const size_t *items, size_t n, st
 static void take(statistics_pass *p, size_t item, const statistics_record *r) {
     const dz_plan *plan = p->ctx->plan;
     const dz_work_item *u = &plan->units[item];
+    memcpy(&p->digests[2 * item], r->own, sizeof r->own);
     if (dz_item_is_first(plan, item)) memcpy(&p->base_digests[2 * (plan->base_tile[u->base] + u->tile)], r->digest, sizeof r->digest);
     if (dz_item_is_lossy(plan, u)) {
         int32_t *e = &p->extremes[2 * plan->pairs[u->pair].lossy];
@@ -117,7 +126,9 @@ static dz_rc statistics_of_item(statistics_pass *p, size_t item, dz_error *err) 
     if (known && ctx->plan->units[item].pair != DZ_NO_PAIR) known = dz_journal_has_block(&ctx->journal, item, DZ_EXACT_KEY, NULL, 0);
     if (!known) {
         if (dz_tile_read(&p->reader, item, &t, err) != DZ_OK) return err->rc;
-        if (dz_item_is_first(ctx->plan, item)) put_digest(&r, dz_digest_of(t.base, (size_t)t.base_count * dz_dtype_size(t.base_dtype)));
+        if (dz_item_is_first(ctx->plan, item))
+            put_digest(r.digest, dz_digest_of(t.base, (size_t)t.base_count * dz_dtype_size(t.base_dtype)));
+        if (t.pair) put_digest(r.own, dz_digest_of(t.task, (size_t)t.count * dz_dtype_size(t.task_dtype)));
         if (t.pair && dz_context_code_exact(ctx, item, &t, &p->body, &p->scratch, err) != DZ_OK) return err->rc;
         if (dz_journal_put(&ctx->journal, DZ_RECORD_STATISTICS, item, 0, &r, sizeof r, err) != DZ_OK) return err->rc;
     }
@@ -144,6 +155,24 @@ static void sum_tiles(const statistics_pass *p, dz_stats *out) {
     }
 }
 
+/* Of whole tensors: over the digests of their tiles, in the order of the tiles. */
+static dz_rc digest_tensors(const statistics_pass *p, dz_stats *out, dz_error *err) {
+    const dz_plan *plan = p->ctx->plan;
+    dz_buf b = {0};
+    for (size_t i = 0; i < plan->npairs && err->rc == DZ_OK; i++) {
+        const dz_tensor_pair *pair = &plan->pairs[i];
+        b.len = 0;
+        for (uint32_t tile = 0; tile < pair->tiles.ntiles; tile++) {
+            const uint64_t *own = &p->digests[2 * (size_t)plan->unit_of[pair->first_tile + tile]];
+            dz_buf_put_u64(&b, own[0], err);
+            dz_buf_put_u64(&b, own[1], err);
+        }
+        if (b.len) out->digests[i] = dz_digest_of(b.data, b.len);
+    }
+    dz_buf_free(&b);
+    return err->rc;
+}
+
 static dz_rc walk(statistics_pass *p, dz_error *err) {
     dz_context *ctx = p->ctx;
     dz_tile_reader_init(&p->reader, ctx->zoo.base, ctx->zoo.tasks, ctx->plan);
@@ -167,6 +196,8 @@ dz_rc dz_statistics(dz_context *ctx, dz_stats *out, dz_error *err) {
     p.extremes = dz_alloc_raw(2 * plan->nlossy, sizeof *p.extremes, err);
     p.tile_sums = dz_alloc(NSUMS * plan->nunits, sizeof *p.tile_sums, err);
     out->tensors = dz_alloc(plan->nlossy, sizeof *out->tensors, err);
+    p.digests = dz_alloc(2 * plan->nunits, sizeof *p.digests, err);
+    out->digests = dz_alloc(plan->npairs, sizeof *out->digests, err);
     out->base_digests = p.base_digests = dz_alloc(ndigests, sizeof *out->base_digests, err);
     dz_rc rc = dz_sync_error(ctx->world, err->rc, err);
     if (rc != DZ_OK) goto out;
@@ -174,18 +205,22 @@ dz_rc dz_statistics(dz_context *ctx, dz_stats *out, dz_error *err) {
     if ((rc = dz_sync_error(ctx->world, walk(&p, err), err)) != DZ_OK) goto out;
     dz_max_i32(ctx->world, p.extremes, 2 * plan->nlossy);
     dz_sum_u64(ctx->world, out->base_digests, ndigests);
+    dz_sum_u64(ctx->world, p.digests, 2 * plan->nunits);
     dz_sum_f64(ctx->world, p.tile_sums, NSUMS * plan->nunits); /* a tile was summed by one rank: a sum with zeros is exact */
     sum_tiles(&p, out);
+    rc = dz_sync_error(ctx->world, digest_tensors(&p, out, err), err);
 out:
     dz_buf_free(&p.body);
     dz_buf_free(&p.scratch);
     free(p.extremes);
     free(p.tile_sums);
+    free(p.digests);
     return rc;
 }
 
 void dz_stats_free(dz_stats *s) {
     free(s->tensors);
     free(s->base_digests);
+    free(s->digests);
     *s = (dz_stats){0};
 }

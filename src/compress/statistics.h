@@ -8,6 +8,7 @@
 typedef struct dz_stats {
     dz_tensor_stats *tensors; /* [lossy] */
     uint64_t *base_digests;   /* [2 * base tiles] high, low */
+    dz_digest *digests;       /* [pairs] of the tasks' tensors (FORMAT.md "Index"); 0 0: it has no tile of its own */
 } dz_stats;
 
 /* Collective. */
