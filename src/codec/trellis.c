@@ -27,6 +27,7 @@ typedef struct sink {
     uint8_t *bits;    /* all messages, one after the other */
     uint64_t nbits;
     uint8_t *message; /* of one block */
+    dz_trellis_room room;
 } sink;
 
 static void append_bits(sink *s, size_t nbits) {
@@ -44,10 +45,10 @@ static dz_rc put_block(sink *s, size_t block, const float *x, size_t n, float ra
     size_t nbits = dz_trellis_bits(n, (double)rate);
     if (!isfinite(std)) return dz_fail(err, DZ_EVALUE, "differences are not finite, or too large");
     if (!(std >= LEAST_STD)) return DZ_OK; /* nothing is kept */
-    int32_t product;
-    if (dz_trellis_search(s->message, &product, x, n, std, nbits, err) != DZ_OK) return err->rc;
+    double product;
+    if (dz_trellis_search(&s->room, s->message, &product, x, n, std, nbits, err) != DZ_OK) return err->rc;
     /* at this size of all coefficients the inner product of the block with the estimate is that with itself */
-    unsigned e = product > 0 ? dz_std_number(DZ_TRELLIS_STEPS * std * (double)n / product) : 0;
+    unsigned e = product > 0 ? dz_std_number(std * (double)n / product) : 0;
     if (e > DZ_STD_NUMBER_MOST) return dz_fail(err, DZ_EVALUE, "differences are not finite, or too large");
     if (e == 0 || dz_std_of_number(e) < 0x1p-126f) return DZ_OK;
     s->numbers[2 * block] = (uint8_t)e;
@@ -57,17 +58,21 @@ static dz_rc put_block(sink *s, size_t block, const float *x, size_t n, float ra
     return DZ_OK;
 }
 
-dz_rc dz_trellis_encode(dz_buf *out, float *delta, size_t count, uint64_t key, float rate, uint64_t *nonzeros, dz_error *err) {
+dz_rc dz_trellis_encode(dz_buf *out, dz_delta_fill fill, const void *tile, size_t count, uint64_t key, float rate, uint64_t *nonzeros,
+                        dz_error *err) {
     *nonzeros = 0;
     if (!is_sound(rate)) return dz_fail(err, DZ_EFAIL, "a rate of %g bits", (double)rate);
     size_t nblocks = dz_rotate_blocks(count), longest = length_of(count, nblocks - 1);
     sink s = {.numbers = dz_alloc(nblocks, 2, err),
               .bits = dz_alloc((size_t)(dz_trellis_message_bits(count, (double)rate) / 8) + 3, 1, err),
               .message = dz_alloc_raw(longest / 8 + 1, 1, err)};
+    float *delta = dz_alloc_raw(longest, sizeof *delta, err);
     for (size_t b = 0; b < nblocks && err->rc == DZ_OK; b++) { /* a block stays in the second-level cache */
-        dz_rotate_block(delta + dz_rotate_first(count, b), count, key, b);
-        put_block(&s, b, delta + dz_rotate_first(count, b), length_of(count, b), rate, nonzeros, err);
+        fill(tile, dz_rotate_first(count, b), length_of(count, b), delta);
+        dz_rotate_block(delta, count, key, b);
+        put_block(&s, b, delta, length_of(count, b), rate, nonzeros, err);
     }
+    free(delta);
     if (*nonzeros) {
         dz_buf_put(out, (uint8_t[]){DZ_BODY_TRELLIS, DZ_TRELLIS_MEMORY}, 2, err);
         dz_buf_put(out, s.numbers, 2 * nblocks, err);
@@ -78,6 +83,7 @@ dz_rc dz_trellis_encode(dz_buf *out, float *delta, size_t count, uint64_t key, f
     free(s.numbers);
     free(s.bits);
     free(s.message);
+    dz_trellis_room_free(&s.room);
     return err->rc;
 }
 

@@ -8,10 +8,14 @@
 
 #define DZ_BODY_TRELLIS 7 /* on disk: first byte of the body, beside those of codec/sparse_levels.h */
 
-/* Appends the body of a tile. `delta` (count > 0 elements) comes back rotated. `rate`, bits a coefficient, as the index has it, above 0 and
+/* Fills `delta` with elements first to first + count - 1 of a tile. */
+typedef void (*dz_delta_fill)(const void *tile, size_t first, size_t count, float *delta);
+
+/* Appends the body of a tile of count > 0 elements, which `fill` gives. `rate`, bits a coefficient, as the index has it, above 0 and
  * at most 1. nonzeros: coefficients that are not restored as 0. DZ_EVALUE when the coefficients are not all finite, or too large for f32 in
  * the end. */
-dz_rc dz_trellis_encode(dz_buf *out, float *delta, size_t count, uint64_t key, float rate, uint64_t *nonzeros, dz_error *err);
+dz_rc dz_trellis_encode(dz_buf *out, dz_delta_fill fill, const void *tile, size_t count, uint64_t key, float rate, uint64_t *nonzeros,
+                        dz_error *err);
 
 /* Bits of the messages of a tile of `count` elements. */
 uint64_t dz_trellis_message_bits(size_t count, double rate);

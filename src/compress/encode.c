@@ -60,19 +60,26 @@ static dz_rc encode_levels(encode_pass *p, size_t item, size_t l, size_t count, 
     return dz_nonzeros_encode(&p->body, set, quota, &p->selection, p->ctx->zoo.recipe->positions == DZ_POSITIONS_GOLOMB, err);
 }
 
+static void fill_delta(const void *tile, size_t first, size_t count, float *delta) { dz_tile_delta(tile, first, count, delta); }
+
 /* A tile of a method without levels. */
 static dz_rc encode_delta(encode_pass *p, size_t item, size_t l, dz_error *err) {
+    const dz_method *method = p->ctx->method;
     dz_tile t;
     p->scratch.len = 0;
-    if (dz_tile_read(&p->reader, item, &t, err) != DZ_OK || dz_buf_reserve(&p->scratch, (size_t)t.count * sizeof(float), err) != DZ_OK)
-        return err->rc;
-    dz_method_tile tile = {.delta = (float *)(void *)p->scratch.data,
+    if (dz_tile_read(&p->reader, item, &t, err) != DZ_OK) return err->rc;
+    dz_method_tile tile = {.fill = fill_delta,
+                           .source = &t,
                            .count = (size_t)t.count,
                            .key = dz_context_tile_key(p->ctx, t.unit),
                            .coding = &p->allocation->tensors[l]};
-    dz_tile_delta(&t, tile.delta);
+    if (!method->takes_fill || !method->takes_fill(tile.coding)) {
+        if (dz_buf_reserve(&p->scratch, tile.count * sizeof(float), err) != DZ_OK) return err->rc;
+        tile.delta = (float *)(void *)p->scratch.data;
+        fill_delta(&t, 0, tile.count, tile.delta);
+    }
     dz_error inner = {0};
-    if (p->ctx->method->encode(&p->body, &tile, p->tally + p->nlevels, &inner) == DZ_OK) return DZ_OK;
+    if (method->encode(&p->body, &tile, p->tally + p->nlevels, &inner) == DZ_OK) return DZ_OK;
     const dz_tensor_pair *pair = dz_context_lossy_pair(p->ctx, l);
     return dz_fail(err, inner.rc, "task '%s': tensor '%s': %s (a rule with `policy: lossless` keeps it exactly)",
                    p->ctx->zoo.names[pair->task], dz_pair_tensor(p->ctx->plan, pair)->name, inner.text);

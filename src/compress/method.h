@@ -4,6 +4,7 @@
 #ifndef DZ_COMPRESS_METHOD_H
 #define DZ_COMPRESS_METHOD_H
 
+#include "codec/trellis.h"
 #include "compress/tensor_stats.h"
 #include "numeric/allocate.h"
 #include "numeric/noise.h"
@@ -40,7 +41,9 @@ typedef struct dz_method_task {
 
 /* A tile to be coded by a method without levels. */
 typedef struct dz_method_tile {
-    float *delta; /* [count], may be overwritten */
+    dz_delta_fill fill; /* gives elements of the delta, from `source` */
+    const void *source;
+    float *delta; /* [count], may be overwritten; NULL where the method takes the delta from `fill` */
     size_t count;
     uint64_t key;
     const dz_tensor_coding *coding;
@@ -68,6 +71,9 @@ typedef struct dz_method {
 
     /* The level at which the variable part of a task's bytes is `change` times what it is at `level`. */
     double (*relevel)(double level, double change);
+
+    /* Whether tiles coded in this way are taken from `fill`, and need no delta. NULL: never. */
+    int (*takes_fill)(const dz_tensor_coding *coding);
 
     /* Appends the body of a tile; `*kept`: how many elements, or coefficients, it keeps. Methods without levels. */
     dz_rc (*encode)(dz_buf *body, const dz_method_tile *tile, uint64_t *kept, dz_error *err);

@@ -211,8 +211,9 @@ double dz_measures_exact_bits(const dz_piece_measures *m) {
     return bits * (double)m->count / (double)m->sampled;
 }
 
-void dz_tile_delta(const dz_tile *t, float *delta) {
-    dz_kernels()->difference(delta, t->task, t->task_dtype, t->base, t->base_dtype, (size_t)t->count);
+void dz_tile_delta(const dz_tile *t, size_t first, size_t count, float *delta) {
+    dz_kernels()->difference(delta, t->task + first * dz_dtype_size(t->task_dtype), t->task_dtype,
+                             t->base + first * dz_dtype_size(t->base_dtype), t->base_dtype, count);
 }
 
 dz_rc dz_tile_nonfinite(const dz_tile_reader *r, const dz_tile *t, dz_error *err) {

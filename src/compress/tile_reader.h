@@ -63,7 +63,7 @@ void dz_piece_measure_base(const dz_tile *piece, dz_piece_measures *measures);
 double dz_measures_exact_bits(const dz_piece_measures *measures);
 
 /* The tile's delta, in float. */
-void dz_tile_delta(const dz_tile *tile, float *delta);
+void dz_tile_delta(const dz_tile *tile, size_t first, size_t count, float *delta);
 
 /* The first element whose delta is not finite: fails naming file, tensor and index. */
 dz_rc dz_tile_nonfinite(const dz_tile_reader *reader, const dz_tile *tile, dz_error *err);

@@ -83,18 +83,45 @@ typedef struct dz_kernel_table {
      * are below 2^bits. `index` has room for count + 16. */
     size_t (*pick)(uint32_t *restrict index, const uint8_t *restrict levels, const uint8_t *restrict wanted, unsigned bits, size_t count);
 
-    /* The search for a message (numeric/trellis.h) through 2 * half states, half a power of two from 16 to DZ_TRELLIS_HALF_MOST, in nbits
-     * steps: step t has the x from floor(t * n / nbits) on, up to the next step's, at most DZ_TRELLIS_MOST in size; x[n] may be read. With
-     * gain(m) the sum of a step's x[j], negated where m and middle[j] (below half; of the j-th of any step) share an odd number of bits,
-     * now[m] becomes the larger one of now[2m] + gain(m) and now[2m+1] - gain(m), and now[half + m] that of now[2m] - gain(m) and now[2m+1]
-     * + gain(m). Bit `state` of the t-th half / 4 bytes of `from`, lowest of a byte first, is 1 where the second was larger. now[0] is 0
-     * and all others so far below that in the first steps no path from them wins. */
-    void (*trellis_walk)(int32_t *restrict now, uint8_t *restrict from, const int16_t *restrict x, const uint16_t *restrict middle,
-                         size_t n, size_t nbits, size_t half);
+    /* x * scale, to the nearest integer, at most `most` (up to 127) in size. */
+    void (*trellis_round)(int8_t *restrict out, const float *restrict x, size_t n, float scale, float most);
+
+    /* The x of each step in the form of trellis_walk: step t has those from starts[t] on, up to starts[t + 1], at most 4 * fours of them.
+     * There are 4 * DZ_TRELLIS_FOURS_MOST + 16 more behind the last. */
+    void (*trellis_pack)(int8_t *restrict out, const int8_t *restrict x, const uint32_t *restrict starts, size_t nbits, size_t fours);
+
+    /* The search for a message (numeric/trellis.h), whose sums are of 8 bits and end at their limits. With gain(m) of a step, now[m]
+     * becomes the larger one of now[2m] + gain(m) and now[2m+1] - gain(m), and now[128 + m] that of now[2m] - gain(m) and now[2m+1] +
+     * gain(m); of two as large now[m] takes the first, now[128 + m] the second.
+     *
+     * A step has 4 * fours elements x, zeros behind the last; x has, for each four steps, the first four elements of each step, then the
+     * next four of each, and so on. Their sum with signs is gain(m): four by four, (x0 + x1) + (x2 + x3), then the fours in their order,
+     * each sum ending at the limits; the sum of a four is halved, if `halvings` is not 0 (rounded up and down by
+     * turns), and gain(m) too if it is 2 (rounded up). Bit b of
+     * signs[f][k][p]: the sign of element 4f + b in step k of a group of 8, where state (p >> k | p << (8 - k)) % 256 has the place p; m is
+     * the state without its lowest bit.
+     *
+     * trellis_walk: `groups` of 8 steps; after the fourth of each the largest sum is found, and after the eighth taken off all but for 60
+     * that it is left below 0. from[g][s]: the state before group g on the way to state s after it. trellis_step: one
+     * step with gains that are known; `from` goes along. */
+    void (*trellis_walk)(int8_t *restrict now, uint8_t *restrict from, const int8_t *restrict x, const uint8_t *restrict signs,
+                         size_t fours, unsigned halvings, size_t groups);
+    void (*trellis_step)(int8_t *restrict now, uint8_t *restrict from, const int8_t *restrict gain);
+
+    /* gain[m] = sum of x[j], negated where m and middle[j] (below 128) share an odd number of bits. */
+    void (*trellis_long_gains)(int32_t *restrict gain, const int8_t *restrict x, const uint8_t *restrict middle, size_t count);
+
+    /* The sum of x (as above) with the signs of a message: byte b of flips[f][w] is 0xff where w, the register after a step, makes element
+     * 4f + b negative. */
+    int64_t (*trellis_product)(const uint8_t *restrict message, size_t nbits, const int8_t *restrict x, const uint32_t *restrict flips,
+                               size_t fours);
 } dz_kernel_table;
 
-#define DZ_TRELLIS_HALF_MOST 2048
-#define DZ_TRELLIS_MOST 31
+#define DZ_TRELLIS_STATES 256
+#define DZ_TRELLIS_WINDOWS (2 * DZ_TRELLIS_STATES)
+#define DZ_TRELLIS_GROUP 8       /* steps */
+#define DZ_TRELLIS_FOUR 4        /* steps whose elements lie together */
+#define DZ_TRELLIS_FOURS_MOST 64 /* fours of elements in a step */
 
 /* The fastest variant that this processor runs, or the one that DZ_KERNELS=portable|avx2|avx512 names (for tests and benchmarks). */
 const dz_kernel_table *dz_kernels(void);

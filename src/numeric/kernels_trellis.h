@@ -6,26 +6,81 @@
 
 #include "numeric/kernels_rotation.h"
 
-/* signs[r][l] = -1 where the integers r and l share an odd number of bits, else 0: rows of a Hadamard matrix. */
-#define ROW(r)                                                                                                                             \
-    {                                                                                                                                      \
-        SIGN(r, 0), SIGN(r, 1), SIGN(r, 2), SIGN(r, 3), SIGN(r, 4), SIGN(r, 5), SIGN(r, 6), SIGN(r, 7), SIGN(r, 8), SIGN(r, 9),            \
-            SIGN(r, 10), SIGN(r, 11), SIGN(r, 12), SIGN(r, 13), SIGN(r, 14), SIGN(r, 15)                                                   \
-    }
-#define SIGN(r, l) -((((r) & (l)) ^ ((r) & (l)) >> 1 ^ ((r) & (l)) >> 2 ^ ((r) & (l)) >> 3) & 1)
-static const int32_t SIGNS[16][16] = {ROW(0), ROW(1), ROW(2),  ROW(3),  ROW(4),  ROW(5),  ROW(6),  ROW(7),
-                                      ROW(8), ROW(9), ROW(10), ROW(11), ROW(12), ROW(13), ROW(14), ROW(15)};
+#define HALF (DZ_TRELLIS_STATES / 2)
+#define STEPS DZ_TRELLIS_GROUP /* steps of a group: as many as a state has bits, so that a state is what came in during its group */
+#define FLOOR (-60)            /* where the largest sum is put after each group: less than 100 below it are all that matter */
+#define FOUR DZ_TRELLIS_FOUR
 
-/* gain[m] = sum over j of x[j], negated where m and middle[j] share an odd number of bits. */
-INLINE void branch_gains(int32_t *restrict gain, const int16_t *restrict x, const uint16_t *restrict middle, size_t count, size_t half) {
-    memset(gain, 0, half * sizeof *gain);
-    for (size_t j = 0; j < count; j++) {
-        int32_t *restrict at = gain + (middle[j] & ~(size_t)15), value = x[j];
-        const int32_t *sign = SIGNS[middle[j] & 15];
-        for (size_t l = 0; l < 16; l++) at[l] += (value ^ sign[l]) - sign[l];
+INLINE int8_t saturated(int x) { return (int8_t)(x > 127 ? 127 : x < -128 ? -128 : x); }
+
+static void trellis_round(int8_t *restrict out, const float *restrict x, size_t n, float scale, float most) {
+    for (size_t i = 0; i < n; i++) {
+        float y = x[i] * scale;
+        y = y < most ? y : most;
+        y = y > -most ? y : -most;
+        out[i] = (int8_t)(dz_float_bits(y + 0x1.8p23f) - dz_float_bits(0x1.8p23f)); /* to the nearest, half to even */
     }
-    for (size_t h = 16; h < half; h *= 2) {
-        for (size_t at = 0; at < half; at += 2 * h) {
+}
+
+INLINE uint32_t four_of(const int8_t *x, size_t left) {
+    static const uint32_t some[5] = {0, 0xff, 0xffff, 0xffffff, 0xffffffff};
+    uint32_t four;
+    memcpy(&four, x, 4);
+    return four & some[left < 4 ? left : 4];
+}
+
+static void trellis_pack(int8_t *restrict out, const int8_t *restrict x, const uint32_t *restrict starts, size_t nbits, size_t fours) {
+    size_t t = 0;
+#if defined __AVX512F__ && defined __AVX512BW__
+    for (; fours == 1 && t + 16 <= nbits; t += 16) {
+        __m512i at = _mm512_loadu_si512(starts + t), left = _mm512_sub_epi32(_mm512_loadu_si512(starts + t + 1), at);
+        __m512i beyond = _mm512_sllv_epi32(_mm512_set1_epi32(-1), _mm512_slli_epi32(left, 3));
+        _mm512_storeu_si512(out + 4 * t, _mm512_andnot_si512(beyond, _mm512_i32gather_epi32(at, x, 1)));
+    }
+#elif defined __AVX2__
+    for (; fours == 1 && t + 8 <= nbits; t += 8) {
+        __m256i at = _mm256_loadu_si256((const __m256i *)(const void *)(starts + t));
+        __m256i left = _mm256_sub_epi32(_mm256_loadu_si256((const __m256i *)(const void *)(starts + t + 1)), at);
+        __m256i beyond = _mm256_sllv_epi32(_mm256_set1_epi32(-1), _mm256_slli_epi32(left, 3));
+        _mm256_storeu_si256((__m256i *)(void *)(out + 4 * t),
+                            _mm256_andnot_si256(beyond, _mm256_i32gather_epi32((const int *)(const void *)x, at, 1)));
+    }
+#endif
+#ifdef __AVX2__
+    for (; fours > 1 && t + FOUR <= nbits; t += FOUR) {
+        for (size_t f = 0; f < fours; f += 4) { /* 16 elements of four steps, four by four */
+            __m128i of[4];
+            for (size_t i = 0; i < FOUR; i++) {
+                size_t count = starts[t + i + 1] - starts[t + i], left = count > 4 * f ? count - 4 * f : 0;
+                static const int8_t some[32] = {-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1};
+                of[i] = _mm_and_si128(_mm_loadu_si128((const __m128i *)(const void *)(x + starts[t + i] + 4 * f)),
+                                      _mm_loadu_si128((const __m128i *)(const void *)(some + 16 - (left < 16 ? left : 16))));
+            }
+            __m128i a = _mm_unpacklo_epi32(of[0], of[1]), b = _mm_unpacklo_epi32(of[2], of[3]);
+            __m128i c = _mm_unpackhi_epi32(of[0], of[1]), d = _mm_unpackhi_epi32(of[2], of[3]);
+            __m128i put[4] = {_mm_unpacklo_epi64(a, b), _mm_unpackhi_epi64(a, b), _mm_unpacklo_epi64(c, d), _mm_unpackhi_epi64(c, d)};
+            for (size_t i = 0; i < 4 && f + i < fours; i++)
+                _mm_storeu_si128((__m128i *)(void *)(out + 4 * t * fours + 4 * FOUR * (f + i)), put[i]);
+        }
+    }
+#endif
+    for (; t < nbits; t++) {
+        size_t count = starts[t + 1] - starts[t];
+        for (size_t f = 0; f < fours; f++) {
+            uint32_t four = four_of(x + starts[t] + 4 * f, count > 4 * f ? count - 4 * f : 0);
+            memcpy(out + t / FOUR * 4 * FOUR * fours + 4 * FOUR * f + t % FOUR * 4, &four, 4);
+        }
+    }
+}
+
+/* ---- in the order of the states ---- */
+
+/* x[j], negated where the state and middle[j] share an odd number of bits, over all j: by a Walsh-Hadamard transform. */
+static void trellis_long_gains(int32_t *restrict gain, const int8_t *restrict x, const uint8_t *restrict middle, size_t count) {
+    memset(gain, 0, HALF * sizeof *gain);
+    for (size_t j = 0; j < count; j++) gain[middle[j]] += x[j];
+    for (size_t h = 1; h < HALF; h *= 2) {
+        for (size_t at = 0; at < HALF; at += 2 * h) {
             int32_t *restrict low = gain + at, *restrict high = gain + at + h;
             for (size_t i = 0; i < h; i++) {
                 int32_t a = low[i], b = high[i];
@@ -36,159 +91,315 @@ INLINE void branch_gains(int32_t *restrict gain, const int16_t *restrict x, cons
     }
 }
 
-INLINE void trellis_step(int32_t *restrict next, const int32_t *restrict now, uint8_t *restrict from, const int16_t *restrict x,
-                         const uint16_t *restrict middle, size_t count, size_t half) {
-    int32_t gain[DZ_TRELLIS_HALF_MOST];
-    branch_gains(gain, x, middle, count, half);
-#ifdef __AVX2__
-#define INT8(p) _mm256_loadu_si256((const __m256i *)(const void *)(p))
-#define HALVES(a, b, which)                                                                                                                \
-    _mm256_permute4x64_epi64(_mm256_castps_si256(_mm256_shuffle_ps(_mm256_castsi256_ps(a), _mm256_castsi256_ps(b), which)), 0xd8)
-    for (size_t m = 0; m < half; m += 8) {
-        __m256i first = INT8(now + 2 * m), second = INT8(now + 2 * m + 8), g = INT8(gain + m);
-        __m256i even = HALVES(first, second, 0x88), odd = HALVES(first, second, 0xdd);
-        __m256i a = _mm256_add_epi32(even, g), b = _mm256_sub_epi32(odd, g), c = _mm256_sub_epi32(even, g), d = _mm256_add_epi32(odd, g);
-        from[m / 8] = (uint8_t)_mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpgt_epi32(b, a)));
-        from[(half + m) / 8] = (uint8_t)_mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpgt_epi32(d, c)));
-        _mm256_storeu_si256((__m256i *)(void *)(next + m), _mm256_max_epi32(a, b));
-        _mm256_storeu_si256((__m256i *)(void *)(next + half + m), _mm256_max_epi32(c, d));
+INLINE void plain_step(int8_t *restrict next, uint8_t *restrict next_from, const int8_t *restrict now, const uint8_t *restrict from,
+                       const int8_t *restrict gain) {
+    for (size_t m = 0; m < HALF; m++) {
+        int even = now[2 * m], odd = now[2 * m + 1], g = gain[m];
+        int8_t a = saturated(even + g), b = saturated(odd - g), c = saturated(even - g), d = saturated(odd + g);
+        next[m] = b > a ? b : a;
+        next_from[m] = b > a ? from[2 * m + 1] : from[2 * m];
+        next[HALF + m] = c > d ? c : d;
+        next_from[HALF + m] = c > d ? from[2 * m] : from[2 * m + 1];
     }
-#else
-    for (size_t m = 0; m < half; m += 8) {
-        uint8_t low = 0, high = 0;
-        for (size_t i = 0; i < 8; i++) {
-            int32_t even = now[2 * (m + i)], odd = now[2 * (m + i) + 1], g = gain[m + i];
-            low = (uint8_t)(low | (odd - g > even + g) << i);
-            high = (uint8_t)(high | (odd + g > even - g) << i);
-            next[m + i] = odd - g > even + g ? odd - g : even + g;
-            next[half + m + i] = odd + g > even - g ? odd + g : even - g;
+}
+
+static void trellis_step(int8_t *restrict sums, uint8_t *restrict from, const int8_t *restrict gain) {
+    int8_t next[DZ_TRELLIS_STATES];
+    uint8_t next_from[DZ_TRELLIS_STATES];
+    plain_step(next, next_from, sums, from, gain);
+    memcpy(sums, next, sizeof next);
+    memcpy(from, next_from, sizeof next_from);
+}
+
+/* ---- what a message makes of the elements ---- */
+
+#define CHUNK 64 /* groups */
+
+static int64_t trellis_product(const uint8_t *restrict message, size_t nbits, const int8_t *restrict x, const uint32_t *restrict flips,
+                               size_t fours) {
+    uint32_t flip[CHUNK * STEPS];
+    int64_t total = 0;
+    for (size_t f = 0; f < fours; f++, flips += DZ_TRELLIS_WINDOWS) {
+        for (size_t first = 0; first < nbits; first += CHUNK * STEPS) {
+            size_t steps = nbits - first < CHUNK * STEPS ? nbits - first : CHUNK * STEPS;
+            int32_t sum = 0;
+            for (size_t g = 0; g < (steps + STEPS - 1) / STEPS; g++) {
+                size_t at = first / STEPS + g;
+                unsigned bits = (unsigned)message[at] << STEPS | (at ? message[at - 1] : 0);
+                for (unsigned k = 0; k < STEPS; k++) flip[STEPS * g + k] = flips[bits >> k & (DZ_TRELLIS_WINDOWS - 1)];
+            }
+            for (size_t t = 0; t < steps / FOUR * FOUR; t += FOUR) {
+                const int8_t *of = x + (first + t) * 4 * fours + f * 4 * FOUR, *sign = (const int8_t *)(flip + t);
+                for (size_t i = 0; i < 4 * FOUR; i++) sum += (int8_t)((of[i] ^ sign[i]) - sign[i]);
+            }
+            for (size_t t = steps / FOUR * FOUR; t < steps; t++) {
+                const int8_t *of = x + (first + steps / FOUR * FOUR) * 4 * fours + f * 4 * FOUR + t % FOUR * 4,
+                             *sign = (const int8_t *)(flip + t);
+                for (size_t i = 0; i < 4; i++) sum += (int8_t)((of[i] ^ sign[i]) - sign[i]);
+            }
+            total += sum;
         }
-        from[m / 8] = low;
-        from[(half + m) / 8] = high;
     }
-#endif
+    return total;
 }
 
-/* The same steps with sums of 16 bits. Any state is reached from any other in 8 steps, so no two sums differ by more than 16 gains; between
- * two times that all are made small again there are 8 steps more. */
-#define HALF16 128 /* states of one kind: registers of 9 bits alone */
-#define STEPS16 8
-#define LONGEST16 (32767 / (DZ_TRELLIS_MOST * (16 + STEPS16 + 1)))
+/* ---- groups of steps in registers ---- */
 
-#ifdef __AVX2__
-#define ROW32(r)                                                                                                                           \
-    {                                                                                                                                      \
-        SIGN5(r, 0), SIGN5(r, 1), SIGN5(r, 2), SIGN5(r, 3), SIGN5(r, 4), SIGN5(r, 5), SIGN5(r, 6), SIGN5(r, 7), SIGN5(r, 8), SIGN5(r, 9),  \
-            SIGN5(r, 10), SIGN5(r, 11), SIGN5(r, 12), SIGN5(r, 13), SIGN5(r, 14), SIGN5(r, 15), SIGN5(r, 16), SIGN5(r, 17), SIGN5(r, 18),  \
-            SIGN5(r, 19), SIGN5(r, 20), SIGN5(r, 21), SIGN5(r, 22), SIGN5(r, 23), SIGN5(r, 24), SIGN5(r, 25), SIGN5(r, 26), SIGN5(r, 27),  \
-            SIGN5(r, 28), SIGN5(r, 29), SIGN5(r, 30), SIGN5(r, 31)                                                                         \
-    }
-#define SIGN5(r, l) (int16_t)(SIGN(r, l) ^ -((((r) & (l)) >> 4) & 1))
-#define ROWS8(r) ROW32(r), ROW32(r + 1), ROW32(r + 2), ROW32(r + 3), ROW32(r + 4), ROW32(r + 5), ROW32(r + 6), ROW32(r + 7)
-static const int16_t SIGNS32[32][32] __attribute__((aligned(64))) = {ROWS8(0), ROWS8(8), ROWS8(16), ROWS8(24)};
-
-/* gain as branch_gains, of HALF16 states, x[count] being counted only where `more` is -1 and not 0: all steps take the same branches. */
-INLINE void branch_gains16(int16_t *restrict gain, const int16_t *restrict x, const uint16_t *restrict middle, size_t count, int16_t more) {
-    memset(gain, 0, HALF16 * sizeof *gain);
-    for (size_t j = 0; j <= count; j++) {
-        int16_t *restrict at = gain + (middle[j] & ~(size_t)31), value = j < count ? x[j] : x[j] & more;
-        const int16_t *sign = SIGNS32[middle[j] & 31];
-        for (size_t l = 0; l < 32; l++) at[l] = (int16_t)(at[l] + (int16_t)((value ^ sign[l]) - sign[l]));
-    }
-    for (size_t l = 0; l < 32; l++) {
-        int16_t a = (int16_t)(gain[l] + gain[32 + l]), b = (int16_t)(gain[l] - gain[32 + l]);
-        int16_t c = (int16_t)(gain[64 + l] + gain[96 + l]), d = (int16_t)(gain[64 + l] - gain[96 + l]);
-        gain[l] = (int16_t)(a + c);
-        gain[32 + l] = (int16_t)(b + d);
-        gain[64 + l] = (int16_t)(a - c);
-        gain[96 + l] = (int16_t)(b - d);
-    }
-}
-
-INLINE void step16(int16_t *restrict next, const int16_t *restrict now, uint8_t *restrict from, const int16_t *restrict gain) {
+/* The two states behind a pair of states stay in the pair's places: after k steps of a group bit b of a place is bit (b - k) % 8 of its
+ * state, and after all 8 each state is in its own place again. In step k a place's partner is k bits off. `signs` has the elements' signs
+ * for each place of each step. */
 #if defined __AVX512F__ && defined __AVX512BW__
-    int16_t place[32];
-    for (int16_t i = 0; i < 32; i++) place[i] = (int16_t)(2 * i);
-    const __m512i evens = _mm512_loadu_si512(place), odds = _mm512_add_epi16(evens, _mm512_set1_epi16(1));
-    for (size_t m = 0; m < HALF16; m += 32) {
-        __m512i first = _mm512_load_si512(now + 2 * m), second = _mm512_load_si512(now + 2 * m + 32), g = _mm512_load_si512(gain + m);
-        __m512i even = _mm512_permutex2var_epi16(first, evens, second), odd = _mm512_permutex2var_epi16(first, odds, second);
-        __m512i a = _mm512_add_epi16(even, g), b = _mm512_sub_epi16(odd, g), c = _mm512_sub_epi16(even, g), d = _mm512_add_epi16(odd, g);
-        uint32_t low = _mm512_cmpgt_epi16_mask(b, a), high = _mm512_cmpgt_epi16_mask(d, c);
-        _mm512_store_si512(next + m, _mm512_max_epi16(a, b));
-        _mm512_store_si512(next + HALF16 + m, _mm512_max_epi16(c, d));
-        memcpy(from + m / 8, &low, sizeof low);
-        memcpy(from + (HALF16 + m) / 8, &high, sizeof high);
+#define NBYTES 4
+#define BYTES __m512i
+#define LOAD(p) _mm512_loadu_si512(p)
+#define ADDS _mm512_adds_epi8
+#define SUBS _mm512_subs_epi8
+#define MAX8 _mm512_max_epi8
+#define ALL8(x) _mm512_set1_epi8(x)
+#define BETTER(own, from, own_from, other, other_from)                                                                                     \
+    do {                                                                                                                                   \
+        __mmask64 taken = _mm512_cmpgt_epi8_mask(other, own);                                                                              \
+        (from) = _mm512_mask_mov_epi8(own_from, taken, other_from);                                                                        \
+    } while (0)
+
+INLINE BYTES partner(BYTES x, unsigned k) {
+    switch (k) {
+        case 0: return _mm512_shuffle_epi8(x, _mm512_broadcast_i32x4(_mm_setr_epi8(1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14)));
+        case 1: return _mm512_rol_epi32(x, 16);
+        case 2: return _mm512_shuffle_epi32(x, 0xb1);
+        case 3: return _mm512_shuffle_epi32(x, 0x4e);
+        case 4: return _mm512_shuffle_i32x4(x, x, 0xb1);
+        default: return _mm512_shuffle_i32x4(x, x, 0x4e);
     }
-#else
-#define INT16(p) _mm256_load_si256((const __m256i *)(const void *)(p))
-#define PUT16(p, v) _mm256_store_si256((__m256i *)(void *)(p), v)
-#define APART(p) _mm256_permute4x64_epi64(_mm256_shuffle_epi8(INT16(p), apart), 0xd8) /* even places, then odd ones */
-#define BITS16(a, b) (uint32_t) _mm256_movemask_epi8(_mm256_permute4x64_epi64(_mm256_packs_epi16(a, b), 0xd8))
-    const __m256i apart = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15));
-    for (size_t m = 0; m < HALF16; m += 32) {
-        __m256i low[2], high[2];
-        for (size_t k = 0; k < 2; k++) {
-            const int16_t *at = now + 2 * m + 32 * k;
-            __m256i first = APART(at), second = APART(at + 16), g = INT16(gain + m + 16 * k);
-            __m256i even = _mm256_permute2x128_si256(first, second, 0x20), odd = _mm256_permute2x128_si256(first, second, 0x31);
-            __m256i a = _mm256_add_epi16(even, g), b = _mm256_sub_epi16(odd, g), c = _mm256_sub_epi16(even, g),
-                    d = _mm256_add_epi16(odd, g);
-            low[k] = _mm256_cmpgt_epi16(b, a);
-            high[k] = _mm256_cmpgt_epi16(d, c);
-            PUT16(next + m + 16 * k, _mm256_max_epi16(a, b));
-            PUT16(next + HALF16 + m + 16 * k, _mm256_max_epi16(c, d));
+}
+#define LANE_STEPS 6
+
+#define HALVED(x, up)                                                                                                                      \
+    _mm512_xor_si512(_mm512_avg_epu8(_mm512_xor_si512(x, _mm512_set1_epi8(-128)), _mm512_set1_epi8((up) ? -128 : 127)),                    \
+                     _mm512_set1_epi8(-128))
+
+/* The tables of four steps: 16 bytes for each. */
+INLINE void tables(int8_t *restrict out, const int8_t *restrict x, int halved, int up) {
+    const __m512i spread = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+#define PLACE(b, i) ((b) + 4 * ((i) >> (b)&1))
+#define PLACES(b)                                                                                                                          \
+    _mm512_broadcast_i32x4(_mm_setr_epi8(PLACE(b, 0), PLACE(b, 1), PLACE(b, 2), PLACE(b, 3), PLACE(b, 4), PLACE(b, 5), PLACE(b, 6),        \
+                                         PLACE(b, 7), PLACE(b, 8), PLACE(b, 9), PLACE(b, 10), PLACE(b, 11), PLACE(b, 12), PLACE(b, 13),    \
+                                         PLACE(b, 14), PLACE(b, 15)))
+    __m512i y = _mm512_permutexvar_epi32(spread, _mm512_castsi128_si512(_mm_loadu_si128((const __m128i *)(const void *)x)));
+    y = _mm512_mask_sub_epi8(y, 0xf0f0f0f0f0f0f0f0U, _mm512_setzero_si512(), y);
+    __m512i a = _mm512_adds_epi8(_mm512_shuffle_epi8(y, PLACES(0)), _mm512_shuffle_epi8(y, PLACES(1)));
+    __m512i b = _mm512_adds_epi8(_mm512_shuffle_epi8(y, PLACES(2)), _mm512_shuffle_epi8(y, PLACES(3)));
+    a = _mm512_adds_epi8(a, b);
+    _mm512_store_si512(out, halved ? HALVED(a, up) : a);
+}
+#define LOOK_UP(table, places)                                                                                                             \
+    _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_load_si128((const __m128i *)(const void *)(table))), LOAD(places))
+
+INLINE int8_t largest_sum(const BYTES *sums) {
+    __m512i all = MAX8(MAX8(sums[0], sums[1]), MAX8(sums[2], sums[3]));
+    __m256i half = _mm256_max_epi8(_mm512_castsi512_si256(all), _mm512_extracti64x4_epi64(all, 1));
+    __m128i x = _mm_max_epi8(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
+    x = _mm_max_epi8(x, _mm_shuffle_epi32(x, 0x4e));
+    x = _mm_max_epi8(x, _mm_shuffle_epi32(x, 0xb1));
+    x = _mm_max_epi8(x, _mm_srli_epi32(x, 16));
+    x = _mm_max_epi8(x, _mm_srli_epi16(x, 8));
+    return (int8_t)_mm_cvtsi128_si32(x);
+}
+#elif defined __AVX2__
+#define NBYTES 8
+#define BYTES __m256i
+#define LOAD(p) _mm256_loadu_si256((const __m256i *)(const void *)(p))
+#define ADDS _mm256_adds_epi8
+#define SUBS _mm256_subs_epi8
+#define MAX8 _mm256_max_epi8
+#define ALL8(x) _mm256_set1_epi8(x)
+#define BETTER(own, from, own_from, other, other_from) (from) = _mm256_blendv_epi8(own_from, other_from, _mm256_cmpgt_epi8(other, own))
+
+INLINE BYTES partner(BYTES x, unsigned k) {
+    switch (k) {
+        case 0:
+            return _mm256_shuffle_epi8(x, _mm256_broadcastsi128_si256(_mm_setr_epi8(1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14)));
+        case 1:
+            return _mm256_shuffle_epi8(x, _mm256_broadcastsi128_si256(_mm_setr_epi8(2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13)));
+        case 2: return _mm256_shuffle_epi32(x, 0xb1);
+        case 3: return _mm256_shuffle_epi32(x, 0x4e);
+        default: return _mm256_permute4x64_epi64(x, 0x4e);
+    }
+}
+#define LANE_STEPS 5
+
+#define HALVED(x, up)                                                                                                                      \
+    _mm256_xor_si256(_mm256_avg_epu8(_mm256_xor_si256(x, _mm256_set1_epi8(-128)), _mm256_set1_epi8((up) ? -128 : 127)),                    \
+                     _mm256_set1_epi8(-128))
+
+INLINE void tables(int8_t *restrict out, const int8_t *restrict x, int halved, int up) {
+    const __m256i negative = _mm256_set1_epi64x((int64_t)0xffffffff00000000U), spread = _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1);
+#define PLACE(b, i) ((b) + 4 * ((i) >> (b)&1))
+#define PLACES(b)                                                                                                                          \
+    _mm256_broadcastsi128_si256(_mm_setr_epi8(PLACE(b, 0), PLACE(b, 1), PLACE(b, 2), PLACE(b, 3), PLACE(b, 4), PLACE(b, 5), PLACE(b, 6),   \
+                                              PLACE(b, 7), PLACE(b, 8), PLACE(b, 9), PLACE(b, 10), PLACE(b, 11), PLACE(b, 12),             \
+                                              PLACE(b, 13), PLACE(b, 14), PLACE(b, 15)))
+    for (size_t k = 0; k < 2; k++) {
+        __m256i y = _mm256_castsi128_si256(_mm_loadl_epi64((const __m128i *)(const void *)(x + 8 * k)));
+        y = _mm256_permutevar8x32_epi32(y, spread);
+        y = _mm256_sub_epi8(_mm256_xor_si256(y, negative), negative);
+        __m256i a = _mm256_adds_epi8(_mm256_shuffle_epi8(y, PLACES(0)), _mm256_shuffle_epi8(y, PLACES(1)));
+        __m256i b = _mm256_adds_epi8(_mm256_shuffle_epi8(y, PLACES(2)), _mm256_shuffle_epi8(y, PLACES(3)));
+        a = _mm256_adds_epi8(a, b);
+        _mm256_store_si256((__m256i *)(void *)(out + 32 * k), halved ? HALVED(a, up) : a);
+    }
+}
+#define LOOK_UP(table, places)                                                                                                             \
+    _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_load_si128((const __m128i *)(const void *)(table))), LOAD(places))
+
+INLINE int8_t largest_sum(const BYTES *sums) {
+    __m256i all = sums[0];
+    for (size_t v = 1; v < NBYTES; v++) all = MAX8(all, sums[v]);
+    __m128i x = _mm_max_epi8(_mm256_castsi256_si128(all), _mm256_extracti128_si256(all, 1));
+    x = _mm_max_epi8(x, _mm_shuffle_epi32(x, 0x4e));
+    x = _mm_max_epi8(x, _mm_shuffle_epi32(x, 0xb1));
+    x = _mm_max_epi8(x, _mm_srli_epi32(x, 16));
+    x = _mm_max_epi8(x, _mm_srli_epi16(x, 8));
+    return (int8_t)_mm_cvtsi128_si32(x);
+}
+#endif
+
+#ifdef NBYTES
+#define WIDTH (DZ_TRELLIS_STATES / NBYTES)
+
+#define APART(k) ((k) < LANE_STEPS ? 0 : (size_t)1 << ((k)-LANE_STEPS)) /* vectors between partners */
+
+/* Gains of step k of a group, place by place; where partners are in two vectors, for the first of them. */
+INLINE void gains(BYTES *gain, const int8_t *table, const uint8_t *signs, unsigned k, size_t fours, unsigned halvings) {
+    const uint8_t *of = signs + k * DZ_TRELLIS_STATES;
+    for (size_t v = 0; v < NBYTES; v++) {
+        if (!(v & APART(k))) gain[v] = LOOK_UP(table, of + v * WIDTH);
+    }
+    for (size_t f = 1; f < fours; f++) {
+        table += 16 * FOUR;
+        of += STEPS * DZ_TRELLIS_STATES;
+        for (size_t v = 0; v < NBYTES; v++) {
+            if (!(v & APART(k))) gain[v] = ADDS(gain[v], LOOK_UP(table, of + v * WIDTH));
         }
-        uint32_t bits = BITS16(low[0], low[1]);
-        memcpy(from + m / 8, &bits, sizeof bits);
-        bits = BITS16(high[0], high[1]);
-        memcpy(from + (HALF16 + m) / 8, &bits, sizeof bits);
     }
-#endif
+    for (size_t v = 0; v < NBYTES && halvings > 1; v++) {
+        if (!(v & APART(k))) gain[v] = HALVED(gain[v], 1);
+    }
 }
 
-/* Steps `first` to nbits - 1; `now` are sums that no start decides any more. */
-static void walk16(int32_t *restrict now, uint8_t *restrict from, const int16_t *restrict x, const uint16_t *restrict middle, size_t n,
-                   size_t nbits, size_t first) {
-    int16_t sums[2][2 * HALF16] __attribute__((aligned(64))), gain[HALF16] __attribute__((aligned(64)));
-    int32_t off = now[0];
-    for (size_t i = 0; i < 2 * HALF16; i++) sums[first & 1][i] = (int16_t)(now[i] - off);
-    const size_t least = n / nbits, rest = n % nbits;
-    size_t begin = (size_t)((uint64_t)first * n / nbits), at = first, part = (size_t)((uint64_t)first * n % nbits);
-    for (; at < nbits; at++) { /* a step has `least` elements or one more */
-        int16_t *next = sums[~at & 1];
-        part += rest;
-        int longer = part >= nbits;
-        part -= longer ? nbits : 0;
-        branch_gains16(gain, x + begin, middle, least, (int16_t)-longer);
-        step16(next, sums[at & 1], from + at * (2 * HALF16 / 8), gain);
-        begin += least + (size_t)longer;
-        if (at % STEPS16) continue;
-        int16_t less = next[0];
-        off += less;
-        for (size_t i = 0; i < 2 * HALF16; i++) next[i] = (int16_t)(next[i] - less);
+INLINE void step(BYTES *sums, BYTES *from, const BYTES *gain, unsigned k) {
+    if (k < LANE_STEPS) {
+        for (size_t v = 0; v < NBYTES; v++) {
+            BYTES own = ADDS(sums[v], gain[v]), other = SUBS(partner(sums[v], k), gain[v]);
+            BETTER(own, from[v], from[v], other, partner(from[v], k));
+            sums[v] = MAX8(own, other);
+        }
+        return;
     }
-    for (size_t i = 0; i < 2 * HALF16; i++) now[i] = sums[at & 1][i] + off;
+    const size_t apart = APART(k);
+    for (size_t v = 0; v < NBYTES; v++) {
+        if (v & apart) continue;
+        BYTES g = gain[v], even = sums[v], odd = sums[v + apart], even_from = from[v], odd_from = from[v + apart];
+        BYTES a = ADDS(even, g), b = SUBS(odd, g), c = SUBS(even, g), d = ADDS(odd, g);
+        BETTER(a, from[v], even_from, b, odd_from);
+        BETTER(d, from[v + apart], odd_from, c, even_from);
+        sums[v] = MAX8(a, b);
+        sums[v + apart] = MAX8(d, c);
+    }
 }
-#endif
 
-static void trellis_walk(int32_t *restrict now, uint8_t *restrict from, const int16_t *restrict x, const uint16_t *restrict middle,
-                         size_t n, size_t nbits, size_t half) {
-    int32_t next[2 * DZ_TRELLIS_HALF_MOST];
-    size_t begin = 0, last = nbits;
-#ifdef __AVX2__
-    int narrow_sums = half == HALF16 && n / nbits < LONGEST16 && nbits > STEPS16;
-    if (narrow_sums) last = STEPS16;
-#endif
-    for (size_t t = 0; t < last; t++) {
-        size_t end = (size_t)((uint64_t)(t + 1) * n / nbits);
-        trellis_step(next, now, from + t * (half / 4), x + begin, middle, end - begin, half);
-        memcpy(now, next, 2 * half * sizeof *now);
-        begin = end;
+#define STEP(k)                                                                                                                            \
+    gains(gain, table + 16 * ((k) % FOUR) + (k) / FOUR * 16 * FOUR * fours, signs, k, fours, halvings);                                    \
+    step(sums, from, gain, k)
+
+INLINE void walk(int8_t *restrict now, uint8_t *restrict from_out, const int8_t *restrict x, const uint8_t *restrict signs, size_t fours,
+                 unsigned halvings, size_t groups) {
+    BYTES sums[NBYTES], from[NBYTES], gain[NBYTES] = {0}, start[NBYTES];
+    int8_t table[STEPS * 16 * DZ_TRELLIS_FOURS_MOST] __attribute__((aligned(64)));
+    uint8_t places[DZ_TRELLIS_STATES];
+    for (size_t i = 0; i < DZ_TRELLIS_STATES; i++) places[i] = (uint8_t)i;
+    for (size_t v = 0; v < NBYTES; v++) {
+        start[v] = LOAD(places + v * WIDTH);
+        sums[v] = LOAD(now + v * WIDTH);
     }
-#ifdef __AVX2__
-    if (narrow_sums) walk16(now, from, x, middle, n, nbits, last);
-#endif
+    for (size_t g = 0; g < groups; g++) {
+        for (size_t f = 0; f < STEPS / FOUR * fours; f++) tables(table + 16 * FOUR * f, x + 4 * FOUR * f, halvings > 0, f % fours % 2 == 0);
+        x += STEPS * 4 * fours;
+        for (size_t v = 0; v < NBYTES; v++) from[v] = start[v];
+        STEP(0);
+        STEP(1);
+        STEP(2);
+        STEP(3);
+        BYTES less = ALL8(saturated(largest_sum(sums) - FLOOR));
+        STEP(4);
+        STEP(5);
+        STEP(6);
+        STEP(7);
+        for (size_t v = 0; v < NBYTES; v++) {
+            sums[v] = SUBS(sums[v], less);
+            memcpy(from_out + v * WIDTH, &from[v], WIDTH);
+        }
+        from_out += DZ_TRELLIS_STATES;
+    }
+    for (size_t v = 0; v < NBYTES; v++) memcpy(now + v * WIDTH, &sums[v], WIDTH);
 }
+
+static void trellis_walk(int8_t *restrict now, uint8_t *restrict from, const int8_t *restrict x, const uint8_t *restrict signs,
+                         size_t fours, unsigned halvings, size_t groups) {
+    switch (fours + 4 * halvings) { /* the usual ones with loops unrolled */
+        case 1: walk(now, from, x, signs, 1, 0, groups); break;
+        case 1 + 4: walk(now, from, x, signs, 1, 1, groups); break;
+        case 2 + 4: walk(now, from, x, signs, 2, 1, groups); break;
+        case 2 + 8: walk(now, from, x, signs, 2, 2, groups); break;
+        case 3 + 8: walk(now, from, x, signs, 3, 2, groups); break;
+        default: walk(now, from, x, signs, fours, halvings, groups);
+    }
+}
+#else
+/* Sums of four elements for each of the 16 choices of their signs. */
+INLINE void plain_table(int8_t table[16], const int8_t *x, int halved, int up) {
+    for (int i = 0; i < 16; i++)
+        table[i] = saturated(saturated((i & 1 ? -x[0] : x[0]) + (i & 2 ? -x[1] : x[1])) +
+                             saturated((i & 4 ? -x[2] : x[2]) + (i & 8 ? -x[3] : x[3])));
+    for (int i = 0; halved && i < 16; i++) table[i] = (int8_t)((table[i] + up) >> 1);
+}
+
+INLINE void plain_gains(int8_t *restrict gain, const int8_t *restrict x, const uint8_t *restrict signs, size_t fours, unsigned halvings) {
+    for (size_t f = 0; f < fours; f++) {
+        int8_t table[16];
+        const uint8_t *of = signs + f * STEPS * DZ_TRELLIS_STATES;
+        plain_table(table, x + 4 * FOUR * f, halvings > 0, f % 2 == 0);
+        for (size_t m = 0; m < HALF; m++) gain[m] = f ? saturated(gain[m] + table[of[2 * m]]) : table[of[2 * m]];
+    }
+    for (size_t m = 0; halvings > 1 && m < HALF; m++) gain[m] = (int8_t)((gain[m] + 1) >> 1);
+}
+
+INLINE int8_t plain_top(const int8_t *sums) {
+    int8_t top = sums[0];
+    for (size_t i = 1; i < DZ_TRELLIS_STATES; i++) top = sums[i] > top ? sums[i] : top;
+    return top;
+}
+
+static void some_steps(int8_t *restrict sums, uint8_t *restrict from, const int8_t *restrict x, const uint8_t *restrict signs, size_t fours,
+                       unsigned halvings, size_t steps) {
+    int8_t gain[HALF];
+    for (size_t t = 0; t < steps; t++) {
+        plain_gains(gain, x + t / FOUR * 4 * FOUR * fours + t % FOUR * 4, signs, fours, halvings);
+        trellis_step(sums, from, gain);
+    }
+}
+
+static void trellis_walk(int8_t *restrict now, uint8_t *restrict from, const int8_t *restrict x, const uint8_t *restrict signs,
+                         size_t fours, unsigned halvings, size_t groups) {
+    for (size_t g = 0; g < groups; g++, from += DZ_TRELLIS_STATES, x += STEPS * 4 * fours) {
+        for (size_t i = 0; i < DZ_TRELLIS_STATES; i++) from[i] = (uint8_t)i;
+        some_steps(now, from, x, signs, fours, halvings, STEPS / 2);
+        int less = saturated(plain_top(now) - FLOOR);
+        some_steps(now, from, x + STEPS / 2 * 4 * fours, signs, fours, halvings, STEPS / 2);
+        for (size_t i = 0; i < DZ_TRELLIS_STATES; i++) now[i] = saturated(now[i] - less);
+    }
+}
+#endif
 
 #endif

@@ -9,12 +9,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "base/error.h"
+#include "base/mem.h"
 
 #define DZ_TRELLIS_MEMORY 8       /* bits of the register that a writer uses: 2^8 states */
 #define DZ_TRELLIS_MEMORY_LEAST 5 /* and those that a reader takes */
 #define DZ_TRELLIS_MEMORY_MOST 12
-#define DZ_TRELLIS_STEPS 8            /* the search takes coefficients in so many steps of a standard deviation, up to DZ_TRELLIS_MOST */
 #define DZ_TRELLIS_RATE_LEAST 0x1p-12 /* bits a coefficient */
 #define DZ_TRELLIS_RATE_MOST 1.0
 
@@ -26,9 +25,21 @@ size_t dz_trellis_bits(size_t n, double rate);
  * arithmetic. */
 double dz_trellis_noise(double rate, size_t n);
 
+/* Room for searches, which may be used for one after the other; {0} to begin with. */
+typedef struct dz_trellis_room {
+    dz_buf x, packed; /* coefficients as integers, and step by step */
+    dz_buf from;      /* for each group of 8 steps the state before it on the way to each state */
+    dz_buf starts, signs, flips, middles;
+    size_t fours;    /* of elements, whose signs are known */
+    size_t n, nbits; /* whose starts are known */
+} dz_trellis_room;
+
 /* The message of the n > 0 coefficients x, which are finite, `std` > 0 their standard deviation about 0: `nbits` of dz_trellis_bits, lowest
- * bit of a byte first, padded with zeros. product: of its signs with the coefficients as integers. */
-dz_rc dz_trellis_search(uint8_t *message, int32_t *product, const float *x, size_t n, double std, size_t nbits, dz_error *err);
+ * bit of a byte first, padded with zeros. product: of its signs with the coefficients in standard deviations, as expected from rounded ones
+ * that end at four. */
+dz_rc dz_trellis_search(dz_trellis_room *room, uint8_t *message, double *product, const float *x, size_t n, double std, size_t nbits,
+                        dz_error *err);
+void dz_trellis_room_free(dz_trellis_room *room);
 
 /* The signs of a message: y[i] is size or -size. Bits are taken from bit `first` of `message` on. Fails only for want of memory. */
 dz_rc dz_trellis_signs(float *restrict y, size_t n, const uint8_t *restrict message, size_t first, size_t nbits, unsigned memory,

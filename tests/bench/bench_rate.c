@@ -63,6 +63,10 @@ static void measure(figure *f, const tile *t, double scale) {
 /* A coding: t->x, which comes back rotated, into a body; the body into t->y. `rate`: its parameter. */
 typedef void coder(dz_buf *body, tile *t, double rate, dz_error *err);
 
+static void fill(const void *tile, size_t first, size_t count, float *delta) {
+    memcpy(delta, (const float *)tile + first, count * sizeof *delta);
+}
+
 static void put_levels(dz_buf *body, tile *t, double step, dz_error *err) {
     uint64_t nonzeros;
     dz_uniform_encode(body, t->x, t->count, KEY, (float)step, dz_uniform_shift(step), &nonzeros, err);
@@ -74,7 +78,8 @@ static void take_levels(dz_buf *body, tile *t, double step, dz_error *err) {
 
 static void put_message(dz_buf *body, tile *t, double rate, dz_error *err) {
     uint64_t nonzeros;
-    dz_trellis_encode(body, t->x, t->count, KEY, (float)rate, &nonzeros, err);
+    dz_trellis_encode(body, fill, t->x, t->count, KEY, (float)rate, &nonzeros, err);
+    dz_rotate(t->x, t->count, KEY);
 }
 
 static void take_message(dz_buf *body, tile *t, double rate, dz_error *err) {

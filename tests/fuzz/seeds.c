@@ -127,6 +127,10 @@ static void uniform(size_t count, float step, uint64_t key) {
     dz_buf_free(&body);
 }
 
+static void fill(const void *tile, size_t first, size_t count, float *delta) {
+    memcpy(delta, (const float *)tile + first, count * sizeof *delta);
+}
+
 static void trellis(size_t count, float rate, uint64_t key) {
     static float delta[MOST];
     uint8_t head[11];
@@ -134,7 +138,7 @@ static void trellis(size_t count, float rate, uint64_t key) {
     dz_buf body = {0};
     dz_error err = {0};
     for (size_t i = 0; i < count; i++) delta[i] = (float)((double)dz_u64_at(key, i) / 1.8446744e19 - 0.5);
-    PROMISE(dz_trellis_encode(&body, delta, count, key, rate, &nonzeros, &err) == DZ_OK);
+    PROMISE(dz_trellis_encode(&body, fill, delta, count, key, rate, &nonzeros, &err) == DZ_OK);
     kept_head(head, DZ_BITS_TRELLIS, count - 1, dz_float_bits(rate));
     put("kept", head, sizeof head, &body);
     dz_buf_free(&body);

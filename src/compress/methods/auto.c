@@ -177,10 +177,12 @@ static double first_level(const dz_recipe *r) {
 
 static double relevel(double level, double change) { return level * change; }
 
+static int takes_fill(const dz_tensor_coding *coding) { return coding->kind == DZ_BITS_TRELLIS; }
+
 static dz_rc encode(dz_buf *body, const dz_method_tile *tile, uint64_t *kept, dz_error *err) {
     const dz_tensor_coding *c = tile->coding;
     if (c->kind == DZ_BITS_UNIFORM) return dz_uniform_encode(body, tile->delta, tile->count, tile->key, c->step, c->lo, kept, err);
-    return dz_trellis_encode(body, tile->delta, tile->count, tile->key, c->step, kept, err);
+    return dz_trellis_encode(body, tile->fill, tile->source, tile->count, tile->key, c->step, kept, err);
 }
 
 const dz_method DZ_AUTO = {.id = DZ_METHOD_AUTO,
@@ -189,4 +191,5 @@ const dz_method DZ_AUTO = {.id = DZ_METHOD_AUTO,
                            .first_level = first_level,
                            .allocate = allocate,
                            .relevel = relevel,
+                           .takes_fill = takes_fill,
                            .encode = encode};
