@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "archive/reader.h"
+#include "archive_ops/repack.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/overwrite.h"
@@ -83,6 +84,44 @@ static dz_rc begins(void *arg, dz_error *err) {
     return write_report(job, NULL, NULL, err);
 }
 
+/* A line for each task: what --update makes of it. */
+static void print_update(const dz_buf *lines) {
+    for (size_t at = 0; at < lines->len; at += strcspn((const char *)lines->data + at, "\n") + 1) {
+        const char *name = (const char *)lines->data + at, *action = name + strcspn(name, "\t") + 1,
+                   *why = action + strcspn(action, "\t") + 1;
+        int len = (int)strcspn(why, "\n");
+        printf("%-9.*s %.*s%s%.*s\n", (int)(why - action) - 1, action, (int)(action - name) - 1, name, len ? ": " : "", len, why);
+    }
+    if (lines->len) putchar('\n');
+}
+
+/* Collective. Tasks that --prune removes where nothing is added: an archive without them. */
+static dz_rc prune(const dz_world *world, const compress_job *job, dz_error *err) {
+    dz_rewrite_options opt = {.archive = job->opt->archive, .out = job->opt->archive};
+    dz_rewrite_result result = {0};
+    dz_buf names = {0};
+    const char **leave = NULL;
+    dz_buf_put(&names, job->result.pruned.data, job->result.pruned.len, err);
+    dz_rc rc = dz_sync_error(world, err->rc, err);
+    if (rc == DZ_OK) rc = dz_bcast_buf(world, &names, err);
+    if (rc != DZ_OK || names.len == 0) goto out;
+    leave = dz_alloc(names.len, sizeof *leave, err);
+    if ((rc = dz_sync_error(world, err->rc, err)) != DZ_OK) goto out;
+    for (size_t at = 0; at < names.len;) {
+        char *name = (char *)names.data + at;
+        at += strcspn(name, "\n") + 1;
+        names.data[at - 1] = '\0';
+        leave[opt.nleave++] = name;
+    }
+    opt.leave = leave;
+    rc = dz_rewrite(world, &opt, &result, err);
+out:
+    dz_buf_free(&result.foreign);
+    dz_buf_free(&names);
+    free(leave);
+    return rc;
+}
+
 /* Rank 0: tells the result as the archive has it, not as the job remembers it. */
 static dz_rc tell(compress_job *job, dz_error *err) {
     const dz_compress_options *opt = job->opt;
@@ -91,8 +130,9 @@ static dz_rc tell(compress_job *job, dz_error *err) {
     if (dz_archive_open(opt->archive, &archive, err) != DZ_OK) return err->rc;
     dz_print_notes(&r->notes);
     const dz_catalog *c = archive->catalog;
+    print_update(&r->update);
     if (r->nothing_to_do) {
-        printf("%s: has all tasks of %s already\n", opt->archive, opt->manifest);
+        printf("%s: has all tasks of %s already%s\n", opt->archive, opt->manifest, opt->update ? ", and none has changed" : "");
     } else {
         print_headline(c, opt, r);
         dz_print_tasks(c, NULL);
@@ -137,6 +177,8 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
         {"append", 0, DZ_OPTION_FLAG, &opt.append, NULL, "add the zoo's tasks to an existing archive"},
         {"replace", 0, DZ_OPTION_FLAG, &opt.replace, NULL, "append, replacing tasks of the same name"},
         {"skip-existing", 0, DZ_OPTION_FLAG, &opt.skip_existing, NULL, "append only tasks that the archive lacks"},
+        {"update", 0, DZ_OPTION_FLAG, &opt.update, NULL, "append new tasks and replace those whose models have changed, by their content"},
+        {"prune", 0, DZ_OPTION_FLAG, &opt.prune, NULL, "with --update: remove tasks that the manifest no longer names"},
         {"allow-lossy-input", 0, DZ_OPTION_FLAG, &opt.allow_lossy, NULL, "also compress models restored from a lossy archive"},
         {"skip-unmatched", 0, DZ_OPTION_FLAG, &opt.skip_unmatched, NULL, "leave out tasks that do not match the base"},
         {"mem-per-rank", 0, DZ_OPTION_SIZE, &opt.mem_per_rank, "SIZE", "memory of each rank (2G); at least 128M"},
@@ -152,6 +194,14 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
         rc = dz_fail(err, DZ_EUSAGE, "compress: -o ARCHIVE is needed (deltazoo compress --help)");
         goto out;
     }
+    if (opt.update && (opt.force || opt.append || opt.replace || opt.skip_existing)) {
+        rc = dz_fail(err, DZ_EUSAGE, "compress: --update decides itself what is added and replaced; give it alone");
+        goto out;
+    }
+    if (opt.prune && !opt.update) {
+        rc = dz_fail(err, DZ_EUSAGE, "compress: --prune goes with --update");
+        goto out;
+    }
     if (opt.force && (opt.append || opt.replace || opt.skip_existing)) {
         rc = dz_fail(err, DZ_EUSAGE, "compress: --force would do away with what --append keeps; give one of them");
         goto out;
@@ -163,7 +213,7 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
     opt.io = strcmp(io, "collective") == 0 ? DZ_IO_COLLECTIVE : DZ_IO_POSIX;
     opt.hints = hints.values;
     opt.nhints = hints.n;
-    opt.append |= opt.replace || opt.skip_existing;
+    opt.append |= opt.replace || opt.skip_existing || opt.update;
     opt.watchdog = watchdog;
     opt.manifest = args[0];
     opt.recipe.sets = sets.values;
@@ -173,6 +223,7 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
     rc = dz_sync_error(world, world->rank == 0 && opt.report ? check_report(opt.report, opt.archive, err) : DZ_OK, err);
     if (rc != DZ_OK) goto out;
     rc = dz_compress(world, &opt, &job.result, err);
+    if (rc == DZ_OK && job.result.nothing_to_do) rc = prune(world, &job, err);
     if (rc == DZ_OK) rc = dz_sync_error(world, world->rank == 0 ? tell(&job, err) : DZ_OK, err);
     if (rc != DZ_OK && world->rank == 0) report_failure(&job, err);
 out:
@@ -184,10 +235,11 @@ out:
 
 const dz_command DZ_CMD_COMPRESS = {"compress",
                                     "ZOO.yaml -o ARCHIVE [--quality high|balanced|small | --target-ratio R] [--method NAME] [--recipe "
-                                    "FILE|NAME] [--set KEY=VALUE]... [--append] [--mem-per-rank SIZE] [--report FILE.json]",
+                                    "FILE|NAME] [--set KEY=VALUE]... [--append|--update] [--mem-per-rank SIZE] [--report FILE.json]",
                                     "Compresses the fine-tuned models of a zoo against their base into one archive.", run,
                                     "deltazoo compress zoo.yaml -o zoo.h5\n"
                                     "mpirun -n 2 deltazoo compress zoo.yaml -o zoo.h5 --force --quality high --report job.json\n"
                                     "deltazoo compress zoo.yaml -o small.h5 --target-ratio 100\n"
                                     "deltazoo compress zoo.yaml -o paper.h5 --recipe ultradelta --set sparsity=0.99\n"
-                                    "deltazoo compress zoo.yaml -o zoo.h5 --skip-existing"};
+                                    "deltazoo compress zoo.yaml -o zoo.h5 --skip-existing\n"
+                                    "deltazoo compress zoo.yaml -o zoo.h5 --update"};

@@ -318,6 +318,19 @@ json_t *dz_verify_job_json(const dz_job_state *state, const char *archive, const
     return json_pack("{s:o, s:o}", "job", job, "verify", facts);
 }
 
+/* What --update made of each task. */
+static json_t *update_json(const dz_buf *lines) {
+    json_t *list = json_array();
+    for (size_t at = 0; at < lines->len; at += strcspn((const char *)lines->data + at, "\n") + 1) {
+        const char *name = (const char *)lines->data + at, *action = name + strcspn(name, "\t") + 1,
+                   *why = action + strcspn(action, "\t") + 1;
+        json_array_append_new(list,
+                              json_pack("{s:o, s:o, s:o}", "task", dz_json_text(name, (size_t)(action - name) - 1), "action",
+                                        dz_json_text(action, (size_t)(why - action) - 1), "why", dz_json_text(why, strcspn(why, "\n"))));
+    }
+    return list;
+}
+
 json_t *dz_job_json(const dz_job_state *state, const dz_compress_result *r, const dz_catalog *c, const dz_compress_options *opt) {
     const dz_error *err = state->err;
     json_t *root = c ? dz_info_json(c, NULL, NULL, NULL) : json_object();
@@ -326,6 +339,7 @@ json_t *dz_job_json(const dz_job_state *state, const dz_compress_result *r, cons
                             err ? json_integer(dz_exit_code(err->rc)) : json_null(), "errors", errors_json(err), "slurm", slurm_json(),
                             "started", stamp_json(state->started), "finished", err ? stamp_json(time(NULL)) : json_null(), "ranks",
                             state->nranks, "seconds", state->secs);
+    if (opt->update) json_object_set_new(job, "update", update_json(&r->update));
     json_t *figures = r->ranks ? figures_json(r, opt) : json_object();
     json_object_update(job, figures);
     json_decref(figures);

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "compress/append.h"
+#include "compress/update.h"
 
 /* Tasks that the archive has: refused, replaced, or left to it. Alike on every rank. */
 static dz_rc settle_names(dz_context *ctx, size_t *skipped, dz_error *err) {
@@ -44,15 +45,27 @@ static dz_rc check_headers(const dz_context *ctx, dz_error *err) {
     return DZ_OK;
 }
 
-dz_rc dz_append_open(dz_context *ctx, size_t *skipped, dz_error *err) {
+/* --update without an archive: every task is new. Rank 0 says so. */
+static dz_rc tell_new(const dz_context *ctx, dz_compress_result *result, dz_error *err) {
+    for (size_t t = 0; t < ctx->zoo.ntasks && ctx->world->rank == 0 && ctx->opt->update; t++)
+        dz_buf_line(&result->update, err, "%s\tadded\t\n", ctx->zoo.names[t]);
+    return err->rc;
+}
+
+dz_rc dz_append_open(dz_context *ctx, size_t *skipped, dz_compress_result *result, dz_error *err) {
     const dz_compress_options *opt = ctx->opt;
     int there = access(opt->archive, F_OK) == 0;
     uint64_t all = (uint64_t)there;
     if (!opt->append) return DZ_OK;
     dz_bcast_u64(ctx->world, &all, 1);
-    if (!all) return DZ_OK; /* the first to be appended */
+    if (!all) return dz_sync_error(ctx->world, tell_new(ctx, result, err), err); /* the first to be appended */
     dz_rc rc = dz_copy_tasks_open(&ctx->copied, ctx->world, opt->archive, err);
     if (rc != DZ_OK) return rc;
+    if (opt->update) {
+        if ((rc = dz_sync_error(ctx->world, check_headers(ctx, err), err)) != DZ_OK) return rc;
+        if ((rc = dz_update_settle(ctx, result, err)) == DZ_OK) dz_copy_tasks_check(&ctx->copied, err);
+        return dz_sync_error(ctx->world, rc == DZ_OK ? err->rc : rc, err);
+    }
     if (settle_names(ctx, skipped, err) == DZ_OK && dz_copy_tasks_check(&ctx->copied, err) == DZ_OK) check_headers(ctx, err);
     return dz_sync_error(ctx->world, err->rc, err);
 }

@@ -30,6 +30,8 @@ void dz_compress_result_free(dz_compress_result *r) {
     free(r->task);
     free(r->ranks);
     dz_buf_free(&r->notes);
+    dz_buf_free(&r->update);
+    dz_buf_free(&r->pruned);
     *r = (dz_compress_result){0};
 }
 
@@ -189,7 +191,7 @@ static dz_rc open_job(dz_job *job, dz_compress_result *result, dz_error *err) {
     *err = of_output;
     if ((rc = dz_sync_error(world, err->rc, err)) != DZ_OK) return rc;
     if ((rc = dz_sync_error(world, world->rank == 0 ? check_outputs(job, result, err) : DZ_OK, err)) != DZ_OK) return rc;
-    if ((rc = dz_append_open(&job->ctx, &job->skipped, err)) != DZ_OK || job->ctx.zoo.ntasks == 0) return rc;
+    if ((rc = dz_append_open(&job->ctx, &job->skipped, result, err)) != DZ_OK || job->ctx.zoo.ntasks == 0) return rc;
     if ((rc = dz_split_fused(world, &job->ctx.zoo, err)) != DZ_OK) return rc;
     if ((rc = dz_find_tied(world, job->ctx.zoo.tasks, job->ctx.zoo.ntasks, err)) != DZ_OK) return rc;
     rc = dz_zoo_plan(&job->ctx.zoo, world->size, job->ctx.opt->skip_unmatched, &job->plan, err);
@@ -277,7 +279,7 @@ static void collect_notes(const dz_job *job, dz_buf *notes, dz_error *err) {
         for (int reason = DZ_REASON_NONFINITE; reason < DZ_REASONS; reason++) note_exact(job, t, (dz_reason)reason, notes, err);
         note_what_is_kept(job, t, notes, err);
     }
-    if (job->ctx.opt->append && !job->ctx.copied.old && !job->ctx.opt->skip_existing &&
+    if (job->ctx.opt->append && !job->ctx.copied.old && !job->ctx.opt->skip_existing && !job->ctx.opt->update &&
         !job->resumed) /* what a requeued job expects is not reported */
         dz_buf_note(notes, err, "there was no archive to append to: it is a new one");
     for (size_t at = 0; job->ctx.copied.old && at < job->ctx.copied.old->catalog->foreign.len;) {

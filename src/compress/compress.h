@@ -22,6 +22,7 @@ typedef struct dz_compress_options {
     void *arg;
     int force, quiet;
     int append, replace, skip_existing; /* the last two imply append */
+    int update, prune;                  /* likewise: by content (compress/update.h) */
     int allow_lossy;                    /* models that were restored from a lossy archive are compressed again */
     int skip_unmatched;                 /* tasks that the base does not match are left out with a note */
     dz_io io;
@@ -55,6 +56,7 @@ typedef struct dz_compress_result {
     int report_is_input;    /* so that the job was refused: nothing may be written there */
     int resumed;            /* an interrupted run had done a part of the work: figures are of this run alone */
     dz_buf notes;
+    dz_buf update, pruned; /* of --update: lines NAME<tab>ACTION<tab>WHY; names of tasks to be removed, a line each */
 } dz_compress_result;
 
 /* Collective. A job that was interrupted (DZ_EINTERRUPT, or killed) or that failed after some time of work, leaves ARCHIVE.journal
