@@ -86,11 +86,16 @@ DELTAZOO_API int deltazoo_lossy_at(const deltazoo_archive *archive, size_t task,
 DELTAZOO_API void deltazoo_base_info(const deltazoo_archive *archive, deltazoo_base *out);
 DELTAZOO_API int deltazoo_base_at(const deltazoo_archive *archive, size_t index, deltazoo_tensor *out);
 
+/* The task that is the base itself, if the archive holds it: then deltazoo_set_base is not needed. It is listed and restored like any
+ * other. DELTAZOO_EUSAGE if the archive does not hold its base. */
+DELTAZOO_API int deltazoo_stored_base(const deltazoo_archive *archive, size_t *task);
+
 /* Sets the base model (a .safetensors file or a directory), which deltazoo_restore needs. A base with other names, types or shapes is
  * refused here; a base with other values is refused when a tensor is restored. */
 DELTAZOO_API int deltazoo_set_base(deltazoo_archive *archive, const char *path, char *message, size_t size);
 
-/* Reads the base's tensor `index` (of deltazoo_base_at) from the model that was set, and checks its digests. */
+/* Reads the base's tensor `index` (of deltazoo_base_at) from the model that was set, or else from the archive if
+ * that holds it, and checks its digests. */
 DELTAZOO_API int deltazoo_base_read(deltazoo_archive *archive, size_t index, void *dst, char *message, size_t size);
 
 /* Restores tensor `index` of task `task` into `dst`, which has room for its nbytes. Blocks' checksums and the base's digests are checked.

@@ -204,6 +204,14 @@ dz_rc dz_task_add_source(dz_task_entry *task, const char *name, uint32_t *number
  * that says why: an unknown or lost source, a cycle, a row that does not fit. Then finds the rows of the stored base. */
 dz_rc dz_catalog_link(dz_catalog *catalog, dz_error *err);
 
+/* Tasks without the base that is stored. */
+static inline size_t dz_catalog_ntasks(const dz_catalog *catalog) { return catalog->ntasks - (catalog->stored != 0); }
+
+/* 1 for the task that is the base itself. */
+static inline int dz_catalog_is_stored(const dz_catalog *catalog, const dz_task_entry *task) {
+    return catalog->stored && task == &catalog->tasks[catalog->stored - 1];
+}
+
 /* The task's number, or -1. */
 int64_t dz_catalog_find(const dz_catalog *catalog, const char *task);
 

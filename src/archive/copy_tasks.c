@@ -100,7 +100,8 @@ static dz_rc carry_tensor(const dz_catalog *from, dz_catalog *to, uint32_t row, 
     return dz_catalog_tensor(to, &t, number, err);
 }
 
-static dz_rc carry_base(const dz_catalog *from, dz_catalog *to, dz_error *err) {
+static dz_rc carry_base(const dz_copy_tasks *c, dz_catalog *to, dz_error *err) {
+    const dz_catalog *from = c->old->catalog;
     to->base = dz_alloc(from->nbase, sizeof *to->base, err);
     to->base_tiles = dz_alloc(from->nbase_tiles, sizeof *to->base_tiles, err);
     if (err->rc != DZ_OK) return err->rc;
@@ -112,7 +113,8 @@ static dz_rc carry_base(const dz_catalog *from, dz_catalog *to, dz_error *err) {
     if (from->base_name) to->base_name = dz_strdup(from->base_name, err);
     if (from->base_origin) to->base_origin = dz_strdup(from->base_origin, err);
     if (from->base_revision) to->base_revision = dz_strdup(from->base_revision, err);
-    if (from->stored_name) to->stored_name = dz_strdup(from->stored_name, err);
+    int64_t stored = from->stored_name ? dz_catalog_find(from, from->stored_name) : -1;
+    if (stored >= 0 && !c->leave[stored]) to->stored_name = dz_strdup(from->stored_name, err);
     for (size_t i = 0; i < to->nbase; i++) {
         if (carry_tensor(from, to, from->base[i].tensor, &to->base[i].tensor, err) != DZ_OK) return err->rc;
     }
@@ -159,7 +161,7 @@ dz_rc dz_copy_tasks_catalog(const dz_copy_tasks *c, dz_catalog *to, size_t more,
     const dz_catalog *from = c->old->catalog;
     to->format_version = DZ_FORMAT_VERSION;
     to->trace_reference = from->trace_reference;
-    if (!(to->tasks = dz_alloc(c->ntasks + more, sizeof *to->tasks, err)) || carry_base(from, to, err) != DZ_OK) return err->rc;
+    if (!(to->tasks = dz_alloc(c->ntasks + more, sizeof *to->tasks, err)) || carry_base(c, to, err) != DZ_OK) return err->rc;
     for (size_t t = 0; t < from->ntasks && err->rc == DZ_OK; t++) {
         if (!c->leave[t]) carry_task(from, &from->tasks[t], to, err);
     }

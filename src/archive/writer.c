@@ -19,15 +19,16 @@
 #define TASK_ROOM 256   /* bytes: the header of a task is then one piece */
 #define IN_HEADER 65535 /* links, or attributes, that stay in a group's header; a reader takes no other form (validate.h) */
 
-/* A table: one chunk, shuffled, deflated, checksummed. We do that ourselves: to learn its size from HDF5, everything that it holds would
- * have to be flushed for each table. Types and bytes do not depend on the machine. */
+/* A table: one chunk, shuffled, deflated, checksummed; without rows, contiguous. We do that ourselves: to learn its size from HDF5,
+ * everything that it holds would have to be flushed for each table. Types and bytes do not depend on the machine. */
 static dz_rc write_typed(hid_t at, const char *path, const char *name, hid_t type, const dz_buf *rows, uint64_t *stored, dz_error *err) {
     size_t row = type < 0 ? 0 : H5Tget_size(type);
-    hsize_t n = row ? rows->len / row : 0, chunk = n ? n : 1;
+    hsize_t n = row ? rows->len / row : 0;
     hid_t space = H5Screate_simple(1, &n, NULL), props = H5Pcreate(H5P_DATASET_CREATE), set = -1;
-    int bad = row == 0 || space < 0 || props < 0 || H5Pset_chunk(props, 1, &chunk) < 0 || H5Pset_shuffle(props) < 0 ||
-              H5Pset_deflate(props, 9) < 0 || H5Pset_fletcher32(props) < 0 || H5Pset_obj_track_times(props, 0) < 0 ||
+    int bad = row == 0 || space < 0 || props < 0 || H5Pset_obj_track_times(props, 0) < 0 ||
               H5Pset_dset_no_attrs_hint(props, 1) < 0; /* no room in its header for attributes */
+    if (!bad && n)
+        bad = H5Pset_chunk(props, 1, &n) < 0 || H5Pset_shuffle(props) < 0 || H5Pset_deflate(props, 9) < 0 || H5Pset_fletcher32(props) < 0;
     if (!bad) set = H5Dcreate2(at, name, type, space, H5P_DEFAULT, props, H5P_DEFAULT);
     dz_buf coded = {0};
     hsize_t first = 0;

@@ -146,7 +146,7 @@ dz_rc dz_compare(const dz_world *world, const char *archive, const char *task, c
     dz_progress progress;
     dz_rc rc = dz_archive_open_all(world, archive, &c.archive, err);
     if (rc != DZ_OK || (rc = dz_sync_error(world, dz_archive_task(c.archive, task, &c.task, err), err)) != DZ_OK) goto out;
-    if ((rc = dz_checkpoint_open_all(world, base, &c.base, err)) != DZ_OK) goto out;
+    if ((rc = dz_base_open_all(world, c.archive, base, &c.base, err)) != DZ_OK) goto out;
     if ((rc = dz_checkpoint_open_all(world, finetuned, &c.finetuned, err)) != DZ_OK) goto out;
     size_t n = c.task->nrows;
     tensor = dz_alloc(n, sizeof *tensor, err);

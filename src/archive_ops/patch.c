@@ -19,7 +19,7 @@
 typedef struct item { /* a tensor of the task */
     const dz_index_row *row;
     dz_tensor tensor;    /* name borrowed */
-    int64_t base;        /* the base's of the same name, type and shape, or -1 */
+    int64_t base;        /* row of the base's of the same name, type and shape, or -1 */
     uint32_t first_tile; /* in the table of digests */
     uint64_t changed;    /* elements */
     int dense;
@@ -42,19 +42,25 @@ typedef struct patch {
 static dz_rc list_tensors(patch *x, dz_error *err) {
     const dz_task_entry *task = x->source.task;
     const dz_catalog *c = x->source.archive->catalog;
-    const dz_checkpoint *base = x->source.base;
+    dz_lookup base = {0};
     uint64_t most = 0;
     x->items = dz_alloc(task->nrows, sizeof *x->items, err);
+    for (size_t b = 0; b < c->nbase; b++) {
+        const char *name = c->tensors[c->base[b].tensor].name;
+        dz_lookup_add(&base, name, strlen(name), (uint32_t)b, err);
+    }
     for (size_t i = 0; x->items && i < task->nrows && task->rows[i].policy != DZ_POLICY_ABSENT; i++) {
         item *it = &x->items[x->nitems++];
         *it = (item){.row = dz_row_source(task, &task->rows[i]),
                      .tensor = dz_tensor_of_row(&c->tensors[task->rows[i].tensor]),
                      .first_tile = x->ntiles};
-        int64_t at = dz_checkpoint_find(base, it->tensor.name);
-        it->base = at >= 0 && dz_same_kind(&base->tensors[at], &it->tensor) ? at : -1;
+        int64_t at = dz_lookup_find(&base, it->tensor.name, strlen(it->tensor.name));
+        dz_tensor old = at < 0 ? (dz_tensor){0} : dz_tensor_of_row(&c->tensors[c->base[at].tensor]);
+        it->base = at >= 0 && dz_same_kind(&old, &it->tensor) ? at : -1;
         x->ntiles += dz_tiling_of(it->tensor.count).ntiles;
         if (it->tensor.nbytes > most) most = it->tensor.nbytes;
     }
+    dz_lookup_free(&base);
     x->facts = dz_alloc(x->nitems + 2 * (size_t)x->ntiles, sizeof *x->facts, err);
     x->new = dz_alloc_raw((size_t)most, 1, err);
     x->old = dz_alloc_raw((size_t)most, 1, err);
@@ -68,7 +74,7 @@ static int differs(const patch *x, size_t k, size_t size) { return memcmp(x->new
 /* The tensor and the base's into memory. */
 static dz_rc read_both(patch *x, const item *it, dz_error *err) {
     if (dz_task_source_tensor(&x->source, it->row, x->new, err) == DZ_OK && it->base >= 0)
-        dz_checkpoint_read(x->source.base, (size_t)it->base, 0, (size_t)it->tensor.nbytes, x->old, err);
+        dz_decode_base(&x->source.decoder, (uint32_t)it->base, x->old, err);
     return err->rc;
 }
 
@@ -251,7 +257,6 @@ static dz_rc fill(patch *x, dz_progress *progress, dz_error *err) {
 }
 
 static dz_rc check_options(const dz_export_options *opt, dz_error *err) {
-    if (!opt->base) return dz_fail(err, DZ_EUSAGE, "export: --format patch needs --base PATH: it has what differs from the base");
     if (dz_overwrite_check(opt->out, DZ_TARGET_VECTOR, opt->force, err) == DZ_OK) dz_staging_check_file(opt->out, DZ_TARGET_VECTOR, err);
     return err->rc;
 }
@@ -261,6 +266,8 @@ static dz_rc make(patch *x, dz_error *err) {
     dz_progress progress;
     dz_buf header = {0};
     double total = 0;
+    if (!dz_decoder_has_base(&x->source.decoder))
+        return dz_fail(err, DZ_EUSAGE, "export: --format patch needs --base PATH: it has what differs from the base");
     dz_rc rc = dz_sync_error(x->world, list_tensors(x, err), err);
     if (rc != DZ_OK) return rc;
     for (size_t i = 0; i < x->nitems; i++) total += 2 * (double)x->items[i].tensor.nbytes;

@@ -28,7 +28,7 @@ static dz_rc choose(const dz_rewrite_options *opt, dz_copy_tasks *copied, dz_err
         const char *name = copied->old->catalog->tasks[t].name;
         size_t i = 0;
         while (i < opt->ntake && strcmp(opt->take[i], name) != 0) i++;
-        if (i == opt->ntake) dz_copy_tasks_leave(copied, name);
+        if (i == opt->ntake && t + 1 != copied->old->catalog->stored) dz_copy_tasks_leave(copied, name);
     }
     if (err->rc == DZ_OK) dz_copy_tasks_check(copied, err);
     if (err->rc == DZ_OK && copied->ntasks == 0)

@@ -233,7 +233,7 @@ dz_rc dz_verify(const dz_world *world, const char *archive, const char *base, in
     size_t ntasks = 0;
     dz_rc rc = dz_archive_open_all(world, archive, &v.archive, err);
     if (rc != DZ_OK) goto out;
-    if (base && (rc = dz_checkpoint_open_all(world, base, &v.base, err)) != DZ_OK) goto out;
+    if (base && (rc = dz_base_open_all(world, v.archive, base, &v.base, err)) != DZ_OK) goto out;
     if ((rc = dz_sync_error(world, dz_decoder_open(&v.decoder, v.archive, v.base, NULL, err), err)) != DZ_OK) goto out;
     const dz_catalog *c = v.archive->catalog;
     double total = 0;
@@ -268,7 +268,8 @@ dz_rc dz_verify(const dz_world *world, const char *archive, const char *base, in
     result->damage = v.damage;
     v.damage = (dz_damage){0};
     result->nblocks = v.nblocks;
-    result->ntasks = ntasks;
+    result->ntasks = ntasks - (v.archive && v.archive->catalog->stored);
+    result->base_stored = v.archive && v.archive->catalog->stored;
     result->secs = dz_now() - begun;
     result->finished = 1;
     if (result->damage.count)

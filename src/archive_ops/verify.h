@@ -6,8 +6,9 @@
 #include "restore/restore.h"
 
 typedef struct dz_verify_result {
-    int finished; /* everything was read: the damage is all the damage */
-    uint64_t ntasks, ntensors, nblocks, nbytes;
+    int finished;                               /* everything was read: the damage is all the damage */
+    uint64_t ntasks, ntensors, nblocks, nbytes; /* ntasks: without the base that is stored */
+    int base_stored;
     dz_buf foreign;   /* lines on what other tools have put into the archive; rank 0, the caller frees */
     dz_buf lost;      /* names of tasks that cannot be read, a line each; likewise */
     int only_lost;    /* nothing else is damaged */

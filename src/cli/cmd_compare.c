@@ -81,7 +81,7 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
     dz_compare_result r = {0};
     const dz_option options[] = {
         {"task", 't', DZ_OPTION_TEXT, &task, "NAME", "the task"},
-        {"base", 'b', DZ_OPTION_TEXT, &base, "PATH", "the base model"},
+        {"base", 'b', DZ_OPTION_TEXT, &base, "PATH", "the base model; not needed if the archive holds it"},
         {"finetuned", 0, DZ_OPTION_TEXT, &finetuned, "PATH", "the fine-tuned model that was compressed"},
         {"max-noise", 0, DZ_OPTION_TEXT, &limit, "X", "exit code 1 when the noise share of all lossy tensors is above X"},
         {"json", 0, DZ_OPTION_FLAG, &json, NULL, "for programs"},
@@ -89,8 +89,7 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
         {"quiet", 'q', DZ_OPTION_FLAG, &quiet, NULL, "no progress"},
         {NULL, 0, DZ_OPTION_FLAG, NULL, NULL, NULL}};
     if (dz_parse_options(world, &DZ_CMD_COMPARE, argc, argv, options, args, 1, &helped, err) != DZ_OK || helped) return err->rc;
-    const dz_required needed[] = {
-        {task != NULL, "--task NAME"}, {base != NULL, "--base PATH"}, {finetuned != NULL, "--finetuned PATH"}, {0, NULL}};
+    const dz_required needed[] = {{task != NULL, "--task NAME"}, {finetuned != NULL, "--finetuned PATH"}, {0, NULL}};
     if (dz_require(&DZ_CMD_COMPARE, needed, err) != DZ_OK) return err->rc;
     char *end = NULL;
     if (limit) most = strtod(limit, &end);

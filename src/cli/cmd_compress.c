@@ -17,9 +17,10 @@ static void print_headline(const dz_catalog *c, const dz_compress_options *opt, 
     int64_t at = dz_catalog_find(c, r->task);
     const dz_task_entry *task = &c->tasks[at < 0 ? 0 : at];
     char some[48] = "";
-    if (r->ntasks < c->ntasks) snprintf(some, sizeof some, ", %zu by this job:", r->ntasks);
-    printf("%s: %zu task%s%s%s recipe %s: %s, seed %llu\n\n", opt->archive, c->ntasks, c->ntasks == 1 ? "" : "s", some, some[0] ? "" : ",",
-           r->recipe_name, r->setting, (unsigned long long)task->seed);
+    size_t n = dz_catalog_ntasks(c);
+    if (r->ntasks < n) snprintf(some, sizeof some, ", %zu by this job:", r->ntasks);
+    printf("%s: %zu task%s%s%s%s recipe %s: %s, seed %llu\n\n", opt->archive, n, n == 1 ? "" : "s", c->stored ? " and the base" : "", some,
+           some[0] ? "" : ",", r->recipe_name, r->setting, (unsigned long long)task->seed);
 }
 
 /* One job from its start to its end; what the report needs. */
@@ -179,6 +180,7 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
         {"skip-existing", 0, DZ_OPTION_FLAG, &opt.skip_existing, NULL, "append only tasks that the archive lacks"},
         {"update", 0, DZ_OPTION_FLAG, &opt.update, NULL, "append new tasks and replace those whose models have changed, by their content"},
         {"prune", 0, DZ_OPTION_FLAG, &opt.prune, NULL, "with --update: remove tasks that the manifest no longer names"},
+        {"with-base", 0, DZ_OPTION_FLAG, &opt.with_base, NULL, "store the base too: nothing else is needed to restore"},
         {"allow-lossy-input", 0, DZ_OPTION_FLAG, &opt.allow_lossy, NULL, "also compress models restored from a lossy archive"},
         {"skip-unmatched", 0, DZ_OPTION_FLAG, &opt.skip_unmatched, NULL, "leave out tasks that do not match the base"},
         {"mem-per-rank", 0, DZ_OPTION_SIZE, &opt.mem_per_rank, "SIZE", "memory of each rank (2G); at least 128M"},

@@ -142,7 +142,8 @@ static void print_setting(const dz_zoo *zoo) {
     char text[DZ_SETTING_TEXT], name[256];
     printf("recipe %s: %s\n", zoo->recipe->name, dz_recipe_setting(zoo->recipe, text));
     for (size_t t = 0; t < zoo->ntasks; t++) {
-        if (zoo->own[t]) printf("task %s: %s\n", dz_table_name(zoo->names[t], 30, name), dz_recipe_setting(zoo->own[t], text));
+        if (zoo->own[t] && zoo->tasks[t] != zoo->stored)
+            printf("task %s: %s\n", dz_table_name(zoo->names[t], 30, name), dz_recipe_setting(zoo->own[t], text));
     }
     putchar('\n');
 }
@@ -154,13 +155,19 @@ static void print_forecast(const dz_zoo *zoo, const dz_plan *plan, const dz_fore
     dz_print_quality_head("about");
     for (size_t t = 0; t < zoo->ntasks; t++) {
         const dz_forecast_task *f = &forecast->tasks[t];
-        dz_print_quality_row(zoo->names[t], f->source, f->stored, f->lossy_stored > 0 ? f->lossy_source / f->lossy_stored : 0, f->quality);
-        source += f->source;
+        int is_base = zoo->tasks[t] == zoo->stored;
+        dz_print_quality_row(is_base ? DZ_STORED_ROW : zoo->names[t], f->source, f->stored,
+                             f->lossy_stored > 0 ? f->lossy_source / f->lossy_stored : 0, f->quality);
+        source += is_base ? 0 : f->source;
         stored += f->stored;
     }
-    printf("\nall: %s as about %s, %.1fx\nwith the base, which must be kept (%s): %.2fx\n", dz_format_size(source, a),
-           dz_format_size(stored, b), stored > 0 ? source / stored : 0, dz_format_size(base, (char[32]){0}),
-           (source + base) / (stored + base));
+    printf("\nall: %s as about %s, %.1fx\n", dz_format_size(source, a), dz_format_size(stored, b), stored > 0 ? source / stored : 0);
+    if (zoo->stored)
+        printf("with the base, which will be in it (%s): %.2fx\n", dz_format_size(base, a), stored > 0 ? (source + base) / stored : 0);
+    else if (plan->base->ntensors)
+        printf("with the base, which must be kept (%s): %.2fx\n", dz_format_size(base, a), (source + base) / (stored + base));
+    else
+        printf("no base: each task is coded by itself\n");
 }
 
 static void print_tensors(const dz_zoo *zoo, const dz_plan *plan) {
@@ -185,7 +192,7 @@ static void print_work(const dz_plan *plan) {
 
 static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
     const char *args[1];
-    int json = 0, ranks = world->size, headers = 0, helped = 0, skip_unmatched = 0, allow_lossy = 0;
+    int json = 0, ranks = world->size, headers = 0, helped = 0, with_base = 0, skip_unmatched = 0, allow_lossy = 0;
     dz_forecast forecast = {0};
     dz_option_list sets = {0};
     dz_recipe_request request = {0};
@@ -195,6 +202,7 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
     const dz_option options[] = {{"recipe", 0, DZ_OPTION_TEXT, &request.recipe, "FILE|NAME", "as for compress"},
                                  {"set", 0, DZ_OPTION_LIST, &sets, "KEY=VALUE", "as for compress"},
                                  DZ_METHOD_OPTIONS(sets),
+                                 {"with-base", 0, DZ_OPTION_FLAG, &with_base, NULL, "as for compress"},
                                  {"headers", 0, DZ_OPTION_FLAG, &headers, NULL, "read headers only: no sizes, no quality"},
                                  {"ranks", 0, DZ_OPTION_INT, &ranks, "N", "plan for N ranks (those that run)"},
                                  {"allow-lossy-input", 0, DZ_OPTION_FLAG, &allow_lossy, NULL, "also models restored from a lossy archive"},
@@ -213,6 +221,7 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
     if (world->rank == 0) rc = dz_zoo_check_originals(&zoo, allow_lossy, &warnings, err);
     if ((rc = dz_sync_error(world, rc, err)) != DZ_OK) goto out;
     if ((rc = dz_split_fused(world, &zoo, err)) != DZ_OK) goto out;
+    if ((with_base || zoo.manifest->store_base) && (rc = dz_sync_error(world, dz_zoo_store_base(&zoo, err), err)) != DZ_OK) goto out;
     if (world->rank == 0) rc = dz_zoo_plan(&zoo, ranks, skip_unmatched, &plan, err);
     if ((rc = dz_sync_error(world, rc, err)) != DZ_OK) goto out;
     if (world->rank == 0) {

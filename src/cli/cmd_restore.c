@@ -116,7 +116,7 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
         {"task", 't', DZ_OPTION_LIST, &tasks, "NAME[=WEIGHT]", "the task to restore; several are merged: base + sum of weight * delta"},
         {"all", 'a', DZ_OPTION_FLAG, &all, NULL, "every task, each into a folder of its name in DIR"},
         {"sign-consensus", 0, DZ_OPTION_FLAG, &opt.sign_consensus, NULL, "merge only deltas with the sign of the weighted sum (TIES)"},
-        {"base", 'b', DZ_OPTION_TEXT, &opt.base, "PATH", "the base model of the archive, which does not hold it"},
+        {"base", 'b', DZ_OPTION_TEXT, &opt.base, "PATH", "the base model of the archive; not needed if it holds it"},
         {"output", 'o', DZ_OPTION_TEXT, &opt.out, "DIR",
          "the folder for the model's files; FILE.safetensors: the tensors alone, as this file"},
         {"tensor", 0, DZ_OPTION_TEXT, &opt.tensors, "GLOB", "only these tensors, into one file, without other files"},
@@ -133,8 +133,7 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
         return err->rc;
     }
     dz_rc rc = DZ_OK;
-    const dz_required needed[] = {
-        {tasks.n > 0 || all, "--task NAME (or --all)"}, {opt.base != NULL, "--base PATH"}, {opt.out != NULL, "-o DIR"}, {0, NULL}};
+    const dz_required needed[] = {{tasks.n > 0 || all, "--task NAME (or --all)"}, {opt.out != NULL, "-o DIR"}, {0, NULL}};
     if ((rc = dz_require(&DZ_CMD_RESTORE, needed, err)) != DZ_OK) goto out;
     if (all && tasks.n) {
         rc = dz_fail(err, DZ_EUSAGE, "restore: --all restores every task: not with --task");

@@ -84,8 +84,9 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
         char size[32];
         print_foreign(args[0], &r.foreign);
         dz_print_damage(&r.damage);
-        printf("%s: %llu task%s, %llu tensors, %llu blocks, %s: ", args[0], (unsigned long long)r.ntasks, r.ntasks == 1 ? "" : "s",
-               (unsigned long long)r.ntensors, (unsigned long long)r.nblocks, dz_format_size((double)r.nbytes, size));
+        printf("%s: %llu task%s%s, %llu tensors, %llu blocks, %s: ", args[0], (unsigned long long)r.ntasks, r.ntasks == 1 ? "" : "s",
+               r.base_stored ? " and the base" : "", (unsigned long long)r.ntensors, (unsigned long long)r.nblocks,
+               dz_format_size((double)r.nbytes, size));
         if (r.damage.count)
             printf("%llu problem%s\n", (unsigned long long)r.damage.count, r.damage.count == 1 ? "" : "s");
         else

@@ -265,8 +265,9 @@ static void draw_archive(dz_picture *svg, const plot *p, dz_error *err) {
         stored += tasks[t].lossy + tasks[t].exact + tasks[t].fixed;
     }
     dz_picture_begin(svg, DZ_PLOT_WIDTH, 64 + height + 12 + LAYERS_HEIGHT(p), err);
-    snprintf(title, sizeof title, "%zu task%s: %s as %s, %.1fx", c->ntasks, c->ntasks == 1 ? "" : "s", dz_format_size(source, a),
-             dz_format_size(stored, b), stored > 0 ? source / stored : 0);
+    size_t n = dz_catalog_ntasks(c);
+    snprintf(title, sizeof title, "%zu task%s%s: %s as %s, %.1fx", n, n == 1 ? "" : "s", c->stored ? " and the base" : "",
+             dz_format_size(source, a), dz_format_size(stored, b), stored > 0 ? source / stored : 0);
     dz_picture_text(svg, DZ_PLOT_LEFT, 32, -17, DZ_START, title, 0);
     if (tasks) dz_plot_tasks_panels(svg, tasks, c->ntasks, 64);
     draw_layers(svg, p, 64 + height + 12);

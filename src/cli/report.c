@@ -184,9 +184,9 @@ json_t *dz_info_json(const dz_catalog *c, const dz_task_entry *only, const dz_ta
     char hex[33];
     dz_digest_hex(c->fingerprint, hex);
     json_t *tasks = json_array();
-    for (size_t t = 0; t < (view ? view->n : c->ntasks); t++) {
-        const dz_task_entry *task = view ? view->tasks[t] : &c->tasks[t];
-        if (only && only != task) continue;
+    for (size_t t = 0; t < (only ? 1 : view ? view->n : c->ntasks); t++) {
+        const dz_task_entry *task = only ? only : view ? view->tasks[t] : &c->tasks[t];
+        if (!only && dz_catalog_is_stored(c, task)) continue;
         json_t *o = dz_task_json(c, task);
         if (only) {
             json_object_set_new(o, "tensors", dz_tensors_json(c, task, match));
@@ -198,12 +198,13 @@ json_t *dz_info_json(const dz_catalog *c, const dz_task_entry *only, const dz_ta
     for (size_t i = 0; i < c->nlost; i++)
         json_array_append_new(lost, json_pack("{s:o, s:o, s:b}", "name", text_json(c->lost[i].name), "message", text_json(c->lost[i].text),
                                               "damaged", !c->lost[i].unread));
-    return json_pack("{s:i, s:o, s:{s:s, s:o, s:o, s:o, s:I, s:I}, s:I, s:I, s:o, s:o, s:o}", "format_version", (int)c->format_version,
-                     "generator", text_json(c->generator), "base", "fingerprint", hex, "name", text_json(c->base_name ? c->base_name : ""),
-                     "origin", text_json(c->base_origin ? c->base_origin : ""), "revision",
+    json_t *stored = c->stored ? task_json(c, &c->tasks[c->stored - 1]) : json_null();
+    return json_pack("{s:i, s:o, s:{s:s, s:o, s:o, s:o, s:I, s:I, s:b, s:o}, s:I, s:I, s:o, s:o, s:o}", "format_version",
+                     (int)c->format_version, "generator", text_json(c->generator), "base", "fingerprint", hex, "name",
+                     text_json(c->base_name ? c->base_name : ""), "origin", text_json(c->base_origin ? c->base_origin : ""), "revision",
                      text_json(c->base_revision ? c->base_revision : ""), "bytes", (json_int_t)dz_catalog_base_bytes(c), "tensors",
-                     (json_int_t)c->nbase, "archive_bytes", (json_int_t)c->file_size, "shared_bytes", (json_int_t)c->shared_bytes, "tasks",
-                     tasks, "lost", lost, "largest", largest_json(c, only));
+                     (json_int_t)c->nbase, "stored", c->stored != 0, "task", stored, "archive_bytes", (json_int_t)c->file_size,
+                     "shared_bytes", (json_int_t)c->shared_bytes, "tasks", tasks, "lost", lost, "largest", largest_json(c, only));
 }
 
 /* Least, mean and most of a figure over the ranks; `offset`: of the double in dz_rank_figures. */
@@ -382,7 +383,7 @@ static void print_task(const dz_catalog *c, const dz_task_entry *e) {
     char a[32];
     dz_size_stats s = dz_task_size_stats(e);
     dz_dropped d = dz_task_dropped(c, e);
-    dz_print_quality_row(e->name, s.source, s.stored, s.lossy_ratio, dz_task_quality(c, e));
+    dz_print_quality_row(dz_catalog_is_stored(c, e) ? DZ_STORED_ROW : e->name, s.source, s.stored, s.lossy_ratio, dz_task_quality(c, e));
     if (d.ntensors)
         printf("    %zu tensor%s of %s, %s, dropped; without: %.1fx\n", d.ntensors, d.ntensors == 1 ? "" : "s", e->name,
                dz_format_size(d.source, a), d.ratio);
@@ -417,20 +418,29 @@ void dz_print_tasks(const dz_catalog *c, const dz_task_view *view) {
     dz_print_quality_head("stored");
     for (size_t t = 0; t < c->ntasks; t++) {
         dz_size_stats s = dz_task_size_stats(&c->tasks[t]);
+        if (dz_catalog_is_stored(c, &c->tasks[t])) continue;
         source += s.source;
         dropped += dz_task_dropped(c, &c->tasks[t]).source;
         if (!view) print_task(c, &c->tasks[t]);
     }
     for (size_t t = 0; view && t < view->n; t++) print_task(c, view->tasks[t]);
-    if (view && view->n < c->ntasks) printf("(%zu of %zu tasks; what follows is of all)\n", view->n, c->ntasks);
-    if (!view || view->n == c->ntasks) print_paper_ratios(c);
+    if (c->stored) print_task(c, &c->tasks[c->stored - 1]);
+    if (view && view->n < dz_catalog_ntasks(c)) printf("(%zu of %zu tasks; what follows is of all)\n", view->n, dz_catalog_ntasks(c));
+    if (!view || view->n == dz_catalog_ntasks(c)) print_paper_ratios(c);
     size_t adapters = 0;
     for (size_t t = 0; t < c->ntasks; t++) adapters += (size_t)dz_task_is_adapter(&c->tasks[t]);
     if (adapters) printf("\n%zu adapter%s (LoRA) among them, stored exactly", adapters, adapters > 1 ? "s" : "");
     printf("\narchive %s (%s shared by all tasks): %.1fx%s\n", dz_format_size(file, a), dz_format_size((double)c->shared_bytes, b),
            file > 0 ? source / file : 0, beside_drops(source - dropped, dropped, file, beside, sizeof beside));
-    printf("with the base, which must be kept (%s%s%s): %.2fx\n", c->base_name ? c->base_name : "", c->base_name ? ", " : "",
-           dz_format_size(base, a), (source + base) / (file + base));
+    const char *name = c->base_name ? c->base_name : "", *comma = c->base_name ? ", " : "";
+    if (c->stored)
+        printf("with the base, which is in it (%s%s%s): %.2fx\n", name, comma, dz_format_size(base, a),
+               file > 0 ? (source + base) / file : 0);
+    else if (c->nbase)
+        printf("with the base, which must be kept (%s%s%s): %.2fx\n", name, comma, dz_format_size(base, a),
+               (source + base) / (file + base));
+    else
+        printf("no base: each task is coded by itself\n");
 }
 
 static const char *score_number(const json_t *score, const char *key, char text[24]) {

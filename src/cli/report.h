@@ -47,6 +47,8 @@ json_t *dz_json_lines(const dz_buf *lines);
 
 /* The table of tasks, in 80 columns: its head (`stored` names the column of stored bytes) and a row. Ratios of 0 are shown as "-". */
 void dz_print_quality_head(const char *stored);
+#define DZ_STORED_ROW "base, stored" /* name of the base that is stored, in tables */
+
 void dz_print_quality_row(const char *task, double source, double stored, double lossy_ratio, dz_quality quality);
 
 /* That table and the totals, with the base and without. `view`: the rows of the table (NULL: all tasks); the totals are of all. */

@@ -111,6 +111,7 @@ dz_rc dz_task_view_make(const dz_catalog *c, const dz_task_filter *f, dz_task_vi
     const struct column *by = f->sort ? find_column(f->sort + (sign < 0), strlen(f->sort) - (sign < 0)) : NULL;
     if (err->rc != DZ_OK || dz_task_filter_check(f, err) != DZ_OK) goto out;
     for (size_t t = 0; t < c->ntasks; t++) {
+        if (dz_catalog_is_stored(c, &c->tasks[t])) continue; /* it is no task to its users */
         if (f->match && fnmatch(f->match, c->tasks[t].name, 0) != 0) continue;
         key *k = &keys[v->matching];
         *k = (key){.task = &c->tasks[t], .number = v->matching++};

@@ -6,6 +6,17 @@
 #include "compress/append.h"
 #include "compress/update.h"
 
+/* The name of the base that the archive holds is taken. */
+static dz_rc check_names(const dz_context *ctx, dz_error *err) {
+    const char *stored = ctx->copied.old->catalog->stored_name;
+    for (size_t t = 0; stored && t < ctx->zoo.ntasks; t++) {
+        if (strcmp(stored, ctx->zoo.names[t]) == 0)
+            return dz_fail(err, DZ_EUSAGE, "%s: '%s' is the base that the archive holds: give the task another name", ctx->opt->archive,
+                           stored);
+    }
+    return DZ_OK;
+}
+
 /* Tasks that the archive has: refused, replaced, or left to it. Alike on every rank. */
 static dz_rc settle_names(dz_context *ctx, size_t *skipped, dz_error *err) {
     const dz_compress_options *opt = ctx->opt;
@@ -60,7 +71,7 @@ dz_rc dz_append_open(dz_context *ctx, size_t *skipped, dz_compress_result *resul
     dz_bcast_u64(ctx->world, &all, 1);
     if (!all) return dz_sync_error(ctx->world, tell_new(ctx, result, err), err); /* the first to be appended */
     dz_rc rc = dz_copy_tasks_open(&ctx->copied, ctx->world, opt->archive, err);
-    if (rc != DZ_OK) return rc;
+    if (rc != DZ_OK || (rc = dz_sync_error(ctx->world, check_names(ctx, err), err)) != DZ_OK) return rc;
     if (opt->update) {
         if ((rc = dz_sync_error(ctx->world, check_headers(ctx, err), err)) != DZ_OK) return rc;
         if ((rc = dz_update_settle(ctx, result, err)) == DZ_OK) dz_copy_tasks_check(&ctx->copied, err);

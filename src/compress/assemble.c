@@ -170,6 +170,7 @@ static dz_rc add_task(const assembly *a, dz_catalog *c, size_t task, const uint3
     const dz_recipe *r = dz_zoo_recipe(&a->ctx->zoo, task);
     dz_task_entry *t = &c->tasks[c->ntasks++];
     t->name = dz_strdup(a->ctx->zoo.names[task], err);
+    if (a->ctx->zoo.tasks[task] == a->ctx->zoo.stored && err->rc == DZ_OK) c->stored_name = dz_strdup(t->name, err);
     t->recipe = dz_strdup(r->name, err);
     t->recipe_text = dz_recipe_text(r, err);
     if (err->rc != DZ_OK || dz_catalog_add_blob(c, t->recipe_text, strlen(t->recipe_text), &t->recipe_blob, err) != DZ_OK) return err->rc;
@@ -199,7 +200,8 @@ static dz_rc make_catalog(const assembly *a, dz_catalog *c, dz_error *err) {
         if (dz_copy_tasks_catalog(&a->ctx->copied, c, a->ctx->plan->ntasks, err) != DZ_OK || map_base(a, c, base_row, err) != DZ_OK)
             goto out;
     } else {
-        if (add_base(a, c, err) != DZ_OK || dz_catalog_describe_base(c, a->ctx->zoo.base, a->ctx->opt->manifest, err) != DZ_OK ||
+        if (add_base(a, c, err) != DZ_OK ||
+            (a->ctx->plan->base->ntensors && dz_catalog_describe_base(c, a->ctx->zoo.base, a->ctx->opt->manifest, err) != DZ_OK) ||
             !(c->tasks = dz_alloc(a->ctx->plan->ntasks, sizeof *c->tasks, err)))
             goto out;
         for (size_t i = 0; i < c->nbase; i++) base_row[i] = (uint32_t)i;

@@ -179,6 +179,17 @@ static dz_rc take_output(dz_job *job, dz_error *err) {
     return dz_staging_begin_file(&job->ctx.staging, DZ_TARGET_ARCHIVE, err);
 }
 
+/* With --with-base, unless the archive holds it already. Alike on every rank. */
+static dz_rc store_base(dz_context *ctx, dz_error *err) {
+    dz_zoo *zoo = &ctx->zoo;
+    if (!ctx->opt->with_base && !zoo->manifest->store_base) return DZ_OK;
+    if (ctx->copied.old && ctx->copied.old->catalog->stored_name) return DZ_OK;
+    if (dz_copy_tasks_has(&ctx->copied, DZ_STORED_NAME))
+        return dz_fail(err, DZ_EUSAGE, "%s: has a task '%s', which is the name of a base that is stored", ctx->opt->archive,
+                       DZ_STORED_NAME);
+    return dz_zoo_store_base(zoo, err);
+}
+
 /* Collective. Models, recipe, plan: every error of this kind is found here, before any heavy work. */
 static dz_rc open_job(dz_job *job, dz_compress_result *result, dz_error *err) {
     const dz_world *world = job->ctx.world;
@@ -191,7 +202,8 @@ static dz_rc open_job(dz_job *job, dz_compress_result *result, dz_error *err) {
     *err = of_output;
     if ((rc = dz_sync_error(world, err->rc, err)) != DZ_OK) return rc;
     if ((rc = dz_sync_error(world, world->rank == 0 ? check_outputs(job, result, err) : DZ_OK, err)) != DZ_OK) return rc;
-    if ((rc = dz_append_open(&job->ctx, &job->skipped, result, err)) != DZ_OK || job->ctx.zoo.ntasks == 0) return rc;
+    if ((rc = dz_append_open(&job->ctx, &job->skipped, result, err)) != DZ_OK) return rc;
+    if ((rc = dz_sync_error(world, store_base(&job->ctx, err), err)) != DZ_OK || job->ctx.zoo.ntasks == 0) return rc;
     if ((rc = dz_split_fused(world, &job->ctx.zoo, err)) != DZ_OK) return rc;
     if ((rc = dz_find_tied(world, job->ctx.zoo.tasks, job->ctx.zoo.ntasks, err)) != DZ_OK) return rc;
     rc = dz_zoo_plan(&job->ctx.zoo, world->size, job->ctx.opt->skip_unmatched, &job->plan, err);
@@ -275,6 +287,8 @@ static void collect_notes(const dz_job *job, dz_buf *notes, dz_error *err) {
     dz_buf_put(notes, plan->notes.data, plan->notes.len, err);
     if (job->ctx.zoo.recipe->method_implied)
         dz_buf_note(notes, err, "method ultradelta, because its keys are set (sparsity and the like): --method names another");
+    if (job->ctx.zoo.manifest->no_base)
+        dz_buf_note(notes, err, "%s names no base: each task is coded by itself, exactly", job->ctx.opt->manifest);
     for (size_t t = 0; t < plan->ntasks; t++) {
         for (int reason = DZ_REASON_NONFINITE; reason < DZ_REASONS; reason++) note_exact(job, t, (dz_reason)reason, notes, err);
         note_what_is_kept(job, t, notes, err);
@@ -514,13 +528,13 @@ dz_rc dz_compress(const dz_world *world, const dz_compress_options *opt, dz_comp
         if (world->rank == 0) result->recipe_name = dz_strdup(job.ctx.zoo.recipe->name, err);
         char setting[DZ_SETTING_TEXT];
         size_t own = 0;
-        for (size_t t = 0; t < job.ctx.zoo.ntasks; t++) own += job.ctx.zoo.own[t] != NULL;
+        for (size_t t = 0; t < job.ctx.zoo.ntasks; t++) own += job.ctx.zoo.own[t] != NULL && job.ctx.zoo.tasks[t] != job.ctx.zoo.stored;
         if (world->rank == 0)
             result->setting = own ? dz_format(err, "%s; %zu task%s with settings of %s own", dz_recipe_setting(job.ctx.zoo.recipe, setting),
                                               own, own == 1 ? "" : "s", own == 1 ? "its" : "their")
                                   : dz_strdup(dz_recipe_setting(job.ctx.zoo.recipe, setting), err);
         if (world->rank == 0) result->task = dz_strdup(job.ctx.zoo.names[0], err);
-        result->ntasks = job.ctx.zoo.ntasks;
+        result->ntasks = job.ctx.zoo.ntasks - (job.ctx.zoo.stored != NULL);
         rc = dz_sync_error(world, err->rc, err);
     }
 out:

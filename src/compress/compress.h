@@ -24,6 +24,7 @@ typedef struct dz_compress_options {
     int append, replace, skip_existing; /* the last two imply append */
     int update, prune;                  /* likewise: by content (compress/update.h) */
     int allow_lossy;                    /* models that were restored from a lossy archive are compressed again */
+    int with_base;                      /* the archive is to hold the base too */
     int skip_unmatched;                 /* tasks that the base does not match are left out with a note */
     dz_io io;
     const char *const *hints; /* of MPI-IO, KEY=VALUE each */

@@ -16,7 +16,7 @@ typedef struct raw_task {
 static const char *const KEYS[DZ_MANIFEST_KEYS] = {"quality", "noise_to_delta", "noise_to_base"};
 
 typedef struct raw_manifest {
-    char *base;
+    char *base, *store_base;
     dz_yaml_list tasks;
 } raw_manifest;
 
@@ -31,6 +31,7 @@ static const dz_yaml_field TASK_FIELDS[] = {
 static const dz_yaml_table TASK = {TASK_FIELDS, sizeof(raw_task)};
 static const dz_yaml_field FIELDS[] = {
     {"base", DZ_YAML_TEXT, offsetof(raw_manifest, base), NULL},
+    {"store_base", DZ_YAML_TEXT, offsetof(raw_manifest, store_base), NULL},
     {"tasks", DZ_YAML_LIST, offsetof(raw_manifest, tasks), &TASK},
     {NULL, DZ_YAML_TEXT, 0, NULL},
 };
@@ -84,9 +85,18 @@ static void take_task(dz_manifest *m, const dz_yaml *yaml, const raw_task *raw, 
     }
 }
 
+static void take_store_base(dz_manifest *m, const dz_yaml *yaml, const char *value, dz_error *err) {
+    int yes = value ? dz_yaml_boolean(value) : 0, line = dz_yaml_line(yaml, 0, "store_base");
+    if (yes < 0) dz_fail_more(err, DZ_EUSAGE, "%s:%d: store_base: '%s' is neither true nor false", m->path, line, value);
+    if (yes > 0 && !is_there(yaml, 0, "base"))
+        dz_fail_more(err, DZ_EUSAGE, "%s:%d: store_base: there is no 'base' to store", m->path, line);
+    m->store_base = yes > 0;
+}
+
 static void take(dz_manifest *m, const dz_yaml *yaml, dz_error *err) {
     const raw_manifest *raw = yaml->data;
-    if (!is_there(yaml, 0, "base")) dz_fail_more(err, DZ_EUSAGE, "%s: no 'base'", m->path);
+    m->no_base = !is_there(yaml, 0, "base");
+    take_store_base(m, yaml, raw->store_base, err);
     m->base = take_path(m, raw->base, dz_yaml_line(yaml, 0, "base"), "base", err);
     const dz_yaml_place *list = dz_yaml_find(yaml, 0, "tasks");
     if (raw->tasks.n == 0 && !(list && list->refused)) dz_fail_more(err, DZ_EUSAGE, "%s: no task", m->path);

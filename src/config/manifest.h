@@ -14,6 +14,8 @@ typedef struct dz_manifest_task {
 
 typedef struct dz_manifest {
     char *path, *base;
+    int no_base;    /* it names none: each task is coded by itself */
+    int store_base; /* the archive is to hold the base */
     dz_manifest_task *tasks;
     size_t ntasks;
 } dz_manifest;

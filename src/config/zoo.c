@@ -114,19 +114,33 @@ static dz_rc open_manifest(const char *path, const char *only, dz_zoo *zoo, dz_e
     return err->rc;
 }
 
+/* Without a base: a model of no tensors. */
+static dz_rc no_base(dz_zoo *zoo, dz_error *err) {
+    zoo->base = dz_alloc(1, sizeof *zoo->base, err);
+    if (zoo->base) zoo->base->path = dz_strdup("none", err);
+    return err->rc;
+}
+
 /* Every model that cannot be opened gets its line. */
 static void load_models(dz_zoo *zoo, dz_error *err) {
     for (size_t t = 0; t <= zoo->ntasks; t++) {
         dz_error one = {0};
         const char *path = t == 0 ? zoo->manifest->base : zoo->manifest->tasks[t - 1].path;
+        if (t == 0 && zoo->manifest->no_base) no_base(zoo, &one);
         if (path) dz_checkpoint_load(path, t == 0 ? &zoo->base : &zoo->tasks[t - 1], &one);
         dz_fail_join(err, &one);
     }
 }
 
+static const char *const EXACT_SETS[] = {"quality=lossless"};
+static const dz_recipe_request EXACT = {.sets = EXACT_SETS, .nsets = 1};
+
 /* The recipe, and those of tasks with settings of their own: in the manifest, or by the request, which goes before it. */
 static dz_rc load_recipes(const dz_recipe_request *request, dz_zoo *zoo, dz_error *err) {
-    if (dz_recipe_load(request, &zoo->recipe, err) != DZ_OK) return err->rc;
+    int no_base = zoo->manifest && zoo->manifest->no_base, asked = request->recipe || request->nsets;
+    if (dz_recipe_load(no_base && !asked ? &EXACT : request, &zoo->recipe, err) != DZ_OK) return err->rc;
+    if (no_base && zoo->recipe->quality != DZ_QUALITY_LOSSLESS)
+        return dz_fail(err, DZ_EUSAGE, "%s: names no base: its tasks can only be kept exactly (--quality lossless)", zoo->manifest->path);
     for (size_t t = 0; zoo->manifest && t < zoo->ntasks; t++) {
         const dz_manifest_task *task = &zoo->manifest->tasks[t];
         dz_task_request own = {.task = task->name};
@@ -136,6 +150,9 @@ static dz_rc load_recipes(const dz_recipe_request *request, dz_zoo *zoo, dz_erro
         char *where = dz_format(err, "%s:%d", zoo->manifest->path, task->line);
         for (size_t i = 0; task->name && i < request->nown; i++)
             own = strcmp(request->own[i].task, task->name) == 0 ? request->own[i] : own;
+        if (where && own.nsets && no_base)
+            return free(where), dz_fail(err, DZ_EUSAGE, "%s:%d: task '%s': has settings, but there is no base: it is kept exactly",
+                                        zoo->manifest->path, task->line, task->name);
         if (where && own.nsets) dz_recipe_load_own(request, &own, where, &zoo->own[t], err);
         free(where);
     }
@@ -180,6 +197,38 @@ dz_rc dz_zoo_check_originals(const dz_zoo *zoo, int allow, dz_buf *notes, dz_err
                          ck->path, ck->lossy);
     }
     return err->rc;
+}
+
+/* A copy of the base's headers, and of its list of files. */
+static dz_rc copy_model(dz_checkpoint *of, dz_checkpoint **out, dz_error *err) {
+    dz_buf packed = {0};
+    if (dz_checkpoint_pack(of, &packed, err) == DZ_OK) dz_checkpoint_unpack(packed.data, packed.len, out, err);
+    dz_buf_free(&packed);
+    return err->rc;
+}
+
+dz_rc dz_zoo_store_base(dz_zoo *zoo, dz_error *err) {
+    size_t n = zoo->ntasks;
+    if (zoo->manifest->no_base) return dz_fail(err, DZ_EUSAGE, "%s: there is no base to store", zoo->manifest->path);
+    for (size_t t = 0; t < n; t++) {
+        if (strcmp(zoo->names[t], DZ_STORED_NAME) == 0)
+            return dz_fail(err, DZ_EUSAGE, "%s: task '%s': the base that is stored has this name: give the task another",
+                           zoo->manifest->path, zoo->names[t]);
+    }
+    dz_checkpoint **tasks = realloc(zoo->tasks, (n + 1) * sizeof *tasks);
+    if (tasks) zoo->tasks = tasks;
+    const char **names = realloc(zoo->names, (n + 1) * sizeof *names);
+    if (names) zoo->names = names;
+    dz_recipe **own = realloc(zoo->own, (n + 1) * sizeof *own);
+    if (own) zoo->own = own;
+    if (!tasks || !names || !own) return dz_fail(err, DZ_ENOMEM, "out of memory");
+    tasks[n] = NULL;
+    own[n] = NULL;
+    names[n] = DZ_STORED_NAME;
+    zoo->ntasks++;
+    if (copy_model(zoo->base, &tasks[n], err) != DZ_OK) return err->rc;
+    zoo->stored = tasks[n];
+    return dz_recipe_load(&EXACT, &own[n], err);
 }
 
 dz_rc dz_zoo_open(const dz_world *world, const char *manifest, const dz_recipe_request *request, dz_zoo *zoo, dz_error *err) {

@@ -19,7 +19,8 @@ typedef struct dz_zoo {
     const char **names; /* borrowed from the manifest */
     size_t ntasks;
     dz_recipe *recipe;
-    dz_recipe **own; /* NULL, or [ntasks]: of tasks with settings of their own; NULL: `recipe` */
+    const dz_checkpoint *stored; /* the one of `tasks` that is the base itself (dz_zoo_store_base); NULL: none */
+    dz_recipe **own;             /* NULL, or [ntasks]: of tasks with settings of their own; NULL: `recipe` */
 } dz_zoo;
 
 static inline const dz_recipe *dz_zoo_recipe(const dz_zoo *zoo, size_t task) {
@@ -33,6 +34,11 @@ void dz_zoo_cut(dz_zoo *zoo, size_t ntasks);
 /* Collective. Opens manifest, all models' headers and the recipe. All problems are reported in one error. */
 dz_rc dz_zoo_open(const dz_world *world, const char *manifest, const dz_recipe_request *request, dz_zoo *zoo, dz_error *err);
 void dz_zoo_close(dz_zoo *zoo);
+
+#define DZ_STORED_NAME "base" /* of the task that is the base itself */
+
+/* Adds the base as a task of its own, exact and coded by itself, so that the archive holds it. Every rank by itself. */
+dz_rc dz_zoo_store_base(dz_zoo *zoo, dz_error *err);
 
 /* Rank 0: a base or task that is itself restored from a lossy archive is refused; with `allow` it is named in the notes, a line each. */
 dz_rc dz_zoo_check_originals(const dz_zoo *zoo, int allow, dz_buf *notes, dz_error *err);

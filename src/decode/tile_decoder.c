@@ -481,6 +481,18 @@ dz_rc dz_decoder_base(dz_decoder *d, const dz_index_row *row, uint32_t tile, con
     return DZ_OK;
 }
 
+dz_rc dz_decode_base(dz_decoder *d, uint32_t base_row, uint8_t *out, dz_error *err) {
+    const dz_catalog *c = d->archive->catalog;
+    dz_tensor t = dz_tensor_of_row(&c->tensors[c->base[base_row].tensor]);
+    dz_pair_tiles grid = dz_pair_tiles_of(t.count, t.count, t.count);
+    size_t size = dz_dtype_size(t.dtype);
+    for (uint32_t tile = 0; tile < grid.ntiles; tile++) {
+        if (need_base(d, base_row, tile, err) != DZ_OK) return err->rc;
+        memcpy(out + dz_tile_first(&grid, tile) * size, d->base_bytes.data, (size_t)dz_tile_count(&grid, tile) * size);
+    }
+    return DZ_OK;
+}
+
 dz_rc dz_decode_tile_as(dz_decoder *d, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, dz_dtype to, void *out,
                         dz_error *err) {
     reference ref;

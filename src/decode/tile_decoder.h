@@ -74,4 +74,7 @@ dz_rc dz_decoder_base(dz_decoder *decoder, const dz_index_row *row, uint32_t til
 /* Checks a tile's block without a base: its checksum, and that a lossy one decodes. Adds the number of kept elements to `*kept`. */
 dz_rc dz_check_tile(dz_decoder *decoder, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, uint64_t *kept, dz_error *err);
 
+/* The base's tensor of a row of /base/tensors, all its bytes, from wherever the decoder has it. */
+dz_rc dz_decode_base(dz_decoder *decoder, uint32_t base_row, uint8_t *out, dz_error *err);
+
 #endif

@@ -167,6 +167,13 @@ int deltazoo_base_at(const deltazoo_archive *a, size_t index, deltazoo_tensor *o
     return DELTAZOO_OK;
 }
 
+int deltazoo_stored_base(const deltazoo_archive *a, size_t *task) {
+    const dz_catalog *c = a->archive->catalog;
+    if (!c->stored) return DELTAZOO_EUSAGE;
+    *task = c->stored - 1;
+    return DELTAZOO_OK;
+}
+
 int deltazoo_set_base(deltazoo_archive *a, const char *path, char *message, size_t size) {
     dz_error err = {0};
     drop_base(a, &err);
@@ -180,23 +187,18 @@ int deltazoo_set_base(deltazoo_archive *a, const char *path, char *message, size
 int deltazoo_base_read(deltazoo_archive *a, size_t index, void *dst, char *message, size_t size) {
     dz_error err = {0};
     const dz_catalog *c = a->archive->catalog;
-    if (index >= c->nbase || !a->base) {
-        dz_fail(&err, DZ_EUSAGE, a->base ? "the base has no tensor %zu" : "deltazoo_set_base comes before reading tensor %zu of the base",
+    int has_base = dz_decoder_has_base(&a->decoder);
+    if (index >= c->nbase || !has_base) {
+        dz_fail(&err, DZ_EUSAGE, has_base ? "the base has no tensor %zu" : "deltazoo_set_base comes before reading tensor %zu of the base",
                 index);
         return report(&err, message, size);
     }
-    dz_tensor t = dz_tensor_of_row(&c->tensors[c->base[index].tensor]);
-    dz_pair_tiles tiles = dz_pair_tiles_of(t.count, t.count, t.count);
-    size_t element = dz_dtype_size(t.dtype);
-    for (uint32_t tile = 0; tile < tiles.ntiles && err.rc == DZ_OK; tile++) {
-        uint64_t first = dz_tile_first(&tiles, tile) * element;
-        size_t len = (size_t)dz_tile_count(&tiles, tile) * element;
-        uint8_t *bytes = (uint8_t *)dst + first;
-        if (dz_checkpoint_read(a->base, (size_t)a->decoder.base_tensor[index], first, len, bytes, &err) != DZ_OK) break;
-        dz_digest got = dz_digest_of(bytes, len), want = c->base_tiles[c->base[index].first_tile + tile];
-        if (got.hi != want.hi || got.lo != want.lo)
-            dz_fail(&err, DZ_EFAIL, "%s: not the base of this archive: tensor '%s' differs", a->base->path, t.name);
-    }
+    dz_decoder_forget(&a->decoder); /* read, and checked, anew */
+    a->decoder.base_differs[index] = 0;
+    dz_decode_base(&a->decoder, (uint32_t)index, dst, &err);
+    if (err.rc == DZ_OK && a->decoder.base_differs[index])
+        dz_fail(&err, DZ_EFAIL, "%s: not the base of this archive: tensor '%s' differs", a->base->path,
+                c->tensors[c->base[index].tensor].name);
     return report(&err, message, size);
 }
 

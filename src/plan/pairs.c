@@ -306,11 +306,24 @@ static void note_parts(const matching *m, dz_error *err) {
                 ck->nfused, ck->nfused > 1 ? "s have" : " has", f->whole.name, f->nparts, ck->tensors[f->first].name);
 }
 
+static void note_tied(const matching *m, dz_error *err) {
+    if (m->tied.n == 1)
+        dz_buf_note(&m->plan->notes, err, "task '%s': tensor '%s' has the bytes of '%s': stored once", m->name, m->tied.first,
+                    m->tied.other);
+    else if (m->tied.n)
+        dz_buf_note(&m->plan->notes, err, "task '%s': %zu tensors have the bytes of others ('%s' of '%s', ...): stored once", m->name,
+                    m->tied.n, m->tied.first, m->tied.other);
+}
+
 /* What is not the recipe's main case, a line for each kind. */
 static void note_gathered(const matching *m, dz_error *err) {
     dz_plan *p = m->plan;
     const char *name = m->name;
     char text[SUBJECT_TEXT];
+    if (dz_plan_is_alone(p, m->task)) {
+        note_tied(m, err);
+        return;
+    }
     if (m->ck->is_adapter) {
         dz_buf_note(&p->notes, err, "task '%s': an adapter (LoRA), not a whole model: kept exactly, without the base", name);
         return;
@@ -329,11 +342,7 @@ static void note_gathered(const matching *m, dz_error *err) {
     if (m->renamed.n)
         dz_buf_note(&p->notes, err, "task '%s': %zu tensor%s matched with the base's of another name ('%s' with '%s')", name, m->renamed.n,
                     m->renamed.n > 1 ? "s are" : " is", m->renamed.first, m->renamed.other);
-    if (m->tied.n == 1)
-        dz_buf_note(&p->notes, err, "task '%s': tensor '%s' has the bytes of '%s': stored once", name, m->tied.first, m->tied.other);
-    else if (m->tied.n)
-        dz_buf_note(&p->notes, err, "task '%s': %zu tensors have the bytes of others ('%s' of '%s', ...): stored once", name, m->tied.n,
-                    m->tied.first, m->tied.other);
+    note_tied(m, err);
     note_scales(m, err);
     note_quantised(m, err);
     note_absent(m, err);
@@ -485,7 +494,9 @@ static dz_rc check_lossy(const matching *m, dz_error *err) {
 /* A model in which structure finds nothing to make lossy: said once. */
 static void note_no_body(dz_plan *p, const dz_recipe *recipe, dz_error *err) {
     for (size_t r = 0; r < recipe->nrules; r++) {
-        if (recipe->rules[r].policy != DZ_POLICY_STRUCTURE || wants_lossy(p, recipe) || p->nlossy || p->quantised.nlayers) continue;
+        if (recipe->rules[r].policy != DZ_POLICY_STRUCTURE || wants_lossy(p, recipe) || p->nlossy || p->quantised.nlayers ||
+            !p->base->ntensors)
+            continue;
         dz_buf_note(&p->notes, err,
                     "%s: no repeated blocks of float matrices in this model (first tensor '%s'): all is kept exactly; a recipe with rules "
                     "for its names (--recipe FILE) makes it lossy",
@@ -526,8 +537,9 @@ static dz_rc pair_task(matching *m, size_t task, uint64_t *tiles, dz_error *err)
     int problems = err->problems;
     dz_check_scales(m->ck, err);
     if (dz_quantised_find(m->ck, &m->quantised, err) != DZ_OK && err->rc == DZ_ENOMEM) return err->rc;
+    int alone = dz_plan_is_alone(m->plan, task);
     for (size_t i = 0; i < m->ck->ntensors; i++) m->base_of[i] = -1; /* an adapter has no counterparts */
-    if (!m->ck->is_adapter && dz_matcher_task(m->matcher, m->ck, m->base_of, m->how, err) == DZ_ENOMEM) return err->rc;
+    if (!m->ck->is_adapter && !alone && dz_matcher_task(m->matcher, m->ck, m->base_of, m->how, err) == DZ_ENOMEM) return err->rc;
     for (size_t i = 0; i < m->ck->ntensors && err->rc != DZ_ENOMEM; i++) {
         pairs[i].task = (uint32_t)task;
         pairs[i].tensor = (uint32_t)i;
@@ -536,9 +548,9 @@ static dz_rc pair_task(matching *m, size_t task, uint64_t *tiles, dz_error *err)
     if (err->rc == DZ_ENOMEM || tie(m, pairs, err) == DZ_ENOMEM) return err->rc;
     note_gathered(m, err);
     note_parts(m, err);
-    if (note_fused(m, err) == DZ_ENOMEM) return err->rc;
+    if (!alone && note_fused(m, err) == DZ_ENOMEM) return err->rc;
     note_files(m, err);
-    if (number_pairs(m->plan, pairs, m->ck, tiles) == 0 && err->problems == problems) check_lossy(m, err);
+    if (number_pairs(m->plan, pairs, m->ck, tiles) == 0 && err->problems == problems && !alone) check_lossy(m, err);
     return err->rc;
 }
 

@@ -236,11 +236,12 @@ int dz_pair_owner(const dz_plan *p, const dz_tensor_pair *pair) {
     return best;
 }
 
-dz_rc dz_plan_make(const dz_checkpoint *base, dz_checkpoint *const *tasks, const char *const *names, size_t ntasks, const dz_recipe *recipe,
-                   int nranks, uint8_t *unmatched, dz_plan **out, dz_error *err) {
+dz_rc dz_plan_make(const dz_checkpoint *base, const dz_checkpoint *stored, dz_checkpoint *const *tasks, const char *const *names,
+                   size_t ntasks, const dz_recipe *recipe, int nranks, uint8_t *unmatched, dz_plan **out, dz_error *err) {
     dz_plan *p = dz_alloc(1, sizeof *p, err);
     if (!p) return err->rc;
     p->base = base;
+    p->stored = stored;
     p->tasks = tasks;
     p->ntasks = ntasks;
     p->nranks = nranks;

@@ -36,6 +36,7 @@ typedef struct dz_work_item {
 
 typedef struct dz_plan {
     const dz_checkpoint *base;
+    const dz_checkpoint *stored; /* the task that is the base itself, coded without a base; NULL: none */
     dz_tensor_role *roles;       /* [base tensors] what each is in the model */
     dz_quantised quantised;      /* the base's layers of codes and scales: of no tensor here a delta is made */
     dz_checkpoint *const *tasks; /* [ntasks], borrowed */
@@ -60,10 +61,15 @@ typedef struct dz_plan {
     dz_buf notes;                       /* lines to tell the user, newline-separated */
 } dz_plan;
 
+/* A task that is coded by itself, without a base: the stored base, or any where there is no base. */
+static inline int dz_plan_is_alone(const dz_plan *plan, size_t task) {
+    return plan->tasks[task] == plan->stored || plan->base->ntensors == 0;
+}
+
 /* All faults (shapes that do not fit, a task that cannot be matched) in one error, a line each. `names` are the tasks' names. `unmatched`:
  * NULL, or [ntasks] zeros: tasks that cannot be matched are marked there instead, and the plan is to be made again without them. */
-dz_rc dz_plan_make(const dz_checkpoint *base, dz_checkpoint *const *tasks, const char *const *names, size_t ntasks, const dz_recipe *recipe,
-                   int nranks, uint8_t *unmatched, dz_plan **out, dz_error *err);
+dz_rc dz_plan_make(const dz_checkpoint *base, const dz_checkpoint *stored, dz_checkpoint *const *tasks, const char *const *names,
+                   size_t ntasks, const dz_recipe *recipe, int nranks, uint8_t *unmatched, dz_plan **out, dz_error *err);
 void dz_plan_free(dz_plan *plan);
 
 /* True for the first unit of a base tile: its rank computes the tile's digest. */

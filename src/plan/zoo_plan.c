@@ -20,7 +20,8 @@ dz_rc dz_zoo_plan(dz_zoo *zoo, int nranks, int skip_unmatched, dz_plan **out, dz
     size_t before = zoo->ntasks;
     uint8_t *unmatched = skip_unmatched ? dz_alloc(zoo->ntasks, 1, err) : NULL;
     if (err->rc != DZ_OK) goto out;
-    if (dz_plan_make(zoo->base, zoo->tasks, zoo->names, zoo->ntasks, zoo->recipe, nranks, unmatched, &plan, err) != DZ_OK) goto out;
+    if (dz_plan_make(zoo->base, zoo->stored, zoo->tasks, zoo->names, zoo->ntasks, zoo->recipe, nranks, unmatched, &plan, err) != DZ_OK)
+        goto out;
     if (unmatched && memchr(unmatched, 1, zoo->ntasks)) {
         keep_notes(plan, &left_out, err);
         dz_plan_free(plan);
@@ -31,7 +32,8 @@ dz_rc dz_zoo_plan(dz_zoo *zoo, int nranks, int skip_unmatched, dz_plan **out, dz
                     zoo->base->path);
             goto out;
         }
-        if (dz_plan_make(zoo->base, zoo->tasks, zoo->names, zoo->ntasks, zoo->recipe, nranks, NULL, &plan, err) != DZ_OK) goto out;
+        if (dz_plan_make(zoo->base, zoo->stored, zoo->tasks, zoo->names, zoo->ntasks, zoo->recipe, nranks, NULL, &plan, err) != DZ_OK)
+            goto out;
         dz_buf_put(&left_out, plan->notes.data, plan->notes.len, err);
         dz_buf_free(&plan->notes);
         plan->notes = left_out;

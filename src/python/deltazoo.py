@@ -1484,7 +1484,9 @@ class Archive:
             raise Error(f"{out}: a model is made as a folder here: give a folder's name; the program's restore -o makes one file")
         self._rows(task)
         with about(f"{self.path}: task {task}"):
-            files, base = self._marked_files(task), self._open_base(base)
+            need(base is not None or self.stored is not None or not self.base, "the archive does not hold its base: base= (--base) is needed")
+            need(base is None or self.base, "has no base: leave out base= (--base)")
+            files, base = self._marked_files(task), None if base is None else self._open_base(base)
         if os.path.isdir(out) and os.listdir(out) and not force:
             raise Error(f"{out}: exists and is not empty (force=True, or --force, replaces an earlier restore's files)")
         unmarked = self._check_replaced(out, files, base)
@@ -1573,7 +1575,7 @@ class Archive:
                 continue
             if os.path.exists(self.path) and os.path.samefile(target, self.path):
                 raise Error(f"{target}: is the archive: nothing is written over it")
-            if any(os.path.samefile(target, other) for other in base.paths if os.path.exists(other)):
+            if base is not None and any(os.path.samefile(target, other) for other in base.paths if os.path.exists(other)):
                 raise Error(f"{target}: is a file of the model {base.path}: nothing is written over it")
             if path == MARK_FILE:
                 if not is_mark_file(target):
@@ -1965,7 +1967,7 @@ def main(arguments=None):
     command("list", command_list, "the tasks of an archive")
     command("show", command_show, "the tensors of a task", True).add_argument("--tensor", default="*", metavar="GLOB")
     restore = command("restore", command_restore, "a task's model, all its files", True)
-    restore.add_argument("--base", "-b", required=True, metavar="PATH")
+    restore.add_argument("--base", "-b", metavar="PATH", help="the base model; not needed if the archive holds it")
     restore.add_argument("--output", "-o", required=True, metavar="DIR")
     restore.add_argument("--dtype", help="not in this reader: deltazoo restore --dtype")
     restore.add_argument("--force", action="store_true", help="replace files that DIR has")

@@ -47,7 +47,7 @@ dz_rc dz_restore_check_replaced(dz_restore_job *r, dz_error *err) {
             dz_target kind = dz_target_of(path);
             if (dz_same_file(path, r->archive->path))
                 dz_fail(err, DZ_EUSAGE, "%s: is the archive: nothing is written over it", path);
-            else if (dz_check_not_of_model(r->base, path, err) == DZ_OK)
+            else if (!r->base || dz_check_not_of_model(r->base, path, err) == DZ_OK)
                 r->files[i].must_equal = kind != DZ_TARGET_MODEL && kind != DZ_TARGET_EMPTY &&
                                          !dz_folder_mark_lists(&earlier, r->files[i].name, (uint64_t)old.st_size);
             if (r->files[i].must_equal && (!S_ISREG(old.st_mode) || stat(r->files[i].path, &new) != 0 || old.st_size != new.st_size))

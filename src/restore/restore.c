@@ -34,6 +34,16 @@ dz_rc dz_archive_task(const dz_archive *a, const char *name, const dz_task_entry
     return dz_fail(err, DZ_EUSAGE, "%s: no task '%s' (it has: %s)", a->path, name, known);
 }
 
+dz_rc dz_base_open_all(const dz_world *world, const dz_archive *a, const char *path, dz_checkpoint **out, dz_error *err) {
+    const dz_catalog *c = a->catalog;
+    char base[DZ_BASE_TEXT];
+    if (path && c->nbase == 0) return dz_fail(err, DZ_EUSAGE, "%s: has no base: leave out --base %s", a->path, path);
+    if (path) return dz_checkpoint_open_all(world, path, out, err);
+    if (c->stored || c->nbase == 0) return DZ_OK;
+    if (c->stored_lost) return dz_fail(err, DZ_EDAMAGE, "%s; --base PATH takes its place", c->stored_lost);
+    return dz_fail(err, DZ_EUSAGE, "%s: does not hold its base: --base PATH is needed, %s", a->path, dz_catalog_base_text(c, base));
+}
+
 /* What a model that has the base's tensors and other values probably is. */
 static const char *looks_like(size_t differ, size_t all) {
     if (differ < all) return "it looks like a fine-tuned model of it, or another revision";
@@ -237,7 +247,7 @@ dz_rc dz_restore(const dz_world *world, const dz_restore_options *opt, dz_restor
         dz_restore_check_sum(&r, &result->notes, err);
     if (err->rc == DZ_OK && r.one && !opt->tensors) dz_restore_note_left_out(&r, &result->notes, err);
     if ((rc = dz_sync_error(world, err->rc, err)) != DZ_OK) goto out;
-    if ((rc = dz_checkpoint_open_all(world, opt->base, &r.base, err)) != DZ_OK) goto out;
+    if ((rc = dz_base_open_all(world, r.archive, opt->base, &r.base, err)) != DZ_OK) goto out;
     if ((rc = dz_sync_error(world, open_decoder(&r, err), err)) != DZ_OK) goto out;
     if (opt->dry_run) goto out;
     if (dz_staging_name(&r.staging, opt->out, err) == DZ_OK && world->rank == 0) dz_staging_begin_dir(&r.staging, "restore", err);

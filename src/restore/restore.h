@@ -40,6 +40,10 @@ typedef struct dz_restore_result {
  * `err`. */
 dz_rc dz_restore(const dz_world *world, const dz_restore_options *opt, dz_restore_result *result, dz_error *err);
 
+/* Collective. Opens the base model of the archive on every rank. `path` NULL: none is given; DZ_EUSAGE, unless the archive needs none,
+ * since it holds its base, or has none: then `*out` is NULL. */
+dz_rc dz_base_open_all(const dz_world *world, const dz_archive *archive, const char *path, dz_checkpoint **out, dz_error *err);
+
 /* Collective. Fails on all ranks, naming tensors, if any rank's `base_differs` (by base row) is set. */
 dz_rc dz_agree_on_base(const dz_world *world, const dz_archive *archive, const char *base_path, const uint8_t *base_differs, dz_error *err);
 

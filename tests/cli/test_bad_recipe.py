@@ -24,7 +24,7 @@ TASKS = "tasks:\n  - {name: one, path: one}\n"
 test_manifest_unknown_key_names_its_line = manifest_case("base: base\n\ntasks:\n  - {name: one, path: one}\ncolour: red\n", "zoo.yaml:5", "colour", ranks=RANKS)
 test_manifest_unknown_key_of_a_task_names_its_line = manifest_case("base: base\ntasks:\n  - {name: one, path: one}\n  - {name: two, pth: two}\n", "zoo.yaml:4: unknown key 'pth'",
                                                                    "zoo.yaml:4: a task needs 'name' and 'path'", lines=2)
-test_manifest_without_base = manifest_case(TASKS, "base")
+test_manifest_with_a_misspelt_base = manifest_case("bsae: base\n" + TASKS, "'bsae'")
 test_manifest_without_tasks = manifest_case("base: base\n", "no task")
 test_manifest_with_zero_tasks = manifest_case("base: base\ntasks: []\n", "no task")
 test_manifest_empty = manifest_case("")
@@ -38,9 +38,9 @@ test_manifest_task_name_with_slash = manifest_case("base: base\ntasks:\n  - {nam
 test_manifest_task_name_dotdot = manifest_case("base: base\ntasks:\n  - {name: .., path: one}\n", "'..'")
 test_manifest_task_name_empty = manifest_case('base: base\ntasks:\n  - {name: "", path: one}\n')
 test_manifest_task_name_too_long = manifest_case("base: base\ntasks:\n  - {name: %s, path: one}\n" % ("x" * 300))
-test_manifest_two_problems_are_reported_at_once = manifest_case(TASKS + "  - {name: one, path: two}\n", "base", "'one'", lines=2, ranks=RANKS)
+test_manifest_two_problems_are_reported_at_once = manifest_case("bsae: base\n" + TASKS + "  - {name: one, path: two}\n", "'bsae'", "'one'", lines=2, ranks=RANKS)
 test_manifest_three_problems_are_reported_at_once = manifest_case(
-    "tasks:\n  - {name: a/b, path: one}\n  - {name: two, path: two}\n  - {name: two, path: one}\n", "base", "'a/b'", "'two'", lines=3)
+    "bsae: base\ntasks:\n  - {name: a/b, path: one}\n  - {name: two, path: two}\n  - {name: two, path: one}\n", "'bsae'", "'a/b'", "'two'", lines=3)
 test_manifest_problems_of_all_kinds_and_models_are_reported_at_once = manifest_case(
     "base: nowhere\ncolour: red\nsize: 1\ntasks:\n  - {name: a/b, path: gone}\n  - {name: two, path: two, size: 1}\n  - {name: two, path: one}\n"
     "  - [x]\nbase: base\n---\n", "zoo.yaml:2: unknown key 'colour'", "zoo.yaml:3: unknown key 'size'", "zoo.yaml:6: unknown key 'size'", "zoo.yaml:5: 'a/b'",

@@ -58,8 +58,9 @@ static void refused_manifest(const char *text, const char *wanted) {
 
 static void test_every_problem_of_a_manifest_is_reported_on_its_line(void **state) {
     (void)state;
-    refused_manifest("# colour: a comment is no key\nbase: b\n\"colour\": red\n" WITH_TASK "size: 1\n",
-                     "3: unknown key 'colour' (the keys are base, tasks)\n5: unknown key 'size' (the keys are base, tasks)");
+    refused_manifest(
+        "# colour: a comment is no key\nbase: b\n\"colour\": red\n" WITH_TASK "size: 1\n",
+        "3: unknown key 'colour' (the keys are base, store_base, tasks)\n5: unknown key 'size' (the keys are base, store_base, tasks)");
     refused_manifest(
         "base: b\ntasks:\n  - name: a\n    path: x\n    colour: red\n  -\n    name: a\n    path: \"\"\n  - {name: a/b}\n  - z\n",
         "5: unknown key 'colour' (the keys are name, path, quality, noise_to_delta, noise_to_base)\n"
@@ -68,22 +69,24 @@ static void test_every_problem_of_a_manifest_is_reported_on_its_line(void **stat
         "9: a task needs 'name' and 'path'\n"
         "9: 'a/b' cannot be a task's name (letters, digits, . _ + - only, at most 128, no . at the beginning)\n"
         "7: task 'a' is named twice, first on line 3");
-    refused_manifest("tasks: x\n", "1: 'tasks' must be a list\n no 'base'");
+    refused_manifest("tasks: x\n", "1: 'tasks' must be a list");
     refused_manifest("base: [b]\ntasks: []\n", "1: 'base' must be a single value\n no task");
-    refused_manifest("base: ~\ntasks: null\n", " no 'base'\n no task");
+    refused_manifest("base: ~\ntasks: null\n", " no task");
 }
 
 static void test_a_key_that_stands_twice_is_reported_on_its_second_line(void **state) {
     (void)state;
     refused_manifest("base: b\nbase: c\n" WITH_TASK, "2: 'base' is already set on line 1");
-    refused_manifest("base:\nbase: c\n" WITH_TASK, "2: 'base' is already set on line 1\n no 'base'");
+    refused_manifest("base:\nbase: c\n" WITH_TASK, "2: 'base' is already set on line 1");
+    refused_manifest("base: b\nstore_base: 2\n" WITH_TASK, "2: store_base: '2' is neither true nor false");
+    refused_manifest("store_base: yes\n" WITH_TASK, "1: store_base: there is no 'base' to store");
 }
 
 static void test_what_is_no_manifest_at_all_is_reported_in_plain_words(void **state) {
     (void)state;
     refused_manifest("", " is empty");
     refused_manifest("# nothing\n---\n", " is empty");
-    refused_manifest("- base\n- tasks\n", "1: must be a mapping with the keys base, tasks");
+    refused_manifest("- base\n- tasks\n", "1: must be a mapping with the keys base, store_base, tasks");
     refused_manifest("\nbase: [b\n" WITH_TASK "}", "3: not YAML: did not find expected ',' or ']' (while parsing a flow sequence)");
     refused_manifest("base: b\nx: \"\x01\"\n", "2: not YAML: control characters are not allowed");
     refused_manifest("base: \"b\\0c\"\n" WITH_TASK, "1: 'base' must be a text without a zero byte");

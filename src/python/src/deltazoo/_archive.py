@@ -136,8 +136,9 @@ class Archive:
 
     @property
     def tasks(self) -> List[str]:
-        """The tasks' names, sorted."""
-        return self._engine.tasks()
+        """The tasks' names, sorted. A base that the archive holds (base.task) is none of them."""
+        stored = self._engine.stored()
+        return [name for name in self._engine.tasks() if name != stored]
 
     @property
     def base(self) -> BaseInfo:
@@ -165,7 +166,7 @@ class Archive:
         return self._engine.base_of(task, name)
 
     def _check_task(self, task: str) -> None:
-        if task not in self.tasks:
+        if task not in self._engine.tasks():
             lost = next((line for line in self.lost if f"'{task}'" in line), None)
             raise Error(lost or f"{self.path}: no task {task!r}; it has {', '.join(self.tasks)}")
 
@@ -190,6 +191,8 @@ class Archive:
             if base_name not in base:
                 raise Error(f"{self.path}: task {task}: {name} needs the base's {base_name}, which the base given has not")
             base = base[base_name]
+        if base is None and self._engine.stored() is not None:
+            return None
         if base is None:
             raise Error(f"{self.path}: task {task}: {name} needs the base's {base_name} ({dtype}, {list(shape)}): give base=, a path or that tensor")
         if isinstance(base, (str, os.PathLike)):
@@ -252,12 +255,12 @@ class Archive:
             raise Error(f"{self.path}: task {task}: {name} has no delta ({info.dtype}, base {needed[0] if needed else 'none'}): restore it")
         dense = widened(self.restore_bytes(task, name, base), info.dtype).copy()
         raw = self._base_for(task, name, base)
-        old = widened(self._base_bytes(task, name, raw) if isinstance(raw, str) else raw, needed[1])[:dense.size]
+        old = widened(self._base_bytes(task, name, raw) if raw is None or isinstance(raw, str) else raw, needed[1])[:dense.size]
         dense[:old.size] -= old
         dense[old.size:] = 0
         return dense.reshape(info.shape)
 
-    def _base_bytes(self, task: str, name: str, path: str) -> np.ndarray:
+    def _base_bytes(self, task: str, name: str, path: Optional[str]) -> np.ndarray:
         base_name, dtype, shape = self._engine.base_of(task, name)
         raw = np.empty(SIZES[dtype] * int(np.prod(shape, dtype=np.int64)), np.uint8)
         self._engine.read_base(base_name, path, raw)
@@ -344,14 +347,14 @@ class Archive:
 
     # -- models on disk
 
-    def restore_model(self, task: Union[str, Mapping[str, float]], base: Path, out: Path, force: bool = False, sign_consensus: bool = False,
+    def restore_model(self, task: Union[str, Mapping[str, float]], base: Optional[Path], out: Path, force: bool = False, sign_consensus: bool = False,
                       sync: bool = True) -> List[str]:
         """Makes all files of a task's model in the directory `out`, as `deltazoo restore` does; a mapping {task: weight} adds several tasks' deltas
-        up. Returns the files' paths in it. force: replaces the files of an earlier restore. Nothing is left of a restore that fails."""
+        up. base: None where the archive holds it. Returns the files' paths in it. force: replaces the files of an earlier restore. Nothing is left of a restore that fails."""
         tasks = {task: 1.0} if isinstance(task, str) else dict(task)
         for name in tasks:
             self._check_task(name)
-        self._engine.restore_model(list(tasks), list(tasks.values()), sign_consensus, os.fspath(base), os.fspath(out), force, sync)
+        self._engine.restore_model(list(tasks), list(tasks.values()), sign_consensus, None if base is None else os.fspath(base), os.fspath(out), force, sync)
         found = [os.path.relpath(os.path.join(where, name), out) for where, _, names in os.walk(out) for name in names]
         return sorted(path for path in found if path != "deltazoo.json")
 

@@ -65,6 +65,13 @@ class NativeEngine:
         return TaskInfo(_native.text(t.name), _native.text(t.recipe), t.sparsity, t.gamma, t.trace_norm, t.source_bytes, t.stored_bytes,
                         _native.lib.deltazoo_tensor_count(self.handle, number))
 
+    def stored(self) -> Optional[str]:
+        """The task that is the base itself, or None."""
+        number = _native.ffi.new("size_t *")
+        if _native.lib.deltazoo_stored_base(self.handle, number) != _native.OK:
+            return None
+        return self._task(number[0]).name
+
     def tasks(self) -> List[str]:
         return sorted(self.numbers)
 
@@ -74,7 +81,8 @@ class NativeEngine:
     def base(self) -> BaseInfo:
         b = _native.ffi.new("deltazoo_base *")
         _native.lib.deltazoo_base_info(self.handle, b)
-        return BaseInfo(_native.text(b.name), _native.ffi.string(b.fingerprint).decode(), _native.text(b.origin), _native.text(b.revision), b.ntensors)
+        return BaseInfo(_native.text(b.name), _native.ffi.string(b.fingerprint).decode(), _native.text(b.origin), _native.text(b.revision), b.ntensors,
+                        self.stored())
 
     def base_tensors(self) -> List[BaseTensor]:
         t, found = _native.ffi.new("deltazoo_tensor *"), []  # type: Any, List[BaseTensor]
@@ -112,12 +120,13 @@ class NativeEngine:
             self._call("deltazoo_set_base", os.fsencode(path))
             self.base_path = path
 
-    def read_base(self, name: str, path: str, out: Any) -> None:
-        """The bytes of a base tensor from the model at `path`, digests checked."""
+    def read_base(self, name: str, path: Optional[str], out: Any) -> None:
+        """The bytes of a base tensor from the model at `path`, or as the archive holds it, digests checked."""
         if self._base_numbers is None:
             self._base_numbers = {t[0]: i for i, t in enumerate(self.base_tensors())}
         with self.lock:
-            self._set_base(path)
+            if path is not None:
+                self._set_base(path)
             self._call("deltazoo_base_read", self._base_numbers[name], _native.address(out))
 
     def restore_into(self, task: str, name: str, first: int, count: int, base: Any, out: Any) -> None:
@@ -146,12 +155,13 @@ class NativeEngine:
                        _native.ffi.cast("float *", what.ctypes.data))
         return where[:count[0]].astype(np.int64), what[:count[0]].copy()
 
-    def restore_model(self, tasks: Sequence[str], weights: Sequence[float], sign_consensus: bool, base: str, out: str, force: bool, sync: bool) -> None:
+    def restore_model(self, tasks: Sequence[str], weights: Sequence[float], sign_consensus: bool, base: Optional[str], out: str, force: bool,
+                      sync: bool) -> None:
         made, message = _native.ffi.new("deltazoo_made *"), _native.Message()
         names = [_native.ffi.new("char[]", task.encode("utf-8", "surrogateescape")) for task in tasks]
         with _native.opening:
             code = _native.lib.deltazoo_restore_model(os.fsencode(self.path), _native.ffi.new("char *[]", names), _native.ffi.new("double[]", list(weights)),
-                                                      len(names), sign_consensus, os.fsencode(base), os.fsencode(out), force, sync, made, *message.args)
+                                                      len(names), sign_consensus, _native.ffi.NULL if base is None else os.fsencode(base), os.fsencode(out), force, sync, made, *message.args)
         if code:
             raise failed(code, str(message))
 
@@ -205,6 +215,9 @@ class PureEngine:
             self._open()
         return self.archive
 
+    def stored(self) -> Optional[str]:
+        return self._ready().stored
+
     def tasks(self) -> List[str]:
         with translated(self.pure):
             return list(self._ready().tasks)
@@ -219,7 +232,7 @@ class PureEngine:
         archive = self._ready()
         attributes = archive.file["base"].attrs
         origin, revision = (self.pure.text(attributes.get(key, b"")) for key in ("origin", "revision"))
-        return BaseInfo(archive.base_name, archive.fingerprint, origin, revision, len(archive.base))
+        return BaseInfo(archive.base_name, archive.fingerprint, origin, revision, len(archive.base), self.stored())
 
     def base_tensors(self) -> List[BaseTensor]:
         return [(t.name, t.dtype, t.shape) for t in self._ready().base]
@@ -233,11 +246,15 @@ class PureEngine:
             base = self._ready()._row(task, name)[0].base
         return None if base is None else (base.name, base.dtype, base.shape)
 
-    def read_base(self, name: str, path: str, out: Any) -> None:
+    def read_base(self, name: str, path: Optional[str], out: Any) -> None:
         with self.lock, translated(self.pure):
             archive = self._ready()
-            raw = archive._open_base(path)[name][2]
-            archive._digests([t.name for t in archive.base].index(name), raw, path)
+            number = [t.name for t in archive.base].index(name)
+            if path is None:
+                raw = archive._stored_base(number)
+            else:
+                raw = archive._open_base(path)[name][2]
+                archive._digests(number, raw, path)
         put(raw, out)
 
     def restore_into(self, task: str, name: str, first: int, count: int, base: Any, out: Any) -> None:
@@ -254,7 +271,8 @@ class PureEngine:
         with self.lock, translated(self.pure):
             return self._ready().delta_sparse(task, name)
 
-    def restore_model(self, tasks: Sequence[str], weights: Sequence[float], sign_consensus: bool, base: str, out: str, force: bool, sync: bool) -> None:
+    def restore_model(self, tasks: Sequence[str], weights: Sequence[float], sign_consensus: bool, base: Optional[str], out: str, force: bool,
+                      sync: bool) -> None:
         if len(tasks) != 1 or weights[0] != 1:
             raise Error(f"{self.path}: a sum of tasks needs the C library: {_native.why_not}")
         with self.lock, translated(self.pure):

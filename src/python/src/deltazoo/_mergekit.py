@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from typing import List, Tuple
+from typing import List, Optional, Tuple
 
 from ._archive import Path
 from ._archive import open as open_archive
 from ._types import Error
 
 
-def prepare(archive: Path, recipe: Path, base: Path, out: Path) -> Tuple[str, List[str]]:
+def prepare(archive: Path, recipe: Path, base: Optional[Path], out: Path) -> Tuple[str, List[str]]:
     """Restores each task that the recipe names as ARCHIVE:TASK (the archive's path as it is given here, or its file name) to out/TASK, and writes
     out/recipe.yaml, which names these folders; everything else in the recipe stays as it is. Returns (the new recipe's path, the tasks). Folders that
     are there already are an earlier run's: they are made anew."""

@@ -29,6 +29,7 @@ int deltazoo_base_of(const deltazoo_archive *, size_t, size_t, deltazoo_tensor *
 int deltazoo_lossy_at(const deltazoo_archive *, size_t, size_t, deltazoo_lossy *);
 void deltazoo_base_info(const deltazoo_archive *, deltazoo_base *);
 int deltazoo_base_at(const deltazoo_archive *, size_t, deltazoo_tensor *);
+int deltazoo_stored_base(const deltazoo_archive *, size_t *);
 int deltazoo_set_base(deltazoo_archive *, const char *, char *, size_t);
 int deltazoo_base_read(deltazoo_archive *, size_t, void *, char *, size_t);
 int deltazoo_restore_part(deltazoo_archive *, size_t, size_t, uint64_t, uint64_t, const void *, void *, char *, size_t);

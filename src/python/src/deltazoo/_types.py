@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Tuple
+from typing import NamedTuple, Optional, Tuple
 
 
 class Error(Exception):
@@ -14,13 +14,15 @@ class Damaged(Error):
 
 
 class BaseInfo(NamedTuple):
-    """The base model as the archive knows it; "" for what it does not know. fingerprint: hexadecimal."""
+    """The base model as the archive knows it; "" for what it does not know. fingerprint: hexadecimal. task: the name under which the archive holds
+    the base itself, which restoring then needs no other copy of; None: it does not."""
 
     name: str
     fingerprint: str
     origin: str
     revision: str
     ntensors: int
+    task: Optional[str] = None
 
 
 class TaskInfo(NamedTuple):
