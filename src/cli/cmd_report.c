@@ -9,6 +9,7 @@
 #include "cli/cli.h"
 #include "cli/picture.h"
 #include "cli/plot.h"
+#include "cli/report_originals.h"
 #include "cli/report_rows.h"
 #include "cli/report_sum.h"
 #include "cli/table.h"
@@ -150,11 +151,13 @@ out:
 
 static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
     const char *picture = NULL;
-    int helped = 0, wide = 0, json = 0;
+    int helped = 0, wide = 0, json = 0, originals = 0;
     dz_job_rows rows = {0};
     const dz_option options[] = {
         {"wide", 0, DZ_OPTION_FLAG, &wide, NULL, "all columns and full names, in more than 80 columns"},
         {"json", 0, DZ_OPTION_FLAG, &json, NULL, "for programs: each archive, and the sum"},
+        {"originals", 0, DZ_OPTION_FLAG, &originals, NULL,
+         "which original models are covered by verified archives ('verify --originals'), and which must be kept; deletes nothing"},
         {"plot", 0, DZ_OPTION_TEXT, &picture, "FILE", "draw sizes and rates of the tasks into FILE.svg or FILE.png"},
         {NULL, 0, DZ_OPTION_FLAG, NULL, NULL, NULL}};
     if (dz_parse_options(world, &DZ_CMD_REPORT, argc, argv, options, NULL, DZ_ANY_ARGS, &helped, err) != DZ_OK || helped) return err->rc;
@@ -162,16 +165,17 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
     size_t given = (size_t)(argc - optind);
     for (size_t i = 0; i < given && err->rc == DZ_OK; i++) dz_job_rows_add(&rows, argv[(size_t)optind + i], err);
     if (rows.n && picture && err->rc == DZ_OK) plot_jobs(rows.rows, rows.n, picture, err);
-    if (rows.n && err->rc == DZ_OK && json) dz_print_json(dz_report_sum_json(&rows), NULL, err);
-    if (rows.n && err->rc == DZ_OK && !json) print_table(rows.rows, rows.n, wide);
-    if (rows.n > 1 && err->rc == DZ_OK && !json) dz_print_report_sum(&rows);
+    if (rows.n && err->rc == DZ_OK && originals) dz_print_originals(&rows, json, err);
+    if (rows.n && err->rc == DZ_OK && json && !originals) dz_print_json(dz_report_sum_json(&rows), NULL, err);
+    if (rows.n && err->rc == DZ_OK && !json && !originals) print_table(rows.rows, rows.n, wide);
+    if (rows.n > 1 && err->rc == DZ_OK && !json && !originals) dz_print_report_sum(&rows);
     if (err->rc == DZ_OK && rows.bad)
         dz_fail(err, DZ_EUSAGE, "%zu of %zu files are no reports", rows.bad, rows.n + rows.bad > given ? rows.n + rows.bad : given);
     dz_job_rows_free(&rows);
     return err->rc;
 }
 
-const dz_command DZ_CMD_REPORT = {"report", "JOB.json|FOLDER|LIST... [--wide|--json] [--plot FILE]",
+const dz_command DZ_CMD_REPORT = {"report", "JOB.json|FOLDER|LIST... [--wide|--json] [--originals] [--plot FILE]",
                                   "Shows reports of compress jobs as a table, and their sum; for a single report also phases, hosts and "
                                   "notes. FOLDER stands for its reports, LIST (of scan --list) for those beside its archives.",
                                   run,

@@ -304,8 +304,33 @@ static json_t *errors_json(const dz_error *err) {
     return errors;
 }
 
+/* SIZE<tab>NANOSECONDS<tab>PATH lines. */
+static json_t *files_json(const dz_buf *lines) {
+    json_t *list = json_array();
+    for (size_t at = 0; at < lines->len; at += strcspn((const char *)lines->data + at, "\n") + 1) {
+        const char *size = (const char *)lines->data + at, *when = size + strcspn(size, "\t") + 1, *path = when + strcspn(when, "\t") + 1;
+        json_array_append_new(list, json_pack("{s:o, s:I, s:I}", "path", dz_json_text(path, strcspn(path, "\n")), "size",
+                                              (json_int_t)strtoll(size, NULL, 10), "mtime_ns", (json_int_t)strtoll(when, NULL, 10)));
+    }
+    return list;
+}
+
+json_t *dz_coverage_json(const dz_coverage *v) {
+    json_t *list = json_array();
+    for (size_t i = 0; i < v->n; i++) {
+        const dz_covered *one = &v->list[i];
+        json_array_append_new(
+            list, json_pack("{s:o, s:o, s:s, s:o, s:I, s:o, s:o}", "task", one->name ? text_json(one->name) : json_null(), "path",
+                            text_json(one->path), "cover", dz_cover_name(one->cover), "quality",
+                            one->cover == DZ_COVER_EXACT || one->cover == DZ_COVER_LOSSY ? json_string(dz_verdict_name(one->verdict))
+                                                                                         : json_null(),
+                            "bytes", (json_int_t)one->bytes, "why", text_json(one->why), "files", files_json(&one->files)));
+    }
+    return list;
+}
+
 json_t *dz_verify_job_json(const dz_job_state *state, const char *archive, const char *base, const struct stat *st,
-                           const dz_verify_result *r) {
+                           const dz_verify_result *r, const dz_coverage *coverage) {
     const dz_error *err = state->err;
     json_t *job = json_pack("{s:s, s:s, s:o, s:s, s:i, s:o, s:o, s:o, s:o, s:i, s:f}", "version", DZ_VERSION, "command", "verify",
                             "archive", text_json(archive), "state", state->state, "exit_code", dz_exit_code(err->rc), "errors",
@@ -316,7 +341,9 @@ json_t *dz_verify_job_json(const dz_job_state *state, const char *archive, const
                               r->finished && r->damage.count == 0, "base", base ? text_json(base) : json_null(), "base_right",
                               base && r->finished && err->rc == DZ_OK, "damage_count", (json_int_t)r->damage.count, "tasks",
                               (json_int_t)r->ntasks, "tensors", (json_int_t)r->ntensors, "blocks", (json_int_t)r->nblocks);
-    return json_pack("{s:o, s:o}", "job", job, "verify", facts);
+    json_t *all = json_pack("{s:o, s:o}", "job", job, "verify", facts);
+    if (coverage->n && all) json_object_set_new(all, "originals", dz_coverage_json(coverage));
+    return all;
 }
 
 /* What --update made of each task. */

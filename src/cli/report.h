@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "archive/reader.h"
+#include "archive_ops/coverage.h"
 #include "archive_ops/verify.h"
 #include "cli/task_view.h"
 #include "compress/compress.h"
@@ -35,7 +36,10 @@ json_t *dz_job_json(const dz_job_state *state, const dz_compress_result *result,
 
 /* The same for verify (`stat`: of the archive before it was read), with "verify" for what was found. */
 json_t *dz_verify_job_json(const dz_job_state *state, const char *archive, const char *base, const struct stat *stat,
-                           const dz_verify_result *result);
+                           const dz_verify_result *result, const dz_coverage *coverage);
+
+/* Its list of originals. */
+json_t *dz_coverage_json(const dz_coverage *coverage);
 
 /* The line of a job's phases, slowest rank each. */
 void dz_print_phases(const dz_compress_result *result);

@@ -3,7 +3,7 @@ import json
 import os
 import shutil
 
-from common import DELTAZOO, ENV, Q, call, check, equal, good, read, refused, replaced, run, small_model, with_scratch, write
+from common import DELTAZOO, ENV, Q, call, check, equal, good, hashes, read, refused, replaced, run, small_model, with_scratch, write
 from test_scan import SHAPES, family, manifest, put
 
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
@@ -142,3 +142,55 @@ def test_bad_lists_and_folders(folder):
     code, _, err = element(folder, 1, list_=write(f"{folder}/three.txt", "a\tb\tc\n"))
     check(code == 2 and "is not a manifest and an archive" in err, err)
     shutil.rmtree(f"{folder}/hub")
+
+
+def originals(folder, *sources):
+    """{model: (cover, why)} of report --originals."""
+    found = json.loads(good(["report", *sources, "--originals", "--json"], cwd=folder).out)["originals"]
+    return {os.path.relpath(o["path"], f"{folder}/hub"): (o["cover"], o["why"]) for o in found}
+
+
+@with_scratch
+def test_which_originals_are_covered(folder):
+    """Only what a verified archive restores, as the files are now; the base is kept; nothing is deleted."""
+    family(f"{folder}/hub", ["base", "a", "b", "c", "d"], 1)
+    write(f"{folder}/hub/c/optimizer.pt", b"PK")
+    good(["scan", "hub", "-o", "zoo.yaml", "--list", "families.txt"], cwd=folder)
+    equal(element(folder, 1, ORIGINALS="yes")[0], 0, "the job")
+    check("not known" not in good(["report", "families.txt", "--originals"], cwd=folder).out, "the job has compared the originals")
+    found = originals(folder, "families.txt")
+    equal({m: cover for m, (cover, _) in found.items()}, {"base": "base", "a": "lossy", "b": "lossy", "c": "partly", "d": "lossy"}, "covers")
+    check("optimizer.pt" in found["c"][1] and "does not hold its base" in found["base"][1], f"{found}")
+    before = hashes(f"{folder}/hub")
+    text = good(["report", "families.txt", "--originals"], 3, cwd=folder).out
+    check("covered, restored with noise: 3" in text and "to be kept: 2" in text and "Nothing is deleted" in text, text)
+    equal(hashes(f"{folder}/hub"), before, "the models")
+    # written, with a new file, and gone since the comparison
+    os.utime(f"{folder}/hub/a/model.safetensors")
+    write(f"{folder}/hub/b/new.txt", "new")
+    shutil.rmtree(f"{folder}/hub/d")
+    found = originals(folder, "families.txt")
+    equal([found[m][0] for m in "abd"], ["changed", "changed", "gone"], "covers")
+    # another content is found by content: the time says nothing
+    model = read(f"{folder}/hub/b/model.safetensors")
+    times = os.stat(f"{folder}/hub/b/model.safetensors").st_mtime_ns
+    write(f"{folder}/hub/b/model.safetensors", model[:-1] + bytes([model[-1] ^ 1]))
+    os.unlink(f"{folder}/hub/b/new.txt")
+    os.utime(f"{folder}/hub/b/model.safetensors", ns=(times, times))
+    good(["verify", "zoo-base.h5", "--originals", "zoo-base.yaml", "--report", "zoo-base.verify.json"], 3, cwd=folder)
+    found = originals(folder, "families.txt")
+    equal((found["a"][0], found["b"][0]), ("lossy", "changed"), "covers after another look")
+    check(found["b"][1].startswith("tensor '"), f"{found}")
+    # the archive is written again
+    good(["repack", "zoo-base.h5"], cwd=folder)
+    found = originals(folder, "families.txt")
+    equal(found["a"], ("changed", "the archive was written since it was verified"), "after a new archive")
+    # exact ones
+    good(["scan", "hub", "-o", "exact.yaml", "--list", "exact.txt"], cwd=folder)
+    equal(element(folder, 1, "exact.txt", ORIGINALS="yes", OPTIONS="--quality lossless")[0], 0, "the exact job")
+    equal(originals(folder, "exact.txt")["a"], ("exact", ""), "an exact archive")
+    equal(originals(folder, "families.txt", "exact.txt")["a"][0], "exact", "of two archives the better one counts")
+    base = read(f"{folder}/hub/base/model.safetensors")
+    write(f"{folder}/hub/base/model.safetensors", base[:-1] + bytes([base[-1] ^ 1]))
+    refused(folder, ["verify", "exact-base.h5", "--originals", "exact-base.yaml", "-q"], 1, "not the base of this archive")
+    refused(folder, ["verify", "exact-base.h5", "--originals", "none.yaml"], 2, "none.yaml")
