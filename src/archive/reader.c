@@ -504,7 +504,67 @@ static int by_payload(const void *x, const void *y) {
     return strcmp(a->name, b->name); /* without a payload */
 }
 
-static dz_rc read_tasks(dz_archive *a, hid_t file, dz_buf *b, dz_error *err) {
+/* Names of tasks that are to be read; n 0 and names NULL: all. */
+typedef struct task_choice {
+    const char *const *names;
+    size_t n;
+} task_choice;
+
+static int is_wanted(const char *const *queue, size_t n, const char *name) {
+    for (size_t i = 0; i < n; i++) {
+        if (strcmp(queue[i], name) == 0) return 1;
+    }
+    return 0;
+}
+
+/* Of the others that are lost, nothing is said. */
+static void forget_lost(dz_catalog *c, const char *const *queue, size_t n) {
+    size_t kept = 0;
+    for (size_t i = 0; i < c->nlost; i++) {
+        if (is_wanted(queue, n, c->lost[i].name)) {
+            c->lost[kept++] = c->lost[i];
+            continue;
+        }
+        free(c->lost[i].name);
+        free(c->lost[i].text);
+    }
+    c->nlost = kept;
+}
+
+/* The chosen tasks, and what they are coded against. Returns 0, having read none, if one of the chosen is not there. */
+static int read_chosen(dz_archive *a, hid_t tasks, const task_links *l, const task_choice *choice, const dz_lookup *lost, dz_buf *b,
+                       dz_error *err) {
+    dz_catalog *c = a->catalog;
+    dz_lookup names = {0};
+    const char **queue = dz_alloc(l->n + choice->n + 1, sizeof *queue, err);
+    uint8_t *done = dz_alloc(l->n, 1, err);
+    size_t n = 0;
+    int found = 1;
+    for (size_t i = 0; i < l->n && err->rc == DZ_OK; i++)
+        dz_lookup_add(&names, l->links[i].name, strlen(l->links[i].name), (uint32_t)i, err);
+    for (size_t i = 0; i < choice->n && err->rc == DZ_OK; i++) {
+        found &= dz_lookup_find(&names, choice->names[i], strlen(choice->names[i])) >= 0;
+        queue[n++] = choice->names[i];
+    }
+    if (c->stored_name && err->rc == DZ_OK) queue[n++] = c->stored_name;
+    for (size_t i = 0; found && i < n && err->rc == DZ_OK; i++) {
+        int64_t at = dz_lookup_find(&names, queue[i], strlen(queue[i]));
+        size_t before = c->ntasks;
+        if (at < 0 || done[at]) continue; /* a source that is not there: dz_catalog_link says so */
+        done[at] = 1;
+        if (!dz_catalog_is_foreign(c, queue[i])) try_task(a, tasks, &l->links[at], lost, b, err);
+        for (size_t s = 0; c->ntasks > before && s < c->tasks[before].nsources; s++) {
+            if (!is_wanted(queue, n, c->tasks[before].sources[s])) queue[n++] = c->tasks[before].sources[s];
+        }
+    }
+    if (found && err->rc == DZ_OK) forget_lost(c, queue, n);
+    dz_lookup_free(&names);
+    free(queue);
+    free(done);
+    return found;
+}
+
+static dz_rc read_tasks(dz_archive *a, hid_t file, const task_choice *choice, dz_buf *b, dz_error *err) {
     dz_catalog *c = a->catalog;
     hid_t tasks = H5Gopen2(file, "tasks", H5P_DEFAULT);
     H5G_info_t info;
@@ -522,7 +582,8 @@ static dz_rc read_tasks(dz_archive *a, hid_t file, dz_buf *b, dz_error *err) {
     }
     if (!(c->tasks = dz_alloc((size_t)info.nlinks, sizeof *c->tasks, err))) goto out;
     if (!list_links(tasks, &links) || links.n != info.nlinks) dz_hdf5_fail(err, DZ_EDAMAGE, a->path, "tasks");
-    for (size_t i = 0; i < links.n && err->rc == DZ_OK; i++) {
+    int chosen = choice->names && err->rc == DZ_OK && read_chosen(a, tasks, &links, choice, &lost, b, err);
+    for (size_t i = 0; !chosen && i < links.n && err->rc == DZ_OK; i++) {
         if (dz_catalog_is_foreign(c, links.links[i].name)) continue;
         if (!dz_task_name_ok(links.links[i].name)) {
             damaged(a, "a task's name is not sound", err);
@@ -541,7 +602,7 @@ out:
     return err->rc;
 }
 
-static dz_rc read_all(dz_archive *a, hid_t file, dz_error *err) {
+static dz_rc read_all(dz_archive *a, hid_t file, const task_choice *choice, dz_error *err) {
     dz_catalog *c = a->catalog;
     dz_buf b = {0};
     char *format = NULL, *generator = NULL;
@@ -560,7 +621,7 @@ static dz_rc read_all(dz_archive *a, hid_t file, dz_error *err) {
     strncpy(c->generator, generator, sizeof c->generator - 1);
     if (attribute(a, file, "reference_trace_norm", H5T_NATIVE_DOUBLE, 1, &c->trace_reference, err) != DZ_OK) goto out;
     if (read_tensors(a, file, &b, err) == DZ_OK && read_base(a, file, &b, err) == DZ_OK && try_blobs(a, file, &b, err) == DZ_OK)
-        read_tasks(a, file, &b, err);
+        read_tasks(a, file, choice, &b, err);
 out:
     free(format);
     free(generator);
@@ -568,7 +629,7 @@ out:
     return err->rc;
 }
 
-dz_rc dz_archive_open_partly(const char *path, dz_archive **out, dz_error *err) {
+static dz_rc open_archive(const char *path, const task_choice *choice, dz_archive **out, dz_error *err) {
     dz_hdf5_quiet();
     hid_t access = -1, file = -1;
     struct stat st;
@@ -597,7 +658,7 @@ dz_rc dz_archive_open_partly(const char *path, dz_archive **out, dz_error *err) 
     if (file < 0)
         dz_hdf5_fail(err, DZ_EDAMAGE, path, "not an archive that can be opened");
     else
-        read_all(a, file, err);
+        read_all(a, file, choice, err);
     if (err->rc == DZ_OK) dz_catalog_index_tasks(a->catalog, err);
     if (err->rc != DZ_OK) goto out;
     *out = a;
@@ -607,6 +668,12 @@ out:
     if (access >= 0) H5Pclose(access);
     dz_archive_close(a);
     return err->rc;
+}
+
+dz_rc dz_archive_open_partly(const char *path, dz_archive **out, dz_error *err) { return open_archive(path, &(task_choice){0}, out, err); }
+
+dz_rc dz_archive_open_tasks(const char *path, const char *const *names, size_t n, dz_archive **out, dz_error *err) {
+    return open_archive(path, &(task_choice){.names = names, .n = n}, out, err);
 }
 
 /* The first that is lost, as an error. */

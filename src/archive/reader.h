@@ -19,6 +19,10 @@ dz_rc dz_archive_open(const char *path, dz_archive **out, dz_error *err);
 /* As dz_archive_open, but tolerates damage that leaves the rest readable: damaged tasks (listed in catalog->lost, not in catalog->tasks),
  * the blobs (blobs_lost), a task's list of files (files_lost) or recipe (its text is then empty). */
 dz_rc dz_archive_open_partly(const char *path, dz_archive **out, dz_error *err);
+
+/* As dz_archive_open_partly, but the catalog has only these tasks, the tasks that they are coded against, and a stored base: of the others
+ * not even the index is read. With a name that the archive lacks, all of them are there, as a message will name them. */
+dz_rc dz_archive_open_tasks(const char *path, const char *const *names, size_t n, dz_archive **out, dz_error *err);
 void dz_archive_close(dz_archive *archive); /* accepts NULL */
 
 /* The row whose region and base hold the row's values: the row itself, or for a tied tensor the row that it is tied to. */

@@ -144,7 +144,7 @@ dz_rc dz_compare(const dz_world *world, const char *archive, const char *task, c
     compare c = {.world = world};
     int64_t *tensor = NULL;
     dz_progress progress;
-    dz_rc rc = dz_archive_open_all(world, archive, &c.archive, err);
+    dz_rc rc = dz_archive_open_tasks_all(world, archive, &task, 1, &c.archive, err);
     if (rc != DZ_OK || (rc = dz_sync_error(world, dz_archive_task(c.archive, task, &c.task, err), err)) != DZ_OK) goto out;
     if ((rc = dz_base_open_all(world, c.archive, base, &c.base, err)) != DZ_OK) goto out;
     if ((rc = dz_checkpoint_open_all(world, finetuned, &c.finetuned, err)) != DZ_OK) goto out;

@@ -226,13 +226,25 @@ static dz_rc check_unread(const dz_catalog *c, dz_error *err) {
     return err->rc;
 }
 
-dz_rc dz_verify(const dz_world *world, const char *archive, const char *base, int quiet, dz_verify_result *result, dz_error *err) {
+/* A task that is not there is a mistake; one that is lost is damage. */
+static dz_rc find_chosen(const dz_archive *a, const char *const *names, size_t n, dz_error *err) {
+    for (size_t i = 0; i < n && err->rc == DZ_OK; i++) {
+        const dz_task_entry *task;
+        dz_error why = {0};
+        if (dz_archive_task(a, names[i], &task, &why) == DZ_EUSAGE) dz_fail(err, why.rc, "%s", why.text);
+    }
+    return err->rc;
+}
+
+dz_rc dz_verify(const dz_world *world, const char *archive, const char *base, const char *const *tasks, size_t nchosen, int quiet,
+                dz_verify_result *result, dz_error *err) {
     double begun = dz_now();
     verify v = {.world = world};
     dz_progress progress;
     size_t ntasks = 0;
-    dz_rc rc = dz_archive_open_all(world, archive, &v.archive, err);
-    if (rc != DZ_OK) goto out;
+    dz_rc rc = nchosen ? dz_archive_open_tasks_all(world, archive, tasks, nchosen, &v.archive, err)
+                       : dz_archive_open_all(world, archive, &v.archive, err);
+    if (rc != DZ_OK || (rc = dz_sync_error(world, find_chosen(v.archive, tasks, nchosen, err), err)) != DZ_OK) goto out;
     if (base && (rc = dz_base_open_all(world, v.archive, base, &v.base, err)) != DZ_OK) goto out;
     if ((rc = dz_sync_error(world, dz_decoder_open(&v.decoder, v.archive, v.base, NULL, err), err)) != DZ_OK) goto out;
     const dz_catalog *c = v.archive->catalog;

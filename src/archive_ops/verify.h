@@ -17,7 +17,9 @@ typedef struct dz_verify_result {
 } dz_verify_result;
 
 /* Collective. Goes on after damage and collects it: rank 0's `result` has it, and the return code is DZ_EDAMAGE on all ranks, without text
- * in `err`. A file that cannot be opened as an archive fails as usual. `base` may be NULL. */
-dz_rc dz_verify(const dz_world *world, const char *archive, const char *base, int quiet, dz_verify_result *result, dz_error *err);
+ * in `err`. A file that cannot be opened as an archive fails as usual. `base` may be NULL. With `tasks`, only these
+ * [ntasks], what they are coded against, and a stored base are read. */
+dz_rc dz_verify(const dz_world *world, const char *archive, const char *base, const char *const *tasks, size_t ntasks, int quiet,
+                dz_verify_result *result, dz_error *err);
 
 #endif

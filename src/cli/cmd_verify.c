@@ -79,6 +79,7 @@ static dz_rc check_report(const char *report, const char *archive, struct stat *
 static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
     const char *base = NULL, *report = NULL, *originals = NULL, *args[1];
     char *own_base = NULL;
+    dz_option_list tasks = {0};
     dz_coverage coverage = {0};
     int json = 0, quiet = 0, helped = 0;
     dz_verify_result r = {0};
@@ -86,19 +87,26 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
     dz_job_state state = {.started = time(NULL), .nranks = world->size};
     const dz_option options[] = {
         {"base", 'b', DZ_OPTION_TEXT, &base, "PATH", "also check the base, and decode everything against it"},
+        {"task", 't', DZ_OPTION_LIST, &tasks, "NAME", "only this task and what it is coded against; may be repeated"},
         {"report", 0, DZ_OPTION_TEXT, &report, "FILE.json", "write a report, which 'deltazoo report' takes into its sum"},
         {"originals", 0, DZ_OPTION_TEXT, &originals, "ZOO.yaml",
          "then compare the manifest's models with the archive: what restoring would bring back of each (with its base, if no --base)"},
         {"json", 0, DZ_OPTION_FLAG, &json, NULL, "for programs"},
         {"quiet", 'q', DZ_OPTION_FLAG, &quiet, NULL, "no progress"},
         {NULL, 0, DZ_OPTION_FLAG, NULL, NULL, NULL}};
-    if (dz_parse_options(world, &DZ_CMD_VERIFY, argc, argv, options, args, 1, &helped, err) != DZ_OK || helped) return err->rc;
-    dz_rc rc = dz_sync_error(world, world->rank == 0 ? check_report(report, args[0], &st, err) : DZ_OK, err);
+    dz_rc rc = dz_parse_options(world, &DZ_CMD_VERIFY, argc, argv, options, args, 1, &helped, err);
+    if (rc == DZ_OK && tasks.n && (report || originals))
+        rc = dz_fail(err, DZ_EUSAGE, "verify: --report and --originals are of a whole archive; leave --task out");
+    if (rc != DZ_OK || helped) {
+        dz_option_list_free(&tasks);
+        return rc;
+    }
+    rc = dz_sync_error(world, world->rank == 0 ? check_report(report, args[0], &st, err) : DZ_OK, err);
     if (rc == DZ_OK && originals && (rc = dz_coverage_base(world, originals, &own_base, err)) == DZ_OK && !base &&
         access(own_base, F_OK) == 0)
         base = own_base;
     int begun = rc == DZ_OK;
-    if (begun) rc = dz_verify(world, args[0], base, quiet, &r, err);
+    if (begun) rc = dz_verify(world, args[0], base, tasks.values, tasks.n, quiet, &r, err);
     if (rc == DZ_OK && originals) rc = dz_coverage_find(world, args[0], originals, quiet, &coverage, err);
     int finished = rc == DZ_OK || (rc == DZ_EDAMAGE && err->rc == DZ_OK);
     if (world->rank == 0 && finished && json) {
@@ -123,6 +131,7 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
         write_report(report, args[0], base, &st, &r, &coverage, state, err);
     }
     if (begun && report) rc = dz_sync_error(world, rc == DZ_OK ? err->rc : rc, err);
+    dz_option_list_free(&tasks);
     dz_coverage_free(&coverage);
     free(own_base);
     dz_buf_free(&r.foreign);
@@ -131,7 +140,7 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
     return rc;
 }
 
-const dz_command DZ_CMD_VERIFY = {"verify", "ARCHIVE [--base PATH] [--originals ZOO.yaml] [--report FILE.json] [--json]",
+const dz_command DZ_CMD_VERIFY = {"verify", "ARCHIVE [--base PATH] [--task NAME]... [--originals ZOO.yaml] [--report FILE.json] [--json]",
                                   "Checks structure, every checksum and every block; exit 3 on damage.", run,
                                   "deltazoo verify zoo.h5\n"
                                   "mpirun -n 2 deltazoo verify zoo.h5 --base base --json\n"

@@ -42,7 +42,7 @@ int deltazoo_verify(const char *archive, const char *base, deltazoo_checked *che
     dz_verify_result r = {0};
     dz_damage_record first;
     size_t at = 0;
-    dz_rc rc = dz_verify(&ALONE, archive, base, 1, &r, &err);
+    dz_rc rc = dz_verify(&ALONE, archive, base, NULL, 0, 1, &r, &err);
     if (rc == DZ_EDAMAGE && err.rc == DZ_OK && dz_damage_next(&r.damage, &at, &first)) dz_fail(&err, rc, "%s", first.text);
     *checked = (deltazoo_checked){.ntasks = r.ntasks, .ntensors = r.ntensors, .nblocks = r.nblocks, .nproblems = r.damage.count};
     dz_buf_free(&r.foreign);

@@ -18,6 +18,11 @@ dz_rc dz_archive_open_all(const dz_world *world, const char *path, dz_archive **
     return dz_sync_error(world, dz_archive_open_partly(path, out, err), err);
 }
 
+dz_rc dz_archive_open_tasks_all(const dz_world *world, const char *path, const char *const *names, size_t n, dz_archive **out,
+                                dz_error *err) {
+    return dz_sync_error(world, dz_archive_open_tasks(path, names, n, out, err), err);
+}
+
 dz_rc dz_archive_task(const dz_archive *a, const char *name, const dz_task_entry **out, dz_error *err) {
     int64_t at = dz_catalog_find(a->catalog, name);
     if (at >= 0) {
@@ -241,7 +246,7 @@ dz_rc dz_restore(const dz_world *world, const dz_restore_options *opt, dz_restor
     dz_restore_job r = {.world = world, .opt = opt, .one = opt->one_file ? dz_path_last(opt->out) : NULL};
     dz_progress progress;
     dz_rc rc = dz_sync_error(world, world->rank == 0 ? dz_restore_check_output(opt, err) : DZ_OK, err);
-    if (rc != DZ_OK || (rc = dz_archive_open_all(world, opt->archive, &r.archive, err)) != DZ_OK) goto out;
+    if (rc != DZ_OK || (rc = dz_archive_open_tasks_all(world, opt->archive, opt->tasks, opt->ntasks, &r.archive, err)) != DZ_OK) goto out;
     if (choose_tasks(&r, err) == DZ_OK && dz_restore_find_wholes(&r, err) == DZ_OK && dz_restore_make_mark(&r, err) == DZ_OK &&
         !dz_merge_is_plain(&r.merge))
         dz_restore_check_sum(&r, &result->notes, err);

@@ -8,6 +8,10 @@
 /* Collective. Opens the archive on every rank, as dz_archive_open_partly. */
 dz_rc dz_archive_open_all(const dz_world *world, const char *path, dz_archive **out, dz_error *err);
 
+/* Collective. The same as dz_archive_open_tasks. */
+dz_rc dz_archive_open_tasks_all(const dz_world *world, const char *path, const char *const *names, size_t n, dz_archive **out,
+                                dz_error *err);
+
 /* Finds the task's entry. dz_lost_rc if it is lost; DZ_EUSAGE names the tasks of the archive if it has none of this name. */
 dz_rc dz_archive_task(const dz_archive *archive, const char *name, const dz_task_entry **out, dz_error *err);
 

@@ -3,7 +3,9 @@ import json
 import os
 import sys
 
-from common import ROOT, check, equal, good, hashes, made_once, read, refused, sha256, with_scratch, write
+import h5py
+
+from common import ROOT, check, equal, good, hashes, made_once, read, refused, run, sha256, with_scratch, write
 
 sys.path.insert(0, os.path.join(ROOT, "tests", "bench"))
 import tasks as many  # noqa: E402
@@ -77,3 +79,24 @@ def test_one_of_many_is_appended_and_restored_alike_on_any_number_of_ranks(folde
     equal(len(sums), 1, "archives of 1, 2 and 4 ranks")
     equal(hashes(f"{folder}/r1"), hashes(f"{folder}/r4"), "restored on 1 and 4 ranks")
     equal(len(good(["info", f"{folder}/2.h5", "--names"]).out.split()), N + 1, "tasks")
+
+
+@with_scratch
+def test_one_of_many_is_verified_alone(folder):
+    """Damage in the payload of another task is not looked at; in its own it is found."""
+    archive = bytearray(read(f"{zoo()}/zoo.h5"))
+    whole = json.loads(good(["verify", f"{zoo()}/zoo.h5", "--json"]).out)
+    one = json.loads(good(["verify", f"{zoo()}/zoo.h5", "--json", "--task", "task-00005"], 3).out)
+    equal((one["sound"], one["tasks"], one["tensors"], whole["tasks"]), (True, 1, TENSORS, N), "what is read")
+    damaged = json.loads(info("--json-lines", "--match", "task-00007"))
+    check(damaged["bytes"]["exact_tensors"] + damaged["bytes"]["kept_values"] > 0, f"{damaged}")
+    with h5py.File(f"{zoo()}/zoo.h5") as f:
+        payload = f["tasks/task-00007/payload"]
+        archive[payload.id.get_offset() + payload.shape[0] // 2] ^= 255
+    write(f"{folder}/bad.h5", bytes(archive))
+    good(["verify", "bad.h5", "--task", "task-00005"], cwd=folder)
+    for tasks in (["--task", "task-00007"], ["--task", "task-00005", "--task", "task-00007"]):
+        r = run(["verify", "bad.h5", *tasks], 3, cwd=folder)
+        check(r.code == 3 and "task-00007" in r.err, f"{r}")
+    refused(folder, ["verify", "bad.h5", "--task", "task-7"], 2, "no task 'task-7'")
+    refused(folder, ["verify", "bad.h5", "--task", "task-00005", "--report", "r.json"], 2, "whole archive")

@@ -88,7 +88,7 @@ out:
 static int verify_finds(const char *path) {
     dz_error err = {0};
     dz_verify_result r = {0};
-    dz_rc rc = dz_verify(&ALONE, path, NULL, 1, &r, &err);
+    dz_rc rc = dz_verify(&ALONE, path, NULL, NULL, 0, 1, &r, &err);
     int reported = (r.damage.count > 0 && r.damage.records.len > 0) || (err.text[0] && !strchr(err.text, '\n'));
     dz_damage_free(&r.damage);
     return rc == DZ_OK ? 0 : reported && (rc == DZ_EDAMAGE || rc == DZ_EFAIL) ? 1 : -1;
