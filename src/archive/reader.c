@@ -313,6 +313,12 @@ int dz_row_is_lossy(const dz_index_row *row) {
 
 int dz_row_has_delta(const dz_index_row *row) { return row->policy == DZ_POLICY_ULTRADELTA && row->source == 0; }
 
+unsigned dz_task_depth(const dz_task_entry *task) {
+    unsigned depth = 0;
+    for (size_t i = 0; i < task->nrows; i++) depth = task->rows[i].depth > depth ? task->rows[i].depth : depth;
+    return depth;
+}
+
 uint64_t dz_row_common(const dz_catalog *c, const dz_index_row *row) {
     uint64_t count = dz_tensor_of_row(&c->tensors[row->tensor]).count, base;
     if (row->source) return count;

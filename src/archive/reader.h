@@ -43,6 +43,9 @@ int dz_row_is_lossy(const dz_index_row *row);
 /* 1 if the archive holds the row's delta from the base itself: lossy, and coded against the base. */
 int dz_row_has_delta(const dz_index_row *row);
 
+/* Of a task: rows that its deepest row is coded against, one over another. */
+unsigned dz_task_depth(const dz_task_entry *task);
+
 /* Elements that are coded against something. */
 uint64_t dz_row_common(const dz_catalog *catalog, const dz_index_row *row);
 

@@ -101,8 +101,8 @@ dz_rc dz_require(const dz_command *command, const dz_required *list, dz_error *e
              : DZ_OK;
 }
 
-dz_rc dz_parse_options(const dz_world *world, const dz_command *command, int argc, char **argv, const dz_option *options, const char **args,
-                       int nargs, int *helped, dz_error *err) {
+static dz_rc parse_options(const dz_world *world, const dz_command *command, int argc, char **argv, const dz_option *options,
+                           const char **args, int nargs, int *helped, dz_error *err) {
     struct option longs[MOST_OPTIONS + 2] = {{0}};
     char shorts[2 * MOST_OPTIONS + 3] = ":", text[256];
     int n = 0;
@@ -147,6 +147,11 @@ dz_rc dz_parse_options(const dz_world *world, const dz_command *command, int arg
     }
     for (int i = 0; i < nargs; i++) args[i] = argv[optind + i];
     return DZ_OK;
+}
+
+dz_rc dz_parse_options(const dz_world *world, const dz_command *command, int argc, char **argv, const dz_option *options, const char **args,
+                       int nargs, int *helped, dz_error *err) {
+    return dz_sync_error(world, parse_options(world, command, argc, argv, options, args, nargs, helped, err), err);
 }
 
 json_t *dz_json_text(const char *text, size_t len) {

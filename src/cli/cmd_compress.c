@@ -183,6 +183,7 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
         {"with-base", 0, DZ_OPTION_FLAG, &opt.with_base, NULL, "store the base too: nothing else is needed to restore"},
         {"allow-lossy-input", 0, DZ_OPTION_FLAG, &opt.allow_lossy, NULL, "also compress models restored from a lossy archive"},
         {"skip-unmatched", 0, DZ_OPTION_FLAG, &opt.skip_unmatched, NULL, "leave out tasks that do not match the base"},
+        {"anchor-every", 0, DZ_OPTION_INT, &opt.anchor_every, "N", "of a chain of parents, code every N-th against the base (9)"},
         {"mem-per-rank", 0, DZ_OPTION_SIZE, &opt.mem_per_rank, "SIZE", "memory of each rank (2G); at least 128M"},
         {"io", 0, DZ_OPTION_TEXT, &io, "posix|collective", "who writes: each rank by itself (posix), or MPI-IO"},
         {"io-hint", 0, DZ_OPTION_LIST, &hints, "KEY=VALUE", "a hint for MPI-IO (cb_nodes=8); may be repeated"},
@@ -206,6 +207,10 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
     }
     if (opt.force && (opt.append || opt.replace || opt.skip_existing)) {
         rc = dz_fail(err, DZ_EUSAGE, "compress: --force would do away with what --append keeps; give one of them");
+        goto out;
+    }
+    if (opt.anchor_every < 0 || opt.anchor_every > DZ_ANCHOR_MOST) {
+        rc = dz_fail(err, DZ_EUSAGE, "compress: --anchor-every %d: give 1 (no chains) to %d", opt.anchor_every, DZ_ANCHOR_MOST);
         goto out;
     }
     if (strcmp(io, "posix") != 0 && strcmp(io, "collective") != 0) {

@@ -214,6 +214,8 @@ void dz_print_program_help(const dz_command *const *commands, const char *form) 
            ".TP\n.B DZ_PYTHON\nThe Python whose matplotlib draws plots as PNG (python3).\n"
            ".SH FILES\n.TP\n.I ARCHIVE.partial\nThe next archive, while it is being written.\n.TP\n.I ARCHIVE.lock\nThe job that writes "
            "it.\n.TP\n.I "
+           "ARCHIVE.generations/\n"
+           "Archives of the finished generations of a job with parents, while it runs.\n.TP\n.I "
            "ARCHIVE.journal/\n"
            "The finished work of an interrupted job.\n");
 }

@@ -63,8 +63,9 @@ static dz_rc tell_new(const dz_context *ctx, dz_compress_result *result, dz_erro
     return err->rc;
 }
 
-dz_rc dz_append_open(dz_context *ctx, size_t *skipped, dz_compress_result *result, dz_error *err) {
+dz_rc dz_append_open(dz_context *ctx, const char *generation, size_t *skipped, dz_compress_result *result, dz_error *err) {
     const dz_compress_options *opt = ctx->opt;
+    if (generation) return dz_copy_tasks_open(&ctx->copied, ctx->world, generation, err);
     int there = access(opt->archive, F_OK) == 0;
     uint64_t all = (uint64_t)there;
     if (!opt->append) return DZ_OK;

@@ -49,13 +49,13 @@ static dz_rc map_base(const assembly *a, const dz_catalog *c, uint32_t *row_of, 
 
 /* An exact tensor all of whose tiles are one-byte bodies ("equal to the base") is recorded as equal, without bytes. */
 static int turned_out_equal(const assembly *a, const dz_tensor_pair *pair) {
-    if (dz_policy_of(a->results->lossy, pair) != DZ_POLICY_LOSSLESS || pair->base < 0 || pair->tiles.extra.ntiles ||
-        pair->tiles.ncommon == 0)
-        return 0;
-    for (uint32_t tile = 0; tile < pair->tiles.ncommon; tile++) {
+    int chained = dz_chains_row(&a->ctx->chains, (uint32_t)(pair - a->ctx->plan->pairs)) >= 0;
+    if (dz_policy_of(a->results->lossy, pair) != DZ_POLICY_LOSSLESS || pair->tiles.ntiles == 0) return 0;
+    if (!chained && (pair->base < 0 || pair->tiles.extra.ntiles || pair->tiles.ncommon == 0)) return 0;
+    for (uint32_t tile = 0; tile < pair->tiles.ntiles; tile++) {
         if (a->results->blocks->length[a->ctx->plan->unit_of[pair->first_tile + tile]] != 5) return 0;
     }
-    return dz_pair_tensor(a->ctx->plan, pair)->dtype == a->ctx->zoo.base->tensors[pair->base].dtype;
+    return chained || dz_pair_tensor(a->ctx->plan, pair)->dtype == a->ctx->zoo.base->tensors[pair->base].dtype;
 }
 
 /* Bytes of the kept values alone, by any coding of them: what positions, tables and heads take is the rest. */
@@ -89,6 +89,16 @@ static void fill_lossy_row(const assembly *a, const dz_tensor_pair *pair, dz_ind
     t->entropy_bytes += value_bytes(a, pair);
 }
 
+/* Of a tensor that is coded against another task's. */
+static dz_rc add_source(const assembly *a, const dz_tensor_pair *pair, dz_index_row *row, dz_task_entry *t, dz_error *err) {
+    const dz_chains *chains = &a->ctx->chains;
+    int64_t at = dz_chains_row(chains, (uint32_t)(pair - a->ctx->plan->pairs));
+    if (at < 0 || (row->policy != DZ_POLICY_LOSSLESS && row->policy != DZ_POLICY_ULTRADELTA && row->policy != DZ_POLICY_EQUAL))
+        return DZ_OK;
+    row->reference = (uint32_t)at;
+    return dz_task_add_source(t, chains->parent[pair->task]->name, &row->source, err);
+}
+
 static dz_rc add_rows(const assembly *a, dz_catalog *c, size_t task, const uint32_t *base_row, dz_task_entry *t, dz_error *err) {
     const dz_plan *plan = a->ctx->plan;
     size_t npairs = plan->first_pair[task + 1] - plan->first_pair[task], nbase = a->ctx->zoo.base->ntensors;
@@ -103,6 +113,7 @@ static dz_rc add_rows(const assembly *a, dz_catalog *c, size_t task, const uint3
         row->offset = t->payload_len;
         row->digest = a->results->stats->digests[plan->first_pair[task] + (pair->policy == DZ_POLICY_TIED ? pair->tied : i)];
         if (dz_catalog_tensor(c, tensor, &row->tensor, err) != DZ_OK) goto out;
+        if (add_source(a, pair, row, t, err) != DZ_OK) goto out;
         if (row->policy == DZ_POLICY_LOSSLESS || row->policy == DZ_POLICY_ULTRADELTA)
             row->length = dz_region_bytes(plan, a->results->blocks, pair);
         if (row->policy == DZ_POLICY_ULTRADELTA) fill_lossy_row(a, pair, row, t);

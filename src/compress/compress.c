@@ -22,6 +22,7 @@
 #include "parallel/watchdog.h"
 #include "plan/zoo_plan.h"
 
+#define MEMORY_CHAINS ((uint64_t)64 << 20) /* tiles of parents as they are restored */
 #define MEMORY_LEAST ((uint64_t)128 << 20) /* two tiles, their levels and candidates, and what MPI and HDF5 take */
 
 void dz_compress_result_free(dz_compress_result *r) {
@@ -42,9 +43,10 @@ static dz_rc check_output(const dz_compress_options *opt, dz_error *err) {
     return dz_staging_check_file(opt->archive, DZ_TARGET_ARCHIVE, err);
 }
 
-/* A job: what its stages share, and their results in the order in which they come. */
+/* A job: what its stages share, and their results in the order in which they come. With chains, the part of it that is one generation. */
 typedef struct dz_job {
     dz_context ctx;
+    dz_generations *generations;
     dz_plan *plan; /* the context has it as const */
     dz_stats stats;
     dz_lossy_plan lossy;
@@ -54,7 +56,8 @@ typedef struct dz_job {
     dz_block_table blocks;
     dz_gammas gammas;
     dz_catalog *catalog;   /* rank 0, from the first layout on */
-    dz_lock lock;          /* rank 0: of the archive, while this job runs */
+    dz_lock *lock;         /* rank 0: of the archive, while all generations run */
+    int done;              /* an earlier run has made this generation's archive */
     uint64_t block_budget; /* bytes of coded blocks that may stay in memory */
     size_t skipped;        /* tasks of the manifest that the archive has already */
     int foreign;           /* the journal was another job's: it is gone */
@@ -64,6 +67,7 @@ typedef struct dz_job {
 /* Splits the memory budget: fixed buffers first, then a quarter for coded blocks and the rest for candidates kept between stages. */
 static void set_budgets(dz_job *job) {
     uint64_t fixed = MEMORY_LEAST + dz_checkpoint_memory(job->ctx.zoo.base), mem = job->ctx.opt->mem_per_rank;
+    if (job->ctx.chains.open) fixed += MEMORY_CHAINS;
     for (size_t t = 0; t < job->ctx.zoo.ntasks; t++) fixed += dz_checkpoint_memory(job->ctx.zoo.tasks[t]);
     uint64_t left = mem > fixed ? mem - fixed : 0;
     job->block_budget = left / 4 + ((uint64_t)8 << 20);
@@ -74,6 +78,7 @@ static dz_rc prepare(dz_job *job, dz_error *err) {
     dz_context *ctx = &job->ctx;
     ctx->plan = job->plan;
     ctx->method = dz_method_of(ctx->zoo.recipe->method);
+    if (dz_chains_open(&ctx->chains, job->generations, &ctx->zoo, ctx->plan, ctx->copied.old, err) != DZ_OK) return err->rc;
     set_budgets(job);
     if (!(ctx->task_key = dz_alloc(job->plan->ntasks, sizeof *ctx->task_key, err))) return err->rc;
     for (size_t t = 0; t < job->plan->ntasks; t++)
@@ -99,6 +104,23 @@ static dz_rc check_outputs(const dz_job *job, dz_compress_result *result, dz_err
     if (check_no_input(job, job->ctx.opt->archive, err) == DZ_OK && report)
         result->report_is_input = check_no_input(job, report, err) != DZ_OK;
     return err->rc;
+}
+
+/* Which tasks are coded against which, and what these are. */
+static void identify_parents(const dz_job *job, dz_buf *b, dz_error *err) {
+    const dz_archive *old = job->ctx.copied.old;
+    const dz_generations *g = job->generations;
+    struct stat st = {0};
+    if (!job->ctx.chains.open) return;
+    for (size_t t = 0; t < job->plan->ntasks; t++) {
+        const char *name = job->ctx.chains.parent[t] ? job->ctx.chains.parent[t]->name : "";
+        dz_buf_put(b, name, strlen(name) + 1, err);
+    }
+    dz_buf_put_u64(b, g->identity.hi, err);
+    dz_buf_put_u64(b, g->identity.lo, err);
+    if (g->at > 0 || stat(old->path, &st) != 0) return;
+    dz_buf_put_u64(b, (uint64_t)st.st_size, err); /* an archive of the user's, by what is seen from outside */
+    dz_buf_put_u64(b, (uint64_t)st.st_mtim.tv_sec * 1000000000 + (uint64_t)st.st_mtim.tv_nsec, err);
 }
 
 /* Rank 0: whatever the coded blocks depend on: program, recipe, models. The order of the tasks counts, their number of ranks does not. */
@@ -128,10 +150,31 @@ static dz_rc identity(const dz_job *job, dz_digest *out, dz_error *err) {
             dz_buf_put_u64(&b, (uint64_t)st.st_mtim.tv_sec * 1000000000 + (uint64_t)st.st_mtim.tv_nsec, err);
         }
     }
+    identify_parents(job, &b, err);
     *out = dz_digest_of(b.data, b.len);
 out:
     dz_buf_free(&b);
     return err->rc;
+}
+
+/* Collective. Whether an earlier run has finished this generation. */
+static dz_rc place_generation(dz_job *job, dz_error *err) {
+    const dz_world *world = job->ctx.world;
+    dz_generations *g = job->generations;
+    dz_digest id = {0};
+    int there = 0;
+    if (!g->parent) return DZ_OK;
+    dz_rc rc = world->rank == 0 ? identity(job, &id, err) : DZ_OK;
+    if ((rc = dz_sync_error(world, rc, err)) != DZ_OK) return rc;
+    uint64_t words[3] = {id.hi, id.lo, 0};
+    dz_bcast_u64(world, words, 2);
+    id = (dz_digest){.hi = words[0], .lo = words[1]};
+    rc = dz_generations_place(g, job->ctx.opt->archive, id, world->rank == 0, &there, err);
+    if ((rc = dz_sync_error(world, rc, err)) != DZ_OK) return rc;
+    words[2] = (uint64_t)there;
+    dz_bcast_u64(world, words, 3);
+    job->done = (int)words[2];
+    return DZ_OK;
 }
 
 /* Collective. */
@@ -174,8 +217,10 @@ static void tell_begin(const dz_job *job) {
 
 /* Rank 0. The output is looked at once more under the lock: the job that had it may have made the archive meanwhile. */
 static dz_rc take_output(dz_job *job, dz_error *err) {
-    if (check_output(job->ctx.opt, err) != DZ_OK || dz_archive_lock(&job->lock, job->ctx.opt->archive, err) != DZ_OK) return err->rc;
-    if (check_output(job->ctx.opt, err) != DZ_OK) return err->rc;
+    if (job->lock->fd < 0) {
+        if (check_output(job->ctx.opt, err) != DZ_OK || dz_archive_lock(job->lock, job->ctx.opt->archive, err) != DZ_OK) return err->rc;
+        if (check_output(job->ctx.opt, err) != DZ_OK) return err->rc;
+    }
     return dz_staging_begin_file(&job->ctx.staging, DZ_TARGET_ARCHIVE, err);
 }
 
@@ -190,6 +235,32 @@ static dz_rc store_base(dz_context *ctx, dz_error *err) {
     return dz_zoo_store_base(zoo, err);
 }
 
+/* Collective. With chains: leaves the tasks of the generation at work. In the first one all tasks are planned, so that every error of
+ * theirs is found before any heavy work. */
+static dz_rc take_generation(dz_job *job, dz_compress_result *result, dz_error *err) {
+    dz_context *ctx = &job->ctx;
+    dz_generations *g = job->generations;
+    const dz_world *world = ctx->world;
+    dz_rc rc = DZ_OK;
+    if (!dz_has_parents(&ctx->zoo)) return DZ_OK;
+    if (g->at == 0) {
+        dz_plan *whole = NULL;
+        rc = dz_zoo_plan(&ctx->zoo, world->size, ctx->opt->skip_unmatched, &whole, err);
+        for (size_t at = 0; rc == DZ_OK && world->rank == 0 && at < whole->notes.len;) {
+            const char *line = (const char *)whole->notes.data + at;
+            int len = (int)strcspn(line, "\n");
+            if (strncmp(line, "left out: ", 10) == 0) dz_buf_note(&result->notes, err, "%.*s", len, line);
+            at += (size_t)len + 1;
+        }
+        dz_plan_free(whole);
+        if ((rc = dz_sync_error(world, rc, err)) != DZ_OK) return rc;
+        rc = dz_generations_make(world, ctx->opt, &ctx->zoo, ctx->copied.old ? ctx->copied.old->catalog : NULL, g, &result->notes, err);
+        if (rc != DZ_OK) return rc;
+    }
+    if (g->n > 1 && world->rank == 0 && !ctx->opt->quiet) dz_log("generation %zu of %zu", g->at + 1, g->n);
+    return dz_sync_error(world, dz_chains_take(&ctx->chains, g, &ctx->zoo, err), err);
+}
+
 /* Collective. Models, recipe, plan: every error of this kind is found here, before any heavy work. */
 static dz_rc open_job(dz_job *job, dz_compress_result *result, dz_error *err) {
     const dz_world *world = job->ctx.world;
@@ -202,17 +273,21 @@ static dz_rc open_job(dz_job *job, dz_compress_result *result, dz_error *err) {
     *err = of_output;
     if ((rc = dz_sync_error(world, err->rc, err)) != DZ_OK) return rc;
     if ((rc = dz_sync_error(world, world->rank == 0 ? check_outputs(job, result, err) : DZ_OK, err)) != DZ_OK) return rc;
-    if ((rc = dz_append_open(&job->ctx, &job->skipped, result, err)) != DZ_OK) return rc;
+    if ((rc = dz_append_open(&job->ctx, job->generations->from, &job->skipped, result, err)) != DZ_OK) return rc;
     if ((rc = dz_sync_error(world, store_base(&job->ctx, err), err)) != DZ_OK || job->ctx.zoo.ntasks == 0) return rc;
     if ((rc = dz_split_fused(world, &job->ctx.zoo, err)) != DZ_OK) return rc;
+    if ((rc = take_generation(job, result, err)) != DZ_OK) return rc;
     if ((rc = dz_find_tied(world, job->ctx.zoo.tasks, job->ctx.zoo.ntasks, err)) != DZ_OK) return rc;
     rc = dz_zoo_plan(&job->ctx.zoo, world->size, job->ctx.opt->skip_unmatched, &job->plan, err);
     if ((rc = dz_sync_error(world, rc, err)) != DZ_OK) return rc;
     if ((rc = dz_sync_error(world, prepare(job, err), err)) != DZ_OK) return rc;
+    if ((rc = place_generation(job, err)) != DZ_OK || job->done) return rc;
     if ((rc = open_journal(job, err)) != DZ_OK) return rc;
     tell_begin(job);
-    result->resumed = job->resumed;
-    return dz_sync_error(world, world->rank == 0 && job->ctx.opt->begins ? job->ctx.opt->begins(job->ctx.opt->arg, err) : DZ_OK, err);
+    result->resumed |= job->resumed;
+    return dz_sync_error(
+        world, world->rank == 0 && job->ctx.opt->begins && job->generations->at == 0 ? job->ctx.opt->begins(job->ctx.opt->arg, err) : DZ_OK,
+        err);
 }
 
 static void close_job(dz_job *job) {
@@ -225,6 +300,7 @@ static void close_job(dz_job *job) {
     dz_gammas_free(&job->gammas);
     dz_catalog_free(job->catalog);
     free(job->ctx.task_key);
+    dz_chains_close(&job->ctx.chains);
     dz_plan_free(job->plan);
     dz_zoo_close(&job->ctx.zoo);
 }
@@ -488,7 +564,7 @@ static dz_rc run_stages(dz_job *job, dz_error *err) {
     return rc;
 }
 
-static void touch_lock(void *arg) { dz_lock_touch(&((dz_job *)arg)->lock); }
+static void touch_lock(void *arg) { dz_lock_touch(arg); }
 
 /* Collective. After success NAME.partial has become the archive. After a failure that a later run may get over, the journal stays;
  * otherwise nothing does. */
@@ -499,52 +575,90 @@ static dz_rc clean_up(dz_job *job, dz_rc rc, dz_error *err) {
     dz_error none = {0};
     if (keep) dz_journal_flush(&job->ctx.journal, &none);
     dz_journal_close(&job->ctx.journal);
-    if (job->ctx.world->rank == 0 && job->lock.fd >= 0) {
+    if (job->ctx.world->rank == 0 && job->lock->fd >= 0) {
         dz_staging_discard(&job->ctx.staging);
         if (begun && (rc == DZ_OK || !keep)) dz_journal_remove(archive);
+        if (rc == DZ_OK ? job->generations->at + 1 >= job->generations->n : begun && !keep) dz_generations_remove(archive);
     }
     if (begun && rc == DZ_EINTERRUPT)
         snprintf(err->text, sizeof err->text, "%s: interrupted; the same command goes on where it stopped (from %s.journal)", archive,
                  archive);
     else if (keep && strlen(err->text) + strlen(archive) + 80 < sizeof err->text)
         sprintf(err->text + strlen(err->text), "; the same command goes on where it stopped (from %s.journal)", archive);
-    dz_lock_drop(&job->lock);
+    return rc;
+}
+
+/* Rank 0: what the user is told of the job, or of its generation. */
+static void tell_result(const dz_job *job, dz_compress_result *result, dz_error *err) {
+    const dz_zoo *zoo = &job->ctx.zoo;
+    char setting[DZ_SETTING_TEXT];
+    size_t own = 0;
+    for (size_t t = 0; t < zoo->ntasks; t++) own += zoo->own[t] != NULL && zoo->tasks[t] != zoo->stored;
+    collect_notes(job, &result->notes, err);
+    result->own_settings += own;
+    own = result->own_settings;
+    free(result->recipe_name);
+    free(result->setting);
+    result->recipe_name = dz_strdup(zoo->recipe->name, err);
+    result->setting = own ? dz_format(err, "%s; %zu task%s with settings of %s own", dz_recipe_setting(zoo->recipe, setting), own,
+                                      own == 1 ? "" : "s", own == 1 ? "its" : "their")
+                          : dz_strdup(dz_recipe_setting(zoo->recipe, setting), err);
+    if (!result->task) result->task = dz_strdup(zoo->names[0], err);
+}
+
+/* Collective. The whole job, or one generation of it. */
+static dz_rc run_job(dz_job *job, dz_compress_result *result, double begun, dz_error *err) {
+    const dz_world *world = job->ctx.world;
+    dz_generations *g = job->generations;
+    double opened = dz_now();
+    dz_rc rc = open_job(job, result, err);
+    job->ctx.secs[DZ_PHASE_OPEN] += dz_now() - opened;
+    if (rc == DZ_OK && job->ctx.zoo.ntasks == 0) {
+        result->nothing_to_do = 1;
+        g->n = 1;
+    } else if (rc == DZ_OK && !job->done) {
+        if (g->to) {
+            free(job->ctx.staging.path);
+            job->ctx.staging.path = dz_strdup(g->to, err);
+            rc = dz_sync_error(world, err->rc, err);
+        }
+        if (rc == DZ_OK) rc = run_stages(job, err);
+        if (rc == DZ_OK) rc = gather_figures(job, result, begun, err);
+        if (rc == DZ_OK) rc = dz_sync_error(world, world->rank == 0 ? (tell_result(job, result, err), err->rc) : DZ_OK, err);
+    }
+    if (rc == DZ_OK && !result->nothing_to_do) result->ntasks += job->ctx.zoo.ntasks - (job->ctx.zoo.stored != NULL);
+    rc = clean_up(job, rc, err);
+    if (job->plan)
+        close_job(job);
+    else
+        dz_zoo_close(&job->ctx.zoo);
+    dz_chains_close(&job->ctx.chains);
+    dz_copy_tasks_close(&job->ctx.copied);
+    dz_staging_free(&job->ctx.staging);
     return rc;
 }
 
 dz_rc dz_compress(const dz_world *world, const dz_compress_options *opt, dz_compress_result *result, dz_error *err) {
-    double begun = dz_now();
-    dz_job job = {.ctx = {.world = world, .opt = opt, .journal = {.fd = -1, .other_fd = -1}}, .lock = {.fd = -1}};
+    double begun = dz_now(), secs[DZ_PHASES] = {0}, bytes_read = 0;
+    dz_lock lock = {.fd = -1};
+    dz_generations g = {.n = 1};
+    dz_rc rc = DZ_OK;
     dz_stop_on_signals();
-    dz_watchdog_start(world, opt->watchdog, world->rank == 0 ? touch_lock : NULL, &job);
-    dz_rc rc = open_job(&job, result, err);
-    job.ctx.secs[DZ_PHASE_OPEN] = dz_now() - begun;
-    result->nothing_to_do = rc == DZ_OK && job.ctx.zoo.ntasks == 0;
-    if (result->nothing_to_do) goto out;
-    if (rc == DZ_OK) rc = run_stages(&job, err);
-    if (rc == DZ_OK) rc = gather_figures(&job, result, begun, err);
-    if (rc == DZ_OK) {
-        if (world->rank == 0) collect_notes(&job, &result->notes, err);
-        if (world->rank == 0) result->recipe_name = dz_strdup(job.ctx.zoo.recipe->name, err);
-        char setting[DZ_SETTING_TEXT];
-        size_t own = 0;
-        for (size_t t = 0; t < job.ctx.zoo.ntasks; t++) own += job.ctx.zoo.own[t] != NULL && job.ctx.zoo.tasks[t] != job.ctx.zoo.stored;
-        if (world->rank == 0)
-            result->setting = own ? dz_format(err, "%s; %zu task%s with settings of %s own", dz_recipe_setting(job.ctx.zoo.recipe, setting),
-                                              own, own == 1 ? "" : "s", own == 1 ? "its" : "their")
-                                  : dz_strdup(dz_recipe_setting(job.ctx.zoo.recipe, setting), err);
-        if (world->rank == 0) result->task = dz_strdup(job.ctx.zoo.names[0], err);
-        result->ntasks = job.ctx.zoo.ntasks - (job.ctx.zoo.stored != NULL);
-        rc = dz_sync_error(world, err->rc, err);
+    dz_watchdog_start(world, opt->watchdog, world->rank == 0 ? touch_lock : NULL, &lock);
+    for (; rc == DZ_OK && g.at < g.n; g.at++) {
+        dz_job job = {.ctx = {.world = world, .opt = opt, .journal = {.fd = -1, .other_fd = -1}, .bytes_read = bytes_read},
+                      .generations = &g,
+                      .lock = &lock};
+        memcpy(job.ctx.secs, secs, sizeof secs);
+        rc = run_job(&job, result, begun, err);
+        memcpy(secs, job.ctx.secs, sizeof secs);
+        bytes_read = job.ctx.bytes_read;
+        free(g.from);
+        g.from = g.to;
+        g.to = NULL;
     }
-out:
     dz_watchdog_stop();
-    rc = clean_up(&job, rc, err);
-    if (job.plan)
-        close_job(&job);
-    else
-        dz_zoo_close(&job.ctx.zoo);
-    dz_copy_tasks_close(&job.ctx.copied);
-    dz_staging_free(&job.ctx.staging);
+    dz_lock_drop(&lock);
+    dz_generations_free(&g);
     return rc;
 }

@@ -5,6 +5,9 @@
 #include "config/recipe.h"
 #include "parallel/extent_writer.h"
 
+#define DZ_ANCHOR_EVERY 9
+#define DZ_ANCHOR_MOST 64
+
 enum { DZ_PHASE_OPEN, DZ_PHASE_STATISTICS, DZ_PHASE_HISTOGRAM, DZ_PHASE_CODE, DZ_PHASE_TRACE, DZ_PHASE_WRITE, DZ_PHASES };
 extern const char *const DZ_PHASE_NAMES[DZ_PHASES];
 
@@ -26,6 +29,7 @@ typedef struct dz_compress_options {
     int allow_lossy;                    /* models that were restored from a lossy archive are compressed again */
     int with_base;                      /* the archive is to hold the base too */
     int skip_unmatched;                 /* tasks that the base does not match are left out with a note */
+    int anchor_every;                   /* every n-th task of a chain is coded against the base; 0: DZ_ANCHOR_EVERY */
     dz_io io;
     const char *const *hints; /* of MPI-IO, KEY=VALUE each */
     size_t nhints;
@@ -48,7 +52,7 @@ typedef struct dz_rank_figures {
 typedef struct dz_compress_result {
     char *recipe_name, *setting; /* setting: method and what decides about the bytes (dz_recipe_setting) */
     char *task;                  /* the first of those this job has compressed; with --append others come before it */
-    size_t ntasks;
+    size_t ntasks, own_settings; /* own_settings: tasks that have some */
     double total_secs;
     double planned_imbalance; /* largest planned cost of a rank over the mean */
     int nranks;

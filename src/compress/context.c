@@ -33,6 +33,7 @@ size_t dz_context_run(const dz_context *ctx, size_t i, size_t most) {
     for (; n < most && i + n < dz_context_nitems(ctx); n++) {
         const dz_work_item *item = &ctx->plan->units[dz_context_item(ctx, i + n)];
         if (!dz_item_is_lossy(ctx->plan, item) || item->base != first->base || item->tile != first->tile) break;
+        if (dz_chains_row(&ctx->chains, item->pair) >= 0) return n ? n : 1; /* alone */
     }
     return n;
 }

@@ -17,6 +17,7 @@
 
 #include "archive/copy_tasks.h"
 #include "base/staging.h"
+#include "compress/chains.h"
 #include "compress/compress.h"
 #include "compress/journal.h"
 #include "compress/method.h"
@@ -31,6 +32,7 @@ typedef struct dz_context {
     dz_zoo zoo;
     dz_copy_tasks copied; /* with --append: tasks that the archive has already */
     const dz_plan *plan;
+    dz_chains chains;      /* tasks that are coded against others */
     uint64_t *task_key;    /* [tasks] */
     dz_staging staging;    /* of the archive; rank 0 makes and publishes it */
     dz_journal journal;    /* blocks on their way to the archive, and what a later run of this job need not do again */

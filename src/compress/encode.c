@@ -114,7 +114,7 @@ dz_rc dz_encode_exact(dz_context *ctx, dz_tile_reader *reader, size_t item, dz_b
 
 static dz_rc encode_items(encode_pass *p, dz_error *err) {
     dz_context *ctx = p->ctx;
-    dz_tile_reader_init(&p->reader, ctx->zoo.base, ctx->zoo.tasks, ctx->plan);
+    dz_tile_reader_init(&p->reader, &ctx->zoo, ctx->plan, &ctx->chains);
     dz_context_begin_phase(ctx, &p->progress, DZ_PHASE_CODE, dz_context_pass_bytes(ctx, 1));
     for (size_t i = 0; i < dz_context_nitems(ctx) && dz_progress_check(&p->progress, err) == DZ_OK; i++) {
         size_t item = dz_context_item(ctx, i);

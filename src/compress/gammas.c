@@ -222,7 +222,7 @@ static void measure_own(trace_pass *p, matrix *m, const uint64_t *sides, dz_erro
         measure(p, pair, m, &options, err);
         dz_progress_add(&progress, source_bytes(p, pair));
     }
-    p->ctx->secs[DZ_PHASE_TRACE] = dz_progress_end(&progress);
+    p->ctx->secs[DZ_PHASE_TRACE] += dz_progress_end(&progress);
 }
 
 dz_rc dz_gammas_init(const dz_context *ctx, dz_gammas *out, dz_error *err) {

@@ -125,7 +125,7 @@ static void map_cache(const dz_context *ctx, dz_counts *out) {
 
 static dz_rc count_levels(histogram_pass *p, dz_error *err) {
     dz_context *ctx = p->ctx;
-    dz_tile_reader_init(&p->reader, ctx->zoo.base, ctx->zoo.tasks, ctx->plan);
+    dz_tile_reader_init(&p->reader, &ctx->zoo, ctx->plan, &ctx->chains);
     dz_context_begin_phase(ctx, &p->progress, DZ_PHASE_HISTOGRAM, dz_context_pass_bytes(ctx, 1));
     for (size_t i = 0, n; i < dz_context_nitems(ctx) && dz_progress_check(&p->progress, err) == DZ_OK; i += n ? n : 1) {
         n = taken_together(ctx, i, dz_context_run(ctx, i, DZ_TILES_AT_ONCE));

@@ -44,7 +44,7 @@ static dz_rc code_wanted(dz_context *ctx, const uint8_t *wanted, uint64_t *bytes
     double total = 0;
     for (size_t l = 0; l < ctx->plan->nlossy; l++)
         total += wanted[l] ? (double)dz_pair_tensor(ctx->plan, dz_context_lossy_pair(ctx, l))->nbytes : 0;
-    dz_tile_reader_init(&reader, ctx->zoo.base, ctx->zoo.tasks, ctx->plan);
+    dz_tile_reader_init(&reader, &ctx->zoo, ctx->plan, &ctx->chains);
     dz_context_begin_phase(ctx, &progress, DZ_PHASE_CODE, total);
     for (size_t i = 0; i < dz_context_nitems(ctx) && dz_progress_check(&progress, err) == DZ_OK; i++) {
         size_t item = dz_context_item(ctx, i);

@@ -126,8 +126,11 @@ static dz_rc statistics_of_item(statistics_pass *p, size_t item, dz_error *err) 
     if (known && ctx->plan->units[item].pair != DZ_NO_PAIR) known = dz_journal_has_block(&ctx->journal, item, DZ_EXACT_KEY, NULL, 0);
     if (!known) {
         if (dz_tile_read(&p->reader, item, &t, err) != DZ_OK) return err->rc;
-        if (dz_item_is_first(ctx->plan, item))
-            put_digest(r.digest, dz_digest_of(t.base, (size_t)t.base_count * dz_dtype_size(t.base_dtype)));
+        if (dz_item_is_first(ctx->plan, item)) {
+            const uint8_t *base;
+            if (dz_tile_base(&p->reader, item, &base, err) != DZ_OK) return err->rc;
+            put_digest(r.digest, dz_digest_of(base, p->reader.base_bytes.len));
+        }
         if (t.pair) put_digest(r.own, dz_digest_of(t.task, (size_t)t.count * dz_dtype_size(t.task_dtype)));
         if (t.pair && dz_context_code_exact(ctx, item, &t, &p->body, &p->scratch, err) != DZ_OK) return err->rc;
         if (dz_journal_put(&ctx->journal, DZ_RECORD_STATISTICS, item, 0, &r, sizeof r, err) != DZ_OK) return err->rc;
@@ -175,7 +178,7 @@ static dz_rc digest_tensors(const statistics_pass *p, dz_stats *out, dz_error *e
 
 static dz_rc walk(statistics_pass *p, dz_error *err) {
     dz_context *ctx = p->ctx;
-    dz_tile_reader_init(&p->reader, ctx->zoo.base, ctx->zoo.tasks, ctx->plan);
+    dz_tile_reader_init(&p->reader, &ctx->zoo, ctx->plan, &ctx->chains);
     dz_context_begin_phase(ctx, &p->progress, DZ_PHASE_STATISTICS, dz_context_pass_bytes(ctx, 0));
     for (size_t i = 0, n; i < dz_context_nitems(ctx) && dz_progress_check(&p->progress, err) == DZ_OK; i += n ? n : 1) {
         if ((n = dz_context_run(ctx, i, DZ_TILES_AT_ONCE)) > 0)
@@ -183,7 +186,7 @@ static dz_rc walk(statistics_pass *p, dz_error *err) {
         else
             statistics_of_item(p, dz_context_item(ctx, i), err);
     }
-    ctx->secs[DZ_PHASE_STATISTICS] = dz_progress_end(&p->progress);
+    ctx->secs[DZ_PHASE_STATISTICS] += dz_progress_end(&p->progress);
     ctx->bytes_read += p->reader.bytes_read;
     dz_tile_reader_free(&p->reader);
     return err->rc;

@@ -5,8 +5,8 @@
 
 #define WIDE 1024 /* elements widened at a time: two float buffers of this leave room in the first-level cache */
 
-void dz_tile_reader_init(dz_tile_reader *r, dz_checkpoint *base, dz_checkpoint **tasks, const dz_plan *plan) {
-    *r = (dz_tile_reader){.base = base, .tasks = tasks, .plan = plan, .have_base = -1};
+void dz_tile_reader_init(dz_tile_reader *r, const dz_zoo *zoo, const dz_plan *plan, dz_chains *chains) {
+    *r = (dz_tile_reader){.base = zoo->base, .tasks = zoo->tasks, .plan = plan, .chains = chains, .have_base = -1};
 }
 
 void dz_tile_reader_free(dz_tile_reader *r) {
@@ -44,17 +44,31 @@ static dz_tile tile_of(const dz_tile_reader *r, size_t unit) {
     return tile;
 }
 
+dz_rc dz_tile_base(dz_tile_reader *r, size_t unit, const uint8_t **base, dz_error *err) {
+    const dz_work_item *u = &r->plan->units[unit];
+    dz_tile tile = tile_of(r, unit);
+    if (r->have_base != u->base || r->have_tile != u->tile) {
+        r->have_base = -1;
+        if (read_into(r, r->base, (size_t)u->base, tile.base_first, tile.base_count, &r->base_bytes, err) != DZ_OK) return err->rc;
+        r->have_base = u->base;
+        r->have_tile = u->tile;
+    }
+    *base = r->base_bytes.data;
+    return DZ_OK;
+}
+
+static int is_chained(const dz_tile_reader *r, const dz_work_item *u) {
+    return u->pair != DZ_NO_PAIR && dz_chains_row(r->chains, u->pair) >= 0;
+}
+
 dz_rc dz_tile_read(dz_tile_reader *r, size_t unit, dz_tile *tile, dz_error *err) {
     const dz_work_item *u = &r->plan->units[unit];
     *tile = tile_of(r, unit);
-    if (u->base >= 0) {
-        if (r->have_base != u->base || r->have_tile != u->tile) {
-            r->have_base = -1;
-            if (read_into(r, r->base, (size_t)u->base, tile->base_first, tile->base_count, &r->base_bytes, err) != DZ_OK) return err->rc;
-            r->have_base = u->base;
-            r->have_tile = u->tile;
-        }
-        tile->base = r->base_bytes.data;
+    if (is_chained(r, u)) {
+        if (dz_chains_tile(r->chains, r->plan, u, &tile->base, err) != DZ_OK) return err->rc;
+        tile->base_dtype = tile->task_dtype;
+    } else if (u->base >= 0 && dz_tile_base(r, unit, &tile->base, err) != DZ_OK) {
+        return err->rc;
     }
     if (!tile->pair) return DZ_OK;
     if (read_into(r, r->tasks[tile->pair->task], tile->pair->tensor, tile->first, tile->count, &r->task_bytes, err) != DZ_OK)
@@ -63,11 +77,11 @@ dz_rc dz_tile_read(dz_tile_reader *r, size_t unit, dz_tile *tile, dz_error *err)
     return DZ_OK;
 }
 
-/* The piece of the base that has been read, in float. */
-static dz_rc widen_base(dz_tile_reader *r, dz_dtype dtype, size_t count, dz_error *err) {
+/* A piece of the base in float. */
+static dz_rc widen_base(dz_tile_reader *r, const uint8_t *base, dz_dtype dtype, size_t count, dz_error *err) {
     r->wide.len = 0;
     if (dz_buf_reserve(&r->wide, count * sizeof(float), err) == DZ_OK)
-        dz_kernels()->widen((float *)(void *)r->wide.data, r->base_bytes.data, dtype, count);
+        dz_kernels()->widen((float *)(void *)r->wide.data, base, dtype, count);
     return err->rc;
 }
 
@@ -85,7 +99,31 @@ static dz_rc visit_piece(dz_tile_reader *r, size_t unit, size_t i, uint64_t at, 
     return visit(arg, i, &piece, err);
 }
 
+/* One unit that is coded against another task's tensor: from a whole tile of that. */
+static dz_rc walk_chained(dz_tile_reader *r, size_t unit, dz_digest *base, dz_piece_visit visit, void *arg, dz_error *err) {
+    dz_tile tile, piece;
+    const uint8_t *bytes;
+    if (base) {
+        if (dz_tile_base(r, unit, &bytes, err) != DZ_OK) return err->rc;
+        *base = dz_digest_of(bytes, r->base_bytes.len);
+    }
+    if (dz_tile_read(r, unit, &tile, err) != DZ_OK) return err->rc;
+    size_t size = dz_dtype_size(tile.task_dtype), base_size = dz_dtype_size(tile.base_dtype);
+    for (uint64_t at = 0; at < tile.count && err->rc == DZ_OK; at += DZ_PIECE) {
+        piece = tile;
+        piece.first += at;
+        piece.count = tile.count - at < DZ_PIECE ? tile.count - at : DZ_PIECE;
+        if (widen_base(r, tile.base + at * base_size, tile.base_dtype, (size_t)piece.count, err) != DZ_OK) break;
+        piece.base = r->wide.data;
+        piece.base_dtype = DZ_F32;
+        piece.task = tile.task + at * size;
+        visit(arg, 0, &piece, err);
+    }
+    return err->rc;
+}
+
 dz_rc dz_tiles_walk(dz_tile_reader *r, const size_t *units, size_t n, dz_digest *base, dz_piece_visit visit, void *arg, dz_error *err) {
+    if (is_chained(r, &r->plan->units[units[0]])) return walk_chained(r, units[0], base, visit, arg, err);
     dz_tile tile = tile_of(r, units[0]);
     dz_digester *digester = base ? dz_digest_begin(err) : NULL;
     uint64_t count = base ? tile.base_count : 0;
@@ -98,7 +136,7 @@ dz_rc dz_tiles_walk(dz_tile_reader *r, const size_t *units, size_t n, dz_digest 
         uint64_t len = tile.base_count - at < DZ_PIECE ? tile.base_count - at : DZ_PIECE;
         if (read_into(r, r->base, (size_t)tile.unit->base, tile.base_first + at, len, &r->base_bytes, err) != DZ_OK) break;
         if (digester) dz_digest_add(digester, r->base_bytes.data, r->base_bytes.len);
-        if (widen_base(r, tile.base_dtype, (size_t)len, err) != DZ_OK) break;
+        if (widen_base(r, r->base_bytes.data, tile.base_dtype, (size_t)len, err) != DZ_OK) break;
         for (size_t i = 0; i < n && err->rc == DZ_OK; i++) visit_piece(r, units[i], i, at, visit, arg, err);
     }
     if (digester) *base = dz_digest_end(digester);

@@ -2,6 +2,7 @@
 #ifndef DZ_COMPRESS_TILE_READER_H
 #define DZ_COMPRESS_TILE_READER_H
 
+#include "compress/chains.h"
 #include "numeric/allocate.h"
 #include "numeric/kernels.h"
 #include "plan/plan.h"
@@ -10,7 +11,7 @@ typedef struct dz_tile {
     const dz_work_item *unit;
     const dz_tensor_pair *pair; /* NULL: only the base tile matters */
     uint64_t first, count;      /* elements of the task's tensor */
-    const uint8_t *task, *base; /* raw bytes; base NULL beyond the base */
+    const uint8_t *task, *base; /* raw bytes; base: what the tile is coded against, the base's or the parent's; NULL: nothing */
     dz_dtype task_dtype, base_dtype;
     uint64_t base_first, base_count; /* the whole base tile */
 } dz_tile;
@@ -19,6 +20,7 @@ typedef struct dz_tile_reader {
     dz_checkpoint *base;
     dz_checkpoint **tasks;
     const dz_plan *plan;
+    dz_chains *chains;
     dz_buf base_bytes, task_bytes; /* whole tiles, or pieces */
     dz_buf wide;                   /* a piece of the base in float */
     int64_t have_base;             /* base tensor whose tile is in base_bytes, or -1 */
@@ -26,13 +28,17 @@ typedef struct dz_tile_reader {
     double bytes_read;
 } dz_tile_reader;
 
-void dz_tile_reader_init(dz_tile_reader *reader, dz_checkpoint *base, dz_checkpoint **tasks, const dz_plan *plan);
+void dz_tile_reader_init(dz_tile_reader *reader, const dz_zoo *zoo, const dz_plan *plan, dz_chains *chains);
 void dz_tile_reader_free(dz_tile_reader *reader);
 dz_rc dz_tile_read(dz_tile_reader *reader, size_t unit, dz_tile *tile, dz_error *err);
 
+/* The whole tile of the base under a unit that has one, whatever the unit is coded against: base_count elements. */
+dz_rc dz_tile_base(dz_tile_reader *reader, size_t unit, const uint8_t **base, dz_error *err);
+
 /* Lossy units of one base tile, walked together in pieces that stay in the second-level cache from reading to counting: a piece of the base
- * is read, and widened to float, once for all of them. `visit` gets the number of the unit and its piece, a tile of these elements with the
- * base in F32. `base`, if not NULL, becomes the digest of the whole base tile. */
+ * is read, and widened to float, once for all of them. A unit that is coded against another task's tensor is walked alone. `visit` gets the
+ * number of the unit and its piece, a tile of these elements with the base in F32. `base`, if not NULL, becomes the digest of the whole
+ * base tile. */
 typedef dz_rc (*dz_piece_visit)(void *arg, size_t i, const dz_tile *piece, dz_error *err);
 dz_rc dz_tiles_walk(dz_tile_reader *reader, const size_t *units, size_t n, dz_digest *base, dz_piece_visit visit, void *arg, dz_error *err);
 

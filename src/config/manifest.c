@@ -10,7 +10,7 @@
 #define MANIFEST_MAX ((size_t)4 << 20)
 
 typedef struct raw_task {
-    char *name, *path, *value[DZ_MANIFEST_KEYS];
+    char *name, *path, *parent, *value[DZ_MANIFEST_KEYS];
 } raw_task;
 
 static const char *const KEYS[DZ_MANIFEST_KEYS] = {"quality", "noise_to_delta", "noise_to_base"};
@@ -23,6 +23,7 @@ typedef struct raw_manifest {
 static const dz_yaml_field TASK_FIELDS[] = {
     {"name", DZ_YAML_TEXT, offsetof(raw_task, name), NULL},
     {"path", DZ_YAML_TEXT, offsetof(raw_task, path), NULL},
+    {"parent", DZ_YAML_TEXT, offsetof(raw_task, parent), NULL},
     {"quality", DZ_YAML_TEXT, offsetof(raw_task, value[0]), NULL},
     {"noise_to_delta", DZ_YAML_TEXT, offsetof(raw_task, value[1]), NULL},
     {"noise_to_base", DZ_YAML_TEXT, offsetof(raw_task, value[2]), NULL},
@@ -80,6 +81,10 @@ static void take_task(dz_manifest *m, const dz_yaml *yaml, const raw_task *raw, 
                      "%s:%d: '%s' cannot be a task's name (letters, digits, . _ + - only, at most 128, no . at the beginning)", m->path,
                      dz_yaml_line(yaml, item, "name"), t->name);
     t->path = take_path(m, raw->path, dz_yaml_line(yaml, item, "path"), "path", err);
+    if (raw->parent) t->parent = dz_strdup(raw->parent, err);
+    if (t->parent && (!dz_task_name_ok(t->parent) || (t->name && strcmp(t->parent, t->name) == 0)))
+        dz_fail_more(err, DZ_EUSAGE, "%s:%d: task '%s': '%s' cannot be its parent: give another task's name, or auto", m->path,
+                     dz_yaml_line(yaml, item, "parent"), t->name ? t->name : "?", t->parent);
     for (int k = 0; k < DZ_MANIFEST_KEYS; k++) {
         if (raw->value[k]) t->sets[k] = dz_format(err, "%s=%s", KEYS[k], raw->value[k]);
     }
@@ -131,6 +136,7 @@ out:
 void dz_manifest_task_free(dz_manifest_task *t) {
     free(t->name);
     free(t->path);
+    free(t->parent);
     for (int k = 0; k < DZ_MANIFEST_KEYS; k++) free(t->sets[k]);
 }
 
@@ -161,8 +167,10 @@ dz_rc dz_manifest_text(const dz_manifest *m, dz_buf *out, dz_error *err) {
     put_path(out, "base: ", m->base, "\ntasks:\n", err);
     for (size_t i = 0; i < m->ntasks && err->rc == DZ_OK; i++) {
         char *head = dz_format(err, "  - {name: \"%s\", path: ", m->tasks[i].name);
-        if (head) put_path(out, head, m->tasks[i].path, "}\n", err);
+        char *tail = m->tasks[i].parent ? dz_format(err, ", parent: \"%s\"}\n", m->tasks[i].parent) : dz_strdup("}\n", err);
+        if (head && tail) put_path(out, head, m->tasks[i].path, tail, err);
         free(head);
+        free(tail);
     }
     return err->rc;
 }

@@ -8,6 +8,7 @@
 
 typedef struct dz_manifest_task {
     char *name, *path;
+    char *parent;                 /* the task it is to be coded against, "auto", or NULL: the base */
     char *sets[DZ_MANIFEST_KEYS]; /* "quality=high"; NULL: not given */
     int line;                     /* of the manifest */
 } dz_manifest_task;

@@ -98,6 +98,8 @@ static void take_only(dz_manifest *m, const char *only, dz_error *err) {
     m->tasks[0] = m->tasks[at];
     m->tasks[at] = first;
     while (m->ntasks > 1) dz_manifest_task_free(&m->tasks[--m->ntasks]);
+    free(m->tasks[0].parent); /* which is not there */
+    m->tasks[0].parent = NULL;
 }
 
 static dz_rc open_manifest(const char *path, const char *only, dz_zoo *zoo, dz_error *err) {

@@ -402,16 +402,15 @@ static dz_rc restore_up(dz_decoder *d, const dz_task_entry *task, const dz_index
     return DZ_OK;
 }
 
-/* Restores the tile of the row that `row` refers to into up_bytes, the oldest row first. Rows that equal another are that one. */
-static dz_rc need_up(dz_decoder *d, const dz_index_row *row, uint32_t tile, dz_error *err) {
+/* Restores the tile of a row into up_bytes, the oldest row under it first. Rows that equal another are that one. */
+static dz_rc need_row(dz_decoder *d, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, dz_error *err) {
     const dz_index_row *rows[DZ_DEPTH_MAX + 1];
     const dz_task_entry *tasks[DZ_DEPTH_MAX + 1];
     size_t n = 0;
-    for (const dz_index_row *at = row; at->source; at = at->up) {
-        if (at->up->source && at->up->policy == DZ_POLICY_EQUAL) continue;
-        if (d->have_up == at->up && d->have_up_tile == tile) break;
-        rows[n] = at->up;
-        tasks[n++] = at->up_task;
+    for (; row && !(d->have_up == row && d->have_up_tile == tile); task = row->up_task, row = row->up) {
+        if (row->source && row->policy == DZ_POLICY_EQUAL) continue;
+        rows[n] = row;
+        tasks[n++] = task;
     }
     while (n > 0 && err->rc == DZ_OK) {
         n--;
@@ -420,12 +419,18 @@ static dz_rc need_up(dz_decoder *d, const dz_index_row *row, uint32_t tile, dz_e
     return err->rc;
 }
 
+dz_rc dz_decoder_row(dz_decoder *d, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, const uint8_t **bytes,
+                     dz_error *err) {
+    if (need_row(d, task, row, tile, err) == DZ_OK) *bytes = d->up_bytes.data;
+    return err->rc;
+}
+
 /* What the tile is coded against. Damage there is told as the task's own. */
 static dz_rc find_reference(dz_decoder *d, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, reference *ref,
                             dz_error *err) {
     dz_error inner = {0};
     if (row->source == 0) return base_reference(d, row, tile, ref, err);
-    if (need_up(d, row, tile, &inner) == DZ_OK) {
+    if (need_row(d, row->up_task, row->up, tile, &inner) == DZ_OK) {
         *ref = (reference){.bytes = d->up_bytes.data,
                            .dtype = dz_tensor_of_row(&d->archive->catalog->tensors[row->tensor]).dtype,
                            .differs = d->up_differs};

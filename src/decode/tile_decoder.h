@@ -71,6 +71,10 @@ dz_rc dz_decode_delta(dz_decoder *decoder, const dz_task_entry *task, const dz_i
 /* The base tile under a row's common tile: its bytes (the decoder's, until the next call) and their type. */
 dz_rc dz_decoder_base(dz_decoder *decoder, const dz_index_row *row, uint32_t tile, const uint8_t **bytes, dz_dtype *dtype, dz_error *err);
 
+/* A restored tile of a row in its own type: its bytes are the decoder's, until another tile of this kind is asked for. */
+dz_rc dz_decoder_row(dz_decoder *decoder, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, const uint8_t **bytes,
+                     dz_error *err);
+
 /* Checks a tile's block without a base: its checksum, and that a lossy one decodes. Adds the number of kept elements to `*kept`. */
 dz_rc dz_check_tile(dz_decoder *decoder, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, uint64_t *kept, dz_error *err);
 

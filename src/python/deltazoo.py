@@ -1750,6 +1750,7 @@ class Row:
         self.lo, self.step, self.scale = np.float32(values["lo"]), np.float32(values["step"]), np.float32(values["scale"])
         self.sparsity = np.float32(values["sparsity"])
         self.nsr, self.gain, self.delta_rms = (float(values[f]) if f in values.dtype.names else math.nan for f in ("nsr", "gain", "delta_rms"))
+        self.digest = int(values["digest_hi"]) << 64 | int(values["digest_lo"]) if "digest_hi" in values.dtype.names else 0
         self.gamma = np.float32(record["gamma"])
         self.key = xxhash.xxh64_intdigest(self.tensor.name.encode(), int(record["key"]))
         self.tied = self.found = self.read = None

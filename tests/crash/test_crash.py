@@ -95,14 +95,14 @@ def try_fault(op, ranks, fault):
 def faults(quick):
     """(operation, ranks, fault)."""
     steps = (1, 2, 4, 9, 17) if quick else (1, 2, 3, 5, 8, 13, 22, 37, 62, 90)
-    for op in ("create", "append"):
+    for op in ("create", "append", "chain"):
         for ranks in (3,) if quick else (1, 3):
             for point, kinds in (("write", ("kill", "eio", "enospc")), ("read", ("eio", "kill")), ("open", ("eio",)), ("sync", ("eio", "kill")),
                                  ("rename", ("eio", "kill")), ("alloc", ("eio",)), ("layout", ("eio", "kill")), ("agree", ("eio", "kill", "hang")),
                                  ("work", ("eio", "kill", "hang"))):
                 for kind in kinds:
                     few = point in ("rename", "layout") or kind == "hang"
-                    some = (3,) if (point, kind) == ("agree", "hang") else (1,) if few else steps  # the first two are before the watchdog
+                    some = (4,) if (point, kind) == ("agree", "hang") else (1,) if few else steps  # the first three are before the watchdog
                     if quick:
                         some = some[:1] if kind == "hang" else some[(len(op) + len(kind)) % 2::2]
                     for n in some:
@@ -127,9 +127,13 @@ def operations(box):
     names = sorted(n for n in os.listdir(zoo) if n.startswith("task"))
     for name, some in (("one", names[:1]), ("two", names[1:2]), ("all", names[:2])):
         write(f"{box}/{name}.yaml", f"base: {zoo}/base\ntasks:\n" + "".join(f"  - {{name: {n}, path: {zoo}/{n}}}\n" for n in some))
+    parents = (None, names[0], names[1] if len(names) > 2 else names[0])
+    write(f"{box}/chain.yaml", f"base: {zoo}/base\ntasks:\n" + "".join(
+        f"  - {{name: {n}, path: {zoo}/{n}" + (f", parent: {p}" if p else "") + "}\n" for n, p in zip(names, parents)))
     code, err = call(DELTAZOO, ["compress", f"{box}/one.yaml", "-o", f"{box}/one.h5", "-q"], 1, box)
     check(code == 0, err)
     return {"create": Operation(box, "create", None, ["compress", f"{box}/all.yaml", "-o", "a.h5"]),
+            "chain": Operation(box, "chain", None, ["compress", f"{box}/chain.yaml", "-o", "a.h5", "--quality", "lossless"]),
             "append": Operation(box, "append", f"{box}/one.h5", ["compress", f"{box}/two.yaml", "-o", "a.h5", "--append"])}
 
 

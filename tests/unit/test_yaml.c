@@ -63,8 +63,8 @@ static void test_every_problem_of_a_manifest_is_reported_on_its_line(void **stat
         "3: unknown key 'colour' (the keys are base, store_base, tasks)\n5: unknown key 'size' (the keys are base, store_base, tasks)");
     refused_manifest(
         "base: b\ntasks:\n  - name: a\n    path: x\n    colour: red\n  -\n    name: a\n    path: \"\"\n  - {name: a/b}\n  - z\n",
-        "5: unknown key 'colour' (the keys are name, path, quality, noise_to_delta, noise_to_base)\n"
-        "10: an entry of 'tasks' must be a mapping with the keys name, path, quality, noise_to_delta, noise_to_base\n"
+        "5: unknown key 'colour' (the keys are name, path, parent, quality, noise_to_delta, noise_to_base)\n"
+        "10: an entry of 'tasks' must be a mapping with the keys name, path, parent, quality, noise_to_delta, noise_to_base\n"
         "8: 'path' is empty\n"
         "9: a task needs 'name' and 'path'\n"
         "9: 'a/b' cannot be a task's name (letters, digits, . _ + - only, at most 128, no . at the beginning)\n"
@@ -126,7 +126,7 @@ static void test_aliases_and_quoted_nulls_are_read(void **state) {
     assert_int_equal(m->tasks[0].line, 3);
     dz_manifest_free(m);
     refused_manifest("base: b\ntasks: &all\n  - {name: a, path: b}\n  - *all\n",
-                     "2: an entry of 'tasks' must be a mapping with the keys name, path, quality, noise_to_delta, noise_to_base");
+                     "2: an entry of 'tasks' must be a mapping with the keys name, path, parent, quality, noise_to_delta, noise_to_base");
 }
 
 static dz_rc load_recipe(const char *text, size_t nsets, const char *const *sets, dz_recipe **out, dz_error *err) {

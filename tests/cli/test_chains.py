@@ -1,0 +1,186 @@
+"""Chains: checkpoints that are coded against the one before."""
+import json
+import os
+import shutil
+import sys
+
+import numpy as np
+
+from common import DELTAZOO, ENV, ROOT, call, check, equal, good, hashes, info, read, refused, run, sha256, st_bytes, st_parse, to_dtype, to_float, with_scratch, write
+
+sys.path.insert(0, os.path.join(ROOT, "src", "python"))
+import deltazoo  # noqa: E402
+
+LAYERS = [f"model.layers.{i}.{part}.weight" for i in range(2) for part in ("self_attn.q_proj", "self_attn.k_proj", "mlp.up_proj", "mlp.down_proj")]
+SHAPES = dict({n: (96, 64) for n in LAYERS}, **{"model.embed_tokens.weight": (300, 64), "model.norm.weight": (64,), "lm_head.weight": (300, 64)})
+
+
+def save(folder, tensors, dtype="BF16", **more):
+    """tensors: name -> float32 array, or bytes with a dtype and a shape."""
+    entries = [(n, *t) if isinstance(t, tuple) else (n, dtype, t.shape, to_dtype(t, dtype)) for n, t in tensors.items()]
+    write(f"{folder}/model.safetensors", st_bytes(entries))
+    write(f"{folder}/config.json", json.dumps({"model_type": "llama", **more}))
+
+
+def chain(folder, steps, share=0.1, size=0.002, seed=0, spread=1):
+    """base and step-1 .. step-N: each changes a share of the elements of the one before. Returns the models as float32."""
+    rng = np.random.default_rng(seed)
+    now = {n: (rng.standard_normal(s) * 0.05).astype(np.float32) for n, s in SHAPES.items()}
+    models = [now]
+    save(f"{folder}/base", now)
+    for k in range(1, steps + 1):
+        part = share if np.isscalar(share) else share[k - 1]
+        now = {n: np.where(rng.random(x.shape) < part, x + size * spread * rng.standard_normal(x.shape), x).astype(np.float32) for n, x in now.items()}
+        models.append(now)
+        save(f"{folder}/step-{k}", now, step=k)
+    return models
+
+
+def manifest(path, zoo, tasks, base="base"):
+    """tasks: names, or (name, parent)."""
+    lines = [f"base: {zoo}/{base}", "tasks:"]
+    for t in tasks:
+        name, parent = (t, None) if isinstance(t, str) else t
+        lines.append(f"  - {{name: {name}, path: {zoo}/{name}" + (f", parent: {parent}" if parent else "") + "}")
+    return write(path, "\n".join(lines) + "\n")
+
+
+def in_line(steps, first=1):
+    return [f"step-{first}"] + [(f"step-{k}", f"step-{k - 1}") for k in range(first + 1, steps + 1)]
+
+
+def restores_exactly(folder, archive, names, base="base", ranks=1):
+    for name in names:
+        shutil.rmtree(f"{folder}/out", ignore_errors=True)
+        good(["restore", archive, "--task", name, "--base", f"{folder}/{base}", "-o", "out", "-q"], ranks, cwd=folder)
+        equal(hashes(f"{folder}/out"), hashes(f"{folder}/{name}"), f"{name} from {archive}")
+
+
+def clean(folder, archive):
+    left = [n for n in os.listdir(folder) if n.startswith(archive) and n != archive]
+    check(not left, f"left behind: {left}")
+
+
+EXACT = ["--quality", "lossless", "-q"]
+
+
+@with_scratch
+def test_an_exact_chain_restores_every_step_and_is_smaller(folder):
+    shares = [0.01, 0.2, 0.05, 0.1, 0.02, 0.15, 0.05, 0.1, 0.01, 0.2]
+    chain(folder, 10, shares)
+    steps = [f"step-{k}" for k in range(1, 11)]
+    manifest(f"{folder}/each.yaml", folder, steps)
+    manifest(f"{folder}/chain.yaml", folder, in_line(10))
+    good(["compress", "each.yaml", "-o", "each.h5", *EXACT], cwd=folder)
+    for archive, ranks in (("chain.h5", 1), ("two.h5", 2), ("four.h5", 4)):
+        good(["compress", "chain.yaml", "-o", archive, *EXACT], ranks, cwd=folder)
+        clean(folder, archive)
+    equal(sha256(f"{folder}/two.h5"), sha256(f"{folder}/chain.h5"), "the chain by 2 ranks and by 1")
+    equal(sha256(f"{folder}/four.h5"), sha256(f"{folder}/chain.h5"), "the chain by 4 ranks and by 1")
+    good(["verify", "chain.h5"], 2, cwd=folder)
+    good(["verify", "chain.h5", "--base", "base"], 2, cwd=folder)
+    restores_exactly(folder, "chain.h5", steps)
+    restores_exactly(folder, "chain.h5", ["step-8"], ranks=3)
+    small, large = os.path.getsize(f"{folder}/chain.h5"), os.path.getsize(f"{folder}/each.h5")
+    check(small < 0.8 * large, f"the chain has {small} bytes, each against the base {large}")
+    with deltazoo.open(f"{folder}/chain.h5") as z:
+        z.check()
+        for name in steps:
+            own = st_parse(f"{folder}/{name}")
+            for tensor, (_, _, raw) in own.items():
+                equal(z.restore_bytes(name, tensor, f"{folder}/base").tobytes(), raw, f"{name}: {tensor} by the Python reader")
+            for row in z._rows(name):
+                digest = deltazoo.xxhash.xxh3_128_intdigest(deltazoo.xxhash.xxh3_128_digest(own[row.tensor.name][2])[:8][::-1] + deltazoo.xxhash.xxh3_128_digest(own[row.tensor.name][2])[8:][::-1])
+                equal(row.digest, digest, f"digest of {name}: {row.tensor.name}")
+
+
+@with_scratch
+def test_anchors_and_repack_and_a_tree(folder):
+    chain(folder, 6)
+    tasks = ["step-3", ("step-5", "step-4"), ("step-4", "step-3"), ("step-6", "step-3"), "step-1", ("step-2", "step-1")]
+    manifest(f"{folder}/tree.yaml", folder, tasks)
+    good(["compress", "tree.yaml", "-o", "tree.h5", *EXACT], cwd=folder)
+    names = [t if isinstance(t, str) else t[0] for t in tasks]
+    restores_exactly(folder, "tree.h5", names)
+    good(["repack", "tree.h5", "-o", "again.h5"], 2, cwd=folder)
+    equal(sha256(f"{folder}/again.h5"), sha256(f"{folder}/tree.h5"), "packed again")
+    manifest(f"{folder}/chain.yaml", folder, in_line(6))
+    good(["compress", "chain.yaml", "-o", "a.h5", "--anchor-every", "1", *EXACT], cwd=folder)
+    manifest(f"{folder}/each.yaml", folder, [f"step-{k}" for k in range(1, 7)])
+    good(["compress", "each.yaml", "-o", "b.h5", *EXACT], cwd=folder)
+    equal(sha256(f"{folder}/a.h5"), sha256(f"{folder}/b.h5"), "every task an anchor, and no parents")
+    good(["compress", "chain.yaml", "-o", "three.h5", "--anchor-every", "3", *EXACT], cwd=folder)
+    restores_exactly(folder, "three.h5", [f"step-{k}" for k in range(1, 7)])
+    with deltazoo.open(f"{folder}/three.h5") as z:
+        equal([max(r.depth for r in z._rows(f"step-{k}")) for k in range(1, 7)], [0, 1, 2, 0, 1, 2], "depths with an anchor every 3")
+
+
+@with_scratch
+def test_parents_that_are_in_the_archive_already(folder):
+    chain(folder, 4)
+    manifest(f"{folder}/one.yaml", folder, in_line(2))
+    manifest(f"{folder}/two.yaml", folder, in_line(4, 3)[:0] + [("step-3", "step-2"), ("step-4", "step-3")])
+    good(["compress", "one.yaml", "-o", "a.h5", *EXACT], cwd=folder)
+    shutil.copy(f"{folder}/a.h5", f"{folder}/b.h5")
+    good(["compress", "two.yaml", "-o", "a.h5", "--append", *EXACT], 2, cwd=folder)
+    good(["compress", "two.yaml", "-o", "b.h5", "--append", *EXACT], 1, cwd=folder)
+    equal(sha256(f"{folder}/a.h5"), sha256(f"{folder}/b.h5"), "appended by 2 ranks and by 1")
+    restores_exactly(folder, "a.h5", [f"step-{k}" for k in range(1, 5)])
+    manifest(f"{folder}/all.yaml", folder, in_line(4))
+    good(["compress", "all.yaml", "-o", "a.h5", "--skip-existing", *EXACT], cwd=folder)
+    equal(sha256(f"{folder}/a.h5"), sha256(f"{folder}/b.h5"), "nothing to do")
+    refused(folder, ["compress", "one.yaml", "-o", "a.h5", "--replace", *EXACT], 2, "task 'step-2' cannot go", "step-3", lines=1)
+    good(["compress", "all.yaml", "-o", "a.h5", "--replace", *EXACT], cwd=folder)
+    restores_exactly(folder, "a.h5", [f"step-{k}" for k in range(1, 5)])
+
+
+@with_scratch
+def test_removing_a_parent(folder):
+    chain(folder, 3)
+    manifest(f"{folder}/chain.yaml", folder, in_line(3))
+    good(["compress", "chain.yaml", "-o", "a.h5", *EXACT], cwd=folder)
+    refused(folder, ["remove", "a.h5", "--task", "step-2"], 2, "task 'step-2' cannot go", "'step-3'")
+    good(["remove", "a.h5", "--task", "step-2", "--task", "step-3"], cwd=folder)
+    restores_exactly(folder, "a.h5", ["step-1"])
+
+
+@with_scratch
+def test_what_is_wrong_with_parents(folder):
+    chain(folder, 3)
+    for tasks, wanted in (([("step-1", "step-2"), ("step-2", "step-1")], "its parents lead back to itself"),
+                          ([("step-1", "nobody")], "its parent 'nobody' is neither in the manifest nor in the archive"),
+                          ([("step-1", "step-1")], "'step-1' cannot be its parent"),
+                          ([("step-1", "a/b")], "'a/b' cannot be its parent")):
+        manifest(f"{folder}/zoo.yaml", folder, tasks)
+        refused(folder, ["compress", "zoo.yaml", "-o", "a.h5", *EXACT], 2, "zoo.yaml:", wanted)
+    manifest(f"{folder}/zoo.yaml", folder, in_line(3))
+    refused(folder, ["compress", "zoo.yaml", "-o", "a.h5", "--method", "ultradelta", "-q"], 2, "tracenorm=off")
+    refused(folder, ["compress", "zoo.yaml", "-o", "a.h5", "--anchor-every", "65", "-q"], 2, "--anchor-every 65")
+    write(f"{folder}/step-2/model.safetensors", b"broken")
+    refused(folder, ["compress", "zoo.yaml", "-o", "a.h5", *EXACT], 1, "step-2/model.safetensors")
+
+
+@with_scratch
+def test_tensors_that_the_parent_has_otherwise(folder):
+    """Another shape, another type, one that is new, one that is gone: against the base, or whatever there is."""
+    models = chain(folder, 2)
+    rng = np.random.default_rng(1)
+    odd = dict(models[1])
+    odd["model.embed_tokens.weight"] = np.vstack([odd["model.embed_tokens.weight"], rng.standard_normal((20, 64)).astype(np.float32) * 0.05])
+    odd["new.weight"] = rng.standard_normal((40, 64)).astype(np.float32)
+    del odd["model.norm.weight"]
+    odd["lm_head.weight"] = ("F32", (300, 64), models[1]["lm_head.weight"].astype(np.float32).tobytes())
+    save(f"{folder}/step-1", odd)
+    last = {n: x for n, x in models[2].items()}
+    last["model.embed_tokens.weight"] = odd["model.embed_tokens.weight"] * np.float32(1.01)
+    last["new.weight"] = odd["new.weight"] + np.float32(0.001)
+    save(f"{folder}/step-2", last)
+    manifest(f"{folder}/zoo.yaml", folder, in_line(2))
+    good(["compress", "zoo.yaml", "-o", "a.h5", *EXACT], 2, cwd=folder)
+    restores_exactly(folder, "a.h5", ["step-1", "step-2"])
+    good(["verify", "a.h5", "--base", "base"], cwd=folder)
+    with deltazoo.open(f"{folder}/a.h5") as z:
+        up = {r.tensor.name: r.up is not None for r in z._rows("step-2")}
+        check(up["model.embed_tokens.weight"] and up["new.weight"] and not up["lm_head.weight"] and not up["model.norm.weight"], f"{up}")
+        for tensor, (_, _, raw) in st_parse(f"{folder}/step-2").items():
+            equal(z.restore_bytes("step-2", tensor, f"{folder}/base").tobytes(), raw, f"{tensor} by the Python reader")
