@@ -6,11 +6,19 @@
 #include "archive/reader.h"
 #include "parallel/extent_writer.h"
 
+/* A row that gets the bytes of one that is left out. */
+typedef struct dz_heir {
+    uint32_t task, row; /* numbers in the old archive */
+} dz_heir;
+
 typedef struct dz_copy_tasks {
     dz_archive *old; /* NULL: nothing is copied */
     uint8_t *leave;  /* [old tasks] 1: not copied */
     uint8_t *drop;   /* [old lost tasks] 1: left out as well; what cannot be read cannot be copied */
     size_t ntasks;   /* copied */
+    dz_lookup heirs; /* rows whose bytes move to another task: numbers of `heir` */
+    dz_heir *heir;
+    size_t nheirs, heirs_cap;
 } dz_copy_tasks;
 
 /* Collective. Opens the archive, of which a part may be damaged, and marks all its tasks to be copied. */
@@ -20,11 +28,15 @@ void dz_copy_tasks_close(dz_copy_tasks *copied);
 /* Leaves a task out, also one that is damaged beyond reading. Returns 0 if the archive has no task of this name. */
 int dz_copy_tasks_leave(dz_copy_tasks *copied, const char *task);
 
+/* 1 if `task` cannot stay without `source`: it has rows that are coded against it, and does not only share exact bytes with it. */
+int dz_copy_tasks_needs(const dz_task_entry *task, const dz_task_entry *source);
+
 /* The archive has a task of this name, readable or not. */
 int dz_copy_tasks_has(const dz_copy_tasks *copied, const char *task);
 
-/* After all that stay behind were named: DZ_EDAMAGE if a task to be copied cannot be, naming it and what to do. */
-dz_rc dz_copy_tasks_check(const dz_copy_tasks *copied, dz_error *err);
+/* After all that stay behind were named: exact bytes that tasks to be copied share with them will go along. DZ_EUSAGE if a task to be
+ * copied is coded against one that stays behind otherwise. DZ_EDAMAGE if a task to be copied cannot be, naming it and what to do. */
+dz_rc dz_copy_tasks_check(dz_copy_tasks *copied, dz_error *err);
 
 /* Rank 0: fills an empty catalog with the old one's base and copied tasks, in their order, and with the tensors and blobs that these need.
  * Leaves room for `more` further tasks. */

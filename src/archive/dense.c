@@ -69,13 +69,15 @@ static void dataset(hid_t file, const char *path, const dz_tensor *t, uint64_t *
 dz_rc dz_dense_layout(const char *path, const char *task, const char *meaning, const dz_tensor *tensors, size_t ntensors, uint64_t *offsets,
                       dz_error *err) {
     dz_hdf5_quiet();
-    hid_t access = H5Pcreate(H5P_FILE_ACCESS), file = -1;
+    hid_t access = H5Pcreate(H5P_FILE_ACCESS), create_root = H5Pcreate(H5P_FILE_CREATE), file = -1;
+    H5Pset_obj_track_times(create_root, 0);
     H5Pset_libver_bounds(access, H5F_LIBVER_V110, H5F_LIBVER_V110);
 #if H5_VERSION_GE(1, 10, 7)
     H5Pset_file_locking(access, 0, 1);
 #endif
-    file = H5Fcreate(path, H5F_ACC_TRUNC, H5P_DEFAULT, access);
+    file = H5Fcreate(path, H5F_ACC_TRUNC, create_root, access);
     if (access >= 0) H5Pclose(access);
+    if (create_root >= 0) H5Pclose(create_root);
     if (file < 0) return dz_hdf5_fail(err, DZ_EFAIL, path, "cannot create");
     text(file, path, "format", DZ_HDF5_VECTOR, err);
     text(file, path, "task", task, err);

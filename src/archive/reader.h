@@ -108,6 +108,13 @@ typedef struct dz_parts {
 
 dz_parts dz_task_parts(const dz_catalog *catalog, const dz_task_entry *task);
 
+/* What is stored once for several tasks: tensors beyond the first of their kind, and files (of headers, only their bytes count). */
+typedef struct dz_shared {
+    size_t ntensors, nfiles;
+    uint64_t saved; /* bytes that the archive would have more */
+} dz_shared;
+dz_rc dz_shared_of(const dz_catalog *catalog, dz_shared *out, dz_error *err);
+
 /* Tensors that a recipe has dropped from a task: the base's values replace them. Their bytes count in dz_size_stats.source, and nothing is
  * stored for them. */
 typedef struct dz_dropped {

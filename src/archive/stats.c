@@ -1,5 +1,6 @@
 /* What an archive's numbers say of size and quality. */
 #include <math.h>
+#include <stdlib.h>
 
 #include "archive/reader.h"
 
@@ -31,6 +32,29 @@ dz_size_stats dz_task_size_stats(const dz_task_entry *t) {
         s.positions_coded = 16 * n / (n * entropy_of_share(p) + t->value_bits);
     }
     return s;
+}
+
+dz_rc dz_shared_of(const dz_catalog *c, dz_shared *out, dz_error *err) {
+    uint32_t *uses = dz_alloc(c->nblobs, sizeof *uses, err);
+    *out = (dz_shared){0};
+    for (size_t t = 0; uses && t < c->ntasks; t++) {
+        const dz_task_entry *task = &c->tasks[t];
+        for (size_t i = 0; i < task->nrows; i++) {
+            const dz_task_entry *holder = task;
+            const dz_index_row *row = &task->rows[i], *held = dz_row_values(&holder, row);
+            if (held == row || held->length == 0) continue;
+            out->ntensors++;
+            out->saved += held->length;
+        }
+        for (size_t i = 0; i < task->nfiles; i++) {
+            uint32_t blob = task->files[i].blob;
+            if (blob >= c->nblobs || uses[blob]++ == 0) continue;
+            out->nfiles += task->files[i].kind == DZ_FILE_SIDE;
+            out->saved += c->blobs[blob].length;
+        }
+    }
+    free(uses);
+    return err->rc;
 }
 
 dz_dropped dz_task_dropped(const dz_catalog *c, const dz_task_entry *t) {

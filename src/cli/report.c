@@ -198,13 +198,19 @@ json_t *dz_info_json(const dz_catalog *c, const dz_task_entry *only, const dz_ta
     for (size_t i = 0; i < c->nlost; i++)
         json_array_append_new(lost, json_pack("{s:o, s:o, s:b}", "name", text_json(c->lost[i].name), "message", text_json(c->lost[i].text),
                                               "damaged", !c->lost[i].unread));
+    dz_error none = {0};
+    dz_shared s;
+    dz_shared_of(c, &s, &none);
+    json_t *shared =
+        json_pack("{s:I, s:I, s:I}", "tensors", (json_int_t)s.ntensors, "files", (json_int_t)s.nfiles, "saved_bytes", (json_int_t)s.saved);
     json_t *stored = c->stored ? task_json(c, &c->tasks[c->stored - 1]) : json_null();
-    return json_pack("{s:i, s:o, s:{s:s, s:o, s:o, s:o, s:I, s:I, s:b, s:o}, s:I, s:I, s:o, s:o, s:o}", "format_version",
+    return json_pack("{s:i, s:o, s:{s:s, s:o, s:o, s:o, s:I, s:I, s:b, s:o}, s:I, s:I, s:o, s:o, s:o, s:o}", "format_version",
                      (int)c->format_version, "generator", text_json(c->generator), "base", "fingerprint", hex, "name",
                      text_json(c->base_name ? c->base_name : ""), "origin", text_json(c->base_origin ? c->base_origin : ""), "revision",
                      text_json(c->base_revision ? c->base_revision : ""), "bytes", (json_int_t)dz_catalog_base_bytes(c), "tensors",
                      (json_int_t)c->nbase, "stored", c->stored != 0, "task", stored, "archive_bytes", (json_int_t)c->file_size,
-                     "shared_bytes", (json_int_t)c->shared_bytes, "tasks", tasks, "lost", lost, "largest", largest_json(c, only));
+                     "shared_bytes", (json_int_t)c->shared_bytes, "shared", shared, "tasks", tasks, "lost", lost, "largest",
+                     largest_json(c, only));
 }
 
 /* Least, mean and most of a figure over the ranks; `offset`: of the double in dz_rank_figures. */
@@ -439,6 +445,15 @@ static const char *beside_drops(double kept, double dropped, double stored, char
     return text;
 }
 
+static void print_shared(const dz_catalog *c) {
+    dz_error none = {0};
+    dz_shared s;
+    char size[32];
+    if (dz_shared_of(c, &s, &none) != DZ_OK || (s.ntensors == 0 && s.saved < c->file_size / 100)) return;
+    printf("stored once for several tasks: %zu tensor%s, %zu file%s; %s saved\n", s.ntensors, s.ntensors == 1 ? "" : "s", s.nfiles,
+           s.nfiles == 1 ? "" : "s", dz_format_size((double)s.saved, size));
+}
+
 void dz_print_tasks(const dz_catalog *c, const dz_task_view *view) {
     char a[32], b[32], beside[64];
     double source = 0, dropped = 0, base = (double)dz_catalog_base_bytes(c), file = (double)c->file_size;
@@ -468,6 +483,7 @@ void dz_print_tasks(const dz_catalog *c, const dz_task_view *view) {
                (source + base) / (file + base));
     else
         printf("no base: each task is coded by itself\n");
+    print_shared(c);
 }
 
 static const char *score_number(const json_t *score, const char *key, char text[24]) {

@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/version.h"
 #include "compress/assemble.h"
+#include "compress/share.h"
 #include "numeric/allocate.h"
 
 /* What this stage works on; rank 0 has the catalog. */
@@ -17,6 +18,7 @@ typedef struct assembly {
     dz_context *ctx;
     const dz_results *results;
     dz_catalog **catalog;
+    dz_share *share; /* rows that others may refer to */
 } assembly;
 
 static dz_rc add_base(const assembly *a, dz_catalog *c, dz_error *err) {
@@ -68,7 +70,7 @@ static double value_bytes(const assembly *a, const dz_tensor_pair *pair) {
     return c->kind <= 8 ? (double)dz_entropy_fixed(levels, blocks->nlevels) / 65536 / 8 : c->bytes;
 }
 
-static void fill_lossy_row(const assembly *a, const dz_tensor_pair *pair, dz_index_row *row, dz_task_entry *t) {
+static void fill_lossy_row(const assembly *a, const dz_tensor_pair *pair, dz_index_row *row) {
     const dz_tensor_coding *c = &a->results->allocation->tensors[pair->lossy];
     const dz_tensor_stats *s = &a->results->stats->tensors[pair->lossy];
     double n = (double)pair->tiles.common;
@@ -82,6 +84,11 @@ static void fill_lossy_row(const assembly *a, const dz_tensor_pair *pair, dz_ind
     row->gain = (float)c->noise.gain;
     row->delta_rms = (float)sqrt(s->delta_energy / n);
     row->base_rms = (float)sqrt(s->base_energy / n);
+}
+
+/* Once it is known that the row has bytes of its own. */
+static void count_lossy_row(const assembly *a, const dz_tensor_pair *pair, const dz_index_row *row, dz_task_entry *t) {
+    const dz_tensor_coding *c = &a->results->allocation->tensors[pair->lossy];
     t->lossy_parameters += pair->tiles.common;
     t->lossy_source_bytes += pair->tiles.common * dz_dtype_size(dz_pair_tensor(a->ctx->plan, pair)->dtype);
     t->lossy_kept += row->kept;
@@ -96,6 +103,7 @@ static dz_rc add_source(const assembly *a, const dz_tensor_pair *pair, dz_index_
     if (at < 0 || (row->policy != DZ_POLICY_LOSSLESS && row->policy != DZ_POLICY_ULTRADELTA && row->policy != DZ_POLICY_EQUAL))
         return DZ_OK;
     row->reference = (uint32_t)at;
+    row->depth = (uint8_t)(dz_row_source(chains->parent[pair->task], &chains->parent[pair->task]->rows[at])->depth + 1);
     return dz_task_add_source(t, chains->parent[pair->task]->name, &row->source, err);
 }
 
@@ -113,10 +121,12 @@ static dz_rc add_rows(const assembly *a, dz_catalog *c, size_t task, const uint3
         row->offset = t->payload_len;
         row->digest = a->results->stats->digests[plan->first_pair[task] + (pair->policy == DZ_POLICY_TIED ? pair->tied : i)];
         if (dz_catalog_tensor(c, tensor, &row->tensor, err) != DZ_OK) goto out;
-        if (add_source(a, pair, row, t, err) != DZ_OK) goto out;
         if (row->policy == DZ_POLICY_LOSSLESS || row->policy == DZ_POLICY_ULTRADELTA)
             row->length = dz_region_bytes(plan, a->results->blocks, pair);
-        if (row->policy == DZ_POLICY_ULTRADELTA) fill_lossy_row(a, pair, row, t);
+        if (row->policy == DZ_POLICY_ULTRADELTA) fill_lossy_row(a, pair, row);
+        int shared = a->ctx->zoo.tasks[task] != a->ctx->zoo.stored && dz_share_row(a->share, c, t, row, err);
+        if (err->rc != DZ_OK || (!shared && add_source(a, pair, row, t, err) != DZ_OK)) goto out;
+        if (row->policy == DZ_POLICY_ULTRADELTA) count_lossy_row(a, pair, row, t);
         t->payload_len += row->length;
         t->source_bytes += tensor->nbytes;
         if (row->policy == DZ_POLICY_TIED) row->kept = pair->tied; /* rows are numbered as the checkpoint's tensors */
@@ -202,7 +212,9 @@ static dz_rc add_task(const assembly *a, dz_catalog *c, size_t task, const uint3
 }
 
 /* Rank 0: everything but the payloads. */
-static dz_rc make_catalog(const assembly *a, dz_catalog *c, dz_error *err) {
+static dz_rc make_catalog(assembly *a, dz_catalog *c, dz_error *err) {
+    dz_share share = {0};
+    a->share = &share;
     uint32_t *base_row = dz_alloc(a->ctx->zoo.base->ntensors, sizeof *base_row, err);
     c->format_version = DZ_FORMAT_VERSION;
     snprintf(c->generator, sizeof c->generator, "deltazoo %s", DZ_VERSION);
@@ -218,8 +230,12 @@ static dz_rc make_catalog(const assembly *a, dz_catalog *c, dz_error *err) {
         for (size_t i = 0; i < c->nbase; i++) base_row[i] = (uint32_t)i;
     }
     c->trace_reference = a->results->gammas->reference;
-    for (size_t t = 0; t < a->ctx->plan->ntasks && err->rc == DZ_OK; t++) add_task(a, c, t, base_row, err);
+    for (size_t t = 0; t < c->ntasks && err->rc == DZ_OK; t++) dz_share_add_task(a->share, c, t, err);
+    for (size_t t = 0; t < a->ctx->plan->ntasks && err->rc == DZ_OK; t++) {
+        if (add_task(a, c, t, base_row, err) == DZ_OK) dz_share_add_task(a->share, c, c->ntasks - 1, err);
+    }
 out:
+    dz_share_free(a->share);
     free(base_row);
     return err->rc;
 }

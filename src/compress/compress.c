@@ -324,7 +324,8 @@ static void note_what_is_kept(const dz_job *job, size_t t, dz_buf *notes, dz_err
     dz_buf dropped = {0}, absent = {0};
     size_t ndropped = name_rows(c, task, DZ_POLICY_DROP, &dropped, err), nabsent = name_rows(c, task, DZ_POLICY_ABSENT, &absent, err);
     size_t n = task->nrows - nabsent, differ = 0;
-    for (size_t i = 0; i < task->nrows; i++) differ += task->rows[i].length != 0 || task->rows[i].base == DZ_NO_BASE;
+    for (size_t i = 0; i < task->nrows; i++)
+        differ += task->rows[i].length != 0 || task->rows[i].source != 0 || task->rows[i].base == DZ_NO_BASE;
     if (err->rc != DZ_OK) goto out;
     if (ndropped)
         dz_buf_note(notes, err, "task '%s': %zu tensor%s dropped by the recipe, the base's values take their place: %s", task->name,

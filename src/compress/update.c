@@ -57,13 +57,6 @@ static dz_rc compare_tasks(update *u, dz_error *err) {
     return rc;
 }
 
-static int refers_to(const dz_task_entry *entry, const char *name) {
-    for (size_t s = 0; s < entry->nsources; s++) {
-        if (strcmp(entry->sources[s], name) == 0) return 1;
-    }
-    return 0;
-}
-
 /* What is coded against a task that is replaced would be restored as something else: it is coded anew as well, and what is coded against
  * that. */
 static void follow_sources(update *u) {
@@ -74,9 +67,11 @@ static void follow_sources(update *u) {
     }
     for (size_t i = 0; i < n; i++) {
         const char *name = zoo->names[u->queue[i]];
-        for (size_t t = 0; t < u->old->ntasks; t++) {
+        int64_t source = dz_catalog_find(u->old, name);
+        for (size_t t = 0; t < u->old->ntasks && source >= 0; t++) {
             const dz_task_entry *entry = &u->old->tasks[t];
-            int64_t child = refers_to(entry, name) ? dz_lookup_find(&u->names, entry->name, strlen(entry->name)) : -1;
+            int64_t child =
+                dz_copy_tasks_needs(entry, &u->old->tasks[source]) ? dz_lookup_find(&u->names, entry->name, strlen(entry->name)) : -1;
             if (child < 0 || u->action[child] != UNCHANGED) continue;
             u->action[child] = REPLACED;
             snprintf(u->why[child], sizeof u->why[child], "coded against '%s', which is replaced", name);
@@ -99,7 +94,7 @@ static void choose_pruned(update *u) {
             if (u->pruned[t] || (at >= 0 && u->action[at] != UNCHANGED)) continue;
             for (size_t s = 0; s < c->tasks[t].nsources; s++) {
                 int64_t source = dz_catalog_find(c, c->tasks[t].sources[s]);
-                if (source < 0 || !u->pruned[source]) continue;
+                if (source < 0 || !u->pruned[source] || !dz_copy_tasks_needs(&c->tasks[t], &c->tasks[source])) continue;
                 u->pruned[source] = 0;
                 again = 1;
             }

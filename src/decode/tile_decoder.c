@@ -70,7 +70,7 @@ void dz_decoder_close(dz_decoder *d) {
 dz_pair_tiles dz_row_work(const dz_catalog *c, const dz_index_row *row) {
     if (row->policy != DZ_POLICY_EQUAL && row->policy != DZ_POLICY_DROP) return dz_row_tiles(c, row);
     uint64_t count = dz_tensor_of_row(&c->tensors[row->tensor]).count;
-    uint64_t base = dz_tensor_of_row(&c->tensors[c->base[row->base].tensor]).count;
+    uint64_t base = row->base == DZ_NO_BASE ? 0 : dz_tensor_of_row(&c->tensors[c->base[row->base].tensor]).count;
     return dz_pair_tiles_of(base, count < base ? count : base, count);
 }
 
