@@ -23,8 +23,8 @@ void dz_allocation_free(dz_allocation *a) {
 }
 
 /* The task's lossy tensors, as the method sees them. */
-static dz_rc allocate_task(const dz_context *ctx, const dz_stats *stats, const dz_lossy_plan *lossy, const dz_counts *counts, size_t task,
-                           dz_allocation *out, dz_error *err) {
+static dz_rc allocate_task(const dz_context *ctx, const dz_stats *stats, const dz_shapes *shapes, const dz_lossy_plan *lossy,
+                           const dz_counts *counts, size_t task, dz_allocation *out, dz_error *err) {
     const dz_plan *plan = ctx->plan;
     dz_method_task t = {.recipe = dz_zoo_recipe(&ctx->zoo, task), .level = out->task_level[task]};
     t.tensors = dz_alloc(plan->first_pair[task + 1] - plan->first_pair[task], sizeof *t.tensors, err);
@@ -37,6 +37,7 @@ static dz_rc allocate_task(const dz_context *ctx, const dz_stats *stats, const d
                                .stats = &stats->tensors[pair->lossy],
                                .grid = &lossy->tensors[pair->lossy].grid,
                                .kind = dz_plan_kind(plan, pair),
+                               .shape = dz_shape_of(shapes, pair),
                                .inputs = dz_method_inputs(plan, pair),
                                .histogram = counts->histogram ? counts->histogram + (size_t)pair->lossy * counts->nlevels : NULL,
                                .coding = &out->tensors[pair->lossy]};
@@ -58,11 +59,11 @@ static dz_rc share(const dz_context *ctx, dz_allocation *out, dz_error *err) {
     return rc;
 }
 
-dz_rc dz_allocate(const dz_context *ctx, const dz_stats *stats, const dz_lossy_plan *lossy, const dz_counts *counts, dz_allocation *out,
-                  dz_error *err) {
+dz_rc dz_allocate(const dz_context *ctx, const dz_stats *stats, const dz_shapes *shapes, const dz_lossy_plan *lossy,
+                  const dz_counts *counts, dz_allocation *out, dz_error *err) {
     const dz_recipe *r = ctx->zoo.recipe;
     for (size_t t = 0; t < ctx->plan->ntasks && err->rc == DZ_OK && ctx->world->rank == 0; t++)
-        allocate_task(ctx, stats, lossy, counts, t, out, err);
+        allocate_task(ctx, stats, shapes, lossy, counts, t, out, err);
     dz_rc rc = dz_sync_error(ctx->world, err->rc, err);
     if (rc == DZ_OK) rc = share(ctx, out, err);
     for (size_t i = 0; i < ctx->plan->nlossy && rc == DZ_OK && ctx->method->levels; i++) {
@@ -77,7 +78,13 @@ uint64_t dz_allocation_hash(const dz_allocation *a, const dz_lossy_plan *lossy, 
     struct {
         double sparsity;
         float lo, step;
-        uint32_t bits, kind;
-    } of = {a->tensors[i].sparsity, a->tensors[i].lo, a->tensors[i].step, lossy->tensors[i].grid.bits, a->tensors[i].kind};
+        uint32_t bits, kind, shaped, zero;
+    } of = {a->tensors[i].sparsity,
+            a->tensors[i].lo,
+            a->tensors[i].step,
+            lossy->tensors[i].grid.bits,
+            a->tensors[i].kind,
+            a->tensors[i].shaped,
+            0};
     return dz_hash64(a->quota + i * a->nlevels, a->nlevels * sizeof *a->quota, dz_hash64(&of, sizeof of, 1));
 }

@@ -4,6 +4,7 @@
 #define DZ_COMPRESS_ALLOCATE_H
 
 #include "compress/histogram.h"
+#include "compress/shapes.h"
 
 typedef struct dz_allocation {
     double *task_level;        /* [tasks] what is tuned for a target ratio: see dz_method.allocate */
@@ -16,8 +17,8 @@ dz_rc dz_allocation_init(const dz_context *ctx, const dz_lossy_plan *lossy, dz_a
 void dz_allocation_free(dz_allocation *allocation);
 
 /* Collective. */
-dz_rc dz_allocate(const dz_context *ctx, const dz_stats *stats, const dz_lossy_plan *lossy, const dz_counts *counts, dz_allocation *out,
-                  dz_error *err);
+dz_rc dz_allocate(const dz_context *ctx, const dz_stats *stats, const dz_shapes *shapes, const dz_lossy_plan *lossy,
+                  const dz_counts *counts, dz_allocation *out, dz_error *err);
 
 /* A hash of all that the blocks of a lossy tensor depend on beside the inputs: for the journal. */
 uint64_t dz_allocation_hash(const dz_allocation *allocation, const dz_lossy_plan *lossy, size_t tensor);

@@ -49,6 +49,7 @@ typedef struct dz_job {
     dz_generations *generations;
     dz_plan *plan; /* the context has it as const */
     dz_stats stats;
+    dz_shapes shapes;
     dz_lossy_plan lossy;
     dz_counts counts;
     dz_allocation allocation;
@@ -292,6 +293,7 @@ static dz_rc open_job(dz_job *job, dz_compress_result *result, dz_error *err) {
 
 static void close_job(dz_job *job) {
     dz_stats_free(&job->stats);
+    dz_shapes_free(&job->shapes);
     dz_lossy_plan_free(&job->lossy);
     dz_counts_free(&job->counts);
     dz_allocation_free(&job->allocation);
@@ -429,7 +431,7 @@ static dz_rc allocate_and_settle(dz_job *job, dz_error *err) {
     size_t changed = 1;
     dz_rc rc = DZ_OK;
     while (rc == DZ_OK && changed) {
-        rc = dz_allocate(ctx, &job->stats, &job->lossy, &job->counts, &job->allocation, err);
+        rc = dz_allocate(ctx, &job->stats, &job->shapes, &job->lossy, &job->counts, &job->allocation, err);
         if (rc == DZ_OK) rc = dz_settle(ctx, &job->stats, &job->allocation, &job->lossy, &job->trials, &changed, err);
     }
     return rc;
@@ -440,7 +442,7 @@ static dz_rc encode_and_settle(dz_job *job, dz_error *err) {
     dz_context *ctx = &job->ctx;
     dz_rc rc = DZ_OK;
     do {
-        rc = dz_encode(ctx, &job->lossy, &job->counts, &job->allocation, &job->blocks, err);
+        rc = dz_encode(ctx, &job->shapes, &job->lossy, &job->counts, &job->allocation, &job->blocks, err);
     } while (rc == DZ_OK && dz_settle_encoded(ctx, &job->blocks, &job->trials, &job->lossy) > 0);
     return rc;
 }
@@ -554,6 +556,7 @@ static dz_rc run_stages(dz_job *job, dz_error *err) {
     dz_results results = results_of(job);
     dz_rc rc = dz_statistics(ctx, &job->stats, err);
     if (rc == DZ_OK) rc = dz_append_check_base(ctx, &job->stats, err);
+    if (rc == DZ_OK) rc = dz_shapes_make(ctx, &job->shapes, err);
     if (rc == DZ_OK) rc = dz_sync_error(ctx->world, dz_choose(ctx, &job->stats, &job->lossy, err), err);
     if (rc == DZ_OK) rc = dz_histogram(ctx, &job->lossy, &job->counts, err);
     if (rc == DZ_OK) rc = dz_sync_error(ctx->world, dz_allocation_init(ctx, &job->lossy, &job->allocation, err), err);

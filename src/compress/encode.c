@@ -8,6 +8,7 @@
 
 typedef struct encode_pass {
     dz_context *ctx;
+    const dz_shapes *shapes;
     const dz_lossy_plan *lossy;
     const dz_counts *counts;
     const dz_allocation *allocation;
@@ -60,7 +61,17 @@ static dz_rc encode_levels(encode_pass *p, size_t item, size_t l, size_t count, 
     return dz_nonzeros_encode(&p->body, set, quota, &p->selection, p->ctx->zoo.recipe->positions == DZ_POSITIONS_GOLOMB, err);
 }
 
-static void fill_delta(const void *tile, size_t first, size_t count, float *delta) { dz_tile_delta(tile, first, count, delta); }
+typedef struct shaped_tile {
+    const dz_tile *tile;
+    const dz_channels *channels; /* NULL: none */
+    uint64_t first;              /* of the tile in its tensor */
+} shaped_tile;
+
+static void fill_delta(const void *arg, size_t first, size_t count, float *delta) {
+    const shaped_tile *s = arg;
+    dz_tile_delta(s->tile, first, count, delta);
+    if (s->channels) dz_channels_apply(delta, count, s->first + first, s->channels, 0);
+}
 
 /* A tile of a method without levels. */
 static dz_rc encode_delta(encode_pass *p, size_t item, size_t l, dz_error *err) {
@@ -69,18 +80,21 @@ static dz_rc encode_delta(encode_pass *p, size_t item, size_t l, dz_error *err) 
     p->scratch.len = 0;
     if (dz_tile_read(&p->reader, item, &t, err) != DZ_OK) return err->rc;
     dz_method_tile tile = {.fill = fill_delta,
-                           .source = &t,
                            .count = (size_t)t.count,
                            .key = dz_context_tile_key(p->ctx, t.unit),
                            .coding = &p->allocation->tensors[l]};
+    const dz_tensor_pair *pair = dz_context_lossy_pair(p->ctx, l);
+    shaped_tile source = {.tile = &t, .first = dz_tile_first(&pair->tiles, t.unit->tile)};
+    if (tile.coding->shaped) source.channels = tile.channels = &dz_shape_of(p->shapes, pair)->channels;
+    tile.source = &source;
+    tile.first = source.first;
     if (!method->takes_fill || !method->takes_fill(tile.coding)) {
         if (dz_buf_reserve(&p->scratch, tile.count * sizeof(float), err) != DZ_OK) return err->rc;
         tile.delta = (float *)(void *)p->scratch.data;
-        fill_delta(&t, 0, tile.count, tile.delta);
+        fill_delta(&source, 0, tile.count, tile.delta);
     }
     dz_error inner = {0};
     if (method->encode(&p->body, &tile, p->tally + p->nlevels, &inner) == DZ_OK) return DZ_OK;
-    const dz_tensor_pair *pair = dz_context_lossy_pair(p->ctx, l);
     return dz_fail(err, inner.rc, "task '%s': tensor '%s': %s (a rule with `policy: lossless` keeps it exactly)",
                    p->ctx->zoo.names[pair->task], dz_pair_tensor(p->ctx->plan, pair)->name, inner.text);
 }
@@ -158,10 +172,11 @@ static dz_rc make_table(const dz_context *ctx, size_t nlevels, dz_block_table *o
     return err->rc;
 }
 
-dz_rc dz_encode(dz_context *ctx, const dz_lossy_plan *lossy, const dz_counts *counts, const dz_allocation *allocation, dz_block_table *out,
-                dz_error *err) {
+dz_rc dz_encode(dz_context *ctx, const dz_shapes *shapes, const dz_lossy_plan *lossy, const dz_counts *counts,
+                const dz_allocation *allocation, dz_block_table *out, dz_error *err) {
     size_t nlevels = lossy->nlevels, total = ctx->plan->nlossy * nlevels;
-    encode_pass p = {.ctx = ctx, .lossy = lossy, .counts = counts, .allocation = allocation, .out = out, .nlevels = nlevels};
+    encode_pass p = {
+        .ctx = ctx, .shapes = shapes, .lossy = lossy, .counts = counts, .allocation = allocation, .out = out, .nlevels = nlevels};
     p.running = dz_alloc(total, sizeof *p.running, err);
     p.tally = dz_alloc(2 * nlevels, sizeof *p.tally, err);
     make_table(ctx, nlevels, out, err);

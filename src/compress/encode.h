@@ -12,8 +12,8 @@ typedef struct dz_block_table {
 } dz_block_table;
 
 /* Collective. May be called again with another allocation: it fills the same table. */
-dz_rc dz_encode(dz_context *ctx, const dz_lossy_plan *lossy, const dz_counts *counts, const dz_allocation *allocation, dz_block_table *out,
-                dz_error *err);
+dz_rc dz_encode(dz_context *ctx, const dz_shapes *shapes, const dz_lossy_plan *lossy, const dz_counts *counts,
+                const dz_allocation *allocation, dz_block_table *out, dz_error *err);
 void dz_block_table_free(dz_block_table *table);
 
 /* Collective. The same table before anything is encoded: blocks of lossy tensors as long as the allocation expects them to be. */

@@ -4,6 +4,7 @@
 #ifndef DZ_COMPRESS_METHOD_H
 #define DZ_COMPRESS_METHOD_H
 
+#include "codec/channels.h"
 #include "codec/trellis.h"
 #include "compress/tensor_stats.h"
 #include "numeric/allocate.h"
@@ -18,7 +19,16 @@ typedef struct dz_tensor_coding {
     float scale;     /* a restored delta is gamma * scale * decoded value */
     double bytes;    /* expected of its coded blocks */
     dz_noise noise;  /* expected, without gamma */
+    uint8_t shaped;  /* the noise is spread by input channels, as the tensor's shape says */
 } dz_tensor_coding;
+
+/* How a matrix's noise is spread over its input channels (METHODS.md "Noise by input channels"). */
+typedef struct dz_shape {
+    dz_channels channels;
+    double spread; /* noise over that without factors, at the same rate */
+    double share;  /* the same, each channel weighted by its activations */
+    double bytes;  /* that the factors take */
+} dz_shape;
 
 typedef struct dz_method_tensor {
     const dz_tensor_pair *pair;
@@ -26,6 +36,7 @@ typedef struct dz_method_tensor {
     const dz_tensor_stats *stats;
     const dz_grid_levels *grid;
     dz_kind kind;              /* what the matrix does in its block */
+    const dz_shape *shape;     /* NULL: none is known */
     double inputs;             /* terms that are added up to one output: its row length */
     const uint64_t *histogram; /* members of each level of the grid; NULL for methods without levels */
     dz_tensor_coding *coding;  /* out */
@@ -47,6 +58,8 @@ typedef struct dz_method_tile {
     size_t count;
     uint64_t key;
     const dz_tensor_coding *coding;
+    const dz_channels *channels; /* NULL: no factors; the delta has them already */
+    uint64_t first;              /* number of its first element in the tensor */
 } dz_method_tile;
 
 typedef struct dz_method {
@@ -55,6 +68,7 @@ typedef struct dz_method {
     int levels;      /* it quantises to levels: histogram and candidates are needed, and coding is done by codec/sparse_levels.h */
     int trace_norms; /* it is rescaled by gamma */
     int sizes;       /* it needs the statistics of sizes: the sum of |d|, and how many d are not 0 */
+    int rotates;     /* it rotates tiles, whose elements may have factors by input channel */
     int rates;       /* a target ratio can be reached by changing the level */
 
     /* The level that a task starts from. */

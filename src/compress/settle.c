@@ -26,7 +26,8 @@ static double most_restored(const dz_tensor_pair *pair, const dz_tensor_stats *s
     }
     if (c->kind == DZ_BITS_VALUES) return scale * most;
     double rms = sqrt(s->delta_energy / fmin(65536, (double)pair->tiles.common));
-    return SPREADS * c->noise.gain * sqrt(1 + c->noise.nsr) * fmin(rms, most);
+    double factors = c->shaped ? exp2(DZ_CHANNEL_CODE_MOST / 2.0) : 1; /* the largest over the smallest */
+    return factors * SPREADS * c->noise.gain * sqrt(1 + c->noise.nsr) * fmin(rms, most);
 }
 
 static int may_overflow(const dz_context *ctx, const dz_tensor_pair *pair, const dz_tensor_stats *s, const dz_lossy_tensor *l,

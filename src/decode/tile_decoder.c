@@ -61,6 +61,8 @@ void dz_decoder_close(dz_decoder *d) {
     dz_buf_free(&d->block);
     dz_buf_free(&d->predictor);
     dz_buf_free(&d->delta);
+    dz_buf_free(&d->codes);
+    dz_buf_free(&d->first_block);
     dz_buf_free(&d->whole);
     dz_buf_free(&d->up_bytes);
     dz_buf_free(&d->other);
@@ -261,6 +263,10 @@ static void turn_back(const dz_decoder *d, const dz_task_entry *task, const dz_i
     if (d->kept.count == 0) return;
     for (size_t i = 0; row->bits == DZ_BITS_SIGNS && i < d->kept.count; i++) out[d->kept.index[i]] = d->kept.value[i];
     dz_unrotate(out, count, dz_tile_key(task->key, name_of(d, row), tile));
+    if (d->channels.count) {
+        dz_pair_tiles tiles = dz_row_tiles(d->archive->catalog, row);
+        dz_channels_apply(out, count, dz_tile_first(&tiles, tile), &d->channels, 1);
+    }
     for (size_t i = 0; i < count; i++) out[i] *= scale;
 }
 
@@ -288,13 +294,47 @@ static dz_rc add_rotated(dz_decoder *d, const dz_task_entry *task, const dz_inde
     return DZ_OK;
 }
 
+/* The factors that a block of a rotated tile begins with, or those of the tensor's first block, into d->channels; where the rest begins. */
+static dz_rc take_channels(dz_decoder *d, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, size_t *begin, dz_error *err) {
+    unsigned kind = d->block.len ? d->block.data[0] : 0;
+    uint64_t elements = dz_tensor_of_row(&d->archive->catalog->tensors[row->tensor]).count;
+    *begin = 0;
+    d->channels.count = 0;
+    if (kind != DZ_BODY_CHANNELS && kind != DZ_BODY_CHANNELS_BEFORE) return DZ_OK;
+    if ((kind == DZ_BODY_CHANNELS) != (tile == 0)) return dz_fail(err, DZ_EDAMAGE, "factors of channels are not where they belong");
+    *begin = 1;
+    if (kind == DZ_BODY_CHANNELS_BEFORE && d->channels_of == row) { /* dz_channels_take has made d->codes */
+        d->channels = d->known;
+        return DZ_OK;
+    }
+    dz_buf *block = tile == 0 ? &d->block : &d->first_block;
+    d->channels_of = NULL;
+    if (tile && dz_block_read(d->archive, task, row, &d->region, 0, block, err) != DZ_OK) return err->rc;
+    dz_view v = {.data = block->data, .len = block->len, .pos = 1};
+    if (block->len == 0 || block->data[0] != DZ_BODY_CHANNELS)
+        return dz_fail(err, DZ_EDAMAGE, "the first block has no factors of channels");
+    d->codes.len = 0;
+    if (dz_buf_reserve(&d->codes, (size_t)(elements < DZ_CHANNELS_MOST ? elements : DZ_CHANNELS_MOST), err) != DZ_OK ||
+        dz_channels_take(&d->known, (int8_t *)d->codes.data, &v, elements, err) != DZ_OK)
+        return err->rc;
+    d->channels = d->known;
+    d->channels_of = row;
+    if (tile == 0) *begin = v.pos;
+    return DZ_OK;
+}
+
 /* All coefficients of a rotated tile into d->delta; d->kept.count of them are not 0. */
-static dz_rc decode_coefficients(dz_decoder *d, const dz_index_row *row, size_t count, dz_error *err) {
+static dz_rc decode_coefficients(dz_decoder *d, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, size_t count,
+                                 dz_error *err) {
+    size_t begin;
     d->delta.len = d->kept.count = 0;
-    if (dz_buf_reserve(&d->delta, count * sizeof(float), err) != DZ_OK) return err->rc;
+    if (take_channels(d, task, row, tile, &begin, err) != DZ_OK || dz_buf_reserve(&d->delta, count * sizeof(float), err) != DZ_OK)
+        return err->rc;
     float *x = (float *)(void *)d->delta.data;
-    dz_rc rc = row->bits == DZ_BITS_TRELLIS ? dz_trellis_decode(x, d->block.data, d->block.len, count, row->step, err)
-                                            : dz_uniform_decode(x, d->block.data, d->block.len, count, row->step, row->lo, err);
+    const uint8_t *body = d->block.data + begin;
+    size_t len = d->block.len - begin;
+    dz_rc rc = row->bits == DZ_BITS_TRELLIS ? dz_trellis_decode(x, body, len, count, row->step, err)
+                                            : dz_uniform_decode(x, body, len, count, row->step, row->lo, err);
     if (rc != DZ_OK) return rc;
     for (size_t i = 0; i < count; i++) d->kept.count += x[i] != 0;
     return DZ_OK;
@@ -303,8 +343,9 @@ static dz_rc decode_coefficients(dz_decoder *d, const dz_index_row *row, size_t 
 static dz_rc decode_kept(dz_decoder *d, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, size_t count, dz_error *err) {
     uint64_t key = dz_tile_key(task->key, name_of(d, row), tile);
     dz_error inner = {0};
+    d->channels.count = 0;
     if (dz_kind_is_dense(row->bits))
-        decode_coefficients(d, row, count, &inner);
+        decode_coefficients(d, task, row, tile, count, &inner);
     else if (row->bits == DZ_BITS_SIGNS)
         dz_signs_decode(&d->kept, d->block.data, d->block.len, count, 1 - (double)row->sparsity, &inner);
     else if (row->bits > 8)

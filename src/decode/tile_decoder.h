@@ -5,6 +5,7 @@
 #define DZ_DECODE_TILE_DECODER_H
 
 #include "archive/reader.h"
+#include "codec/channels.h"
 #include "codec/sparse_levels.h"
 
 typedef struct dz_decoder {
@@ -23,7 +24,11 @@ typedef struct dz_decoder {
     const dz_index_row *region_of; /* row of `region` */
     dz_region region;
     dz_nonzeros kept;
-    dz_buf delta; /* of a rotated tile */
+    dz_buf delta;                    /* of a rotated tile */
+    dz_channels known;               /* the factors in `codes` */
+    dz_channels channels;            /* factors of the current block's tensor; count 0: none */
+    const dz_index_row *channels_of; /* row of `codes` */
+    dz_buf codes, first_block;
     dz_buf whole; /* a restored tile that is not passed on in pieces */
     double bytes_read;
 } dz_decoder;

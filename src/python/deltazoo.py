@@ -707,6 +707,37 @@ def trellis_body(body, count, rate):
     return y
 
 
+QUARTERS = (2 ** (np.arange(4) / 4)).astype(np.float32)
+
+
+def channel_factors(body, elements):
+    """Of a body that begins with CHANNELS: (f32 factors by which elements are multiplied, elements of a channel one after another, the rest)."""
+    cursor = Cursor(body)
+    need(cursor.u8() == 8, "CHANNELS: missing")
+    stride, count, k = cursor.varint(), cursor.varint(), cursor.u8()
+    need(k <= 6 and 0 < stride and 0 < count <= 1 << 20 and stride * count <= elements, "CHANNELS: its head")
+    if k == 6:
+        codes, at = np.zeros(count, np.int64), 0
+        for _ in range(cursor.varint()):
+            at += cursor.varint()
+            z = cursor.u8()
+            need(at < count and 0 < z <= 62, "CHANNELS: a code that cannot be")
+            codes[at], at = -int(levels_of(z)), at + 1
+        return np.ldexp(QUARTERS[codes & 3], codes >> 2).astype(np.float32), stride, cursor.rest()
+    bits, at, numbers = np.unpackbits(np.frombuffer(body, np.uint8)[cursor.at:], bitorder="little").tolist(), 0, []
+    for _ in range(count):
+        ones = 0
+        while at < len(bits) and bits[at]:
+            ones, at = ones + 1, at + 1
+        at += 1 + k
+        need(at <= len(bits), "CHANNELS: cut short")
+        numbers.append(ones << k | sum(bits[at - k + b] << b for b in range(k)))
+    end = -(-at // 8)
+    need(not any(bits[at:8 * end]) and max(numbers) <= 62, "CHANNELS: a code that cannot be")
+    codes = -levels_of(np.array(numbers))
+    return np.ldexp(QUARTERS[codes & 3], codes >> 2).astype(np.float32), stride, body[cursor.at + end:]
+
+
 def kept_body(body, count, bits, key, share, step=None, shift=None):
     """A decoder (see together): (positions ascending, levels) of a kept body's elements; with 16 bits and more: (positions, f32 values).
     share: 1 - sparsity, which divides blocks of SIGNS. step, shift: of the row, for UNIFORM and TRELLIS."""
@@ -1822,6 +1853,9 @@ class Row:
         return xxhash.xxh64_intdigest(struct.pack("<Q", k), self.key)
 
     def kept_body(self, body, count, tile):
+        if self.bits in (18, 19) and body[:1] in (b"\x08", b"\x09"):
+            need((body[0] == 8) == (tile == 0), "CHANNELS: in another tile than the first")
+            body = channel_factors(body, self.tensor.count)[2] if tile == 0 else body[1:]
         return kept_body(body, count, self.bits, self.tile_key(tile), 1 - float(self.sparsity), self.step, self.lo)
 
     def check(self):
@@ -1843,6 +1877,8 @@ class Row:
     def deltas(self):
         """(begin, end, positions in the tile or None for all, f32 values) of each tile of a lossy tensor that has a base."""
         found, self.found, kept = self.found or together(self.kept_bodies()), None, 0
+        bodies = self.bodies() if self.bits in (18, 19) else []
+        factors, stride = channel_factors(bodies[0], self.tensor.count)[:2] if bodies and bodies[0][0] == 8 else (None, 1)
         for k, ((begin, end, _), (positions, levels)) in enumerate(zip(self.tiles(), found)):
             kept += len(positions)
             with np.errstate(over="ignore", invalid="ignore", under="ignore"):
@@ -1850,6 +1886,9 @@ class Row:
                     rotated = np.zeros(end - begin, np.float32)
                     rotated[positions] = levels
                     positions, levels = None, unrotate(rotated, self.tile_key(k))
+                    if bodies and bodies[k][0] in (8, 9):
+                        need(factors is not None, "CHANNELS: not in the first tile")
+                        levels = levels * factors[np.arange(begin, end) // stride % len(factors)]
                 q = levels.astype(np.float32, copy=False)
                 values = (self.gamma * self.scale) * (q if self.bits >= 16 else self.lo + q * self.step)
             need(values.dtype == np.float32, "not f32")

@@ -1,7 +1,8 @@
-/* Lossy bodies of every kind. Input: bits, count u16, key u64 (whose upper 24 bits are the share of signs; of levels for
- * all, its lower half is the step as f32, and the 16 bits above it the shift), then the body. */
+/* Lossy bodies of every kind, and factors of channels before them. Input: bits, count u16, key u64 (whose upper 24 bits are the share of
+ * signs; of levels for all, its lower half is the step as f32, and the 16 bits above it the shift), then the body. */
 #include <math.h>
 
+#include "codec/channels.h"
 #include "codec/sparse_signs.h"
 #include "codec/sparse_values.h"
 #include "codec/trellis.h"
@@ -29,6 +30,20 @@ static void trellis(const uint8_t *body, size_t size, uint64_t key, size_t count
     for (size_t i = 0; rc == DZ_OK && i < count; i++) PROMISE(isfinite(y[i]));
 }
 
+/* The factors that a body of all coefficients may begin with; how many bytes they take. */
+static size_t channels(const uint8_t *body, size_t size, size_t count, dz_error *err) {
+    static int8_t codes[1 << 16];
+    static float x[1 << 16];
+    dz_channels c = {0};
+    dz_view v = {.data = body, .len = size, .pos = 1};
+    if (size == 0 || body[0] != DZ_BODY_CHANNELS || dz_channels_take(&c, codes, &v, count, err) != DZ_OK) return 0;
+    PROMISE(c.count > 0 && c.count * c.stride <= count && v.pos <= size);
+    for (size_t i = 0; i < count; i++) x[i] = 1;
+    dz_channels_apply(x, count, 3, &c, 1);
+    for (size_t i = 0; i < count; i++) PROMISE(x[i] > 0 && isfinite(x[i]));
+    return v.pos;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     static dz_nonzeros kept;
     if (size < 11 || size > 1 << 18) return 0;
@@ -39,7 +54,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     uint8_t *body = guarded(0, size - 11);
     memcpy(body, data + 11, size - 11);
     dz_error err = {0};
-    if (bits == DZ_BITS_TRELLIS)
+    if (dz_kind_is_dense(bits)) {
+        size_t head = channels(body, size - 11, count + 1, &err);
+        body += head;
+        size -= head;
+    }
+    if (err.rc != DZ_OK)
+        promise_error(&err);
+    else if (bits == DZ_BITS_TRELLIS)
         trellis(body, size - 11, key, count + 1, &err);
     else if (bits == DZ_BITS_UNIFORM)
         uniform(body, size - 11, key, count + 1, &err);

@@ -3,6 +3,7 @@
 
 #include "base/file.h"
 #include "base/hash.h"
+#include "codec/channels.h"
 #include "codec/lossless.h"
 #include "codec/sparse_signs.h"
 #include "codec/sparse_values.h"
@@ -131,13 +132,15 @@ static void fill(const void *tile, size_t first, size_t count, float *delta) {
     memcpy(delta, (const float *)tile + first, count * sizeof *delta);
 }
 
-static void trellis(size_t count, float rate, uint64_t key) {
+static void trellis(size_t count, float rate, int channels, uint64_t key) {
     static float delta[MOST];
     uint8_t head[11];
     uint64_t nonzeros;
     dz_buf body = {0};
     dz_error err = {0};
     for (size_t i = 0; i < count; i++) delta[i] = (float)((double)dz_u64_at(key, i) / 1.8446744e19 - 0.5);
+    const dz_channels four = {.code = (const int8_t[]){-3, 0, 2, 8}, .count = 4, .stride = 1};
+    if (channels) PROMISE(dz_channels_put(&body, &four, &err) == DZ_OK);
     PROMISE(dz_trellis_encode(&body, fill, delta, count, key, rate, &nonzeros, &err) == DZ_OK);
     kept_head(head, DZ_BITS_TRELLIS, count - 1, dz_float_bits(rate));
     put("kept", head, sizeof head, &body);
@@ -170,8 +173,9 @@ int main(int argc, char **argv) {
     uniform(3000, 0.01f, 13);
     uniform(300, 0.5f, 14);
     uniform(1, 1, 15);
-    trellis(4000, 0.04f, 16);
-    trellis(500, 0.6f, 17);
-    trellis(1, 1, 18);
+    trellis(4000, 0.04f, 0, 16);
+    trellis(4000, 0.04f, 1, 19);
+    trellis(500, 0.6f, 0, 17);
+    trellis(1, 1, 0, 18);
     return 0;
 }

@@ -15,6 +15,7 @@
 
 #define BLOCK_BYTES 2.0
 #define TILE_BYTES 9.0
+#define SHAPE_PAYS 0.95 /* of the noise that counts, at most, for factors by channel to be taken */
 
 /* Bits an element at which a tensor's noise weighs `weight`, for a price `price` of a bit: see METHODS.md, "Shares of the bits". The noise
  * of a normal delta at R bits is 1 / (2^(2R) - 1) of its energy at best; its slope equals -price * count / weight at the rate returned. */
@@ -69,16 +70,30 @@ static void code_levels(const dz_method_tensor *t, const dz_recipe *r, const dz_
     c->bytes = (double)t->pair->tiles.common * rate->bits / 8 + head_bytes(t);
 }
 
-static void code_at(const dz_method_tensor *t, const dz_recipe *r, double bits) {
+/* At `bits` an element, without the bytes of the factors by channel. */
+static void code_at(const dz_method_tensor *t, const dz_recipe *r, double bits, int shaped) {
     dz_rate rate = dz_rate_of_step(dz_rate_step_of_bits(bits));
     if (rate.uniform)
         code_levels(t, r, &rate);
     else
         code_message(t, r, &rate);
+    t->coding->shaped = (uint8_t)shaped;
+    if (!shaped) return;
+    t->coding->noise.nsr *= t->shape->spread;
+    t->coding->bytes += t->shape->bytes + t->pair->tiles.ncommon;
 }
 
 static void code_at_price(const dz_method_tensor *t, const dz_recipe *r, double price) {
-    code_at(t, r, rate_at(price, (double)t->pair->tiles.common, weight_of(t)));
+    double n = (double)t->pair->tiles.common, weight = weight_of(t);
+    if (t->shape) { /* the bits of the factors come off those of the coefficients */
+        double cost = 8 * t->shape->bytes / n, bits = rate_at(price, n, weight * t->shape->share);
+        double left = bits > cost ? t->shape->share * bits / (bits - cost) : 1;
+        if (left < SHAPE_PAYS) {
+            code_at(t, r, rate_at(price, n, weight * left) - cost, 1);
+            return;
+        }
+    }
+    code_at(t, r, rate_at(price, n, weight), 0);
 }
 
 /* Tensors without a rate of their own, of one size and kind: at a price they have the same rate, noise to signal and bytes. */
@@ -94,6 +109,8 @@ static int by_size_and_kind(const void *x, const void *y) {
     if (ta->common != tb->common) return ta->common < tb->common ? -1 : 1;
     if (ta->ncommon != tb->ncommon) return ta->ncommon < tb->ncommon ? -1 : 1;
     if (a->kind != b->kind) return a->kind < b->kind ? -1 : 1;
+    if (!a->shape != !b->shape) return !a->shape ? -1 : 1;
+    if (a->shape != b->shape) return a->pair->base < b->pair->base ? -1 : 1;
     return a < b ? -1 : a > b; /* sums have one order */
 }
 
@@ -107,7 +124,7 @@ static size_t group(const dz_method_task *task, const dz_method_tensor **sorted,
     for (size_t i = 0; i < n; i++) {
         const dz_method_tensor *t = sorted[i], *before = i ? sorted[i - 1] : NULL;
         if (!before || t->pair->tiles.common != before->pair->tiles.common || t->pair->tiles.ncommon != before->pair->tiles.ncommon ||
-            t->kind != before->kind)
+            t->kind != before->kind || t->shape != before->shape)
             groups[ngroups++] = (alike){.one = t};
         alike *g = &groups[ngroups - 1];
         g->n++;
@@ -149,7 +166,7 @@ static dz_rc allocate(const dz_method_task *task, dz_error *err) {
     for (size_t i = 0; i < task->n; i++) {
         const dz_method_tensor *t = &task->tensors[i];
         if (isnan(t->pair->sparsity)) continue;
-        code_at(t, task->recipe, dz_gauss_bits(1 - t->pair->sparsity));
+        code_at(t, task->recipe, dz_gauss_bits(1 - t->pair->sparsity), 0);
         dz_noise_add(&others, (dz_noise){.nsr = t->coding->noise.nsr, .gain = 1}, t->stats->delta_energy, t->stats->base_energy);
     }
     size_t ngroups = group(task, sorted, groups);
@@ -181,12 +198,20 @@ static int takes_fill(const dz_tensor_coding *coding) { return coding->kind == D
 
 static dz_rc encode(dz_buf *body, const dz_method_tile *tile, uint64_t *kept, dz_error *err) {
     const dz_tensor_coding *c = tile->coding;
+    if (tile->channels) {
+        if (tile->first == 0)
+            dz_channels_put(body, tile->channels, err);
+        else
+            dz_buf_put(body, (uint8_t[]){DZ_BODY_CHANNELS_BEFORE}, 1, err);
+        if (err->rc != DZ_OK) return err->rc;
+    }
     if (c->kind == DZ_BITS_UNIFORM) return dz_uniform_encode(body, tile->delta, tile->count, tile->key, c->step, c->lo, kept, err);
     return dz_trellis_encode(body, tile->fill, tile->source, tile->count, tile->key, c->step, kept, err);
 }
 
 const dz_method DZ_AUTO = {.id = DZ_METHOD_AUTO,
                            .name = "auto",
+                           .rotates = 1,
                            .rates = 1,
                            .first_level = first_level,
                            .allocate = allocate,

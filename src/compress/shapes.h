@@ -1,0 +1,20 @@
+/* Between statistics and allocation, for methods that rotate: which input channels of each matrix of the base see large activations, told
+ * from the base's weights alone (METHODS.md "Noise by input channels"). */
+#ifndef DZ_COMPRESS_SHAPES_H
+#define DZ_COMPRESS_SHAPES_H
+
+#include "compress/context.h"
+
+typedef struct dz_shapes {
+    dz_shape *of; /* [base tensors]; channels.count is 0 where nothing is known */
+    int8_t *codes;
+} dz_shapes;
+
+/* Collective. Reads the value, up and gate matrices of the base once or twice. */
+dz_rc dz_shapes_make(dz_context *ctx, dz_shapes *out, dz_error *err);
+void dz_shapes_free(dz_shapes *shapes);
+
+/* The shape of a pair, or NULL. */
+const dz_shape *dz_shape_of(const dz_shapes *shapes, const dz_tensor_pair *pair);
+
+#endif
