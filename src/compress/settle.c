@@ -7,6 +7,12 @@
 #include "archive/catalog.h"
 #include "codec/kinds.h"
 
+#define ALLOWANCE 1.1 /* for no noise at all */
+
+double dz_exact_allowance(const dz_recipe *r) {
+    return r->method == DZ_METHOD_AUTO && r->quality != DZ_QUALITY_NONE && !(r->target_ratio > 0) ? ALLOWANCE : 0;
+}
+
 #define DOUBT 0.5 /* an estimate of the exact coding may be so much too large */
 
 static double range_of(dz_dtype dtype) { /* largest finite value */
@@ -63,6 +69,56 @@ static dz_rc code_wanted(dz_context *ctx, const uint8_t *wanted, uint64_t *bytes
     return err->rc;
 }
 
+/* Bytes of a task's tensors that are lossy, or exact because that is smaller: as they are now, and all exactly, by the trials or, before
+ * them, by the estimate. */
+typedef struct both {
+    double now, exact;
+    int untried; /* tensors without a trial */
+} both;
+
+static both bytes_of_task(const dz_context *ctx, size_t task, const dz_stats *stats, const dz_allocation *allocation,
+                          const dz_lossy_plan *lossy, const dz_exact_trials *trials) {
+    both sum = {0};
+    for (size_t p = ctx->plan->first_pair[task]; p < ctx->plan->first_pair[task + 1]; p++) {
+        int64_t i = ctx->plan->pairs[p].lossy;
+        if (i < 0) continue;
+        const dz_lossy_tensor *l = &lossy->tensors[i];
+        if (l->policy != DZ_POLICY_ULTRADELTA && l->reason != DZ_REASON_SMALLER) continue;
+        double exact = trials->bytes[i] ? (double)trials->bytes[i] : stats ? DOUBT * stats->tensors[i].exact_bits / 8 : 0;
+        sum.untried += !trials->bytes[i];
+        sum.exact += exact;
+        sum.now += l->policy == DZ_POLICY_ULTRADELTA ? allocation->tensors[i].bytes : exact;
+    }
+    return sum;
+}
+
+/* Marks all tensors of a task that may be worth keeping exactly as a whole. */
+static void want_task(const dz_context *ctx, size_t task, const dz_stats *stats, const dz_allocation *allocation,
+                      const dz_lossy_plan *lossy, const dz_exact_trials *trials, uint8_t *wanted) {
+    both sum = bytes_of_task(ctx, task, stats, allocation, lossy, trials);
+    if (sum.exact > dz_exact_allowance(dz_zoo_recipe(&ctx->zoo, task)) * sum.now) return;
+    for (size_t p = ctx->plan->first_pair[task]; p < ctx->plan->first_pair[task + 1]; p++) {
+        int64_t i = ctx->plan->pairs[p].lossy;
+        if (i >= 0 && lossy->tensors[i].policy == DZ_POLICY_ULTRADELTA && !trials->bytes[i]) wanted[i] = 1;
+    }
+}
+
+/* Makes a task exact that is hardly larger so; how many tensors became exact. */
+static size_t settle_task(const dz_context *ctx, size_t task, const dz_allocation *allocation, dz_lossy_plan *lossy,
+                          const dz_exact_trials *trials) {
+    size_t changed = 0;
+    both sum = bytes_of_task(ctx, task, NULL, allocation, lossy, trials);
+    if (sum.untried || sum.exact > dz_exact_allowance(dz_zoo_recipe(&ctx->zoo, task)) * sum.now) return 0;
+    for (size_t p = ctx->plan->first_pair[task]; p < ctx->plan->first_pair[task + 1]; p++) {
+        int64_t i = ctx->plan->pairs[p].lossy;
+        if (i < 0 || lossy->tensors[i].policy != DZ_POLICY_ULTRADELTA) continue;
+        lossy->tensors[i].policy = DZ_POLICY_LOSSLESS;
+        lossy->tensors[i].reason = DZ_REASON_SMALLER;
+        changed++;
+    }
+    return changed;
+}
+
 dz_rc dz_settle(dz_context *ctx, const dz_stats *stats, const dz_allocation *allocation, dz_lossy_plan *lossy, dz_exact_trials *trials,
                 size_t *changed, dz_error *err) {
     size_t n = ctx->plan->nlossy, any = 0;
@@ -81,9 +137,10 @@ dz_rc dz_settle(dz_context *ctx, const dz_stats *stats, const dz_allocation *all
             ++*changed;
         } else if (!trials->bytes[i] && stats->tensors[i].exact_bits / 8 * DOUBT <= c->bytes) {
             wanted[i] = 1;
-            any = 1;
         }
     }
+    for (size_t t = 0; rc == DZ_OK && t < ctx->plan->ntasks; t++) want_task(ctx, t, stats, allocation, lossy, trials, wanted);
+    for (size_t i = 0; i < n; i++) any |= wanted[i];
     if (rc == DZ_OK && any) {
         rc = dz_sync_error(ctx->world, code_wanted(ctx, wanted, bytes, err), err);
         dz_sum_u64(ctx->world, bytes, rc == DZ_OK ? n : 0);
@@ -96,6 +153,7 @@ dz_rc dz_settle(dz_context *ctx, const dz_stats *stats, const dz_allocation *all
         l->reason = DZ_REASON_SMALLER;
         ++*changed;
     }
+    for (size_t t = 0; rc == DZ_OK && t < ctx->plan->ntasks; t++) *changed += settle_task(ctx, t, allocation, lossy, trials);
     free(wanted);
     free(bytes);
     return rc;

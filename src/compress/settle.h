@@ -1,9 +1,12 @@
-/* Exact wins by itself: a lossy tensor whose exact coding is no larger is kept exactly, whatever the method; so is one of which a restored
- * value could leave the range of its type. */
+/* Exact wins by itself: a lossy tensor whose exact coding is no larger is kept exactly, whatever the method; with fixed accuracy a task
+ * whose exact coding is hardly larger; so is one of which a restored value could leave the range of its type. */
 #ifndef DZ_COMPRESS_SETTLE_H
 #define DZ_COMPRESS_SETTLE_H
 
 #include "compress/encode.h"
+
+/* How many times the bytes of a task's lossy tensors their exact coding may take: METHODS.md "Exact wins". 0: each by itself. */
+double dz_exact_allowance(const dz_recipe *recipe);
 
 /* Zero-initialise. */
 typedef struct dz_exact_trials {

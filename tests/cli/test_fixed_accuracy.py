@@ -203,3 +203,22 @@ def test_bitdelta_leaves_unchanged_elements_alone(folder):
     for name in LAYERS:
         b, g, w = (np.frombuffer(x[name][2], "<u2") for x in (base, got, want))
         check(np.array_equal(g == b, w == b) and np.any(g != b), f"{name}: other elements have changed")
+
+
+@with_scratch
+def test_a_task_that_is_hardly_larger_when_exact_is_exact(folder):
+    """With fixed accuracy a tenth more bytes is a fair price for no noise at all; half as many more is not."""
+    def bytes_and_exact(archive):
+        tensors = info(archive, "one", folder)["tasks"][0]["tensors"]
+        return sum(t["stored_bytes"] for t in tensors), [t["policy"] == "lossless" for t in tensors]
+
+    for share, larger in ((0.02, 1.05), (0.03, 1.5)):
+        make_zoo(folder, {"one": few(share, 0.002)})
+        good(["compress", "zoo.yaml", "-o", "e.h5", "-q", "--force", "--recipe", "lossless"], cwd=folder)
+        good(["compress", "zoo.yaml", "-o", "l.h5", "-q", "--force", "--method", "auto", "--set", "sparsity=0.95"], cwd=folder)
+        noise = info("l.h5", "one", folder)["tasks"][0]["lossy"]["noise_to_delta"]
+        exact, (lossy, which) = bytes_and_exact("e.h5")[0], bytes_and_exact("l.h5")
+        check(not all(which) and abs(exact / lossy / larger - 1) < 0.05, f"{share}: {exact} bytes exactly, {lossy} at a density: the case is another")
+        compress(folder, "--set", f"noise_to_delta={noise}", "--set", "noise_to_base=100", ranks=2)
+        took, which = bytes_and_exact("a.h5")
+        check(all(which) == (larger < 1.1) and took <= exact, f"{share}: {took} bytes, exact: {which}; lossy ones take {lossy}, exact ones {exact}")
