@@ -9,6 +9,7 @@ import numpy as np
 from common import DELTAZOO, RANKS, ROOT, check, equal, good, info, sha256, st_bytes, st_parse, to_dtype, to_float, with_scratch, write
 
 WIDTH, INNER, LAYERS = 256, 512, 3
+MASSIVE = 7  # a hidden unit that gate and up make huge
 ATTENTION, MLP = ("q", "k", "v"), ("gate", "up", "down")
 ACTIVATIONS = np.exp(np.random.default_rng(5).standard_normal(WIDTH))  # rms of the input channels
 
@@ -18,11 +19,13 @@ def name_of(layer, kind):
 
 
 def base_of(rng, kind, width, inner, activations):
-    """As training leaves them: an input's weights are the smaller the larger it is; hidden units differ in strength."""
+    """As training leaves them: an input's weights are the smaller the larger it is."""
     if kind == "down":
         return rng.standard_normal((width, inner)) * 0.02
     x = rng.standard_normal((width if kind in ATTENTION else inner, width)) * 0.02 / activations
-    return x * np.exp(0.5 * rng.standard_normal((len(x), 1))) if kind in MLP else x
+    if kind in MLP:
+        x[MASSIVE] *= 5
+    return x
 
 
 def make_zoo(folder, transpose=False, width=WIDTH, inner=INNER, layers=LAYERS, tasks=1, activations=ACTIVATIONS):
@@ -84,6 +87,8 @@ def test_large_channels_get_little_noise(folder, transpose):
             check(-2.3 < slope < -1.5, f"{more}, {kind}: noise goes as the activations to the power of {slope}, not -2")
             weighted = (noise * ACTIVATIONS**2).sum() / noise.sum() / (ACTIVATIONS**2).mean()
             check(weighted < 0.5, f"{more}, {kind}: at the outputs {weighted} of what white noise of that energy would be")
+        noise = noise_by_channel(folder, "down", transpose)
+        check(noise[MASSIVE] < 0.12 * np.median(noise) and noise[np.arange(INNER) != MASSIVE].max() < 1.5 * np.median(noise), f"{more}, down: {noise[:20]}")
         expected = info("a.h5", "task-1", folder)["tasks"][0]["lossy"]["noise_to_delta"]
         out = json.loads(good(["compare", "a.h5", "--task", "task-1", "--base", "base", "--finetuned", "task-1", "--json"], cwd=folder).out)["lossy"]
         check(abs((1 / out["cosine"] ** 2 - 1) / expected - 1) < 0.05, f"noise {1 / out['cosine'] ** 2 - 1}, expected {expected}")
