@@ -79,10 +79,8 @@ static dz_rc encode_delta(encode_pass *p, size_t item, size_t l, dz_error *err) 
     dz_tile t;
     p->scratch.len = 0;
     if (dz_tile_read(&p->reader, item, &t, err) != DZ_OK) return err->rc;
-    dz_method_tile tile = {.fill = fill_delta,
-                           .count = (size_t)t.count,
-                           .key = dz_context_tile_key(p->ctx, t.unit),
-                           .coding = &p->allocation->tensors[l]};
+    dz_method_tile tile = {
+        .fill = fill_delta, .count = (size_t)t.count, .key = dz_context_tile_key(p->ctx, t.unit), .coding = &p->allocation->tensors[l]};
     const dz_tensor_pair *pair = dz_context_lossy_pair(p->ctx, l);
     shaped_tile source = {.tile = &t, .first = dz_tile_first(&pair->tiles, t.unit->tile)};
     if (tile.coding->shaped) source.channels = tile.channels = &dz_shape_of(p->shapes, pair)->channels;
