@@ -2,12 +2,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/file.h"
+#include "base/listing.h"
 #include "base/mem.h"
 
 dz_rc dz_staging_name(dz_staging *s, const char *path, dz_error *err) {
@@ -148,9 +150,36 @@ void dz_staging_free(dz_staging *s) {
     *s = (dz_staging){0};
 }
 
+/* The number in NAME.NUMBER.partial, or 0. */
+static long process_of(const char *entry, const char *name) {
+    size_t len = strlen(name);
+    if (strncmp(entry, name, len) != 0 || entry[len] != '.') return 0;
+    char *end;
+    long pid = strtol(entry + len + 1, &end, 10);
+    return entry[len + 1] >= '1' && entry[len + 1] <= '9' && strcmp(end, DZ_PARTIAL) == 0 ? pid : 0;
+}
+
+/* What processes left that were killed while they wrote this file. */
+static void remove_leftovers(const char *path) {
+    dz_error none = {0};
+    char *dir = dz_path_beside(path, ".", &none);
+    dz_listing list = {0};
+    if (dir) dz_listing_read(dir, &list, &none);
+    for (size_t i = 0; i < list.n; i++) {
+        long pid = list.entries[i].is_file ? process_of(list.entries[i].name, dz_path_last(path)) : 0;
+        if (pid <= 0 || kill((pid_t)pid, 0) == 0 || errno != ESRCH) continue;
+        char *left = dz_path_beside(path, list.entries[i].name, &none);
+        if (left) unlink(left);
+        free(left);
+    }
+    dz_listing_free(&list);
+    free(dir);
+}
+
 dz_rc dz_replace_file(const char *path, const void *bytes, size_t len, dz_error *err) {
     dz_staging s = {.path = dz_strdup(path, err), .partial = dz_format(err, "%s.%ld" DZ_PARTIAL, path, (long)getpid())};
     if (err->rc == DZ_OK && dz_staging_write(&s, bytes, len, err) == DZ_OK) dz_staging_publish(&s, 1, err);
+    if (err->rc == DZ_OK) remove_leftovers(path);
     dz_staging_discard(&s);
     dz_staging_free(&s);
     return err->rc;

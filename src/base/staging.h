@@ -47,7 +47,8 @@ void dz_staging_free(dz_staging *staging);
 /* Renames with an error that names both. `sync`: and syncs the directory. */
 dz_rc dz_staging_rename(const char *from, const char *to, int sync, dz_error *err);
 
-/* A small file, whole: its name has the old content or the new. A name of this process's own is used meanwhile. */
+/* A small file, whole: its name has the old content or the new. A name of this process's own is used meanwhile; those
+ * of processes that were killed then are removed. */
 dz_rc dz_replace_file(const char *path, const void *bytes, size_t len, dz_error *err);
 
 #endif

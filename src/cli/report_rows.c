@@ -231,7 +231,12 @@ static dz_rc add_list(dz_job_rows *r, const char *path, dz_error *err) {
     dz_zoo_list list = {0};
     dz_error why = {0};
     if (dz_zoo_list_load(path, &list, &why) != DZ_OK) warn(r, &why);
+    size_t before = r->n;
+    int any = 0;
     for (size_t i = 0; why.rc == DZ_OK && i < list.n && err->rc == DZ_OK; i++) add_listed(r, &list.rows[i], i + 1, err);
+    for (size_t i = before; i < r->n; i++) any |= r->rows[i].verify != NULL;
+    for (size_t i = before; i < r->n && any; i++)
+        r->rows[i].unverified = r->rows[i].known && (r->rows[i].checked == DZ_CHECKED_NOT || r->rows[i].checked == DZ_CHECKED_BEFORE);
     dz_zoo_list_free(&list);
     return err->rc;
 }

@@ -27,6 +27,7 @@ typedef struct dz_job_row {
     int ranks, starts, whole, this_start_only; /* whole: the job is done, all figures are there */
     int known;                                 /* sizes and tasks of the archive are there: the job is done, or had nothing to do */
     int base_stored;                           /* the archive holds its base: it need not be kept */
+    int unverified;                            /* of a list whose other archives have been verified: this one has not */
     int missing;                               /* of a list: no job has written a report yet */
     size_t element;                            /* number in the list; 0: not from a list */
     size_t verdicts[DZ_VERDICTS], unknown;     /* tasks of each verdict, and of none (older reports) */

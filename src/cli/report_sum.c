@@ -77,7 +77,7 @@ static sum sum_of(const dz_job_rows *rows) {
 /* A later run of the same zoo that has not ended well is told of as well. */
 static int needs_work(const dz_job_rows *rows, size_t i) {
     const dz_job_row *r = &rows->rows[i];
-    if (outcome_of(r) == DONE) return 0;
+    if (outcome_of(r) == DONE) return r->unverified && !is_superseded(rows, i);
     for (size_t k = 0; k < rows->n; k++) {
         const dz_job_row *other = &rows->rows[k];
         if (k != i && other->known && strcmp(other->file, r->file) == 0 && strcmp(other->started, r->started) >= 0) return 0;
@@ -88,7 +88,14 @@ static int needs_work(const dz_job_rows *rows, size_t i) {
 const char *dz_report_next(const dz_job_row *r, char text[DZ_NEXT_TEXT]) {
     static const char AGAIN[] = "submit the same job again: it goes on where it stopped";
     switch (outcome_of(r)) {
-        case DONE: return NULL;
+        case DONE:
+            if (r->checked == DZ_CHECKED_DAMAGED)
+                snprintf(text, DZ_NEXT_TEXT, "the archive is damaged: deltazoo verify names what is; compress --force makes it anew");
+            else if (r->unverified)
+                snprintf(text, DZ_NEXT_TEXT, "submit the same job again: the archive has not been verified since it was written");
+            else
+                return NULL;
+            break;
         case NOT_STARTED: snprintf(text, DZ_NEXT_TEXT, "submit its job: there is no report yet"); break;
         case RUNNING: snprintf(text, DZ_NEXT_TEXT, "if no such job runs, %s", AGAIN); break;
         case INTERRUPTED: snprintf(text, DZ_NEXT_TEXT, "%s", AGAIN); break;

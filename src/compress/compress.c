@@ -620,6 +620,7 @@ static dz_rc run_job(dz_job *job, dz_compress_result *result, double begun, dz_e
     if (rc == DZ_OK && job->ctx.zoo.ntasks == 0) {
         result->nothing_to_do = 1;
         g->n = 1;
+        if (world->rank == 0) dz_journal_remove(job->ctx.opt->archive); /* of a job that was killed when its archive was there */
     } else if (rc == DZ_OK && !job->done) {
         if (g->to) {
             free(job->ctx.staging.path);

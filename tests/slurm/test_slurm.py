@@ -12,13 +12,15 @@ import subprocess
 import tempfile
 import time
 
+import numpy as np
 import pytest
 
 from cluster import Cluster, why_not
-from common import DELTAZOO, ENV, ROOT, check, equal, hashes, read, sha256, write
+from common import DELTAZOO, ENV, ROOT, check, equal, hashes, read, sha256, small_model, st_bytes, to_dtype, to_float, write
+from night import night
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-COST = {"test_time_limit": 100, "test_preemption": 60, "test_preemption_by_the_default_signal": 90, "test_node_failure": 0}  # the last: its node is lost
+COST = {"test_time_limit": 100, "test_preemption": 60, "test_preemption_by_the_default_signal": 90, "test_node_failure": 0, "test_a_night_with_many_families_killed_twice": 25}  # the last: its node is lost
 JOBS = os.path.join(ROOT, "jobs")
 BOX = SLURM = PLAIN = None  # the folder of this worker, and its clusters: with the signal of a job's --signal at preemption, and without
 RIGHT = None  # the archive's checksum
@@ -159,6 +161,20 @@ def test_array():
     check(not os.path.exists(f"{BOX}/array/3.h5"), "an archive of nothing")
     table = subprocess.run([DELTAZOO, "report", f"{BOX}/array/1.json", f"{BOX}/array/2.json"], capture_output=True, text=True)
     check(table.returncode == 0 and table.stdout.count("array/") == 2, f"deltazoo report: {table}")
+
+
+def test_a_night_with_many_families_killed_twice():
+    """scan, the array job, report (night.py). Layouts of their own for each family; models of transformers: tests/client/families.py."""
+    hub = f"{BOX}/hub"
+    for f in range(8):
+        shapes = {f"model.layers.{i}.{name}.weight": (48 + 16 * f, 64) for i in range(2) for name in (("self_attn.q_proj", "mlp.up_proj"), ("attn.c_attn", "mlp.c_fc"))[f % 2]}
+        base = small_model(f, "F32", {"model.embed_tokens.weight": (300, 64), **shapes, "model.norm.weight": (64,)})
+        for k in range(4 + f % 3):
+            model = [(n, d, s, to_dtype(to_float(b, d) + 1e-3 * np.random.default_rng(10 * f + k).standard_normal(len(b) // 4).astype(np.float32), d)) for n, d, s, b in base]
+            write(f"{hub}/org{f}/{'base' if k == 0 else f'tuned-{k}'}/model.safetensors", st_bytes(base if k == 0 else model))
+    _, killed, left, totals, originals = night(SLURM, BOX, hub, f"{BOX}/slow.so")
+    check(0 < killed[0] < killed[1] < 8 and len(left) > 0, f"{killed}, {left}")
+    equal((totals["tasks"], sorted({o["cover"] for o in originals["originals"]}), originals["bytes"]["changed"]), (31, ["base", "lossy"], 0), "tasks, originals")
 
 
 def test_tune_as_an_array():
