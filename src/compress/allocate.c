@@ -78,13 +78,9 @@ uint64_t dz_allocation_hash(const dz_allocation *a, const dz_lossy_plan *lossy, 
     struct {
         double sparsity;
         float lo, step;
-        uint32_t bits, kind, shaped, zero;
-    } of = {a->tensors[i].sparsity,
-            a->tensors[i].lo,
-            a->tensors[i].step,
-            lossy->tensors[i].grid.bits,
-            a->tensors[i].kind,
-            a->tensors[i].shaped,
-            0};
+        uint32_t bits, kind, shaped;
+        float kept;
+    } of = {a->tensors[i].sparsity, a->tensors[i].lo,     a->tensors[i].step, lossy->tensors[i].grid.bits,
+            a->tensors[i].kind,     a->tensors[i].shaped, a->tensors[i].kept};
     return dz_hash64(a->quota + i * a->nlevels, a->nlevels * sizeof *a->quota, dz_hash64(&of, sizeof of, 1));
 }

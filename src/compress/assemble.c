@@ -82,7 +82,11 @@ static void fill_lossy_row(const assembly *a, const dz_tensor_pair *pair, dz_ind
     row->sparsity = (float)c->sparsity;
     row->nsr = (float)c->noise.nsr;
     row->gain = (float)c->noise.gain;
-    row->delta_rms = (float)sqrt(s->delta_energy / n);
+    if (s->chained) { /* of the whole delta from the base, and all that the restored tensor is off */
+        row->nsr = s->whole > 0 ? (float)(dz_chain_error(s, (double)c->kept, c->noise.nsr, c->noise.gain) / s->whole) : 0;
+        row->gain = 1;
+    }
+    row->delta_rms = (float)sqrt(s->whole / n);
     row->base_rms = (float)sqrt(s->base_energy / n);
 }
 

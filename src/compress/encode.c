@@ -79,6 +79,8 @@ static dz_rc encode_delta(encode_pass *p, size_t item, size_t l, dz_error *err) 
     dz_tile t;
     p->scratch.len = 0;
     if (dz_tile_read(&p->reader, item, &t, err) != DZ_OK) return err->rc;
+    t.kept = p->allocation->tensors[l].kept;
+    if (t.kept > 0 && dz_tile_read_parent(&p->reader, &t, err) != DZ_OK) return err->rc;
     dz_method_tile tile = {
         .fill = fill_delta, .count = (size_t)t.count, .key = dz_context_tile_key(p->ctx, t.unit), .coding = &p->allocation->tensors[l]};
     const dz_tensor_pair *pair = dz_context_lossy_pair(p->ctx, l);

@@ -25,3 +25,11 @@ double dz_significant(double x, int bits) {
 double dz_method_density_level(const dz_recipe *recipe) { return 1 - recipe->sparsity; }
 
 double dz_method_density_relevel(double level, double change) { return fmin(1, level * change); }
+
+int dz_chain_is_better(const dz_method *method, const dz_recipe *recipe, const dz_tensor_stats *s) {
+    if (method->id != DZ_METHOD_AUTO) return s->delta_energy < s->whole; /* the parent as restored is all there is to it */
+    double nsr =
+        recipe->quality == DZ_QUALITY_NONE ? 1 / expm1(2 * log(2) * method->first_level(recipe)) : dz_recipe_limits(recipe).to_delta;
+    if (isnan(nsr) || nsr > 1e6) nsr = 1e6;
+    return s->step + s->old / (1 + nsr) < s->whole;
+}

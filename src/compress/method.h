@@ -18,7 +18,8 @@ typedef struct dz_tensor_coding {
     float lo, step;  /* grid of the levels, or quantiser of the coefficients */
     float scale;     /* a restored delta is gamma * scale * decoded value */
     double bytes;    /* expected of its coded blocks */
-    dz_noise noise;  /* expected, without gamma */
+    dz_noise noise;  /* expected, without gamma; of what is coded */
+    float kept;      /* of a chained tensor: share of the parent's noise that is left as it is (METHODS.md "Chains") */
     uint8_t shaped;  /* the noise is spread by input channels, as the tensor's shape says */
 } dz_tensor_coding;
 
@@ -94,6 +95,9 @@ typedef struct dz_method {
 } dz_method;
 
 const dz_method *dz_method_of(dz_method_id id);
+
+/* 1 if a chained tensor takes fewer bits against its parent than against the base, at the noise that the recipe asks for. */
+int dz_chain_is_better(const dz_method *method, const dz_recipe *recipe, const dz_tensor_stats *stats);
 
 extern const dz_method DZ_ULTRADELTA, DZ_AUTO, DZ_DARE, DZ_MAGNITUDE, DZ_BITDELTA;
 

@@ -9,20 +9,28 @@
 /* Sums of a tile, as the journal keeps them and ranks add them up. */
 enum { SUM_ABS, SUM_DELTA, SUM_BASE, SUM_CHANGED, SUM_EXACT, SUM_BASE_MAX, NSUMS };
 
+#define NCHAIN 3
+#define NALL (2 * NSUMS + NCHAIN)
+
 /* What the journal keeps of an item after the first pass. */
 typedef struct statistics_record {
     int32_t extremes[2];
     uint64_t digest[2]; /* of the base's tile */
     uint64_t own[2];    /* of the task's */
     double sums[NSUMS];
+    int32_t base_extremes[2]; /* chained: against the base, */
+    double base_sums[NSUMS];
+    double chain[NCHAIN]; /* and dz_tile_chain_sums */
 } statistics_record;
+
+#define NO_STATISTICS ((statistics_record){.extremes = {INT32_MIN, INT32_MIN}, .base_extremes = {INT32_MIN, INT32_MIN}})
 
 typedef struct statistics_pass {
     dz_context *ctx;
     dz_tile_reader reader;
     dz_progress progress;
-    int32_t *extremes; /* [2 * lossy] ordered integers of -min and max */
-    double *tile_sums; /* [NSUMS * items] */
+    int32_t *extremes; /* [4 * lossy] ordered integers of -min and max; of the chained, against the base */
+    double *tile_sums; /* [NALL * items] */
     uint64_t *base_digests;
     uint64_t *digests; /* [2 * items] of the task's tiles */
     dz_buf body, scratch;
@@ -54,6 +62,28 @@ static uint64_t elements_of(const dz_plan *plan, size_t item) {
     return dz_tile_count(&plan->pairs[u->pair].tiles, u->tile);
 }
 
+static void put_measures(int32_t extremes[2], double *sums, const dz_piece_measures *own, const dz_piece_measures *base) {
+    extremes[0] = ~own->delta.range.lo; /* ~x mirrors the order of integers, so one maximum serves both ends */
+    extremes[1] = own->delta.range.hi;
+    sums[SUM_ABS] = dz_lanes_total(own->delta.sums);
+    sums[SUM_DELTA] = dz_lanes_total(own->delta.sums + DZ_LANES);
+    sums[SUM_BASE] = dz_lanes_total(base->base);
+    sums[SUM_CHANGED] = (double)own->delta.changed;
+    sums[SUM_EXACT] = dz_measures_exact_bits(own);
+    sums[SUM_BASE_MAX] = (double)base->base_max;
+}
+
+/* Of a tile that is coded against another task's: the same against the base, and how the two are related. */
+static dz_rc measure_chain(statistics_pass *p, size_t item, statistics_record *r, dz_error *err) {
+    dz_piece_measures m = DZ_PIECE_MEASURES_NONE;
+    dz_tile t;
+    if (dz_tile_read(&p->reader, item, &t, err) != DZ_OK || dz_tile_read_parent(&p->reader, &t, err) != DZ_OK) return err->rc;
+    dz_tile_chain_sums(&t, r->chain);
+    if (dz_tile_measure_base(&p->reader, item, &t, p->ctx->method->sizes, &m, err) == DZ_OK)
+        put_measures(r->base_extremes, r->base_sums, &m, &m);
+    return err->rc;
+}
+
 static dz_rc measure_items(statistics_pass *p, const size_t *items, size_t n, statistics_record *const *records, dz_error *err) {
     const dz_plan *plan = p->ctx->plan;
     measures m = {.sizes = p->ctx->method->sizes};
@@ -75,14 +105,10 @@ static dz_rc measure_items(statistics_pass *p, const size_t *items, size_t n, st
         const dz_recipe *recipe = dz_zoo_recipe(&p->ctx->zoo, plan->pairs[plan->units[items[i]].pair].task);
         if (!dz_range_finite(own->delta.range) && recipe->nonfinite == DZ_NONFINITE_ERROR && recipe->quality != DZ_QUALITY_LOSSLESS)
             return dz_tile_read(&p->reader, items[i], &whole, err) == DZ_OK ? dz_tile_nonfinite(&p->reader, &whole, err) : err->rc;
-        records[i]->extremes[0] = ~own->delta.range.lo; /* ~x mirrors the order of integers, so one maximum serves both ends */
-        records[i]->extremes[1] = own->delta.range.hi;
-        records[i]->sums[SUM_ABS] = dz_lanes_total(own->delta.sums);
-        records[i]->sums[SUM_DELTA] = dz_lanes_total(own->delta.sums + DZ_LANES);
-        records[i]->sums[SUM_BASE] = dz_lanes_total(base->base);
-        records[i]->sums[SUM_CHANGED] = (double)own->delta.changed;
-        records[i]->sums[SUM_EXACT] = dz_measures_exact_bits(own);
-        records[i]->sums[SUM_BASE_MAX] = (double)base->base_max;
+        put_measures(records[i]->extremes, records[i]->sums, own, base);
+        if (dz_chains_row(&p->ctx->chains, plan->units[items[i]].pair) >= 0 && recipe->quality != DZ_QUALITY_LOSSLESS &&
+            measure_chain(p, items[i], records[i], err) != DZ_OK)
+            break;
         dz_journal_put(&p->ctx->journal, DZ_RECORD_STATISTICS, items[i], 0, records[i], sizeof *records[i], err);
     }
     return err->rc;
@@ -94,9 +120,15 @@ static void take(statistics_pass *p, size_t item, const statistics_record *r) {
     memcpy(&p->digests[2 * item], r->own, sizeof r->own);
     if (dz_item_is_first(plan, item)) memcpy(&p->base_digests[2 * (plan->base_tile[u->base] + u->tile)], r->digest, sizeof r->digest);
     if (dz_item_is_lossy(plan, u)) {
-        int32_t *e = &p->extremes[2 * plan->pairs[u->pair].lossy];
-        for (int k = 0; k < 2; k++) e[k] = r->extremes[k] > e[k] ? r->extremes[k] : e[k];
-        memcpy(&p->tile_sums[NSUMS * item], r->sums, sizeof r->sums);
+        int32_t *e = &p->extremes[4 * plan->pairs[u->pair].lossy];
+        double *sums = &p->tile_sums[NALL * item];
+        for (int k = 0; k < 2; k++) {
+            e[k] = r->extremes[k] > e[k] ? r->extremes[k] : e[k];
+            e[2 + k] = r->base_extremes[k] > e[2 + k] ? r->base_extremes[k] : e[2 + k];
+        }
+        memcpy(sums, r->sums, sizeof r->sums);
+        memcpy(sums + NSUMS, r->base_sums, sizeof r->base_sums);
+        memcpy(sums + 2 * NSUMS, r->chain, sizeof r->chain);
     }
     dz_progress_add(&p->progress, dz_context_item_bytes(p->ctx, u));
 }
@@ -107,7 +139,7 @@ static dz_rc statistics_of_run(statistics_pass *p, size_t i, size_t n, dz_error 
     size_t items[DZ_TILES_AT_ONCE], unknown = 0;
     for (size_t j = 0; j < n; j++) {
         size_t item = dz_context_item(p->ctx, i + j);
-        records[j] = (statistics_record){.extremes = {INT32_MIN, INT32_MIN}};
+        records[j] = NO_STATISTICS;
         if (dz_journal_find(&p->ctx->journal, DZ_RECORD_STATISTICS, item, 0, &records[j], sizeof records[j])) continue;
         items[unknown] = item;
         wanted[unknown++] = &records[j];
@@ -120,7 +152,7 @@ static dz_rc statistics_of_run(statistics_pass *p, size_t i, size_t n, dz_error 
 /* Of an item that is not lossy: digest of the base, exact coding. */
 static dz_rc statistics_of_item(statistics_pass *p, size_t item, dz_error *err) {
     dz_context *ctx = p->ctx;
-    statistics_record r = {.extremes = {INT32_MIN, INT32_MIN}};
+    statistics_record r = NO_STATISTICS;
     dz_tile t;
     int known = dz_journal_find(&ctx->journal, DZ_RECORD_STATISTICS, item, 0, &r, sizeof r);
     if (known && ctx->plan->units[item].pair != DZ_NO_PAIR) known = dz_journal_has_block(&ctx->journal, item, DZ_EXACT_KEY, NULL, 0);
@@ -139,22 +171,43 @@ static dz_rc statistics_of_item(statistics_pass *p, size_t item, dz_error *err) 
     return DZ_OK;
 }
 
-/* Sums over whole tensors: of the tiles' sums, in the order of the tiles. */
+static dz_tensor_stats stats_of(const int32_t extremes[2]) { return (dz_tensor_stats){.range = {.lo = ~extremes[0], .hi = extremes[1]}}; }
+
+static void add_tile(dz_tensor_stats *s, const double *sums) {
+    s->abs_sum += sums[SUM_ABS];
+    s->delta_energy += sums[SUM_DELTA];
+    s->base_energy += sums[SUM_BASE];
+    s->changed += sums[SUM_CHANGED];
+    s->exact_bits += sums[SUM_EXACT];
+    s->base_max = fmax(s->base_max, sums[SUM_BASE_MAX]);
+}
+
+/* Sums over whole tensors: of the tiles' sums, in the order of the tiles. A tensor of a child for which the base is the better reference is
+ * coded against that. */
 static void sum_tiles(const statistics_pass *p, dz_stats *out) {
     const dz_plan *plan = p->ctx->plan;
+    dz_chains *chains = &p->ctx->chains;
     for (size_t i = 0; i < plan->nlossy; i++) {
         const dz_tensor_pair *pair = &plan->pairs[plan->lossy[i]];
-        dz_tensor_stats *s = &out->tensors[i];
-        s->range = (dz_range){.lo = ~p->extremes[2 * i], .hi = p->extremes[2 * i + 1]};
+        dz_tensor_stats *s = &out->tensors[i], base = stats_of(&p->extremes[4 * i + 2]);
+        *s = stats_of(&p->extremes[4 * i]);
         for (uint32_t tile = 0; tile < pair->tiles.ncommon; tile++) {
-            const double *sums = &p->tile_sums[NSUMS * (size_t)plan->unit_of[pair->first_tile + tile]];
-            s->abs_sum += sums[SUM_ABS];
-            s->delta_energy += sums[SUM_DELTA];
-            s->base_energy += sums[SUM_BASE];
-            s->changed += sums[SUM_CHANGED];
-            s->exact_bits += sums[SUM_EXACT];
-            s->base_max = fmax(s->base_max, sums[SUM_BASE_MAX]);
+            const double *sums = &p->tile_sums[NALL * (size_t)plan->unit_of[pair->first_tile + tile]];
+            add_tile(s, sums);
+            add_tile(&base, sums + NSUMS);
+            s->step += sums[2 * NSUMS];
+            s->old += sums[2 * NSUMS + 1];
+            s->cross += sums[2 * NSUMS + 2];
         }
+        s->whole = s->delta_energy;
+        if (dz_chains_row(chains, plan->lossy[i]) < 0 || dz_zoo_recipe(&p->ctx->zoo, pair->task)->quality == DZ_QUALITY_LOSSLESS) continue;
+        s->chained = 1;
+        s->whole = base.delta_energy;
+        s->base_energy = base.base_energy;
+        if (dz_chain_is_better(p->ctx->method, dz_zoo_recipe(&p->ctx->zoo, pair->task), s)) continue;
+        base.whole = base.delta_energy;
+        *s = base;
+        chains->row[plan->lossy[i]] = -1;
     }
 }
 
@@ -196,20 +249,20 @@ dz_rc dz_statistics(dz_context *ctx, dz_stats *out, dz_error *err) {
     const dz_plan *plan = ctx->plan;
     size_t ndigests = 2 * (size_t)plan->base_tile[plan->base->ntensors];
     statistics_pass p = {.ctx = ctx};
-    p.extremes = dz_alloc_raw(2 * plan->nlossy, sizeof *p.extremes, err);
-    p.tile_sums = dz_alloc(NSUMS * plan->nunits, sizeof *p.tile_sums, err);
+    p.extremes = dz_alloc_raw(4 * plan->nlossy, sizeof *p.extremes, err);
+    p.tile_sums = dz_alloc(NALL * plan->nunits, sizeof *p.tile_sums, err);
     out->tensors = dz_alloc(plan->nlossy, sizeof *out->tensors, err);
     p.digests = dz_alloc(2 * plan->nunits, sizeof *p.digests, err);
     out->digests = dz_alloc(plan->npairs, sizeof *out->digests, err);
     out->base_digests = p.base_digests = dz_alloc(ndigests, sizeof *out->base_digests, err);
     dz_rc rc = dz_sync_error(ctx->world, err->rc, err);
     if (rc != DZ_OK) goto out;
-    for (size_t i = 0; i < 2 * plan->nlossy; i++) p.extremes[i] = INT32_MIN;
+    for (size_t i = 0; i < 4 * plan->nlossy; i++) p.extremes[i] = INT32_MIN;
     if ((rc = dz_sync_error(ctx->world, walk(&p, err), err)) != DZ_OK) goto out;
-    dz_max_i32(ctx->world, p.extremes, 2 * plan->nlossy);
+    dz_max_i32(ctx->world, p.extremes, 4 * plan->nlossy);
     dz_sum_u64(ctx->world, out->base_digests, ndigests);
     dz_sum_u64(ctx->world, p.digests, 2 * plan->nunits);
-    dz_sum_f64(ctx->world, p.tile_sums, NSUMS * plan->nunits); /* a tile was summed by one rank: a sum with zeros is exact */
+    dz_sum_f64(ctx->world, p.tile_sums, NALL * plan->nunits); /* a tile was summed by one rank: a sum with zeros is exact */
     sum_tiles(&p, out);
     rc = dz_sync_error(ctx->world, digest_tensors(&p, out, err), err);
 out:

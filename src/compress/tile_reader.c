@@ -12,6 +12,7 @@ void dz_tile_reader_init(dz_tile_reader *r, const dz_zoo *zoo, const dz_plan *pl
 void dz_tile_reader_free(dz_tile_reader *r) {
     dz_buf_free(&r->base_bytes);
     dz_buf_free(&r->task_bytes);
+    dz_buf_free(&r->parent_bytes);
     dz_buf_free(&r->wide);
 }
 
@@ -97,6 +98,53 @@ static dz_rc visit_piece(dz_tile_reader *r, size_t unit, size_t i, uint64_t at, 
         return err->rc;
     piece.task = r->task_bytes.data;
     return visit(arg, i, &piece, err);
+}
+
+dz_rc dz_tile_read_parent(dz_tile_reader *r, dz_tile *tile, dz_error *err) {
+    dz_checkpoint *model = r->chains->model[tile->pair->task];
+    const dz_tensor *t = dz_pair_tensor(r->plan, tile->pair);
+    int64_t at = model ? dz_checkpoint_find(model, t->name) : -1;
+    tile->parent = NULL;
+    if (at < 0 || !dz_same_kind(&model->tensors[at], t)) return DZ_OK;
+    if (read_into(r, model, (size_t)at, tile->first, tile->count, &r->parent_bytes, err) == DZ_OK) tile->parent = r->parent_bytes.data;
+    return err->rc;
+}
+
+dz_rc dz_tile_measure_base(dz_tile_reader *r, size_t unit, const dz_tile *tile, int sizes, dz_piece_measures *m, dz_error *err) {
+    const uint8_t *base;
+    dz_tile whole = tile_of(r, unit), piece = *tile;
+    size_t size = dz_dtype_size(tile->task_dtype), base_size = dz_dtype_size(whole.base_dtype);
+    if (dz_tile_base(r, unit, &base, err) != DZ_OK) return err->rc;
+    for (uint64_t at = 0; at < tile->count && err->rc == DZ_OK; at += DZ_PIECE) {
+        piece.count = tile->count - at < DZ_PIECE ? tile->count - at : DZ_PIECE;
+        if (widen_base(r, base + at * base_size, whole.base_dtype, (size_t)piece.count, err) != DZ_OK) break;
+        piece.base = r->wide.data;
+        piece.base_dtype = DZ_F32;
+        piece.task = tile->task + at * size;
+        dz_piece_measure(&piece, sizes, m);
+        dz_piece_measure_base(&piece, m);
+    }
+    return err->rc;
+}
+
+void dz_tile_chain_sums(const dz_tile *t, double sums[3]) {
+    const dz_kernel_table *k = dz_kernels();
+    size_t size = dz_dtype_size(t->task_dtype);
+    float task[WIDE], restored[WIDE], parent[WIDE];
+    memset(sums, 0, 3 * sizeof *sums);
+    for (uint64_t at = 0; at < t->count; at += WIDE) {
+        size_t len = t->count - at < WIDE ? (size_t)(t->count - at) : WIDE;
+        k->widen(task, t->task + at * size, t->task_dtype, len);
+        k->widen(restored, t->base + at * size, t->task_dtype, len);
+        if (t->parent) k->widen(parent, t->parent + at * size, t->task_dtype, len);
+        const float *from = t->parent ? parent : restored;
+        for (size_t i = 0; i < len; i++) { /* in this order on every machine */
+            double step = (double)task[i] - (double)from[i], old = (double)restored[i] - (double)from[i];
+            sums[0] += step * step;
+            sums[1] += old * old;
+            sums[2] += step * old;
+        }
+    }
 }
 
 /* One unit that is coded against another task's tensor: from a whole tile of that. */
@@ -249,9 +297,23 @@ double dz_measures_exact_bits(const dz_piece_measures *m) {
     return bits * (double)m->count / (double)m->sampled;
 }
 
+/* Adds the share of the parent's noise that is to stay. */
+static void leave_old(const dz_tile *t, size_t first, size_t count, float *delta) {
+    const dz_kernel_table *k = dz_kernels();
+    size_t size = dz_dtype_size(t->task_dtype);
+    float restored[WIDE], parent[WIDE];
+    for (size_t at = 0; at < count; at += WIDE) {
+        size_t len = count - at < WIDE ? count - at : WIDE;
+        k->widen(restored, t->base + (first + at) * size, t->task_dtype, len);
+        k->widen(parent, t->parent + (first + at) * size, t->task_dtype, len);
+        for (size_t i = 0; i < len; i++) delta[at + i] += t->kept * (restored[i] - parent[i]);
+    }
+}
+
 void dz_tile_delta(const dz_tile *t, size_t first, size_t count, float *delta) {
     dz_kernels()->difference(delta, t->task + first * dz_dtype_size(t->task_dtype), t->task_dtype,
                              t->base + first * dz_dtype_size(t->base_dtype), t->base_dtype, count);
+    if (t->parent && t->kept > 0) leave_old(t, first, count, delta);
 }
 
 dz_rc dz_tile_nonfinite(const dz_tile_reader *r, const dz_tile *t, dz_error *err) {

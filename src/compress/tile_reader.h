@@ -14,6 +14,8 @@ typedef struct dz_tile {
     const uint8_t *task, *base; /* raw bytes; base: what the tile is coded against, the base's or the parent's; NULL: nothing */
     dz_dtype task_dtype, base_dtype;
     uint64_t base_first, base_count; /* the whole base tile */
+    const uint8_t *parent;           /* chained: the parent's own tile, in the task's type; NULL: not read */
+    float kept;                      /* then a share of the parent's noise that the delta leaves as it is */
 } dz_tile;
 
 typedef struct dz_tile_reader {
@@ -22,6 +24,7 @@ typedef struct dz_tile_reader {
     const dz_plan *plan;
     dz_chains *chains;
     dz_buf base_bytes, task_bytes; /* whole tiles, or pieces */
+    dz_buf parent_bytes;           /* a whole tile */
     dz_buf wide;                   /* a piece of the base in float */
     int64_t have_base;             /* base tensor whose tile is in base_bytes, or -1 */
     uint32_t have_tile;
@@ -31,6 +34,13 @@ typedef struct dz_tile_reader {
 void dz_tile_reader_init(dz_tile_reader *reader, const dz_zoo *zoo, const dz_plan *plan, dz_chains *chains);
 void dz_tile_reader_free(dz_tile_reader *reader);
 dz_rc dz_tile_read(dz_tile_reader *reader, size_t unit, dz_tile *tile, dz_error *err);
+
+/* Of a chained unit whose tile has been read: reads the tile of its parent's own model too, if there is one. */
+dz_rc dz_tile_read_parent(dz_tile_reader *reader, dz_tile *tile, dz_error *err);
+
+/* Sums over the tile: of s^2, e^2 and s * e, s = task - parent, e = restored parent - parent; with no model of the parent, of
+ * (task - restored parent)^2, 0 and 0. */
+void dz_tile_chain_sums(const dz_tile *tile, double sums[3]);
 
 /* The whole tile of the base under a unit that has one, whatever the unit is coded against: base_count elements. */
 dz_rc dz_tile_base(dz_tile_reader *reader, size_t unit, const uint8_t **base, dz_error *err);
@@ -59,6 +69,9 @@ typedef struct dz_piece_measures {
 } dz_piece_measures;
 
 #define DZ_PIECE_MEASURES_NONE ((dz_piece_measures){.delta = DZ_MEASURES_NONE})
+
+/* Of a chained unit whose tile has been read: measures it against the base. */
+dz_rc dz_tile_measure_base(dz_tile_reader *reader, size_t unit, const dz_tile *tile, int sizes, dz_piece_measures *measures, dz_error *err);
 
 /* Adds a piece, or its base alone; a piece before the last has a multiple of DZ_LANES elements. `sizes`: with the sums of |d| and the
  * number of changed elements. */

@@ -184,3 +184,73 @@ def test_tensors_that_the_parent_has_otherwise(folder):
         check(up["model.embed_tokens.weight"] and up["new.weight"] and not up["lm_head.weight"] and not up["model.norm.weight"], f"{up}")
         for tensor, (_, _, raw) in st_parse(f"{folder}/step-2").items():
             equal(z.restore_bytes("step-2", tensor, f"{folder}/base").tobytes(), raw, f"{tensor} by the Python reader")
+
+
+def energy(x):
+    return float(np.sum(np.square(x, dtype=np.float64)))
+
+
+def noise(folder, archive, name):
+    """Energy of what the restored layers are off, over that of their delta from the base; the share of the delta that is restored."""
+    shutil.rmtree(f"{folder}/out", ignore_errors=True)
+    good(["restore", archive, "--task", name, "--base", f"{folder}/base", "-o", "out", "-q"], cwd=folder)
+    got, own = st_parse(f"{folder}/out"), st_parse(f"{folder}/{name}")
+    base = st_parse(f"{folder}/base")
+    error = whole = inner = 0.0
+    for n in LAYERS:
+        b, t, g = (to_float(m[n][2], "BF16") for m in (base, own, got))
+        error, whole, inner = error + energy(g - t), whole + energy(t - b), inner + float(np.dot((g - b).astype(np.float64), (t - b).astype(np.float64)))
+    return error / whole, inner / whole
+
+
+def training(folder, steps, drift=0.9, size=0.004, layers=LAYERS):
+    """A run whose steps go mostly one way: base and step-1 .. step-N."""
+    rng = np.random.default_rng(5)
+    base = {n: (rng.standard_normal((256, 512) if n in layers else s) * 0.05).astype(np.float32) for n, s in SHAPES.items()}
+    way = {n: rng.standard_normal(x.shape).astype(np.float32) for n, x in base.items()}
+    now, models = dict(base), [base]
+    save(f"{folder}/base", base)
+    for k in range(1, steps + 1):
+        now = {n: x + size * (drift * way[n] + rng.standard_normal(x.shape)).astype(np.float32) for n, x in now.items()}
+        models.append(now)
+        save(f"{folder}/step-{k}", now)
+    return models
+
+
+def lossy_chain(folder, size, most):
+    """High quality: where steps are large, limited by the weights' size, and where they are small, by the delta's: noise beyond the delta's energy."""
+    training(folder, 6, size=size)
+    manifest(f"{folder}/chain.yaml", folder, in_line(6))
+    manifest(f"{folder}/each.yaml", folder, [f"step-{k}" for k in range(1, 7)])
+    command = ["compress", "chain.yaml", "--quality", "high", "-q", "--force", "-o"]
+    good([*command, "chain.h5"], 2, cwd=folder)
+    for kernels in ("portable", "avx2", ""):
+        good([*command, "one.h5"], cwd=folder, env={"DZ_KERNELS": kernels} if kernels else None)
+        equal(sha256(f"{folder}/one.h5"), sha256(f"{folder}/chain.h5"), f"by 1 rank, with the kernels {kernels or 'of this machine'}, and by 2")
+    good(["compress", "each.yaml", "-o", "each.h5", "--quality", "high", "-q"], cwd=folder)
+    chain, each = ({t["name"]: t for t in info(f"{folder}/{a}")["tasks"]} for a in ("chain.h5", "each.h5"))
+    for k in range(1, 7):
+        name = f"step-{k}"
+        (mine, kept), (other, _) = noise(folder, "chain.h5", name), noise(folder, "each.h5", name)
+        told = chain[name]["lossy"]["noise_to_delta"]
+        check(abs(mine / told - 1) < 0.05, f"{name}: noise {mine}, told {told}")
+        check(mine < 1.05 * other, f"{name}: noise {mine} in the chain, {other} against the base")
+        check(abs(kept - 1) < 0.02, f"{name}: {kept} of the delta is restored")
+    mine, other = (sum(t["stored_bytes"] for t in tasks.values()) for tasks in (chain, each))
+    check(mine < most * other, f"{mine} bytes in the chain, {other} against the base")
+    good(["verify", "chain.h5", "--base", "base"], cwd=folder)
+    with deltazoo.open(f"{folder}/chain.h5") as z:
+        z.check()
+        good(["restore", "chain.h5", "--task", "step-6", "--base", "base", "-o", "c", "-q"], cwd=folder)
+        for tensor, (_, _, raw) in st_parse(f"{folder}/c").items():
+            equal(z.restore_bytes("step-6", tensor, f"{folder}/base").tobytes(), raw, f"{tensor} by the Python reader")
+
+
+@with_scratch
+def test_a_lossy_chain_of_large_steps(folder):
+    lossy_chain(folder, 0.004, 0.75)
+
+
+@with_scratch
+def test_a_lossy_chain_whose_noise_is_more_than_its_steps(folder):
+    lossy_chain(folder, 0.0006, 0.55)

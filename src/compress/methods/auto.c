@@ -101,6 +101,7 @@ typedef struct alike {
     const dz_method_tensor *one;
     size_t n;
     double delta, base; /* energies of all */
+    double old, whole;  /* of the chained: of their parents' noise; of the deltas from the base, less those from the parents */
 } alike;
 
 static int by_size_and_kind(const void *x, const void *y) {
@@ -129,8 +130,10 @@ static size_t group(const dz_method_task *task, const dz_method_tensor **sorted,
         alike *g = &groups[ngroups - 1];
         g->n++;
         if (!(t->stats->delta_energy > 0)) continue; /* as dz_noise_add takes them */
-        g->delta += t->stats->delta_energy;
+        g->delta += t->stats->chained ? t->stats->step : t->stats->delta_energy;
         g->base += t->stats->base_energy;
+        g->old += t->stats->old;
+        g->whole += t->stats->chained ? t->stats->whole - t->stats->step : 0;
     }
     return ngroups;
 }
@@ -145,11 +148,18 @@ static double bits_of(const alike *groups, size_t ngroups) {
     return n > 0 ? 8 * bytes / n : 0;
 }
 
+/* The share of the parent's noise that is best left as it is, where what is coded has this noise to signal: see METHODS.md, "Chains". */
+static double kept_at(double nsr) { return nsr / (1 + nsr); }
+
 /* Whether the groups as they are coded, and `others`, keep the limits. */
 static int within(const alike *groups, size_t ngroups, const dz_noise_sum *others, dz_noise_limits limits) {
     dz_noise_sum sum = *others;
-    for (size_t i = 0; i < ngroups; i++)
-        dz_noise_add(&sum, (dz_noise){.nsr = groups[i].one->coding->noise.nsr, .gain = 1}, groups[i].delta, groups[i].base);
+    for (size_t i = 0; i < ngroups; i++) {
+        double nsr = groups[i].one->coding->noise.nsr;
+        dz_noise_add(&sum, (dz_noise){.nsr = nsr, .gain = 1}, groups[i].delta, groups[i].base);
+        sum.noise += kept_at(nsr) * groups[i].old;
+        sum.delta += groups[i].whole;
+    }
     return sum.noise <= limits.to_delta * sum.delta && sum.noise <= limits.to_base * sum.base;
 }
 
@@ -177,7 +187,9 @@ static dz_rc allocate(const dz_method_task *task, dz_error *err) {
         *(enough ? &low : &high) = mid;
     }
     for (size_t i = 0; i < task->n; i++) {
-        if (isnan(task->tensors[i].pair->sparsity)) code_at_price(&task->tensors[i], task->recipe, exp2(dz_significant(low, 20)));
+        dz_method_tensor *t = &task->tensors[i];
+        if (isnan(t->pair->sparsity)) code_at_price(t, task->recipe, exp2(dz_significant(low, 20)));
+        t->coding->kept = t->stats->old > 0 ? (float)dz_significant(kept_at(t->coding->noise.nsr), 12) : 0;
     }
 out:
     free(sorted);
