@@ -194,10 +194,10 @@ static dz_rc add_folder(dz_job_rows *r, const char *folder, dz_error *err) {
     return err->rc;
 }
 
-/* The report of an archive: ARCHIVE.ending beside it, where .h5 is left out. The caller frees. */
-static char *report_of(const char *archive, const char *ending, dz_error *err) {
-    int stem = (int)strlen(archive) - (dz_ends_with(archive, ".h5") ? 3 : 0);
-    return dz_format(err, "%.*s%s", stem, archive, ending);
+/* The name with another ending, in the place of `old` if it has that. The caller frees. */
+static char *sibling_of(const char *path, const char *old, const char *ending, dz_error *err) {
+    int stem = (int)(strlen(path) - (dz_ends_with(path, old) ? strlen(old) : 0));
+    return dz_format(err, "%.*s%s", stem, path, ending);
 }
 
 /* One line of a list: the report, that of a later run that has not come to a good end, and that of verify. */
@@ -206,7 +206,7 @@ static dz_rc add_listed(dz_job_rows *r, const dz_zoo_list_row *zoo, size_t eleme
     json_t *verify = NULL;
     size_t before = r->n;
     for (int i = 0; i < 3 && err->rc == DZ_OK; i++) {
-        char *path = report_of(zoo->archive, ENDINGS[i], err);
+        char *path = sibling_of(zoo->archive, ".h5", ENDINGS[i], err);
         dz_error none = {0};
         if (path && dz_target_of(path) != DZ_TARGET_NONE && read_report(r, path, &verify, &none) != DZ_OK) warn(r, &none);
         free(path);
@@ -267,6 +267,15 @@ dz_rc dz_job_rows_add(dz_job_rows *r, const char *source, dz_error *err) {
     }
     json_t *verify = NULL;
     if (read_report(r, source, &verify, &why) != DZ_OK) warn(r, &why);
+    if (why.rc == DZ_OK && !verify) { /* that of verify is beside it */
+        char *beside = sibling_of(source, ".json", ".verify.json", err);
+        if (beside && dz_target_of(beside) == DZ_TARGET_REPORT) {
+            read_report(r, beside, &verify, &why);
+            if (verify) join_verify(r, verify);
+        }
+        free(beside);
+        return err->rc;
+    }
     if (verify && !join_verify(r, verify)) {
         dz_fail(&why, DZ_EUSAGE, "%s: is a report of verify; give that of the compress job before it", source);
         warn(r, &why);

@@ -14,7 +14,8 @@ static const char *const OUTCOME_NAMES[OUTCOMES] = {"done", "not ended", "interr
 
 typedef struct sum {
     size_t families, outcomes[OUTCOMES], checked[4], verdicts[DZ_VERDICTS], unknown, tasks, bases, stored_bases;
-    double source, dropped, stored, base, secs;
+    double source, dropped, stored, secs;
+    double base, kept;              /* of all bases; of those that no archive holds */
     const char *started, *finished; /* the first and the last of all; NULL: not known */
 } sum;
 
@@ -62,10 +63,12 @@ static void add_row(sum *s, const dz_job_rows *rows, size_t i) {
     s->stored += r->stored;
     s->unknown += r->unknown;
     for (int v = 0; v < DZ_VERDICTS; v++) s->verdicts[v] += r->verdicts[v];
-    if (r->base_stored) s->stored_bases++;
-    if (r->base_stored || is_base_counted(rows, i)) return;
-    s->bases++;
+    s->stored_bases += (size_t)r->base_stored;
+    if (!r->base_stored && is_base_counted(rows, i)) return;
     s->base += r->base;
+    if (r->base_stored) return;
+    s->bases++;
+    s->kept += r->base;
 }
 
 static sum sum_of(const dz_job_rows *rows) {
@@ -174,8 +177,9 @@ void dz_print_report_sum(const dz_job_rows *rows) {
         print_poor(rows);
         print_bytes("models without bases", s.source, s.stored);
         if (s.dropped > 0) print_bytes("without dropped tensors", s.source - s.dropped, s.stored);
-        print_bytes("with bases, to be kept", s.source + s.base, s.stored + s.base);
-        if (s.stored_bases) printf("%zu of the archives hold%s their base\n", s.stored_bases, s.stored_bases == 1 ? "s" : "");
+        print_bytes("models with their bases", s.source + s.base, s.stored + s.kept);
+        if (s.bases) printf("bases to be kept: %zu, %s\n", s.bases, dz_format_size(s.kept, secs));
+        if (s.stored_bases) printf("bases in their archives: %zu\n", s.stored_bases);
         printf("archives: ");
         print_counts(s.checked, CHECKS, 4);
     }
@@ -235,11 +239,11 @@ json_t *dz_report_sum_json(const dz_job_rows *rows) {
     sum s = sum_of(rows);
     for (size_t i = 0; i < rows->n; i++) json_array_append_new(families, family_json(rows, i));
     for (int k = 0; k < OUTCOMES; k++) json_object_set_new(outcomes, OUTCOME_NAMES[k], json_integer((json_int_t)s.outcomes[k]));
-    totals =
-        json_pack("{s:I, s:o, s:I, s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:o, s:f, s:o, s:o}", "archives", (json_int_t)s.families, "outcomes",
-                  outcomes, "tasks", (json_int_t)s.tasks, "source_bytes", s.source, "dropped_bytes", s.dropped, "archive_bytes", s.stored,
-                  "base_bytes", s.base, "bases", (json_int_t)s.bases, "bases_stored", (json_int_t)s.stored_bases, "verified",
-                  (json_int_t)s.checked[DZ_CHECKED_SOUND], "verdicts", verdicts_json(s.verdicts, s.unknown), "seconds", s.secs, "started",
-                  text_or_null(s.started), "finished", text_or_null(s.finished));
+    totals = json_pack("{s:I, s:o, s:I, s:f, s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:o, s:f, s:o, s:o}", "archives", (json_int_t)s.families,
+                       "outcomes", outcomes, "tasks", (json_int_t)s.tasks, "source_bytes", s.source, "dropped_bytes", s.dropped,
+                       "archive_bytes", s.stored, "base_bytes", s.base, "kept_base_bytes", s.kept, "bases", (json_int_t)s.bases,
+                       "bases_stored", (json_int_t)s.stored_bases, "verified", (json_int_t)s.checked[DZ_CHECKED_SOUND], "verdicts",
+                       verdicts_json(s.verdicts, s.unknown), "seconds", s.secs, "started", text_or_null(s.started), "finished",
+                       text_or_null(s.finished));
     return json_pack("{s:o, s:o}", "families", families, "totals", totals);
 }

@@ -130,6 +130,45 @@ def test_equal_tied_and_grown_tensors_are_known_again(folder):
 
 
 @with_scratch
+def test_a_changed_parent_takes_its_children_along(folder):
+    zoo(folder)
+    write(f"{folder}/zoo.yaml", "base: base\ntasks:\n  - {name: one, path: one}\n  - {name: two, path: two, parent: one}\n  - {name: three, path: three, parent: two}\n"
+          "  - {name: four, path: four}\n")
+    update(folder, "--quality", "lossless")
+    equal(update(folder, "--quality", "lossless", ranks=3), dict.fromkeys(NAMES + ["four"], ("unchanged", "")), "nothing new")
+    change(folder, "one")
+    sums = set()
+    for ranks in (1, 3):
+        shutil.copy(f"{folder}/z.h5", f"{folder}/z{ranks}.h5")
+        found = update(folder, "--quality", "lossless", ranks=ranks, archive=f"z{ranks}.h5")
+        equal(actions(found), {"one": "replaced", "two": "replaced", "three": "replaced", "four": "unchanged"}, "the chain")
+        check("'one'" in found["two"][1] and "'two'" in found["three"][1], f"{found}")
+        sums.add(sha256(f"{folder}/z{ranks}.h5"))
+    equal(len(sums), 1, "archives of 1 and 3 ranks")
+    for name in NAMES:
+        good(["restore", "z1.h5", "--task", name, "--base", "base", "-o", f"r-{name}", "-q"], cwd=folder)
+        equal(hashes(f"{folder}/r-{name}"), hashes(f"{folder}/{name}"), name)
+    # what a task that stays is coded against stays too
+    write(f"{folder}/zoo.yaml", "base: base\ntasks:\n  - {name: three, path: three, parent: two}\n")
+    found = update(folder, "--quality", "lossless", "--prune", archive="z1.h5")
+    equal(actions(found), {"three": "unchanged", "one": "kept", "two": "kept", "four": "removed"}, "pruned")
+    check("coded against it" in found["two"][1], f"{found}")
+
+
+@with_scratch
+def test_a_stored_base_is_no_task(folder):
+    zoo(folder)
+    update(folder, "--with-base")
+    equal(update(folder, "--prune"), dict.fromkeys(NAMES, ("unchanged", "")), "nothing new")
+    change(folder, "two")
+    equal(actions(update(folder, "--prune", ranks=2))["two"], "replaced", "a change")
+    shutil.rmtree(f"{folder}/base")
+    good(["verify", "z.h5", "--originals", "zoo.yaml", "--report", "z.verify.json"], 2, cwd=folder)
+    found = json.loads(good(["report", "z.json", "--originals", "--json"], cwd=folder).out)
+    equal([o["cover"] for o in found["originals"]], ["gone", "lossy", "lossy", "lossy"], "the base is gone, and not needed")
+
+
+@with_scratch
 def test_refusals(folder):
     zoo(folder)
     update(folder)
