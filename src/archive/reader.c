@@ -311,7 +311,11 @@ int dz_row_is_lossy(const dz_index_row *row) {
     return row->policy == DZ_POLICY_ULTRADELTA || row->policy == DZ_POLICY_DROP;
 }
 
-int dz_row_has_delta(const dz_index_row *row) { return row->policy == DZ_POLICY_ULTRADELTA && row->source == 0; }
+int dz_row_has_delta(const dz_index_row *row) {
+    const dz_task_entry *task = NULL;
+    row = dz_row_values(&task, row);
+    return row->policy == DZ_POLICY_ULTRADELTA && row->source == 0;
+}
 
 unsigned dz_task_depth(const dz_task_entry *task) {
     unsigned depth = 0;

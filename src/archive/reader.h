@@ -40,7 +40,7 @@ int dz_row_is_base(const dz_index_row *row);
  * coded against. */
 int dz_row_is_lossy(const dz_index_row *row);
 
-/* 1 if the archive holds the row's delta from the base itself: lossy, and coded against the base. */
+/* 1 if the archive holds the delta of the row's values from the base itself: lossy, and coded against the base. */
 int dz_row_has_delta(const dz_index_row *row);
 
 /* Of a task: rows that its deepest row is coded against, one over another. */

@@ -85,7 +85,7 @@ static dz_rc delta_of(export *x, const item *it, uint32_t tile, size_t count, dz
 static dz_rc count_kept(export *x, dz_error *err) {
     uint64_t *kept = dz_alloc(x->nitems, sizeof *kept, err);
     for (size_t i = 0; kept && i < x->nitems && err->rc == DZ_OK; i++) {
-        dz_pair_tiles tiles = dz_row_tiles(x->source.archive->catalog, x->items[i].row);
+        dz_pair_tiles tiles = dz_row_work(x->source.archive->catalog, x->items[i].row);
         if (i % (size_t)x->world->size != (size_t)x->world->rank) continue;
         for (uint32_t tile = 0; tile < tiles.ncommon && err->rc == DZ_OK; tile++) {
             size_t n = (size_t)dz_tile_count(&tiles, tile);

@@ -75,6 +75,7 @@ static const dz_index_row *partner(const dz_merge *m, const dz_catalog *c, size_
 dz_rc dz_tile_difference(dz_decoder *d, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, dz_buf *scratch, double *out,
                          dz_error *err) {
     const uint8_t *base;
+    row = dz_row_values(&task, row);
     dz_dtype from, to = dz_tensor_of_row(&d->archive->catalog->tensors[row->tensor]).dtype;
     dz_pair_tiles tiles = dz_row_work(d->archive->catalog, row);
     size_t count = (size_t)dz_tile_count(&tiles, tile);

@@ -3,7 +3,7 @@ import os
 import shutil
 import sys
 
-from common import ROOT, SmallZoo, call, check, equal, good, hashes, info, refused, replaced, sha256, small_model, tiny_zoo, with_scratch, write
+from common import ROOT, SmallZoo, call, check, equal, good, hashes, info, refused, replaced, sha256, small_model, st_parse, tiny_zoo, with_scratch, write
 
 PURE = [sys.executable, os.path.join(ROOT, "src", "python", "deltazoo.py")]
 HEAD = {"body.weight": (64, 64), "head.weight": (128, 512)}
@@ -135,6 +135,15 @@ def test_lossy_bytes_do_not_move(folder):
     holder = min(("task-1", "copy"), key=lambda t: -stored("a.h5", folder)[t])
     other = "copy" if holder == "task-1" else "task-1"
     refused(folder, ["remove", "a.h5", "--task", holder], 2, f"'{holder}' cannot go", f"'{other}'")
+    for how in (["--format", "dense"], ["--format", "sparse"], ["--base", "base"]):
+        vectors = []
+        for task in (holder, other):
+            good(["export", "a.h5", "--task", task, "-o", "x", "--force", "-q", *how], cwd=folder)
+            vectors.append({name: t[2] for name, t in st_parse(f"{folder}/x").items()})
+        check(vectors[0] == vectors[1], f"export {how}: the twins' deltas differ")
+    sums = [{n: t[2] for n, t in st_parse(f"{folder}/m-{task}").items()} for task in (holder, other)
+            if good(["restore", "a.h5", "--task", f"{task}=0.5", "--base", "base", "-o", f"m-{task}", "-q"], cwd=folder)]
+    check(sums[0] == sums[1], "half of a twin's delta is another one's")
     good(["remove", "a.h5", "--task", other], cwd=folder)
     good(["remove", "a.h5", "--task", holder], cwd=folder)
 

@@ -95,7 +95,7 @@ def try_fault(op, ranks, fault):
 def faults(quick):
     """(operation, ranks, fault)."""
     steps = (1, 2, 4, 9, 17) if quick else (1, 2, 3, 5, 8, 13, 22, 37, 62, 90)
-    for op in ("create", "append", "chain"):
+    for op in ("create", "append", "chain", "stored"):
         for ranks in (3,) if quick else (1, 3):
             for point, kinds in (("write", ("kill", "eio", "enospc")), ("read", ("eio", "kill")), ("open", ("eio",)), ("sync", ("eio", "kill")),
                                  ("rename", ("eio", "kill")), ("alloc", ("eio",)), ("layout", ("eio", "kill")), ("agree", ("eio", "kill", "hang")),
@@ -130,10 +130,12 @@ def operations(box):
     parents = (None, names[0], names[1] if len(names) > 2 else names[0])
     write(f"{box}/chain.yaml", f"base: {zoo}/base\ntasks:\n" + "".join(
         f"  - {{name: {n}, path: {zoo}/{n}" + (f", parent: {p}" if p else "") + "}\n" for n, p in zip(names, parents)))
+    write(f"{box}/twin.yaml", f"base: {zoo}/base\ntasks:\n  - {{name: twin, path: {zoo}/{names[0]}}}\n  - {{name: {names[1]}, path: {zoo}/{names[1]}}}\n")
     code, err = call(DELTAZOO, ["compress", f"{box}/one.yaml", "-o", f"{box}/one.h5", "-q"], 1, box)
     check(code == 0, err)
     return {"create": Operation(box, "create", None, ["compress", f"{box}/all.yaml", "-o", "a.h5"]),
             "chain": Operation(box, "chain", None, ["compress", f"{box}/chain.yaml", "-o", "a.h5", "--quality", "lossless"]),
+            "stored": Operation(box, "stored", f"{box}/one.h5", ["compress", f"{box}/twin.yaml", "-o", "a.h5", "--append", "--with-base"]),
             "append": Operation(box, "append", f"{box}/one.h5", ["compress", f"{box}/two.yaml", "-o", "a.h5", "--append"])}
 
 
