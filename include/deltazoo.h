@@ -91,7 +91,7 @@ DELTAZOO_API int deltazoo_base_at(const deltazoo_archive *archive, size_t index,
 DELTAZOO_API int deltazoo_stored_base(const deltazoo_archive *archive, size_t *task);
 
 /* Sets the base model (a .safetensors file or a directory), which deltazoo_restore needs. A base with other names, types or shapes is
- * refused here; a base with other values is refused when a tensor is restored. */
+ * refused here; a base with other values is refused when a tensor is restored. NULL: none any more. */
 DELTAZOO_API int deltazoo_set_base(deltazoo_archive *archive, const char *path, char *message, size_t size);
 
 /* Reads the base's tensor `index` (of deltazoo_base_at) from the model that was set, or else from the archive if

@@ -177,7 +177,7 @@ int deltazoo_stored_base(const deltazoo_archive *a, size_t *task) {
 int deltazoo_set_base(deltazoo_archive *a, const char *path, char *message, size_t size) {
     dz_error err = {0};
     drop_base(a, &err);
-    if (err.rc == DZ_OK && dz_checkpoint_load(path, &a->base, &err) == DZ_OK) {
+    if (path && err.rc == DZ_OK && dz_checkpoint_load(path, &a->base, &err) == DZ_OK) {
         dz_decoder_close(&a->decoder);
         if (dz_decoder_open(&a->decoder, a->archive, a->base, NULL, &err) != DZ_OK) drop_base(a, &(dz_error){0});
     }

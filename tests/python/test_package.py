@@ -75,6 +75,28 @@ def test_tensors_are_those_that_the_program_restores(dz, engine, recipe, dtype):
             check(array.shape == tuple(shape) and np.array_equal(array.reshape(-1), to_float(data, kind)), f"{name}: other values")
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_archive_with_its_base_needs_no_other(dz, engine, folder):
+    zoo, archive, restored = zoo_of("auto", "bf16", 2)
+    good(["compress", f"{zoo}/zoo.yaml", "-o", "b.h5", "-q", "--method", "auto", "--with-base"], cwd=folder)
+    theirs, base = st_parse(restored["task-2"]), st_parse(f"{zoo}/base")
+    with dz.open(f"{folder}/b.h5", engine) as z, dz.open(archive, engine) as without:
+        equal((z.tasks, z.base.task, without.base.task), (["task-1", "task-2"], "base", None), "tasks, and the base's")
+        for name, (_, _, data) in theirs.items():
+            equal(z.restore_bytes("task-2", name).tobytes(), data, name)
+        for name, (_, _, data) in base.items():
+            equal(z.restore_bytes("base", name).tobytes(), data, f"the base's {name}")
+        equal(z.restore_bytes("task-2", TINY_Q, f"{zoo}/base").tobytes(), theirs[TINY_Q][2], "with a base, too")
+        fails(dz, lambda: z.restore_bytes("task-2", TINY_Q, f"{zoo}/task-1"), "not the base")
+        fails(dz, lambda: without.restore_bytes("task-2", TINY_Q), "needs the base's")
+        exact = next(t.name for t in z.tensors("task-2") if t.policy == "lossless")
+        check(np.array_equal(z.delta("task-2", exact), without.delta("task-2", exact, f"{zoo}/base")), "a delta by the stored base")
+        z.restore_model("task-2", None, f"{folder}/r")
+        equal(hashes(f"{folder}/r"), hashes(restored["task-2"]), "files of a model")
+        fails(dz, lambda: without.restore_model("task-2", None, f"{folder}/x"), "does not hold its base")
+        check(not os.path.exists(f"{folder}/x"), "a refused restore leaves a folder")
+
+
 @pytest.mark.parametrize("recipe", ["ultradelta", "auto", "lossless"])
 def test_both_engines_tell_the_same(dz, recipe):
     zoo, archive, _ = zoo_of(recipe, "bf16", 2)

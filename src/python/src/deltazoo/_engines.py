@@ -114,10 +114,10 @@ class NativeEngine:
             return None
         return _native.text(t.name), _native.text(t.dtype), tuple(t.shape[0:t.ndim])
 
-    def _set_base(self, path: str) -> None:
+    def _set_base(self, path: Optional[str]) -> None:
         if self.base_path != path:
             self.base_path = None
-            self._call("deltazoo_set_base", os.fsencode(path))
+            self._call("deltazoo_set_base", _native.ffi.NULL if path is None else os.fsencode(path))
             self.base_path = path
 
     def read_base(self, name: str, path: Optional[str], out: Any) -> None:
@@ -125,8 +125,7 @@ class NativeEngine:
         if self._base_numbers is None:
             self._base_numbers = {t[0]: i for i, t in enumerate(self.base_tensors())}
         with self.lock:
-            if path is not None:
-                self._set_base(path)
+            self._set_base(path)
             self._call("deltazoo_base_read", self._base_numbers[name], _native.address(out))
 
     def restore_into(self, task: str, name: str, first: int, count: int, base: Any, out: Any) -> None:
@@ -135,7 +134,7 @@ class NativeEngine:
         with self.lock:
             if self.handle is None:
                 raise Error(f"{self.path}: the archive is closed")
-            if isinstance(base, str):
+            if isinstance(base, str) or (base is None and self.stored() is not None):
                 self._set_base(base)
                 base = None
             self._call("deltazoo_restore_part", number, named[name], first, count, _native.address(base), _native.address(out))
