@@ -222,3 +222,69 @@ dz_rc dz_task_add_source(dz_task_entry *t, const char *name, uint32_t *number, d
     *number = (uint32_t)++t->nsources;
     return DZ_OK;
 }
+
+const dz_index_row *dz_row_values(const dz_task_entry **task, const dz_index_row *row) {
+    for (; row->policy == DZ_POLICY_EQUAL && row->up; row = row->up) *task = row->up_task;
+    return row;
+}
+
+int dz_row_is_base(const dz_index_row *row) {
+    const dz_task_entry *task = NULL;
+    row = dz_row_values(&task, row);
+    return row->source == 0 && (row->policy == DZ_POLICY_EQUAL || row->policy == DZ_POLICY_DROP);
+}
+
+int dz_row_is_lossy(const dz_index_row *row) {
+    const dz_task_entry *task = NULL;
+    row = dz_row_values(&task, row);
+    return row->policy == DZ_POLICY_ULTRADELTA || row->policy == DZ_POLICY_DROP;
+}
+
+int dz_row_has_delta(const dz_index_row *row) {
+    const dz_task_entry *task = NULL;
+    row = dz_row_values(&task, row);
+    return row->policy == DZ_POLICY_ULTRADELTA && row->source == 0;
+}
+
+unsigned dz_task_depth(const dz_task_entry *task) {
+    unsigned depth = 0;
+    for (size_t i = 0; i < task->nrows; i++) depth = task->rows[i].depth > depth ? task->rows[i].depth : depth;
+    return depth;
+}
+
+uint64_t dz_row_common(const dz_catalog *c, const dz_index_row *row) {
+    uint64_t count = dz_tensor_of_row(&c->tensors[row->tensor]).count, base;
+    if (row->source) return count;
+    base = row->base == DZ_NO_BASE ? 0 : dz_tensor_of_row(&c->tensors[c->base[row->base].tensor]).count;
+    return count < base ? count : base;
+}
+
+int dz_tile_has_reference(const dz_index_row *row, const dz_pair_tiles *tiles, uint32_t tile) {
+    return row->source || tile < tiles->ncommon;
+}
+
+const char *dz_task_parent(const dz_task_entry *task) {
+    size_t most = 0, parent = 0;
+    for (size_t s = 0; s < task->nsources; s++) {
+        size_t n = 0;
+        for (size_t i = 0; i < task->nrows; i++) n += task->rows[i].source == s + 1 && task->rows[i].policy != DZ_POLICY_EQUAL;
+        if (n > most) {
+            most = n;
+            parent = s;
+        }
+    }
+    return most ? task->sources[parent] : NULL;
+}
+
+double dz_task_decodings(const dz_catalog *c, const dz_task_entry *task) {
+    double tiles = 0, decoded = 0;
+    for (size_t i = 0; i < task->nrows; i++) {
+        const dz_index_row *row = &task->rows[i];
+        if (row->policy == DZ_POLICY_ABSENT || row->policy == DZ_POLICY_TIED) continue;
+        double n = (double)dz_tiling_of(dz_tensor_of_row(&c->tensors[row->tensor]).count).ntiles;
+        tiles += n;
+        for (; row->up; row = row->up) decoded += row->policy == DZ_POLICY_EQUAL ? 0 : n;
+        decoded += n;
+    }
+    return tiles > 0 ? decoded / tiles : 1;
+}

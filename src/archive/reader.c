@@ -294,46 +294,6 @@ const dz_index_row *dz_row_source(const dz_task_entry *task, const dz_index_row 
     return row->policy == DZ_POLICY_TIED ? &task->rows[row->kept] : row;
 }
 
-const dz_index_row *dz_row_values(const dz_task_entry **task, const dz_index_row *row) {
-    for (; row->policy == DZ_POLICY_EQUAL && row->up; row = row->up) *task = row->up_task;
-    return row;
-}
-
-int dz_row_is_base(const dz_index_row *row) {
-    const dz_task_entry *task = NULL;
-    row = dz_row_values(&task, row);
-    return row->source == 0 && (row->policy == DZ_POLICY_EQUAL || row->policy == DZ_POLICY_DROP);
-}
-
-int dz_row_is_lossy(const dz_index_row *row) {
-    const dz_task_entry *task = NULL;
-    row = dz_row_values(&task, row);
-    return row->policy == DZ_POLICY_ULTRADELTA || row->policy == DZ_POLICY_DROP;
-}
-
-int dz_row_has_delta(const dz_index_row *row) {
-    const dz_task_entry *task = NULL;
-    row = dz_row_values(&task, row);
-    return row->policy == DZ_POLICY_ULTRADELTA && row->source == 0;
-}
-
-unsigned dz_task_depth(const dz_task_entry *task) {
-    unsigned depth = 0;
-    for (size_t i = 0; i < task->nrows; i++) depth = task->rows[i].depth > depth ? task->rows[i].depth : depth;
-    return depth;
-}
-
-uint64_t dz_row_common(const dz_catalog *c, const dz_index_row *row) {
-    uint64_t count = dz_tensor_of_row(&c->tensors[row->tensor]).count, base;
-    if (row->source) return count;
-    base = row->base == DZ_NO_BASE ? 0 : dz_tensor_of_row(&c->tensors[c->base[row->base].tensor]).count;
-    return count < base ? count : base;
-}
-
-int dz_tile_has_reference(const dz_index_row *row, const dz_pair_tiles *tiles, uint32_t tile) {
-    return row->source || tile < tiles->ncommon;
-}
-
 /* A tied row is empty; its target has the same type and shape, and values of its own. */
 static int tie_sound(const dz_catalog *c, const dz_task_entry *t, const dz_index_row *row) {
     if (row->kept >= t->nrows || row->length != 0) return 0;

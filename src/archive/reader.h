@@ -46,6 +46,12 @@ int dz_row_has_delta(const dz_index_row *row);
 /* Of a task: rows that its deepest row is coded against, one over another. */
 unsigned dz_task_depth(const dz_task_entry *task);
 
+/* The task that most of its own tensors are coded against; NULL: none is. Tensors that merely equal another's do not count. */
+const char *dz_task_parent(const dz_task_entry *task);
+
+/* How many tiles are decoded for one of the task's, on average: 1 where all are coded against the base. */
+double dz_task_decodings(const dz_catalog *catalog, const dz_task_entry *task);
+
 /* Elements that are coded against something. */
 uint64_t dz_row_common(const dz_catalog *catalog, const dz_index_row *row);
 

@@ -85,11 +85,18 @@ static json_t *task_json(const dz_catalog *c, const dz_task_entry *t) {
     json_t *bytes = json_pack("{s:f, s:f, s:I, s:I, s:I, s:I}", "kept_values", p.values, "positions_and_codes", p.coding, "checks",
                               (json_int_t)p.checks, "exact_tensors", (json_int_t)p.exact, "index", (json_int_t)p.index, "structures",
                               (json_int_t)p.structures);
-    return json_pack("{s:s, s:o, s:f, s:f, s:f, s:f, s:f, s:i, s:I, s:I, s:I, s:{s:f, s:f}, s:o, s:o, s:o, s:o}", "name", t->name, "recipe",
-                     text_json(t->recipe), "gamma", (double)t->gamma, "trace_norm", t->trace_norm, "trace_norm_error", t->trace_error,
-                     "reference_trace_norm", t->trace_reference, "sparsity", t->sparsity, "bits", (int)t->bits, "seed", (json_int_t)t->seed,
-                     "source_bytes", (json_int_t)s.source, "stored_bytes", (json_int_t)s.stored, "ratio", "on_disk", s.ratio,
-                     "on_disk_without_dropped", d.ratio, "dropped", dropped, "lossy", lossy, "bytes", bytes, "warnings", warnings);
+    const char *parent = dz_task_parent(t);
+    json_t *task =
+        json_pack("{s:s, s:o, s:f, s:f, s:f, s:f, s:f, s:i, s:I, s:I, s:I, s:{s:f, s:f}, s:o, s:o, s:o, s:o}", "name", t->name, "recipe",
+                  text_json(t->recipe), "gamma", (double)t->gamma, "trace_norm", t->trace_norm, "trace_norm_error", t->trace_error,
+                  "reference_trace_norm", t->trace_reference, "sparsity", t->sparsity, "bits", (int)t->bits, "seed", (json_int_t)t->seed,
+                  "source_bytes", (json_int_t)s.source, "stored_bytes", (json_int_t)s.stored, "ratio", "on_disk", s.ratio,
+                  "on_disk_without_dropped", d.ratio, "dropped", dropped, "lossy", lossy, "bytes", bytes, "warnings", warnings);
+    if (!task) return NULL;
+    json_object_set_new(task, "parent", parent ? text_json(parent) : json_null());
+    json_object_set_new(task, "depth", json_integer((json_int_t)dz_task_depth(t)));
+    json_object_set_new(task, "decoded", json_real(dz_task_decodings(c, t)));
+    return task;
 }
 
 typedef struct holder { /* a tensor by the bytes that tasks have for it */
@@ -454,6 +461,24 @@ static void print_shared(const dz_catalog *c) {
            s.nfiles == 1 ? "" : "s", dz_format_size((double)s.saved, size));
 }
 
+/* Tasks that are coded against others, and what that costs. */
+static void print_chains(const dz_catalog *c) {
+    size_t n = 0;
+    unsigned depth = 0;
+    double most = 1;
+    for (size_t t = 0; t < c->ntasks; t++) {
+        const dz_task_entry *task = &c->tasks[t];
+        if (!dz_task_parent(task)) continue;
+        n++;
+        depth = dz_task_depth(task) > depth ? dz_task_depth(task) : depth;
+        most = fmax(most, dz_task_decodings(c, task));
+    }
+    if (n)
+        printf("coded against other tasks: %zu task%s, at most %u deep; restoring decodes at most\n%.3g times their tiles (info "
+               "--columns name,parent,depth,decoded)\n",
+               n, n == 1 ? "" : "s", depth, most);
+}
+
 void dz_print_tasks(const dz_catalog *c, const dz_task_view *view) {
     char a[32], b[32], beside[64];
     double source = 0, dropped = 0, base = (double)dz_catalog_base_bytes(c), file = (double)c->file_size;
@@ -484,6 +509,7 @@ void dz_print_tasks(const dz_catalog *c, const dz_task_view *view) {
     else
         printf("no base: each task is coded by itself\n");
     print_shared(c);
+    print_chains(c);
 }
 
 static const char *score_number(const json_t *score, const char *key, char text[24]) {

@@ -16,10 +16,14 @@ typedef struct facts {
     const dz_task_entry *task;
     dz_size_stats size;
     dz_quality quality;
+    double decoded;
 } facts;
 
 static const char *name_of(const facts *f) { return f->task->name; }
 static const char *recipe_of(const facts *f) { return f->task->recipe; }
+static const char *parent_of(const facts *f) { return dz_task_parent(f->task) ? dz_task_parent(f->task) : "-"; }
+static double depth_of(const facts *f) { return (double)dz_task_depth(f->task); }
+static double decoded_of(const facts *f) { return f->decoded; }
 static const char *verdict_of(const facts *f) { return dz_verdict_name(f->quality.verdict); }
 static double bytes_of(const facts *f) { return f->size.source; }
 static double stored_of(const facts *f) { return f->size.stored; }
@@ -46,8 +50,9 @@ static const struct column {
                {"noise", NUMBER, NULL, noise_of},      {"noise-base", NUMBER, NULL, noise_base_of},
                {"quality", TEXT, verdict_of, rank_of}, {"tensors", WHOLE, NULL, tensors_of},
                {"files", WHOLE, NULL, files_of},       {"recipe", TEXT, recipe_of, NULL},
-               {"gamma", NUMBER, NULL, gamma_of},      {"bits", WHOLE, NULL, bits_of},
-               {"seed", WHOLE, NULL, seed_of}};
+               {"parent", TEXT, parent_of, NULL},      {"depth", WHOLE, NULL, depth_of},
+               {"decoded", NUMBER, NULL, decoded_of},  {"gamma", NUMBER, NULL, gamma_of},
+               {"bits", WHOLE, NULL, bits_of},         {"seed", WHOLE, NULL, seed_of}};
 #define NCOLUMNS (sizeof COLUMNS / sizeof *COLUMNS)
 
 static const struct column *find_column(const char *name, size_t len) {
@@ -81,7 +86,7 @@ dz_rc dz_task_filter_check(const dz_task_filter *f, dz_error *err) {
 }
 
 static facts facts_of(const dz_catalog *c, const dz_task_entry *t) {
-    return (facts){.task = t, .size = dz_task_size_stats(t), .quality = dz_task_quality(c, t)};
+    return (facts){.task = t, .size = dz_task_size_stats(t), .quality = dz_task_quality(c, t), .decoded = dz_task_decodings(c, t)};
 }
 
 /* What tasks are sorted by, and their order in the archive. */

@@ -17,7 +17,9 @@ typedef struct dz_task_view {
 } dz_task_view;
 
 /* Names of the columns, for the help: "name, bytes, ...". */
-#define DZ_TASK_COLUMNS "name, bytes, stored, lossy, ratio, cosine, noise, noise-base, quality, tensors, files, recipe, gamma, bits, seed"
+#define DZ_TASK_COLUMNS                                                                                                                    \
+    "name, bytes, stored, lossy, ratio, cosine, noise, noise-base, quality, tensors, files, recipe, parent, depth, decoded, gamma, bits, " \
+    "seed"
 
 /* DZ_EUSAGE for a column that there is not, naming those that there are. */
 dz_rc dz_task_filter_check(const dz_task_filter *filter, dz_error *err);
