@@ -11,6 +11,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/notes.h"
+#include "compress/auto_parent.h"
 #include "compress/method.h"
 
 int dz_has_parents(const dz_zoo *zoo) {
@@ -120,13 +121,13 @@ dz_rc dz_generations_make(const dz_world *world, const dz_compress_options *opt,
     o.depth = dz_alloc(m->ntasks, sizeof *o.depth, err);
     g->of = dz_alloc(m->ntasks, sizeof *g->of, err);
     g->parent = dz_alloc(m->ntasks, sizeof *g->parent, err);
-    if (err->rc != DZ_OK) goto out;
-    g->ntasks = m->ntasks;
-    for (size_t i = 0; i < m->ntasks; i++) {
+    g->ntasks = err->rc == DZ_OK ? m->ntasks : 0;
+    for (size_t i = 0; i < g->ntasks; i++) {
         g->of[i] = -1;
         if (m->tasks[i].parent) g->parent[i] = dz_strdup(m->tasks[i].parent, err);
         dz_lookup_add(&o.names, m->tasks[i].name, strlen(m->tasks[i].name), (uint32_t)i, err);
     }
+    if (dz_sync_error(world, err->rc, err) != DZ_OK || dz_auto_parents(world, zoo, g->parent, err) != DZ_OK) goto out;
     for (size_t t = 0; t < zoo->ntasks && err->rc == DZ_OK; t++) {
         if (number_of(&o, zoo->names[t]) >= 0) o.in_job[number_of(&o, zoo->names[t])] = 1;
     }

@@ -254,3 +254,31 @@ def test_a_lossy_chain_of_large_steps(folder):
 @with_scratch
 def test_a_lossy_chain_whose_noise_is_more_than_its_steps(folder):
     lossy_chain(folder, 0.0006, 0.55)
+
+
+def parents(archive, cwd):
+    return {t["name"]: t["parent"] for t in info(archive, cwd=cwd)["tasks"]}
+
+
+@with_scratch
+def test_parents_by_measured_energy(folder):
+    """Two runs from one base, in any order, and a model that is near to none: a task's parent is the nearest of the others, or the base."""
+    chain(folder, 3, share=1, seed=1)
+    shutil.move(f"{folder}/base", f"{folder}/zero")
+    for k in (1, 2, 3):
+        shutil.move(f"{folder}/step-{k}", f"{folder}/a{k}")
+    zero = {n: to_float(t[2], "BF16").reshape(t[1]) for n, t in st_parse(f"{folder}/zero").items()}
+    rng = np.random.default_rng(9)
+    now = zero
+    for k in (1, 2):
+        now = {n: (x + 0.003 * rng.standard_normal(x.shape)).astype(np.float32) for n, x in now.items()}
+        save(f"{folder}/b{k}", now)
+    save(f"{folder}/far", {n: (x + 0.05 * rng.standard_normal(x.shape)).astype(np.float32) for n, x in zero.items()})
+    tasks = [("a3", "auto"), ("b2", "auto"), ("far", "auto"), ("a1", "auto"), ("b1", "auto"), ("a2", "auto")]
+    manifest(f"{folder}/zoo.yaml", folder, tasks, base="zero")
+    good(["compress", "zoo.yaml", "-o", "a.h5", *EXACT], 2, cwd=folder)
+    equal(parents("a.h5", folder), {"a1": None, "a2": "a1", "a3": "a2", "b1": None, "b2": "b1", "far": None}, "parents")
+    restores_exactly(folder, "a.h5", ["a1", "a2", "a3", "b1", "b2", "far"], base="zero")
+    manifest(f"{folder}/some.yaml", folder, ["a1", ("a2", "a3"), ("a3", "auto")], base="zero")
+    good(["compress", "some.yaml", "-o", "b.h5", *EXACT], cwd=folder)
+    equal(parents("b.h5", folder), {"a1": None, "a3": "a1", "a2": "a3"}, "a parent that is named, of one that looks for its own")
