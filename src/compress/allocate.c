@@ -27,6 +27,7 @@ static dz_rc allocate_task(const dz_context *ctx, const dz_stats *stats, const d
                            const dz_counts *counts, size_t task, dz_allocation *out, dz_error *err) {
     const dz_plan *plan = ctx->plan;
     dz_method_task t = {.recipe = dz_zoo_recipe(&ctx->zoo, task), .level = out->task_level[task]};
+    int gated = dz_plan_is_gated(plan);
     t.tensors = dz_alloc(plan->first_pair[task + 1] - plan->first_pair[task], sizeof *t.tensors, err);
     for (size_t i = plan->first_pair[task]; i < plan->first_pair[task + 1] && err->rc == DZ_OK; i++) {
         const dz_tensor_pair *pair = &plan->pairs[i];
@@ -37,6 +38,7 @@ static dz_rc allocate_task(const dz_context *ctx, const dz_stats *stats, const d
                                .stats = &stats->tensors[pair->lossy],
                                .grid = &lossy->tensors[pair->lossy].grid,
                                .kind = dz_plan_kind(plan, pair),
+                               .gated = gated,
                                .shape = dz_shape_of(shapes, pair),
                                .inputs = dz_method_inputs(plan, pair),
                                .histogram = counts->histogram ? counts->histogram + (size_t)pair->lossy * counts->nlevels : NULL,

@@ -89,6 +89,7 @@ static dz_rc allocate_task(sampler *s, const dz_method *method, size_t task, dz_
     const dz_plan *plan = s->plan;
     size_t n = plan->first_pair[task + 1] - plan->first_pair[task];
     const dz_recipe *recipe = dz_zoo_recipe(s->zoo, task);
+    int gated = dz_plan_is_gated(plan);
     dz_method_task t = {.recipe = recipe, .level = method->first_level(recipe)};
     dz_grid_levels *grids = dz_alloc(n, sizeof *grids, err);
     uint64_t *histograms = dz_alloc(method->levels ? n * DZ_MAX_LEVELS : 0, sizeof *histograms, err);
@@ -109,6 +110,7 @@ static dz_rc allocate_task(sampler *s, const dz_method *method, size_t task, dz_
                                               .stats = &f->stats,
                                               .grid = &grids[k],
                                               .kind = dz_plan_kind(plan, pair),
+                                              .gated = gated,
                                               .inputs = dz_method_inputs(plan, pair),
                                               .histogram = histograms + (method->levels ? k * DZ_MAX_LEVELS : 0),
                                               .coding = &f->coding};

@@ -37,6 +37,7 @@ typedef struct dz_method_tensor {
     const dz_tensor_stats *stats;
     const dz_grid_levels *grid;
     dz_kind kind;              /* what the matrix does in its block */
+    int gated;                 /* the MLPs of its model have gates */
     const dz_shape *shape;     /* NULL: none is known */
     double inputs;             /* terms that are added up to one output: its row length */
     const uint64_t *histogram; /* members of each level of the grid; NULL for methods without levels */

@@ -261,6 +261,14 @@ out:
 
 dz_kind dz_plan_kind(const dz_plan *p, const dz_tensor_pair *pair) { return pair->base < 0 ? DZ_KIND_OTHER : p->roles[pair->base].kind; }
 
+int dz_plan_is_gated(const dz_plan *p) {
+    for (size_t i = 0; i < p->base->ntensors; i++) {
+        if (p->roles[i].kind == DZ_KIND_GATE) return 1;
+        if (p->roles[i].kind == DZ_KIND_MLP_OTHER && strstr(p->base->tensors[i].name, "gate")) return 1;
+    }
+    return 0;
+}
+
 double dz_plan_depth(const dz_plan *p, const dz_tensor_pair *pair) { return pair->base < 0 ? (double)NAN : p->roles[pair->base].depth; }
 
 dz_matrix_view dz_plan_view(const dz_plan *p, const dz_tensor_pair *pair) {

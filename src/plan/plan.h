@@ -84,6 +84,9 @@ const dz_tensor *dz_pair_tensor(const dz_plan *plan, const dz_tensor_pair *pair)
 /* What a tensor is in its model: that which the base's tensor is. Of a tensor without one: DZ_KIND_OTHER, NaN, a row for each element. */
 dz_kind dz_plan_kind(const dz_plan *plan, const dz_tensor_pair *pair);
 
+/* Whether MLPs of the base have gates, as those of language models do: by a matrix of its own, or one that is fused with up. */
+int dz_plan_is_gated(const dz_plan *plan);
+
 /* Number of its block over that of all blocks of its place, in [0, 1); NaN outside of blocks. */
 double dz_plan_depth(const dz_plan *plan, const dz_tensor_pair *pair);
 

@@ -222,3 +222,20 @@ def test_a_task_that_is_hardly_larger_when_exact_is_exact(folder):
         compress(folder, "--set", f"noise_to_delta={noise}", "--set", "noise_to_base=100", ranks=2)
         took, which = bytes_and_exact("a.h5")
         check(all(which) == (larger < 1.1) and took <= exact, f"{share}: {took} bytes, exact: {which}; lossy ones take {lossy}, exact ones {exact}")
+
+
+@with_scratch
+def test_kinds_of_matrices_count_differently_where_mlps_have_gates(folder):
+    """Language models want more bits for down than for q; image models, whose MLPs have no gates, do not."""
+    for gated in (False, True):
+        rng, names = np.random.default_rng(4), LAYERS + [f"model.layers.{i}.mlp.gate_proj.weight" for i in range(3) if gated]
+        for who in ("base", "one"):
+            rng = np.random.default_rng(4)
+            values = {n: rng.standard_normal(shape_of(n)) * 0.05 for n in names}
+            values = {n: (x + rng.standard_normal(x.shape) * 0.001 if who == "one" else x).astype(np.float32) for n, x in values.items()}
+            write(f"{folder}/{who}/model.safetensors", st_bytes([(n, "F32", x.shape, x.tobytes()) for n, x in values.items()]))
+        write(f"{folder}/zoo.yaml", "base: base\ntasks: [{name: one, path: one}]\n")
+        compress(folder, "--target-ratio", "100")
+        stored = {t["name"]: t["stored_bytes"] for t in info("a.h5", "one", folder)["tasks"][0]["tensors"]}
+        ratio = sum(n for name, n in stored.items() if "down" in name) / sum(n for name, n in stored.items() if "q_proj" in name)
+        check((1.7 < ratio < 3) if gated else (0.98 < ratio < 1.02), f"gates: {gated}: down takes {ratio} times the bytes of q: {stored}")

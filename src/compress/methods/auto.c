@@ -25,13 +25,13 @@ static double rate_at(double price, double count, double weight) {
 }
 
 /* What a tensor's noise weighs, over that of a query projection: squares of the factors by which more bits are worth spending. Measured on
- * a language model; encoders do not mind (results/choices.md). */
+ * language models, whose MLPs have gates; to image models and encoders they do no good (results/choices.md). */
 static double weight_of(const dz_method_tensor *t) {
     static const double factors[DZ_NKINDS] = {[DZ_KIND_OTHER] = 1.5,      [DZ_KIND_Q] = 1,     [DZ_KIND_K] = 1,
                                               [DZ_KIND_V] = 2.2,          [DZ_KIND_O] = 1,     [DZ_KIND_ATTENTION_OTHER] = 1.4,
                                               [DZ_KIND_GATE] = 1.4,       [DZ_KIND_UP] = 1.7,  [DZ_KIND_DOWN] = 2.8,
                                               [DZ_KIND_MLP_OTHER] = 1.55, [DZ_KIND_CONV] = 1.5};
-    return factors[t->kind] * factors[t->kind];
+    return t->gated ? factors[t->kind] * factors[t->kind] : 1;
 }
 
 /* The share of the delta that is restored: below 1 only where the noise is not small against the row length, over which an output averages
