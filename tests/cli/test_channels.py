@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 
-from common import DELTAZOO, RANKS, ROOT, check, equal, good, info, sha256, st_bytes, st_parse, to_dtype, to_float, with_scratch, write
+from common import RANKS, ROOT, check, equal, good, info, sha256, st_bytes, st_parse, to_dtype, to_float, with_scratch, write
 
 WIDTH, INNER, LAYERS = 256, 512, 3
 MASSIVE = 7  # a hidden unit that gate and up make huge
@@ -126,3 +126,20 @@ def test_even_weights_and_small_tensors_have_no_factors(folder):
     for kind in ("q", "v"):
         noise = noise_by_channel(folder, kind)
         check(noise.std() / noise.mean() < 0.2, f"{kind}: noise differs by channel: {noise.std() / noise.mean()}")
+
+
+@with_scratch
+def test_a_child_of_a_tensor_of_several_tiles(folder):
+    """Of parent and child each has its own factors in its own first blocks."""
+    width = 1536
+    make_zoo(folder, width=width, inner=4200, layers=1, tasks=2, activations=np.exp(np.random.default_rng(5).standard_normal(width)))
+    write(f"{folder}/zoo.yaml", "base: base\ntasks: [{name: task-1, path: task-1}, {name: task-2, path: task-2, parent: task-1}]\n")
+    archive = compress(folder, "--target-ratio", "100")
+    wanted = sha256(archive)
+    equal(sha256(compress(folder, "--target-ratio", "100", ranks=3)), wanted, "3 ranks")
+    good(["verify", archive, "--base", "base"], cwd=folder)
+    for task in ("task-1", "task-2"):
+        reads_alike(folder, task=task)
+        lossy = info("a.h5", task, folder)["tasks"][0]["lossy"]
+        out = json.loads(good(["compare", "a.h5", "--task", task, "--base", "base", "--finetuned", task, "--json"], cwd=folder).out)["lossy"]
+        check(abs((1 / out["cosine"] ** 2 - 1) / lossy["noise_to_delta"] - 1) < 0.1, f"{task}: {out['cosine']}, expected {lossy}")
