@@ -2,6 +2,7 @@
 shape, the forward pass runs, and what is exact is the same to the last bit. `make check-clients` runs it in a Python that has the libraries."""
 import json
 import os
+import re
 import shutil
 import sys
 
@@ -12,6 +13,7 @@ sys.path[:0] = [os.path.dirname(__file__), os.path.join(os.path.dirname(__file__
 
 import torch  # noqa: E402
 
+import families  # noqa: E402
 import models  # noqa: E402
 from common import check, equal, good, hashes, info, read, write  # noqa: E402
 
@@ -278,3 +280,18 @@ def test_model_quantised_by_compressed_tensors_is_kept_exactly(bits, form, tmp_p
         equal(hashes(f"{folder}/back"), hashes(f"{folder}/zoo/one"), "restored files")
     got = transformers.AutoModelForCausalLM.from_pretrained(f"{folder}/back")(input_ids=models.ids(1, 12)).logits
     check(same(got, want), "restored, the model gives another result")
+
+
+def test_families_of_a_hub_folder_are_found(tmp_path):
+    """Four families of transformers' layouts, one of them in bf16, and what has none: a manifest each, and a list that says why the others are in none."""
+    folder = str(tmp_path)
+    of_base = families.make(f"{folder}/hub", 12, 4)
+    good(["scan", "hub", "-o", "family.yaml", "--list", "families.txt"], cwd=folder)
+    lines = read(f"{folder}/families.txt").decode().splitlines()
+    rows = [line.split("\t") for line in lines if not line.startswith("#")]
+    found = {}
+    for manifest, _ in rows:
+        paths = [json.loads(part) for part in re.findall(r'(?:base|path): ("[^"]*")', read(manifest).decode())]
+        found[os.path.relpath(paths[0], "hub")] = sorted(os.path.relpath(p, "hub") for p in paths[1:])
+    equal(found, {base: sorted(tasks) for base, tasks in of_base.items()}, "families")
+    check(any("in no zoo: alone" in line for line in lines) and any("in no zoo: hub/broken" in line for line in lines), f"{lines}")
