@@ -9,14 +9,15 @@
 #include "base/dtype.h"
 #include "base/mem.h"
 
-typedef enum dz_lossless_kind {                            /* on disk, first byte of a body; never renumbered */
-                                DZ_LOSSLESS_EQUAL = 16,    /* the base, unchanged */
-                                DZ_LOSSLESS_RAW = 17,      /* the elements as they are */
-                                DZ_LOSSLESS_PLANES = 18,   /* byte planes, of the XOR with the base or of the elements (codec/planes.h) */
-                                DZ_LOSSLESS_CLASSES = 19,  /* differences in value order, coded in classes of the base (codec/classes.h) */
-                                DZ_LOSSLESS_SPARSE = 20,   /* a map of the chunks that differ from the base, and their elements by one of
-                                                              the other kinds */
-                                DZ_LOSSLESS_INTERVALS = 21 /* floats by themselves: exponents and what is below (codec/intervals.h) */
+typedef enum dz_lossless_kind {                             /* on disk, first byte of a body; never renumbered */
+                                DZ_LOSSLESS_EQUAL = 16,     /* the base, unchanged */
+                                DZ_LOSSLESS_RAW = 17,       /* the elements as they are */
+                                DZ_LOSSLESS_PLANES = 18,    /* byte planes, of the XOR with the base or of the elements (codec/planes.h) */
+                                DZ_LOSSLESS_CLASSES = 19,   /* differences in value order, coded in classes of the base (codec/classes.h) */
+                                DZ_LOSSLESS_SPARSE = 20,    /* a map of the chunks that differ from the base, and their elements by one of
+                                                               the other kinds */
+                                DZ_LOSSLESS_INTERVALS = 21, /* floats by themselves: exponents and what is below (codec/intervals.h) */
+                                DZ_LOSSLESS_NEAR = 22       /* 16-bit floats close to the base: classes for speed (codec/near.h) */
 } dz_lossless_kind;
 
 /* Appends the coded body of `count` elements at `words` to `out`: at most one byte more than the elements. `base` has as many elements of

@@ -960,6 +960,45 @@ def intervals_body(cursor, count, dtype):
     return (value << shift | bits[:, low_bits].astype(np.int64) << (width - 1)).astype(UINTS[width // 8])
 
 
+def near_body(cursor, count, dtype, base):
+    need(dtype in ("F16", "BF16") and base is not None and count > 0, "NEAR where it may not be")
+    mantissa = {"F16": 10, "BF16": 7}[dtype]
+    first, nclasses = cursor.u8(), cursor.u8()
+    need(1 <= nclasses <= 15 and first + nclasses <= 1 << (15 - mantissa), f"{nclasses} classes from exponent {first} on")
+    low_bits = [cursor.u8() for _ in range(nclasses)]
+    need(max(low_bits) <= 8, "more than 8 low bits in a class of NEAR")
+    klass = ((base & 0x7fff) >> mantissa).astype(np.int32) - first
+    klass[(klass < 0) | (klass >= nclasses)] = nclasses
+    members = np.bincount(klass, minlength=nclasses + 1).tolist()
+    numbers = [np.zeros(0, np.uint8)] * nclasses
+    for k in range(nclasses):
+        if members[k]:
+            pairs = (yield from planes(cursor, (members[k] + 1) // 2, 1))[0]
+            numbers[k] = np.stack([pairs & 15, pairs >> 4], axis=1).reshape(-1)[:members[k]]
+    difference = [(n.astype(np.int32) - 7) << k for n, k in zip(numbers, low_bits)]
+    for k in range(nclasses):
+        low = np.frombuffer(cursor.take(-(-members[k] * low_bits[k] // 8)), np.uint8)
+        bits = np.unpackbits(low, bitorder="little")[:members[k] * low_bits[k]].reshape(members[k], low_bits[k])
+        for j in range(low_bits[k]):
+            difference[k] |= bits[:, j].astype(np.int32) << j
+    nescapes = cursor.varint()
+    need(nescapes == sum(int((n == 15).sum()) for n in numbers), "escapes of NEAR and their number")
+    if nescapes:
+        low, high = yield from planes(cursor, nescapes, 2)
+        escapes, at = low.astype(np.int32) | high.astype(np.int32) << 8, 0
+        for k in range(nclasses):
+            escaped = np.flatnonzero(numbers[k] == 15)
+            difference[k][escaped] = escapes[at:at + len(escaped)]
+            at += len(escaped)
+    x = base.astype(np.int32)
+    for k in range(nclasses):
+        x[klass == k] += difference[k]
+    far = klass == nclasses
+    if members[nclasses]:
+        x[far] = yield from classes_body(cursor, members[nclasses], dtype, 2, base[far])
+    return (x & 0xffff).astype(np.uint16)
+
+
 def lossless_elements(cursor, count, dtype, size, base, inner=False):
     kind = cursor.u8()
     if kind == 16 and not inner:
@@ -973,6 +1012,8 @@ def lossless_elements(cursor, count, dtype, size, base, inner=False):
         return (yield from classes_body(cursor, count, dtype, size, base))
     if kind == 21:
         return (yield from intervals_body(cursor, count, dtype))
+    if kind == 22:
+        return (yield from near_body(cursor, count, dtype, base))
     need(kind == 20 and not inner, f"a lossless body of kind {kind}")
     need(base is not None and count > 0, "SPARSE needs a base")
     chunklog = cursor.u8()
@@ -1865,7 +1906,7 @@ class Row:
             if self.policy == ULTRADELTA and shared:
                 kept += len(together([self.kept_body(body, end - begin, k)])[0][0])
             else:
-                need(16 <= body[0] <= 21, f"{self.tensor.name}: a lossless body of kind {body[0]}")
+                need(16 <= body[0] <= 22, f"{self.tensor.name}: a lossless body of kind {body[0]}")
         need(kept == self.kept or self.policy == TIED, f"{self.tensor.name}: {kept} elements are kept, not {self.kept}")
         return kept
 

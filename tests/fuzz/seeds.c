@@ -5,6 +5,7 @@
 #include "base/hash.h"
 #include "codec/channels.h"
 #include "codec/lossless.h"
+#include "codec/near.h"
 #include "codec/sparse_signs.h"
 #include "codec/sparse_values.h"
 #include "codec/trellis.h"
@@ -45,6 +46,26 @@ static void lossless(dz_dtype dtype, size_t count, int with_base, int how) {
     }
     PROMISE(dz_lossless_encode(&body, words, with_base ? base : NULL, dtype, count, &err) == DZ_OK);
     put("lossless", (uint8_t[]){(uint8_t)((unsigned)dtype | (with_base ? 0x80U : 0)), (uint8_t)count, (uint8_t)(count >> 8)}, 3, &body);
+    dz_buf_free(&body);
+    free(base);
+    free(words);
+}
+
+/* What only large tiles are written as, of a small one. */
+static void near(dz_dtype dtype, size_t count) {
+    uint16_t *base = malloc(2 * count), *words = malloc(2 * count);
+    dz_buf body = {0};
+    dz_error err = {0};
+    int taken;
+    PROMISE(base && words);
+    fill_base((uint8_t *)base, 2 * count, count);
+    for (size_t i = 0; i < count; i++) {
+        uint64_t r = dz_u64_at(78, i);
+        words[i] = (uint16_t)(base[i] + r % 9 + (r % 50 == 0 ? 3000 : 0));
+    }
+    PROMISE(dz_buf_put(&body, (uint8_t[]){DZ_LOSSLESS_NEAR}, 1, &err) == DZ_OK);
+    PROMISE(dz_near_encode(&body, words, base, dtype, count, 1, &taken, &err) == DZ_OK && taken);
+    put("lossless", (uint8_t[]){(uint8_t)((unsigned)dtype | 0x80U), (uint8_t)count, (uint8_t)(count >> 8)}, 3, &body);
     dz_buf_free(&body);
     free(base);
     free(words);
@@ -158,6 +179,8 @@ int main(int argc, char **argv) {
         }
     }
     lossless(DZ_F32, 0, 0, 0);
+    near(DZ_BF16, 3000);
+    near(DZ_F16, 3001);
     for (unsigned bits = 1; bits <= 8; bits++) {
         kept(bits, 2000, 0.9, 0, 1000 + bits);
         kept(bits, 600, 0.97, 1, 2000 + bits);
