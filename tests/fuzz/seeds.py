@@ -96,9 +96,15 @@ def archives():
     program = os.environ.get("DELTAZOO", f"{ROOT}/build/deltazoo")
     with tempfile.TemporaryDirectory() as box:
         subprocess.run([sys.executable, f"{ROOT}/tests/flips/zoo.py", box, "small"], check=True)
-        for setting in ("positions=seeded", "positions=golomb", "method=auto"):
+        with open(f"{box}/zoo.yaml") as f:
+            manifest = f.read()
+        task = next(line for line in manifest.splitlines() if "path:" in line).split("path:")[1].strip(" }")
+        with open(f"{box}/twin.yaml", "w") as f:  # the base, and rows that refer to another task's
+            f.write(manifest + f"  - {{name: twin, path: {task}}}\n  - {{name: child, path: {task}, parent: twin}}\n")
+        for setting, made, more in (("positions=seeded", "zoo", []), ("positions=golomb", "zoo", []), ("method=auto", "zoo", []), ("quality=lossless", "twin", ["--with-base"])):
             path, plain = f"{box}/{setting}.h5", f"{box}/{setting}-plain.h5"
-            subprocess.run([program, "compress", f"{box}/zoo.yaml", "--recipe", f"{box}/recipe.yaml", "--set", setting, "-q", "-o", path],
+            recipe = [] if more else ["--recipe", f"{box}/recipe.yaml"]
+            subprocess.run([program, "compress", f"{box}/{made}.yaml", *recipe, "--set", setting, *more, "-q", "-o", path],
                            check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             without_filters(path, plain)
             for made in (path, plain):

@@ -22,7 +22,7 @@ def seeds():
 
 def test_seeds_are_made():
     count = {target: len(os.listdir(f"{seeds()}/{target}")) for target in TARGETS}
-    equal(count["archive"], 6, "archives")
+    equal(count["archive"], 8, "archives")
     check(all(count.values()), f"{count}")
 
 
