@@ -74,6 +74,7 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
         {"list", 0, DZ_OPTION_TEXT, &opt.list, "LIST",
          "with -o: also write the list that jobs/array.sbatch and report take: manifest and archive of each base, and what is in no zoo"},
         {"archives", 0, DZ_OPTION_TEXT, &opt.archives, "FOLDER", "where the list puts the archives (default: beside the manifests)"},
+        {"chains", 0, DZ_OPTION_FLAG, &opt.chains, NULL, "checkpoints of a run (step-100, step-200) get the one before as their parent"},
         {"force", 0, DZ_OPTION_FLAG, &opt.force, NULL, "replace existing manifests and the list"},
         {"allow-lossy-input", 0, DZ_OPTION_FLAG, &opt.allow_lossy, NULL, "also models restored from a lossy archive"},
         {"json", 0, DZ_OPTION_FLAG, &json, NULL, "for programs"},

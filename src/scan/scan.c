@@ -402,14 +402,46 @@ static char *manifest_path(const dz_scan_options *opt, const place *at, const dz
     return relative;
 }
 
+/* "run/checkpoint-", and 100, of "run/checkpoint-100" or "run/checkpoint-100.safetensors". Returns 0 if there is no number. */
+static size_t step_of(const char *path, uint64_t *step) {
+    size_t end = strlen(path), dot = end;
+    while (dot > 0 && path[dot - 1] != '.' && path[dot - 1] != '/') dot--;
+    if (dot > 1 && path[dot - 1] == '.' && strspn(path + dot, "0123456789") < strlen(path + dot)) end = dot - 1;
+    size_t begin = end;
+    while (begin > 0 && path[begin - 1] >= '0' && path[begin - 1] <= '9') begin--;
+    if (begin == end || end - begin > 18 || begin == 0 || path[begin - 1] == '/') return 0;
+    *step = strtoull(path + begin, NULL, 10);
+    return begin;
+}
+
+/* Of the tasks of one run, the one before each is its parent. */
+static dz_rc find_chains(dz_manifest *m, dz_error *err) {
+    for (size_t i = 0; i < m->ntasks; i++) {
+        uint64_t mine = 0, other = 0, before = 0;
+        size_t len = step_of(m->tasks[i].path, &mine), at = m->ntasks;
+        for (size_t k = 0; len && k < m->ntasks; k++) {
+            if (k == i || step_of(m->tasks[k].path, &other) != len || strncmp(m->tasks[k].path, m->tasks[i].path, len) != 0) continue;
+            if (other >= mine || (at < m->ntasks && other <= before)) continue;
+            at = k;
+            before = other;
+        }
+        if (at < m->ntasks && !(m->tasks[i].parent = dz_strdup(m->tasks[at].name, err))) return err->rc;
+    }
+    return DZ_OK;
+}
+
 static dz_rc manifest_text(const dz_scan_options *opt, const dz_scan_result *r, size_t base, const place *at, dz_buf *text, dz_error *err) {
     dz_manifest m = {.base = manifest_path(opt, at, &r->models[base], err), .tasks = dz_alloc(r->nmodels, sizeof *m.tasks, err)};
     for (size_t i = 0; i < r->nmodels && err->rc == DZ_OK; i++) {
         if (i == base || r->models[i].base != base || r->models[i].equal) continue;
         m.tasks[m.ntasks++] = (dz_manifest_task){.name = r->models[i].name, .path = manifest_path(opt, at, &r->models[i], err)};
     }
+    if (err->rc == DZ_OK && opt->chains) find_chains(&m, err);
     if (err->rc == DZ_OK) dz_manifest_text(&m, text, err);
-    for (size_t i = 0; i < m.ntasks; i++) free(m.tasks[i].path); /* names are borrowed */
+    for (size_t i = 0; i < m.ntasks; i++) { /* names are borrowed */
+        free(m.tasks[i].path);
+        free(m.tasks[i].parent);
+    }
     free(m.tasks);
     free(m.base);
     return err->rc;

@@ -14,6 +14,7 @@ typedef struct dz_scan_options {
     size_t nbases;
     int force;
     int allow_lossy; /* also models that were restored from a lossy archive */
+    int chains;      /* checkpoints of a run (step-100, step-200) are each other's parents in the manifest, by their numbers */
 } dz_scan_options;
 
 typedef struct dz_scan_model {

@@ -282,3 +282,16 @@ def test_parents_by_measured_energy(folder):
     manifest(f"{folder}/some.yaml", folder, ["a1", ("a2", "a3"), ("a3", "auto")], base="zero")
     good(["compress", "some.yaml", "-o", "b.h5", *EXACT], cwd=folder)
     equal(parents("b.h5", folder), {"a1": None, "a3": "a1", "a2": "a3"}, "a parent that is named, of one that looks for its own")
+
+
+@with_scratch
+def test_scan_finds_the_checkpoints_of_a_run(folder):
+    chain(folder, 4)
+    os.makedirs(f"{folder}/zoo/run")
+    shutil.move(f"{folder}/base", f"{folder}/zoo/base")
+    for k, n in ((1, "run/step-20"), (2, "run/step-100"), (3, "run/step-9"), (4, "other")):
+        shutil.move(f"{folder}/step-{k}", f"{folder}/zoo/{n}")
+    good(["scan", "zoo", "-o", "zoo.yaml", "--base", "zoo/base", "--chains"], 2, cwd=folder)
+    good(["compress", "zoo.yaml", "-o", "a.h5", *EXACT], cwd=folder)
+    found = {n.split("-step-")[-1].replace("step-", ""): p and p.split("-step-")[-1].replace("step-", "") for n, p in parents("a.h5", folder).items()}
+    equal(found, {"9": None, "20": "9", "100": "20", "other": None}, "parents by number")
