@@ -1,5 +1,6 @@
 #include "archive/copy_tasks.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,6 +25,8 @@ void dz_copy_tasks_close(dz_copy_tasks *c) {
     free(c->drop);
     free(c->heir);
     dz_lookup_free(&c->heirs);
+    dz_lookup_free(&c->anew);
+    free(c->anew_length);
     *c = (dz_copy_tasks){0};
 }
 
@@ -112,6 +115,16 @@ static int refer(const dz_copy_tasks *c, const dz_index_row *row, referred *out)
     return 1;
 }
 
+int dz_copy_tasks_in_vain(const dz_copy_tasks *c, const dz_index_row *row) {
+    referred to;
+    return row->source && !refer(c, row, &to);
+}
+
+int64_t dz_copy_tasks_anew(const dz_copy_tasks *c, const dz_index_row *row) {
+    row_key key = {row};
+    return dz_lookup_find(&c->anew, &key, sizeof key);
+}
+
 static int refers_in_vain(const dz_copy_tasks *c, const dz_task_entry *task, const dz_task_entry *gone) {
     referred to;
     for (size_t i = 0; i < task->nrows; i++) {
@@ -132,8 +145,9 @@ static dz_rc check_sources(const dz_copy_tasks *c, dz_error *err) {
             if (n++ < 4) snprintf(names + len, sizeof names - len, "%s'%.90s'", n > 1 ? ", " : "", from->tasks[t].name);
         }
         if (n)
-            dz_fail_more(err, DZ_EUSAGE, "%s: task '%s' cannot go: %zu other%s coded against it: %s%s", c->old->path,
-                         from->tasks[gone].name, n, n > 1 ? "s are" : " is", names, n > 4 ? ", ..." : "");
+            dz_fail_more(
+                err, DZ_EUSAGE, "%s: task '%s' cannot go: %zu other%s coded against it: %s%s ('deltazoo remove --rebase' codes %s anew)",
+                c->old->path, from->tasks[gone].name, n, n > 1 ? "s are" : " is", names, n > 4 ? ", ..." : "", n > 1 ? "them" : "it");
     }
     return err->rc;
 }
@@ -142,7 +156,7 @@ dz_rc dz_copy_tasks_check(dz_copy_tasks *c, dz_error *err) {
     const dz_catalog *from = c->old->catalog;
     const char *path = c->old->path;
     if (find_heirs(c, err) != DZ_OK) return err->rc;
-    check_sources(c, err);
+    if (!c->rebase) check_sources(c, err);
     for (size_t i = 0; i < from->nlost; i++) {
         if (!c->drop[i] && from->lost[i].unread)
             dz_fail_more(err, DZ_EFAIL, "%s", from->lost[i].text);
@@ -210,6 +224,34 @@ static dz_rc carry_reference(const dz_copy_tasks *c, const dz_index_row *old, dz
     return dz_task_add_source(t, to.task->name, &row->source, err);
 }
 
+/* The row becomes an exact one over the base. What is known of its noise stays: its values are not the original's. */
+static void code_anew(const dz_copy_tasks *c, const dz_task_entry *task, const dz_index_row *row, dz_task_entry *t, dz_index_row *out) {
+    const dz_task_entry *holder = task;
+    const dz_index_row *values = dz_row_values(&holder, row);
+    int lossy = dz_row_is_lossy(row);
+    uint64_t common = dz_row_common(c->old->catalog, row);
+    *out = (dz_index_row){.tensor = out->tensor,
+                          .base = row->base,
+                          .policy = DZ_POLICY_LOSSLESS,
+                          .length = c->anew_length[dz_copy_tasks_anew(c, row)],
+                          .digest = row->digest,
+                          .gain = 1};
+    if (lossy) {
+        out->nsr = isfinite(values->nsr) && values->nsr > 0 ? values->nsr : 1;
+        out->gain = values->gain * holder->gamma / task->gamma;
+        out->delta_rms = values->delta_rms;
+        out->base_rms = values->base_rms;
+    }
+    if (row->policy != DZ_POLICY_ULTRADELTA) return;
+    dz_tensor tensor = dz_tensor_of_row(&c->old->catalog->tensors[row->tensor]);
+    double share = t->lossy_parameters ? (double)common / (double)t->lossy_parameters : 0; /* of what is told of all together */
+    t->value_bits *= 1 - share;
+    t->entropy_bytes *= 1 - share;
+    t->lossy_parameters -= common;
+    t->lossy_source_bytes -= common * dz_dtype_size(tensor.dtype);
+    t->lossy_kept -= row->kept;
+}
+
 static dz_rc carry_task(const dz_copy_tasks *c, const dz_task_entry *task, dz_catalog *to, dz_error *err) {
     const dz_catalog *from = c->old->catalog;
     dz_task_entry *t = &to->tasks[to->ntasks++];
@@ -230,7 +272,10 @@ static dz_rc carry_task(const dz_copy_tasks *c, const dz_task_entry *task, dz_ca
     t->payload_len = 0;
     for (size_t i = 0; i < t->nrows; i++) {
         if (carry_tensor(from, to, task->rows[i].tensor, &t->rows[i].tensor, err) != DZ_OK) return err->rc;
-        if (carry_reference(c, &task->rows[i], t, &t->rows[i], err) != DZ_OK) return err->rc;
+        if (dz_copy_tasks_anew(c, &task->rows[i]) >= 0)
+            code_anew(c, task, &task->rows[i], t, &t->rows[i]);
+        else if (carry_reference(c, &task->rows[i], t, &t->rows[i], err) != DZ_OK)
+            return err->rc;
         t->rows[i].up = NULL;
         t->rows[i].up_task = NULL;
         t->rows[i].offset = t->payload_len;
@@ -294,6 +339,12 @@ static dz_rc copy_task(payload_copy *p, const dz_task_entry *task, uint64_t to, 
         if (row->source && refer(p->c, row, &other) && other.is_itself) {
             row = other.row;
             of = other.task;
+        }
+        int64_t anew = dz_copy_tasks_anew(p->c, row);
+        if (anew >= 0) { /* a gap, which the caller fills */
+            copy_run(p, r, err);
+            r = (run){.to = r.to + r.len + p->c->anew_length[anew]};
+            continue;
         }
         if (row->length == 0) continue;
         uint64_t from = of->payload_offset + row->offset;

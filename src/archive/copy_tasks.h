@@ -19,6 +19,9 @@ typedef struct dz_copy_tasks {
     dz_lookup heirs; /* rows whose bytes move to another task: numbers of `heir` */
     dz_heir *heir;
     size_t nheirs, heirs_cap;
+    int rebase;            /* rows that are coded against a task that goes are the caller's to code anew, exactly, against the base */
+    dz_lookup anew;        /* those rows: numbers of `anew_length` */
+    uint64_t *anew_length; /* bytes of their regions */
 } dz_copy_tasks;
 
 /* Collective. Opens the archive, of which a part may be damaged, and marks all its tasks to be copied. */
@@ -37,6 +40,12 @@ int dz_copy_tasks_has(const dz_copy_tasks *copied, const char *task);
 /* After all that stay behind were named: exact bytes that tasks to be copied share with them will go along. DZ_EUSAGE if a task to be
  * copied is coded against one that stays behind otherwise. DZ_EDAMAGE if a task to be copied cannot be, naming it and what to do. */
 dz_rc dz_copy_tasks_check(dz_copy_tasks *copied, dz_error *err);
+
+/* 1 if the row stays and is coded against one that does not. */
+int dz_copy_tasks_in_vain(const dz_copy_tasks *copied, const dz_index_row *row);
+
+/* The row's number among those that are coded anew, or -1. */
+int64_t dz_copy_tasks_anew(const dz_copy_tasks *copied, const dz_index_row *row);
 
 /* Rank 0: fills an empty catalog with the old one's base and copied tasks, in their order, and with the tensors and blobs that these need.
  * Leaves room for `more` further tasks. */

@@ -234,10 +234,12 @@ int dz_row_is_base(const dz_index_row *row) {
     return row->source == 0 && (row->policy == DZ_POLICY_EQUAL || row->policy == DZ_POLICY_DROP);
 }
 
+int dz_row_was_lossy(const dz_index_row *row) { return row->policy == DZ_POLICY_LOSSLESS && row->nsr > 0; }
+
 int dz_row_is_lossy(const dz_index_row *row) {
     const dz_task_entry *task = NULL;
     row = dz_row_values(&task, row);
-    return row->policy == DZ_POLICY_ULTRADELTA || row->policy == DZ_POLICY_DROP;
+    return row->policy == DZ_POLICY_ULTRADELTA || row->policy == DZ_POLICY_DROP || dz_row_was_lossy(row);
 }
 
 int dz_row_has_delta(const dz_index_row *row) {

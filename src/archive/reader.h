@@ -40,6 +40,9 @@ int dz_row_is_base(const dz_index_row *row);
  * coded against. */
 int dz_row_is_lossy(const dz_index_row *row);
 
+/* 1 if it keeps exactly what a lossy coding had restored, before its task was rebased: nsr and what goes with it are that coding's. */
+int dz_row_was_lossy(const dz_index_row *row);
+
 /* 1 if the archive holds the delta of the row's values from the base itself: lossy, and coded against the base. */
 int dz_row_has_delta(const dz_index_row *row);
 

@@ -8,6 +8,7 @@
 #include "archive/copy_tasks.h"
 #include "archive/publish.h"
 #include "archive/writer.h"
+#include "archive_ops/rebase.h"
 #include "base/file.h"
 #include "base/lock.h"
 #include "base/staging.h"
@@ -30,6 +31,7 @@ static dz_rc choose(const dz_rewrite_options *opt, dz_copy_tasks *copied, dz_err
         while (i < opt->ntake && strcmp(opt->take[i], name) != 0) i++;
         if (i == opt->ntake && t + 1 != copied->old->catalog->stored) dz_copy_tasks_leave(copied, name);
     }
+    copied->rebase = opt->rebase;
     if (err->rc == DZ_OK) dz_copy_tasks_check(copied, err);
     if (err->rc == DZ_OK && copied->ntasks == 0)
         dz_fail(err, DZ_EUSAGE, "%s: no task would be left; remove the file itself instead", opt->archive);
@@ -59,6 +61,7 @@ static dz_rc take_output(const dz_rewrite_options *opt, dz_lock *lock, dz_error 
 
 dz_rc dz_rewrite(const dz_world *world, const dz_rewrite_options *opt, dz_rewrite_result *result, dz_error *err) {
     dz_copy_tasks copied = {0};
+    dz_rebase rebase = {0};
     dz_lock lock = {.fd = -1};
     dz_catalog *catalog = NULL;
     dz_extent_writer w = {.fd = -1};
@@ -68,11 +71,13 @@ dz_rc dz_rewrite(const dz_world *world, const dz_rewrite_options *opt, dz_rewrit
     if ((rc = dz_sync_error(world, rc, err)) != DZ_OK) goto out;
     if ((rc = dz_copy_tasks_open(&copied, world, opt->archive, err)) != DZ_OK) goto out;
     if ((rc = dz_sync_error(world, choose(opt, &copied, err), err)) != DZ_OK) goto out;
+    if (opt->rebase && (rc = dz_rebase_open(&rebase, world, &copied, opt->base, err)) != DZ_OK) goto out;
     if (world->rank == 0 && dz_staging_begin_file(&out, DZ_TARGET_ARCHIVE, err) == DZ_OK && (catalog = dz_alloc(1, sizeof *catalog, err)))
         make_catalog(&copied, out.partial, catalog, err);
     if ((rc = dz_sync_error(world, err->rc, err)) != DZ_OK) goto out;
     if ((rc = dz_extent_open(&w, world, out.partial, DZ_IO_POSIX, NULL, 0, err)) != DZ_OK) goto out;
-    dz_copy_tasks_payloads(&copied, world, catalog, &w, err);
+    if (dz_copy_tasks_payloads(&copied, world, catalog, &w, err) == DZ_OK || world->size > 1)
+        dz_rebase_write(&rebase, world, &copied, catalog, &w, err);
     if (dz_extent_finish(&w, err) == DZ_OK) dz_extent_read_back(&w, err);
     if ((rc = dz_sync_error(world, err->rc, err)) != DZ_OK) goto out;
     result->bytes_before = copied.old->catalog->file_size;
@@ -85,6 +90,7 @@ out:
     if (rc != DZ_OK) dz_staging_discard(&out);
     dz_lock_drop(&lock);
     dz_catalog_free(catalog);
+    dz_rebase_close(&rebase);
     dz_copy_tasks_close(&copied);
     dz_staging_free(&out);
     return rc;

@@ -10,6 +10,8 @@ typedef struct dz_rewrite_options {
     const char *const *leave, *const *take; /* names of tasks to leave out; or, if any, the only tasks to take */
     size_t nleave, ntake;
     int force;
+    int rebase;       /* what is coded against a task that is left out is coded anew, exactly as it restores, against the base */
+    const char *base; /* for that: the base model; NULL: the archive holds it */
 } dz_rewrite_options;
 
 typedef struct dz_rewrite_result {

@@ -27,17 +27,21 @@ static dz_rc rewrite(const dz_world *world, const dz_rewrite_options *opt, dz_er
 static dz_rc run_remove(const dz_world *world, int argc, char **argv, dz_error *err) {
     dz_option_list tasks = {0};
     dz_rewrite_options opt = {0};
-    const char *args[1];
-    int helped = 0;
-    const dz_option options[] = {{"task", 't', DZ_OPTION_LIST, &tasks, "NAME", "the task to remove; may be repeated"},
-                                 {NULL, 0, DZ_OPTION_FLAG, NULL, NULL, NULL}};
+    const char *args[1], *base = NULL;
+    int helped = 0, rebase = 0;
+    const dz_option options[] = {
+        {"task", 't', DZ_OPTION_LIST, &tasks, "NAME", "the task to remove; may be repeated"},
+        {"rebase", 0, DZ_OPTION_FLAG, &rebase, NULL, "code what is coded against it anew, exactly as it restores"},
+        {"base", 'b', DZ_OPTION_TEXT, &base, "PATH", "for --rebase: the base model, if the archive does not hold it"},
+        {NULL, 0, DZ_OPTION_FLAG, NULL, NULL, NULL}};
     dz_rc rc = dz_parse_options(world, &DZ_CMD_REMOVE, argc, argv, options, args, 1, &helped, err);
     if (rc != DZ_OK || helped) goto out;
     if (tasks.n == 0) {
         rc = dz_fail(err, DZ_EUSAGE, "remove: --task NAME is needed (deltazoo remove --help)");
         goto out;
     }
-    opt = (dz_rewrite_options){.archive = args[0], .out = args[0], .leave = tasks.values, .nleave = tasks.n};
+    opt =
+        (dz_rewrite_options){.archive = args[0], .out = args[0], .leave = tasks.values, .nleave = tasks.n, .rebase = rebase, .base = base};
     rc = rewrite(world, &opt, err);
 out:
     dz_option_list_free(&tasks);
@@ -70,8 +74,9 @@ out:
     return rc;
 }
 
-const dz_command DZ_CMD_REMOVE = {"remove", "ARCHIVE --task NAME...", "Removes tasks from an archive; the others keep their bytes.",
-                                  run_remove, "deltazoo remove zoo.h5 --task code"};
+const dz_command DZ_CMD_REMOVE = {"remove", "ARCHIVE --task NAME... [--rebase [--base PATH]]",
+                                  "Removes tasks from an archive; the others keep their bytes.", run_remove,
+                                  "deltazoo remove zoo.h5 --task code"};
 const dz_command DZ_CMD_REPACK = {"repack", "ARCHIVE [-o ARCHIVE [--task NAME]...]",
                                   "Rewrites an archive with only what its tasks need, or copies some of its tasks into another archive.",
                                   run_repack,

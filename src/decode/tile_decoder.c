@@ -519,6 +519,17 @@ dz_rc dz_decode_delta(dz_decoder *d, const dz_task_entry *task, const dz_index_r
     return DZ_OK;
 }
 
+dz_rc dz_decoder_predictor(dz_decoder *d, const dz_index_row *row, uint32_t tile, const uint8_t **bytes, dz_error *err) {
+    const dz_catalog *c = d->archive->catalog;
+    dz_pair_tiles tiles = dz_row_work(c, row);
+    *bytes = NULL;
+    if (tile >= tiles.ncommon) return DZ_OK;
+    if (need_base(d, row->base, tile, err) != DZ_OK) return err->rc;
+    *bytes = predictor(d, d->base_bytes.data, dz_tensor_of_row(&c->tensors[c->base[row->base].tensor]).dtype,
+                       dz_tensor_of_row(&c->tensors[row->tensor]).dtype, (size_t)dz_tile_count(&tiles, tile), err);
+    return err->rc;
+}
+
 dz_rc dz_decoder_base(dz_decoder *d, const dz_index_row *row, uint32_t tile, const uint8_t **bytes, dz_dtype *dtype, dz_error *err) {
     const dz_catalog *c = d->archive->catalog;
     if (need_base(d, row->base, tile, err) != DZ_OK) return err->rc;

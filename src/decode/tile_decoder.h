@@ -80,6 +80,9 @@ dz_rc dz_decoder_base(dz_decoder *decoder, const dz_index_row *row, uint32_t til
 dz_rc dz_decoder_row(dz_decoder *decoder, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, const uint8_t **bytes,
                      dz_error *err);
 
+/* The base tile under a row's common tile in the row's type. NULL beyond the base. The decoder's, until the next call. */
+dz_rc dz_decoder_predictor(dz_decoder *decoder, const dz_index_row *row, uint32_t tile, const uint8_t **bytes, dz_error *err);
+
 /* Checks a tile's block without a base: its checksum, and that a lossy one decodes. Adds the number of kept elements to `*kept`. */
 dz_rc dz_check_tile(dz_decoder *decoder, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, uint64_t *kept, dz_error *err);
 

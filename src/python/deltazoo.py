@@ -1597,7 +1597,7 @@ class Archive:
         """Expected |restored - true| / |true| of the delta of the lossy tensors together; nan where the archive does not say (format version 1)."""
         total = energy = 0.0
         for row in map(Row.values, rows):
-            if row.policy == ULTRADELTA:
+            if row.policy == ULTRADELTA or row.was_lossy():
                 gain, here = float(row.gamma) * row.gain, float(row.common) * row.delta_rms * row.delta_rms
                 total += here * ((1 - gain) * (1 - gain) + gain * gain * row.nsr)
                 energy += here
@@ -1616,7 +1616,7 @@ class Archive:
     def _marked_files(self, task):
         """The files of a task as they are restored: [(path, kind, blob, size, prefix)]. Headers of files with lossy tensors carry a mark, and deltazoo.json is added."""
         named = {row.tensor.name: row.tied or row for row in self._rows(task) if row.policy != ABSENT}
-        lossy = {name for name, row in named.items() if row.values().policy in (ULTRADELTA, DROP)}
+        lossy = {name for name, row in named.items() if row.values().policy in (ULTRADELTA, DROP) or row.values().was_lossy()}
         lossy |= {name for name, (_, _, rows) in self._wholes(task).items() if any(row.tensor.name in lossy for row in rows)}
         files = self._files(task)
         if not lossy:
@@ -1852,6 +1852,10 @@ class Row:
              f"{self.tensor.name}: refers to a tensor of another kind")
         self.base_number, self.depth = self.up.base_number, self.up.depth + 1
         need(self.depth <= 64, f"{self.tensor.name}: more than 64 rows deep")
+
+    def was_lossy(self):
+        """It keeps exactly what a lossy coding had restored."""
+        return self.policy == LOSSLESS and self.nsr > 0
 
     def values(self):
         """The row that holds the values: itself, or what it equals."""

@@ -37,7 +37,7 @@ static double noise_of(const dz_catalog *c, const dz_task_entry *task) {
     for (size_t i = 0; i < task->nrows; i++) {
         const dz_task_entry *holder = task;
         const dz_index_row *row = dz_row_values(&holder, &task->rows[i]);
-        if (row->policy != DZ_POLICY_ULTRADELTA) continue;
+        if (row->policy != DZ_POLICY_ULTRADELTA && !dz_row_was_lossy(row)) continue;
         double rms = (double)row->delta_rms, gain = (double)holder->gamma * (double)row->gain;
         double here = (double)dz_row_common(c, row) * rms * rms;
         sum += here * ((1 - gain) * (1 - gain) + gain * gain * (double)row->nsr);

@@ -145,6 +145,39 @@ def test_removing_a_parent(folder):
 
 
 @with_scratch
+def test_removing_a_parent_and_rebasing_its_children(folder):
+    """Exact and lossy: every task that stays restores to the bytes it did before, on any number of ranks; what is lossy is still told so."""
+    training(folder, 5)
+    manifest(f"{folder}/chain.yaml", folder, in_line(5))
+    for quality in ("lossless", "high"):
+        good(["compress", "chain.yaml", "-o", "a.h5", "--quality", quality, "--force", "-q"], cwd=folder)
+        shutil.copy(f"{folder}/a.h5", f"{folder}/b.h5")
+        before = {}
+        for k in (1, 3, 4, 5):
+            good(["restore", "a.h5", "--task", f"step-{k}", "--base", "base", "-o", f"{quality}-{k}", "-q"], cwd=folder)
+            before[k] = hashes(f"{folder}/{quality}-{k}")
+        refused(folder, ["remove", "a.h5", "--task", "step-2", "--rebase"], 2, "--base PATH is needed")
+        refused(folder, ["remove", "a.h5", "--task", "step-2", "--rebase", "--base", "step-1"], 1, "not the base of this archive")
+        good(["remove", "a.h5", "--task", "step-2", "--rebase", "--base", "base"], cwd=folder)
+        good(["remove", "b.h5", "--task", "step-2", "--rebase", "--base", "base"], 3, cwd=folder)
+        equal(sha256(f"{folder}/b.h5"), sha256(f"{folder}/a.h5"), f"{quality}: by 3 ranks and by 1")
+        good(["verify", "a.h5", "--base", "base"], cwd=folder)
+        told = {t["name"]: t for t in info("a.h5", cwd=folder)["tasks"]}
+        equal({n: t["parent"] for n, t in told.items()}, {"step-1": None, "step-3": None, "step-4": "step-3", "step-5": "step-4"}, "parents")
+        check((told["step-3"]["lossy"]["verdict"] == "exact") == (quality == "lossless"), f"{told['step-3']['lossy']}")
+        for k in (1, 3, 4, 5):
+            shutil.rmtree(f"{folder}/out", ignore_errors=True)
+            good(["restore", "a.h5", "--task", f"step-{k}", "--base", "base", "-o", "out", "-q"], cwd=folder)
+            names = {n for n in before[k] if n.endswith(".safetensors")}
+            equal({n: st_parse(f"{folder}/out/{n}") for n in names}, {n: st_parse(f"{folder}/{quality}-{k}/{n}") for n in names}, f"{quality}: step-{k}")
+            check(os.path.exists(f"{folder}/out/deltazoo.json") == (quality == "high"), "a mark of a lossy model")
+        with deltazoo.open(f"{folder}/a.h5") as z:
+            z.check()
+            for tensor, (_, _, raw) in st_parse(f"{folder}/{quality}-5").items():
+                equal(z.restore_bytes("step-5", tensor, f"{folder}/base").tobytes(), raw, f"{tensor} by the Python reader")
+
+
+@with_scratch
 def test_what_is_wrong_with_parents(folder):
     chain(folder, 3)
     for tasks, wanted in (([("step-1", "step-2"), ("step-2", "step-1")], "its parents lead back to itself"),
