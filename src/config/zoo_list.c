@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "base/lookup.h"
 
 #define LIST_MAX ((size_t)64 << 20)
 
@@ -28,7 +29,7 @@ static char *second_word(char *line) {
     return second;
 }
 
-static void take_line(const char *path, size_t number, char *line, dz_zoo_list *list, dz_error *err) {
+static void take_line(const char *path, size_t number, char *line, dz_zoo_list *list, dz_lookup *archives, dz_error *err) {
     size_t len = strlen(line);
     while (len > 0 && strchr(" \t\r", line[len - 1])) line[--len] = '\0';
     line += strspn(line, " \t");
@@ -38,6 +39,12 @@ static void take_line(const char *path, size_t number, char *line, dz_zoo_list *
         dz_fail_more(err, DZ_EUSAGE, "%s:%zu: a line of a list is a manifest and an archive, with a tab between them", path, number);
         return;
     }
+    int64_t before = dz_lookup_find(archives, archive, strlen(archive));
+    if (before >= 0) {
+        dz_fail_more(err, DZ_EUSAGE, "%s:%zu: archive %s is named twice, first on line %lld", path, number, archive, (long long)before);
+        return;
+    }
+    dz_lookup_add(archives, archive, strlen(archive), (uint32_t)number, err);
     if (dz_grow((void **)&list->rows, &list->cap, list->n + 1, sizeof *list->rows, err) != DZ_OK) return;
     list->rows[list->n++] = (dz_zoo_list_row){.manifest = dz_strdup(line, err), .archive = dz_strdup(archive, err)};
 }
@@ -45,6 +52,7 @@ static void take_line(const char *path, size_t number, char *line, dz_zoo_list *
 dz_rc dz_zoo_list_load(const char *path, dz_zoo_list *list, dz_error *err) {
     char *text = NULL;
     size_t len = 0, number = 1;
+    dz_lookup archives = {0};
     if (dz_read_file(path, LIST_MAX, &text, &len, err) != DZ_OK) {
         err->rc = DZ_EUSAGE;
         return err->rc;
@@ -52,9 +60,10 @@ dz_rc dz_zoo_list_load(const char *path, dz_zoo_list *list, dz_error *err) {
     for (char *line = text, *next; line; line = next, number++) {
         next = strchr(line, '\n');
         if (next) *next++ = '\0';
-        take_line(path, number, line, list, err);
+        take_line(path, number, line, list, &archives, err);
     }
     free(text);
+    dz_lookup_free(&archives);
     return err->rc == DZ_OK && list->n == 0 ? dz_fail(err, DZ_EUSAGE, "%s: no zoo (a line each: manifest, archive)", path) : err->rc;
 }
 

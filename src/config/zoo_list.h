@@ -14,7 +14,7 @@ typedef struct dz_zoo_list {
     size_t n, cap;
 } dz_zoo_list;
 
-/* DZ_EUSAGE, a line for each row that is not a manifest and an archive, or when there is no row. */
+/* DZ_EUSAGE, a line for each row that is not a manifest and an archive, or whose archive another row has, or when there is no row. */
 dz_rc dz_zoo_list_load(const char *path, dz_zoo_list *list, dz_error *err);
 void dz_zoo_list_free(dz_zoo_list *list);
 

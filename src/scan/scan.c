@@ -462,6 +462,8 @@ static dz_rc name_manifests(const dz_scan_options *opt, dz_scan_result *r, dz_er
         if (m->ntasks == 0) continue;
         m->manifest = r->nmanifests == 1 && !opt->list ? dz_strdup(opt->out, err)
                                                        : dz_format(err, "%.*s-%s%s", stem, opt->out, m->name, dot ? dot : "");
+        if (m->manifest && opt->list && strcmp(m->manifest, opt->list) == 0)
+            dz_fail_more(err, DZ_EUSAGE, "--list %s: is the name of a manifest; choose another", opt->list);
         if (!m->manifest || stat(m->manifest, &st) != 0) continue;
         if (!opt->force)
             dz_fail_more(err, DZ_EUSAGE, "%s: exists already (--force replaces it)", m->manifest);

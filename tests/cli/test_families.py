@@ -59,6 +59,7 @@ def test_a_list_replaces_lists_only(folder):
     refused(folder, ["scan", "hub", "-o", "z.yaml", "--archives", "."], 2, "--archives needs --list")
     refused(folder, ["scan", "hub", "-o", "z.yaml", "--list", "l.txt", "--archives", "none"], 2, "none")
     refused(folder, ["scan", "hub", "-o", "z.yaml", "--list", "none/l.txt"], 2, "none")
+    refused(folder, ["scan", "hub", "-o", "z.yaml", "--list", "z-base.yaml"], 2, "--list z-base.yaml", "a manifest")
     write(f"{folder}/l.txt", "my notes\n")
     refused(folder, ["scan", "hub", "-o", "z.yaml", "--list", "l.txt", "--force"], 2, "l.txt", "did not make")
     os.unlink(f"{folder}/l.txt")
@@ -129,6 +130,9 @@ def test_bad_lists_and_folders(folder):
     write(f"{folder}/bad.txt", "# comment\na.yaml a.h5\none\nx y z\n")
     r = run(["report", "bad.txt"], 1, cwd=folder)
     check(r.code == 2 and "bad.txt:3" in r.err and "bad.txt:4" in r.err and "manifest and an archive" in r.err, f"{r}")
+    write(f"{folder}/twice.txt", "a.yaml a.h5\nb.yaml b.h5\nc.yaml a.h5\n")
+    r = run(["report", "twice.txt"], 1, cwd=folder)
+    check(r.code == 2 and "twice.txt:3: archive a.h5 is named twice, first on line 1" in r.err, f"{r}")
     write(f"{folder}/empty.txt", "# nothing\n")
     os.mkdir(f"{folder}/nothing")
     for what in ("empty.txt", "nothing"):

@@ -116,7 +116,7 @@ def night(cluster, box, hub, preload, limit=120):
     check("again: sbatch --array=" + ",".join(map(str, n.unfinished())) in text, text)
     n.submit(n.unfinished(), slow=True)
     killed.append(n.kill(n.cancelled, killed[0] + max(1, nfamilies // 4)))
-    left = n.unfinished()
+    left = n.unfinished()  # not done, and done but not verified
     for _ in range(2):  # once more where no archive had been verified when left was asked for
         if n.unfinished():
             n.submit(n.unfinished())
@@ -148,8 +148,8 @@ def main():
         covers = {}
         for o in originals["originals"]:
             covers[o["cover"]] = covers.get(o["cover"], 0) + 1
-        print(f"{len(n.rows)} families, {totals['tasks']} tasks, killed with {killed[0]} and with {killed[1]} archives done, {len(left)} left for the last night; every "
-              f"archive has the bytes of an undisturbed run on one rank and was verified completely. Originals: "
+        print(f"{len(n.rows)} families, {totals['tasks']} tasks, killed with {killed[0]} and with {killed[1]} archives done, {len(left)} left for the last submission (also those that "
+              f"were not yet verified); every archive has the bytes of an undisturbed run on one rank and was verified completely. Originals: "
               + ", ".join(f"{number} {cover}" for cover, number in sorted(covers.items())) + ".\n\n```")
         print(deltazoo(n.folder, "report", "families.txt").split("\n\n", 1)[1].strip().replace(n.folder + "/", "") + "\n```")
     finally:
