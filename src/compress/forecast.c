@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "compress/settle.h"
 #include "compress/tile_reader.h"
 
 #define RUN 4096 /* elements read at a time */
@@ -111,6 +112,7 @@ static dz_rc allocate_task(sampler *s, const dz_method *method, size_t task, dz_
                                               .grid = &grids[k],
                                               .kind = dz_plan_kind(plan, pair),
                                               .gated = gated,
+                                              .shape = dz_shape_of(&out->shapes, pair),
                                               .inputs = dz_method_inputs(plan, pair),
                                               .histogram = histograms + (method->levels ? k * DZ_MAX_LEVELS : 0),
                                               .coding = &f->coding};
@@ -122,15 +124,30 @@ static dz_rc allocate_task(sampler *s, const dz_method *method, size_t task, dz_
     return err->rc;
 }
 
-static void sum_task(const dz_plan *plan, size_t task, dz_forecast *out) {
+/* As dz_settle decides: each tensor by itself, or all of a task. */
+static void settle_task(const dz_plan *plan, const dz_recipe *recipe, size_t task, const dz_forecast *out) {
+    double exact = 0, now = 0;
+    for (size_t i = plan->first_pair[task]; i < plan->first_pair[task + 1]; i++) {
+        dz_forecast_tensor *f = &out->tensors[i];
+        if (plan->pairs[i].lossy < 0) continue;
+        f->exact = f->stats.exact_bits / 8 <= f->coding.bytes;
+        exact += f->stats.exact_bits / 8;
+        now += fmin(f->stats.exact_bits / 8, f->coding.bytes);
+    }
+    for (size_t i = plan->first_pair[task]; i < plan->first_pair[task + 1]; i++) {
+        if (plan->pairs[i].lossy >= 0 && exact <= dz_exact_allowance(recipe) * now) out->tensors[i].exact = 1;
+    }
+}
+
+static void sum_task(const dz_plan *plan, const dz_recipe *recipe, size_t task, dz_forecast *out) {
     dz_forecast_task *sum = &out->tasks[task];
     dz_noise_sum noise = {0};
+    settle_task(plan, recipe, task, out);
     for (size_t i = plan->first_pair[task]; i < plan->first_pair[task + 1]; i++) {
         const dz_tensor_pair *pair = &plan->pairs[i];
         dz_forecast_tensor *f = &out->tensors[i];
         double nbytes = (double)dz_pair_tensor(plan, pair)->nbytes;
         int stored = pair->policy == DZ_POLICY_LOSSLESS || pair->policy == DZ_POLICY_ULTRADELTA;
-        f->exact = pair->lossy >= 0 && f->stats.exact_bits / 8 <= f->coding.bytes;
         f->exact_bytes = pair->policy == DZ_POLICY_TIED ? 0 : bytes_beyond(plan, pair) + f->stats.exact_bits / 8;
         f->bytes = !stored ? 0 : pair->lossy >= 0 && !f->exact ? bytes_beyond(plan, pair) + f->coding.bytes : f->exact_bytes;
         sum->source += nbytes;
@@ -150,6 +167,7 @@ dz_rc dz_forecast_make(const dz_zoo *zoo, const dz_plan *plan, dz_forecast *out,
     const dz_method *method = dz_method_of(zoo->recipe->method);
     out->tensors = dz_alloc(plan->npairs, sizeof *out->tensors, err);
     out->tasks = dz_alloc(plan->ntasks, sizeof *out->tasks, err);
+    if (err->rc == DZ_OK) dz_shapes_sample(zoo, plan, method, &out->shapes, err);
     for (size_t i = 0; i < plan->npairs && err->rc == DZ_OK; i++) {
         const dz_tensor_pair *pair = &plan->pairs[i];
         const dz_tensor *t = dz_pair_tensor(plan, pair);
@@ -160,7 +178,7 @@ dz_rc dz_forecast_make(const dz_zoo *zoo, const dz_plan *plan, dz_forecast *out,
             out->tensors[i].stats.exact_bits = 8.0 * (double)t->nbytes * 2 / 3;
     }
     for (size_t t = 0; t < plan->ntasks && err->rc == DZ_OK; t++) {
-        if (allocate_task(&s, method, t, out, err) == DZ_OK) sum_task(plan, t, out);
+        if (allocate_task(&s, method, t, out, err) == DZ_OK) sum_task(plan, dz_zoo_recipe(zoo, t), t, out);
     }
     dz_buf_free(&s.task);
     dz_buf_free(&s.base);
@@ -174,7 +192,7 @@ dz_rc dz_forecast_again(const dz_zoo *zoo, const dz_plan *plan, dz_forecast *out
     const dz_method *method = dz_method_of(zoo->recipe->method);
     for (size_t t = 0; t < plan->ntasks && err->rc == DZ_OK; t++) {
         out->tasks[t] = (dz_forecast_task){0};
-        if (allocate_task(&s, method, t, out, err) == DZ_OK) sum_task(plan, t, out);
+        if (allocate_task(&s, method, t, out, err) == DZ_OK) sum_task(plan, dz_zoo_recipe(zoo, t), t, out);
     }
     return err->rc;
 }
@@ -182,5 +200,6 @@ dz_rc dz_forecast_again(const dz_zoo *zoo, const dz_plan *plan, dz_forecast *out
 void dz_forecast_free(dz_forecast *f) {
     free(f->tensors);
     free(f->tasks);
+    dz_shapes_free(&f->shapes);
     *f = (dz_forecast){0};
 }

@@ -2,7 +2,7 @@
 #ifndef DZ_COMPRESS_FORECAST_H
 #define DZ_COMPRESS_FORECAST_H
 
-#include "compress/method.h"
+#include "compress/shapes.h"
 #include "config/zoo.h"
 
 typedef struct dz_forecast_tensor { /* of a pair */
@@ -24,6 +24,7 @@ typedef struct dz_forecast_task {
 typedef struct dz_forecast {
     dz_forecast_tensor *tensors; /* [pairs] */
     dz_forecast_task *tasks;     /* [tasks] */
+    dz_shapes shapes;            /* by a sample of rows */
 } dz_forecast;
 
 /* One process. Reads up to 64 Ki elements of each tensor and of its base, in runs spread evenly. A tensor whose sample is not finite has a

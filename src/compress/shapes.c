@@ -7,6 +7,7 @@
 #include "numeric/kernels.h"
 #include "plan/siblings.h"
 
+#define SAMPLE 128              /* rows of a matrix that tell about its columns, for a forecast */
 #define PIECE ((size_t)1 << 17) /* elements read at a time */
 #define MOST 8        /* of a code, so that a channel whose weights mislead costs the others little: four octaves between all factors */
 #define MASSIVE 8     /* times the median energy: hidden units that a few tokens make huge */
@@ -20,26 +21,30 @@ typedef struct module {
 } module;
 
 typedef struct pass {
-    dz_context *ctx;
+    dz_checkpoint *base;
+    const dz_plan *plan;
+    uint64_t sample; /* about so many rows of each matrix; 0: all */
+    double bytes_read;
     dz_buf raw, wide;
 } pass;
 
 /* Adds the squares of a matrix, times `weight` of its input channel (NULL: 1), to `in` and `out`, of its inputs and outputs (NULL: none).
  */
 static dz_rc add_energies(pass *p, size_t tensor, const double *weight, double *in, double *out, dz_error *err) {
-    dz_checkpoint *base = p->ctx->zoo.base;
+    dz_checkpoint *base = p->base;
     const dz_tensor *t = &base->tensors[tensor];
-    const dz_matrix_view *v = &p->ctx->plan->roles[tensor].view;
+    const dz_matrix_view *v = &p->plan->roles[tensor].view;
+    uint64_t skip = p->sample && v->rows > p->sample && v->cols <= PIECE ? v->rows / p->sample : 0; /* of so many rows one is read */
     size_t size = dz_dtype_size(t->dtype);
     p->raw.len = p->wide.len = 0;
     if (dz_buf_reserve(&p->raw, PIECE * size, err) != DZ_OK || dz_buf_reserve(&p->wide, PIECE * sizeof(float), err) != DZ_OK)
         return err->rc;
     const float *w = (const float *)(const void *)p->wide.data;
     uint64_t row = 0, col = 0, total = v->rows * v->cols;
-    for (uint64_t at = 0; at < total; at += PIECE) {
-        size_t len = total - at < PIECE ? (size_t)(total - at) : PIECE;
+    for (uint64_t at = 0, step = skip ? skip * v->cols : PIECE; at < total; at += step) {
+        size_t len = skip ? (size_t)v->cols : total - at < PIECE ? (size_t)(total - at) : PIECE;
         if (dz_checkpoint_read(base, tensor, at * size, len * size, p->raw.data, err) != DZ_OK) return err->rc;
-        p->ctx->bytes_read += (double)(len * size);
+        p->bytes_read += (double)(len * size);
         dz_kernels()->widen((float *)(void *)p->wide.data, p->raw.data, t->dtype, len);
         for (size_t i = 0; i < len;) {
             size_t run = len - i < v->cols - col ? len - i : (size_t)(v->cols - col);
@@ -52,7 +57,7 @@ static dz_rc add_energies(pass *p, size_t tensor, const double *weight, double *
             }
             i += run;
             col += run;
-            if (col == v->cols) col = 0, row++;
+            if (col == v->cols) col = 0, row += skip ? skip : 1;
         }
     }
     return err->rc;
@@ -91,7 +96,7 @@ static void put_massive(int8_t *code, const double *x, double *sorted, size_t n)
 
 /* The energies of the hidden units of an MLP by its up and gate matrices, all inputs being as strong: into `x`, [n]. */
 static dz_rc read_hidden(pass *p, const module *m, double *x, double *gate, size_t n, dz_error *err) {
-    size_t inputs = (size_t)dz_view_inputs(&p->ctx->plan->roles[m->source].view);
+    size_t inputs = (size_t)dz_view_inputs(&p->plan->roles[m->source].view);
     double *in = dz_alloc(inputs, sizeof *in, err);
     if (in && add_energies(p, (size_t)m->source, NULL, in, NULL, err) == DZ_OK) {
         double least = floor_of(in, inputs);
@@ -148,17 +153,15 @@ static void measure(dz_shape *s, int cubes) {
     if (s->share > WORTH) s->channels.count = 0;
 }
 
-/* One rank's modules; codes of the others are left at 0. */
-static dz_rc make_codes(dz_context *ctx, const module *modules, size_t n, const dz_shapes *out, dz_error *err) {
-    pass p = {.ctx = ctx};
-    for (size_t i = 0; i < n && err->rc == DZ_OK; i++) {
+/* Codes of modules number `first`, `first` + `step` and on; those of the others are left at 0. */
+static dz_rc make_codes(pass *p, const module *modules, size_t n, size_t first, size_t step, const dz_shapes *out, dz_error *err) {
+    for (size_t i = first; i < n && err->rc == DZ_OK; i += step) {
         const module *m = &modules[i];
-        size_t channels = out->of[m->target].channels.count;
-        if (i % (size_t)ctx->world->size == (size_t)ctx->world->rank)
-            code_module(&p, m, out->codes + (out->of[m->target].channels.code - out->codes), channels, err);
+        const dz_channels *c = &out->of[m->target].channels;
+        code_module(p, m, out->codes + (c->code - out->codes), c->count, err);
     }
-    dz_buf_free(&p.raw);
-    dz_buf_free(&p.wide);
+    dz_buf_free(&p->raw);
+    dz_buf_free(&p->wide);
     return err->rc;
 }
 
@@ -173,34 +176,67 @@ static dz_rc share_codes(const dz_context *ctx, int8_t *codes, size_t n, dz_erro
     return rc;
 }
 
-dz_rc dz_shapes_make(dz_context *ctx, dz_shapes *out, dz_error *err) {
-    const dz_plan *plan = ctx->plan;
-    size_t n = 0, ncodes = 0, at = 0;
+/* The modules of all lossy tensors, [base tensors] with room for as many, and room for their codes. */
+static dz_rc find_modules(const dz_plan *plan, const dz_method *method, module *modules, size_t *n, size_t *ncodes, dz_shapes *out,
+                          dz_error *err) {
     dz_siblings siblings = {0};
-    out->of = dz_alloc(plan->base->ntensors, sizeof *out->of, err);
+    size_t at = 0;
     uint8_t *wanted = dz_alloc(plan->base->ntensors, 1, err);
-    module *modules = dz_alloc(plan->base->ntensors, sizeof *modules, err);
-    if (err->rc == DZ_OK && ctx->method->rotates) dz_siblings_make(plan, &siblings, err);
+    *n = *ncodes = 0;
+    out->of = dz_alloc(plan->base->ntensors, sizeof *out->of, err);
+    if (err->rc == DZ_OK && method->rotates) dz_siblings_make(plan, &siblings, err);
     for (size_t i = 0; err->rc == DZ_OK && i < plan->nlossy; i++) wanted[plan->pairs[plan->lossy[i]].base] = 1;
     for (size_t i = 0; err->rc == DZ_OK && i < plan->base->ntensors; i++) {
-        if (!wanted[i] || !find_module(plan, &siblings, i, &modules[n])) continue;
-        ncodes += (size_t)dz_view_inputs(&plan->roles[i].view);
-        n++;
+        if (!wanted[i] || !find_module(plan, &siblings, i, &modules[*n])) continue;
+        *ncodes += (size_t)dz_view_inputs(&plan->roles[i].view);
+        ++*n;
     }
-    out->codes = dz_alloc(ncodes, sizeof *out->codes, err);
-    for (size_t i = 0; err->rc == DZ_OK && i < n; i++) {
+    out->codes = dz_alloc(*ncodes, sizeof *out->codes, err);
+    for (size_t i = 0; err->rc == DZ_OK && i < *n; i++) {
         const dz_matrix_view *v = &plan->roles[modules[i].target].view;
         out->of[modules[i].target].channels =
             (dz_channels){.code = out->codes + at, .count = (uint32_t)dz_view_inputs(v), .stride = v->in_first ? v->cols : 1};
         at += (size_t)dz_view_inputs(v);
     }
-    dz_rc rc = dz_sync_error(ctx->world, err->rc == DZ_OK ? make_codes(ctx, modules, n, out, err) : err->rc, err);
-    if (rc == DZ_OK && n) rc = share_codes(ctx, out->codes, ncodes, err);
-    for (size_t i = 0; rc == DZ_OK && i < n; i++) measure(&out->of[modules[i].target], plan->roles[modules[i].source].kind == DZ_KIND_V);
     dz_siblings_free(&siblings);
     free(wanted);
+    return err->rc;
+}
+
+static void measure_modules(const dz_plan *plan, const module *modules, size_t n, const dz_shapes *out) {
+    for (size_t i = 0; i < n; i++) measure(&out->of[modules[i].target], plan->roles[modules[i].source].kind == DZ_KIND_V);
+}
+
+dz_rc dz_shapes_make(dz_context *ctx, dz_shapes *out, dz_error *err) {
+    size_t n = 0, ncodes = 0;
+    pass p = {.base = ctx->zoo.base, .plan = ctx->plan};
+    module *modules = dz_alloc(ctx->plan->base->ntensors, sizeof *modules, err);
+    if (modules && find_modules(ctx->plan, ctx->method, modules, &n, &ncodes, out, err) == DZ_OK)
+        make_codes(&p, modules, n, (size_t)ctx->world->rank, (size_t)ctx->world->size, out, err);
+    ctx->bytes_read += p.bytes_read;
+    dz_rc rc = dz_sync_error(ctx->world, err->rc, err);
+    if (rc == DZ_OK && n) rc = share_codes(ctx, out->codes, ncodes, err);
+    if (rc == DZ_OK) measure_modules(ctx->plan, modules, n, out);
     free(modules);
     return rc;
+}
+
+dz_rc dz_shapes_sample(const dz_zoo *zoo, const dz_plan *plan, const dz_method *method, dz_shapes *out, dz_error *err) {
+    size_t n = 0, ncodes = 0;
+    pass p = {.base = zoo->base, .plan = plan, .sample = SAMPLE};
+    module *modules = dz_alloc(plan->base->ntensors, sizeof *modules, err);
+    if (modules && find_modules(plan, method, modules, &n, &ncodes, out, err) == DZ_OK) {
+        size_t kept = 0;
+        for (size_t i = 0; i < n; i++) { /* single units, and inputs that are rows, are not in a sample of rows */
+            if (modules[i].gate < 0 && !plan->roles[modules[i].source].view.in_first)
+                modules[kept++] = modules[i];
+            else
+                out->of[modules[i].target].channels.count = 0;
+        }
+        if (make_codes(&p, modules, kept, 0, 1, out, err) == DZ_OK) measure_modules(plan, modules, kept, out);
+    }
+    free(modules);
+    return err->rc;
 }
 
 void dz_shapes_free(dz_shapes *s) {

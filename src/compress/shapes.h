@@ -12,6 +12,9 @@ typedef struct dz_shapes {
 
 /* Collective. Reads the value, up and gate matrices of the base once or twice. */
 dz_rc dz_shapes_make(dz_context *ctx, dz_shapes *out, dz_error *err);
+
+/* From a sample of rows, for a forecast; without those of down. Not collective. */
+dz_rc dz_shapes_sample(const dz_zoo *zoo, const dz_plan *plan, const dz_method *method, dz_shapes *out, dz_error *err);
 void dz_shapes_free(dz_shapes *shapes);
 
 /* The shape of a pair, or NULL. */

@@ -143,3 +143,12 @@ def test_a_child_of_a_tensor_of_several_tiles(folder):
         lossy = info("a.h5", task, folder)["tasks"][0]["lossy"]
         out = json.loads(good(["compare", "a.h5", "--task", task, "--base", "base", "--finetuned", task, "--json"], cwd=folder).out)["lossy"]
         check(abs((1 / out["cosine"] ** 2 - 1) / lossy["noise_to_delta"] - 1) < 0.1, f"{task}: {out['cosine']}, expected {lossy}")
+
+
+@with_scratch
+def test_plan_foresees_the_factors(folder):
+    make_zoo(folder)
+    plan = json.loads(good(["plan", "zoo.yaml", "--json", "--quality", "balanced"], cwd=folder).out)["tasks"][0]
+    compress(folder, "--quality", "balanced")
+    stored = info("a.h5", "task-1", folder)["tasks"][0]["lossy"]["stored_bytes"]
+    check(abs(plan["predicted_lossy_stored_bytes"] / stored - 1) < 0.1, f"{plan['predicted_lossy_stored_bytes']} bytes foreseen, {stored} stored")
