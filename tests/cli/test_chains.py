@@ -328,3 +328,49 @@ def test_scan_finds_the_checkpoints_of_a_run(folder):
     good(["compress", "zoo.yaml", "-o", "a.h5", *EXACT], cwd=folder)
     found = {n.split("-step-")[-1].replace("step-", ""): p and p.split("-step-")[-1].replace("step-", "") for n, p in parents("a.h5", folder).items()}
     equal(found, {"9": None, "20": "9", "100": "20", "other": None}, "parents by number")
+
+
+@with_scratch
+def test_damage_in_a_parent_is_its_childrens_too(folder):
+    """A block of the first task: verify names it and all that are coded against it; restore fails, or with --keep-going goes on."""
+    chain(folder, 3, share=1)
+    manifest(f"{folder}/chain.yaml", folder, in_line(3))
+    good(["compress", "chain.yaml", "-o", "a.h5", *EXACT], cwd=folder)
+    with deltazoo.open(f"{folder}/a.h5") as z:
+        row = next(r for r in z._rows("step-1") if r.tensor.name == LAYERS[0])
+        at = z.file["tasks/step-1/payload"].id.get_offset() + row.offset + row.length // 2
+    data = bytearray(read(f"{folder}/a.h5"))
+    data[at] ^= 4
+    write(f"{folder}/bad.h5", bytes(data))
+    for more in ([], ["--base", "base"]):
+        for ranks in (1, 3):
+            r = run(["verify", "bad.h5", *more], ranks, cwd=folder)
+            check(r.code == 4 or r.code == 1 or r.code == 3, f"{r}")
+            text = r.out + r.err
+            for k in (1, 2, 3):
+                check(f"task 'step-{k}': tensor '{LAYERS[0]}'" in text, f"step-{k} is not named: {r}")
+            check("what it is coded against" in text, f"{r}")
+    r = run(["restore", "bad.h5", "--task", "step-3", "--base", "base", "-o", "x", "-q"], cwd=folder)
+    check(r.code not in (0, None) and "what it is coded against" in r.err and "task 'step-1'" in r.err, f"{r}")
+    r = run(["restore", "bad.h5", "--task", "step-3", "--base", "base", "-o", "x", "-q", "--keep-going"], cwd=folder)
+    got, own = st_parse(f"{folder}/x"), st_parse(f"{folder}/step-3")
+    equal([n for n in own if got[n] != own[n]], [LAYERS[0]], "tensors that are lost")
+
+
+@with_scratch
+def test_a_chain_with_its_base_and_shared_tensors(folder):
+    """--with-base, and tensors that do not change from step to step."""
+    models = chain(folder, 4)
+    for k in range(2, 5):
+        save(f"{folder}/step-{k}", dict(models[k], **{"lm_head.weight": models[1]["lm_head.weight"]}))
+    manifest(f"{folder}/chain.yaml", folder, in_line(4))
+    for archive, ranks in (("a.h5", 1), ("b.h5", 3)):
+        good(["compress", "chain.yaml", "-o", archive, "--with-base", *EXACT], ranks, cwd=folder)
+    equal(sha256(f"{folder}/b.h5"), sha256(f"{folder}/a.h5"), "by 3 ranks and by 1")
+    good(["verify", "a.h5"], 2, cwd=folder)
+    for name in ("step-1", "step-4"):
+        good(["restore", "a.h5", "--task", name, "-o", f"out-{name}", "-q"], cwd=folder)
+        equal(hashes(f"{folder}/out-{name}"), hashes(f"{folder}/{name}"), name)
+    with deltazoo.open(f"{folder}/a.h5") as z:
+        for tensor, (_, _, raw) in st_parse(f"{folder}/step-4").items():
+            equal(z.restore_bytes("step-4", tensor).tobytes(), raw, f"{tensor} by the Python reader")

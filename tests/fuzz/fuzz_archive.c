@@ -25,7 +25,8 @@ static void decode_all(const dz_archive *a) {
                 PROMISE(kept <= count);
                 promise_error(&one);
                 one = (dz_error){0};
-                if (k >= tiles.ncommon) dz_decode_tile(&d, &c->tasks[t], row, k, guarded(1, (size_t)count * size), &one);
+                if (k >= tiles.ncommon || row->source || dz_decoder_has_base(&d))
+                    dz_decode_tile(&d, &c->tasks[t], row, k, guarded(1, (size_t)count * size), &one);
                 promise_error(&one);
             }
         }
