@@ -8,8 +8,11 @@
 #include "base/file.h"
 #include "checkpoint/describe.h"
 
-/* A tokenizer of 10 MB takes six seconds at zstd's level 19, 0.2 at level 9, and a sixth more bytes (results/bench.md). */
-static int blob_level(size_t len) { return len <= (size_t)128 << 10 ? 19 : len <= (size_t)1 << 20 ? 16 : 9; }
+/* A tokenizer of 10 MB takes six seconds at zstd's level 19, 0.2 at level 9 with a sixth more bytes, 0.1 at level 6 with a fifth more
+ * (results/bench.md). No file takes more than about 0.3 seconds. */
+static int blob_level(size_t len) {
+    return len <= (size_t)128 << 10 ? 19 : len <= (size_t)1 << 20 ? 16 : len <= (size_t)8 << 20 ? 9 : len <= (size_t)16 << 20 ? 6 : 5;
+}
 
 #define BLOB_MAX (DZ_HEADER_MAX + 8) /* a file's header is the largest */
 

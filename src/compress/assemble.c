@@ -169,6 +169,21 @@ static dz_rc add_fused(const dz_checkpoint *ck, size_t shard, dz_file_row *f, dz
     return DZ_OK;
 }
 
+/* A companion file that an earlier layout of this job has: it is not read again. 1: added. */
+static int add_known(dz_catalog *c, dz_task_entry *t, const char *path, dz_error *err) {
+    size_t number = c->ntasks - 1;
+    const dz_task_entry *before = c->earlier && number < c->earlier->ntasks ? &c->earlier->tasks[number] : NULL;
+    for (size_t i = 0; before && i < before->nfiles && err->rc == DZ_OK; i++) {
+        const dz_file_row *known = &before->files[i];
+        if (known->kind != DZ_FILE_SIDE || strcmp(known->path, path) != 0) continue;
+        dz_file_row *f = &t->files[t->nfiles];
+        *f = (dz_file_row){.kind = known->kind, .size = known->size};
+        if (dz_catalog_copy_blob(c, c->earlier, known->blob, &f->blob, err) == DZ_OK && (f->path = dz_strdup(path, err))) t->nfiles++;
+        return 1;
+    }
+    return 0;
+}
+
 static dz_rc add_files(const assembly *a, dz_catalog *c, size_t task, dz_task_entry *t, dz_error *err) {
     const dz_checkpoint *ck = a->ctx->zoo.tasks[task];
     if (!(t->files = dz_alloc(ck->nshards + ck->ncompanions, sizeof *t->files, err))) return err->rc;
@@ -182,7 +197,9 @@ static dz_rc add_files(const assembly *a, dz_catalog *c, size_t task, dz_task_en
         const dz_companion_file *side = &ck->companions[i];
         char *bytes = NULL;
         size_t len = 0;
-        if (side->bytes)
+        if (add_known(c, t, side->file, err))
+            continue;
+        else if (side->bytes)
             add_file(c, t, side->file, DZ_FILE_SIDE, side->bytes, (size_t)side->size, side->size, err);
         else if (dz_read_file(side->path, DZ_SIDE_MAX, &bytes, &len, err) == DZ_OK)
             add_file(c, t, side->file, DZ_FILE_SIDE, bytes, len, len, err);
