@@ -17,6 +17,7 @@ typedef struct original {
 
 static int differs(original *o, const char *what, const char *name) {
     snprintf(o->why, DZ_ORIGINAL_WHY, "%s '%.400s'", what, name);
+    dz_one_line(o->why);
     return 0;
 }
 

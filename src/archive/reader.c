@@ -501,36 +501,45 @@ static void forget_lost(dz_catalog *c, const char *const *queue, size_t n) {
     c->nlost = kept;
 }
 
+/* Links still to be read, each once. */
+typedef struct link_queue {
+    const task_links *links;
+    dz_lookup names;
+    const char **list; /* [links] */
+    uint8_t *queued;   /* [links] */
+    size_t n;
+} link_queue;
+
+/* Returns 0 if there is no link of this name. */
+static int enqueue(link_queue *q, const char *name) {
+    int64_t at = dz_lookup_find(&q->names, name, strlen(name));
+    if (at < 0 || q->queued[at]) return at >= 0;
+    q->queued[at] = 1;
+    q->list[q->n++] = q->links->links[at].name;
+    return 1;
+}
+
 /* The chosen tasks, and what they are coded against. Returns 0, having read none, if one of the chosen is not there. */
 static int read_chosen(dz_archive *a, hid_t tasks, const task_links *l, const task_choice *choice, const dz_lookup *lost, dz_buf *b,
                        dz_error *err) {
     dz_catalog *c = a->catalog;
-    dz_lookup names = {0};
-    const char **queue = dz_alloc(l->n + choice->n + 1, sizeof *queue, err);
-    uint8_t *done = dz_alloc(l->n, 1, err);
-    size_t n = 0;
+    link_queue q = {.links = l, .list = dz_alloc(l->n, sizeof *q.list, err), .queued = dz_alloc(l->n, 1, err)};
     int found = 1;
     for (size_t i = 0; i < l->n && err->rc == DZ_OK; i++)
-        dz_lookup_add(&names, l->links[i].name, strlen(l->links[i].name), (uint32_t)i, err);
-    for (size_t i = 0; i < choice->n && err->rc == DZ_OK; i++) {
-        found &= dz_lookup_find(&names, choice->names[i], strlen(choice->names[i])) >= 0;
-        queue[n++] = choice->names[i];
-    }
-    if (c->stored_name && err->rc == DZ_OK) queue[n++] = c->stored_name;
-    for (size_t i = 0; found && i < n && err->rc == DZ_OK; i++) {
-        int64_t at = dz_lookup_find(&names, queue[i], strlen(queue[i]));
+        dz_lookup_add(&q.names, l->links[i].name, strlen(l->links[i].name), (uint32_t)i, err);
+    for (size_t i = 0; i < choice->n && err->rc == DZ_OK; i++) found &= enqueue(&q, choice->names[i]);
+    if (c->stored_name && err->rc == DZ_OK) enqueue(&q, c->stored_name);
+    for (size_t i = 0; found && i < q.n && err->rc == DZ_OK; i++) {
         size_t before = c->ntasks;
-        if (at < 0 || done[at]) continue; /* a source that is not there: dz_catalog_link says so */
-        done[at] = 1;
-        if (!dz_catalog_is_foreign(c, queue[i])) try_task(a, tasks, &l->links[at], lost, b, err);
-        for (size_t s = 0; c->ntasks > before && s < c->tasks[before].nsources; s++) {
-            if (!is_wanted(queue, n, c->tasks[before].sources[s])) queue[n++] = c->tasks[before].sources[s];
-        }
+        if (!dz_catalog_is_foreign(c, q.list[i]) && dz_task_name_ok(q.list[i]))
+            try_task(a, tasks, &l->links[dz_lookup_find(&q.names, q.list[i], strlen(q.list[i]))], lost, b, err);
+        for (size_t s = 0; c->ntasks > before && s < c->tasks[before].nsources; s++)
+            enqueue(&q, c->tasks[before].sources[s]); /* of one that is not there, dz_catalog_link tells */
     }
-    if (found && err->rc == DZ_OK) forget_lost(c, queue, n);
-    dz_lookup_free(&names);
-    free(queue);
-    free(done);
+    if (found && err->rc == DZ_OK) forget_lost(c, q.list, q.n);
+    dz_lookup_free(&q.names);
+    free(q.list);
+    free(q.queued);
     return found;
 }
 

@@ -37,6 +37,7 @@ static dz_rc say(dz_covered *one, dz_cover cover, const char *why, dz_error *err
     free(one->why);
     one->cover = cover;
     one->why = dz_strdup(why, err);
+    if (one->why) dz_one_line(one->why);
     return err->rc;
 }
 

@@ -27,12 +27,14 @@ static dz_rc tell_json(const char *path, const dz_verify_result *r, const dz_cov
 
 /* What would come back of each original. */
 static void print_coverage(const dz_coverage *v) {
-    char size[32];
+    char size[32], path[4096];
     for (size_t i = 0; i < v->n; i++) {
         const dz_covered *one = &v->list[i];
-        printf("%-8s %9s  %s%s%s%s%s\n", dz_cover_name(one->cover), one->bytes ? dz_format_size((double)one->bytes, size) : "-", one->path,
-               one->why[0] || one->cover == DZ_COVER_LOSSY ? " (" : "", one->cover == DZ_COVER_LOSSY ? dz_verdict_name(one->verdict) : "",
-               one->why, one->why[0] || one->cover == DZ_COVER_LOSSY ? ")" : "");
+        const char *about = one->cover == DZ_COVER_LOSSY ? dz_verdict_name(one->verdict) : one->why;
+        snprintf(path, sizeof path, "%s", one->path);
+        printf("%-8s %9s  %s", dz_cover_name(one->cover), one->bytes ? dz_format_size((double)one->bytes, size) : "-", dz_one_line(path));
+        if (about[0]) printf("  (%s)", about);
+        putchar('\n');
     }
 }
 
