@@ -74,11 +74,12 @@ static void put_measures(int32_t extremes[2], double *sums, const dz_piece_measu
 }
 
 /* Of a tile that is coded against another task's: the same against the base, and how the two are related. */
-static dz_rc measure_chain(statistics_pass *p, size_t item, statistics_record *r, dz_error *err) {
+static dz_rc measure_chain(statistics_pass *p, size_t item, int exact, statistics_record *r, dz_error *err) {
     dz_piece_measures m = DZ_PIECE_MEASURES_NONE;
     dz_tile t;
-    if (dz_tile_read(&p->reader, item, &t, err) != DZ_OK || dz_tile_read_parent(&p->reader, &t, err) != DZ_OK) return err->rc;
-    dz_tile_chain_sums(&t, r->chain);
+    if (dz_tile_read(&p->reader, item, &t, err) != DZ_OK) return err->rc;
+    if (!exact && dz_tile_read_parent(&p->reader, &t, err) != DZ_OK) return err->rc;
+    if (!exact) dz_tile_chain_sums(&t, r->chain);
     if (dz_tile_measure_base(&p->reader, item, &t, p->ctx->method->sizes, &m, err) == DZ_OK)
         put_measures(r->base_extremes, r->base_sums, &m, &m);
     return err->rc;
@@ -106,8 +107,8 @@ static dz_rc measure_items(statistics_pass *p, const size_t *items, size_t n, st
         if (!dz_range_finite(own->delta.range) && recipe->nonfinite == DZ_NONFINITE_ERROR && recipe->quality != DZ_QUALITY_LOSSLESS)
             return dz_tile_read(&p->reader, items[i], &whole, err) == DZ_OK ? dz_tile_nonfinite(&p->reader, &whole, err) : err->rc;
         put_measures(records[i]->extremes, records[i]->sums, own, base);
-        if (dz_chains_row(&p->ctx->chains, plan->units[items[i]].pair) >= 0 && recipe->quality != DZ_QUALITY_LOSSLESS &&
-            measure_chain(p, items[i], records[i], err) != DZ_OK)
+        if (dz_chains_row(&p->ctx->chains, plan->units[items[i]].pair) >= 0 &&
+            measure_chain(p, items[i], recipe->quality == DZ_QUALITY_LOSSLESS, records[i], err) != DZ_OK)
             break;
         dz_journal_put(&p->ctx->journal, DZ_RECORD_STATISTICS, items[i], 0, records[i], sizeof *records[i], err);
     }
@@ -200,11 +201,13 @@ static void sum_tiles(const statistics_pass *p, dz_stats *out) {
             s->cross += sums[2 * NSUMS + 2];
         }
         s->whole = s->delta_energy;
-        if (dz_chains_row(chains, plan->lossy[i]) < 0 || dz_zoo_recipe(&p->ctx->zoo, pair->task)->quality == DZ_QUALITY_LOSSLESS) continue;
+        const dz_recipe *recipe = dz_zoo_recipe(&p->ctx->zoo, pair->task);
+        int exact = recipe->quality == DZ_QUALITY_LOSSLESS;
+        if (dz_chains_row(chains, plan->lossy[i]) < 0 || (exact && s->exact_bits <= base.exact_bits)) continue;
         s->chained = 1;
         s->whole = base.delta_energy;
         s->base_energy = base.base_energy;
-        if (dz_chain_is_better(p->ctx->method, dz_zoo_recipe(&p->ctx->zoo, pair->task), s)) continue;
+        if (!exact && dz_chain_is_better(p->ctx->method, recipe, s)) continue;
         base.whole = base.delta_energy;
         *s = base;
         chains->row[plan->lossy[i]] = -1;

@@ -374,3 +374,23 @@ def test_a_chain_with_its_base_and_shared_tensors(folder):
     with deltazoo.open(f"{folder}/a.h5") as z:
         for tensor, (_, _, raw) in st_parse(f"{folder}/step-4").items():
             equal(z.restore_bytes("step-4", tensor).tobytes(), raw, f"{tensor} by the Python reader")
+
+
+@with_scratch
+def test_exports_and_sums_take_the_whole_delta_from_the_base(folder):
+    training(folder, 3)
+    manifest(f"{folder}/chain.yaml", folder, in_line(3))
+    good(["compress", "chain.yaml", "-o", "a.h5", "--quality", "high", "-q"], cwd=folder)
+    for k in (1, 3):
+        good(["restore", "a.h5", "--task", f"step-{k}", "--base", "base", "-o", f"r{k}", "-q"], cwd=folder)
+    base, one, three = ({n: to_float(t[2], "BF16") for n, t in st_parse(f"{folder}/{m}").items()} for m in ("base", "r1", "r3"))
+    good(["export", "a.h5", "--task", "step-3", "--base", "base", "-o", "v.safetensors", "-q"], cwd=folder)
+    for n, (dtype, _, raw) in st_parse(f"{folder}/v.safetensors").items():
+        check(np.allclose(to_float(raw, dtype), three[n] - base[n], atol=1e-6), f"the delta of {n}")
+    good(["restore", "a.h5", "--task", "step-1=0.5", "--task", "step-3=0.5", "--base", "base", "-o", "sum", "-q"], cwd=folder)
+    for n, t in st_parse(f"{folder}/sum").items():
+        want = base[n] + 0.5 * (one[n] - base[n]) + 0.5 * (three[n] - base[n])
+        check(np.abs(to_float(t[2], "BF16") - want).max() <= np.abs(want).max() / 100, f"the sum of {n}")
+    with deltazoo.open(f"{folder}/a.h5") as z:
+        check(np.allclose(z.delta("step-3", LAYERS[0], f"{folder}/base").reshape(-1), three[LAYERS[0]] - base[LAYERS[0]], atol=1e-6), "the delta by the Python reader")
+    good(["compare", "a.h5", "--task", "step-3", "--base", "base", "--finetuned", "step-3"], cwd=folder)

@@ -22,7 +22,7 @@ sys.path.insert(0, os.path.join(ROOT, "tests", "cli"))
 sys.path.insert(0, os.path.join(ROOT, "tests"))
 DELTAZOO = os.environ.get("DELTAZOO", os.path.join(ROOT, "build", "deltazoo"))
 WIDTH, HIDDEN, LAYERS, HEADS, CONTEXT, BATCH = 256, 688, 4, 4, 64, 16
-PRETRAIN, EVERY, CHECKPOINTS = 700, 25, 10
+PRETRAIN, EVERY, CHECKPOINTS = 400, 25, 10
 
 
 class Block(torch.nn.Module):
