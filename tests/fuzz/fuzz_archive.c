@@ -58,6 +58,18 @@ static void read_files(const dz_archive *a) {
     }
 }
 
+/* Its last task alone: it is there as in the whole archive. */
+static void open_one(const dz_archive *whole, const char *path) {
+    if (whole->catalog->ntasks == 0) return;
+    dz_archive *a = NULL;
+    dz_error err = {0};
+    const char *name = whole->catalog->tasks[whole->catalog->ntasks - 1].name;
+    dz_archive_open_tasks(path, &name, 1, &a, &err);
+    promise_error(&err);
+    PROMISE(a && dz_catalog_find(a->catalog, name) >= 0);
+    dz_archive_close(a);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (size > 1 << 18) return 0;
     dz_archive *a = NULL, *whole = NULL;
@@ -71,6 +83,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (a) {
         decode_all(a);
         read_files(a);
+        open_one(a, path);
     }
     dz_archive_close(a);
     dz_archive_close(whole);
