@@ -33,7 +33,8 @@ dz_rc dz_share_add(dz_share *s, const dz_catalog *c, size_t task, size_t row, dz
     if (!has_bytes(r)) return DZ_OK;
     if (dz_grow((void **)&s->holders, &s->cap, s->nholders + 1, sizeof *s->holders, err) != DZ_OK) return err->rc;
     s->holders[s->nholders] = (dz_holder){.task = (uint32_t)task, .row = (uint32_t)row};
-    return dz_lookup_add(r->policy == DZ_POLICY_LOSSLESS ? &s->exact : &s->lossy, &key, sizeof key, (uint32_t)s->nholders++, err);
+    int exact = r->policy == DZ_POLICY_LOSSLESS && !dz_row_was_lossy(r);
+    return dz_lookup_add(exact ? &s->exact : &s->lossy, &key, sizeof key, (uint32_t)s->nholders++, err);
 }
 
 dz_rc dz_share_add_task(dz_share *s, const dz_catalog *c, size_t task, dz_error *err) {

@@ -1596,7 +1596,7 @@ class Archive:
     def _noise(self, rows):
         """Expected |restored - true| / |true| of the delta of the lossy tensors together; nan where the archive does not say (format version 1)."""
         total = energy = 0.0
-        for row in map(Row.values, rows):
+        for row in (row.values() for row in rows if row.policy != TIED):
             if row.policy == ULTRADELTA or row.was_lossy():
                 gain, here = float(row.gamma) * row.gain, float(row.common) * row.delta_rms * row.delta_rms
                 total += here * ((1 - gain) * (1 - gain) + gain * gain * row.nsr)

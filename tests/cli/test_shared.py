@@ -149,6 +149,18 @@ def test_lossy_bytes_do_not_move(folder):
 
 
 @with_scratch
+def test_what_was_lossy_is_no_original(folder):
+    """Once a chain's parent is gone, its child keeps exactly what was restored: that is not the child's original."""
+    twins(folder, names=("task-1",), more=("task-2",))
+    write(f"{folder}/zoo.yaml", "base: base\ntasks:\n  - {name: task-1, path: task-1}\n  - {name: task-2, path: task-2, parent: task-1}\n")
+    compress(folder, "a.h5", "--quality", "high")
+    good(["remove", "a.h5", "--task", "task-1", "--rebase", "--base", "base"], cwd=folder)
+    write(f"{folder}/more.yaml", "base: base\ntasks:\n  - {name: exact, path: task-2}\n")
+    compress(folder, "a.h5", "--append", "--quality", "lossless", manifest="more.yaml")
+    equal(restored(folder, "a.h5", "exact", "r"), hashes(f"{folder}/task-2"), "an exact task beside one that was lossy")
+
+
+@with_scratch
 def test_a_lossy_tensor_is_never_shared_with_a_worse_one(folder):
     twins(folder, more=())
     write(f"{folder}/zoo.yaml", "base: base\ntasks:\n  - {name: task-1, path: task-1, quality: small}\n  - {name: copy, path: copy, quality: high}\n")
