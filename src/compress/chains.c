@@ -236,6 +236,21 @@ dz_rc dz_chains_open(dz_chains *c, const dz_generations *g, const dz_zoo *zoo, c
     return err->rc;
 }
 
+dz_rc dz_chains_models(dz_chains *c, const dz_world *world, const dz_zoo *zoo, size_t ntasks, dz_error *err) {
+    const dz_manifest *manifest = zoo->manifest;
+    dz_rc rc = DZ_OK;
+    for (size_t t = 0; c->parent && t < ntasks && rc == DZ_OK; t++) {
+        size_t m = 0;
+        while (c->parent[t] && m < manifest->ntasks && strcmp(manifest->tasks[m].name, c->parent[t]->name) != 0) m++;
+        if (!c->parent[t] || c->model[t] || m == manifest->ntasks) continue;
+        dz_error why = {0};
+        if (!c->others[m]) dz_checkpoint_open_all(world, manifest->tasks[m].path, &c->others[m], &why);
+        rc = dz_sync_error(world, why.rc == DZ_ENOMEM ? dz_fail(err, why.rc, "%s", why.text) : DZ_OK, err);
+        c->model[t] = why.rc == DZ_OK ? c->others[m] : NULL;
+    }
+    return rc;
+}
+
 void dz_chains_close(dz_chains *c) {
     if (c->open) dz_decoder_close(&c->decoder);
     for (size_t i = 0; c->others && i < c->nothers; i++) dz_checkpoint_free(c->others[i]);

@@ -27,7 +27,7 @@ typedef struct dz_chains {
     const dz_task_entry **parent; /* [tasks] in the archive of the generations before; NULL: the base. Or NULL: no task has one */
     dz_checkpoint **model;        /* [tasks] the parent's own model, or NULL */
     int64_t *row;                 /* [pairs] of the parent's index; -1: coded against the base */
-    dz_checkpoint **others;       /* models of other generations */
+    dz_checkpoint **others;       /* [tasks of the manifest] models of other generations, and of parents in the archive */
     size_t nothers;
     dz_decoder decoder;
     int open; /* the decoder is */
@@ -52,6 +52,10 @@ dz_rc dz_chains_take(dz_chains *chains, const dz_generations *generations, dz_zo
  * coded against the base. */
 dz_rc dz_chains_open(dz_chains *chains, const dz_generations *generations, const dz_zoo *zoo, const dz_plan *plan, const dz_archive *old,
                      dz_error *err);
+
+/* Collective, after it. Opens the models of parents that are in the archive, where the manifest names them and they can be read. What is
+ * coded then is as good as in one job; without them, or if they have changed, it only takes more bytes. */
+dz_rc dz_chains_models(dz_chains *chains, const dz_world *world, const dz_zoo *zoo, size_t ntasks, dz_error *err);
 void dz_chains_close(dz_chains *chains);
 
 /* The restored tile of the parent's tensor that the unit's is coded against; the decoder's, until the next call. */

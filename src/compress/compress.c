@@ -283,6 +283,7 @@ static dz_rc open_job(dz_job *job, dz_compress_result *result, dz_error *err) {
     if ((rc = dz_sync_error(world, rc, err)) != DZ_OK) return rc;
     if ((rc = dz_sync_error(world, prepare(job, err), err)) != DZ_OK) return rc;
     if ((rc = place_generation(job, err)) != DZ_OK || job->done) return rc;
+    if ((rc = dz_chains_models(&job->ctx.chains, world, &job->ctx.zoo, job->plan->ntasks, err)) != DZ_OK) return rc;
     if ((rc = open_journal(job, err)) != DZ_OK) return rc;
     tell_begin(job);
     result->resumed |= job->resumed;

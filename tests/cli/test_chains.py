@@ -394,3 +394,21 @@ def test_exports_and_sums_take_the_whole_delta_from_the_base(folder):
     with deltazoo.open(f"{folder}/a.h5") as z:
         check(np.allclose(z.delta("step-3", LAYERS[0], f"{folder}/base").reshape(-1), three[LAYERS[0]] - base[LAYERS[0]], atol=1e-6), "the delta by the Python reader")
     good(["compare", "a.h5", "--task", "step-3", "--base", "base", "--finetuned", "step-3"], cwd=folder)
+
+
+@with_scratch
+def test_a_chain_that_grows_night_by_night(folder):
+    """The same bytes as in one job, as long as the manifest still names the parents' models."""
+    training(folder, 4, size=0.0006)
+    for n in (2, 3, 4):
+        manifest(f"{folder}/zoo.yaml", folder, in_line(n))
+        good(["compress", "zoo.yaml", "-o", "a.h5", "--quality", "high", "--skip-existing", "-q"], 1 + n % 2, cwd=folder)
+    good(["compress", "zoo.yaml", "-o", "b.h5", "--quality", "high", "-q"], cwd=folder)
+    equal(sha256(f"{folder}/a.h5"), sha256(f"{folder}/b.h5"), "three nights, and one job")
+    shutil.rmtree(f"{folder}/step-3")
+    manifest(f"{folder}/last.yaml", folder, [("step-4", "step-3")])
+    good(["remove", "a.h5", "--task", "step-4"], cwd=folder)
+    good(["compress", "last.yaml", "-o", "a.h5", "--quality", "high", "--append", "-q"], cwd=folder)
+    mine, _ = noise(folder, "a.h5", "step-4")
+    other, _ = noise(folder, "b.h5", "step-4")
+    check(mine < 1.05 * other, f"noise {mine} without the parent's model, {other} with it")
