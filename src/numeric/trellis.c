@@ -279,12 +279,60 @@ void dz_trellis_room_free(dz_trellis_room *room) {
 
 /* ---- replay ---- */
 
+#define TABLE_FROM 4096 /* elements from which on a table of all registers is worth its making */
+#define TABLE_STEP 32   /* elements of a step that it can have */
+
+/* Bit j: whether the j-th element of a step is negative after each register. */
+static void find_negative(uint32_t *negative, const uint32_t *middles, size_t longest, unsigned memory) {
+    uint32_t of_bit[DZ_TRELLIS_MEMORY_MOST + 1] = {[0] = UINT32_MAX};
+    of_bit[memory] = UINT32_MAX;
+    for (size_t j = 0; j < longest; j++) {
+        for (unsigned i = 1; i < memory; i++) of_bit[i] |= (middles[j] >> (i - 1) & 1) << j;
+    }
+    negative[0] = 0;
+    for (uint32_t w = 1; w < 2U << memory; w++) negative[w] = negative[w & (w - 1)] ^ of_bit[__builtin_ctz(w)];
+}
+
+/* The same by a table: signs are gathered bit by bit, and eight elements are written at a time. */
+static void signs_by_table(float *restrict y, size_t n, const uint8_t *restrict message, size_t first, size_t nbits, unsigned memory,
+                           float size, const uint32_t *negative) {
+    uint32_t flips[256][8], state = 0, bits = dz_float_bits(size);
+    const size_t least = n / nbits, rest = n % nbits;
+    uint64_t signs = 0;
+    unsigned have = 0;
+    for (uint32_t b = 0; b < 256; b++) {
+        for (uint32_t i = 0; i < 8; i++) flips[b][i] = bits ^ (b >> i & 1) << 31;
+    }
+    for (size_t t = 0, part = 0; t < nbits; t++) {
+        part += rest;
+        size_t at = first + t;
+        unsigned count = (unsigned)(least + (part >= nbits));
+        part -= part >= nbits ? nbits : 0;
+        uint32_t window = ((uint32_t)message[at / 8] >> (at % 8) & 1) << memory | state;
+        signs |= (negative[window] & ((1ULL << count) - 1)) << have;
+        have += count;
+        for (; have >= 8; have -= 8, signs >>= 8, y += 8) memcpy(y, flips[signs & 0xff], 8 * sizeof *y);
+        state = window >> 1;
+    }
+    memcpy(y, flips[signs & 0xff], have * sizeof *y);
+}
+
 dz_rc dz_trellis_signs(float *restrict y, size_t n, const uint8_t *restrict message, size_t first, size_t nbits, unsigned memory,
                        float size, dz_error *err) {
     size_t longest = longest_step(n, nbits), begin = 0;
     uint32_t state = 0, *middles = dz_alloc_raw(longest, sizeof *middles, err);
     if (!middles) return err->rc;
     for (size_t j = 0; j < longest; j++) middles[j] = generator((uint32_t)j, memory);
+    if (n >= TABLE_FROM && longest <= TABLE_STEP) {
+        uint32_t *negative = dz_alloc_raw((size_t)2 << memory, sizeof *negative, err);
+        if (negative) {
+            find_negative(negative, middles, longest, memory);
+            signs_by_table(y, n, message, first, nbits, memory, size, negative);
+        }
+        free(negative);
+        free(middles);
+        return err->rc;
+    }
     const size_t least = n / nbits, rest = n % nbits;
     for (size_t t = 0, part = 0; t < nbits; t++) { /* a step has `least` elements or one more */
         part += rest;

