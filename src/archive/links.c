@@ -1,4 +1,4 @@
-/* What rows are coded against: of the base, or of other tasks of the archive (FORMAT.md "Sources"). */
+/* What rows are coded against: of the base, or of other tasks of the archive (FORMAT.md "Index"). */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -416,7 +416,7 @@ static size_t count_escapes(const uint8_t *pairs, size_t n) {
 
 /* ---- bodies ---- */
 
-/* A plane (FORMAT.md "plane(n)") that is constant, by rANS or as it is: zstd would take longer than all the rest. */
+/* A plane (FORMAT.md "Lossless bodies") that is constant, by rANS or as it is: zstd would take longer than all the rest. */
 static dz_rc put_plane(dz_buf *out, const uint8_t *bytes, size_t n, dz_error *err) {
     dz_buf coded = {0};
     if (memcmp(bytes, bytes + 1, n - 1) == 0) return dz_buf_put(out, (uint8_t[]){DZ_PLANE_CONSTANT, bytes[0]}, 2, err);

@@ -1,4 +1,4 @@
-/* Tensors that several tasks have are stored once: the others refer to the one that is stored (FORMAT.md "Sources"). */
+/* Tensors that several tasks have are stored once: the others refer to the one that is stored (FORMAT.md "Index"). */
 #ifndef DZ_COMPRESS_SHARE_H
 #define DZ_COMPRESS_SHARE_H
 

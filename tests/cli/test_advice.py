@@ -30,6 +30,8 @@ ADVICE = {
     "restore --help": None,
     "remove %s --task %.*s": ["remove", "a.h5", "--task", "one"],
     "remove %s --task %s": ["remove", "a.h5", "--task", "one"],
+    "remove --rebase": ["remove", "a.h5", "--task", "one", "--rebase", "--base", "base"],
+    "report": ["report", "c.json", "job.json"],
     "compress --replace": ["compress", "zoo.yaml", "-o", "a.h5", "--replace", "-q"],
     "COMMAND --help": None,
 }
@@ -64,6 +66,8 @@ def test_advised_commands_run(folder):
     zoo = SmallZoo(folder, "BF16")
     zoo.compress("keep.h5")
     good(["restore", "keep.h5", "--task", "two", "--base", "base", "-o", "lossy", "-q"], cwd=folder)
+    good(["compress", "zoo.yaml", "-o", "c.h5", "--report", "c.json", "-q"], cwd=folder)
+    good(["verify", "c.h5", "--base", "base", "--report", "job.json", "-q"], cwd=folder)
     for command in [c for c in ADVICE.values() if c]:
         shutil.copy(f"{folder}/keep.h5", f"{folder}/a.h5")
         for made in ("out", "b.h5"):
