@@ -1,7 +1,6 @@
 #include "compress/compress.h"
 
 #include <errno.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,16 +13,14 @@
 #include "base/overwrite.h"
 #include "base/version.h"
 #include "compress/append.h"
-#include "compress/assemble.h"
 #include "compress/companions.h"
 #include "compress/fused.h"
-#include "compress/settle.h"
+#include "compress/job.h"
 #include "compress/tied.h"
 #include "parallel/watchdog.h"
 #include "plan/zoo_plan.h"
 
 #define MEMORY_CHAINS ((uint64_t)64 << 20) /* tiles of parents as they are restored */
-#define MEMORY_LEAST ((uint64_t)128 << 20) /* two tiles, their levels and candidates, and what MPI and HDF5 take */
 
 void dz_compress_result_free(dz_compress_result *r) {
     free(r->recipe_name);
@@ -43,31 +40,9 @@ static dz_rc check_output(const dz_compress_options *opt, dz_error *err) {
     return dz_staging_check_file(opt->archive, DZ_TARGET_ARCHIVE, err);
 }
 
-/* A job: what its stages share, and their results in the order in which they come. With chains, the part of it that is one generation. */
-typedef struct dz_job {
-    dz_context ctx;
-    dz_generations *generations;
-    dz_plan *plan; /* the context has it as const */
-    dz_stats stats;
-    dz_shapes shapes;
-    dz_lossy_plan lossy;
-    dz_counts counts;
-    dz_allocation allocation;
-    dz_exact_trials trials;
-    dz_block_table blocks;
-    dz_gammas gammas;
-    dz_catalog *catalog;   /* rank 0, from the first layout on */
-    dz_lock *lock;         /* rank 0: of the archive, while all generations run */
-    int done;              /* an earlier run has made this generation's archive */
-    uint64_t block_budget; /* bytes of coded blocks that may stay in memory */
-    size_t skipped;        /* tasks of the manifest that the archive has already */
-    int foreign;           /* the journal was another job's: it is gone */
-    int resumed;           /* the journal has something of an earlier run of this job */
-} dz_job;
-
 /* Splits the memory budget: fixed buffers first, then a quarter for coded blocks and the rest for candidates kept between stages. */
 static void set_budgets(dz_job *job) {
-    uint64_t fixed = MEMORY_LEAST + dz_checkpoint_memory(job->ctx.zoo.base), mem = job->ctx.opt->mem_per_rank;
+    uint64_t fixed = DZ_MEMORY_LEAST + dz_checkpoint_memory(job->ctx.zoo.base), mem = job->ctx.opt->mem_per_rank;
     if (job->ctx.chains.open) fixed += MEMORY_CHAINS;
     for (size_t t = 0; t < job->ctx.zoo.ntasks; t++) fixed += dz_checkpoint_memory(job->ctx.zoo.tasks[t]);
     uint64_t left = mem > fixed ? mem - fixed : 0;
@@ -308,92 +283,6 @@ static void close_job(dz_job *job) {
     dz_zoo_close(&job->ctx.zoo);
 }
 
-/* The names of a task's rows of a policy, the first three of them; how many rows there are. */
-static size_t name_rows(const dz_catalog *c, const dz_task_entry *task, dz_policy policy, dz_buf *names, dz_error *err) {
-    size_t n = 0;
-    for (size_t i = 0; i < task->nrows; i++) {
-        if (task->rows[i].policy == policy && n++ < 3)
-            dz_buf_line(names, err, "%s'%s'", n > 1 ? ", " : "", c->tensors[task->rows[i].tensor].name);
-    }
-    if (n > 3) dz_buf_line(names, err, " and %zu more (info --task lists them)", n - 3);
-    dz_buf_put(names, "", 1, err);
-    return n;
-}
-
-/* A task's tensors that are not kept, and one that adds nothing to the base. */
-static void note_what_is_kept(const dz_job *job, size_t t, dz_buf *notes, dz_error *err) {
-    const dz_catalog *c = job->catalog;
-    const dz_task_entry *task = &c->tasks[job->ctx.copied.ntasks + t];
-    dz_buf dropped = {0}, absent = {0};
-    size_t ndropped = name_rows(c, task, DZ_POLICY_DROP, &dropped, err), nabsent = name_rows(c, task, DZ_POLICY_ABSENT, &absent, err);
-    size_t n = task->nrows - nabsent, differ = 0;
-    for (size_t i = 0; i < task->nrows; i++)
-        differ += task->rows[i].length != 0 || task->rows[i].source != 0 || task->rows[i].base == DZ_NO_BASE;
-    if (err->rc != DZ_OK) goto out;
-    if (ndropped)
-        dz_buf_note(notes, err, "task '%s': %zu tensor%s dropped by the recipe, the base's values take their place: %s", task->name,
-                    ndropped, ndropped == 1 ? " is" : "s are", (const char *)dropped.data);
-    if (!differ && ndropped + nabsent == 0)
-        dz_buf_note(notes, err, "task '%s' equals the base", task->name);
-    else if (!differ && n > ndropped)
-        dz_buf_note(notes, err, "task '%s': what is kept of it (%zu of %zu tensors) equals the base%s%s", task->name, n - ndropped, n,
-                    nabsent ? ", without " : "", (const char *)absent.data);
-out:
-    dz_buf_free(&dropped);
-    dz_buf_free(&absent);
-}
-
-/* Tensors of a task that were to be lossy and are kept exactly, with the reason. */
-static void note_exact(const dz_job *job, size_t t, dz_reason reason, dz_buf *notes, dz_error *err) {
-    static const char *const why[DZ_REASONS] = {[DZ_REASON_NONFINITE] = "with NaN or infinity",
-                                                [DZ_REASON_OVERFLOW] = "whose restored values could leave the range of their type",
-                                                [DZ_REASON_SMALLER] = "whose exact coding is no larger than the lossy one, or hardly"};
-    const dz_plan *plan = job->plan;
-    const char *first = NULL;
-    size_t n = 0;
-    for (size_t i = plan->first_pair[t]; i < plan->first_pair[t + 1]; i++) {
-        const dz_tensor_pair *pair = &plan->pairs[i];
-        if (pair->lossy < 0 || job->lossy.tensors[pair->lossy].reason != reason) continue;
-        if (n++ == 0) first = dz_pair_tensor(plan, pair)->name;
-    }
-    if (n)
-        dz_buf_note(notes, err, "task '%s': %zu tensor%s %s, kept exactly: '%s'%s", job->ctx.zoo.names[t], n, n == 1 ? "" : "s",
-                    why[reason], first, n > 1 ? ", ..." : "");
-}
-
-/* What the user should know beyond the table: what was not taken as the recipe's main case. */
-static void collect_notes(const dz_job *job, dz_buf *notes, dz_error *err) {
-    const dz_plan *plan = job->plan;
-    dz_buf_put(notes, plan->notes.data, plan->notes.len, err);
-    if (job->ctx.zoo.recipe->method_implied)
-        dz_buf_note(notes, err, "method ultradelta, because its keys are set (sparsity and the like): --method names another");
-    if (job->ctx.zoo.manifest->no_base)
-        dz_buf_note(notes, err, "%s names no base: each task is coded by itself, exactly", job->ctx.opt->manifest);
-    for (size_t t = 0; t < plan->ntasks; t++) {
-        for (int reason = DZ_REASON_NONFINITE; reason < DZ_REASONS; reason++) note_exact(job, t, (dz_reason)reason, notes, err);
-        note_what_is_kept(job, t, notes, err);
-    }
-    if (job->ctx.opt->append && !job->ctx.copied.old && !job->ctx.opt->skip_existing && !job->ctx.opt->update &&
-        !job->resumed) /* what a requeued job expects is not reported */
-        dz_buf_note(notes, err, "there was no archive to append to: it is a new one");
-    for (size_t at = 0; job->ctx.copied.old && at < job->ctx.copied.old->catalog->foreign.len;) {
-        const char *line = (const char *)job->ctx.copied.old->catalog->foreign.data + at;
-        int len = (int)strcspn(line, "\n");
-        dz_buf_note(notes, err, "%s: %.*s was not of the archive: not taken along", job->ctx.opt->archive, len, line);
-        at += (size_t)len + 1;
-    }
-    if (job->foreign)
-        dz_buf_note(notes, err, "%s.journal was of another job (models, recipe or program differ): it was not used", job->ctx.opt->archive);
-    if (job->resumed) dz_buf_note(notes, err, "went on where an earlier run of this job was interrupted");
-    if (job->ctx.opt->mem_per_rank < MEMORY_LEAST)
-        dz_buf_note(notes, err, "--mem-per-rank: less than the 128M that a rank needs at least: 128M are taken");
-    if (job->skipped) dz_buf_note(notes, err, "%zu tasks are in the archive already", job->skipped);
-    if (job->ctx.opt->nhints && !dz_io_by_mpi(job->ctx.opt->io, job->ctx.world))
-        dz_buf_note(notes, err, "--io-hint has no effect: it needs --io collective and more than one rank");
-    if ((size_t)job->ctx.world->size > plan->nunits)
-        dz_buf_note(notes, err, "%d ranks for %zu tiles: some have nothing to do", job->ctx.world->size, plan->nunits);
-}
-
 static double imbalance(const dz_plan *plan) {
     double sum = 0, most = 0;
     for (int r = 0; r < plan->nranks; r++) {
@@ -421,140 +310,10 @@ static dz_rc gather_figures(const dz_job *job, dz_compress_result *result, doubl
     return DZ_OK;
 }
 
-static dz_results results_of(const dz_job *job) {
-    return (dz_results){
-        .stats = &job->stats, .lossy = &job->lossy, .allocation = &job->allocation, .blocks = &job->blocks, .gammas = &job->gammas};
-}
-
-/* Collective. Allocates until no more tensor turns out to be as small when coded exactly. */
-static dz_rc allocate_and_settle(dz_job *job, dz_error *err) {
-    dz_context *ctx = &job->ctx;
-    size_t changed = 1;
-    dz_rc rc = DZ_OK;
-    while (rc == DZ_OK && changed) {
-        rc = dz_allocate(ctx, &job->stats, &job->shapes, &job->lossy, &job->counts, &job->allocation, err);
-        if (rc == DZ_OK) rc = dz_settle(ctx, &job->stats, &job->allocation, &job->lossy, &job->trials, &changed, err);
-    }
-    return rc;
-}
-
-/* Collective. */
-static dz_rc encode_and_settle(dz_job *job, dz_error *err) {
-    dz_context *ctx = &job->ctx;
-    dz_rc rc = DZ_OK;
-    do {
-        rc = dz_encode(ctx, &job->shapes, &job->lossy, &job->counts, &job->allocation, &job->blocks, err);
-    } while (rc == DZ_OK && dz_settle_encoded(ctx, &job->blocks, &job->trials, &job->lossy) > 0);
-    return rc;
-}
-
-#define MOST_FORECASTS 12
-#define MOST_ROUNDS 8
-#define FORESEEN 0.0005   /* of the target, between it and a forecast */
-#define CLOSE_ENOUGH 0.01 /* of the target, between it and what was encoded */
-
-/* Bytes of the tensors of a task that the plan calls lossy, as the laid-out file has them. */
-typedef struct fit {
-    double want, now, fixed; /* the target; what they take; of that what no level changes */
-    int lossy;               /* any of them is */
-} fit;
-
-/* Rank 0, by the block table and the last layout. */
-static fit fit_of(const dz_job *job, size_t t) {
-    const dz_context *ctx = &job->ctx;
-    double source = 0, exact = 0, coded = 0;
-    fit f = {0};
-    for (size_t i = ctx->plan->first_pair[t]; i < ctx->plan->first_pair[t + 1]; i++) {
-        const dz_tensor_pair *pair = &ctx->plan->pairs[i];
-        if (pair->lossy < 0) continue;
-        dz_policy policy = job->lossy.tensors[pair->lossy].policy;
-        if (policy != DZ_POLICY_LOSSLESS && policy != DZ_POLICY_ULTRADELTA) continue;
-        source += (double)(pair->tiles.common * dz_dtype_size(dz_pair_tensor(ctx->plan, pair)->dtype));
-        *(policy == DZ_POLICY_LOSSLESS ? &exact : &coded) += (double)dz_region_bytes(ctx->plan, &job->blocks, pair);
-        f.lossy |= policy == DZ_POLICY_ULTRADELTA;
-    }
-    f.fixed = exact + dz_task_size_stats(&job->catalog->tasks[ctx->copied.ntasks + t]).lossy_fixed;
-    f.now = coded + f.fixed;
-    f.want = source / ctx->zoo.recipe->target_ratio;
-    return f;
-}
-
-/* Rank 0: the levels to try next; 1 if a task is off by more than `allowed` of the target. */
-static int adjust_levels(dz_job *job, double allowed) {
-    const dz_context *ctx = &job->ctx;
-    int again = 0;
-    for (size_t t = 0; t < ctx->plan->ntasks; t++) {
-        double *level = &job->allocation.task_level[t], before = *level;
-        fit f = fit_of(job, t);
-        if (!f.lossy || fabs(f.now / f.want - 1) < allowed) continue;
-        *level = ctx->method->relevel(before, f.want > f.fixed ? (f.want - f.fixed) / (f.now - f.fixed) : 0.5);
-        again |= *level != before;
-    }
-    return again;
-}
-
-#define MET 0.02 /* of the target, either way */
-
-/* Rank 0: a target that was not met is an error that says what is possible. Less than was asked for is no fault where tensors are exact. */
-static dz_rc check_target(const dz_job *job, dz_error *err) {
-    double target = job->ctx.zoo.recipe->target_ratio;
-    for (size_t t = 0; t < job->plan->ntasks; t++) {
-        fit f = fit_of(job, t);
-        if (!f.lossy || fabs(f.now / f.want - 1) <= MET) continue;
-        dz_fail_more(
-            err, DZ_EUSAGE,
-            "task '%s': target_ratio %g is not met within 2 %%: the nearest that method %s comes to is %.4g (index and tables alone "
-            "allow %.4g); give a ratio that is possible, or --quality",
-            job->ctx.zoo.names[t], target, job->ctx.method->name, target * f.want / f.now, target * f.want / fmax(1, f.fixed));
-    }
-    return err->rc;
-}
-
-/* Collective: rank 0's adjustment on all ranks. */
-static uint64_t adjust(dz_job *job, double allowed, int may) {
-    const dz_context *ctx = &job->ctx;
-    uint64_t again = may && ctx->world->rank == 0 ? (uint64_t)adjust_levels(job, allowed) : 0;
-    dz_bcast_u64(ctx->world, &again, 1);
-    if (again) dz_bcast_f64(ctx->world, job->allocation.task_level, ctx->plan->ntasks);
-    return again;
-}
-
-/* Collective. Levels at which the lossy tensors are expected to have the size that was asked for; one layout tells the rest of the bytes.
- */
-static dz_rc foresee(dz_job *job, dz_error *err) {
-    dz_context *ctx = &job->ctx;
-    dz_results results = results_of(job);
-    dz_rc rc = DZ_OK;
-    for (int i = 0; rc == DZ_OK; i++) {
-        rc = allocate_and_settle(job, err);
-        if (rc == DZ_OK) rc = dz_expect_blocks(ctx, &job->lossy, &job->allocation, &job->blocks, err);
-        if (rc == DZ_OK && i == 0) rc = dz_assemble_layout(ctx, &results, &job->catalog, err);
-        if (rc == DZ_OK && !adjust(job, FORESEEN, i < MOST_FORECASTS)) break;
-    }
-    return rc;
-}
-
-/* Collective. Once; with a target ratio again until every task's lossy tensors have, on disk, the size that was asked for. */
-static dz_rc fit_and_encode(dz_job *job, dz_error *err) {
-    dz_context *ctx = &job->ctx;
-    dz_results results = results_of(job);
-    int by_ratio = ctx->zoo.recipe->target_ratio > 0;
-    dz_rc rc = by_ratio ? foresee(job, err) : allocate_and_settle(job, err);
-    for (int round = 1; rc == DZ_OK; round++) {
-        rc = encode_and_settle(job, err);
-        if (rc != DZ_OK || !by_ratio) return rc;
-        rc = dz_assemble_layout(ctx, &results, &job->catalog, err);
-        if (rc == DZ_OK && !adjust(job, CLOSE_ENOUGH, round < MOST_ROUNDS)) break;
-        if (rc == DZ_OK) rc = allocate_and_settle(job, err);
-    }
-    if (rc != DZ_OK) return rc;
-    return dz_sync_error(ctx->world, ctx->world->rank == 0 ? check_target(job, err) : DZ_OK, err);
-}
-
 /* Collective. The stages. */
 static dz_rc run_stages(dz_job *job, dz_error *err) {
     dz_context *ctx = &job->ctx;
-    dz_results results = results_of(job);
+    dz_results results = dz_job_results(job);
     dz_rc rc = dz_statistics(ctx, &job->stats, err);
     if (rc == DZ_OK) rc = dz_append_check_base(ctx, &job->stats, err);
     if (rc == DZ_OK) rc = dz_shapes_make(ctx, &job->shapes, err);
@@ -563,7 +322,7 @@ static dz_rc run_stages(dz_job *job, dz_error *err) {
     if (rc == DZ_OK) rc = dz_sync_error(ctx->world, dz_allocation_init(ctx, &job->lossy, &job->allocation, err), err);
     if (rc == DZ_OK) rc = dz_gammas_init(ctx, &job->gammas, err);
     if (rc == DZ_OK) rc = dz_companions_code(ctx, &job->catalog, err);
-    if (rc == DZ_OK) rc = fit_and_encode(job, err);
+    if (rc == DZ_OK) rc = dz_job_encode(job, err);
     if (rc == DZ_OK) rc = dz_trace_norms(ctx, &job->lossy, &job->allocation, &job->blocks, &job->gammas, err);
     if (rc == DZ_OK) rc = dz_assemble(ctx, &results, &job->catalog, err);
     return rc;
@@ -599,7 +358,7 @@ static void tell_result(const dz_job *job, dz_compress_result *result, dz_error 
     char setting[DZ_SETTING_TEXT];
     size_t own = 0;
     for (size_t t = 0; t < zoo->ntasks; t++) own += zoo->own[t] != NULL && zoo->tasks[t] != zoo->stored;
-    collect_notes(job, &result->notes, err);
+    dz_job_notes(job, &result->notes, err);
     result->own_settings += own;
     own = result->own_settings;
     free(result->recipe_name);
