@@ -86,7 +86,7 @@ def fit(model, data, steps, rate, rng, optimiser=None):
 
 def held_out(model, data):
     with torch.no_grad():
-        return float(np.mean([loss_of(model, data, range(s, s + 16 * CONTEXT, CONTEXT)).item() for s in range(0, 40 * 16 * CONTEXT, 16 * CONTEXT)]))
+        return float(np.mean([loss_of(model, data, range(s, s + 32 * CONTEXT, CONTEXT)).item() for s in range(0, 8 * 32 * CONTEXT, 32 * CONTEXT)]))
 
 
 def save(model, folder):
@@ -140,16 +140,25 @@ def energy(a, b):
     return sum(float(np.sum((a[n] - b[n]) ** 2)) for n in a)
 
 
+LOSSES = {}
+
+
+def loss_once(folder, test):
+    if folder not in LOSSES:
+        LOSSES[folder] = held_out(load(folder), test)
+    return LOSSES[folder]
+
+
 def lossy_rows(folder, names, quality):
     _, _, test = texts()
-    base, base_loss = layers(f"{folder}/base"), held_out(load(f"{folder}/base"), test)
+    base, base_loss = layers(f"{folder}/base"), loss_once(f"{folder}/base", test)
     stored, rows = {}, []
     for kind in ("chain", "each"):
         run("compress", f"{folder}/{kind}.yaml", "-o", f"{folder}/{kind}.h5", "--quality", quality, "--force", "-q")
         tasks = json.loads(run("info", f"{folder}/{kind}.h5", "--json"))["tasks"]
         stored[kind] = {t["name"]: t for t in tasks}
     for name in names:
-        true, true_loss = layers(f"{folder}/{name}"), held_out(load(f"{folder}/{name}"), test)
+        true, true_loss = layers(f"{folder}/{name}"), loss_once(f"{folder}/{name}", test)
         row = [name]
         for kind in ("chain", "each"):
             shutil.rmtree(f"{folder}/out", ignore_errors=True)
@@ -164,7 +173,7 @@ def lossy_rows(folder, names, quality):
 def exact_rows(folder, names, old):
     sizes = {"files": sum(os.path.getsize(f"{folder}/{n}/model.safetensors") for n in names)}
     run("compress", f"{folder}/chain.yaml", "-o", f"{folder}/chain.h5", "--quality", "lossless", "--force", "-q")
-    run("compress", f"{folder}/each.yaml", "-o", f"{folder}/each.h5", "--quality", "lossless", "--force", "-q", program=old or DELTAZOO)
+    run("compress", f"{folder}/each.yaml", "-o", f"{folder}/each.h5", *(["--recipe", "lossless"] if old else ["--quality", "lossless"]), "--force", "-q", program=old or DELTAZOO)
     sizes["each against the base" + (" (e3b624f)" if old else "")] = os.path.getsize(f"{folder}/each.h5")
     sizes["chain"] = os.path.getsize(f"{folder}/chain.h5")
     for level in (3, 19):
