@@ -40,6 +40,11 @@ static totals totals_of(const dz_plan *plan, size_t task) {
 
 /* A line with the next step for each task that will come back poor. */
 static void warn(const dz_zoo *zoo, const dz_forecast *forecast, dz_buf *lines, dz_error *err) {
+    size_t children = 0;
+    for (size_t t = 0; t < zoo->manifest->ntasks; t++) children += zoo->manifest->tasks[t].parent != NULL;
+    if (children && forecast->tasks)
+        dz_buf_line(lines, err, "%zu task%s a parent: sizes are foreseen as if coded against the base, and will as a rule be smaller\n",
+                    children, children == 1 ? " has" : "s have");
     for (size_t t = 0; forecast->tasks && t < zoo->ntasks; t++) {
         dz_quality q = forecast->tasks[t].quality;
         if (q.verdict == DZ_VERDICT_POOR)

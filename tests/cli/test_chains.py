@@ -194,6 +194,15 @@ def test_what_is_wrong_with_parents(folder):
 
 
 @with_scratch
+def test_plan_says_that_it_does_not_foresee_parents(folder):
+    chain(folder, 2)
+    manifest(f"{folder}/zoo.yaml", folder, in_line(2))
+    check("1 task has a parent: sizes are foreseen as if coded against the base" in good(["plan", "zoo.yaml"], cwd=folder).err.replace("\n", " "), "no note")
+    manifest(f"{folder}/flat.yaml", folder, ["step-1", "step-2"])
+    check("parent" not in good(["plan", "flat.yaml"], cwd=folder).err, "a note without parents")
+
+
+@with_scratch
 def test_tensors_that_the_parent_has_otherwise(folder):
     """Another shape, another type, one that is new, one that is gone: against the base, or whatever there is."""
     models = chain(folder, 2)
