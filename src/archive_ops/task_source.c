@@ -12,6 +12,9 @@ dz_rc dz_task_source_open(const dz_world *world, const char *archive, const char
                           dz_error *err) {
     dz_rc rc = dz_archive_open_tasks_all(world, archive, &task, 1, &s->archive, err);
     if (rc != DZ_OK || (rc = dz_sync_error(world, dz_archive_task(s->archive, task, &s->task, err), err)) != DZ_OK) return rc;
+    if (s->archive->catalog->nbase == 0)
+        return dz_fail(err, DZ_EUSAGE, "%s: has no base, so there are no deltas to export: 'deltazoo restore' makes task '%s'", archive,
+                       task);
     if (base && (rc = dz_base_open_all(world, s->archive, base, &s->base, err)) != DZ_OK) return rc;
     return dz_sync_error(world, dz_decoder_open(&s->decoder, s->archive, s->base, NULL, err), err);
 }

@@ -13,7 +13,7 @@ typedef struct dz_task_source {
     dz_buf scratch;
 } dz_task_source;
 
-/* Collective. `base` may be NULL. Close it whatever is returned. */
+/* Collective. `base` may be NULL. DZ_EUSAGE where the archive is of models without a base. Close it whatever is returned. */
 dz_rc dz_task_source_open(const dz_world *world, const char *archive, const char *task, const char *base, dz_task_source *source,
                           dz_error *err);
 void dz_task_source_close(dz_task_source *source);

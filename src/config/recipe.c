@@ -234,6 +234,12 @@ static void settle(dz_recipe *r, uint32_t file, uint32_t sets, dz_error *err) {
     if (open || (limits && r->quality == DZ_QUALITY_NONE && r->target_ratio <= 0)) r->quality = DZ_QUALITY_BALANCED;
 }
 
+int dz_recipe_is_exact(const dz_recipe *r) {
+    int exact = 1;
+    for (size_t i = 0; i < r->nrules; i++) exact &= r->rules[i].policy == DZ_POLICY_LOSSLESS;
+    return exact || r->quality == DZ_QUALITY_LOSSLESS;
+}
+
 dz_noise_limits dz_recipe_limits(const dz_recipe *r) {
     static const dz_verdict verdicts[] = {DZ_VERDICT_POOR, DZ_VERDICT_HIGH, DZ_VERDICT_BALANCED, DZ_VERDICT_SMALL, DZ_VERDICT_EXACT};
     dz_noise_limits limits = dz_verdict_limits(verdicts[r->quality]);

@@ -92,6 +92,9 @@ dz_rc dz_recipe_notes(const dz_recipe *recipe, dz_checkpoint *const *tasks, size
  * out. The caller frees. */
 char *dz_recipe_text(const dz_recipe *recipe, dz_error *err);
 
+/* Every tensor is kept exactly, by `quality` or because no rule says otherwise. */
+int dz_recipe_is_exact(const dz_recipe *recipe);
+
 /* The limits of a recipe of fixed accuracy; infinite for another. */
 dz_noise_limits dz_recipe_limits(const dz_recipe *recipe);
 

@@ -141,8 +141,9 @@ static const dz_recipe_request EXACT = {.sets = EXACT_SETS, .nsets = 1};
 static dz_rc load_recipes(const dz_recipe_request *request, dz_zoo *zoo, dz_error *err) {
     int no_base = zoo->manifest && zoo->manifest->no_base, asked = request->recipe || request->nsets;
     if (dz_recipe_load(no_base && !asked ? &EXACT : request, &zoo->recipe, err) != DZ_OK) return err->rc;
-    if (no_base && zoo->recipe->quality != DZ_QUALITY_LOSSLESS)
-        return dz_fail(err, DZ_EUSAGE, "%s: names no base: its tasks can only be kept exactly (--quality lossless)", zoo->manifest->path);
+    if (no_base && !dz_recipe_is_exact(zoo->recipe))
+        return dz_fail(err, DZ_EUSAGE, "%s: names no base: its tasks can only be kept exactly (--quality or --recipe lossless)",
+                       zoo->manifest->path);
     for (size_t t = 0; zoo->manifest && t < zoo->ntasks; t++) {
         const dz_manifest_task *task = &zoo->manifest->tasks[t];
         dz_task_request own = {.task = task->name};

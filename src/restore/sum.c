@@ -117,6 +117,10 @@ dz_rc dz_restore_check_sum(dz_restore_job *r, dz_buf *lines, dz_error *err) {
     const dz_catalog *c = r->archive->catalog;
     dz_notes notes = {0};
     const char *only = r->opt->tensors;
+    if (c->nbase == 0)
+        return dz_fail(err, DZ_EUSAGE,
+                       "%s: has no base, so its tasks have no deltas to be added or scaled: restore one task, without a weight",
+                       r->archive->path);
     for (size_t t = 0; t < r->merge.ntasks; t++) {
         const dz_task_entry *task = r->merge.tasks[t];
         for (size_t i = 0; i < task->nrows && r->merge.weights[t] != 0; i++) {

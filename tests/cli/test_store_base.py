@@ -241,11 +241,35 @@ def test_models_without_a_base(folder):
 
 
 @with_scratch
+def test_without_a_base_there_are_no_deltas(folder):
+    """Not one task under the name of a sum, and no advice to give a base that is refused."""
+    zoo_of(folder)
+    write(f"{folder}/zoo.yaml", "tasks:\n  - {name: task-1, path: zoo/task-1}\n  - {name: task-2, path: zoo/task-2}\n")
+    compress(folder, "a.h5")
+    for i, tasks in enumerate((["task-1=0.5", "task-2=0.5"], ["task-1=0.5"])):
+        given = [x for t in tasks for x in ("--task", t)]
+        refused(folder, ["restore", "a.h5", *given, "-o", "sum", "-q"], 2, "a.h5: has no base", "restore one task", ranks=turns(i))
+    for i, how in enumerate(([], ["--format", "sparse"], ["--format", "hdf5"], ["--format", "lora", "--rank", 4], ["--format", "patch"])):
+        refused(folder, ["export", "a.h5", "--task", "task-1", *how, "-o", "out", "-q"], 2, "a.h5: has no base", "no deltas", ranks=turns(i))
+    check(not os.path.exists(f"{folder}/sum") and not os.path.exists(f"{folder}/out"), "something is left")
+
+
+@with_scratch
+def test_recipes_that_keep_all_need_no_base(folder):
+    zoo = zoo_of(folder)
+    write(f"{folder}/zoo.yaml", "tasks:\n  - {name: task-1, path: zoo/task-1}\n")
+    write(f"{folder}/own.yaml", 'tensors:\n  - {match: "*.mlp.*", policy: drop}\n  - {match: "*", policy: lossless}\n')
+    refused(folder, ["compress", "zoo.yaml", "-o", "a.h5", "-q", "--recipe", "own.yaml"], 2, "zoo.yaml: names no base")
+    compress(folder, "a.h5", "--recipe", "lossless")
+    equal(restored(folder, "a.h5", "task-1", "r1"), hashes(f"{zoo}/task-1"), "task-1")
+
+
+@with_scratch
 def test_without_a_base_nothing_is_lossy(folder):
     zoo_of(folder)
     write(f"{folder}/zoo.yaml", "tasks:\n  - {name: task-1, path: zoo/task-1}\n")
     for how in (["--quality", "high"], ["--method", "bitdelta"], ["--recipe", "ultradelta"], ["--set", "noise_to_delta=1"]):
-        refused(folder, ["compress", "zoo.yaml", "-o", "a.h5", "-q", *how], 2, "zoo.yaml: names no base", "--quality lossless")
+        refused(folder, ["compress", "zoo.yaml", "-o", "a.h5", "-q", *how], 2, "zoo.yaml: names no base", "lossless")
     write(f"{folder}/own.yaml", "tasks:\n  - {name: task-1, path: zoo/task-1, quality: high}\n")
     refused(folder, ["compress", "own.yaml", "-o", "a.h5", "-q"], 2, "own.yaml:2", "'task-1'", "kept exactly")
     compress(folder, "a.h5", "--quality", "lossless")
