@@ -74,7 +74,8 @@ static void follow_sources(update *u) {
                 dz_copy_tasks_needs(entry, &u->old->tasks[source]) ? dz_lookup_find(&u->names, entry->name, strlen(entry->name)) : -1;
             if (child < 0 || u->action[child] != UNCHANGED) continue;
             u->action[child] = REPLACED;
-            snprintf(u->why[child], sizeof u->why[child], "coded against '%s', which is replaced", name);
+            const char *other = u->why[child][0] ? "with other settings than before, as it is " : ""; /* compare_settings */
+            snprintf(u->why[child], sizeof u->why[child], "%scoded against '%s', which is replaced", other, name);
             u->queue[n++] = (size_t)child;
         }
     }

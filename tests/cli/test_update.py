@@ -148,6 +148,12 @@ def test_a_changed_parent_takes_its_children_along(folder):
     for name in NAMES:
         good(["restore", "z1.h5", "--task", name, "--base", "base", "-o", f"r-{name}", "-q"], cwd=folder)
         equal(hashes(f"{folder}/r-{name}"), hashes(f"{folder}/{name}"), name)
+    # other settings, which may be lossy: of an unchanged child the line says so, and only of one that has them
+    shutil.copy(f"{folder}/z.h5", f"{folder}/other.h5")
+    found = update(folder, "--quality", "high", archive="other.h5")
+    equal(found["two"], ("replaced", "with other settings than before, as it is coded against 'one', which is replaced"), "an unchanged child")
+    same = update(folder, "--quality", "lossless")
+    equal(same["two"], ("replaced", "coded against 'one', which is replaced"), "with the same settings")
     # what a task that stays is coded against stays too
     write(f"{folder}/zoo.yaml", "base: base\ntasks:\n  - {name: three, path: three, parent: two}\n")
     found = update(folder, "--quality", "lossless", "--prune", archive="z1.h5")
