@@ -19,6 +19,7 @@ typedef struct assembly {
     const dz_results *results;
     dz_catalog **catalog;
     dz_share *share; /* rows that others may refer to */
+    int apart;       /* they are not used: each task has the size that it has by itself */
 } assembly;
 
 static dz_rc add_base(const assembly *a, dz_catalog *c, dz_error *err) {
@@ -128,7 +129,7 @@ static dz_rc add_rows(const assembly *a, dz_catalog *c, size_t task, const uint3
         if (row->policy == DZ_POLICY_LOSSLESS || row->policy == DZ_POLICY_ULTRADELTA)
             row->length = dz_region_bytes(plan, a->results->blocks, pair);
         if (row->policy == DZ_POLICY_ULTRADELTA) fill_lossy_row(a, pair, row);
-        int shared = a->ctx->zoo.tasks[task] != a->ctx->zoo.stored && dz_share_row(a->share, c, t, row, err);
+        int shared = !a->apart && a->ctx->zoo.tasks[task] != a->ctx->zoo.stored && dz_share_row(a->share, c, t, row, err);
         if (err->rc != DZ_OK || (!shared && add_source(a, pair, row, t, err) != DZ_OK)) goto out;
         if (row->policy == DZ_POLICY_ULTRADELTA) count_lossy_row(a, pair, row, t);
         t->payload_len += row->length;
@@ -346,7 +347,7 @@ static dz_rc lay_out(assembly *a, dz_error *err) {
 
 dz_rc dz_assemble_layout(dz_context *ctx, const dz_results *results, dz_catalog **catalog, dz_error *err) {
     double begun = dz_now();
-    dz_rc rc = lay_out(&(assembly){.ctx = ctx, .results = results, .catalog = catalog}, err);
+    dz_rc rc = lay_out(&(assembly){.ctx = ctx, .results = results, .catalog = catalog, .apart = 1}, err);
     ctx->secs[DZ_PHASE_WRITE] += dz_now() - begun;
     return rc;
 }

@@ -13,7 +13,8 @@ typedef struct dz_results {
     const dz_gammas *gammas;
 } dz_results;
 
-/* Collective. Rank 0: the catalog and the laid-out file NAME.partial. `*catalog` stays NULL on the other ranks; an earlier one is freed. */
+/* Collective. Rank 0: the catalog and the laid-out file NAME.partial. `*catalog` stays NULL on the other ranks; an earlier one is freed.
+ * No tensor is shared in it: a target ratio is of each task by itself. */
 dz_rc dz_assemble_layout(dz_context *ctx, const dz_results *results, dz_catalog **catalog, dz_error *err);
 
 /* Collective. Layout, payloads, read back, rename. */

@@ -81,7 +81,7 @@ static void join(tree *t, size_t k, size_t *queue) {
         for (size_t i = 0; i < t->zoo->ntasks; i++) {
             if (t->in[i]) continue;
             if (!t->looks[i]) {
-                if (strcmp(t->parent[i], t->zoo->names[at]) != 0) continue;
+                if (!t->parent[i] || strcmp(t->parent[i], t->zoo->names[at]) != 0) continue; /* without one: it joins by itself */
                 t->in[i] = 1;
                 queue[n++] = i;
                 continue;

@@ -44,10 +44,12 @@ dz_rc dz_share_add_task(dz_share *s, const dz_catalog *c, size_t task, dz_error 
     return err->rc;
 }
 
+#define AS_MUCH 1.02f /* noise that counts as no more: two codings of one tensor at one rate differ by less */
+
 /* A lossy row may be restored from another lossy one that is as near to the original. */
 static int as_good(const dz_task_entry *holder, const dz_index_row *held, const dz_task_entry *task, const dz_index_row *row) {
-    return row->policy == DZ_POLICY_ULTRADELTA && !(holder->gamma < task->gamma || holder->gamma > task->gamma) && held->nsr <= row->nsr &&
-           fabsf(held->gain - row->gain) <= 1e-3f;
+    return row->policy == DZ_POLICY_ULTRADELTA && !(holder->gamma < task->gamma || holder->gamma > task->gamma) &&
+           held->nsr <= AS_MUCH * row->nsr && fabsf(held->gain - row->gain) <= 1e-3f;
 }
 
 int dz_share_row(const dz_share *s, const dz_catalog *c, dz_task_entry *task, dz_index_row *row, dz_error *err) {

@@ -324,6 +324,9 @@ def test_parents_by_measured_energy(folder):
     manifest(f"{folder}/some.yaml", folder, ["a1", ("a2", "a3"), ("a3", "auto")], base="zero")
     good(["compress", "some.yaml", "-o", "b.h5", *EXACT], cwd=folder)
     equal(parents("b.h5", folder), {"a1": None, "a3": "a1", "a2": "a3"}, "a parent that is named, of one that looks for its own")
+    manifest(f"{folder}/mixed.yaml", folder, ["b1", "a1", ("a2", "auto"), "far"], base="zero")
+    good(["compress", "mixed.yaml", "-o", "c.h5", *EXACT], cwd=folder)
+    equal(parents("c.h5", folder), {"b1": None, "a1": None, "a2": "a1", "far": None}, "several that have none")
 
 
 @with_scratch

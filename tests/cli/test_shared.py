@@ -210,3 +210,16 @@ def test_without_a_base_and_with_a_stored_one(folder):
             shutil.rmtree(f"{folder}/r", ignore_errors=True)
             good(["restore", archive, "--task", task, "-o", "r", "-q"], cwd=folder)
             equal(hashes(f"{folder}/r"), hashes(f"{folder}/{task}"), f"{task} of {archive}")
+
+
+@with_scratch
+def test_a_target_ratio_is_met_by_each_task_before_anything_is_shared(folder):
+    """A task that shares its lossy tensors takes fewer bytes than the target asks for: that is no fault."""
+    twins(folder)
+    for ratio in ("20", "60"):
+        compress(folder, "a.h5", "--target-ratio", ratio, "--force")
+        tasks = {t["name"]: t for t in info("a.h5", cwd=folder)["tasks"]}
+        alone = tasks["task-2"]["lossy"]["source_bytes"] / tasks["task-2"]["lossy"]["stored_bytes"]
+        check(abs(alone / float(ratio) - 1) < 0.02, f"{ratio}: {alone}")
+        check(tasks["copy"]["stored_bytes"] < 0.5 * tasks["task-1"]["stored_bytes"], f"{ratio}: {stored('a.h5', folder)}")
+        good(["verify", "a.h5", "--base", "base", "-q"], cwd=folder)
