@@ -166,6 +166,7 @@ static dz_rc open_journal(dz_job *job, dz_error *err) {
     dz_journal_units mine = {
         .place = plan->place, .nunits = plan->nunits, .first = plan->first_work[world->rank], .count = dz_context_nitems(&job->ctx)};
     rc = dz_journal_open(&job->ctx.journal, world, job->ctx.opt->archive, id, mine, job->block_budget, &job->foreign, err);
+    if (job->ctx.chains.open) job->foreign = 0; /* it was this job's, of the generation before */
     uint64_t found = job->ctx.journal.nentries;
     if (rc == DZ_OK) dz_sum_u64(world, &found, 1);
     job->resumed = rc == DZ_OK && found > 0;
@@ -320,7 +321,7 @@ static dz_rc run_stages(dz_job *job, dz_error *err) {
     if (rc == DZ_OK) rc = dz_sync_error(ctx->world, dz_choose(ctx, &job->stats, &job->lossy, err), err);
     if (rc == DZ_OK) rc = dz_histogram(ctx, &job->lossy, &job->counts, err);
     if (rc == DZ_OK) rc = dz_sync_error(ctx->world, dz_allocation_init(ctx, &job->lossy, &job->allocation, err), err);
-    if (rc == DZ_OK) rc = dz_gammas_init(ctx, &job->gammas, err);
+    if (rc == DZ_OK) rc = dz_sync_error(ctx->world, dz_gammas_init(ctx, &job->gammas, err), err);
     if (rc == DZ_OK) rc = dz_companions_code(ctx, &job->catalog, err);
     if (rc == DZ_OK) rc = dz_job_encode(job, err);
     if (rc == DZ_OK) rc = dz_trace_norms(ctx, &job->lossy, &job->allocation, &job->blocks, &job->gammas, err);

@@ -140,7 +140,7 @@ dz_rc dz_settle(dz_context *ctx, const dz_stats *stats, const dz_allocation *all
         }
     }
     for (size_t t = 0; rc == DZ_OK && t < ctx->plan->ntasks; t++) want_task(ctx, t, stats, allocation, lossy, trials, wanted);
-    for (size_t i = 0; i < n; i++) any |= wanted[i];
+    for (size_t i = 0; rc == DZ_OK && i < n; i++) any |= wanted[i];
     if (rc == DZ_OK && any) {
         rc = dz_sync_error(ctx->world, code_wanted(ctx, wanted, bytes, err), err);
         dz_sum_u64(ctx->world, bytes, rc == DZ_OK ? n : 0);
