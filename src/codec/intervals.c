@@ -159,7 +159,7 @@ static dz_rc make_intervals(intervals *found, const void *words, const layout *f
 /* For each key: the symbol, and x << 8. */
 static void spread(uint16_t symbol_of[KEYS_MAX], const intervals *found) {
     for (unsigned s = 0; s < found->n; s++) {
-        for (unsigned k = 0; k < 1U << found->more[s]; k++) symbol_of[found->first[s] + k] = (uint16_t)(found->more[s] << 8 | s);
+        for (unsigned k = 0; k < 1U << found->more[s]; k++) symbol_of[found->first[s] + k] = (uint16_t)((unsigned)found->more[s] << 8 | s);
     }
 }
 
