@@ -62,6 +62,9 @@ WRITERS = {
     "repack --force": (["repack", "a.h5", "--force", "-o"], ARCHIVES),
     "scan": (["scan", "zoo2", "-o"], set()),
     "scan --force": (["scan", "zoo2", "--force", "-o"], {"manifest", "empty"}),
+    "scan --list": (["scan", "zoo2", "-o", "new.yaml", "--list"], set()),
+    "scan --list --force": (["scan", "zoo2", "--force", "-o", "new.yaml", "--list"], {"empty"}),
+    "verify --report": (["verify", "a.h5", "-q", "--report"], {"report", "empty"}),
     "restore": (["restore", "a.h5", "--task", "one", "--base", "base", "-q", "-o"], set()),
     "restore --force": (["restore", "a.h5", "--task", "one", "--base", "base", "-q", "--force", "-o"], {"folder"}),  # beside what is in it
     "restore FILE": (["restore", "a.h5", "--task", "one", "--base", "base", "-q", "-o"], set()),  # by its ending
@@ -97,8 +100,9 @@ def row(name):
             shutil.copytree(f"{prepared()}/there", f"{folder}/box/there", symlinks=True)
             os.remove(f"{folder}/box/there/base")
             os.link(f"{folder}/box/base/model.safetensors", f"{folder}/box/there/base")
-            if os.path.exists(f"{folder}/box/new.h5"):
-                os.remove(f"{folder}/box/new.h5")
+            for made in ("new.h5", "new.yaml"):
+                if os.path.exists(f"{folder}/box/{made}"):
+                    os.remove(f"{folder}/box/{made}")
 
     return with_scratch(test)
 
