@@ -51,7 +51,7 @@ def test_hints(folder):
         refused(folder, compress + option, 2, option[0], "--set bits=3", ranks=(1, 3))
     good(compress + ["--set", "bits=3", "-q"], cwd=folder)  # what the hint says
     refused(folder, compress + ["--nonsense"], 2, "unknown option '--nonsense'", ranks=(1,))
-    for given, missing in (([], "--task NAME (or --all), --base PATH and -o DIR are missing"), (["--task", "one"], "--base PATH and -o DIR are missing"),
+    for given, missing in (([], "--task NAME (or --all) and -o DIR are missing"), (["--task", "one"], "restore: -o DIR is missing"),
                            (["--task", "one", "--base", "base"], "restore: -o DIR is missing")):
         r = run(["restore", "a.h5", *given], cwd=folder)
         check(r.code == 2 and missing in r.err, f"{r}")
