@@ -240,9 +240,17 @@ dz_rc dz_catalog_fingerprint(const dz_catalog *c, dz_digest *out, dz_error *err)
 }
 
 dz_rc dz_catalog_index_tasks(dz_catalog *c, dz_error *err) {
+    dz_lookup_free(&c->by_task);
     for (size_t t = 0; t < c->ntasks && err->rc == DZ_OK; t++)
         dz_lookup_add(&c->by_task, c->tasks[t].name, strlen(c->tasks[t].name), (uint32_t)t, err);
     return err->rc;
+}
+
+dz_lost *dz_catalog_find_lost(const dz_catalog *c, const char *task) {
+    for (size_t i = 0; i < c->nlost; i++) {
+        if (strcmp(c->lost[i].name, task) == 0) return &c->lost[i];
+    }
+    return NULL;
 }
 
 int64_t dz_catalog_find(const dz_catalog *c, const char *task) {

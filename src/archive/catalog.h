@@ -158,6 +158,9 @@ int dz_catalog_is_foreign(const dz_catalog *catalog, const char *name);
 /* What a task that is lost fails with: DZ_EDAMAGE, DZ_EFAIL if it is only not read. */
 dz_rc dz_lost_rc(const dz_lost *lost);
 
+/* The task that cannot be read under this name, or NULL. */
+dz_lost *dz_catalog_find_lost(const dz_catalog *catalog, const char *task);
+
 /* Records a task as lost, with such a text. */
 dz_rc dz_catalog_lose(dz_catalog *catalog, const char *task, const char *text, dz_error *err);
 

@@ -30,17 +30,11 @@ void dz_copy_tasks_close(dz_copy_tasks *c) {
     *c = (dz_copy_tasks){0};
 }
 
-/* The number of a task among those that cannot be read, or -1. */
-static int64_t find_lost(const dz_copy_tasks *c, const char *task) {
-    for (size_t i = 0; c->old && i < c->old->catalog->nlost; i++) {
-        if (strcmp(c->old->catalog->lost[i].name, task) == 0) return (int64_t)i;
-    }
-    return -1;
-}
-
 int dz_copy_tasks_leave(dz_copy_tasks *c, const char *task) {
-    int64_t t = c->old ? dz_catalog_find(c->old->catalog, task) : -1, lost = t < 0 ? find_lost(c, task) : -1;
-    if (lost >= 0) return c->drop[lost] = 1;
+    if (!c->old) return 0;
+    int64_t t = dz_catalog_find(c->old->catalog, task);
+    const dz_lost *lost = t < 0 ? dz_catalog_find_lost(c->old->catalog, task) : NULL;
+    if (lost) return c->drop[lost - c->old->catalog->lost] = 1;
     if (t < 0) return 0;
     if (!c->leave[t]) c->ntasks--;
     c->leave[t] = 1;
@@ -48,7 +42,7 @@ int dz_copy_tasks_leave(dz_copy_tasks *c, const char *task) {
 }
 
 int dz_copy_tasks_has(const dz_copy_tasks *c, const char *task) {
-    return c->old && (dz_catalog_find(c->old->catalog, task) >= 0 || find_lost(c, task) >= 0);
+    return c->old && (dz_catalog_find(c->old->catalog, task) >= 0 || dz_catalog_find_lost(c->old->catalog, task));
 }
 
 static int leaves(const dz_copy_tasks *c, const dz_task_entry *task) { return c->leave[task - c->old->catalog->tasks]; }
@@ -244,7 +238,8 @@ static void code_anew(const dz_copy_tasks *c, const dz_task_entry *task, const d
     }
     if (row->policy != DZ_POLICY_ULTRADELTA) return;
     dz_tensor tensor = dz_tensor_of_row(&c->old->catalog->tensors[row->tensor]);
-    double share = t->lossy_parameters ? (double)common / (double)t->lossy_parameters : 0; /* of what is told of all together */
+    double share =
+        t->lossy_parameters ? (double)common / (double)t->lossy_parameters : 0; /* of the figures that are kept for the whole task */
     t->value_bits *= 1 - share;
     t->entropy_bytes *= 1 - share;
     t->lossy_parameters -= common;

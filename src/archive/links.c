@@ -24,24 +24,15 @@ static void give_up(linker *l, size_t t, int unread, char *text) {
     l->unread[t] = (uint8_t)unread;
 }
 
-/* The task that is lost under this name, or NULL. */
-static const dz_lost *find_lost(const dz_catalog *c, const char *name) {
-    for (size_t i = 0; i < c->nlost; i++) {
-        if (strcmp(c->lost[i].name, name) == 0) return &c->lost[i];
-    }
-    return NULL;
-}
-
 static dz_rc find_sources(linker *l, dz_error *err) {
     dz_catalog *c = l->c;
-    dz_lookup names = {0};
-    for (size_t t = 0; t < c->ntasks; t++) dz_lookup_add(&names, c->tasks[t].name, strlen(c->tasks[t].name), (uint32_t)t, err);
+    dz_catalog_index_tasks(c, err);
     for (size_t t = 0; t < c->ntasks && err->rc == DZ_OK; t++) {
         const dz_task_entry *task = &c->tasks[t];
         if (!(l->sources[t] = dz_alloc(task->nsources, sizeof **l->sources, err))) break;
         for (size_t s = 0; s < task->nsources && err->rc == DZ_OK; s++) {
-            int64_t at = dz_lookup_find(&names, task->sources[s], strlen(task->sources[s]));
-            const dz_lost *lost = at < 0 ? find_lost(c, task->sources[s]) : NULL;
+            int64_t at = dz_catalog_find(c, task->sources[s]);
+            const dz_lost *lost = at < 0 ? dz_catalog_find_lost(c, task->sources[s]) : NULL;
             if (lost)
                 give_up(l, t, lost->unread, dz_format(err, "its source cannot be read: %.900s", lost->text));
             else if (at < 0)
@@ -52,7 +43,6 @@ static dz_rc find_sources(linker *l, dz_error *err) {
             l->first[at + 1]++;
         }
     }
-    dz_lookup_free(&names);
     return err->rc;
 }
 
@@ -135,7 +125,8 @@ static void drop_lost(linker *l, dz_error *err) {
     }
     if (n == c->ntasks) return;
     c->ntasks = n;
-    for (size_t t = 0; t < n; t++) { /* the entries have moved */
+    dz_catalog_index_tasks(c, err);
+    for (size_t t = 0; t < n && err->rc == DZ_OK; t++) { /* the entries have moved */
         for (size_t i = 0; i < c->tasks[t].nrows; i++) {
             dz_index_row *row = &c->tasks[t].rows[i];
             if (row->source) row->up_task = &c->tasks[dz_catalog_find(c, c->tasks[t].sources[row->source - 1])];
@@ -155,7 +146,7 @@ static const char *stored_row(const dz_catalog *c, const dz_task_entry *task, co
 static dz_rc find_stored(dz_catalog *c, dz_error *err) {
     dz_lookup rows = {0};
     int64_t number = c->stored_name ? dz_catalog_find(c, c->stored_name) : -1;
-    const dz_lost *lost = c->stored_name && number < 0 ? find_lost(c, c->stored_name) : NULL;
+    const dz_lost *lost = c->stored_name && number < 0 ? dz_catalog_find_lost(c, c->stored_name) : NULL;
     if (!c->stored_name) return DZ_OK;
     if (number < 0) {
         c->stored_lost = lost ? dz_format(err, "the base that is stored cannot be read: %.900s", lost->text)

@@ -14,7 +14,7 @@ typedef enum dz_original {
 
 #define DZ_ORIGINAL_WHY 512
 
-/* Collective. Reads the model once, each rank a share of its tiles; not at all where headers or files tell. `model` is as it was loaded:
+/* Collective. Reads the model once, each rank a share of its tiles; not at all where headers or files show it. `model` is as it was loaded:
  * not split (checkpoint.h), on all ranks. `progress` (or NULL) gets the bytes that are read and may ask to stop. `*state` and `why` (what
  * differs;
  * "" when it is the same) are alike on every rank. */

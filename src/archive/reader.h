@@ -90,6 +90,9 @@ typedef struct dz_region {
     uint32_t ntiles;
 } dz_region;
 
+/* Bytes of the table of block lengths, which the region of a tensor of several tiles begins with. */
+static inline uint64_t dz_region_table_bytes(uint32_t ntiles) { return ntiles > 1 ? 4 * (uint64_t)ntiles + 4 : 0; }
+
 /* Reads and checks a tensor's region table. The caller frees region->lengths. */
 dz_rc dz_region_read(const dz_archive *archive, const dz_task_entry *task, const dz_index_row *row, dz_region *region, dz_error *err);
 

@@ -8,6 +8,7 @@
 
 #include "archive/originals.h"
 #include "archive/reader.h"
+#include "base/file.h"
 #include "config/zoo.h"
 #include "restore/restore.h"
 
@@ -46,8 +47,7 @@ static dz_rc note_file(dz_covered *one, const char *path, dz_error *err) {
     struct stat st;
     char *full = realpath(path, NULL);
     if (full && stat(full, &st) == 0)
-        dz_buf_line(&one->files, err, "%lld\t%lld\t%s\n", (long long)st.st_size,
-                    (long long)st.st_mtim.tv_sec * 1000000000 + (long long)st.st_mtim.tv_nsec, full);
+        dz_buf_line(&one->files, err, "%lld\t%lld\t%s\n", (long long)st.st_size, (long long)dz_mtime_ns(&st), full);
     free(full);
     return err->rc;
 }

@@ -40,14 +40,12 @@ static dz_rc code_tile(dz_rebase *r, const dz_copy_tasks *c, const dz_rebase_ite
     return dz_buf_put_u32(&r->body, dz_checksum(r->body.data, r->body.len), err);
 }
 
-static uint64_t table_bytes(const dz_pair_tiles *tiles) { return tiles->ntiles > 1 ? 4 * (uint64_t)tiles->ntiles + 4 : 0; }
-
 /* All tiles of this rank: their lengths, or with a writer their bytes; `where`: file offsets of the items' regions. */
 static dz_rc code_all(dz_rebase *r, const dz_world *world, const dz_copy_tasks *c, const uint64_t *where, dz_extent_writer *w,
                       dz_error *err) {
     for (size_t i = 0; i < r->nitems && err->rc == DZ_OK; i++) {
         dz_pair_tiles tiles = dz_row_work(c->old->catalog, row_of(c, &r->items[i]));
-        uint64_t at = where ? where[i] + table_bytes(&tiles) : 0;
+        uint64_t at = where ? where[i] + dz_region_table_bytes(tiles.ntiles) : 0;
         for (uint32_t tile = 0; tile < tiles.ntiles && err->rc == DZ_OK; tile++) {
             uint64_t number = r->items[i].first + tile;
             if (number % (uint64_t)world->size == (uint64_t)world->rank && code_tile(r, c, &r->items[i], tile, err) == DZ_OK) {
@@ -85,7 +83,7 @@ dz_rc dz_rebase_open(dz_rebase *r, const dz_world *world, dz_copy_tasks *c, cons
     for (size_t i = 0; i < r->nitems && err->rc == DZ_OK; i++) {
         const dz_index_row *row = row_of(c, &r->items[i]);
         dz_pair_tiles tiles = dz_row_work(c->old->catalog, row);
-        c->anew_length[i] = table_bytes(&tiles);
+        c->anew_length[i] = dz_region_table_bytes(tiles.ntiles);
         for (uint32_t tile = 0; tile < tiles.ntiles; tile++) c->anew_length[i] += r->lengths[r->items[i].first + tile];
         dz_lookup_add(&c->anew, &row, sizeof row, (uint32_t)i, err);
     }

@@ -20,8 +20,8 @@ typedef struct dz_rebase {
     dz_buf tile, body;
 } dz_rebase;
 
-/* Collective, after dz_copy_tasks_check: finds the rows, codes them to learn their sizes, and tells `copied`. Nothing to do: no base is
- * asked for. */
+/* Collective, after dz_copy_tasks_check: finds the rows, codes them to learn their sizes, and enters these in `copied`. Nothing to do: no
+ * base is asked for. */
 dz_rc dz_rebase_open(dz_rebase *rebase, const dz_world *world, dz_copy_tasks *copied, const char *base, dz_error *err);
 void dz_rebase_close(dz_rebase *rebase);
 

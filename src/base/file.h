@@ -4,6 +4,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 
 #include "base/error.h"
@@ -22,6 +23,9 @@ uint64_t dz_heartbeat_count(void);
 void dz_heartbeat(void);
 
 uint64_t dz_bytes_written(void); /* by dz_pwrite_all in this process */
+
+/* When the file was last written, in nanoseconds since 1970. */
+static inline int64_t dz_mtime_ns(const struct stat *st) { return (int64_t)st->st_mtim.tv_sec * 1000000000 + (int64_t)st->st_mtim.tv_nsec; }
 
 /* fsync of the directory that holds `path`, so that a create, rename or unlink in it is durable. */
 dz_rc dz_fsync_parent(const char *path, dz_error *err);

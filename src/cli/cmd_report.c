@@ -177,7 +177,7 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
 
 const dz_command DZ_CMD_REPORT = {"report", "JOB.json|FOLDER|LIST... [--wide|--json] [--originals] [--plot FILE]",
                                   "Shows reports of compress jobs as a table, and their sum; for a single report also phases, hosts and "
-                                  "notes. FOLDER stands for its reports, LIST (of scan --list) for those beside its archives.",
+                                  "notes. FOLDER: its reports. LIST (of scan --list): the reports beside its archives.",
                                   run,
                                   "deltazoo report job.json\n"
                                   "deltazoo report job.json --plot job.svg"};

@@ -349,11 +349,11 @@ json_t *dz_verify_job_json(const dz_job_state *state, const char *archive, const
                             "archive", text_json(archive), "state", state->state, "exit_code", dz_exit_code(err->rc), "errors",
                             errors_json(err), "slurm", slurm_json(), "started", stamp_json(state->started), "finished",
                             stamp_json(time(NULL)), "ranks", state->nranks, "seconds", state->secs);
-    json_t *facts = json_pack("{s:I, s:I, s:b, s:o, s:b, s:I, s:I, s:I, s:I}", "archive_bytes", (json_int_t)st->st_size, "archive_mtime_ns",
-                              (json_int_t)st->st_mtim.tv_sec * 1000000000 + (json_int_t)st->st_mtim.tv_nsec, "sound",
-                              r->finished && r->damage.count == 0, "base", base ? text_json(base) : json_null(), "base_right",
-                              base && r->finished && err->rc == DZ_OK, "damage_count", (json_int_t)r->damage.count, "tasks",
-                              (json_int_t)r->ntasks, "tensors", (json_int_t)r->ntensors, "blocks", (json_int_t)r->nblocks);
+    json_t *facts =
+        json_pack("{s:I, s:I, s:b, s:o, s:b, s:I, s:I, s:I, s:I}", "archive_bytes", (json_int_t)st->st_size, "archive_mtime_ns",
+                  (json_int_t)dz_mtime_ns(st), "sound", r->finished && r->damage.count == 0, "base", base ? text_json(base) : json_null(),
+                  "base_right", base && r->finished && err->rc == DZ_OK, "damage_count", (json_int_t)r->damage.count, "tasks",
+                  (json_int_t)r->ntasks, "tensors", (json_int_t)r->ntensors, "blocks", (json_int_t)r->nblocks);
     json_t *all = json_pack("{s:o, s:o}", "job", job, "verify", facts);
     if (coverage->n && all) json_object_set_new(all, "originals", dz_coverage_json(coverage));
     return all;

@@ -42,8 +42,7 @@ static int is_unchanged(json_t *files) {
         const char *path = json_string_value(json_object_get(file, "path"));
         struct stat st;
         if (!path || stat(path, &st) != 0 || (json_int_t)st.st_size != json_integer_value(json_object_get(file, "size")) ||
-            (json_int_t)st.st_mtim.tv_sec * 1000000000 + (json_int_t)st.st_mtim.tv_nsec !=
-                json_integer_value(json_object_get(file, "mtime_ns")))
+            (json_int_t)dz_mtime_ns(&st) != json_integer_value(json_object_get(file, "mtime_ns")))
             return 0;
     }
     return json_array_size(files) > 0;

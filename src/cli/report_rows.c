@@ -61,7 +61,7 @@ static dz_rc read_archive(const char *path, dz_job_row *row, dz_error *err) {
     return DZ_OK;
 }
 
-/* What only a job that is done tells. */
+/* What only the report of a finished job has. */
 static dz_rc read_figures(const char *path, dz_job_row *row, dz_error *err) {
     json_error_t why;
     json_int_t resumed = 0;
@@ -85,9 +85,9 @@ static json_t *read_json(const char *path, dz_error *err) {
     return root;
 }
 
-/* `root` is swallowed. */
+/* Takes ownership of `root`. */
 static dz_rc take_row(const char *path, json_t *root, dz_job_row *row, dz_error *err) {
-    const char *archive = NULL, *state = "done"; /* older reports tell of nothing else */
+    const char *archive = NULL, *state = "done"; /* older reports have no other */
     json_error_t why;
     json_t *slurm = NULL;
     *row = (dz_job_row){.root = root};
@@ -142,13 +142,12 @@ static dz_checked check_of(const json_t *verify, const char *archive) {
     const char *state = json_string_value(json_object_get(json_object_get(verify, "job"), "state"));
     if (!state || (strcmp(state, "done") != 0 && strcmp(state, "failed") != 0) || stat(archive, &st) != 0) return DZ_CHECKED_BEFORE;
     if (json_integer_value(json_object_get(facts, "archive_bytes")) != (json_int_t)st.st_size ||
-        json_integer_value(json_object_get(facts, "archive_mtime_ns")) !=
-            (json_int_t)st.st_mtim.tv_sec * 1000000000 + (json_int_t)st.st_mtim.tv_nsec)
+        json_integer_value(json_object_get(facts, "archive_mtime_ns")) != (json_int_t)dz_mtime_ns(&st))
         return DZ_CHECKED_BEFORE;
     return json_is_true(json_object_get(facts, "sound")) ? DZ_CHECKED_SOUND : DZ_CHECKED_DAMAGED;
 }
 
-/* `verify` is swallowed. Returns 0 if no row is of that archive. */
+/* Takes ownership of `verify`. Returns 0 if no row is of that archive. */
 static int join_verify(dz_job_rows *r, json_t *verify) {
     const char *archive = json_string_value(json_object_get(json_object_get(verify, "job"), "archive"));
     int found = 0;

@@ -45,7 +45,7 @@ typedef struct dz_job_rows {
 /* A string of a file that may be anybody's, for a terminal: one line, no control characters; "-" for none. Returns `copy`. */
 char *dz_report_line(const char *text, char *copy, size_t size);
 
-/* Adds the reports that `source` stands for: a report, a folder (its *.json that are reports; others are passed over), or a list of zoos
+/* Adds the reports of `source`: a report, a folder (its *.json that are reports; others are passed over), or a list of zoos
  * (config/zoo_list.h; the report of each is beside its archive). Failures are counted in `bad`, but for lack of memory. */
 dz_rc dz_job_rows_add(dz_job_rows *rows, const char *source, dz_error *err);
 void dz_job_rows_free(dz_job_rows *rows);

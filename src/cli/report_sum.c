@@ -26,7 +26,7 @@ static outcome outcome_of(const dz_job_row *r) {
     return strcmp(r->state, "interrupted") == 0 ? INTERRUPTED : FAILED;
 }
 
-/* Another row tells of the same archive and counts instead: one of a good end, and of several the last. */
+/* Another row of the same archive counts instead: one of a good end, and of several the last. */
 static int is_superseded(const dz_job_rows *rows, size_t i) {
     const dz_job_row *r = &rows->rows[i];
     for (size_t k = 0; k < rows->n; k++) {
@@ -77,7 +77,7 @@ static sum sum_of(const dz_job_rows *rows) {
     return s;
 }
 
-/* A later run of the same zoo that has not ended well is told of as well. */
+/* A later run of the same zoo that has not ended well is listed as well. */
 static int needs_work(const dz_job_rows *rows, size_t i) {
     const dz_job_row *r = &rows->rows[i];
     if (outcome_of(r) == DONE) return r->unverified && !is_superseded(rows, i);

@@ -21,6 +21,14 @@ static inline void dz_put_bits(dz_bit_writer *w, uint32_t value, unsigned n) {
     w->used -= 32;
 }
 
+/* A Rice code: number >> k ones, a zero, the k low bits. */
+static inline void dz_put_rice(dz_bit_writer *w, uint32_t number, unsigned k) {
+    uint32_t ones = number >> k;
+    for (; ones >= 16; ones -= 16) dz_put_bits(w, 0xffff, 16);
+    dz_put_bits(w, (1U << ones) - 1, ones + 1);
+    dz_put_bits(w, number & (uint32_t)(((uint64_t)1 << k) - 1), k);
+}
+
 /* The last bytes; nothing is put after it. */
 static inline dz_rc dz_end_bits(dz_bit_writer *w) {
     for (; w->used; w->used -= w->used < 8 ? w->used : 8, w->bits >>= 8) {

@@ -63,12 +63,7 @@ static dz_rc put_list(dz_buf *out, const dz_channels *c, uint32_t n, dz_error *e
 
 static dz_rc put_rice(dz_buf *out, const dz_channels *c, unsigned k, dz_error *err) {
     dz_bit_writer w = {.out = out, .err = err};
-    for (uint32_t i = 0; i < c->count && err->rc == DZ_OK; i++) {
-        uint32_t number = number_of(c->code[i]), ones = number >> k;
-        for (; ones >= 16; ones -= 16) dz_put_bits(&w, 0xffff, 16);
-        dz_put_bits(&w, (1U << ones) - 1, ones + 1);
-        dz_put_bits(&w, number & ((1U << k) - 1), k);
-    }
+    for (uint32_t i = 0; i < c->count && err->rc == DZ_OK; i++) dz_put_rice(&w, number_of(c->code[i]), k);
     return dz_end_bits(&w);
 }
 

@@ -18,11 +18,8 @@ dz_rc dz_rice_encode(dz_buf *out, const uint32_t *positions, size_t n, unsigned 
     uint32_t next = 0;
     if (dz_buf_reserve(out, n + 16, err) != DZ_OK) return err->rc;
     for (size_t i = 0; i < n && err->rc == DZ_OK; i++) {
-        uint32_t gap = positions[i] - next, q = gap >> parameter;
+        dz_put_rice(&w, positions[i] - next, parameter);
         next = positions[i] + 1;
-        for (; q >= 16; q -= 16) dz_put_bits(&w, 0xffff, 16);
-        dz_put_bits(&w, (1U << q) - 1, q + 1);
-        dz_put_bits(&w, gap & (uint32_t)(((uint64_t)1 << parameter) - 1), parameter);
     }
     return dz_end_bits(&w);
 }

@@ -5,6 +5,7 @@
 
 #include "codec/classes.h"
 #include "codec/entropy.h"
+#include "codec/near_numbers.h"
 #include "codec/planes.h"
 #include "codec/rans.h"
 #include "codec/variants.h"
@@ -13,19 +14,16 @@ enum {
     EXPONENTS = 256,
     GROUPS = DZ_NEAR_CLASSES_MAX + 1, /* the classes and, behind the last, the elements without one */
     LANES = 4,                        /* quarters of a tile that are worked on by turns: what waits for one does not wait for the others */
-    CHUNK = 4096,
-    SEGMENT = 8 * CHUNK, /* elements worked on at a time: what is made of them stays in the second-level cache */
-    ROOM = SEGMENT + 64, /* differences of a class */
-    ESCAPE = 15,
-    MIDDLE = 7,       /* number of the differences from 0 on */
-    TOKENS = 56,      /* of a difference without its sign: itself below 8, then four an octave */
-    ESCAPE_BITS = 13, /* expected, beside its number */
-    ENTRY_BITS = 10,  /* of a pair of numbers, in a class's table */
-    CLASS_BITS = 64,  /* of a class, beside its table */
-    TIME_BITS = 100,  /* an element in a class is worth 1 / 100 bit more, for the time that it saves */
-    FEWEST = 1 << 15, /* elements: fewer are no faster */
-    SAMPLE_LOG = 15,  /* elements that the plan is made from, about, */
-    RUN = 512         /* so many side by side */
+    SEGMENT = 8 * DZ_NEAR_CHUNK,      /* elements worked on at a time: what is made of them stays in the second-level cache */
+    ROOM = SEGMENT + 64,              /* differences of a class */
+    TOKENS = 56,                      /* of a difference without its sign: itself below 8, then four an octave */
+    ESCAPE_BITS = 13,                 /* expected, beside its number */
+    ENTRY_BITS = 10,                  /* of a pair of numbers, in a class's table */
+    CLASS_BITS = 64,                  /* of a class, beside its table */
+    TIME_BITS = 100,                  /* an element in a class is worth 1 / 100 bit more, for the time that it saves */
+    FEWEST = 1 << 15,                 /* elements: fewer are no faster */
+    SAMPLE_LOG = 15,                  /* elements that the plan is made from, about, */
+    RUN = 512                         /* so many side by side */
 };
 
 int dz_near_fits(dz_dtype dtype, size_t count) { return (dtype == DZ_BF16 || dtype == DZ_F16) && count >= FEWEST && count <= DZ_RANS_MAX; }
@@ -45,7 +43,7 @@ static inline uint16_t word_at(const uint8_t *words, size_t i) {
     return x;
 }
 
-/* The group of each element of the base: its class, or `nclasses` where it has none. n is at most CHUNK. */
+/* The group of each element of the base: its class, or `nclasses` where it has none. n is at most DZ_NEAR_CHUNK. */
 DZ_VARIANTS static void find_groups(uint8_t *restrict group, const uint8_t *restrict base, const plan *p, size_t n) {
     const uint16_t first = (uint16_t)p->first, far = (uint16_t)p->nclasses;
     const unsigned mantissa = p->mantissa;
@@ -68,10 +66,10 @@ DZ_VARIANTS static void add_differences(uint8_t *restrict words, const int16_t *
 
 typedef uint8_t bytes64 __attribute__((vector_size(64)));
 
-/* Adds how many of the n elements are of each group; n is at most CHUNK. */
+/* Adds how many of the n elements are of each group; n is at most DZ_NEAR_CHUNK. */
 DZ_VARIANTS static void count_groups(uint32_t *count, const uint8_t *group, unsigned ngroups, size_t n) {
     for (unsigned g = 0; g < ngroups; g++) {
-        bytes64 part = {0}, wanted = part + (uint8_t)g; /* parts are at most CHUNK / 64 */
+        bytes64 part = {0}, wanted = part + (uint8_t)g; /* parts are at most DZ_NEAR_CHUNK / 64 */
         size_t i = 0;
         uint32_t sum = 0;
         for (; i + 64 <= n; i += 64) {
@@ -131,8 +129,8 @@ static int64_t near_cost(const uint32_t of[2][TOKENS], unsigned low_bits, size_t
     uint64_t known = 0;
     for (unsigned t = 0; t < TOKENS; t++) {
         unsigned q = token_start(t) >> low_bits;
-        count[q < ESCAPE - MIDDLE ? MIDDLE + q : ESCAPE] += of[0][t];
-        count[q < MIDDLE ? MIDDLE - 1 - q : ESCAPE] += of[1][t];
+        count[q < DZ_NEAR_ESCAPE - DZ_NEAR_MIDDLE ? DZ_NEAR_MIDDLE + q : DZ_NEAR_ESCAPE] += of[0][t];
+        count[q < DZ_NEAR_MIDDLE ? DZ_NEAR_MIDDLE - 1 - q : DZ_NEAR_ESCAPE] += of[1][t];
     }
     unsigned distinct = 0;
     for (unsigned q = 0; q < 16; q++) {
@@ -140,7 +138,7 @@ static int64_t near_cost(const uint32_t of[2][TOKENS], unsigned low_bits, size_t
         known += dz_nlog2n(count[q]);
         distinct += count[q] > 0;
     }
-    uint64_t plain = (uint64_t)total * low_bits + (uint64_t)count[ESCAPE] * ESCAPE_BITS;
+    uint64_t plain = (uint64_t)total * low_bits + (uint64_t)count[DZ_NEAR_ESCAPE] * ESCAPE_BITS;
     if (stride) plain += (CLASS_BITS + (distinct > 1 ? ENTRY_BITS * distinct * distinct : 0)) / stride;
     return (int64_t)(dz_nlog2n(total) - known + (plain << DZ_BITS_SHIFT));
 }
@@ -220,12 +218,13 @@ static void stage_free(stage *s) {
 /* Groups of a segment's elements, and how many of each are in each lane: a quarter of the segment, the last one up to three more. */
 static void take_groups(stage *s, const plan *p, const uint8_t *base, size_t n) {
     size_t length = n / LANES;
-    for (size_t at = 0; at < n; at += CHUNK) find_groups(s->group + at, base + 2 * at, p, n - at < CHUNK ? n - at : CHUNK);
+    for (size_t at = 0; at < n; at += DZ_NEAR_CHUNK)
+        find_groups(s->group + at, base + 2 * at, p, n - at < DZ_NEAR_CHUNK ? n - at : DZ_NEAR_CHUNK);
     memset(s->of_lane, 0, sizeof s->of_lane);
     for (size_t lane = 0; lane < LANES; lane++) {
         size_t end = lane + 1 < LANES ? (lane + 1) * length : n;
-        for (size_t at = lane * length; at < end; at += CHUNK)
-            count_groups(s->of_lane[lane], s->group + at, p->nclasses + 1, end - at < CHUNK ? end - at : CHUNK);
+        for (size_t at = lane * length; at < end; at += DZ_NEAR_CHUNK)
+            count_groups(s->of_lane[lane], s->group + at, p->nclasses + 1, end - at < DZ_NEAR_CHUNK ? end - at : DZ_NEAR_CHUNK);
     }
 }
 
@@ -287,133 +286,6 @@ static dz_rc take_far(dz_buf *out, const uint8_t *base, const uint8_t *group, un
     return DZ_OK;
 }
 
-/* ---- numbers and low bits of one class ---- */
-
-#define EVERY16 0x0001000100010001U
-#define EVERY32 0x0000000100000001U
-
-/* Eight numbers of k bits, in a byte each, to k bytes, and back. */
-static inline uint64_t squeeze(uint64_t x, unsigned k) {
-    x = (x & 0x00ff00ff00ff00ffU) | (x & 0xff00ff00ff00ff00U) >> (8 - k);
-    x = (x & 0x0000ffff0000ffffU) | (x & 0xffff0000ffff0000U) >> (16 - 2 * k);
-    return (x & 0x00000000ffffffffU) | (x & 0xffffffff00000000U) >> (32 - 4 * k);
-}
-
-static inline uint64_t spread(uint64_t x, unsigned k) {
-    x = (x & ((1ULL << 4 * k) - 1)) | (x << (32 - 4 * k) & 0xffffffff00000000U);
-    x = (x & ((1ULL << 2 * k) - 1) * EVERY32) | (x << (16 - 2 * k) & 0xffff0000ffff0000U);
-    return (x & ((1ULL << k) - 1) * EVERY16) | (x << (8 - k) & 0xff00ff00ff00ff00U);
-}
-
-DZ_VARIANTS static void split(uint8_t *restrict number, uint8_t *restrict low, const int16_t *restrict d, unsigned k, size_t n) {
-    for (size_t i = 0; i < n; i++) {
-        uint16_t at = (uint16_t)((d[i] >> k) + MIDDLE);
-        number[i] = (uint8_t)(at < ESCAPE ? at : ESCAPE);
-        low[i] = (uint8_t)(d[i] & ((1 << k) - 1));
-    }
-}
-
-DZ_VARIANTS static void join(int16_t *restrict d, const uint8_t *restrict number, const uint8_t *restrict low, unsigned k, size_t n) {
-    for (size_t i = 0; i < n; i++) d[i] = (int16_t)((uint16_t)((uint16_t)(number[i] - MIDDLE) << k) | low[i]);
-}
-
-/* Two numbers a byte, the first one lowest; n even. */
-DZ_VARIANTS static void pair_up(uint8_t *restrict pairs, const uint8_t *restrict number, size_t n) {
-    for (size_t i = 0; i < n / 2; i++) pairs[i] = (uint8_t)(number[2 * i] | number[2 * i + 1] << 4);
-}
-
-DZ_VARIANTS static void part(uint8_t *restrict number, const uint8_t *restrict pairs, size_t n) {
-    for (size_t i = 0; i < n / 2; i++) {
-        number[2 * i] = pairs[i] & 15;
-        number[2 * i + 1] = pairs[i] >> 4;
-    }
-}
-
-static int has_escape(const uint8_t *number, size_t n) {
-    uint64_t any = 0;
-    for (size_t i = 0; i < n; i += 8) {
-        uint64_t x;
-        memcpy(&x, number + i, 8);
-        any |= x & x >> 1 & x >> 2 & x >> 3 & 0x0101010101010101U;
-    }
-    return any != 0;
-}
-
-static size_t low_bytes(size_t n, unsigned k) { return (n * k + 7) / 8; }
-
-/* What is written of a class. */
-typedef struct sink {
-    dz_buf pairs, low, escapes;
-    size_t count;
-} sink;
-
-/* Of n differences; n is a multiple of 8, but for the last ones of the class. */
-static dz_rc take_apart(sink *s, const int16_t *d, size_t n, unsigned k, dz_error *err) {
-    uint8_t number[CHUNK + 8], bits[CHUNK + 8];
-    if (dz_buf_reserve(&s->low, n * k / 8 + 16, err) != DZ_OK || dz_buf_reserve(&s->pairs, n / 2 + 1, err) != DZ_OK) return err->rc;
-    for (size_t at = 0; at < n; at += CHUNK) {
-        size_t m = n - at < CHUNK ? n - at : CHUNK, padded = (m + 7) / 8 * 8;
-        split(number, bits, d + at, k, m);
-        memset(number + m, MIDDLE, padded - m);
-        memset(bits + m, 0, padded - m);
-        pair_up(s->pairs.data + s->pairs.len, number, m + m % 2);
-        s->pairs.len += (m + 1) / 2;
-        for (size_t i = 0; k && i < padded; i += 8) {
-            uint64_t x;
-            memcpy(&x, bits + i, 8);
-            x = squeeze(x, k);
-            memcpy(s->low.data + s->low.len + i / 8 * k, &x, 8);
-        }
-        s->low.len += low_bytes(m, k);
-        if (!has_escape(number, padded)) continue;
-        for (size_t i = 0; i < m; i++) {
-            if (number[i] == ESCAPE && dz_buf_put(&s->escapes, &d[at + i], sizeof d[at + i], err) != DZ_OK) return err->rc;
-        }
-    }
-    s->count += n;
-    return DZ_OK;
-}
-
-/* What is read of a class. */
-typedef struct source {
-    const uint8_t *pairs, *low; /* 8 bytes more than are needed */
-    const uint8_t *escape;
-    size_t left; /* elements */
-} source;
-
-/* The next n differences; n is a multiple of 8, or all that are left. */
-static void put_together(int16_t *d, source *s, size_t n, unsigned k) {
-    uint8_t number[CHUNK + 8], bits[CHUNK + 8] = {0};
-    for (size_t at = 0; at < n; at += CHUNK) {
-        size_t m = n - at < CHUNK ? n - at : CHUNK, padded = (m + 7) / 8 * 8;
-        part(number, s->pairs, m + m % 2);
-        s->pairs += (m + 1) / 2;
-        memset(number + m, MIDDLE, padded - m);
-        for (size_t i = 0; k && i < padded; i += 8) {
-            uint64_t x;
-            memcpy(&x, s->low + i / 8 * k, 8);
-            x = spread(k < 8 ? x & ((1ULL << 8 * k) - 1) : x, k);
-            memcpy(bits + i, &x, 8);
-        }
-        s->low += low_bytes(m, k);
-        join(d + at, number, bits, k, m);
-        if (!has_escape(number, padded)) continue;
-        for (size_t i = 0; i < m; i++) {
-            if (number[i] != ESCAPE) continue;
-            memcpy(&d[at + i], s->escape, 2);
-            s->escape += 2;
-        }
-    }
-    s->left -= n;
-}
-
-/* Escapes among n numbers in pairs; the second one of the last pair may be none. */
-static size_t count_escapes(const uint8_t *pairs, size_t n) {
-    size_t found = 0;
-    for (size_t i = 0; i < n / 2; i++) found += (size_t)((pairs[i] & 15) == ESCAPE) + (pairs[i] >> 4 == ESCAPE);
-    return found + (n % 2 && (pairs[n / 2] & 15) == ESCAPE);
-}
-
 /* ---- bodies ---- */
 
 /* A plane (FORMAT.md "Lossless bodies") that is constant, by rANS or as it is: zstd would take longer than all the rest. */
@@ -433,7 +305,7 @@ static dz_rc put_plane(dz_buf *out, const uint8_t *bytes, size_t n, dz_error *er
 typedef struct encoder {
     plan plan;
     stage *stage;
-    sink sinks[DZ_NEAR_CLASSES_MAX];
+    dz_near_sink sinks[DZ_NEAR_CLASSES_MAX];
     dz_buf far_words, far_base;
 } encoder;
 
@@ -490,7 +362,7 @@ static dz_rc encode_segment(encoder *e, const uint8_t *words, const uint8_t *bas
     scatter(s, next, n);
     for (unsigned k = 0; k < nclasses; k++) {
         size_t have = s->held[k] + total[k], now = last ? have : have / 8 * 8;
-        if (take_apart(&e->sinks[k], s->d[k], now, e->plan.low_bits[k], err) != DZ_OK) return err->rc;
+        if (dz_near_take_apart(&e->sinks[k], s->d[k], now, e->plan.low_bits[k], err) != DZ_OK) return err->rc;
         s->held[k] = have - now;
         memmove(s->d[k], s->d[k] + now, s->held[k] * sizeof(int16_t));
     }
@@ -559,16 +431,16 @@ typedef struct decoder {
     plan plan;
     size_t count[GROUPS];
     dz_buf pairs, low, escapes, far_base;
-    source sources[DZ_NEAR_CLASSES_MAX];
+    dz_near_source sources[DZ_NEAR_CLASSES_MAX];
     int16_t *far; /* differences */
     stage *stage;
 } decoder;
 
 /* How many elements each group has, and those of the base without a class. */
 static dz_rc look_at_base(decoder *d, const uint8_t *base, size_t count, dz_error *err) {
-    uint8_t group[CHUNK + 8] = {0};
-    for (size_t at = 0; at < count; at += CHUNK) {
-        size_t n = count - at < CHUNK ? count - at : CHUNK;
+    uint8_t group[DZ_NEAR_CHUNK + 8] = {0};
+    for (size_t at = 0; at < count; at += DZ_NEAR_CHUNK) {
+        size_t n = count - at < DZ_NEAR_CHUNK ? count - at : DZ_NEAR_CHUNK;
         uint32_t counts[GROUPS] = {0};
         find_groups(group, base + 2 * at, &d->plan, n);
         count_groups(counts, group, d->plan.nclasses + 1, n);
@@ -583,8 +455,8 @@ static dz_rc get_sources(decoder *d, size_t near, dz_view *view, dz_error *err) 
     if (dz_buf_reserve(&d->pairs, near / 2 + DZ_NEAR_CLASSES_MAX + 8, err) != DZ_OK) return err->rc;
     for (unsigned k = 0; k < d->plan.nclasses; k++) {
         size_t n = (d->count[k] + 1) / 2;
-        d->sources[k] = (source){.pairs = d->pairs.data + npairs, .left = d->count[k]};
-        nlow += low_bytes(d->count[k], d->plan.low_bits[k]);
+        d->sources[k] = (dz_near_source){.pairs = d->pairs.data + npairs, .left = d->count[k]};
+        nlow += dz_near_low_bytes(d->count[k], d->plan.low_bits[k]);
         if (n && dz_plane_get(view, d->pairs.data + npairs, n, err) != DZ_OK) return err->rc;
         npairs += n;
     }
@@ -596,8 +468,8 @@ static dz_rc get_sources(decoder *d, size_t near, dz_view *view, dz_error *err) 
     for (size_t k = 0, at = 0; k < d->plan.nclasses; k++) {
         d->sources[k].low = d->low.data + at;
         d->sources[k].escape = d->escapes.data + 2 * found;
-        at += low_bytes(d->count[k], d->plan.low_bits[k]);
-        found += count_escapes(d->sources[k].pairs, d->count[k]);
+        at += dz_near_low_bytes(d->count[k], d->plan.low_bits[k]);
+        found += dz_near_escapes(d->sources[k].pairs, d->count[k]);
     }
     if (2 * found != d->escapes.len) return dz_fail(err, DZ_EDAMAGE, "%zu escapes, and differences of %zu", found, d->escapes.len / 2);
     return DZ_OK;
@@ -625,7 +497,7 @@ static void decode_segment(decoder *d, uint8_t *words, const uint8_t *base, size
     for (unsigned k = 0; k < nclasses; k++) {
         size_t want = total[k] > s->held[k] ? (total[k] - s->held[k] + 7) / 8 * 8 : 0;
         if (want > d->sources[k].left) want = d->sources[k].left;
-        put_together(s->d[k] + s->held[k], &d->sources[k], want, d->plan.low_bits[k]);
+        dz_near_put_together(s->d[k] + s->held[k], &d->sources[k], want, d->plan.low_bits[k]);
         s->held[k] += want;
     }
     if (total[nclasses]) memcpy(s->d[nclasses], d->far + *far, total[nclasses] * sizeof(int16_t));

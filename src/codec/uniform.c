@@ -127,12 +127,7 @@ static unsigned rice_parameter(const int32_t *level, size_t count) {
 
 static void put_rice(dz_buf *out, const int32_t *level, size_t count, unsigned parameter, dz_error *err) {
     dz_bit_writer w = {.out = out, .err = err};
-    for (size_t i = 0; i < count && err->rc == DZ_OK; i++) {
-        uint32_t number = number_of(level[i]), q = number >> parameter;
-        for (; q >= 16; q -= 16) dz_put_bits(&w, 0xffff, 16);
-        dz_put_bits(&w, (1U << q) - 1, q + 1);
-        dz_put_bits(&w, number & ((1U << parameter) - 1), parameter);
-    }
+    for (size_t i = 0; i < count && err->rc == DZ_OK; i++) dz_put_rice(&w, number_of(level[i]), parameter);
     dz_end_bits(&w);
 }
 

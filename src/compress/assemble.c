@@ -284,7 +284,7 @@ static dz_rc put_pieces(assembly *a, dz_extent_writer *w, const uint64_t *where,
         const dz_tensor_pair *pair = &plan->pairs[plan->units[u].pair];
         uint64_t at = where[plan->units[u].pair];
         if (at == 0) continue;
-        at += dz_region_table_bytes(pair);
+        at += dz_region_table_bytes(pair->tiles.ntiles);
         for (uint32_t tile = 0; tile < plan->units[u].tile; tile++)
             at += a->results->blocks->length[plan->unit_of[pair->first_tile + tile]];
         pieces[n++] = (piece){.offset = at, .unit = u};

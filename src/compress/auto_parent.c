@@ -142,11 +142,8 @@ dz_rc dz_auto_parents(const dz_world *world, const dz_zoo *zoo, char **parent, d
     dz_rc rc = dz_sync_error(world, err->rc, err);
     if (rc != DZ_OK) goto out;
     for (size_t t = 0; t < n; t++) {
-        number[t] = SIZE_MAX; /* the base that is stored */
-        for (size_t m = 0; m < zoo->manifest->ntasks; m++) {
-            if (zoo->manifest->tasks[m].name == zoo->names[t]) number[t] = m;
-        }
-        mine[t] = number[t] == SIZE_MAX ? NULL : parent[number[t]];
+        number[t] = dz_zoo_in_manifest(zoo, t);
+        mine[t] = number[t] == DZ_NOT_IN_MANIFEST ? NULL : parent[number[t]];
         looks[t] = mine[t] && strcmp(mine[t], DZ_PARENT_AUTO) == 0;
         any += looks[t];
     }

@@ -112,8 +112,8 @@ static dz_rc check_method(const dz_zoo *zoo, dz_error *err) {
 dz_rc dz_generations_make(const dz_world *world, const dz_compress_options *opt, const dz_zoo *zoo, const dz_catalog *old,
                           dz_generations *g, dz_buf *notes, dz_error *err) {
     const dz_manifest *m = zoo->manifest;
-    dz_buf unheard = {0};
-    ordering o = {.m = m, .g = g, .old = old, .notes = world->rank == 0 ? notes : &unheard};
+    dz_buf dropped = {0};
+    ordering o = {.m = m, .g = g, .old = old, .notes = world->rank == 0 ? notes : &dropped};
     size_t *way = dz_alloc(m->ntasks, sizeof *way, err);
     o.anchor_every = (uint32_t)(opt->anchor_every ? opt->anchor_every : DZ_ANCHOR_EVERY);
     o.in_job = dz_alloc(m->ntasks, 1, err);
@@ -145,7 +145,7 @@ out:
     free(o.state);
     free(o.depth);
     free(way);
-    dz_buf_free(&unheard);
+    dz_buf_free(&dropped);
     return dz_sync_error(world, err->rc, err);
 }
 
@@ -159,23 +159,13 @@ void dz_generations_free(dz_generations *g) {
     *g = (dz_generations){0};
 }
 
-#define NOT_THERE SIZE_MAX /* in the manifest: the base that is stored */
-
-/* The task's number in the manifest, whose names the zoo has borrowed. */
-static size_t in_manifest(const dz_zoo *zoo, size_t t) {
-    for (size_t m = 0; m < zoo->manifest->ntasks; m++) {
-        if (zoo->manifest->tasks[m].name == zoo->names[t]) return m;
-    }
-    return NOT_THERE;
-}
-
 dz_rc dz_chains_take(dz_chains *c, const dz_generations *g, dz_zoo *zoo, dz_error *err) {
     uint8_t *out = dz_alloc(zoo->ntasks, 1, err);
     c->others = dz_alloc(g->ntasks, sizeof *c->others, err);
     c->nothers = g->ntasks;
     for (size_t t = 0; err->rc == DZ_OK && t < zoo->ntasks; t++) {
-        size_t m = in_manifest(zoo, t);
-        if (m == NOT_THERE || g->of[m] == (int32_t)g->at) continue;
+        size_t m = dz_zoo_in_manifest(zoo, t);
+        if (m == DZ_NOT_IN_MANIFEST || g->of[m] == (int32_t)g->at) continue;
         out[t] = 1;
         c->others[m] = zoo->tasks[t];
         zoo->tasks[t] = NULL;
@@ -217,8 +207,8 @@ dz_rc dz_chains_open(dz_chains *c, const dz_generations *g, const dz_zoo *zoo, c
     memset(c->row, 0xff, plan->npairs * sizeof *c->row);
     int any = 0;
     for (size_t t = 0; t < plan->ntasks && err->rc == DZ_OK; t++) {
-        size_t number = in_manifest(zoo, t);
-        const char *name = number == NOT_THERE ? NULL : g->parent[number];
+        size_t number = dz_zoo_in_manifest(zoo, t);
+        const char *name = number == DZ_NOT_IN_MANIFEST ? NULL : g->parent[number];
         int64_t at = name && old ? dz_catalog_find(old->catalog, name) : -1;
         dz_lookup rows = {0};
         if (at < 0) continue;

@@ -96,7 +96,7 @@ static void identify_parents(const dz_job *job, dz_buf *b, dz_error *err) {
     dz_buf_put_u64(b, g->identity.lo, err);
     if (g->at > 0 || stat(old->path, &st) != 0) return;
     dz_buf_put_u64(b, (uint64_t)st.st_size, err); /* an archive of the user's, by what is seen from outside */
-    dz_buf_put_u64(b, (uint64_t)st.st_mtim.tv_sec * 1000000000 + (uint64_t)st.st_mtim.tv_nsec, err);
+    dz_buf_put_u64(b, (uint64_t)dz_mtime_ns(&st), err);
 }
 
 /* Rank 0: whatever the coded blocks depend on: program, recipe, models. The order of the tasks counts, their number of ranks does not. */
@@ -123,7 +123,7 @@ static dz_rc identity(const dz_job *job, dz_digest *out, dz_error *err) {
             dz_buf_put(&b, ck->shards[i].path, strlen(ck->shards[i].path) + 1, err);
             dz_buf_put(&b, ck->shards[i].header, ck->shards[i].header_len, err);
             dz_buf_put_u64(&b, (uint64_t)st.st_size, err);
-            dz_buf_put_u64(&b, (uint64_t)st.st_mtim.tv_sec * 1000000000 + (uint64_t)st.st_mtim.tv_nsec, err);
+            dz_buf_put_u64(&b, (uint64_t)dz_mtime_ns(&st), err);
         }
     }
     identify_parents(job, &b, err);
@@ -353,7 +353,7 @@ static dz_rc clean_up(dz_job *job, dz_rc rc, dz_error *err) {
     return rc;
 }
 
-/* Rank 0: what the user is told of the job, or of its generation. */
+/* Rank 0: the figures of the job, or of its generation, for the user. */
 static void tell_result(const dz_job *job, dz_compress_result *result, dz_error *err) {
     const dz_zoo *zoo = &job->ctx.zoo;
     char setting[DZ_SETTING_TEXT];

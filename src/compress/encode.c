@@ -205,7 +205,8 @@ dz_rc dz_expect_blocks(const dz_context *ctx, const dz_lossy_plan *lossy, const 
     for (size_t l = 0; l < ctx->plan->nlossy; l++) {
         const dz_tensor_pair *pair = dz_context_lossy_pair(ctx, l);
         if (lossy->tensors[l].policy != DZ_POLICY_ULTRADELTA) continue;
-        double left = fmax(0, allocation->tensors[l].bytes - (double)dz_region_table_bytes(pair)), common = (double)pair->tiles.common;
+        double left = fmax(0, allocation->tensors[l].bytes - (double)dz_region_table_bytes(pair->tiles.ntiles)),
+               common = (double)pair->tiles.common;
         for (uint32_t tile = 0; tile < pair->tiles.ncommon; tile++)
             out->length[ctx->plan->unit_of[pair->first_tile + tile]] =
                 (uint64_t)rint(left * ((double)dz_tile_count(&pair->tiles, tile) / common));
@@ -220,10 +221,8 @@ void dz_block_table_free(dz_block_table *t) {
     *t = (dz_block_table){0};
 }
 
-uint64_t dz_region_table_bytes(const dz_tensor_pair *pair) { return pair->tiles.ntiles > 1 ? 4 * (uint64_t)pair->tiles.ntiles + 4 : 0; }
-
 uint64_t dz_region_bytes(const dz_plan *plan, const dz_block_table *table, const dz_tensor_pair *pair) {
-    uint64_t sum = dz_region_table_bytes(pair);
+    uint64_t sum = dz_region_table_bytes(pair->tiles.ntiles);
     for (uint32_t tile = 0; tile < pair->tiles.ntiles; tile++) sum += table->length[plan->unit_of[pair->first_tile + tile]];
     return sum;
 }

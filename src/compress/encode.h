@@ -23,8 +23,7 @@ dz_rc dz_expect_blocks(const dz_context *ctx, const dz_lossy_plan *lossy, const 
 /* Codes the tile of a work item exactly, unless the journal has that block. */
 dz_rc dz_encode_exact(dz_context *ctx, dz_tile_reader *reader, size_t item, dz_buf *body, dz_buf *scratch, dz_error *err);
 
-/* Bytes of a pair's region: the table of block lengths where it has several tiles, then the blocks. */
-uint64_t dz_region_table_bytes(const dz_tensor_pair *pair);
+/* Bytes of a pair's region: table and blocks. */
 uint64_t dz_region_bytes(const dz_plan *plan, const dz_block_table *table, const dz_tensor_pair *pair);
 
 #endif

@@ -100,7 +100,7 @@ static uint64_t adjust(dz_job *job, double allowed, int may) {
     return again;
 }
 
-/* Collective. Levels at which the lossy tensors are expected to have the size that was asked for; one layout tells the rest of the bytes.
+/* Collective. Levels at which the lossy tensors are expected to have the size that was asked for; one layout gives the rest of the bytes.
  */
 static dz_rc foresee(dz_job *job, dz_error *err) {
     dz_context *ctx = &job->ctx;

@@ -7,16 +7,16 @@
 #include "numeric/kernels.h"
 #include "plan/siblings.h"
 
-#define SAMPLE 128              /* rows of a matrix that tell about its columns, for a forecast */
+#define SAMPLE 128              /* rows of a matrix that its columns are estimated from, for a forecast */
 #define PIECE ((size_t)1 << 17) /* elements read at a time */
 #define MOST 8        /* of a code, so that a channel whose weights mislead costs the others little: four octaves between all factors */
 #define MASSIVE 8     /* times the median energy: hidden units that a few tokens make huge */
 #define LEAST 0x1p-30 /* of the largest energy: what is taken of a channel without any */
 #define WORTH 0.97    /* of the noise that is left, for factors to be kept */
 
-/* Matrices of the base whose input channels are the same, or that tell about those of another. */
+/* Matrices of the base whose input channels are the same, or that another's are estimated from. */
 typedef struct module {
-    int64_t source, gate; /* the matrix that tells; gate: for down, beside up */
+    int64_t source, gate; /* the matrix that is measured; gate: for down, beside up */
     size_t target;        /* the matrix that is shaped */
 } module;
 
@@ -120,7 +120,7 @@ static dz_rc code_module(pass *p, const module *m, int8_t *code, size_t n, dz_er
 
 static uint64_t outputs(const dz_matrix_view *v) { return v->in_first ? v->cols : v->rows; }
 
-/* What tells about the input channels of a tensor; 0: nothing. */
+/* What the input channels of a tensor are estimated from; 0: nothing. */
 static int find_module(const dz_plan *plan, const dz_siblings *s, size_t tensor, module *m) {
     const dz_tensor_role *r = &plan->roles[tensor];
     *m = (module){.source = -1, .gate = -1, .target = tensor};

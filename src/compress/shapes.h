@@ -1,5 +1,5 @@
-/* Between statistics and allocation, for methods that rotate: which input channels of each matrix of the base see large activations, told
- * from the base's weights alone (METHODS.md "Noise by input channels"). */
+/* Between statistics and allocation, for methods that rotate: which input channels of each matrix of the base see large activations,
+ * estimated from the base's weights alone (METHODS.md "Noise by input channels"). */
 #ifndef DZ_COMPRESS_SHAPES_H
 #define DZ_COMPRESS_SHAPES_H
 

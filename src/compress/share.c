@@ -6,7 +6,7 @@
 
 #include "archive/reader.h"
 
-/* What tells one original tensor from another. */
+/* By what originals are compared. */
 typedef struct original_key {
     dz_digest digest;
     char dtype[16];

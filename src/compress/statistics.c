@@ -30,7 +30,8 @@ typedef struct statistics_pass {
     dz_tile_reader reader;
     dz_progress progress;
     int32_t *extremes; /* [4 * lossy] ordered integers of -min and max; of the chained, against the base */
-    double *tile_sums; /* [NALL * items] */
+    double *tile_sums; /* [nsums * items] */
+    size_t nsums;      /* NALL, or NSUMS where no task has a parent */
     uint64_t *base_digests;
     uint64_t *digests; /* [2 * items] of the task's tiles */
     dz_buf body, scratch;
@@ -122,14 +123,16 @@ static void take(statistics_pass *p, size_t item, const statistics_record *r) {
     if (dz_item_is_first(plan, item)) memcpy(&p->base_digests[2 * (plan->base_tile[u->base] + u->tile)], r->digest, sizeof r->digest);
     if (dz_item_is_lossy(plan, u)) {
         int32_t *e = &p->extremes[4 * plan->pairs[u->pair].lossy];
-        double *sums = &p->tile_sums[NALL * item];
+        double *sums = &p->tile_sums[p->nsums * item];
         for (int k = 0; k < 2; k++) {
             e[k] = r->extremes[k] > e[k] ? r->extremes[k] : e[k];
             e[2 + k] = r->base_extremes[k] > e[2 + k] ? r->base_extremes[k] : e[2 + k];
         }
         memcpy(sums, r->sums, sizeof r->sums);
-        memcpy(sums + NSUMS, r->base_sums, sizeof r->base_sums);
-        memcpy(sums + 2 * NSUMS, r->chain, sizeof r->chain);
+        if (p->nsums == NALL) {
+            memcpy(sums + NSUMS, r->base_sums, sizeof r->base_sums);
+            memcpy(sums + 2 * NSUMS, r->chain, sizeof r->chain);
+        }
     }
     dz_progress_add(&p->progress, dz_context_item_bytes(p->ctx, u));
 }
@@ -193,8 +196,9 @@ static void sum_tiles(const statistics_pass *p, dz_stats *out) {
         dz_tensor_stats *s = &out->tensors[i], base = stats_of(&p->extremes[4 * i + 2]);
         *s = stats_of(&p->extremes[4 * i]);
         for (uint32_t tile = 0; tile < pair->tiles.ncommon; tile++) {
-            const double *sums = &p->tile_sums[NALL * (size_t)plan->unit_of[pair->first_tile + tile]];
+            const double *sums = &p->tile_sums[p->nsums * (size_t)plan->unit_of[pair->first_tile + tile]];
             add_tile(s, sums);
+            if (p->nsums < NALL) continue;
             add_tile(&base, sums + NSUMS);
             s->step += sums[2 * NSUMS];
             s->old += sums[2 * NSUMS + 1];
@@ -251,9 +255,9 @@ static dz_rc walk(statistics_pass *p, dz_error *err) {
 dz_rc dz_statistics(dz_context *ctx, dz_stats *out, dz_error *err) {
     const dz_plan *plan = ctx->plan;
     size_t ndigests = 2 * (size_t)plan->base_tile[plan->base->ntensors];
-    statistics_pass p = {.ctx = ctx};
+    statistics_pass p = {.ctx = ctx, .nsums = ctx->chains.open ? NALL : NSUMS};
     p.extremes = dz_alloc_raw(4 * plan->nlossy, sizeof *p.extremes, err);
-    p.tile_sums = dz_alloc(NALL * plan->nunits, sizeof *p.tile_sums, err);
+    p.tile_sums = dz_alloc(p.nsums * plan->nunits, sizeof *p.tile_sums, err);
     out->tensors = dz_alloc(plan->nlossy, sizeof *out->tensors, err);
     p.digests = dz_alloc(2 * plan->nunits, sizeof *p.digests, err);
     out->digests = dz_alloc(plan->npairs, sizeof *out->digests, err);
@@ -265,7 +269,7 @@ dz_rc dz_statistics(dz_context *ctx, dz_stats *out, dz_error *err) {
     dz_max_i32(ctx->world, p.extremes, 4 * plan->nlossy);
     dz_sum_u64(ctx->world, out->base_digests, ndigests);
     dz_sum_u64(ctx->world, p.digests, 2 * plan->nunits);
-    dz_sum_f64(ctx->world, p.tile_sums, NALL * plan->nunits); /* a tile was summed by one rank: a sum with zeros is exact */
+    dz_sum_f64(ctx->world, p.tile_sums, p.nsums * plan->nunits); /* a tile was summed by one rank: a sum with zeros is exact */
     sum_tiles(&p, out);
     rc = dz_sync_error(ctx->world, digest_tensors(&p, out, err), err);
 out:

@@ -45,6 +45,13 @@ void dz_zoo_close(dz_zoo *zoo) {
     *zoo = (dz_zoo){0};
 }
 
+size_t dz_zoo_in_manifest(const dz_zoo *zoo, size_t task) {
+    for (size_t m = 0; m < zoo->manifest->ntasks; m++) {
+        if (zoo->manifest->tasks[m].name == zoo->names[task]) return m;
+    }
+    return DZ_NOT_IN_MANIFEST;
+}
+
 void dz_zoo_keep(dz_zoo *zoo, size_t from, size_t to) {
     dz_checkpoint *task = zoo->tasks[from];
     zoo->tasks[from] = zoo->tasks[to]; /* what is left out is freed by dz_zoo_cut */

@@ -27,6 +27,11 @@ static inline const dz_recipe *dz_zoo_recipe(const dz_zoo *zoo, size_t task) {
     return zoo->own && zoo->own[task] ? zoo->own[task] : zoo->recipe;
 }
 
+#define DZ_NOT_IN_MANIFEST SIZE_MAX
+
+/* The number of a task in the manifest, which its name is borrowed from; DZ_NOT_IN_MANIFEST for the base that is stored. */
+size_t dz_zoo_in_manifest(const dz_zoo *zoo, size_t task);
+
 /* Keeps task `from` as number `to`, which is no later; dz_zoo_cut then ends the lists. */
 void dz_zoo_keep(dz_zoo *zoo, size_t from, size_t to);
 void dz_zoo_cut(dz_zoo *zoo, size_t ntasks);

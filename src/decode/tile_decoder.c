@@ -10,9 +10,8 @@
 #include "codec/sparse_values.h"
 #include "codec/trellis.h"
 #include "codec/uniform.h"
+#include "decode/add_kept.h"
 #include "numeric/rotate.h"
-
-#define INLINE static inline __attribute__((always_inline))
 
 /* Ends the error of a wrong base: which is wanted, and what was given. */
 static void note_which_base(const dz_catalog *c, const dz_checkpoint *given, dz_error *err) {
@@ -198,63 +197,6 @@ static void level_deltas(const dz_task_entry *task, const dz_index_row *row, flo
     for (unsigned g = 0; g < 1U << row->bits; g++) delta[g] = scale * dz_level_value(&grid, g);
 }
 
-/* ---- out[i] = task type of (base + delta of its level), at the kept places. The sum is taken from the base's own value: in float, for an
- * F64 task in double, so that nothing of an F64 base is lost. ---- */
-
-/* Places `first` .. `end` - 1 of the tile, which `base` and `out` begin at; they may be the same. From kept element k on; the next one. */
-typedef struct stretch {
-    const uint8_t *base;
-    uint8_t *out;
-    dz_dtype from, to;
-    size_t first, end, k;
-} stretch;
-
-INLINE float load_one(const uint8_t *at, dz_dtype dtype) {
-    uint16_t half;
-    float x;
-    if (dtype == DZ_BF16) return memcpy(&half, at, sizeof half), dz_bf16_to_float(half);
-    dz_widen(&x, at, dtype, 1);
-    return x;
-}
-
-INLINE void store_one(uint8_t *at, float x, dz_dtype dtype) {
-    if (dtype == DZ_BF16) {
-        uint16_t half = dz_float_to_bf16(x);
-        memcpy(at, &half, sizeof half);
-    } else {
-        dz_narrow(at, &x, dtype, 1);
-    }
-}
-
-INLINE size_t add_between(const dz_nonzeros *kept, const stretch *s, const float *delta, float scale, dz_dtype from, dz_dtype to,
-                          int values) {
-    size_t in = dz_dtype_size(from), size = dz_dtype_size(to), k = s->k;
-    for (; k < kept->count && kept->index[k] < s->end; k++) {
-        size_t at = kept->index[k] - s->first;
-        float change = values ? scale * kept->value[k] : delta[kept->level[k]];
-        store_one(s->out + at * size, load_one(s->base + at * in, from) + change, to);
-    }
-    return k;
-}
-
-static size_t add_to_f64(const dz_nonzeros *kept, const stretch *s, const float *delta, float scale, int values) {
-    size_t k = s->k;
-    for (; k < kept->count && kept->index[k] < s->end; k++) { /* `out` holds the base's value already */
-        double y;
-        uint8_t *at = s->out + (kept->index[k] - s->first) * sizeof y;
-        memcpy(&y, at, sizeof y);
-        y += (double)(values ? scale * kept->value[k] : delta[kept->level[k]]);
-        memcpy(at, &y, sizeof y);
-    }
-    return k;
-}
-
-static size_t add_kept(const dz_nonzeros *kept, const stretch *s, const float *delta, float scale, int values) {
-    if (s->to == DZ_F64) return add_to_f64(kept, s, delta, scale, values);
-    if (s->to == DZ_BF16 && s->from == DZ_BF16 && !values) return add_between(kept, s, delta, scale, DZ_BF16, DZ_BF16, 0);
-    return add_between(kept, s, delta, scale, s->from, s->to, values);
-}
-
 /* The changes that the kept coefficients of a rotated tile stand for, scaled: `out` has a place for each element. */
 static void turn_back(const dz_decoder *d, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, float *out, size_t count) {
     float scale = task->gamma * row->scale;
@@ -270,7 +212,7 @@ static void turn_back(const dz_decoder *d, const dz_task_entry *task, const dz_i
     for (size_t i = 0; i < count; i++) out[i] *= scale;
 }
 
-/* As add_kept, everywhere. */
+/* As dz_add_kept, everywhere. */
 static dz_rc add_rotated(dz_decoder *d, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, size_t count,
                          const uint8_t *base, dz_dtype from, uint8_t *out, dz_dtype to, dz_error *err) {
     const dz_kernel_table *k = dz_kernels();
@@ -406,8 +348,8 @@ static dz_rc decode_from(dz_decoder *d, const dz_task_entry *task, const dz_inde
     memcpy(out, base, nbytes);
     if (dz_kind_is_rotated(row->bits)) return add_rotated(d, task, row, tile, count, ref->bytes, ref->dtype, out, to, err);
     level_deltas(task, row, delta);
-    stretch all = {.base = ref->bytes, .out = out, .from = ref->dtype, .to = to, .end = count};
-    add_kept(&d->kept, &all, delta, task->gamma * row->scale, row->bits > 8);
+    dz_stretch all = {.base = ref->bytes, .out = out, .from = ref->dtype, .to = to, .end = count};
+    dz_add_kept(&d->kept, &all, delta, task->gamma * row->scale, row->bits > 8);
     return DZ_OK;
 }
 
@@ -466,7 +408,7 @@ dz_rc dz_decoder_row(dz_decoder *d, const dz_task_entry *task, const dz_index_ro
     return err->rc;
 }
 
-/* What the tile is coded against. Damage there is told as the task's own. */
+/* What the tile is coded against. Damage there is reported as the task's own. */
 static dz_rc find_reference(dz_decoder *d, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, reference *ref,
                             dz_error *err) {
     dz_error inner = {0};
@@ -585,8 +527,8 @@ static dz_rc pass_pieces(dz_decoder *d, const dz_task_entry *task, const dz_inde
         uint8_t *out = d->base_bytes.data; /* the base's piece itself, or a converted copy */
         if (n && predictor(d, out, t.dtype, to, n, err) != out) out = d->predictor.data;
         if (n == 0 || err->rc != DZ_OK) continue;
-        stretch piece = {.base = d->base_bytes.data, .out = out, .from = t.dtype, .to = to, .first = at, .end = at + n, .k = k};
-        k = add_kept(&d->kept, &piece, delta, task->gamma * row->scale, row->bits > 8);
+        dz_stretch piece = {.base = d->base_bytes.data, .out = out, .from = t.dtype, .to = to, .first = at, .end = at + n, .k = k};
+        k = dz_add_kept(&d->kept, &piece, delta, task->gamma * row->scale, row->bits > 8);
         sink(arg, out, n * dz_dtype_size(to), err);
     }
     dz_digest digest = dz_digest_end(digester);

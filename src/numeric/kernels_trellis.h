@@ -145,6 +145,16 @@ static int64_t trellis_product(const uint8_t *restrict message, size_t nbits, co
 
 /* ---- groups of steps in registers ---- */
 
+#ifdef __AVX2__
+INLINE int8_t largest_of_16(__m128i x) {
+    x = _mm_max_epi8(x, _mm_shuffle_epi32(x, 0x4e));
+    x = _mm_max_epi8(x, _mm_shuffle_epi32(x, 0xb1));
+    x = _mm_max_epi8(x, _mm_srli_epi32(x, 16));
+    x = _mm_max_epi8(x, _mm_srli_epi16(x, 8));
+    return (int8_t)_mm_cvtsi128_si32(x);
+}
+#endif
+
 /* The two states behind a pair of states stay in the pair's places: after k steps of a group bit b of a place is bit (b - k) % 8 of its
  * state, and after all 8 each state is in its own place again. In step k a place's partner is k bits off. `signs` has the elements' signs
  * for each place of each step. */
@@ -199,12 +209,7 @@ INLINE void tables(int8_t *restrict out, const int8_t *restrict x, int halved, i
 INLINE int8_t largest_sum(const BYTES *sums) {
     __m512i all = MAX8(MAX8(sums[0], sums[1]), MAX8(sums[2], sums[3]));
     __m256i half = _mm256_max_epi8(_mm512_castsi512_si256(all), _mm512_extracti64x4_epi64(all, 1));
-    __m128i x = _mm_max_epi8(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
-    x = _mm_max_epi8(x, _mm_shuffle_epi32(x, 0x4e));
-    x = _mm_max_epi8(x, _mm_shuffle_epi32(x, 0xb1));
-    x = _mm_max_epi8(x, _mm_srli_epi32(x, 16));
-    x = _mm_max_epi8(x, _mm_srli_epi16(x, 8));
-    return (int8_t)_mm_cvtsi128_si32(x);
+    return largest_of_16(_mm_max_epi8(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1)));
 }
 #elif defined __AVX2__
 #define NBYTES 8
@@ -256,12 +261,7 @@ INLINE void tables(int8_t *restrict out, const int8_t *restrict x, int halved, i
 INLINE int8_t largest_sum(const BYTES *sums) {
     __m256i all = sums[0];
     for (size_t v = 1; v < NBYTES; v++) all = MAX8(all, sums[v]);
-    __m128i x = _mm_max_epi8(_mm256_castsi256_si128(all), _mm256_extracti128_si256(all, 1));
-    x = _mm_max_epi8(x, _mm_shuffle_epi32(x, 0x4e));
-    x = _mm_max_epi8(x, _mm_shuffle_epi32(x, 0xb1));
-    x = _mm_max_epi8(x, _mm_srli_epi32(x, 16));
-    x = _mm_max_epi8(x, _mm_srli_epi16(x, 8));
-    return (int8_t)_mm_cvtsi128_si32(x);
+    return largest_of_16(_mm_max_epi8(_mm256_castsi256_si128(all), _mm256_extracti128_si256(all, 1)));
 }
 #endif
 

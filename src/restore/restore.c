@@ -29,10 +29,8 @@ dz_rc dz_archive_task(const dz_archive *a, const char *name, const dz_task_entry
         *out = &a->catalog->tasks[at];
         return DZ_OK;
     }
-    for (size_t i = 0; i < a->catalog->nlost; i++) {
-        if (strcmp(a->catalog->lost[i].name, name) == 0)
-            return dz_fail(err, dz_lost_rc(&a->catalog->lost[i]), "%s", a->catalog->lost[i].text);
-    }
+    const dz_lost *lost = dz_catalog_find_lost(a->catalog, name);
+    if (lost) return dz_fail(err, dz_lost_rc(lost), "%s", lost->text);
     char known[512] = "";
     for (size_t t = 0; t < a->catalog->ntasks && strlen(known) < 400; t++)
         snprintf(known + strlen(known), sizeof known - strlen(known), "%s%s", t ? ", " : "", a->catalog->tasks[t].name);

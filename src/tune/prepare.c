@@ -20,7 +20,7 @@ static dz_rc add_model(dz_buf *b, const dz_checkpoint *ck, dz_error *err) {
         dz_buf_put(b, ck->shards[i].file, strlen(ck->shards[i].file) + 1, err);
         dz_buf_put(b, ck->shards[i].header, ck->shards[i].header_len, err);
         dz_buf_put_u64(b, (uint64_t)st.st_size, err);
-        dz_buf_put_u64(b, (uint64_t)st.st_mtim.tv_sec * 1000000000 + (uint64_t)st.st_mtim.tv_nsec, err);
+        dz_buf_put_u64(b, (uint64_t)dz_mtime_ns(&st), err);
     }
     return err->rc;
 }

@@ -146,7 +146,7 @@ def test_removing_a_parent(folder):
 
 @with_scratch
 def test_removing_a_parent_and_rebasing_its_children(folder):
-    """Exact and lossy: every task that stays restores to the bytes it did before, on any number of ranks; what is lossy is still told so."""
+    """Exact and lossy: every task that stays restores to the bytes it did before, on any number of ranks; what is lossy is still reported so."""
     training(folder, 5)
     manifest(f"{folder}/chain.yaml", folder, in_line(5))
     for quality in ("lossless", "high"):
@@ -162,9 +162,9 @@ def test_removing_a_parent_and_rebasing_its_children(folder):
         good(["remove", "b.h5", "--task", "step-2", "--rebase", "--base", "base"], 3, cwd=folder)
         equal(sha256(f"{folder}/b.h5"), sha256(f"{folder}/a.h5"), f"{quality}: by 3 ranks and by 1")
         good(["verify", "a.h5", "--base", "base"], cwd=folder)
-        told = {t["name"]: t for t in info("a.h5", cwd=folder)["tasks"]}
-        equal({n: t["parent"] for n, t in told.items()}, {"step-1": None, "step-3": None, "step-4": "step-3", "step-5": "step-4"}, "parents")
-        check((told["step-3"]["lossy"]["verdict"] == "exact") == (quality == "lossless"), f"{told['step-3']['lossy']}")
+        shown = {t["name"]: t for t in info("a.h5", cwd=folder)["tasks"]}
+        equal({n: t["parent"] for n, t in shown.items()}, {"step-1": None, "step-3": None, "step-4": "step-3", "step-5": "step-4"}, "parents")
+        check((shown["step-3"]["lossy"]["verdict"] == "exact") == (quality == "lossless"), f"{shown['step-3']['lossy']}")
         for k in (1, 3, 4, 5):
             shutil.rmtree(f"{folder}/out", ignore_errors=True)
             good(["restore", "a.h5", "--task", f"step-{k}", "--base", "base", "-o", "out", "-q"], cwd=folder)
@@ -274,8 +274,8 @@ def lossy_chain(folder, size, most):
     for k in range(1, 7):
         name = f"step-{k}"
         (mine, kept), (other, _) = noise(folder, "chain.h5", name), noise(folder, "each.h5", name)
-        told = chain[name]["lossy"]["noise_to_delta"]
-        check(abs(mine / told - 1) < 0.05, f"{name}: noise {mine}, told {told}")
+        shown = chain[name]["lossy"]["noise_to_delta"]
+        check(abs(mine / shown - 1) < 0.05, f"{name}: noise {mine}, shown {shown}")
         check(mine < 1.05 * other, f"{name}: noise {mine} in the chain, {other} against the base")
         check(abs(kept - 1) < 0.02, f"{name}: {kept} of the delta is restored")
     mine, other = (sum(t["stored_bytes"] for t in tasks.values()) for tasks in (chain, each))
