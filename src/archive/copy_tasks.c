@@ -140,7 +140,8 @@ static dz_rc check_sources(const dz_copy_tasks *c, dz_error *err) {
         }
         if (n)
             dz_fail_more(
-                err, DZ_EUSAGE, "%s: task '%s' cannot go: %zu other%s coded against it: %s%s ('deltazoo remove --rebase' codes %s anew)",
+                err, DZ_EUSAGE,
+                "%s: task '%s' cannot go: %zu other%s coded against it: %s%s (keep it too, or 'deltazoo remove --rebase' codes %s anew)",
                 c->old->path, from->tasks[gone].name, n, n > 1 ? "s are" : " is", names, n > 4 ? ", ..." : "", n > 1 ? "them" : "it");
     }
     return err->rc;

@@ -163,7 +163,7 @@ static dz_rc check_report(const char *path, const char *archive, dz_error *err) 
 }
 
 static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
-    dz_compress_options opt = {.mem_per_rank = (uint64_t)2 << 30};
+    dz_compress_options opt = {.mem_per_rank = (uint64_t)2 << 30, .anchor_every = DZ_ANCHOR_EVERY};
     dz_option_list sets = {0};
     compress_job job = {.opt = &opt, .started = time(NULL), .begun = dz_now(), .nranks = world->size};
     dz_option_list hints = {0};
@@ -209,7 +209,7 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
         rc = dz_fail(err, DZ_EUSAGE, "compress: --force would do away with what --append keeps; give one of them");
         goto out;
     }
-    if (opt.anchor_every < 0 || opt.anchor_every > DZ_ANCHOR_MOST) {
+    if (opt.anchor_every < 1 || opt.anchor_every > DZ_ANCHOR_MOST) {
         rc = dz_fail(err, DZ_EUSAGE, "compress: --anchor-every %d: give 1 (no chains) to %d", opt.anchor_every, DZ_ANCHOR_MOST);
         goto out;
     }

@@ -81,7 +81,7 @@ void dz_job_notes(const dz_job *job, dz_buf *notes, dz_error *err) {
     if (job->resumed) dz_buf_note(notes, err, "went on where an earlier run of this job was interrupted");
     if (job->ctx.opt->mem_per_rank < DZ_MEMORY_LEAST)
         dz_buf_note(notes, err, "--mem-per-rank: less than the 128M that a rank needs at least: 128M are taken");
-    if (job->skipped) dz_buf_note(notes, err, "%zu tasks are in the archive already", job->skipped);
+    if (job->skipped) dz_buf_note(notes, err, "%zu task%s in the archive already", job->skipped, job->skipped == 1 ? " is" : "s are");
     if (job->ctx.opt->nhints && !dz_io_by_mpi(job->ctx.opt->io, job->ctx.world))
         dz_buf_note(notes, err, "--io-hint has no effect: it needs --io collective and more than one rank");
     if ((size_t)job->ctx.world->size > plan->nunits)

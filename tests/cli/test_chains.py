@@ -139,7 +139,7 @@ def test_removing_a_parent(folder):
     chain(folder, 3)
     manifest(f"{folder}/chain.yaml", folder, in_line(3))
     good(["compress", "chain.yaml", "-o", "a.h5", *EXACT], cwd=folder)
-    refused(folder, ["remove", "a.h5", "--task", "step-2"], 2, "task 'step-2' cannot go", "'step-3'")
+    refused(folder, ["remove", "a.h5", "--task", "step-2"], 2, "task 'step-2' cannot go", "'step-3'", "keep it too, or 'deltazoo remove --rebase' codes it anew")
     good(["remove", "a.h5", "--task", "step-2", "--task", "step-3"], cwd=folder)
     restores_exactly(folder, "a.h5", ["step-1"])
 
@@ -189,6 +189,7 @@ def test_what_is_wrong_with_parents(folder):
     manifest(f"{folder}/zoo.yaml", folder, in_line(3))
     refused(folder, ["compress", "zoo.yaml", "-o", "a.h5", "--method", "ultradelta", "-q"], 2, "tracenorm=off")
     refused(folder, ["compress", "zoo.yaml", "-o", "a.h5", "--anchor-every", "65", "-q"], 2, "--anchor-every 65")
+    refused(folder, ["compress", "zoo.yaml", "-o", "a.h5", "--anchor-every", "0", "-q"], 2, "--anchor-every 0: give 1 (no chains) to 64")
     write(f"{folder}/step-2/model.safetensors", b"broken")
     refused(folder, ["compress", "zoo.yaml", "-o", "a.h5", *EXACT], 1, "step-2/model.safetensors")
 
