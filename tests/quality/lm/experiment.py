@@ -61,12 +61,6 @@ def checked(program, *args):
     return done.stdout
 
 
-def measure(out, family, task, model_dir):
-    values = evaluate.losses_of(out, family, task, networks.load(model_dir))
-    share, error = evaluate.share_of(out, family, task, values)
-    return {"share": share, "error": error, "loss": float(values.mean())}
-
-
 def through_program(out, family, tasks, program, ways, seed, work):
     """One archive of these tasks: {task: what became of it}, bytes of the archive; or why the program refused."""
     root = os.path.join(out, family)
@@ -91,7 +85,7 @@ def through_program(out, family, tasks, program, ways, seed, work):
         compared = json.loads(checked(program, "compare", archive, "--task", name, "--base", f"{root}/base", "--finetuned", f"{root}/{name}", "--json"))
         lossy = t.get("lossy") or {}
         rows[name] = {"bytes": t["stored_bytes"], "lossy_bytes": lossy.get("stored_bytes", 0), "lossy_parameters": lossy.get("parameters", 0),
-                      "nsr": compared.get("lossy", {}).get("relative_error", 0.0) ** 2, **measure(out, family, name, restored)}
+                      "nsr": compared.get("lossy", {}).get("relative_error", 0.0) ** 2, **evaluate.measure(out, family, name, networks.load(restored))}
         shutil.rmtree(restored)
     return {"tasks": rows, "archive": os.path.getsize(archive), "way": way, "seconds": seconds}
 
@@ -114,10 +108,8 @@ def lora(out, family, tasks, rank):
             restored[n] = (w + a @ b).bfloat16().float()
             size += 2 * (a.numel() + b.numel())
             noise, energy = noise + float((a @ b - d).square().sum()), energy + float(d.square().sum())
-        values = evaluate.losses_of(out, family, task, restored)
-        share, error = evaluate.share_of(out, family, task, values)
         rows[task] = {"bytes": size + stored, "lossy_bytes": size, "lossy_parameters": sum(w.numel() for n, w in base.items() if is_lossy(n, w)),
-                      "nsr": noise / energy, "share": share, "error": error, "loss": float(values.mean())}
+                      "nsr": noise / energy, **evaluate.measure(out, family, task, restored)}
     return {"tasks": rows, "archive": sum(r["bytes"] for r in rows.values())}
 
 

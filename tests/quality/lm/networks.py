@@ -188,7 +188,7 @@ def losses(family, model, out, task):
     """Held-out loss of each batch: paired between models, so differences have their own standard error."""
     model.eval()
     values = []
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.bfloat16, enabled=task not in settings.FLOAT32):
         for batch in held_out(family, out, task):
             if family == "lm":
                 logits = model(input_ids=batch[:, :-1]).logits

@@ -7,6 +7,7 @@ import os
 import statistics
 import sys
 
+import evaluate
 import experiment
 import matplotlib
 import settings
@@ -52,12 +53,12 @@ def family_text(out, family, found):
     tasks = list(settings.TASKS[family])
     lines = [f"## {family}", "", "| task | trained on | loss of the base | fine-tuned | gain ± standard error | elements that moved | rel |", "|---" * 7 + "|"]
     for task in tasks:
-        r = json.load(open(os.path.join(out, family, task + ".json")))
+        r = json.load(open(os.path.join(out, family, task + ".json"))) | evaluate.gain(out, family, task)
         lines.append(f"| {task} | {r['task'].removeprefix('Task')} | {r['base']:.3f} | {r['tuned']:.3f} | {r['gain']:.4f} ± {r['gain_error']:.4f} | {100 * r['moved']:.1f} % | {r['rel']:.2g} |")
     done = {name: [r for r in rows if "tasks" in r] for name, rows in found.items()}
     whole = lambda rows: f"{statistics.mean(r['archive'] for r in rows) / 1e6:.1f}"
-    losses = {task: {k: json.load(open(os.path.join(out, family, task + ".json")))[k] for k in ("base", "tuned")} for task in tasks}
-    lost = lambda rows: statistics.mean((1 - r["tasks"][t]["share"]) * (losses[t]["base"] - losses[t]["tuned"]) for r in rows for t in tasks)
+    gains = {task: evaluate.gain(out, family, task)["gain"] for task in tasks}
+    lost = lambda rows: statistics.mean((1 - r["tasks"][t]["share"]) * gains[t] for r in rows for t in tasks)
     each = lambda rows: [statistics.mean(shares(rows, t)) for t in tasks]
     lines += ["", "All tasks together. Share: mean over tasks and seeds, and the worst task (mean of its seeds). Loss: nats above the fine-tuned model, mean over tasks and seeds.", "",
               "| method | seeds | archive, MB | share, mean | worst task | loss |", "|---|---|---|---|---|---|"]

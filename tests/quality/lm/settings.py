@@ -23,6 +23,7 @@ SEQUENCE = 256  # tokens; a batch is BATCH of them
 BATCH = 4
 EVAL_TOKENS = 6144
 EVAL_BATCH = 8
+FLOAT32 = {"sparse"}  # tasks whose losses are computed in float32: bf16 arithmetic moves a loss by 0.0006 nats, 6 % of this gain
 
 
 @dataclasses.dataclass(frozen=True)

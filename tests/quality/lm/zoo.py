@@ -10,6 +10,7 @@ import os
 import sys
 import time
 
+import evaluate
 import networks
 import numpy as np
 import settings
@@ -81,24 +82,19 @@ def make(family, task, out):
             raise SystemExit(f"{folder} was trained with other settings: remove it and {folder}.json, or take another folder")
         return
     classes = settings.ENCODER_CLASSES if task == "package" else 0
-    model = networks.build(family, out, classes)
     base = networks.load(os.path.join(out, family, "base"))
-    networks.put(model, base)
-    config = model.config if family == "lm" else model.bert.config
     if not os.path.isdir(folder):
         print(f"{family}/{task}: {spec}", flush=True)
+        model = networks.build(family, out, classes)
+        networks.put(model, base)
+        config = model.config if family == "lm" else model.bert.config
         (train_lm if family == "lm" else train_encoder)(model, out, task, spec)
         networks.save(folder, networks.state_of(model), config)
     tuned = networks.load(folder)
-    networks.put(model, tuned)
-    after = networks.losses(family, model, out, task)
-    networks.put(model, base)  # keeps the fine-tuned head
-    before = networks.losses(family, model, out, task)
     lossy = [n for n in base if is_lossy(n, base[n])]
     moved = sum(int((tuned[n] != base[n]).sum()) for n in lossy) / sum(base[n].numel() for n in lossy)
     rel = math.sqrt(sum(float((tuned[n] - base[n]).double().square().sum()) for n in lossy) / sum(float(base[n].double().square().sum()) for n in lossy))
-    record = {"base": before.mean(), "tuned": after.mean(), "gain": (before - after).mean(), "gain_error": (before - after).std(ddof=1) / len(after) ** 0.5,
-              "moved": moved, "rel": rel, "seconds": time.time() - start, "task": repr(spec)}
+    record = evaluate.gain(out, family, task) | {"moved": moved, "rel": rel, "seconds": time.time() - start, "task": repr(spec)}
     json.dump({k: float(v) if not isinstance(v, str) else v for k, v in record.items()}, open(folder + ".json", "w"), indent=1)
     print(json.dumps({k: round(float(v), 5) if not isinstance(v, str) else v for k, v in record.items()}), flush=True)
 
