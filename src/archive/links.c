@@ -227,10 +227,15 @@ int dz_row_is_base(const dz_index_row *row) {
 
 int dz_row_was_lossy(const dz_index_row *row) { return row->policy == DZ_POLICY_LOSSLESS && row->nsr > 0; }
 
-int dz_row_is_lossy(const dz_index_row *row) {
+int dz_row_is_noisy(const dz_index_row *row) {
     const dz_task_entry *task = NULL;
     row = dz_row_values(&task, row);
-    return row->policy == DZ_POLICY_ULTRADELTA || row->policy == DZ_POLICY_DROP || dz_row_was_lossy(row);
+    return row->policy == DZ_POLICY_ULTRADELTA || dz_row_was_lossy(row);
+}
+
+int dz_row_is_lossy(const dz_index_row *row) {
+    const dz_task_entry *task = NULL;
+    return dz_row_is_noisy(row) || dz_row_values(&task, row)->policy == DZ_POLICY_DROP;
 }
 
 int dz_row_has_delta(const dz_index_row *row) {

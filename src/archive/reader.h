@@ -43,6 +43,9 @@ int dz_row_is_lossy(const dz_index_row *row);
 /* 1 if it keeps exactly what a lossy coding had restored, before its task was rebased: nsr and what goes with it are that coding's. */
 int dz_row_was_lossy(const dz_index_row *row);
 
+/* 1 if its values have the noise of a lossy coding, its own or that of the row it equals. */
+int dz_row_is_noisy(const dz_index_row *row);
+
 /* 1 if the archive holds the delta of the row's values from the base itself: lossy, and coded against the base. */
 int dz_row_has_delta(const dz_index_row *row);
 

@@ -110,7 +110,7 @@ dz_quality dz_task_quality(const dz_catalog *c, const dz_task_entry *task) {
     for (size_t i = 0; i < task->nrows; i++) {
         const dz_task_entry *holder = task;
         const dz_index_row *row = dz_row_values(&holder, &task->rows[i]);
-        if (row->policy == DZ_POLICY_ULTRADELTA || dz_row_was_lossy(row)) add_row(c, holder, row, &sum);
+        if (dz_row_is_noisy(row)) add_row(c, holder, row, &sum);
     }
     return dz_quality_of(&sum);
 }

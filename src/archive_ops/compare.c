@@ -9,7 +9,7 @@
 #include "decode/tile_decoder.h"
 #include "parallel/progress.h"
 
-enum { ERROR2, DELTA2, RESTORED2, DOT, DIFFERS, NSUMS };
+enum { ERROR2, DELTA2, RESTORED2, DOT, BASE2, DIFFERS, NSUMS };
 
 typedef struct compare {
     const dz_world *world;
@@ -44,6 +44,7 @@ static void add_tile(compare *c, size_t row, dz_dtype dtype, dz_dtype base_dtype
             s[DELTA2] += d * d;
             s[RESTORED2] += r * r;
             s[DOT] += r * d;
+            s[BASE2] += (double)w[i] * (double)w[i];
             if (fabs(e) > c->most[row]) c->most[row] = fabs(e);
         }
     }
@@ -108,16 +109,18 @@ static dz_rc make_result(const compare *c, dz_compare_result *r, dz_error *err) 
                                .error2 = s[ERROR2],
                                .delta2 = s[DELTA2],
                                .restored2 = s[RESTORED2],
-                               .dot = s[DOT]};
+                               .dot = s[DOT],
+                               .base2 = s[BASE2]};
         if (!(e->name = dz_strdup(t.name, err))) return err->rc;
         finish(e);
-        if (row->policy != DZ_POLICY_ULTRADELTA) continue;
+        if (!dz_row_is_noisy(row)) continue;
         r->lossy.count += e->count;
         r->lossy.identical &= e->identical;
         r->lossy.error2 += e->error2;
         r->lossy.delta2 += e->delta2;
         r->lossy.restored2 += e->restored2;
         r->lossy.dot += e->dot;
+        r->lossy.base2 += e->base2;
         if (e->max_abs > r->lossy.max_abs) r->lossy.max_abs = e->max_abs;
     }
     finish(&r->lossy);

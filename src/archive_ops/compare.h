@@ -12,13 +12,13 @@ typedef struct dz_tensor_error {
     double relative; /* ||restored - finetuned||_F / ||finetuned - base||_F; without a base tensor: / ||finetuned||_F */
     double cosine;   /* of the two deltas (of the two tensors without a base) */
     double max_abs;  /* largest |restored - finetuned| */
-    double error2, delta2, restored2, dot; /* the sums behind them */
+    double error2, delta2, restored2, dot, base2; /* the sums behind them; base2: energy of the base's elements */
 } dz_tensor_error;
 
 typedef struct dz_compare_result {
     dz_tensor_error *tensors; /* rank 0 and all others */
     size_t ntensors;
-    dz_tensor_error lossy; /* all lossy tensors as one; name NULL */
+    dz_tensor_error lossy; /* all tensors that count in dz_task_quality as one; name NULL */
     double secs;
 } dz_compare_result;
 

@@ -19,20 +19,24 @@ static double noise_share(const dz_tensor_error *e) {
     return noise > lost ? noise : lost;
 }
 
-/* By the measured noise and gain, in the words of `quality`; the base's energy is not known here, which `info` counts as well. */
-static const char *verdict(const dz_compare_result *r) {
+/* By the measured noise and gain, as `info` has it by the expected ones. */
+static dz_quality quality_of(const dz_tensor_error *e) {
+    dz_noise_sum sum = {0};
+    dz_noise noise = {0}; /* nothing came back */
+    if (e->count == 0 || e->identical) return dz_quality_of(&sum);
+    if (e->cosine > 0 && e->delta2 > 0) noise = (dz_noise){.nsr = 1 / (e->cosine * e->cosine) - 1, .gain = e->dot / e->delta2};
+    dz_noise_add(&sum, noise, e->delta2 > 0 ? e->delta2 : 1, e->base2);
+    return dz_quality_of(&sum);
+}
+
+static const char *verdict_text(dz_verdict verdict) {
     static const char *const texts[DZ_VERDICTS] = {[DZ_VERDICT_EXACT] = "quality exact: every lossy tensor came back as it was",
                                                    [DZ_VERDICT_HIGH] = "quality high",
                                                    [DZ_VERDICT_BALANCED] = "quality balanced",
                                                    [DZ_VERDICT_SMALL] = "quality small: check the task's accuracy",
                                                    [DZ_VERDICT_POOR] =
                                                        "quality poor: compress again with --quality small, balanced or high"};
-    const dz_tensor_error *e = &r->lossy;
-    dz_noise_sum sum = {0};
-    if (e->count == 0 || e->identical) return texts[DZ_VERDICT_EXACT];
-    if (!(e->cosine > 0) || !(e->delta2 > 0)) return texts[DZ_VERDICT_POOR];
-    dz_noise_add(&sum, (dz_noise){.nsr = 1 / (e->cosine * e->cosine) - 1, .gain = e->dot / e->delta2}, e->delta2, 0);
-    return texts[dz_quality_of(&sum).verdict];
+    return texts[verdict];
 }
 
 static json_t *error_json(const dz_tensor_error *e) {
@@ -69,7 +73,8 @@ static void print_table(const dz_compare_result *r, int wide) {
     printf("%zu of %zu tensors are identical.\n"
            "cosine: between restored delta and true delta\n"
            "noise share: of the true delta, what is noise or lost (0: exact, 1: all of it)\n"
-           "error: |restored - fine-tuned| / |fine-tuned - base|, Frobenius norms\n",
+           "error: |restored - fine-tuned| / |fine-tuned - base|, Frobenius norms\n"
+           "noise/delta, noise/base: energy of the noise over the delta's, over the base's\n",
            identical, r->ntensors);
 }
 
@@ -99,13 +104,19 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
     if (rc == DZ_OK && world->rank == 0 && json) {
         json_t *list = json_array();
         for (size_t i = 0; i < r.ntensors; i++) json_array_append_new(list, error_json(&r.tensors[i]));
-        rc = dz_print_json(
-            json_pack("{s:s, s:s, s:o, s:o}", "archive", args[0], "task", task, "lossy", error_json(&r.lossy), "tensors", list), NULL, err);
+        dz_quality q = quality_of(&r.lossy);
+        json_t *lossy = error_json(&r.lossy);
+        json_object_set_new(lossy, "noise_to_delta", dz_json_number(q.noise_to_delta));
+        json_object_set_new(lossy, "noise_to_base", dz_json_number(q.noise_to_base));
+        json_object_set_new(lossy, "verdict", json_string(dz_verdict_name(q.verdict)));
+        rc = dz_print_json(json_pack("{s:s, s:s, s:o, s:o}", "archive", args[0], "task", task, "lossy", lossy, "tensors", list), NULL, err);
     } else if (rc == DZ_OK && world->rank == 0) {
         print_table(&r, wide);
         char name[256];
-        printf("%s:\n%s\n(cosine %.4f, noise share %.4g)\n", dz_table_name(task, 70, name), verdict(&r),
-               r.lossy.count ? r.lossy.cosine : 1.0, noise_share(&r.lossy));
+        dz_quality q = quality_of(&r.lossy);
+        printf("%s:\n%s\n(cosine %.4f, noise share %.4g, noise/delta %.3g, noise/base %.2g %%)\n", dz_table_name(task, 70, name),
+               verdict_text(q.verdict), q.cosine, noise_share(&r.lossy), q.noise_to_delta,
+               isfinite(q.noise_to_base) ? 100 * q.noise_to_base : 0);
     }
     if (rc == DZ_OK && noise_share(&r.lossy) > most)
         rc =

@@ -165,6 +165,8 @@ def test_removing_a_parent_and_rebasing_its_children(folder):
         shown = {t["name"]: t for t in info("a.h5", cwd=folder)["tasks"]}
         equal({n: t["parent"] for n, t in shown.items()}, {"step-1": None, "step-3": None, "step-4": "step-3", "step-5": "step-4"}, "parents")
         check((shown["step-3"]["lossy"]["verdict"] == "exact") == (quality == "lossless"), f"{shown['step-3']['lossy']}")
+        compared = good(["compare", "a.h5", "--task", "step-3", "--base", "base", "--finetuned", "step-3", "-q", "--json"], cwd=folder).out
+        check((json.loads(compared)["lossy"]["verdict"] == "exact") == (quality == "lossless"), f"compare: {compared[:400]}")
         for k in (1, 3, 4, 5):
             shutil.rmtree(f"{folder}/out", ignore_errors=True)
             good(["restore", "a.h5", "--task", f"step-{k}", "--base", "base", "-o", "out", "-q"], cwd=folder)

@@ -190,6 +190,13 @@ def test_verdict_wherever_bytes_are_said(folder):
     check("balanced" in good(["plan", "zoo.yaml"], cwd=folder).out, "plan")
     with open(f"{folder}/r.json", encoding="utf-8") as f:
         equal(json.load(f)["tasks"][0]["lossy"]["verdict"], "balanced", "verdict of the report")
+    compare = ["compare", "a.h5", "--task", "one", "--base", "base", "--finetuned", "one", "-q"]
+    check("quality balanced" in good(compare, cwd=folder).out, "compare: by the delta's energy alone it would be high")
+    measured = json.loads(good([*compare, "--json"], 3, cwd=folder).out)["lossy"]
+    expected = info("a.h5", "one", folder)["tasks"][0]["lossy"]
+    equal(measured["verdict"], "balanced", "compare --json")
+    for figure in ("noise_to_delta", "noise_to_base"):
+        check(abs(measured[figure] / expected[figure] - 1) < 0.1, f"{figure}: {measured}, expected {expected}")
     r = compress(folder, "--set", "sparsity=0.99999")
     check(any("quality poor" in n and "--quality" in n for n in r.lines("note")), f"no word on a poor model: {r}")
 
