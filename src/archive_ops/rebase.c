@@ -28,14 +28,16 @@ static dz_rc code_tile(dz_rebase *r, const dz_copy_tasks *c, const dz_rebase_ite
     const dz_index_row *row = row_of(c, it);
     const dz_catalog *cat = c->old->catalog;
     dz_pair_tiles tiles = dz_row_work(cat, row);
-    dz_dtype dtype = dz_tensor_of_row(&cat->tensors[row->tensor]).dtype;
+    dz_tensor tensor = dz_tensor_of_row(&cat->tensors[row->tensor]);
+    dz_dtype dtype = tensor.dtype;
+    dz_tile_rows rows = dz_tile_rows_of(tensor.shape, tensor.ndim, dz_tile_first(&tiles, tile));
     size_t count = (size_t)dz_tile_count(&tiles, tile);
     const uint8_t *base = NULL;
     r->tile.len = r->body.len = 0;
     if (dz_buf_reserve(&r->tile, count * dz_dtype_size(dtype), err) != DZ_OK ||
         dz_decode_tile(&r->decoder, &cat->tasks[it->task], row, tile, r->tile.data, err) != DZ_OK ||
         dz_decoder_predictor(&r->decoder, row, tile, &base, err) != DZ_OK ||
-        dz_lossless_encode(&r->body, r->tile.data, base, dtype, count, err) != DZ_OK)
+        dz_lossless_encode(&r->body, r->tile.data, base, dtype, count, &rows, err) != DZ_OK)
         return err->rc;
     return dz_buf_put_u32(&r->body, dz_checksum(r->body.data, r->body.len), err);
 }

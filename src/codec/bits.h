@@ -2,7 +2,13 @@
 #ifndef DZ_CODEC_BITS_H
 #define DZ_CODEC_BITS_H
 
+#include <string.h>
+
 #include "base/mem.h"
+
+#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "fields are read and written in little-endian words"
+#endif
 
 typedef struct dz_bit_writer {
     dz_buf *out;
@@ -49,8 +55,16 @@ static inline unsigned dz_get_bit(dz_bit_reader *r) {
     return bit;
 }
 
+/* n <= 32. */
 static inline uint32_t dz_get_bits(dz_bit_reader *r, unsigned n) {
     uint32_t value = 0;
+    if (r->pos + 64 <= r->end) { /* 8 whole bytes are left from here */
+        uint64_t held;
+        memcpy(&held, r->bytes + r->pos / 8, sizeof held);
+        value = (uint32_t)(held >> r->pos % 8 & (((uint64_t)1 << n) - 1));
+        r->pos += n;
+        return value;
+    }
     for (unsigned b = 0; b < n; b++) value |= dz_get_bit(r) << b;
     return value;
 }

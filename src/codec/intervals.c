@@ -9,13 +9,10 @@
 #include "codec/rans.h"
 #include "codec/variants.h"
 
-#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
-#error "fields are read and written in little-endian words"
-#endif
-
 enum {
     FINE = 3,          /* bits of the mantissa in a key, where there are so many */
-    KEY_BITS_MAX = 11, /* 8 of an exponent and FINE */
+    SIGNED = 0x80,     /* set in `fine`: the key's highest bit is the sign */
+    KEY_BITS_MAX = 12, /* the sign, 8 of an exponent and FINE */
     KEYS_MAX = 1 << KEY_BITS_MAX,
     SYMBOLS_MAX = 256,
     ENTRY_BITS = 14,      /* what a symbol costs in the list of intervals and in the table of rANS */
@@ -31,7 +28,9 @@ typedef struct layout {
     unsigned shift;    /* low bits that are 0 in every element, and not coded */
     unsigned low_bits; /* of the magnitude, below the key */
     unsigned key_bits;
-    unsigned sign; /* place of the sign bit */
+    unsigned sign_in_key; /* 1: the highest bit of the key is the sign; 0: the sign is above the low bits */
+    unsigned width;       /* of a low field */
+    unsigned sign;        /* place of the sign bit */
 } layout;
 
 /* Intervals in ascending order; each begins at a multiple of its length. */
@@ -45,11 +44,12 @@ int dz_intervals_fit(dz_dtype dtype) { return dtype == DZ_F32 || dtype == DZ_F16
 
 static unsigned mantissa_bits(dz_dtype dtype) { return dtype == DZ_F32 ? 23 : dtype == DZ_F16 ? 10 : 7; }
 
-static layout layout_of(dz_dtype dtype, unsigned shift, unsigned fine) {
-    layout form = {.size = (unsigned)dz_dtype_size(dtype), .shift = shift};
+static layout layout_of(dz_dtype dtype, unsigned shift, unsigned fine, unsigned sign_in_key) {
+    layout form = {.size = (unsigned)dz_dtype_size(dtype), .shift = shift, .sign_in_key = sign_in_key};
     form.sign = 8 * form.size - 1;
     form.low_bits = mantissa_bits(dtype) - shift - fine;
-    form.key_bits = form.sign - mantissa_bits(dtype) + fine;
+    form.key_bits = form.sign - mantissa_bits(dtype) + fine + sign_in_key;
+    form.width = form.low_bits + 1 - sign_in_key;
     return form;
 }
 
@@ -71,7 +71,7 @@ static inline void store_word(void *words, size_t i, unsigned size, uint32_t x) 
     }
 }
 
-static size_t low_bytes(size_t count, const layout *form) { return (count * (form->low_bits + 1) + 7) / 8; }
+static size_t low_bytes(size_t count, const layout *form) { return (count * form->width + 7) / 8; }
 
 /* ---- encoding ---- */
 
@@ -82,8 +82,21 @@ static unsigned common_shift(const void *words, dz_dtype dtype, size_t count) {
     return (unsigned)__builtin_ctz(all);
 }
 
+/* 1 if signs are far from even: fewer than 7 / 16 of them are one of the two. */
+DZ_VARIANTS static unsigned signs_are_uneven(const void *words, dz_dtype dtype, size_t count) {
+    uint32_t negative = 0; /* count <= DZ_RANS_MAX */
+    if (dz_dtype_size(dtype) == 2) {
+        for (size_t i = 0; i < count; i++) negative += load_word(words, i, 2) >> 15;
+    } else {
+        for (size_t i = 0; i < count; i++) negative += load_word(words, i, 4) >> 31;
+    }
+    size_t fewer = negative < count - negative ? negative : count - negative;
+    return fewer < count / 16 * 7;
+}
+
 static inline uint32_t key_of(uint32_t word, const layout *form) {
-    return (word & ~((uint32_t)1 << form->sign)) >> (form->shift + form->low_bits);
+    uint32_t magnitude = (word & ~((uint32_t)1 << form->sign)) >> (form->shift + form->low_bits);
+    return magnitude | (form->sign_in_key ? word >> form->sign << (form->key_bits - 1) : 0);
 }
 
 static void count_keys(uint32_t counts[KEYS_MAX], const void *words, const layout *form, size_t count) {
@@ -140,8 +153,8 @@ static unsigned list_intervals(intervals *found, const tree *t, unsigned key_bit
     return n;
 }
 
-/* The cheapest division of the keys into aligned intervals of 2^x, at most SYMBOLS_MAX. */
-static dz_rc make_intervals(intervals *found, const void *words, const layout *form, size_t count, dz_error *err) {
+/* The cheapest division of the keys into aligned intervals of 2^x, at most SYMBOLS_MAX. `cost`, if not NULL, in 2^-16 bit. */
+static dz_rc make_intervals(intervals *found, int64_t *cost, const void *words, const layout *form, size_t count, dz_error *err) {
     tree *t = dz_alloc(1, sizeof *t, err);
     if (!t) return err->rc;
     uint32_t counts[KEYS_MAX];
@@ -152,6 +165,7 @@ static dz_rc make_intervals(intervals *found, const void *words, const layout *f
         found->n = list_intervals(found, t, form->key_bits);
         if (found->n <= SYMBOLS_MAX) break;
     }
+    if (cost) *cost = t->cost[1];
     free(t);
     return DZ_OK;
 }
@@ -167,11 +181,12 @@ DZ_INLINE void split_words(uint16_t *restrict keys, uint32_t *restrict low, cons
                            size_t n) {
     const layout form = *whose; /* a local: no store can change it */
     const uint32_t low_mask = ((uint32_t)1 << form.low_bits) - 1;
-    const unsigned sign = 8 * size - 1;
+    const unsigned sign = 8 * size - 1, above_key = form.key_bits - 1;
+    const uint32_t in_key = form.sign_in_key, in_low = 1 - in_key;
     for (size_t i = 0; i < n; i++) {
         uint32_t word = load_word(words, i, size);
-        keys[i] = (uint16_t)((word & ~((uint32_t)1 << sign)) >> (form.shift + form.low_bits));
-        low[i] = (word >> form.shift & low_mask) | word >> sign << form.low_bits;
+        keys[i] = (uint16_t)((word & ~((uint32_t)1 << sign)) >> (form.shift + form.low_bits) | (word >> sign & in_key) << above_key);
+        low[i] = (word >> form.shift & low_mask) | (word >> sign & in_low) << form.low_bits;
     }
 }
 
@@ -237,13 +252,13 @@ static dz_rc make_parts(parts *p, const void *words, const layout *form, const i
         size_t n = count - at < BLOCK ? count - at : BLOCK;
         split(keys, low, words, form, at, n);
         put_symbols(p->symbols + at, &extra, keys, symbol_of, n);
-        put_low(p->low.data + at / 8 * (form->low_bits + 1), low, form->low_bits + 1, n);
+        put_low(p->low.data + at / 8 * form->width, low, form->width, n);
     }
     return dz_end_bits(&extra);
 }
 
 static dz_rc put_head(dz_buf *out, const layout *form, unsigned fine, const intervals *found, dz_error *err) {
-    uint8_t head[2] = {(uint8_t)form->shift, (uint8_t)fine};
+    uint8_t head[2] = {(uint8_t)form->shift, (uint8_t)(fine | (form->sign_in_key ? SIGNED : 0))};
     dz_rc rc = dz_buf_put(out, head, sizeof head, err);
     for (unsigned s = 0, run; s < found->n && rc == DZ_OK; s += run) {
         for (run = 1; s + run < found->n && found->more[s + run] == found->more[s];) run++;
@@ -266,13 +281,30 @@ static dz_rc put_parts(dz_buf *out, const parts *p, size_t count, dz_error *err)
     return rc;
 }
 
+/* How a tile is divided into keys and low fields. */
+static unsigned choose_layout(layout *form, const void *words, dz_dtype dtype, size_t count) {
+    unsigned shift = common_shift(words, dtype, count), left = mantissa_bits(dtype) - shift, fine = left < FINE ? left : FINE;
+    *form = layout_of(dtype, shift, fine, signs_are_uneven(words, dtype, count));
+    return fine;
+}
+
+dz_rc dz_intervals_estimate(size_t *nbytes, const void *words, dz_dtype dtype, size_t count, dz_error *err) {
+    layout form;
+    intervals found;
+    int64_t cost;
+    choose_layout(&form, words, dtype, count);
+    if (make_intervals(&found, &cost, words, &form, count, err) != DZ_OK) return err->rc;
+    *nbytes = (size_t)(cost >> (DZ_BITS_SHIFT + 3)) + low_bytes(count, &form);
+    return DZ_OK;
+}
+
 dz_rc dz_intervals_encode(dz_buf *out, const void *words, dz_dtype dtype, size_t count, dz_error *err) {
     assert(dz_intervals_fit(dtype) && count > 0 && count <= DZ_RANS_MAX);
-    unsigned shift = common_shift(words, dtype, count), left = mantissa_bits(dtype) - shift, fine = left < FINE ? left : FINE;
-    layout form = layout_of(dtype, shift, fine);
+    layout form;
+    unsigned fine = choose_layout(&form, words, dtype, count);
     intervals found;
     parts p = {0};
-    dz_rc rc = make_intervals(&found, words, &form, count, err);
+    dz_rc rc = make_intervals(&found, NULL, words, &form, count, err);
     if (rc == DZ_OK) rc = make_parts(&p, words, &form, &found, count, err);
     if (rc == DZ_OK) rc = put_head(out, &form, fine, &found, err);
     if (rc == DZ_OK) rc = put_parts(out, &p, count, err);
@@ -285,10 +317,10 @@ dz_rc dz_intervals_encode(dz_buf *out, const void *words, dz_dtype dtype, size_t
 /* ---- decoding ---- */
 
 static dz_rc get_layout(layout *form, dz_dtype dtype, dz_view *view, dz_error *err) {
-    unsigned shift = dz_view_u8(view), fine = dz_view_u8(view);
+    unsigned shift = dz_view_u8(view), byte = dz_view_u8(view), fine = byte & ~(unsigned)SIGNED;
     if (view->bad || shift > mantissa_bits(dtype) || fine > FINE || fine > mantissa_bits(dtype) - shift)
         return dz_fail(err, DZ_EDAMAGE, "intervals with a shift of %u and %u bits", shift, fine);
-    *form = layout_of(dtype, shift, fine);
+    *form = layout_of(dtype, shift, fine, byte >> 7);
     return DZ_OK;
 }
 
@@ -344,10 +376,13 @@ DZ_VARIANTS static void get_low(uint32_t *restrict low, const uint8_t *from, siz
 DZ_INLINE void join_words(void *restrict words, const uint16_t *restrict keys, const uint32_t *restrict low, const layout *whose,
                           unsigned size, size_t n) {
     const layout form = *whose;
-    const uint32_t low_mask = ((uint32_t)1 << form.low_bits) - 1;
+    const uint32_t low_mask = ((uint32_t)1 << form.low_bits) - 1, in_key = form.sign_in_key, in_low = 1 - in_key;
+    const uint32_t key_mask = ((uint32_t)1 << (form.key_bits - form.sign_in_key)) - 1;
+    const unsigned above_key = form.key_bits - 1;
     for (size_t i = 0; i < n; i++) {
-        uint32_t magnitude = ((uint32_t)keys[i] << form.low_bits | (low[i] & low_mask)) << form.shift;
-        store_word(words, i, size, magnitude | (low[i] >> form.low_bits & 1) << (8 * size - 1));
+        uint32_t magnitude = ((keys[i] & key_mask) << form.low_bits | (low[i] & low_mask)) << form.shift;
+        uint32_t sign = (low[i] >> form.low_bits & in_low) | (keys[i] >> above_key & in_key);
+        store_word(words, i, size, magnitude | sign << (8 * size - 1));
     }
 }
 
@@ -368,9 +403,9 @@ static int get_words(void *words, const uint8_t *symbols, const uint8_t *low, co
     for (unsigned s = 0; s < found->n; s++) entry[s] = (uint32_t)found->first[s] << 8 | found->more[s];
     size_t nbytes = low_bytes(count, form);
     for (size_t at = 0; at < count; at += BLOCK) {
-        size_t n = count - at < BLOCK ? count - at : BLOCK, byte = at / 8 * (form->low_bits + 1);
+        size_t n = count - at < BLOCK ? count - at : BLOCK, byte = at / 8 * form->width;
         get_keys(keys, symbols + at, entry, extra, n);
-        get_low(fields, low + byte, nbytes - byte, form->low_bits + 1, n);
+        get_low(fields, low + byte, nbytes - byte, form->width, n);
         join(words, keys, fields, form, at, n);
     }
     return dz_bits_at_end(extra);

@@ -15,6 +15,9 @@ int dz_intervals_fit(dz_dtype dtype);
 
 /* The body of DZ_LOSSLESS_INTERVALS after its kind byte; 0 < count <= DZ_RANS_MAX. */
 dz_rc dz_intervals_encode(dz_buf *out, const void *words, dz_dtype dtype, size_t count, dz_error *err);
+/* The bytes that dz_intervals_encode will append, about. */
+dz_rc dz_intervals_estimate(size_t *nbytes, const void *words, dz_dtype dtype, size_t count, dz_error *err);
+
 dz_rc dz_intervals_decode(void *words, dz_dtype dtype, size_t count, dz_view *view, dz_error *err);
 
 #endif

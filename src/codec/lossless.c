@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "codec/classes.h"
+#include "codec/columns.h"
 #include "codec/intervals.h"
 #include "codec/near.h"
 #include "codec/planes.h"
@@ -147,6 +148,67 @@ static dz_rc encode_dense(dz_buf *out, const tile *t, dz_error *err) {
     return put_smallest(out, t, allowed, err);
 }
 
+/* ---- bodies with a prediction of low rank ---- */
+
+/* The smaller one of a body with a prediction and one without, as a sample shows it. */
+static dz_rc encode_moved(dz_buf *out, const tile *t, const dz_tile_rows *rows, dz_error *err) {
+    dz_lowrank p = {0};
+    size_t before = out->len, limit = t->count * t->size;
+    dz_rc rc = rows && t->count > SMALL ? dz_lowrank_find(&p, t->words, t->base, t->dtype, t->count, rows, err) : DZ_OK;
+    if (rc == DZ_OK && p.rank) {
+        uint8_t *base = dz_alloc_raw(t->count, t->size, err);
+        tile moved = *t;
+        moved.base = base;
+        rc = base ? dz_lowrank_add(base, t->base, t->dtype, t->count, &p, err) : err->rc;
+        if (rc == DZ_OK) rc = put_kind(out, DZ_LOSSLESS_LOWRANK, err);
+        if (rc == DZ_OK) rc = dz_lowrank_put(out, &p, err);
+        if (rc == DZ_OK) rc = encode_dense(out, &moved, err);
+        free(base);
+    }
+    if (rc == DZ_OK && (out->len == before || out->len - before > limit)) {
+        out->len = before;
+        rc = encode_dense(out, t, err);
+    }
+    dz_lowrank_free(&p);
+    return rc;
+}
+
+/* ---- bodies in groups of columns ---- */
+
+static dz_rc encode_groups(dz_buf *out, const tile *t, const dz_columns *c, dz_error *err) {
+    uint8_t *groups = dz_alloc_raw(t->count, t->size, err);
+    dz_buf body = {0};
+    dz_rc rc = groups ? put_kind(out, DZ_LOSSLESS_COLUMNS, err) : err->rc;
+    if (rc == DZ_OK) rc = dz_columns_put(out, c, err);
+    if (rc == DZ_OK) dz_columns_gather(groups, t->words, t->size, t->count, c);
+    for (unsigned g = 0; g < c->ngroups && rc == DZ_OK; g++) {
+        tile part = *t;
+        part.words = groups + c->at[g] * t->size, part.count = c->at[g + 1] - c->at[g];
+        body.len = 0;
+        rc = encode_dense(&body, &part, err);
+        if (rc == DZ_OK) rc = dz_buf_put_varint(out, body.len, err);
+        if (rc == DZ_OK) rc = dz_buf_put(out, body.data, body.len, err);
+    }
+    dz_buf_free(&body);
+    free(groups);
+    return rc;
+}
+
+/* In groups of columns where that is smaller. */
+static dz_rc encode_without_base(dz_buf *out, const tile *t, const dz_tile_rows *rows, dz_error *err) {
+    size_t before = out->len, plain = 0;
+    dz_columns c = {0};
+    dz_rc rc = rows && t->count > SMALL ? dz_columns_find(&c, t->words, t->dtype, t->count, rows, err) : DZ_OK;
+    if (rc == DZ_OK && c.ngroups) rc = dz_intervals_estimate(&plain, t->words, t->dtype, t->count, err);
+    if (rc == DZ_OK && c.ngroups) rc = encode_groups(out, t, &c, err);
+    if (rc == DZ_OK && (out->len == before || out->len - before > plain)) {
+        out->len = before;
+        rc = encode_dense(out, t, err);
+    }
+    dz_columns_free(&c);
+    return rc;
+}
+
 /* ---- sparse bodies ---- */
 
 static size_t chunk_length(const tile *t, size_t chunk, size_t elements) {
@@ -200,7 +262,7 @@ static dz_rc encode_sparse(dz_buf *out, const tile *t, const uint8_t *map, dz_er
     return rc;
 }
 
-static dz_rc encode_with_base(dz_buf *out, const tile *t, dz_error *err) {
+static dz_rc encode_with_base(dz_buf *out, const tile *t, const dz_tile_rows *rows, dz_error *err) {
     size_t before = out->len, nchunks = chunks_of(t->count, CHUNK);
     uint8_t *map = dz_alloc((nchunks + 7) / 8, 1, err);
     if (!map) return err->rc;
@@ -209,7 +271,7 @@ static dz_rc encode_with_base(dz_buf *out, const tile *t, dz_error *err) {
     if (changed == 0) {
         rc = put_kind(out, DZ_LOSSLESS_EQUAL, err);
     } else if (changed > nchunks - nchunks / 16 || changed == nchunks) {
-        rc = encode_dense(out, t, err);
+        rc = encode_moved(out, t, rows, err);
     } else if (t->count > SMALL) {
         rc = encode_sparse(out, t, map, err);
     } else { /* both, the smaller one stays */
@@ -226,13 +288,14 @@ static dz_rc encode_with_base(dz_buf *out, const tile *t, dz_error *err) {
     return rc;
 }
 
-dz_rc dz_lossless_encode(dz_buf *out, const void *words, const void *base, dz_dtype dtype, size_t count, dz_error *err) {
+dz_rc dz_lossless_encode(dz_buf *out, const void *words, const void *base, dz_dtype dtype, size_t count, const dz_tile_rows *rows,
+                         dz_error *err) {
     size_t size = dz_dtype_size(dtype), nbytes;
     if (__builtin_mul_overflow(count, size, &nbytes) || nbytes > SIZE_MAX / 8)
         return dz_fail(err, DZ_ENOMEM, "a tile of %zu elements of %zu bytes is too large", count, size);
     tile t = {.words = words, .base = base, .dtype = dtype, .count = count, .size = size};
     if (count == 0) return put_kind(out, DZ_LOSSLESS_RAW, err);
-    return base ? encode_with_base(out, &t, err) : encode_dense(out, &t, err);
+    return base ? encode_with_base(out, &t, rows, err) : encode_without_base(out, &t, rows, err);
 }
 
 /* ---- decoding ---- */
@@ -279,6 +342,43 @@ static dz_rc decode_changes(uint8_t *words, const tile *t, const uint8_t *map, s
     return rc;
 }
 
+static dz_rc decode_lowrank(uint8_t *words, const tile *t, dz_view *view, dz_error *err) {
+    dz_lowrank p;
+    if (!t->base) return dz_fail(err, DZ_EDAMAGE, "a tile is said to be near its base and there is none");
+    if (dz_lowrank_get(&p, t->dtype, t->count, view, err) != DZ_OK) return err->rc;
+    uint8_t *base = dz_alloc_raw(t->count, t->size, err);
+    tile moved = *t;
+    moved.base = base;
+    dz_rc rc = base ? dz_lowrank_add(base, t->base, t->dtype, t->count, &p, err) : err->rc;
+    dz_lowrank_free(&p);
+    if (rc == DZ_OK) rc = decode_dense(words, &moved, dz_view_u8(view), view, err);
+    free(base);
+    return rc;
+}
+
+static dz_rc decode_groups(uint8_t *words, const tile *t, dz_view *view, dz_error *err) {
+    dz_columns c;
+    if (dz_columns_get(&c, t->dtype, t->count, view, err) != DZ_OK) return err->rc;
+    uint8_t *groups = dz_alloc_raw(t->count, t->size, err);
+    dz_rc rc = groups ? DZ_OK : err->rc;
+    for (unsigned g = 0; g < c.ngroups && rc == DZ_OK; g++) {
+        uint64_t nbytes = dz_view_varint(view);
+        dz_view part = {.data = dz_view_bytes(view, nbytes), .len = (size_t)nbytes};
+        tile own = {.dtype = t->dtype, .count = c.at[g + 1] - c.at[g], .size = t->size};
+        if (!part.data || view->bad) {
+            rc = dz_fail(err, DZ_EDAMAGE, "groups of columns are cut short");
+            break;
+        }
+        rc = decode_dense(groups + c.at[g] * t->size, &own, dz_view_u8(&part), &part, err);
+        if (rc == DZ_OK && part.pos != part.len)
+            rc = dz_fail(err, DZ_EDAMAGE, "%zu bytes are left over behind a group", part.len - part.pos);
+    }
+    if (rc == DZ_OK) dz_columns_scatter(words, groups, t->size, t->count, &c);
+    free(groups);
+    dz_columns_free(&c);
+    return rc;
+}
+
 static dz_rc decode_sparse(uint8_t *words, const tile *t, dz_view *view, dz_error *err) {
     uint8_t chunk_log = dz_view_u8(view);
     if (!t->base || t->count == 0) return dz_fail(err, DZ_EDAMAGE, "a tile is said to differ from its base and there is none");
@@ -300,9 +400,11 @@ dz_rc dz_lossless_decode(void *words, const void *base, dz_dtype dtype, size_t c
     dz_view view = {.data = bytes, .len = nbytes};
     uint8_t kind = dz_view_u8(&view);
     if (view.bad) return dz_fail(err, DZ_EDAMAGE, "a lossless tile of no bytes");
-    dz_rc rc = kind == DZ_LOSSLESS_EQUAL    ? decode_equal(words, &t, err)
-               : kind == DZ_LOSSLESS_SPARSE ? decode_sparse(words, &t, &view, err)
-                                            : decode_dense(words, &t, kind, &view, err);
+    dz_rc rc = kind == DZ_LOSSLESS_EQUAL     ? decode_equal(words, &t, err)
+               : kind == DZ_LOSSLESS_SPARSE  ? decode_sparse(words, &t, &view, err)
+               : kind == DZ_LOSSLESS_LOWRANK ? decode_lowrank(words, &t, &view, err)
+               : kind == DZ_LOSSLESS_COLUMNS ? decode_groups(words, &t, &view, err)
+                                             : decode_dense(words, &t, kind, &view, err);
     if (rc == DZ_OK && view.pos != view.len) return dz_fail(err, DZ_EDAMAGE, "%zu bytes are left over behind a tile", view.len - view.pos);
     return rc;
 }

@@ -12,7 +12,7 @@ static dz_rc put_values(dz_buf *out, const float *delta, const uint32_t *index, 
     if (!half) return err->rc;
     for (size_t i = 0; i < n; i++) half[i] = dz_float_to_f16(delta[index[i]]);
     dz_buf_put_varint(out, n, err);
-    dz_lossless_encode(out, half, NULL, DZ_F16, n, err);
+    dz_lossless_encode(out, half, NULL, DZ_F16, n, NULL, err);
     free(half);
     return err->rc;
 }

@@ -45,7 +45,11 @@ uint64_t dz_context_tile_key(const dz_context *ctx, const dz_work_item *item) {
 
 dz_rc dz_context_code_exact(dz_context *ctx, size_t item, const dz_tile *tile, dz_buf *body, dz_buf *scratch, dz_error *err) {
     const void *base = dz_tile_predictor(tile, scratch, err);
+    const dz_tensor *tensor = tile->pair ? dz_pair_tensor(ctx->plan, tile->pair) : NULL;
+    dz_tile_rows rows = {0};
+    if (tensor) rows = dz_tile_rows_of(tensor->shape, tensor->ndim, tile->first);
     body->len = 0;
-    if (err->rc != DZ_OK || dz_lossless_encode(body, tile->task, base, tile->task_dtype, (size_t)tile->count, err) != DZ_OK) return err->rc;
+    if (err->rc != DZ_OK || dz_lossless_encode(body, tile->task, base, tile->task_dtype, (size_t)tile->count, &rows, err) != DZ_OK)
+        return err->rc;
     return dz_journal_put_block(&ctx->journal, item, DZ_EXACT_KEY, NULL, 0, body, err);
 }

@@ -925,8 +925,10 @@ def intervals_body(cursor, count, dtype):
     need(dtype in ("F32", "F16", "BF16") and count > 0, "INTERVALS where it may not be")
     mantissa, width = {"F32": 23, "F16": 10, "BF16": 7}[dtype], 8 * SIZES[dtype]
     shift, fine = cursor.u8(), cursor.u8()
+    signed, fine = fine >> 7, fine & 0x7f
     need(shift <= mantissa and fine <= min(3, mantissa - shift), f"shift {shift} and {fine} bits of INTERVALS")
-    low_bits, keys = mantissa - shift - fine, 1 << (width - 1 - mantissa + fine)
+    low_bits, magnitudes = mantissa - shift - fine, 1 << (width - 1 - mantissa + fine)
+    wide, keys = low_bits + 1 - signed, magnitudes << signed
     first, more, key = [], [], 0
     while key < keys:
         x, run = cursor.u8(), cursor.varint()
@@ -937,7 +939,7 @@ def intervals_body(cursor, count, dtype):
     stream = Stream(cursor.take(cursor.varint()), count)
     inside = cursor.take(cursor.varint())
     field = cursor.rest()
-    need(len(field) == -(-count * (low_bits + 1) // 8), "the low fields of INTERVALS do not fill their bytes")
+    need(len(field) == -(-count * wide // 8), "the low fields of INTERVALS do not fill their bytes")
     symbols = (yield [stream])[0]
     need(int(symbols.max()) < len(first), "a symbol of no interval")
     x = np.array(more, np.int64)[symbols]
@@ -949,15 +951,16 @@ def intervals_body(cursor, count, dtype):
         need(not bits[int(x.sum()):].any(), "the last byte of the keys' bits is not filled with zeros")
         begin = (np.cumsum(x) - x)[at]
         for j in range(max(more)):
-            wide = x[at] > j
-            key[at[wide]] |= bits[begin[wide] + j].astype(np.int64) << j
+            more_bits = x[at] > j
+            key[at[more_bits]] |= bits[begin[more_bits] + j].astype(np.int64) << j
     bits = np.unpackbits(np.frombuffer(field, np.uint8), bitorder="little")
-    need(not bits[count * (low_bits + 1):].any(), "the last byte of the low fields is not filled with zeros")
-    bits = bits[:count * (low_bits + 1)].reshape(count, low_bits + 1)
-    value = key << low_bits
+    need(not bits[count * wide:].any(), "the last byte of the low fields is not filled with zeros")
+    bits = bits[:count * wide].reshape(count, wide)
+    sign = key // magnitudes if signed else bits[:, low_bits].astype(np.int64)
+    value = key % magnitudes << low_bits
     for j in range(low_bits):
         value |= bits[:, j].astype(np.int64) << j
-    return (value << shift | bits[:, low_bits].astype(np.int64) << (width - 1)).astype(UINTS[width // 8])
+    return (value << shift | sign << (width - 1)).astype(UINTS[width // 8])
 
 
 def near_body(cursor, count, dtype, base):
@@ -999,6 +1002,57 @@ def near_body(cursor, count, dtype, base):
     return (x & 0xffff).astype(np.uint16)
 
 
+def rows_of(cursor, count, what):
+    """How the elements lie in rows: columns, column of the first one, number of rows."""
+    columns, first = cursor.varint(), cursor.varint()
+    need(1 <= columns <= count and first < columns, f"{columns} columns from column {first} on in {what}")
+    return columns, first, (first + count - 1) // columns + 1
+
+
+def small_numbers(cursor, n):
+    """Numbers of 16 bits, in planes of their low and high bytes; odd ones stand for numbers below 0."""
+    low, high = yield from planes(cursor, n, 2)
+    z = low.astype(np.int64) | high.astype(np.int64) << 8
+    return np.where(z & 1, -(z >> 1) - 1, z >> 1)
+
+
+def lowrank_base(cursor, count, dtype, size, base):
+    """The base's elements with the prediction added."""
+    need(dtype in ("F32", "F16", "BF16") and base is not None and count > 0, "LOWRANK where it may not be")
+    columns, first, rows = rows_of(cursor, count, "LOWRANK")
+    rank, exponent = cursor.u8(), cursor.u8()
+    need(1 <= rank <= 16 and exponent <= 190, f"rank {rank} and exponent {exponent} of LOWRANK")
+    total = np.zeros((rows, columns), np.int64)
+    for _ in range(rank):
+        v = yield from small_numbers(cursor, columns)
+        u = yield from small_numbers(cursor, rows)
+        total += np.outer(u, v)
+    total = total.reshape(-1)[first:first + count].astype(np.int32)  # modulo 2^32
+    raw = base.tobytes()
+    x = to_f32(raw, dtype)
+    with np.errstate(over="ignore", invalid="ignore"):
+        moved = x + total.astype(np.float32) * np.float32(2.0**(exponent - 126))
+    return np.where(np.isfinite(x), np.frombuffer(from_f32(moved, dtype), UINTS[size]), base)
+
+
+def columns_body(cursor, count, dtype, size):
+    need(dtype in ("F32", "F16", "BF16") and count > 0, "COLUMNS where it may not be")
+    columns, first, _ = rows_of(cursor, count, "COLUMNS")
+    ngroups = cursor.u8()
+    need(1 <= ngroups <= 64, f"{ngroups} groups of columns")
+    group = (yield from planes(cursor, columns, 1))[0].astype(np.int64)
+    need(int(group.max()) >> 1 < ngroups, "a column of no group")
+    of = group[(first + np.arange(count)) % columns]
+    x = np.zeros(count, UINTS[size])
+    for g in range(ngroups):
+        members = np.flatnonzero(of >> 1 == g)
+        need(len(members) > 0, f"group {g} of columns has no elements")
+        inner = Cursor(cursor.take(cursor.varint()))
+        x[members] = yield from lossless_elements(inner, len(members), dtype, size, None, inner=True)
+        inner.done()
+    return x ^ ((of & 1) << (8 * size - 1)).astype(UINTS[size])
+
+
 def lossless_elements(cursor, count, dtype, size, base, inner=False):
     kind = cursor.u8()
     if kind == 16 and not inner:
@@ -1014,6 +1068,11 @@ def lossless_elements(cursor, count, dtype, size, base, inner=False):
         return (yield from intervals_body(cursor, count, dtype))
     if kind == 22:
         return (yield from near_body(cursor, count, dtype, base))
+    if kind == 23 and not inner:
+        moved = yield from lowrank_base(cursor, count, dtype, size, base)
+        return (yield from lossless_elements(cursor, count, dtype, size, moved, inner=True))
+    if kind == 24 and not inner:
+        return (yield from columns_body(cursor, count, dtype, size))
     need(kind == 20 and not inner, f"a lossless body of kind {kind}")
     need(base is not None and count > 0, "SPARSE needs a base")
     chunklog = cursor.u8()
@@ -1910,7 +1969,7 @@ class Row:
             if self.policy == ULTRADELTA and shared:
                 kept += len(together([self.kept_body(body, end - begin, k)])[0][0])
             else:
-                need(16 <= body[0] <= 22, f"{self.tensor.name}: a lossless body of kind {body[0]}")
+                need(16 <= body[0] <= 24, f"{self.tensor.name}: a lossless body of kind {body[0]}")
         need(kept == self.kept or self.policy == TIED, f"{self.tensor.name}: {kept} elements are kept, not {self.kept}")
         return kept
 

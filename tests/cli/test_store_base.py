@@ -4,8 +4,10 @@ import os
 import shutil
 import sys
 
-from common import (MARK_FILE, ROOT, SmallZoo, call, check, equal, good, hashes, info, read, refused, run, sha256, st_bytes, small_model, stopped,
-                    tiny_zoo, turns, with_scratch, write)
+import numpy as np
+
+from common import (EMBED, MARK_FILE, ROOT, SmallZoo, call, check, equal, good, hashes, info, read, refused, run, sha256, st_bytes, small_model, stopped,
+                    tiny_zoo, to_dtype, turns, with_scratch, write)
 
 COST = {"test_killed_while_the_base_is_stored": 12, "test_every_command_goes_without_the_base": 9}
 
@@ -59,6 +61,31 @@ def test_the_base_is_coded_by_itself_and_deduplicated(folder):
     stored, half = base["task"]["stored_bytes"], 256 * 512 * 2
     check(stored < 0.72 * half, f"a tied tensor of {half} bytes takes {stored}")
     equal(restored(folder, "a.h5", "base", "r"), hashes(f"{folder}/base"), "the base")
+
+
+@with_scratch
+def test_an_embedding_takes_less_for_its_columns_and_for_what_its_rows_share(folder):
+    """A base whose columns differ, and a task whose rows moved alike: smaller than the same elements in another order; same bytes on any ranks."""
+    rng = np.random.default_rng(4)
+    rows, columns = 60000, 96  # two tiles, the second one begins within a row
+    base = rng.standard_normal((rows, columns), np.float32) * np.exp2(rng.standard_normal(columns)) * np.float32(0.02) + rng.standard_normal(columns) * np.float32(0.04)
+    moved = base + np.outer(rng.standard_normal(rows), rng.standard_normal(columns)) * 4e-3 + rng.standard_normal((rows, columns)) * 3e-4
+    sizes = {}
+    for name, order in (("rows", slice(None)), ("mixed", rng.permutation(rows * columns))):
+        for model, x in (("base", base), ("one", moved)):
+            write(f"{folder}/{name}/{model}/model.safetensors",
+                  st_bytes([(EMBED, "BF16", (rows, columns), to_dtype(x.reshape(-1)[order].astype(np.float32), "BF16"))]))
+        write(f"{folder}/{name}/zoo.yaml", "base: base\nstore_base: true\ntasks:\n  - {name: one, path: one}\n")
+        for ranks in (1, 2, 4) if name == "rows" else (1,):
+            compress(folder, f"{name}-{ranks}.h5", "--quality", "lossless", ranks=ranks, manifest=f"{name}/zoo.yaml")
+            equal(sha256(f"{folder}/{name}-{ranks}.h5"), sha256(f"{folder}/{name}-1.h5"), f"{ranks} ranks")
+        about = info(f"{name}-1.h5", cwd=folder)
+        sizes[name] = about["base"]["task"]["stored_bytes"], about["tasks"][0]["stored_bytes"]
+        for model in ("base", "one"):
+            equal(restored(folder, f"{name}-1.h5", model, f"{name}-{model}", ranks=3)["model.safetensors"], sha256(f"{folder}/{name}/{model}/model.safetensors"), model)
+    for i, what, bits in ((0, "base", 0.4), (1, "task", 2)):
+        less, more = sizes["rows"][i], sizes["mixed"][i]
+        check(more - less > bits / 8 * rows * columns, f"the {what} takes {less} bytes, and {more} in another order")
 
 
 @with_scratch

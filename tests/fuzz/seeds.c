@@ -6,6 +6,7 @@
 #include "codec/channels.h"
 #include "codec/lossless.h"
 #include "codec/near.h"
+#include "codec/planes.h"
 #include "codec/sparse_signs.h"
 #include "codec/sparse_values.h"
 #include "codec/trellis.h"
@@ -44,7 +45,7 @@ static void lossless(dz_dtype dtype, size_t count, int with_base, int how) {
         if (how == 4) words[i] = 0x3c;
         if (how == 5 && (i + 1) % dz_dtype_size(dtype) == 0) words[i] = (uint8_t)(0x3b + (r % 7) / 3 + (r >> 40 & 0x80));
     }
-    PROMISE(dz_lossless_encode(&body, words, with_base ? base : NULL, dtype, count, &err) == DZ_OK);
+    PROMISE(dz_lossless_encode(&body, words, with_base ? base : NULL, dtype, count, NULL, &err) == DZ_OK);
     put("lossless", (uint8_t[]){(uint8_t)((unsigned)dtype | (with_base ? 0x80U : 0)), (uint8_t)count, (uint8_t)(count >> 8)}, 3, &body);
     dz_buf_free(&body);
     free(base);
@@ -69,6 +70,44 @@ static void near(dz_dtype dtype, size_t count) {
     dz_buf_free(&body);
     free(base);
     free(words);
+}
+
+/* What only large matrices are written as, of small ones: 300 elements in rows of 10, from the fourth one on. */
+static void lowrank(dz_dtype dtype) {
+    enum { COUNT = 300, COLUMNS = 10, ROWS = 31, RANK = 2 };
+    int16_t u[ROWS * RANK], v[RANK * COLUMNS];
+    dz_lowrank p = {.columns = COLUMNS, .first = 3, .rows = ROWS, .rank = RANK, .exponent = -12, .u = u, .v = v};
+    uint8_t base[4 * COUNT], words[4 * COUNT], moved[4 * COUNT];
+    dz_buf body = {0};
+    dz_error err = {0};
+    for (int i = 0; i < ROWS * RANK; i++) u[i] = (int16_t)(i * 37 - 900);
+    for (int i = 0; i < RANK * COLUMNS; i++) v[i] = (int16_t)(i * 5 - 40);
+    fill_base(base, COUNT * dz_dtype_size(dtype), COUNT);
+    PROMISE(dz_lowrank_add(moved, base, dtype, COUNT, &p, &err) == DZ_OK);
+    memcpy(words, moved, sizeof words);
+    for (size_t i = 0; i < COUNT; i++) words[i * dz_dtype_size(dtype)] ^= (uint8_t)(i % 5);
+    PROMISE(dz_buf_put(&body, (uint8_t[]){DZ_LOSSLESS_LOWRANK}, 1, &err) == DZ_OK && dz_lowrank_put(&body, &p, &err) == DZ_OK);
+    PROMISE(dz_lossless_encode(&body, words, moved, dtype, COUNT, NULL, &err) == DZ_OK);
+    put("lossless", (uint8_t[]){(uint8_t)((unsigned)dtype | 0x80U), COUNT & 255, COUNT >> 8}, 3, &body);
+    dz_buf_free(&body);
+}
+
+/* 300 elements in rows of 4, from the second one on: two groups of columns, of 150 elements. */
+static void columns(dz_dtype dtype) {
+    enum { COUNT = 300, HALF = COUNT / 2 };
+    uint8_t words[4 * HALF];
+    dz_buf body = {0}, inner = {0};
+    dz_error err = {0};
+    PROMISE(dz_buf_put(&body, (uint8_t[]){DZ_LOSSLESS_COLUMNS, 4, 1, 2, DZ_PLANE_RAW, 0, 3, 2, 1}, 9, &err) == DZ_OK);
+    for (uint64_t g = 0; g < 2; g++) {
+        for (size_t i = 0; i < sizeof words; i++) words[i] = (uint8_t)((i & 1 ? 0x3b : dz_u64_at(80, i)) + g);
+        inner.len = 0;
+        PROMISE(dz_lossless_encode(&inner, words, NULL, dtype, HALF, NULL, &err) == DZ_OK);
+        PROMISE(dz_buf_put_varint(&body, inner.len, &err) == DZ_OK && dz_buf_put(&body, inner.data, inner.len, &err) == DZ_OK);
+    }
+    put("lossless", (uint8_t[]){(uint8_t)dtype, COUNT & 255, COUNT >> 8}, 3, &body);
+    dz_buf_free(&body);
+    dz_buf_free(&inner);
 }
 
 enum { MOST = 4096 };
@@ -181,6 +220,10 @@ int main(int argc, char **argv) {
     lossless(DZ_F32, 0, 0, 0);
     near(DZ_BF16, 3000);
     near(DZ_F16, 3001);
+    for (size_t d = 0; d < 3; d++) {
+        lowrank(dtypes[d]);
+        columns(dtypes[d]);
+    }
     for (unsigned bits = 1; bits <= 8; bits++) {
         kept(bits, 2000, 0.9, 0, 1000 + bits);
         kept(bits, 600, 0.97, 1, 2000 + bits);

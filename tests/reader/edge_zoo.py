@@ -182,6 +182,14 @@ def tiles(z):
     task = noise[:6401].copy()
     task[::50] = moved[:6401:50]
     z.add("more.exact", noise[:6400], task)
+    # predictions of low rank, and columns in groups; tiles that begin within a row
+    for dtype in ("F32", "F16", "BF16"):
+        base = noise[:2000, :96]
+        z.add(f"{dtype}.moved.exact", base, base + normal(2000, 1) * normal(1, 96) * 10 + normal(2000, 96) * np.float32(0.01), dtype)
+        z.add(f"{dtype}.columns.exact", None, noise[:2000, :96] * np.exp2(normal(1, 96) * 80) + normal(1, 96), dtype)
+    base = normal(6100, 1001)
+    z.add("rows.moved.exact", base, base + normal(6100, 1) * normal(1, 1001) * 10 + base[::-1] * np.float32(0.01))
+    z.add("rows.columns.exact", None, base * np.exp2(normal(1, 1001) * 80) + normal(1, 1001))
 
 
 KINDS = {"shapes": shapes, "dtypes": dtypes, "values": values, "drop": drop, "tiles": tiles, "files": shapes}

@@ -45,7 +45,7 @@ static void add_block(dz_buf *out, unsigned t, const float *against, dz_error *e
     float x[COUNT];
     dz_buf body = {0};
     fill(x, t);
-    assert_int_equal(dz_lossless_encode(&body, (uint8_t *)x, (const uint8_t *)against, DZ_F32, COUNT, err), DZ_OK);
+    assert_int_equal(dz_lossless_encode(&body, (uint8_t *)x, (const uint8_t *)against, DZ_F32, COUNT, NULL, err), DZ_OK);
     dz_buf_put(out, body.data, body.len, err);
     dz_buf_put_u32(out, dz_checksum(body.data, body.len), err);
     dz_buf_free(&body);
