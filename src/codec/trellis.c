@@ -11,13 +11,11 @@
 #define LEAST_STD 0x1p-120 /* of a block that is kept: what the search makes of it stays within f32 */
 #define NOTHING 0          /* the whole body of a tile without a message: DZ_SPARSE_NONE */
 
-static size_t length_of(size_t count, size_t block) { return dz_rotate_first(count, block + 1) - dz_rotate_first(count, block); }
-
 static int is_sound(float rate) { return rate > 0 && rate <= (float)DZ_TRELLIS_RATE_MOST; }
 
 uint64_t dz_trellis_message_bits(size_t count, double rate) {
     size_t nblocks = dz_rotate_blocks(count);
-    return (nblocks - 1) * (uint64_t)dz_trellis_bits(DZ_ROTATE_BLOCK, rate) + dz_trellis_bits(length_of(count, nblocks - 1), rate);
+    return (nblocks - 1) * (uint64_t)dz_trellis_bits(DZ_ROTATE_BLOCK, rate) + dz_trellis_bits(dz_rotate_length(count, nblocks - 1), rate);
 }
 
 /* ---- encode ---- */
@@ -62,15 +60,15 @@ dz_rc dz_trellis_encode(dz_buf *out, dz_delta_fill fill, const void *tile, size_
                         dz_error *err) {
     *nonzeros = 0;
     if (!is_sound(rate)) return dz_fail(err, DZ_EFAIL, "a rate of %g bits", (double)rate);
-    size_t nblocks = dz_rotate_blocks(count), longest = length_of(count, nblocks - 1);
+    size_t nblocks = dz_rotate_blocks(count), longest = dz_rotate_length(count, nblocks - 1);
     sink s = {.numbers = dz_alloc(nblocks, 2, err),
               .bits = dz_alloc((size_t)(dz_trellis_message_bits(count, (double)rate) / 8) + 3, 1, err),
               .message = dz_alloc_raw(longest / 8 + 1, 1, err)};
     float *delta = dz_alloc_raw(longest, sizeof *delta, err);
     for (size_t b = 0; b < nblocks && err->rc == DZ_OK; b++) { /* a block stays in the second-level cache */
-        fill(tile, dz_rotate_first(count, b), length_of(count, b), delta);
+        fill(tile, dz_rotate_first(count, b), dz_rotate_length(count, b), delta);
         dz_rotate_block(delta, count, key, b);
-        put_block(&s, b, delta, length_of(count, b), rate, nonzeros, err);
+        put_block(&s, b, delta, dz_rotate_length(count, b), rate, nonzeros, err);
     }
     free(delta);
     if (*nonzeros) {
@@ -99,7 +97,7 @@ static int fits(const uint8_t *numbers, const uint8_t *bits, size_t rest, size_t
         if (e == 0) continue;
         if (e > DZ_STD_NUMBER_MOST || dz_std_of_number(e) < 0x1p-126f)
             return dz_fail(err, DZ_EDAMAGE, "a trellis block has an amplitude that cannot be"), 0;
-        nbits += dz_trellis_bits(length_of(count, b), (double)rate);
+        nbits += dz_trellis_bits(dz_rotate_length(count, b), (double)rate);
     }
     if (nbits == 0) return dz_fail(err, DZ_EDAMAGE, "a trellis block has no message"), 0;
     if (rest != (nbits + 7) / 8) return dz_fail(err, DZ_EDAMAGE, "a trellis block has a message of another length"), 0;
@@ -107,10 +105,12 @@ static int fits(const uint8_t *numbers, const uint8_t *bits, size_t rest, size_t
     return 1;
 }
 
-dz_rc dz_trellis_decode(float *coefficients, const uint8_t *body, size_t nbytes, size_t count, float rate, dz_error *err) {
+dz_rc dz_trellis_decode(const dz_blocks *to, const uint8_t *body, size_t nbytes, size_t count, float rate, dz_error *err) {
     if (!is_sound(rate)) return dz_fail(err, DZ_EDAMAGE, "a rate of %g bits", (double)rate);
-    memset(coefficients, 0, count * sizeof *coefficients);
-    if (nbytes == 1 && body[0] == NOTHING) return DZ_OK;
+    if (nbytes == 1 && body[0] == NOTHING) {
+        for (size_t b = 0; b < dz_rotate_blocks(count); b++) dz_block_zero(to, count, b);
+        return DZ_OK;
+    }
     dz_view v = {.data = body, .len = nbytes};
     unsigned kind = dz_view_u8(&v), memory = dz_view_u8(&v);
     const uint8_t *numbers = dz_view_bytes(&v, 2 * (uint64_t)dz_rotate_blocks(count));
@@ -120,10 +120,14 @@ dz_rc dz_trellis_decode(float *coefficients, const uint8_t *body, size_t nbytes,
     if (!fits(numbers, bits, v.len - v.pos, count, rate, err)) return err->rc;
     size_t at = 0;
     for (size_t b = 0; b < dz_rotate_blocks(count) && err->rc == DZ_OK; b++) {
-        size_t n = length_of(count, b), nbits = dz_trellis_bits(n, (double)rate);
+        size_t n = dz_rotate_length(count, b), nbits = dz_trellis_bits(n, (double)rate);
         unsigned e = number_at(numbers, b);
-        if (e == 0) continue;
-        dz_trellis_signs(coefficients + dz_rotate_first(count, b), n, bits, at, nbits, memory, dz_std_of_number(e), err);
+        if (e == 0) {
+            dz_block_zero(to, count, b);
+            continue;
+        }
+        float *x = dz_block_place(to, count, b);
+        if (dz_trellis_signs(x, n, bits, at, nbits, memory, dz_std_of_number(e), err) == DZ_OK) dz_block_done(to, count, b);
         at += nbits;
     }
     return err->rc;

@@ -5,6 +5,7 @@
 #define DZ_CODEC_TRELLIS_H
 
 #include "base/mem.h"
+#include "numeric/rotate.h"
 
 #define DZ_BODY_TRELLIS 7 /* on disk: first byte of the body, beside those of codec/sparse_levels.h */
 
@@ -20,8 +21,8 @@ dz_rc dz_trellis_encode(dz_buf *out, dz_delta_fill fill, const void *tile, size_
 /* Bits of the messages of a tile of `count` elements. */
 uint64_t dz_trellis_message_bits(size_t count, double rate);
 
-/* Fills `coefficients` (count > 0) with those of the rotated tile, as dz_unrotate takes them; 0 is +0. DZ_EDAMAGE when it is not such a
- * body; they are undefined then. */
-dz_rc dz_trellis_decode(float *coefficients, const uint8_t *body, size_t nbytes, size_t count, float rate, dz_error *err);
+/* The coefficients (count > 0) of the rotated tile, as dz_unrotate takes them; 0 is +0. DZ_EDAMAGE when it is not such a body; they are
+ * undefined then. */
+dz_rc dz_trellis_decode(const dz_blocks *to, const uint8_t *body, size_t nbytes, size_t count, float rate, dz_error *err);
 
 #endif

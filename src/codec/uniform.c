@@ -296,22 +296,22 @@ static dz_rc take_block(source *s, float *y, size_t count, float width, float sh
     return DZ_OK;
 }
 
-dz_rc dz_uniform_decode(float *coefficients, const uint8_t *body, size_t nbytes, size_t count, float step, float shift, dz_error *err) {
+dz_rc dz_uniform_decode(const dz_blocks *to, const uint8_t *body, size_t nbytes, size_t count, float step, float shift, dz_error *err) {
     dz_view v = {.data = body, .len = nbytes};
     source s = {0};
     if (!is_sound(step, shift)) return dz_fail(err, DZ_EDAMAGE, "a step of %g with a shift of %g", (double)step, (double)shift);
     if (nbytes == 1 && body[0] == NOTHING) {
-        memset(coefficients, 0, count * sizeof *coefficients);
+        for (size_t b = 0; b < dz_rotate_blocks(count); b++) dz_block_zero(to, count, b);
         return DZ_OK;
     }
     if (open_source(&s, &v, count, step, err) != DZ_OK) goto out;
     for (size_t b = 0; b < dz_rotate_blocks(count) && err->rc == DZ_OK; b++) {
-        size_t first = dz_rotate_first(count, b), n = dz_rotate_first(count, b + 1) - first;
         unsigned e = number_at(s.numbers, b);
+        float *x = dz_block_place(to, count, b);
         if (e == 0)
-            memset(coefficients + first, 0, n * sizeof *coefficients);
-        else
-            take_block(&s, coefficients + first, n, step * dz_std_of_number(e), shift, err);
+            dz_block_zero(to, count, b);
+        else if (take_block(&s, x, dz_rotate_length(count, b), step * dz_std_of_number(e), shift, err) == DZ_OK)
+            dz_block_done(to, count, b);
     }
     int used = s.rice ? dz_bits_at_end(&s.bits) : s.nescapes == 0 && s.escapes.pos == s.escapes.len;
     if (err->rc == DZ_OK && !used) dz_fail(err, DZ_EDAMAGE, "a uniform block leaves bytes over");

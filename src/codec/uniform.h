@@ -7,6 +7,7 @@
 
 #include "base/mem.h"
 #include "codec/kinds.h"
+#include "numeric/rotate.h"
 
 #define DZ_BODY_UNIFORM 6 /* on disk: first byte of the body, beside those of codec/sparse_levels.h */
 
@@ -15,8 +16,8 @@
  * coefficients are not all finite, or beyond what f32 can hold in the end. */
 dz_rc dz_uniform_encode(dz_buf *out, float *delta, size_t count, uint64_t key, float step, float shift, uint64_t *nonzeros, dz_error *err);
 
-/* Fills `coefficients` (count > 0) with those of the rotated tile, as dz_unrotate takes them. What is restored as 0 is +0, anything else is
- * not 0. DZ_EDAMAGE when it is not such a body; they are undefined then. */
-dz_rc dz_uniform_decode(float *coefficients, const uint8_t *body, size_t nbytes, size_t count, float step, float shift, dz_error *err);
+/* The coefficients (count > 0) of the rotated tile, as dz_unrotate takes them. What is restored as 0 is +0, anything else is not 0.
+ * DZ_EDAMAGE when it is not such a body; they are undefined then. */
+dz_rc dz_uniform_decode(const dz_blocks *to, const uint8_t *body, size_t nbytes, size_t count, float step, float shift, dz_error *err);
 
 #endif

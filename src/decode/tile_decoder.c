@@ -6,12 +6,9 @@
 
 #include "checkpoint/describe.h"
 #include "codec/lossless.h"
-#include "codec/sparse_signs.h"
 #include "codec/sparse_values.h"
-#include "codec/trellis.h"
-#include "codec/uniform.h"
 #include "decode/add_kept.h"
-#include "numeric/rotate.h"
+#include "decode/rotated.h"
 
 /* Ends the error of a wrong base: which is wanted, and what was given. */
 static void note_which_base(const dz_catalog *c, const dz_checkpoint *given, dz_error *err) {
@@ -61,6 +58,7 @@ void dz_decoder_close(dz_decoder *d) {
     dz_buf_free(&d->predictor);
     dz_buf_free(&d->delta);
     dz_buf_free(&d->codes);
+    dz_buf_free(&d->factors);
     dz_buf_free(&d->first_block);
     dz_buf_free(&d->whole);
     dz_buf_free(&d->up_bytes);
@@ -197,106 +195,22 @@ static void level_deltas(const dz_task_entry *task, const dz_index_row *row, flo
     for (unsigned g = 0; g < 1U << row->bits; g++) delta[g] = scale * dz_level_value(&grid, g);
 }
 
-/* The changes that the kept coefficients of a rotated tile stand for, scaled: `out` has a place for each element. */
-static void turn_back(const dz_decoder *d, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, float *out, size_t count) {
-    float scale = task->gamma * row->scale;
-    if (dz_kind_is_dense(row->bits) && out != (float *)(void *)d->delta.data) memcpy(out, d->delta.data, count * sizeof *out);
-    if (row->bits == DZ_BITS_SIGNS || d->kept.count == 0) memset(out, 0, count * sizeof *out);
-    if (d->kept.count == 0) return;
-    for (size_t i = 0; row->bits == DZ_BITS_SIGNS && i < d->kept.count; i++) out[d->kept.index[i]] = d->kept.value[i];
-    dz_unrotate(out, count, dz_tile_key(task->key, name_of(d, row), tile));
-    if (d->channels.count) {
-        dz_pair_tiles tiles = dz_row_tiles(d->archive->catalog, row);
-        dz_channels_apply(out, count, dz_tile_first(&tiles, tile), &d->channels, 1);
-    }
-    for (size_t i = 0; i < count; i++) out[i] *= scale;
-}
-
-/* As dz_add_kept, everywhere. */
-static dz_rc add_rotated(dz_decoder *d, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, size_t count,
-                         const uint8_t *base, dz_dtype from, uint8_t *out, dz_dtype to, dz_error *err) {
-    const dz_kernel_table *k = dz_kernels();
-    float wide[DZ_CHUNK];
-    if (!dz_kind_is_dense(row->bits)) d->delta.len = 0; /* it holds the coefficients already */
-    if (d->kept.count == 0 || dz_buf_reserve(&d->delta, count * sizeof(float), err) != DZ_OK) return err->rc;
-    float *delta = (float *)(void *)d->delta.data;
-    turn_back(d, task, row, tile, delta, count);
-    for (size_t i = 0; to == DZ_F64 && i < count; i++) { /* `out` holds the base's value already */
-        double y;
-        memcpy(&y, out + i * sizeof y, sizeof y);
-        y += (double)delta[i];
-        memcpy(out + i * sizeof y, &y, sizeof y);
-    }
-    for (size_t at = 0; to != DZ_F64 && at < count; at += DZ_CHUNK) {
-        size_t len = count - at < DZ_CHUNK ? count - at : DZ_CHUNK;
-        k->widen(wide, base + at * dz_dtype_size(from), from, len);
-        for (size_t i = 0; i < len; i++) wide[i] += delta[at + i];
-        k->narrow(out + at * dz_dtype_size(to), wide, to, len);
-    }
-    return DZ_OK;
-}
-
-/* The factors that a block of a rotated tile begins with, or those of the tensor's first block, into d->channels; where the rest begins. */
-static dz_rc take_channels(dz_decoder *d, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, size_t *begin, dz_error *err) {
-    unsigned kind = d->block.len ? d->block.data[0] : 0;
-    uint64_t elements = dz_tensor_of_row(&d->archive->catalog->tensors[row->tensor]).count;
-    *begin = 0;
-    d->channels.count = 0;
-    if (kind != DZ_BODY_CHANNELS && kind != DZ_BODY_CHANNELS_BEFORE) return DZ_OK;
-    if ((kind == DZ_BODY_CHANNELS) != (tile == 0)) return dz_fail(err, DZ_EDAMAGE, "factors of channels are not where they belong");
-    *begin = 1;
-    if (kind == DZ_BODY_CHANNELS_BEFORE && d->channels_of == row) { /* dz_channels_take has made d->codes */
-        d->channels = d->known;
-        return DZ_OK;
-    }
-    dz_buf *block = tile == 0 ? &d->block : &d->first_block;
-    d->channels_of = NULL;
-    if (tile && dz_block_read(d->archive, task, row, &d->region, 0, block, err) != DZ_OK) return err->rc;
-    dz_view v = {.data = block->data, .len = block->len, .pos = 1};
-    if (block->len == 0 || block->data[0] != DZ_BODY_CHANNELS)
-        return dz_fail(err, DZ_EDAMAGE, "the first block has no factors of channels");
-    d->codes.len = 0;
-    if (dz_buf_reserve(&d->codes, (size_t)(elements < DZ_CHANNELS_MOST ? elements : DZ_CHANNELS_MOST), err) != DZ_OK ||
-        dz_channels_take(&d->known, (int8_t *)d->codes.data, &v, elements, err) != DZ_OK)
-        return err->rc;
-    d->channels = d->known;
-    d->channels_of = row;
-    if (tile == 0) *begin = v.pos;
-    return DZ_OK;
-}
-
-/* All coefficients of a rotated tile into d->delta; d->kept.count of them are not 0. */
-static dz_rc decode_coefficients(dz_decoder *d, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, size_t count,
-                                 dz_error *err) {
-    size_t begin;
-    d->delta.len = d->kept.count = 0;
-    if (take_channels(d, task, row, tile, &begin, err) != DZ_OK || dz_buf_reserve(&d->delta, count * sizeof(float), err) != DZ_OK)
-        return err->rc;
-    float *x = (float *)(void *)d->delta.data;
-    const uint8_t *body = d->block.data + begin;
-    size_t len = d->block.len - begin;
-    dz_rc rc = row->bits == DZ_BITS_TRELLIS ? dz_trellis_decode(x, body, len, count, row->step, err)
-                                            : dz_uniform_decode(x, body, len, count, row->step, row->lo, err);
-    if (rc != DZ_OK) return rc;
-    for (size_t i = 0; i < count; i++) d->kept.count += x[i] != 0;
-    return DZ_OK;
+static dz_rc blame(const dz_decoder *d, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, const dz_error *inner,
+                   dz_error *err) {
+    return dz_fail(err, inner->rc, "%s: task '%s': tensor '%s': block %u: %s", d->archive->path, task->name, name_of(d, row), tile,
+                   inner->text);
 }
 
 static dz_rc decode_kept(dz_decoder *d, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, size_t count, dz_error *err) {
     uint64_t key = dz_tile_key(task->key, name_of(d, row), tile);
     dz_error inner = {0};
-    d->channels.count = 0;
-    if (dz_kind_is_dense(row->bits))
-        decode_coefficients(d, task, row, tile, count, &inner);
-    else if (row->bits == DZ_BITS_SIGNS)
-        dz_signs_decode(&d->kept, d->block.data, d->block.len, count, 1 - (double)row->sparsity, &inner);
+    if (dz_kind_is_rotated(row->bits))
+        dz_rotated_count(d, task, row, tile, count, &inner);
     else if (row->bits > 8)
         dz_values_decode(&d->kept, d->block.data, d->block.len, key, count, &inner);
     else
         dz_nonzeros_decode(&d->kept, d->block.data, d->block.len, key, count, row->bits, &inner);
-    if (inner.rc == DZ_OK) return DZ_OK;
-    return dz_fail(err, inner.rc, "%s: task '%s': tensor '%s': block %u: %s", d->archive->path, task->name, name_of(d, row), tile,
-                   inner.text);
+    return inner.rc == DZ_OK ? DZ_OK : blame(d, task, row, tile, &inner, err);
 }
 
 dz_rc dz_check_tile(dz_decoder *d, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, uint64_t *kept, dz_error *err) {
@@ -317,8 +231,7 @@ static dz_rc decode_exact(dz_decoder *d, const dz_task_entry *task, const dz_ind
         memcpy(out, base, count * dz_dtype_size(dtype));
         return DZ_OK;
     }
-    return dz_fail(err, inner.rc, "%s: task '%s': tensor '%s': block %u: %s", d->archive->path, task->name, name_of(d, row), tile,
-                   inner.text);
+    return blame(d, task, row, tile, &inner, err);
 }
 
 /* What a tile is coded against. */
@@ -328,11 +241,32 @@ typedef struct reference {
     int differs; /* the base under it is another one */
 } reference;
 
+/* What a tile is coded against in the task's type, into `out`. */
+static dz_rc copy_reference(dz_decoder *d, const reference *ref, dz_dtype to, size_t count, void *out, dz_error *err) {
+    const uint8_t *bytes = predictor(d, ref->bytes, ref->dtype, to, count, err);
+    if (bytes) memcpy(out, bytes, count * dz_dtype_size(to));
+    return err->rc;
+}
+
+static dz_rc decode_rotated(dz_decoder *d, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, const reference *ref,
+                            dz_dtype to, void *out, dz_error *err) {
+    dz_pair_tiles tiles = dz_row_tiles(d->archive->catalog, row);
+    dz_rotated r = {.count = (size_t)dz_tile_count(&tiles, tile), .base = ref->bytes, .from = ref->dtype, .out = out, .to = to};
+    dz_error inner = {0};
+    if (dz_decoder_region(d, task, row, err) != DZ_OK || dz_block_read(d->archive, task, row, &d->region, tile, &d->block, err) != DZ_OK ||
+        (to == DZ_F64 && copy_reference(d, ref, to, r.count, out, err) != DZ_OK))
+        return err->rc;
+    if (dz_rotated_restore(d, task, row, tile, &r, &inner) != DZ_OK) return blame(d, task, row, tile, &inner, err);
+    return r.any ? DZ_OK : copy_reference(d, ref, to, r.count, out, err);
+}
+
 /* The tile in type `to` from its reference. */
 static dz_rc decode_from(dz_decoder *d, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, const reference *ref,
                          dz_dtype to, void *out, dz_error *err) {
     dz_pair_tiles tiles = dz_row_work(d->archive->catalog, row);
     size_t count = (size_t)dz_tile_count(&tiles, tile), nbytes = count * dz_dtype_size(to);
+    if (row->policy == DZ_POLICY_ULTRADELTA && ref->bytes && dz_kind_is_rotated(row->bits))
+        return decode_rotated(d, task, row, tile, ref, to, out, err);
     const uint8_t *base = ref->bytes ? predictor(d, ref->bytes, ref->dtype, to, count, err) : NULL;
     if (err->rc != DZ_OK) return err->rc;
     if (row->policy == DZ_POLICY_EQUAL || row->policy == DZ_POLICY_DROP) {
@@ -346,7 +280,6 @@ static dz_rc decode_from(dz_decoder *d, const dz_task_entry *task, const dz_inde
     float delta[DZ_MAX_LEVELS];
     if (decode_kept(d, task, row, tile, count, err) != DZ_OK) return err->rc;
     memcpy(out, base, nbytes);
-    if (dz_kind_is_rotated(row->bits)) return add_rotated(d, task, row, tile, count, ref->bytes, ref->dtype, out, to, err);
     level_deltas(task, row, delta);
     dz_stretch all = {.base = ref->bytes, .out = out, .from = ref->dtype, .to = to, .end = count};
     dz_add_kept(&d->kept, &all, delta, task->gamma * row->scale, row->bits > 8);
@@ -448,13 +381,14 @@ dz_rc dz_decode_delta(dz_decoder *d, const dz_task_entry *task, const dz_index_r
     dz_pair_tiles tiles = dz_row_tiles(d->archive->catalog, row);
     size_t count = (size_t)dz_tile_count(&tiles, tile);
     float delta[DZ_MAX_LEVELS], scale = task->gamma * row->scale;
-    if (dz_decoder_region(d, task, row, err) != DZ_OK || dz_block_read(d->archive, task, row, &d->region, tile, &d->block, err) != DZ_OK ||
-        decode_kept(d, task, row, tile, count, err) != DZ_OK)
+    if (dz_decoder_region(d, task, row, err) != DZ_OK || dz_block_read(d->archive, task, row, &d->region, tile, &d->block, err) != DZ_OK)
         return err->rc;
     if (dz_kind_is_rotated(row->bits)) {
-        turn_back(d, task, row, tile, out, count);
-        return DZ_OK;
+        dz_rotated r = {.count = count, .delta = out};
+        dz_error inner = {0};
+        return dz_rotated_restore(d, task, row, tile, &r, &inner) == DZ_OK ? DZ_OK : blame(d, task, row, tile, &inner, err);
     }
+    if (decode_kept(d, task, row, tile, count, err) != DZ_OK) return err->rc;
     memset(out, 0, count * sizeof *out);
     level_deltas(task, row, delta);
     for (size_t i = 0; i < d->kept.count; i++) out[d->kept.index[i]] = row->bits > 8 ? scale * d->kept.value[i] : delta[d->kept.level[i]];

@@ -24,12 +24,12 @@ typedef struct dz_decoder {
     const dz_index_row *region_of; /* row of `region` */
     dz_region region;
     dz_nonzeros kept;
-    dz_buf delta;                    /* of a rotated tile */
-    dz_channels known;               /* the factors in `codes` */
-    dz_channels channels;            /* factors of the current block's tensor; count 0: none */
-    const dz_index_row *channels_of; /* row of `codes` */
-    dz_buf codes, first_block;
-    dz_buf whole; /* a restored tile that is not passed on in pieces */
+    dz_buf delta;                       /* of a block of a rotated tile */
+    dz_channels known;                  /* the factors in `codes` */
+    dz_channels channels;               /* factors of the current block's tensor; count 0: none */
+    const dz_index_row *channels_of;    /* row of `codes` */
+    dz_buf codes, factors, first_block; /* factors: [known.count] floats, of the codes with the other sign */
+    dz_buf whole;                       /* a restored tile that is not passed on in pieces */
     double bytes_read;
 } dz_decoder;
 

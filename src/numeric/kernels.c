@@ -54,6 +54,22 @@ static void narrow(void *restrict dst, const float *restrict src, dz_dtype dtype
     dz_narrow(dst, src, dtype, count);
 }
 
+static void add_scaled(void *restrict out, dz_dtype to, const void *restrict base, dz_dtype from, const float *restrict x,
+                       const float *restrict factor, float scale, size_t count) {
+    enum { PIECE = 512 };
+    float wide[PIECE];
+    for (size_t at = 0; at < count; at += PIECE) {
+        size_t len = count - at < PIECE ? count - at : PIECE;
+        widen(wide, (const uint8_t *)base + at * dz_dtype_size(from), from, len);
+        if (factor) {
+            for (size_t i = 0; i < len; i++) wide[i] += x[at + i] * factor[at + i] * scale;
+        } else {
+            for (size_t i = 0; i < len; i++) wide[i] += x[at + i] * scale;
+        }
+        narrow((uint8_t *)out + at * dz_dtype_size(to), wide, to, len);
+    }
+}
+
 #define INLINE static inline __attribute__((always_inline))
 #define WIDE 1024 /* elements widened at a time where a loop does not do it itself */
 
@@ -413,6 +429,7 @@ static size_t pick(uint32_t *restrict index, const uint8_t *restrict levels, con
 const dz_kernel_table DZ_KERNELS = {.name = &STRING(DZ_KERNELS)[sizeof "dz_kernels_" - 1],
                                     .widen = widen,
                                     .narrow = narrow,
+                                    .add_scaled = add_scaled,
                                     .difference = difference,
                                     .measure = measure,
                                     .levels = levels,

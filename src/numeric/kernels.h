@@ -33,6 +33,10 @@ typedef struct dz_kernel_table {
     void (*widen)(float *restrict dst, const void *restrict src, dz_dtype dtype, size_t count);
     void (*narrow)(void *restrict dst, const float *restrict src, dz_dtype dtype, size_t count);
 
+    /* out = base + x * scale, or base + x * factor * scale, every operation rounded to float; factor may be NULL. Neither type is F64. */
+    void (*add_scaled)(void *restrict out, dz_dtype to, const void *restrict base, dz_dtype from, const float *restrict x,
+                       const float *restrict factor, float scale, size_t count);
+
     /* dst = task - base, both widened to float. */
     void (*difference)(float *restrict dst, const void *restrict task, dz_dtype task_dtype, const void *restrict base, dz_dtype base_dtype,
                        size_t count);

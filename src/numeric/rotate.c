@@ -1,5 +1,7 @@
 #include "numeric/rotate.h"
 
+#include <string.h>
+
 #include "numeric/kernels.h"
 
 static size_t power_below(size_t count) { return (size_t)1 << (63 - __builtin_clzll(count)); }
@@ -25,14 +27,22 @@ void dz_rotate(float *x, size_t count, uint64_t key) {
     for (size_t b = 0; b < dz_rotate_blocks(count); b++) dz_rotate_block(x + dz_rotate_first(count, b), count, key, b);
 }
 
-void dz_unrotate(float *x, size_t count, uint64_t key) {
-    for (size_t b = 0; count && b < dz_rotate_blocks(count); b++) {
-        size_t first = dz_rotate_first(count, b), n = dz_rotate_first(count, b + 1) - first, p = power_below(n);
-        if (p < n) {
-            transform(x + first + n - p, p);
-            dz_kernels()->flip(x + first + n - p, dz_key_at(~key, (uint32_t)(first + n - p)), p);
-        }
-        transform(x + first, p);
+void dz_unrotate_block(float *x, size_t count, uint64_t key, size_t block) {
+    size_t first = dz_rotate_first(count, block), n = dz_rotate_first(count, block + 1) - first, p = n ? power_below(n) : 0;
+    if (n == 0) return;
+    if (p < n) {
+        transform(x + n - p, p);
+        dz_kernels()->flip(x + n - p, dz_key_at(~key, (uint32_t)(first + n - p)), p);
     }
-    dz_kernels()->flip(x, key, count);
+    transform(x, p);
+    dz_kernels()->flip(x, dz_key_at(key, (uint32_t)first), n);
+}
+
+void dz_unrotate(float *x, size_t count, uint64_t key) {
+    for (size_t b = 0; b < dz_rotate_blocks(count); b++) dz_unrotate_block(x + dz_rotate_first(count, b), count, key, b);
+}
+
+void dz_block_zero(const dz_blocks *to, size_t count, size_t block) {
+    memset(dz_block_place(to, count, block), 0, dz_rotate_length(count, block) * sizeof(float));
+    dz_block_done(to, count, block);
 }

@@ -73,7 +73,7 @@ static void put_levels(dz_buf *body, tile *t, double step, dz_error *err) {
 }
 
 static void take_levels(dz_buf *body, tile *t, double step, dz_error *err) {
-    dz_uniform_decode(t->y, body->data, body->len, t->count, (float)step, dz_uniform_shift(step), err);
+    dz_uniform_decode(&(dz_blocks){.x = t->y}, body->data, body->len, t->count, (float)step, dz_uniform_shift(step), err);
 }
 
 static void put_message(dz_buf *body, tile *t, double rate, dz_error *err) {
@@ -82,7 +82,7 @@ static void put_message(dz_buf *body, tile *t, double rate, dz_error *err) {
 }
 
 static void take_message(dz_buf *body, tile *t, double rate, dz_error *err) {
-    dz_trellis_decode(t->y, body->data, body->len, t->count, (float)rate, err);
+    dz_trellis_decode(&(dz_blocks){.x = t->y}, body->data, body->len, t->count, (float)rate, err);
 }
 
 static void put_signs(dz_buf *body, tile *t, double share, dz_error *err) {

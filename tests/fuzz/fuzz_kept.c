@@ -20,13 +20,13 @@ static void check(const dz_nonzeros *kept, size_t count, unsigned bits) {
 static void uniform(const uint8_t *body, size_t size, uint64_t key, size_t count, dz_error *err) {
     static float y[65536];
     float step = dz_bits_to_float((uint32_t)key), shift = (float)(key >> 32 & 0xffff) / 65536;
-    dz_rc rc = dz_uniform_decode(y, body, size, count, step, shift, err);
+    dz_rc rc = dz_uniform_decode(&(dz_blocks){.x = y}, body, size, count, step, shift, err);
     for (size_t i = 0; rc == DZ_OK && i < count; i++) PROMISE(!isnan(y[i]));
 }
 
 static void trellis(const uint8_t *body, size_t size, uint64_t key, size_t count, dz_error *err) {
     static float y[1 << 16];
-    dz_rc rc = dz_trellis_decode(y, body, size, count, dz_bits_to_float((uint32_t)key), err);
+    dz_rc rc = dz_trellis_decode(&(dz_blocks){.x = y}, body, size, count, dz_bits_to_float((uint32_t)key), err);
     for (size_t i = 0; rc == DZ_OK && i < count; i++) PROMISE(isfinite(y[i]));
 }
 

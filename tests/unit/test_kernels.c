@@ -109,6 +109,36 @@ static void test_variants_widen_and_narrow_alike(void **state) {
     free(got);
 }
 
+static void test_variants_add_changes_alike(void **state) {
+    (void)state;
+    static const dz_dtype types[] = {DZ_F32, DZ_F16, DZ_BF16, DZ_F8_E4M3};
+    static uint32_t base[N], got[N + 1], want[N];
+    static float x[N], factor[N];
+    for (size_t i = 0; i < N; i++) {
+        base[i] = (uint32_t)draw(21, i); /* NaN, infinity and zeros of either sign among them */
+        x[i] = i % 7 ? ((float)(int16_t)draw(22, i)) * 0x1p-20f : 0;
+        factor[i] = ldexpf(1 + (float)(draw(23, i) % 4) / 4, (int)(draw(24, i) % 9) - 4);
+    }
+    for (size_t k = 0; k < 32; k++) {
+        dz_dtype from = types[k % 4], to = types[k / 4 % 4];
+        const float *by = k < 16 ? NULL : factor;
+        size_t in = dz_dtype_size(from), size = dz_dtype_size(to), count = N - 2 * k;
+        for (size_t i = 0; i < count; i++) {
+            float wide, change = by ? x[i] * by[i] : x[i];
+            dz_widen(&wide, (uint8_t *)base + i * in, from, 1);
+            change *= 0.3f;
+            wide += change;
+            dz_narrow((uint8_t *)want + i * size, &wide, to, 1);
+        }
+        for (const dz_kernel_table *const *v = dz_kernels_all(); *v; v++) {
+            memset(got, 0x55, sizeof got);
+            (*v)->add_scaled(got, to, base, from, x, by, 0.3f, count);
+            assert_memory_equal(got, want, count * size);
+            assert_int_equal(((uint8_t *)got)[count * size], 0x55);
+        }
+    }
+}
+
 static void test_variants_range_levels_and_counts_alike(void **state) {
     (void)state;
     float *task = malloc(N * sizeof *task), *base = malloc(N * sizeof *base);
@@ -383,6 +413,7 @@ static void test_a_shifted_key_continues_the_numbers(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_f16_and_bf16_widen_and_narrow_exactly),
                                        cmocka_unit_test(test_variants_widen_and_narrow_alike),
+                                       cmocka_unit_test(test_variants_add_changes_alike),
                                        cmocka_unit_test(test_f8_narrows_to_the_nearest_even),
                                        cmocka_unit_test(test_f64_rounds_to_float_and_comes_back),
                                        cmocka_unit_test(test_variants_range_and_levels_widen_by_themselves),

@@ -213,7 +213,7 @@ static size_t there_and_back(const float *delta, size_t count, float rate, doubl
     memcpy(x, delta, count * sizeof *x);
     assert_int_equal(dz_trellis_encode(&body, fill, x, count, KEY, rate, &nonzeros, &err), DZ_OK);
     assert_true(nonzeros == count);
-    assert_int_equal(dz_trellis_decode(y, body.data, body.len, count, rate, &err), DZ_OK);
+    assert_int_equal(dz_trellis_decode(&(dz_blocks){.x = y}, body.data, body.len, count, rate, &err), DZ_OK);
     dz_unrotate(y, count, KEY);
     for (size_t i = 0; i < count; i++) {
         xx += (double)delta[i] * (double)delta[i];
@@ -265,7 +265,7 @@ static void test_nothing_and_what_is_not_finite(void **state) {
     assert_int_equal(dz_trellis_encode(&body, fill, x, 100, KEY, 0.5f, &nonzeros, &err), DZ_OK);
     assert_true(body.len == 1 && nonzeros == 0);
     memset(y, 0xff, sizeof y);
-    assert_int_equal(dz_trellis_decode(y, body.data, body.len, 100, 0.5f, &err), DZ_OK);
+    assert_int_equal(dz_trellis_decode(&(dz_blocks){.x = y}, body.data, body.len, 100, 0.5f, &err), DZ_OK);
     assert_memory_equal(y, (float[100]){0}, sizeof y);
     x[50] = INFINITY;
     assert_int_equal(dz_trellis_encode(&body, fill, x, 100, KEY, 0.5f, &nonzeros, &err), DZ_EVALUE);
@@ -301,7 +301,7 @@ static dz_rc decode(const uint8_t *bytes, size_t len, size_t n, float rate) {
     uint8_t *copy = malloc(len ? len : 1);
     float *y = malloc(n * sizeof *y);
     memcpy(copy, bytes, len);
-    dz_rc rc = dz_trellis_decode(y, copy, len, n, rate, &err);
+    dz_rc rc = dz_trellis_decode(&(dz_blocks){.x = y}, copy, len, n, rate, &err);
     assert_true(rc == DZ_OK || rc == DZ_EDAMAGE);
     free(copy);
     free(y);

@@ -156,7 +156,7 @@ static size_t round_trip(const float *delta, size_t n, float step, float shift) 
     assert_int_equal(dz_uniform_encode(&body, x, n, KEY, step, shift, &nonzeros, &err), DZ_OK);
     assert_memory_equal(x, want, n * sizeof *x);
     memset(y, 0xff, n * sizeof *y);
-    assert_int_equal(dz_uniform_decode(y, body.data, body.len, n, step, shift, &err), DZ_OK);
+    assert_int_equal(dz_uniform_decode(&(dz_blocks){.x = y}, body.data, body.len, n, step, shift, &err), DZ_OK);
     for (size_t b = 0; b < dz_rotate_blocks(n); b++) {
         size_t first = dz_rotate_first(n, b), end = dz_rotate_first(n, b + 1);
         float width = step * dz_std_of_number(dz_std_number(dz_std_about_zero(want + first, end - first)));
@@ -245,7 +245,7 @@ static void test_what_is_not_finite_is_refused(void **state) {
         uint64_t nonzeros;
         assert_int_equal(dz_uniform_encode(&body, x, 4, KEY, steps[k], shifts[k], &nonzeros, &err), DZ_EFAIL);
         err = (dz_error){0};
-        assert_int_equal(dz_uniform_decode(x, (uint8_t[]){0}, 1, 4, steps[k], shifts[k], &err), DZ_EDAMAGE);
+        assert_int_equal(dz_uniform_decode(&(dz_blocks){.x = x}, (uint8_t[]){0}, 1, 4, steps[k], shifts[k], &err), DZ_EDAMAGE);
         dz_buf_free(&body);
     }
 }
@@ -266,7 +266,7 @@ static void test_rate_and_noise_are_those_promised(void **state) {
             uint64_t nonzeros;
             memcpy(x, delta, n * sizeof *x);
             assert_int_equal(dz_uniform_encode(&body, x, n, KEY, (float)step, shift, &nonzeros, &err), DZ_OK);
-            assert_int_equal(dz_uniform_decode(y, body.data, body.len, n, (float)step, shift, &err), DZ_OK);
+            assert_int_equal(dz_uniform_decode(&(dz_blocks){.x = y}, body.data, body.len, n, (float)step, shift, &err), DZ_OK);
             dz_unrotate(y, n, KEY);
             for (size_t i = 0; i < n; i++) {
                 xx += (double)delta[i] * (double)delta[i];
@@ -299,7 +299,7 @@ static void test_noise_does_not_depend_on_the_data(void **state) {
         uint64_t nonzeros;
         memcpy(x, delta, n * sizeof *x);
         assert_int_equal(dz_uniform_encode(&body, x, n, KEY, (float)step, dz_uniform_shift(step), &nonzeros, &err), DZ_OK);
-        assert_int_equal(dz_uniform_decode(y, body.data, body.len, n, (float)step, dz_uniform_shift(step), &err), DZ_OK);
+        assert_int_equal(dz_uniform_decode(&(dz_blocks){.x = y}, body.data, body.len, n, (float)step, dz_uniform_shift(step), &err), DZ_OK);
         dz_unrotate(y, n, KEY);
         for (size_t i = 0; i < n; i++) {
             xx += (double)delta[i] * (double)delta[i];
@@ -366,7 +366,7 @@ static dz_rc decode(const uint8_t *bytes, size_t len, size_t n, float step) {
     float *y = malloc(n * sizeof *y);
     dz_error err = {0};
     if (len) memcpy(copy, bytes, len);
-    dz_rc rc = dz_uniform_decode(y, copy, len, n, step, 0.1f, &err);
+    dz_rc rc = dz_uniform_decode(&(dz_blocks){.x = y}, copy, len, n, step, 0.1f, &err);
     assert_true(rc == err.rc && (rc == DZ_OK || (rc == DZ_EDAMAGE && err.text[0])));
     for (size_t i = 0; rc == DZ_OK && i < n; i++) assert_true(!isnan(y[i]));
     free(copy);

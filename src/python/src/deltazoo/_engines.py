@@ -35,6 +35,8 @@ class NativeEngine:
         self.handle = handle[0]
         self._base_numbers: Optional[Dict[str, int]] = None
         self._index: Dict[str, Tuple[int, List[TensorInfo], Dict[str, int]]] = {}
+        number = _native.ffi.new("size_t *")
+        self._stored = self._task(number[0]).name if _native.lib.deltazoo_stored_base(self.handle, number) == _native.OK else None
         self.numbers = {self._task(t).name: t for t in range(_native.lib.deltazoo_task_count(self.handle))}
         self.lost = [_native.text(_native.lib.deltazoo_lost(self.handle, i)) for i in range(_native.lib.deltazoo_lost_count(self.handle))]
 
@@ -67,10 +69,7 @@ class NativeEngine:
 
     def stored(self) -> Optional[str]:
         """The task that is the base itself, or None."""
-        number = _native.ffi.new("size_t *")
-        if _native.lib.deltazoo_stored_base(self.handle, number) != _native.OK:
-            return None
-        return self._task(number[0]).name
+        return self._stored
 
     def tasks(self) -> List[str]:
         return sorted(self.numbers)
