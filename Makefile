@@ -138,7 +138,7 @@ $(B)/libdeltazoo.a: $(LIBOBJ)
 # Are all libraries there, and recent enough? Asked once, before the first object.
 $(B)/libraries: src/libraries.sh Makefile
 	@mkdir -p $(@D)
-	@CC='$(CC)' CPPFLAGS='$(CPPFLAGS_ALL) $(CFLAGS)' MPI='$(if $(SERIAL),no,$(MPI_LIBS))' MPICC='$(MPICC)' HDF5='$(HDF5_LIBS)' BLAS='$(if $(filter python,$(FLAVOUR)),no,$(BLAS_LIBS))' MKL='$(MKL)' \
+	@CC='$(CC)' CPPFLAGS='$(CPPFLAGS_ALL) $(CFLAGS)' MPI='$(if $(SERIAL),no,$(MPI_LIBS))' MPICC='$(MPICC)' HDF5='$(HDF5_LIBS)' PKG='$(if $(HDF5_PREFIX),,$(PKG))' BLAS='$(if $(filter python,$(FLAVOUR)),no,$(BLAS_LIBS))' MKL='$(MKL)' \
 	    LDFLAGS='$(LDFLAGS) $(LDLIBS)' src/libraries.sh >$@.tmp && mv $@.tmp $@
 
 $(B)/%.o: src/%.c Makefile | $(B)/libraries

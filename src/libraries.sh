@@ -26,13 +26,14 @@ library() {
     bad=1
     if grep -q TOO_OLD "$tmp/log"; then
         why="too old: $least or later is needed"
-    elif grep -qE 'No such file|file not found' "$tmp/log"; then
+    elif grep -qE 'No such file|file not found' "$tmp/log" && ! grep -qE 'cannot find|unable to find' "$tmp/log"; then # the linker's own words name no header
         why="not found ($(sed -nE "s/.*[ '](([A-Za-z0-9_]+\/)?[A-Za-z0-9_]+\.h)['; :].*/\1/p" "$tmp/log" | head -n 1)); $least or later is needed"
     else
         why="does not link ($link): $(grep -E 'cannot find|undefined|unable to find|error' "$tmp/log" | head -n 1)"
     fi
     echo "make: $name is $why" | sed "s/ is does not/ does not/" >&2
     echo "      $packages" >&2
+    return 1
 }
 
 if ! command -v "${CC%% *}" >/dev/null; then
@@ -48,7 +49,8 @@ if [ "$MPI" != no ]; then
     library MPI 3.0 'MPI_VERSION >= 3' "$MPI" 'MPI_Init(0, 0)' 'Debian: libopenmpi-dev  RHEL: openmpi-devel  Spack: openmpi (any MPI; MPICC names its wrapper)' mpi.h
 fi
 library HDF5 '1.10.5 (not 1.12.0)' '(H5_VERS_MAJOR > 1 || H5_VERSION_GE(1, 10, 5)) && !(H5_VERS_MAJOR == 1 && H5_VERS_MINOR == 12 && H5_VERS_RELEASE == 0)' "$HDF5" 'H5Pset_dset_no_attrs_hint' \
-    'Debian: libhdf5-openmpi-dev  RHEL: hdf5-openmpi-devel  Spack: hdf5+mpi (or HDF5_PREFIX, HDF5_NAME: src/doc/building.md)' hdf5.h
+    'Debian: libhdf5-openmpi-dev  RHEL: hdf5-openmpi-devel  Spack: hdf5+mpi (or HDF5_PREFIX, HDF5_NAME: src/doc/building.md)' hdf5.h ||
+    [ -z "${PKG:-}" ] || command -v "${PKG%% *}" >/dev/null || echo "      there is no $PKG, which says where HDF5 is: install it (Debian: pkgconf), or set HDF5_PREFIX" >&2
 library jansson 2.10 'JANSSON_VERSION_HEX >= 0x020a00' -ljansson json_stringn 'Debian: libjansson-dev  RHEL: jansson-devel  Spack: jansson' jansson.h
 library libyaml 0.1.7 1 -lyaml yaml_parser_load 'Debian: libyaml-dev  RHEL: libyaml-devel  Spack: libyaml' yaml.h
 library uthash 2.0 'defined HASH_ADD_KEYPTR' '' 0 'Debian: uthash-dev  RHEL: uthash-devel  Spack: uthash' uthash.h

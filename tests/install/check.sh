@@ -2,8 +2,8 @@
 # check-installed: tests an installed deltazoo, without its source. Its program makes, verifies and restores an archive, on one rank and under the
 # launcher; a program is compiled with its library; the Python reader reads the archive, if this Python has what it needs. Installed as
 # PREFIX/share/deltazoo/check-installed; `make check-installed` runs it. DESTDIR, PREFIX, LIBDIR: those of `make install`. LAUNCH: mpirun. CC, PYTHON.
-# The last line reads "N passed, N failed"; two hashes are printed too: the archive's is the same on every
-# machine with the same release of zstd and major version of HDF5, whatever MPI, compiler and processor; that of the restored tensors is always the same.
+# The last line reads "N passed, N failed"; two hashes are printed too: that of the archives (one of each way to code, a chain, a stored base) is the same on
+# every machine with the same release of zstd, zlib and major version of HDF5, whatever MPI, compiler and processor; that of the restored tensors is always the same.
 set -uf
 prefix=${PREFIX:-@PREFIX@} libdir=${LIBDIR:-@LIBDIR@} root=${DESTDIR:-} # `make install` writes them here
 share=$root$prefix/share/deltazoo program=$root$prefix/bin/deltazoo
@@ -46,6 +46,12 @@ try "job scripts are bash" bash -n "$share/jobs/compress.sbatch" "$share/jobs/co
 try "synth" "$program" synth -q --shape tiny --tasks 2 --dtype bf16 --seed 3 -o zoo
 try "compress" "$program" compress -q zoo/zoo.yaml -o one.h5
 try "compress, lossless" "$program" compress -q zoo/zoo.yaml -o exact.h5 --recipe lossless
+try "compress at a ratio of 8" "$program" compress -q zoo/zoo.yaml -o rate.h5 --target-ratio 8
+try "compress by UltraDelta" "$program" compress -q zoo/zoo.yaml -o drop.h5 --recipe ultradelta
+printf '%s\n' 'base: base' 'tasks:' '  - {name: task-1, path: task-1}' '  - {name: task-2, path: task-2, parent: task-1}' >zoo/chain.yaml 2>/dev/null
+try "compress a chain with its base" "$program" compress -q zoo/chain.yaml -o chain.h5 --recipe lossless --with-base
+try "restore a child without any other file" "$program" restore -q chain.h5 --task task-2 -o child
+try "a child comes back bit for bit" same_hash child/model.safetensors zoo/task-2/model.safetensors
 try "verify" "$program" verify -q one.h5 --base zoo/base
 try "restore" "$program" restore -q exact.h5 --task task-1 --base zoo/base -o restored
 try "a lossless model comes back bit for bit" same_hash restored/model.safetensors zoo/task-1/model.safetensors
@@ -96,10 +102,17 @@ else
     try "restore with the Python reader" "${PYTHON:-python3}" -m deltazoo restore one.h5 --task task-2 --base zoo/base -o theirs
     try "both give the same bytes" same_hash mine/model.safetensors theirs/model.safetensors
 fi
-if [ -s one.h5 ] && "$program" restore -q one.h5 --task task-1 --base zoo/base -o lossy >/dev/null 2>&1; then
-    echo "archive of deltazoo $version, with zstd $("$program" doctor | sed -n 's/^zstd *//p'): $(hash one.h5)"
-    # Without its header, which names the archive and its date.
-    echo "restored tensors: $(tail -c +"$(($(od -An -t u8 -N 8 lossy/model.safetensors) + 9))" lossy/model.safetensors | sha256sum | cut -d' ' -f1)"
+tensors() { # of each archive, without the file's header, which names the archive and its date
+    local a
+    for a; do
+        rm -rf lossy
+        "$program" restore -q "$a.h5" --task task-1 --base zoo/base -o lossy >/dev/null 2>&1 || return
+        tail -c +"$(($(od -An -t u8 -N 8 lossy/model.safetensors) + 9))" lossy/model.safetensors
+    done
+}
+if [ $failed -eq 0 ]; then
+    echo "archives of deltazoo $version, with zstd $("$program" doctor | sed -n 's/^zstd *//p'): $(cat one.h5 exact.h5 rate.h5 drop.h5 chain.h5 | sha256sum | cut -d' ' -f1)"
+    echo "restored tensors: $(tensors one rate drop | sha256sum | cut -d' ' -f1)"
 fi
 echo "$passed passed, $failed failed$([ $skipped -eq 0 ] || echo ", $skipped skipped")"
 [ $failed -eq 0 ]

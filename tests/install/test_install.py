@@ -170,3 +170,22 @@ def test_installed_python_package_needs_nothing_but_its_folder(tree, archive, bo
 def test_man_renders_the_installed_page(tree):
     code, out, err = call(["man", "-l", f"{tree}/share/man/man1/deltazoo.1"])
     check(code == 0 and "deltazoo-compress" in out and not err, f"exit {code}: {err}")
+
+
+def test_check_installed_passes_and_prints_the_hashes(tree, box):
+    """It knows nothing of the source: run from another folder."""
+    code, out, err = call(["make", "--no-print-directory", "-C", ROOT, "check-installed", f"DESTDIR={box}/root", "PREFIX=/opt/deltazoo"], cwd=box, env={"PYTHON": sys.executable}, limit=300)
+    check(code == 0 and re.search(r"^2[0-9] passed, 0 failed$", out, re.M), out + err)
+    check(re.search(r"^archives of deltazoo \S+, with zstd [\d.]+: [0-9a-f]{64}$", out, re.M) and re.search(r"^restored tensors: [0-9a-f]{64}$", out, re.M), out)
+
+
+def test_check_installed_says_what_fails(tree, box):
+    """A program that compresses, but loses its archive."""
+    os.makedirs(f"{box}/bad", exist_ok=True)
+    code, out, err = call(["cp", "-a", f"{box}/root/.", f"{box}/bad"])
+    check(code == 0, err)
+    os.rename(f"{box}/bad/opt/deltazoo/bin/deltazoo", f"{box}/bad/opt/deltazoo/bin/real")
+    write(f"{box}/bad/opt/deltazoo/bin/deltazoo", f'#!/bin/sh\n"{box}/bad/opt/deltazoo/bin/real" "$@" || exit\n[ "$1" != compress ] || rm -f ./*.h5\n')
+    os.chmod(f"{box}/bad/opt/deltazoo/bin/deltazoo", 0o755)
+    code, out, err = call([f"{box}/bad/opt/deltazoo/share/deltazoo/check-installed"], cwd=box, env={"DESTDIR": f"{box}/bad"}, limit=300)
+    check(code == 1 and "failed: verify: " in out and "restored tensors" not in out, out + err)

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from common import ROOT, call, check, equal, read, sha256
+from common import ROOT, call, check, equal, read, sha256, write
 
 VERSION = re.search(r'DZ_VERSION "(.*)"', read(f"{ROOT}/src/base/version.h").decode()).group(1)
 PACKAGES = "config/packages"
@@ -84,7 +84,7 @@ def test_what_is_not_committed_is_not_released(checkout):
 
 
 def libraries(**variables):
-    env = {"CC": "gcc", "CPPFLAGS": "", "LDFLAGS": "", "MPI": "no", "MPICC": "", "HDF5": "", "BLAS": "-lopenblas", "MKL": ""}
+    env = {"CC": "gcc", "CPPFLAGS": "", "LDFLAGS": "", "MPI": "no", "MPICC": "", "HDF5": "", "BLAS": "-llapacke -lopenblas", "MKL": ""}
     return call([f"{ROOT}/src/libraries.sh"], env={**env, **variables})
 
 
@@ -97,22 +97,86 @@ def header(box, name, text):
     return folder
 
 
-@pytest.mark.parametrize("name, text, wanted", [
-    ("xxhash.h", "#define XXH_VERSION_NUMBER 705\n", "xxHash is too old: 0.8.0 or later is needed|Debian: libxxhash-dev  RHEL: xxhash-devel  Spack: xxhash"),
-    ("zstd.h", "#define ZSTD_VERSION_NUMBER 10308\n", "zstd is too old: 1.4.0 or later is needed|libzstd-dev"),
-    ("hdf5.h", "#define H5_VERS_MAJOR 1\n#define H5_VERS_MINOR 12\n#define H5_VERS_RELEASE 0\n#define H5_VERSION_GE(a, b, c) 1\n", "HDF5 is too old: 1.10.5 (not 1.12.0)|libhdf5-openmpi-dev"),
-    ("jansson.h", "#error x\n#include <not_there_at_all.h>\n", "jansson is not found (not_there_at_all.h); 2.10 or later is needed|libjansson-dev"),
-    ("yaml.h", "", "libyaml does not link|libyaml-dev"),
-])
-def test_a_library_that_is_old_or_missing_is_named_with_its_packages(box, name, text, wanted):
-    code, _, err = libraries(CPPFLAGS="-I" + header(box, name, text))
-    check(code == 1 and all(w in err for w in wanted.split("|")), f"exit {code}: {err}")
+# header, what an old one says, which version is asked for, Debian's package
+HTSCODECS = "htscodecs/htscodecs.h"
+LEAST = {
+    "MPI": ("mpi.h", "#define MPI_VERSION 2\n", "3.0", "libopenmpi-dev"),
+    "HDF5": ("hdf5.h", "#define H5_VERS_MAJOR 1\n#define H5_VERSION_GE(a, b, c) 0\n", "1.10.5 (not 1.12.0)", "libhdf5-openmpi-dev"),
+    "jansson": ("jansson.h", "#define JANSSON_VERSION_HEX 0x020900\n", "2.10", "libjansson-dev"),
+    "libyaml": ("yaml.h", "", "0.1.7", "libyaml-dev"),
+    "uthash": ("uthash.h", "", "2.0", "uthash-dev"),
+    "xxHash": ("xxhash.h", "#define XXH_VERSION_NUMBER 705\n", "0.8.0", "libxxhash-dev"),
+    "zstd": ("zstd.h", "#define ZSTD_VERSION_NUMBER 10308\n", "1.4.0", "libzstd-dev"),
+    "zlib": ("zlib.h", "#define ZLIB_VERNUM 0x1260\n", "1.2.7", "zlib1g-dev"),
+    "htscodecs": (HTSCODECS, "#define HTSCODECS_VERSION 100200\n", "1.3.0", "libhtscodecs-dev"),
+    "LAPACKE": ("lapacke.h", "", "3.0", "liblapacke-dev libopenblas-dev"),
+}
+OLD = [name for name in LEAST if name not in ("libyaml", "LAPACKE")]  # whose headers say no version: only their functions are asked for
+WITH_MPI = {"MPI": "-lmpi", "MPICC": "true"}
+
+
+def refusal(name, why, **variables):
+    code, _, err = libraries(**{**WITH_MPI, **variables})
+    said = re.search(rf"^make: {name} (.*)\n +(.*)", err, re.M)
+    check(code == 1 and said and re.search(why, said.group(1)), f"exit {code}: {err}")
+    check(LEAST[name][3] in said.group(2) and "RHEL" in said.group(2) and "Spack" in said.group(2), err)
+
+
+@pytest.mark.parametrize("name", OLD)
+def test_a_library_that_is_too_old_is_named_with_its_packages(box, name):
+    head, text, least, _ = LEAST[name]
+    refusal(name, f"^is too old: {re.escape(least)} or later is needed", CPPFLAGS="-I" + header(box, head, text))
+
+
+@pytest.mark.parametrize("name", LEAST)
+def test_a_library_that_is_missing_is_named_with_its_packages(box, name):
+    head, _, least, _ = LEAST[name]
+    text = "#include <not_there_at_all.h>\n"
+    refusal(name, rf"^is not found \(not_there_at_all.h\); {re.escape(least)} or later is needed", CPPFLAGS="-I" + header(box, f"missing/{head}", text) + "/missing")
+
+
+# header, what it declares, how the library is named
+UNLINKED = {
+    "MPI": ("mpi.h", "#define MPI_VERSION 3\nint MPI_Init(int *, char ***);\n", {"MPI": "-lnot_there_at_all"}),
+    "HDF5": ("hdf5.h", "#define H5_VERS_MAJOR 2\n#define H5_VERSION_GE(a, b, c) 1\nint H5Pset_dset_no_attrs_hint(void);\n", {"HDF5": "-lnot_there_at_all"}),
+    "LAPACKE": ("lapacke.h", "int LAPACKE_dgesdd(void);\n", {"BLAS": "-lnot_there_at_all"}),
+}
+
+
+@pytest.mark.parametrize("name", UNLINKED)
+def test_a_library_that_is_there_as_headers_only_does_not_link(box, name):
+    head, text, linked = UNLINKED[name]
+    refusal(name, r"^does not link \(-lnot_there_at_all\): .*cannot find -lnot_there_at_all", CPPFLAGS="-I" + header(box, f"{name}/{head}", text) + f"/{name}", **linked)
+
+
+@pytest.mark.parametrize("name, library", [("jansson", "jansson"), ("libyaml", "yaml"), ("xxHash", "xxhash"), ("zstd", "zstd"), ("zlib", "z"), ("htscodecs", "htscodecs")])
+def test_a_library_without_the_functions_does_not_link(box, name, library):
+    folder = f"{box}/empty-{library}"
+    write(f"{folder}/lib{library}.a", "!<arch>\n")
+    refusal(name, rf"^does not link \(-l{library}\): .*undefined reference", LDFLAGS=f"-L{folder}")
+
+
+def test_the_least_versions_in_the_page_are_those_of_the_script():
+    asked = re.findall(r"^ *library (?:'([^']+)'|(\S+)) (?:'([^']+)'|(\S+))", read(f"{ROOT}/src/libraries.sh").decode(), re.M)
+    asked = {a or b: c or d for a, b, c, d in asked}
+    page = read(f"{ROOT}/src/doc/building.md").decode()
+    for name, (_, _, least, package) in LEAST.items():
+        equal(asked[name], least, f"{name} in libraries.sh")
+        row = re.search(rf"^\| {name}[^|]*\| ([^|]*) \| ([^|]*) \|", page, re.M)
+        check(row and row.group(1).replace(", not 1.12.0", " (not 1.12.0)") == least and row.group(2) == package, f"{name} in building.md")
 
 
 def test_a_compiler_or_an_mpi_that_is_missing_is_named():
     for variables, wanted in (({"CC": "no-such-cc"}, "there is no compiler no-such-cc"), ({"MPI": "", "MPICC": "no-such-mpicc"}, "there is no no-such-mpicc")):
         code, _, err = libraries(**variables)
         check(code == 1 and wanted in err, f"exit {code}: {err}")
+
+
+def test_a_pkg_config_that_is_missing_is_named_where_hdf5_is_not_found(box):
+    none = "-I" + header(box, "none/hdf5.h", "#include <not_there_at_all.h>\n") + "/none"
+    for variables, wanted in (({"PKG": "no-such-pkg-config", "CPPFLAGS": none}, True), ({"PKG": "true", "CPPFLAGS": none}, False)):
+        code, _, err = libraries(**variables)
+        check(code == 1 and ("there is no no-such-pkg-config" in err and "HDF5_PREFIX" in err) == wanted, f"exit {code}: {err}")
 
 
 def test_the_library_s_interface_is_that_of_the_last_release():
