@@ -4,6 +4,7 @@ import os
 import sys
 
 import numpy as np
+import pytest
 
 from common import ROOT, SmallZoo, check, equal, good, hashes, info, read, refused, st_bytes, st_parse, to_dtype, to_float, turns, with_scratch, write
 
@@ -218,6 +219,7 @@ def test_sums_of_fused_and_separate_tasks(folder):
         equal({n: b for n, (_, _, b) in mine.items()}, {n: x.tobytes() for n, x in want.items()}, f"sum led by {first}")
 
 
+@pytest.mark.torch
 @with_scratch
 def test_torch_files_and_shards(folder):
     import torch
