@@ -30,6 +30,7 @@ typedef struct dz_export_result {
     double energy, energy_in, energy_kept; /* lora: |delta|^2 of all tensors that have one, of those in the adapter, of the adapter */
     double least;                          /* the smallest share kept of a tensor */
     uint64_t without_base;                 /* lora: linear layers left out for want of --base */
+    uint64_t beside_experts;               /* lora: layers of the adapter with the last name of an expert's, which peft may leave out */
     uint64_t changed, elements, dense;     /* patch: elements that differ, of how many; tensors that are written whole */
     uint64_t model_bytes;                  /* patch: of all tensors */
 } dz_export_result;

@@ -23,6 +23,7 @@
 #define WEIGHTS "adapter_model.safetensors"
 #define CONFIG "adapter_config.json"
 #define LACKS_MOST 100 /* names */
+#define EXPERT_KINDS 16
 
 typedef struct module {
     const dz_index_row *row; /* the one that has the bytes */
@@ -149,6 +150,35 @@ static int same_last_part(const char *a, const char *b) {
     size_t n, k;
     const char *x = last_part(a, &n), *y = last_part(b, &k);
     return n == k && memcmp(x, y, n) == 0;
+}
+
+/* One of a list of experts: "model.layers.0.mlp.experts.7.up_proj.weight". */
+static int is_expert(const char *name) {
+    const char *at = strstr(name, ".experts.");
+    size_t digits = at ? strspn(at += strlen(".experts."), "0123456789") : 0;
+    return digits > 0 && at[digits] == '.';
+}
+
+/* Layers of the adapter that are no expert of a list and have the last name of one. peft, which loads experts of a list as one tensor into
+ * models of transformers 5, tells the two apart by that name, and leaves one of them out. */
+static uint64_t beside_experts(const lora *x) {
+    const dz_catalog *c = x->source.archive->catalog;
+    const char *kinds[EXPERT_KINDS];
+    size_t nkinds = 0;
+    uint64_t n = 0;
+    for (size_t i = 0; i < x->source.task->nrows && nkinds < EXPERT_KINDS; i++) {
+        const char *name = c->tensors[x->source.task->rows[i].tensor].name;
+        size_t k = 0;
+        if (!is_expert(name) || !dz_ends_with(name, ".weight")) continue;
+        while (k < nkinds && !same_last_part(kinds[k], name)) k++;
+        if (k == nkinds) kinds[nkinds++] = name;
+    }
+    for (size_t i = 0; i < x->nmodules; i++) {
+        const char *name = x->modules[i].tensor.name;
+        if (!x->modules[i].in_adapter || is_expert(name)) continue;
+        for (size_t k = 0; k < nkinds; k++) n += same_last_part(kinds[k], name) ? 1 : 0;
+    }
+    return n;
 }
 
 /* Every module of this last name is in the adapter, so that the last name alone says which are meant. */
@@ -335,6 +365,7 @@ dz_rc dz_export_lora(const dz_world *world, const dz_export_options *opt, dz_exp
     *result = (dz_export_result){.ntensors = x.nlinear,
                                  .left_out = x.left_out,
                                  .without_base = x.without_base,
+                                 .beside_experts = rc == DZ_OK ? beside_experts(&x) : 0,
                                  .lacks = x.lacks,
                                  .nbytes = x.file_size,
                                  .secs = dz_now() - begun};

@@ -37,6 +37,13 @@ static const char *lacks_why(const dz_export_options *opt, const dz_export_resul
     }
 }
 
+static void warn_beside_experts(const char *adapter, uint64_t n) {
+    dz_message("warning",
+               "%s: %llu layer%s of it (dense layers or shared experts) %s the last name of an expert's: peft with transformers 5 leaves "
+               "out either the one or the other, and does not say so: load it with transformers 4, or load a restored model",
+               adapter, (unsigned long long)n, n == 1 ? "" : "s", n == 1 ? "has" : "have");
+}
+
 static void print_made(const dz_export_options *opt, const dz_export_result *r) {
     char size[32], whole[32];
     dz_format_size((double)r->nbytes, size);
@@ -111,6 +118,7 @@ static dz_rc run_export(const dz_world *world, int argc, char **argv, dz_error *
     if (rc == DZ_OK && world->rank == 0) {
         print_made(&opt, &r);
         if (r.left_out) note_lacks(opt.out, &r, lacks_why(&opt, &r));
+        if (r.beside_experts) warn_beside_experts(opt.out, r.beside_experts);
     }
     dz_buf_free(&r.lacks);
     return rc;

@@ -94,6 +94,30 @@ def test_a_true_low_rank_change_is_kept_whole(dz, folder):
 
 
 @with_scratch
+def test_layers_named_as_experts_are_warned_of(folder):
+    """peft leaves them or the experts out when it converts an adapter for transformers 5: the dense first layer and shared experts."""
+    rng = np.random.default_rng(6)
+    layers = {f"model.layers.{k}.{part}.weight" for k in (0, 1) for part in ("self_attn.q_proj",)}
+    experts = {f"model.layers.1.mlp.experts.{k}.up_proj.weight" for k in (0, 1)}
+    beside = {"model.layers.0.mlp.up_proj.weight", "model.layers.1.mlp.shared_experts.up_proj.weight"}
+
+    def export(names, *more):
+        base = {n: rng.standard_normal((16, 12), dtype=np.float32) for n in sorted(names)}
+        tuned = {n: x + rng.standard_normal((16, 1), dtype=np.float32) @ rng.standard_normal((1, 12), dtype=np.float32) for n, x in base.items()}
+        for folder_, model in (("base", base), ("tuned", tuned)):
+            write(f"{folder}/{folder_}/model.safetensors", st_bytes([(n, "F32", x.shape, x.tobytes()) for n, x in model.items()], {"format": "pt"}))
+        write(f"{folder}/zoo.yaml", "base: base\ntasks:\n  - {name: tuned, path: tuned}\n")
+        good(["compress", "zoo.yaml", "-o", "a.h5", "-q", "--recipe", "lossless", "--force"], cwd=folder)
+        return good(["export", "a.h5", "--task", "tuned", "--base", "base", "--format", "lora", "--rank", 2, "-o", "l", "-q", "--force", *more], 2, cwd=folder)
+
+    for names in (layers | experts, layers | beside):
+        check(not export(names).lines("warning"), f"{names}")
+    for n, more in ((2, []), (1, ["--tensor", "*shared_experts*"])):
+        warned = export(layers | experts | beside, *more).lines("warning")
+        check(len(warned) == 1 and f"{n} layer" in warned[0] and "transformers 5" in warned[0], f"{warned}")
+
+
+@with_scratch
 def test_adapters_refused(folder):
     zoo, archive, _ = zoo_of()
     export = ["export", archive, "--task", "task-1"]
