@@ -18,11 +18,12 @@ typedef enum dz_lossless_kind {                             /* on disk, first by
                                 DZ_LOSSLESS_SPARSE = 20,    /* a map of the chunks that differ from the base, and their elements by one of
                                                                the other kinds */
                                 DZ_LOSSLESS_INTERVALS = 21, /* floats by themselves: exponents and what is below (codec/intervals.h) */
-                                DZ_LOSSLESS_NEAR = 22,      /* 16-bit floats close to the base: classes for speed (codec/near.h) */
+                                DZ_LOSSLESS_NEAR = 22,      /* 16-bit floats near the base: classes for speed (codec/near.h); only read */
                                 DZ_LOSSLESS_LOWRANK = 23,   /* against the base and a prediction of low rank (codec/lowrank.h), by one of
-                                                               the kinds 17 to 19, 21 and 22 */
-                                DZ_LOSSLESS_COLUMNS = 24 /* floats by themselves, in groups of columns (codec/columns.h), each by one of the
-                                                            kinds 17, 18 and 21 */
+                                                               the kinds 17 to 19, 21, 22 and 25 */
+                                DZ_LOSSLESS_COLUMNS = 24,   /* floats by themselves, in groups of columns (codec/columns.h), each by one of
+                                                               the kinds 17, 18 and 21 */
+                                DZ_LOSSLESS_CLOSE = 25      /* as NEAR, in the order of the elements (codec/close.h) */
 } dz_lossless_kind;
 
 /* Appends the coded body of `count` elements at `words` to `out`: at most one byte more than the elements. `base` has as many elements of

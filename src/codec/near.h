@@ -1,5 +1,5 @@
 /* 16-bit floats close to their base, for speed: differences in classes by the base's exponent, as a number of 0 to 15 and plain low bits
- * (METHODS.md "Near the base"). Costs about half of what codec/classes.h does, for up to 2 % more bytes.
+ * (METHODS.md "Near the base"). Only read: codec/close.h has taken its place; written by tests.
  *
  * A class has its own number of plain bits, and a rANS stream of its numbers, two in a byte. What does not fit a number is an escape. The
  * elements of exponents that have no class, rare ones and those whose differences are wide, are coded by codec/classes.h.

@@ -247,6 +247,7 @@ static int symbols(uint8_t *restrict symbol, const int32_t *restrict level, unsi
     return most == 255;
 }
 
+#include "numeric/kernels_close.h"
 #include "numeric/kernels_rotation.h"
 #include "numeric/kernels_trellis.h"
 
@@ -449,4 +450,6 @@ const dz_kernel_table DZ_KERNELS = {.name = &STRING(DZ_KERNELS)[sizeof "dz_kerne
                                     .trellis_walk = trellis_walk,
                                     .trellis_step = trellis_step,
                                     .trellis_long_gains = trellis_long_gains,
-                                    .trellis_product = trellis_product};
+                                    .trellis_product = trellis_product,
+                                    .close_encode = close_encode,
+                                    .close_decode = close_decode_block};

@@ -8,6 +8,7 @@
 
 #include "base/dtype.h"
 #include "base/hash.h"
+#include "numeric/close.h"
 
 /* Elements worked on at a time: two float buffers of this stay in the first-level cache. */
 #define DZ_CHUNK 4096
@@ -119,6 +120,12 @@ typedef struct dz_kernel_table {
      * 4f + b negative. */
     int64_t (*trellis_product)(const uint8_t *restrict message, size_t nbits, const int8_t *restrict x, const uint32_t *restrict flips,
                                size_t fours);
+
+    /* Of a block (numeric/close.h). close_decode stops where fewer than DZ_CLOSE_LANES words are left, and returns how many elements it
+     * left: the first ones. Their low bits are in the reader. */
+    void (*close_encode)(dz_close_writer *w, const dz_close_table *t, const uint8_t *restrict words, const uint8_t *restrict base,
+                         size_t n);
+    size_t (*close_decode)(dz_close_reader *r, const dz_close_table *t, uint8_t *restrict words, const uint8_t *restrict base, size_t n);
 } dz_kernel_table;
 
 #define DZ_TRELLIS_STATES 256

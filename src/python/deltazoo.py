@@ -245,12 +245,81 @@ class Stream:
         self.parts = self.words = self.table = None
 
 
+class Lanes:
+    """Numbers of a CLOSE body before they are decoded, 128 at a step, the last elements first. For each class and each of its 4096 slots: `frequency` and
+    `into`, how far the slot is into its number's slots, and `number`."""
+
+    def __init__(self, frequencies, klass, words, state):
+        self.n, self.symbols, self.steps = len(klass), None, -(-len(klass) // 128)
+        counts = np.array([*frequencies, [0] * 15 + [4096]], np.int64)
+        each = counts.reshape(-1)
+        self.number = np.repeat(np.tile(np.arange(16, dtype=np.uint8), len(counts)), each)
+        self.frequency = np.repeat(each, each).astype(np.uint32)
+        begin = np.repeat((np.cumsum(counts, axis=1) - counts).reshape(-1), each)
+        self.into = (np.tile(np.arange(4096), len(counts)) - begin).astype(np.uint32)
+        rows = np.full(128 * self.steps, len(frequencies), np.uint8)
+        rows[:self.n] = klass
+        self.rows = rows.reshape(-1, 4, 16, 2).transpose(0, 1, 3, 2).reshape(-1, 128)
+        self.words, self.state = words, state
+
+    def finish(self, found):
+        numbers = found.reshape(-1, 4, 2, 16).transpose(0, 1, 3, 2).reshape(-1)
+        self.symbols, self.rows, self.words = numbers[:self.n], None, None
+
+
+def decode_lanes(live):
+    """Decodes Lanes side by side, and sets their `symbols`."""
+    live = sorted(live, key=lambda s: -s.steps)
+    found = [np.empty((s.steps, 128), np.uint8) for s in live]
+    frequency, into, number = (np.concatenate([getattr(s, name) for s in live]) for name in ("frequency", "into", "number"))
+    words = np.concatenate([*(s.words for s in live), [0]]).astype(np.uint32)
+    starts = np.cumsum([0] + [len(s.words) for s in live[:-1]])
+    firsts = np.cumsum([0] + [len(s.number) for s in live[:-1]])
+    at, x, done = starts + [len(s.words) for s in live], np.stack([s.state for s in live]), 0
+    low, bits, limit, refill = np.uint32(4095), np.uint32(12), np.uint32(32768), np.uint32(16)
+    while live:
+        n, steps = len(live), min(live[-1].steps - done, 1024)
+        slots = np.stack([s.rows[s.steps - done - steps:s.steps - done] for s in live], axis=1).astype(np.int64)
+        slots <<= 12
+        slots += firsts[:n, None]
+        rank, f, g, short = np.empty((n, 128), np.int64), np.empty_like(x), np.empty_like(x), np.empty(x.shape, bool)
+        for slot in slots[::-1]:
+            np.bitwise_and(x, low, out=f)
+            np.add(slot, f, out=slot)
+            frequency.take(slot, out=f, mode="clip")
+            into.take(slot, out=g, mode="clip")
+            np.right_shift(x, bits, out=x)
+            np.multiply(x, f, out=x)
+            np.add(x, g, out=x)
+            np.less(x, limit, out=short)
+            short.cumsum(axis=1, out=rank)
+            at = at - rank[:, 127]
+            np.add(rank, at[:, None] - 1, out=rank)
+            words.take(rank, out=g, mode="clip")
+            np.left_shift(x, refill, out=f)
+            np.bitwise_or(f, g, out=f)
+            np.copyto(x, f, where=short)
+        part = number.take(slots)
+        for k, s in enumerate(live):
+            found[k][s.steps - done - steps:s.steps - done] = part[:, k]
+        done += steps
+        while live and live[-1].steps == done:
+            s = live.pop()
+            need(at[len(live)] == starts[len(live)], "rANS: the words of CLOSE and what their lanes take")
+            need(bool((x[len(live)] == 32768).all()), "rANS: a lane does not end where it began")
+            s.finish(found.pop())
+        at, x = at[:len(live)], x[:len(live)]
+
+
 AT_ONCE = 16  # exact tiles that are decoded side by side, of some 4 million elements each
 SIDE_BY_SIDE = 12  # streams from which on numpy's steps are faster than Python's
 
 
 def decode(streams):
     """Decodes streams side by side: a step takes one symbol of each of their states, as long as there are enough of them. Sets their `symbols`."""
+    lanes = [s for s in streams if isinstance(s, Lanes)]
+    if lanes:
+        decode_lanes(lanes)
     live = sorted((s for s in streams if s.symbols is None), key=lambda s: -s.n)
     done = 0
     if len(live) >= SIDE_BY_SIDE:
@@ -1002,6 +1071,50 @@ def near_body(cursor, count, dtype, base):
     return (x & 0xffff).astype(np.uint16)
 
 
+def close_body(cursor, count, dtype, base):
+    need(dtype in ("F16", "BF16") and base is not None and count > 0, "CLOSE where it may not be")
+    mantissa = {"F16": 10, "BF16": 7}[dtype]
+    first, nclasses = cursor.u8(), cursor.u8()
+    need(1 <= nclasses <= 15 and first + nclasses <= 1 << (15 - mantissa), f"{nclasses} classes from exponent {first} on")
+    low_bits = np.array([cursor.u8() for _ in range(nclasses)] + [0])
+    need(low_bits.max() <= 8, "more than 8 low bits in a class of CLOSE")
+    frequencies = []
+    for _ in range(nclasses):
+        least, most = cursor.u8(), 0
+        least, most = least & 15, least >> 4
+        need(least <= most < 15, f"numbers {least} to {most} of a class")
+        of = [0] * least + [cursor.varint() for _ in range(most - least + 1)] + [0] * (14 - most)
+        need(sum(of) <= 4096, "the frequencies of a class do not sum up to 4096")
+        frequencies.append(of + [4096 - sum(of)])
+    nbits, nwords = cursor.varint(), cursor.varint()
+    need(nwords <= count, "more words than elements")
+    low = np.frombuffer(cursor.take(-(-nbits // 8)) + bytes(2), np.uint8)
+    need(nbits % 8 == 0 or low[nbits // 8] >> nbits % 8 == 0, "the last byte of the low bits is not filled with zeros")
+    words = np.frombuffer(cursor.take(2 * nwords), "<u2")
+    state = np.frombuffer(cursor.take(512), "<u4")
+    need(bool((state >> 15).all() and not (state >> 31).any()), "a state of CLOSE that cannot be")
+    klass = ((base & 0x7fff) >> mantissa).astype(np.int32) - first
+    klass[(klass < 0) | (klass >= nclasses)] = nclasses
+    number, = yield [Lanes(frequencies, klass, words, state)]
+    width = low_bits.astype(np.int32).take(klass)
+    begin = np.cumsum(width, dtype=np.int64)
+    need(begin[-1] == nbits, "the low bits of CLOSE and its classes")
+    begin -= width
+    two = low[:-1] | low[1:].astype(np.uint16) << np.uint16(8)
+    plain = two.take(begin >> 3) >> (begin & 7).astype(np.uint16) & (np.uint16(1) << width.astype(np.uint16)) - np.uint16(1)
+    difference = (number.astype(np.int32) - 7) << width | plain
+    far, escaped = klass == nclasses, np.flatnonzero((number == 15) & (klass < nclasses))
+    nescapes = cursor.varint()
+    need(nescapes == len(escaped), "escapes of CLOSE and their number")
+    if nescapes:
+        below, above = yield from planes(cursor, nescapes, 2)
+        difference[escaped] = below.astype(np.int32) | above.astype(np.int32) << 8
+    x = base.astype(np.int32) + difference
+    if far.any():
+        x[far] = yield from classes_body(cursor, int(np.count_nonzero(far)), dtype, 2, base[far])
+    return (x & 0xffff).astype(np.uint16)
+
+
 def rows_of(cursor, count, what):
     """How the elements lie in rows: columns, column of the first one, number of rows."""
     columns, first = cursor.varint(), cursor.varint()
@@ -1073,6 +1186,8 @@ def lossless_elements(cursor, count, dtype, size, base, inner=False):
         return (yield from lossless_elements(cursor, count, dtype, size, moved, inner=True))
     if kind == 24 and not inner:
         return (yield from columns_body(cursor, count, dtype, size))
+    if kind == 25:
+        return (yield from close_body(cursor, count, dtype, base))
     need(kind == 20 and not inner, f"a lossless body of kind {kind}")
     need(base is not None and count > 0, "SPARSE needs a base")
     chunklog = cursor.u8()
@@ -1969,7 +2084,7 @@ class Row:
             if self.policy == ULTRADELTA and shared:
                 kept += len(together([self.kept_body(body, end - begin, k)])[0][0])
             else:
-                need(16 <= body[0] <= 24, f"{self.tensor.name}: a lossless body of kind {body[0]}")
+                need(16 <= body[0] <= 25, f"{self.tensor.name}: a lossless body of kind {body[0]}")
         need(kept == self.kept or self.policy == TIED, f"{self.tensor.name}: {kept} elements are kept, not {self.kept}")
         return kept
 

@@ -4,6 +4,7 @@
 #include "base/file.h"
 #include "base/hash.h"
 #include "codec/channels.h"
+#include "codec/close.h"
 #include "codec/lossless.h"
 #include "codec/near.h"
 #include "codec/planes.h"
@@ -66,6 +67,10 @@ static void near(dz_dtype dtype, size_t count) {
     }
     PROMISE(dz_buf_put(&body, (uint8_t[]){DZ_LOSSLESS_NEAR}, 1, &err) == DZ_OK);
     PROMISE(dz_near_encode(&body, words, base, dtype, count, 1, &taken, &err) == DZ_OK && taken);
+    put("lossless", (uint8_t[]){(uint8_t)((unsigned)dtype | 0x80U), (uint8_t)count, (uint8_t)(count >> 8)}, 3, &body);
+    body.len = 0;
+    PROMISE(dz_buf_put(&body, (uint8_t[]){DZ_LOSSLESS_CLOSE}, 1, &err) == DZ_OK);
+    PROMISE(dz_close_encode(&body, words, base, dtype, count, DZ_CLOSE_ANYWAY, &taken, &err) == DZ_OK && taken);
     put("lossless", (uint8_t[]){(uint8_t)((unsigned)dtype | 0x80U), (uint8_t)count, (uint8_t)(count >> 8)}, 3, &body);
     dz_buf_free(&body);
     free(base);

@@ -2,7 +2,9 @@
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stddef.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include <cmocka.h>
 
@@ -404,6 +406,105 @@ static void test_variants_find_the_same_largest_of_runs(void **state) {
     free(place);
 }
 
+/* Frequencies of 16 numbers that sum to 4096, some of them 0: of one number nearly all, with and without others; any. */
+static void draw_frequencies(uint16_t f[DZ_CLOSE_NUMBERS], uint64_t key, unsigned how) {
+    unsigned left = 1 << DZ_CLOSE_LOG, least = (unsigned)(draw(key, 20) % 8), most = 7 + (unsigned)(draw(key, 21) % 8);
+    memset(f, 0, DZ_CLOSE_NUMBERS * sizeof *f);
+    for (unsigned q = least; q <= most; q++) {
+        unsigned share = how == 0 ? (q == 7 ? 4095 : 0) : how == 1 ? (q == 7 ? 4080 : 1) : 1 + (unsigned)(draw(key, q) % 272);
+        f[q] = (uint16_t)(share < left ? share : left - 1);
+        left -= f[q];
+    }
+    f[DZ_CLOSE_ESCAPE] = (uint16_t)left;
+}
+
+typedef struct close_made { /* by a variant, of one block */
+    uint16_t words[DZ_CLOSE_BLOCK + DZ_CLOSE_ROOM], escapes[DZ_CLOSE_BLOCK], far[DZ_CLOSE_BLOCK], far_base[DZ_CLOSE_BLOCK];
+    uint8_t bits[2 * DZ_CLOSE_BLOCK];
+    size_t nwords, nescapes, nfar, nbits;
+    uint32_t state[DZ_CLOSE_LANES];
+} close_made;
+
+static void close_encode_by(const dz_kernel_table *k, close_made *m, const dz_close_table *t, const uint8_t *words, const uint8_t *base,
+                            size_t n) {
+    static dz_close_writer w;
+    memset(m, 0, sizeof *m);
+    memset(&w, 0, sizeof w);
+    for (size_t i = 0; i < DZ_CLOSE_LANES; i++) w.state[i] = DZ_CLOSE_LOWEST;
+    w.words = m->words, w.escape = m->escapes, w.far = m->far, w.far_base = m->far_base, w.bits = m->bits;
+    size_t half = n / 2 / DZ_CLOSE_LANES * DZ_CLOSE_LANES; /* two blocks: bits in between are held */
+    k->close_encode(&w, t, words, base, half);
+    k->close_encode(&w, t, words + 2 * half, base + 2 * half, n - half);
+    m->nwords = (size_t)(w.words - m->words);
+    m->nescapes = (size_t)(w.escape - m->escapes);
+    m->nfar = (size_t)(w.far - m->far);
+    m->nbits = 8 * (size_t)(w.bits - m->bits) + w.nheld;
+    m->bits[m->nbits / 8] = (uint8_t)w.held;
+    memset(m->bits + m->nbits / 8 + 1, 0, sizeof m->bits - m->nbits / 8 - 1); /* what was written beyond */
+    memset(m->words + m->nwords, 0, sizeof m->words - 2 * m->nwords);
+    memcpy(m->state, w.state, sizeof w.state);
+}
+
+static void test_variants_code_elements_close_to_the_base_alike(void **state) {
+    (void)state;
+    enum { MANY = DZ_CLOSE_BLOCK };
+    static uint8_t words[2 * MANY + 1], base[2 * MANY + 1], back[2 * MANY], first_back[2 * MANY];
+    static dz_close_table t;
+    static dz_close_reader r;
+    static close_made first, other;
+    for (uint64_t round = 0; round < 300; round++) {
+        unsigned mantissa = round % 2 ? 7 : 10, most = round % 2 ? 240 : 17, nclasses = 1 + (unsigned)(draw(round, 1) % 15);
+        uint16_t frequency[DZ_CLOSE_CLASSES_MAX][DZ_CLOSE_NUMBERS];
+        uint8_t low_bits[DZ_CLOSE_CLASSES_MAX];
+        unsigned first_exponent = (unsigned)(draw(round, 2) % most);
+        for (unsigned k = 0; k < nclasses; k++) {
+            draw_frequencies(frequency[k], draw(round, 100 + k), (unsigned)(round / 2 % 3));
+            low_bits[k] = (uint8_t)(round % 7 == 0 ? 8 : draw(round, 200 + k) % 9);
+        }
+        dz_close_table_make(&t, first_exponent, nclasses, mantissa, low_bits, (const uint16_t(*)[DZ_CLOSE_NUMBERS])frequency);
+        size_t n = DZ_CLOSE_LANES * (2 + draw(round, 3) % (MANY / DZ_CLOSE_LANES - 1)), shift = round % 3 == 0;
+        for (size_t i = 0; i < n; i++) { /* nearly all exponents have a class; an escape where the number has no frequency */
+            uint64_t x = draw(round + 1000, i);
+            uint16_t exponent = (uint16_t)(first_exponent + x % (x >> 60 ? nclasses : nclasses + 1U));
+            uint16_t from = (uint16_t)(exponent << mantissa | (x >> 8 & ((1U << mantissa) - 1)) | (x >> 40 & 1) << 15);
+            unsigned k = exponent - first_exponent, spread = k < nclasses ? 8U << low_bits[k] : 100;
+            uint16_t to = (uint16_t)(from + (uint16_t)(x >> 20) % (2 * spread) - spread);
+            if (round / 2 % 3 < 2 && x >> 56 & 7) to = from;
+            memcpy(base + shift + 2 * i, &from, 2);
+            memcpy(words + shift + 2 * i, &to, 2);
+        }
+        const dz_kernel_table *const *all = dz_kernels_all();
+        for (size_t v = 0; all[v]; v++) {
+            close_made *m = v ? &other : &first;
+            close_encode_by(all[v], m, &t, words + shift, base + shift, n);
+            if (v) assert_memory_equal(m, &first, sizeof first);
+            memset(&r, 0, offsetof(dz_close_reader, slot));
+            uint16_t places[MANY], bases[MANY];
+            memcpy(r.state, m->state, sizeof r.state);
+            r.first_word = (const uint8_t *)m->words;
+            r.words = r.first_word + 2 * m->nwords;
+            r.bits = m->bits;
+            r.nbits = m->nbits;
+            r.first_escape = m->escapes;
+            r.escape = m->escapes + m->nescapes;
+            r.far_place = places;
+            r.far_base = bases;
+            memset(back, 0, sizeof back);
+            size_t left = all[v]->close_decode(&r, &t, back, base + shift, n);
+            assert_false(r.bad);
+            assert_int_equal(r.nbits, 0);
+            size_t nfar = (size_t)(r.far_place - places);
+            for (size_t i = 0; i < nfar; i++) {
+                assert_int_equal(bases[i], m->far_base[m->nfar - 1 - i]);
+                memcpy(back + 2 * (size_t)places[i], &m->far[m->nfar - 1 - i], 2);
+            }
+            assert_memory_equal(back + 2 * left, words + shift + 2 * left, 2 * (n - left));
+            if (v) assert_memory_equal(back + 2 * left, first_back + 2 * left, 2 * (n - left));
+            memcpy(first_back, back, sizeof back);
+        }
+    }
+}
+
 static void test_a_shifted_key_continues_the_numbers(void **state) {
     (void)state;
     uint64_t key = 0x12345678fffffff0ULL; /* the low half wraps */
@@ -425,6 +526,7 @@ int main(void) {
                                        cmocka_unit_test(test_variants_pick_the_same_levels),
                                        cmocka_unit_test(test_variants_find_the_same_largest),
                                        cmocka_unit_test(test_variants_find_the_same_largest_of_runs),
+                                       cmocka_unit_test(test_variants_code_elements_close_to_the_base_alike),
                                        cmocka_unit_test(test_a_shifted_key_continues_the_numbers)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

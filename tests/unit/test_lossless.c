@@ -11,6 +11,7 @@
 
 #include "base/hash.h"
 #include "codec/classes.h"
+#include "codec/close.h"
 #include "codec/intervals.h"
 #include "codec/lossless.h"
 #include "codec/near.h"
@@ -227,8 +228,78 @@ static void test_elements_near_the_base_come_back(void **state) {
     free(base);
 }
 
+/* The same by what is written today; a damaged one does no harm. */
+static size_t close_round_trip(const void *words, const void *base, dz_dtype dtype, size_t n) {
+    dz_error err = {0};
+    dz_buf out = {0};
+    int taken;
+    assert_int_equal(dz_close_encode(&out, words, base, dtype, n, n < 4095 ? DZ_CLOSE_ANYWAY : DZ_CLOSE_AFTER_CLASSES, &taken, &err),
+                     DZ_OK);
+    assert_true(taken ? out.len > 0 : out.len == 0);
+    if (taken) {
+        uint8_t *back = malloc(2 * n), *body = malloc(out.len);
+        memcpy(body, out.data, out.len);
+        dz_view view = {.data = body, .len = out.len};
+        assert_int_equal(dz_close_decode(back, base, dtype, n, &view, &err), DZ_OK);
+        assert_int_equal(view.pos, view.len);
+        assert_memory_equal(back, words, 2 * n);
+        for (uint64_t r = 0; r < 40; r++) {
+            dz_error harm = {0};
+            memcpy(body, out.data, out.len);
+            size_t at = dz_u64_at(n, r) % (r % 2 ? out.len : out.len < 700 ? out.len : 700);
+            body[at] ^= (uint8_t)(1U << r % 8);
+            view = (dz_view){.data = body, .len = r % 5 ? out.len : at};
+            dz_rc rc = dz_close_decode(back, base, dtype, n, &view, &harm);
+            assert_true(rc == DZ_OK || rc == DZ_EDAMAGE);
+        }
+        free(back);
+        free(body);
+    }
+    size_t len = out.len;
+    dz_buf_free(&out);
+    return len;
+}
+
+/* Of all lengths around those of groups, steps and blocks; as above. */
+static void test_elements_close_to_the_base_come_back(void **state) {
+    (void)state;
+    enum { MOST = 140000 };
+    static const size_t counts[] = {1, 31, 32, 33, 127, 128, 129, 2047, 2048, 2049, 32768, 32769, 34815, 65537, 100001, MOST};
+    static const double scales[] = {0, 2e-6, 1e-4, 5e-4, 3e-3, 0.05};
+    uint16_t *words = malloc(2 * MOST), *base = malloc(2 * MOST);
+    size_t made = 0, tried = 0;
+    for (size_t t = 0; t < 2 * 16 * 6; t++) {
+        dz_dtype dtype = t % 2 ? DZ_F16 : DZ_BF16;
+        size_t n = counts[t / 12];
+        fill_weights(words, base, dtype, n, scales[t / 2 % 6]);
+        for (size_t i = 0; t % 3 == 0 && i < n; i += 37) words[i] ^= 0x8000; /* escapes */
+        tried += n >= 4095;
+        made += close_round_trip(words, base, dtype, n) > 0 && n >= 4095;
+    }
+    if (made < tried / 3) fail_msg("%zu of %zu", made, tried);
+    free(words);
+    free(base);
+}
+
+/* Random words, which are nearly all escapes or far; equal ones; one class alone. */
+static void test_odd_elements_close_to_the_base_come_back(void **state) {
+    (void)state;
+    enum { N = 4000 };
+    uint16_t words[N], base[N];
+    fill_bytes((uint8_t *)base, sizeof base, 5);
+    fill_bytes((uint8_t *)words, sizeof words, 6);
+    for (size_t d = 0; d < 2; d++) {
+        dz_dtype dtype = d ? DZ_F16 : DZ_BF16;
+        close_round_trip(words, base, dtype, N);
+        close_round_trip(base, base, dtype, N);
+        uint16_t one[N], two[N];
+        for (size_t i = 0; i < N; i++) one[i] = 0x3f80, two[i] = (uint16_t)(0x3f80 + (i % 7 == 0));
+        assert_true(close_round_trip(two, one, dtype, N) > 0);
+    }
+}
+
 /* At most 2 % more than by classes, and it is what large tiles are written as; also from places that are not aligned. */
-static void test_large_tiles_are_written_near_the_base(void **state) {
+static void test_large_tiles_are_written_close_to_the_base(void **state) {
     (void)state;
     enum { N = 1 << 20 };
     static const double scales[] = {1e-5, 1e-4, 5e-4};
@@ -239,7 +310,7 @@ static void test_large_tiles_are_written_near_the_base(void **state) {
         fill_weights(words, base, DZ_BF16, N, scales[k]);
         assert_int_equal(dz_classes_encode(&by_classes, words, base, DZ_BF16, N, &err), DZ_OK);
         size_t len = round_trip(words, base, DZ_BF16, N, &kind);
-        assert_int_equal(kind, DZ_LOSSLESS_NEAR);
+        assert_int_equal(kind, DZ_LOSSLESS_CLOSE);
         assert_in_range(len, 1, by_classes.len + by_classes.len / 50);
         dz_buf_free(&by_classes);
         memmove(words + 1, words, 2 * N);
@@ -302,7 +373,7 @@ static void test_unchanged_rows_cost_nothing(void **state) {
     uint8_t *words = malloc(N * 2), *base = malloc(N * 2), kind;
     fill_weights(words, base, DZ_BF16, N, 5e-4);
     size_t all = round_trip(words, base, DZ_BF16, N, &kind);
-    assert_int_equal(kind, DZ_LOSSLESS_NEAR);
+    assert_int_equal(kind, DZ_LOSSLESS_CLOSE);
     for (size_t r = 0; r < ROWS; r++) {
         if (r % 8 != 3) memcpy(words + r * COLUMNS * 2, base + r * COLUMNS * 2, COLUMNS * 2);
     }
@@ -324,7 +395,7 @@ static void test_student_deltas_meet_the_size_targets(void **state) {
     for (size_t t = 0; t < 3; t++) {
         fill_weights(words, base, DZ_BF16, N, targets[t].scale);
         assert_in_range(round_trip(words, base, DZ_BF16, N, &kind), 1, targets[t].most);
-        assert_int_equal(kind, DZ_LOSSLESS_NEAR);
+        assert_int_equal(kind, DZ_LOSSLESS_CLOSE);
     }
     free(words);
     free(base);
@@ -430,7 +501,7 @@ static void test_damaged_bodies_do_no_harm(void **state) {
             dz_buf_free(&out);
         }
     }
-    assert_true(seen[DZ_LOSSLESS_NEAR] && seen[DZ_LOSSLESS_INTERVALS] && seen[DZ_LOSSLESS_PLANES] && seen[DZ_LOSSLESS_CLASSES] &&
+    assert_true(seen[DZ_LOSSLESS_CLOSE] && seen[DZ_LOSSLESS_INTERVALS] && seen[DZ_LOSSLESS_PLANES] && seen[DZ_LOSSLESS_CLASSES] &&
                 seen[DZ_LOSSLESS_SPARSE]);
     free(words);
     free(base);
@@ -444,7 +515,7 @@ static void test_random_bytes_do_no_harm(void **state) {
         uint64_t draw = dz_u64_at(32, r);
         size_t len = draw % sizeof body;
         fill_bytes(body, len, 33 + r);
-        if (len > 0) body[0] = (uint8_t)(15 + (draw >> 32) % 11);
+        if (len > 0) body[0] = (uint8_t)(15 + (draw >> 32) % 12);
         if (len > 8 && r & 1) { /* likely to get past the first checks */
             body[1] &= 0x0b;
             body[2] = (uint8_t)(body[2] & 3);
@@ -463,7 +534,7 @@ static void test_wrong_bodies_are_damage(void **state) {
     } bodies[] = {
         {{0}, 0},                                                 /* nothing */
         {{15}, 1},                                                /* unknown kinds */
-        {{25, 0, 0}, 3},                                          /* */
+        {{26, 0, 0}, 3},                                          /* */
         {{DZ_LOSSLESS_EQUAL, 0}, 2},                              /* a byte too many */
         {{DZ_LOSSLESS_RAW, 1, 2, 3}, 4},                          /* too short */
         {{DZ_LOSSLESS_PLANES, 2, 0, 0, 0, 0}, 6},                 /* unknown flag */
@@ -490,6 +561,16 @@ static void test_wrong_bodies_are_damage(void **state) {
         {{DZ_LOSSLESS_NEAR, 0, 1, 0, 0, 0x77, 3, 0}, 8},          /* more escapes than elements */
         {{DZ_LOSSLESS_NEAR, 0, 1, 0, 0, 0xff, 0}, 7},             /* numbers of escapes without them */
         {{DZ_LOSSLESS_NEAR, 0, 1, 8, 0, 0x77, 1}, 7},             /* low bits cut short */
+        {{DZ_LOSSLESS_CLOSE, 0, 0, 0}, 4},                        /* no class */
+        {{DZ_LOSSLESS_CLOSE, 0, 16, 0, 0, 0, 0, 0}, 8},           /* too many */
+        {{DZ_LOSSLESS_CLOSE, 255, 2, 0, 0}, 5},                   /* classes beyond the last exponent */
+        {{DZ_LOSSLESS_CLOSE, 0, 1, 9, 0x77, 1, 0, 0}, 8},         /* too many low bits */
+        {{DZ_LOSSLESS_CLOSE, 0, 1, 0, 0x67, 1, 0, 0}, 8},         /* numbers 7 to 6 */
+        {{DZ_LOSSLESS_CLOSE, 0, 1, 0, 0xff, 1, 0, 0}, 8},         /* number 15 in the list */
+        {{DZ_LOSSLESS_CLOSE, 0, 1, 0, 0x77, 0x81, 0x20, 0}, 8},   /* frequencies beyond 4096 */
+        {{DZ_LOSSLESS_CLOSE, 0, 1, 0, 0x77, 1, 17, 0}, 8},        /* more low bits than elements have */
+        {{DZ_LOSSLESS_CLOSE, 0, 1, 0, 0x77, 1, 0, 3}, 8},         /* more words than elements */
+        {{DZ_LOSSLESS_CLOSE, 0, 1, 0, 0x77, 1, 0, 0}, 8},         /* no states */
         {{DZ_LOSSLESS_SPARSE, 21, 0, 0, DZ_LOSSLESS_RAW}, 5},     /* chunks too large */
         {{DZ_LOSSLESS_SPARSE, 8, 0, 1, DZ_LOSSLESS_SPARSE, 8}, 6} /* sparse in sparse */
     };
@@ -504,7 +585,9 @@ int main(void) {
         cmocka_unit_test(test_special_words_come_back),
         cmocka_unit_test(test_classes_come_back_for_every_shift),
         cmocka_unit_test(test_elements_near_the_base_come_back),
-        cmocka_unit_test(test_large_tiles_are_written_near_the_base),
+        cmocka_unit_test(test_elements_close_to_the_base_come_back),
+        cmocka_unit_test(test_odd_elements_close_to_the_base_come_back),
+        cmocka_unit_test(test_large_tiles_are_written_close_to_the_base),
         cmocka_unit_test(test_intervals_come_back_for_every_shift),
         cmocka_unit_test(test_weights_without_a_base_meet_the_size_target),
         cmocka_unit_test(test_equal_tile_is_one_byte),

@@ -1,0 +1,532 @@
+#include "codec/close.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "codec/classes.h"
+#include "codec/entropy.h"
+#include "codec/near.h"
+#include "codec/planes.h"
+#include "codec/rans.h"
+#include "numeric/kernels.h"
+
+#define SURE_BITS(mantissa) ((mantissa) == 7 ? 8U : 10U) /* of an element: no other body is likely to need fewer */
+
+enum {
+    EXPONENTS = 256,
+    NUMBERS = 16,
+    TOTAL = 1 << DZ_CLOSE_LOG,
+    TOKENS = 56,                           /* of a difference without its sign: itself below 8, then four an octave */
+    ESCAPE_BITS = 13,                      /* expected, beside its number */
+    ENTRY_BITS = 10,                       /* of a number, in a class's table */
+    CLASS_BITS = 16,                       /* of a class, beside its table */
+    BODY_BITS = 32 * DZ_CLOSE_LANES + 200, /* of a body, beside its classes */
+    CLASSES_BITS = 1000,                   /* of the same elements by classes: their tables */
+    FAR = 1,
+    ESCAPED = 2,
+    TIME_BITS = 100,  /* an element in a class is worth 1 / 100 bit more, for the time that it saves */
+    FEWEST = 1 << 15, /* elements: fewer are no faster */
+    SAMPLE_LOG = 15,  /* elements that the plan is made from, about, */
+    RUN = 512         /* so many side by side */
+};
+
+int dz_close_fits(dz_dtype dtype, size_t count) { return (dtype == DZ_BF16 || dtype == DZ_F16) && count >= FEWEST && count <= DZ_RANS_MAX; }
+
+static unsigned mantissa_bits(dz_dtype dtype) { return dtype == DZ_BF16 ? 7 : 10; }
+
+/* Room for the kernels' structures, which are aligned. */
+static void *aligned_new(size_t nbytes, dz_error *err) {
+    void *p = aligned_alloc(64, nbytes);
+    if (!p) dz_fail(err, DZ_ENOMEM, "cannot allocate %zu bytes", nbytes);
+    return p;
+}
+
+/* Which exponents have a class; each class's low bits, and the frequencies of its numbers. */
+typedef struct plan {
+    unsigned first, nclasses, mantissa;
+    uint8_t low_bits[DZ_CLOSE_CLASSES_MAX];
+    uint16_t frequency[DZ_CLOSE_CLASSES_MAX][NUMBERS];
+} plan;
+
+/* Element i of words that need not be aligned. */
+static inline uint16_t word_at(const uint8_t *words, size_t i) {
+    uint16_t x;
+    memcpy(&x, words + 2 * i, sizeof x);
+    return x;
+}
+
+/* ---- plan ---- */
+
+/* Numbers of each token; of d < 0 the token is that of ~d. */
+typedef struct census {
+    uint32_t of[EXPONENTS][2][TOKENS];
+} census;
+
+static unsigned token_of(unsigned x) {
+    if (x < 8) return x;
+    unsigned e = 31 - (unsigned)__builtin_clz(x);
+    return 4 * e - 4 + (x >> (e - 2) & 3);
+}
+
+/* The least x of a token, and the bits below it. */
+static unsigned token_bits(unsigned token) { return token < 8 ? 0 : token / 4 - 1; }
+static unsigned token_start(unsigned token) { return token < 8 ? token : (4 + token % 4) << token_bits(token); }
+
+static void take_census(census *c, const uint8_t *words, const uint8_t *base, size_t count, unsigned mantissa, size_t stride) {
+    for (size_t at = 0; at < count; at += RUN * stride) {
+        size_t n = count - at < RUN ? count - at : RUN;
+        for (size_t i = at; i < at + n; i++) {
+            uint16_t from = word_at(base, i);
+            int d = (int16_t)(word_at(words, i) - from);
+            c->of[(from & 0x7fff) >> mantissa][d < 0][token_of((unsigned)(d < 0 ? ~d : d))]++;
+        }
+    }
+}
+
+/* In 2^-16 bits. */
+static int64_t far_cost(const uint32_t of[2][TOKENS]) {
+    uint32_t total = 0;
+    uint64_t known = 0, plain = 0;
+    for (unsigned t = 0; t < 2 * TOKENS; t++) {
+        uint32_t n = of[t / TOKENS][t % TOKENS];
+        total += n;
+        known += dz_nlog2n(n);
+        plain += (uint64_t)n * token_bits(t % TOKENS);
+    }
+    return (int64_t)(dz_nlog2n(total) - known + (plain << DZ_BITS_SHIFT));
+}
+
+static uint32_t count_numbers(uint32_t count[NUMBERS], const uint32_t of[2][TOKENS], unsigned low_bits) {
+    uint32_t total = 0;
+    memset(count, 0, NUMBERS * sizeof *count);
+    for (unsigned t = 0; t < TOKENS; t++) {
+        unsigned q = token_start(t) >> low_bits;
+        count[q < DZ_CLOSE_ESCAPE - DZ_CLOSE_MIDDLE ? DZ_CLOSE_MIDDLE + q : DZ_CLOSE_ESCAPE] += of[0][t];
+        count[q < DZ_CLOSE_MIDDLE ? DZ_CLOSE_MIDDLE - 1 - q : DZ_CLOSE_ESCAPE] += of[1][t];
+        total += of[0][t] + of[1][t];
+    }
+    return total;
+}
+
+static int64_t near_cost(const uint32_t of[2][TOKENS], unsigned low_bits, size_t stride) {
+    uint32_t count[NUMBERS], total = count_numbers(count, of, low_bits);
+    uint64_t known = 0;
+    unsigned distinct = 0;
+    for (unsigned q = 0; q < NUMBERS; q++) {
+        known += dz_nlog2n(count[q]);
+        distinct += count[q] > 0;
+    }
+    uint64_t plain = (uint64_t)total * low_bits + (uint64_t)count[DZ_CLOSE_ESCAPE] * ESCAPE_BITS;
+    if (stride) plain += (CLASS_BITS + ENTRY_BITS * distinct) / stride;
+    return (int64_t)(dz_nlog2n(total) - known + (plain << DZ_BITS_SHIFT));
+}
+
+/* Frequencies that sum to TOTAL, of the numbers of a sample: those between numbers that it has have at least 1, and so have escapes. */
+static void make_frequencies(uint16_t frequency[NUMBERS], const uint32_t of[2][TOKENS], unsigned low_bits) {
+    uint32_t count[NUMBERS], total = count_numbers(count, of, low_bits);
+    unsigned least = DZ_CLOSE_MIDDLE, most = DZ_CLOSE_MIDDLE, largest = DZ_CLOSE_MIDDLE, sum = 0;
+    for (unsigned q = 0; q < DZ_CLOSE_ESCAPE; q++) {
+        if (!count[q]) continue;
+        if (q < least) least = q;
+        if (q > most) most = q;
+        if (count[q] > count[largest]) largest = q;
+    }
+    memset(frequency, 0, NUMBERS * sizeof *frequency);
+    for (unsigned q = 0; q < NUMBERS; q++) {
+        if (q != DZ_CLOSE_ESCAPE && (q < least || q > most)) continue;
+        uint64_t share = ((uint64_t)count[q] * TOTAL + total / 2) / (total ? total : 1);
+        frequency[q] = (uint16_t)(share ? share : 1);
+        sum += frequency[q];
+    }
+    /* Off by 16 at most, and the largest of 16 has 256 at least; or it is the escape's. */
+    if (frequency[largest] < frequency[DZ_CLOSE_ESCAPE]) largest = DZ_CLOSE_ESCAPE;
+    frequency[largest] = (uint16_t)(frequency[largest] + TOTAL - sum);
+}
+
+/* The run of exponents for which classes are worth most; 0 where the body is expected to be over 2 % larger than without. The census is of
+ * one in `stride` elements; 0: tables are taken to cost nothing. */
+static int make_plan(plan *p, const census *c, size_t stride, dz_close_when when) {
+    int64_t near[EXPONENTS], far[EXPONENTS], all_far = 0, best = 0, time[EXPONENTS];
+    uint64_t sampled = 0;
+    uint8_t low_bits[EXPONENTS];
+    for (unsigned e = 0; e < EXPONENTS; e++) {
+        uint64_t elements = 0;
+        for (unsigned t = 0; t < 2 * TOKENS; t++) elements += c->of[e][t / TOKENS][t % TOKENS];
+        near[e] = far[e] = 0;
+        sampled += elements;
+        time[e] = (int64_t)((elements << DZ_BITS_SHIFT) / TIME_BITS);
+        low_bits[e] = 0;
+        if (elements == 0) continue;
+        far[e] = far_cost(c->of[e]);
+        near[e] = INT64_MAX;
+        all_far += far[e];
+        for (unsigned k = 0; k <= DZ_CLOSE_LOW_BITS_MAX; k++) {
+            int64_t cost = near_cost(c->of[e], k, stride);
+            if (cost >= near[e]) continue;
+            near[e] = cost;
+            low_bits[e] = (uint8_t)k;
+        }
+    }
+    p->nclasses = 0;
+    int64_t extra = 0;
+    for (unsigned first = 0; first < EXPONENTS; first++) {
+        int64_t gain = 0, more = 0;
+        for (unsigned n = 1; n <= DZ_CLOSE_CLASSES_MAX && first + n <= EXPONENTS; n++) {
+            unsigned e = first + n - 1;
+            gain += far[e] + far[e] / 64 + time[e] - near[e];
+            more += near[e] - far[e];
+            if (gain <= best) continue;
+            best = gain;
+            extra = more;
+            p->first = first;
+            p->nclasses = n;
+        }
+    }
+    for (unsigned k = 0; k < p->nclasses; k++) {
+        p->low_bits[k] = low_bits[p->first + k];
+        make_frequencies(p->frequency[k], c->of[p->first + k], p->low_bits[k]);
+    }
+    if (p->nclasses == 0 || when == DZ_CLOSE_ANYWAY) return p->nclasses > 0;
+    extra += ((int64_t)(BODY_BITS - CLASSES_BITS) << DZ_BITS_SHIFT) / (int64_t)stride;
+    if (when == DZ_CLOSE_IF_SURE && all_far + extra > (int64_t)(sampled * SURE_BITS(p->mantissa)) << DZ_BITS_SHIFT) return 0;
+    return extra <= all_far / 50;
+}
+
+/* ---- encoding ---- */
+
+/* What the kernels need of a plan. */
+static dz_close_table *table_new(const plan *p, dz_error *err) {
+    dz_close_table *t = aligned_new(sizeof *t, err);
+    if (t) dz_close_table_make(t, p->first, p->nclasses, p->mantissa, p->low_bits, p->frequency);
+    return t;
+}
+
+/* A group of lanes that are not all there is filled with far elements. */
+static uint16_t far_word(const plan *p) {
+    unsigned exponent = p->first + p->nclasses < 1U << (15 - p->mantissa) ? p->first + p->nclasses : p->first - 1;
+    return (uint16_t)(exponent << p->mantissa);
+}
+
+static size_t padding(size_t count) { return (DZ_CLOSE_LANES - count % DZ_CLOSE_LANES) % DZ_CLOSE_LANES; }
+
+static void fill_up(uint8_t *words, uint16_t with, size_t n) {
+    for (size_t i = 0; i < n; i++) memcpy(words + 2 * i, &with, 2);
+}
+
+typedef struct encoder {
+    plan plan;
+    dz_close_table *table;
+    dz_close_writer *writer;
+    dz_buf words, bits, escapes, far, far_base;
+} encoder;
+
+static dz_rc encode_block(encoder *e, const uint8_t *words, const uint8_t *base, size_t n, dz_error *err) {
+    dz_close_writer *w = e->writer;
+    if (dz_buf_reserve(&e->words, 2 * (DZ_CLOSE_BLOCK + DZ_CLOSE_ROOM), err) != DZ_OK ||
+        dz_buf_reserve(&e->bits, DZ_CLOSE_BLOCK + 16, err) != DZ_OK || dz_buf_reserve(&e->escapes, 2 * DZ_CLOSE_BLOCK, err) != DZ_OK ||
+        dz_buf_reserve(&e->far, 2 * DZ_CLOSE_BLOCK, err) != DZ_OK || dz_buf_reserve(&e->far_base, 2 * DZ_CLOSE_BLOCK, err) != DZ_OK)
+        return err->rc;
+    w->words = (uint16_t *)(void *)(e->words.data + e->words.len);
+    w->escape = (uint16_t *)(void *)(e->escapes.data + e->escapes.len);
+    w->far = (uint16_t *)(void *)(e->far.data + e->far.len);
+    w->far_base = (uint16_t *)(void *)(e->far_base.data + e->far_base.len);
+    w->bits = e->bits.data + e->bits.len;
+    dz_kernels()->close_encode(w, e->table, words, base, n);
+    e->words.len = (size_t)((uint8_t *)w->words - e->words.data);
+    e->escapes.len = (size_t)((uint8_t *)w->escape - e->escapes.data);
+    e->far.len = (size_t)((uint8_t *)w->far - e->far.data);
+    e->far_base.len = (size_t)((uint8_t *)w->far_base - e->far_base.data);
+    e->bits.len = (size_t)(w->bits - e->bits.data);
+    return DZ_OK;
+}
+
+static dz_rc encode_all(encoder *e, const uint8_t *words, const uint8_t *base, size_t count, dz_error *err) {
+    size_t full = count / DZ_CLOSE_BLOCK * DZ_CLOSE_BLOCK, left = count - full, pad = padding(count);
+    for (size_t at = 0; at < full; at += DZ_CLOSE_BLOCK) {
+        if (encode_block(e, words + 2 * at, base + 2 * at, DZ_CLOSE_BLOCK, err) != DZ_OK) return err->rc;
+    }
+    if (left) {
+        uint8_t last[2 * DZ_CLOSE_BLOCK], last_base[2 * DZ_CLOSE_BLOCK];
+        memcpy(last, words + 2 * full, 2 * left);
+        memcpy(last_base, base + 2 * full, 2 * left);
+        fill_up(last + 2 * left, 0, pad);
+        fill_up(last_base + 2 * left, far_word(&e->plan), pad);
+        if (encode_block(e, last, last_base, left + pad, err) != DZ_OK) return err->rc;
+        e->far.len -= 2 * pad;
+        e->far_base.len -= 2 * pad;
+    }
+    return DZ_OK;
+}
+
+/* A plane (FORMAT.md "Lossless bodies") that is constant, by rANS or as it is: zstd would take longer than all the rest. */
+static dz_rc put_plane(dz_buf *out, const uint8_t *bytes, size_t n, dz_error *err) {
+    dz_buf coded = {0};
+    if (memcmp(bytes, bytes + 1, n - 1) == 0) return dz_buf_put(out, (uint8_t[]){DZ_PLANE_CONSTANT, bytes[0]}, 2, err);
+    if (dz_rans_encode(&coded, bytes, n, err) == DZ_OK) {
+        uint8_t how = coded.len + 4 < n ? DZ_PLANE_RANS : DZ_PLANE_RAW;
+        dz_buf_put(out, &how, 1, err);
+        if (how == DZ_PLANE_RANS) dz_buf_put_varint(out, coded.len, err);
+        dz_buf_put(out, how == DZ_PLANE_RANS ? coded.data : bytes, how == DZ_PLANE_RANS ? coded.len : n, err);
+    }
+    dz_buf_free(&coded);
+    return err->rc;
+}
+
+static dz_rc put_escapes(dz_buf *out, const dz_buf *escapes, dz_error *err) {
+    size_t n = escapes->len / 2;
+    uint8_t *plane = dz_alloc_raw(n, 1, err);
+    if (plane) dz_buf_put_varint(out, n, err);
+    for (size_t p = 0; n && p < 2 && err->rc == DZ_OK; p++) {
+        for (size_t i = 0; i < n; i++) plane[i] = escapes->data[2 * i + p];
+        put_plane(out, plane, n, err);
+    }
+    free(plane);
+    return err->rc;
+}
+
+static dz_rc put_plan(dz_buf *out, const plan *p, dz_error *err) {
+    dz_buf_put(out, (uint8_t[]){(uint8_t)p->first, (uint8_t)p->nclasses}, 2, err);
+    dz_buf_put(out, p->low_bits, p->nclasses, err);
+    for (unsigned k = 0; k < p->nclasses && err->rc == DZ_OK; k++) {
+        unsigned least = 0, most = DZ_CLOSE_ESCAPE - 1;
+        while (least < most && !p->frequency[k][least]) least++;
+        while (least < most && !p->frequency[k][most]) most--;
+        dz_buf_put(out, (uint8_t[]){(uint8_t)(least | most << 4)}, 1, err);
+        for (unsigned q = least; q <= most && err->rc == DZ_OK; q++) dz_buf_put_varint(out, p->frequency[k][q], err);
+    }
+    return err->rc;
+}
+
+static dz_rc put_body(dz_buf *out, encoder *e, dz_dtype dtype, dz_error *err) {
+    const dz_close_writer *w = e->writer;
+    uint8_t last = (uint8_t)w->held;
+    uint64_t nbits = 8 * (uint64_t)e->bits.len + w->nheld;
+    if (w->nheld && dz_buf_put(&e->bits, &last, 1, err) != DZ_OK) return err->rc;
+    if (put_plan(out, &e->plan, err) != DZ_OK || dz_buf_put_varint(out, nbits, err) != DZ_OK ||
+        dz_buf_put_varint(out, e->words.len / 2, err) != DZ_OK ||
+        dz_buf_reserve(out, e->words.len + sizeof w->state + e->bits.len + 20, err) != DZ_OK)
+        return err->rc;
+    if (e->bits.len) dz_buf_put(out, e->bits.data, e->bits.len, err);
+    if (e->words.len) dz_buf_put(out, e->words.data, e->words.len, err);
+    dz_buf_put(out, w->state, sizeof w->state, err);
+    if (err->rc == DZ_OK && put_escapes(out, &e->escapes, err) == DZ_OK && e->far.len)
+        dz_classes_encode(out, e->far.data, e->far_base.data, dtype, e->far.len / 2, err);
+    return err->rc;
+}
+
+dz_rc dz_close_encode(dz_buf *out, const void *words, const void *base, dz_dtype dtype, size_t count, dz_close_when when, int *taken,
+                      dz_error *err) {
+    encoder e = {.plan = {.mantissa = mantissa_bits(dtype)}};
+    size_t stride = (count >> SAMPLE_LOG) + 1;
+    census *c = dz_alloc(1, sizeof *c, err);
+    *taken = 0;
+    if (!c) return err->rc;
+    take_census(c, words, base, count, e.plan.mantissa, stride);
+    *taken = make_plan(&e.plan, c, when == DZ_CLOSE_ANYWAY ? 0 : stride, when);
+    free(c);
+    if (!*taken) return DZ_OK;
+    e.table = table_new(&e.plan, err);
+    e.writer = e.table ? aligned_new(sizeof *e.writer, err) : NULL;
+    if (e.writer) {
+        memset(e.writer, 0, sizeof *e.writer);
+        for (size_t k = 0; k < DZ_CLOSE_LANES; k++) e.writer->state[k] = DZ_CLOSE_LOWEST;
+        if (encode_all(&e, words, base, count, err) == DZ_OK) put_body(out, &e, dtype, err);
+    }
+    free(e.table);
+    free(e.writer);
+    dz_buf_free(&e.words);
+    dz_buf_free(&e.bits);
+    dz_buf_free(&e.escapes);
+    dz_buf_free(&e.far);
+    dz_buf_free(&e.far_base);
+    return err->rc;
+}
+
+/* ---- decoding ---- */
+
+static dz_rc get_plan(plan *p, dz_dtype dtype, dz_view *view, dz_error *err) {
+    unsigned exponents = 1U << (15 - mantissa_bits(dtype));
+    *p = (plan){.mantissa = mantissa_bits(dtype), .first = dz_view_u8(view)};
+    p->nclasses = dz_view_u8(view);
+    if (view->bad || p->nclasses == 0 || p->nclasses > DZ_CLOSE_CLASSES_MAX || p->first + p->nclasses > exponents)
+        return dz_fail(err, DZ_EDAMAGE, "%u classes from exponent %u on", p->nclasses, p->first);
+    const uint8_t *bits = dz_view_bytes(view, p->nclasses);
+    if (!bits) return dz_fail(err, DZ_EDAMAGE, "a list of %u classes is cut short", p->nclasses);
+    memcpy(p->low_bits, bits, p->nclasses);
+    for (unsigned k = 0; k < p->nclasses; k++) {
+        if (bits[k] > DZ_CLOSE_LOW_BITS_MAX) return dz_fail(err, DZ_EDAMAGE, "%u low bits in a class", bits[k]);
+        unsigned range = dz_view_u8(view), least = range & 15, most = range >> 4, sum = 0;
+        for (unsigned q = least; q <= most && q < DZ_CLOSE_ESCAPE && !view->bad; q++) {
+            uint64_t f = dz_view_varint(view);
+            if (f > TOTAL - sum) return dz_fail(err, DZ_EDAMAGE, "frequencies of class %u beyond %d", k, TOTAL);
+            p->frequency[k][q] = (uint16_t)f;
+            sum += (unsigned)f;
+        }
+        if (view->bad || least > most || most >= DZ_CLOSE_ESCAPE)
+            return dz_fail(err, DZ_EDAMAGE, "numbers %u to %u in a class", least, most);
+        p->frequency[k][DZ_CLOSE_ESCAPE] = (uint16_t)(TOTAL - sum);
+    }
+    return DZ_OK;
+}
+
+/* The escapes' differences. */
+static dz_rc get_escapes(dz_buf *escapes, size_t most, dz_view *view, dz_error *err) {
+    uint64_t n = dz_view_varint(view);
+    if (view->bad || n > most) return dz_fail(err, DZ_EDAMAGE, "%llu escapes of %zu elements", (unsigned long long)n, most);
+    uint8_t *plane = dz_alloc_raw((size_t)n, 1, err);
+    if (plane && dz_buf_reserve(escapes, 2 * (size_t)n + 1, err) == DZ_OK) {
+        for (size_t p = 0; n && p < 2 && dz_plane_get(view, plane, (size_t)n, err) == DZ_OK; p++) {
+            for (size_t i = 0; i < n; i++) escapes->data[2 * i + p] = plane[i];
+        }
+        escapes->len = 2 * (size_t)n;
+    }
+    free(plane);
+    return err->rc;
+}
+
+typedef struct decoder {
+    plan plan;
+    dz_close_table *table;
+    dz_close_reader *reader;
+    dz_buf escapes, far_places, far_base; /* far ones: where they are, u32, and the base's elements; the last one first */
+} decoder;
+
+/* The low bits, the words that the states gave up, and the states: kernels may read beyond bits and words, where the states are. */
+static dz_rc get_numbers(decoder *d, size_t count, dz_view *view, dz_error *err) {
+    dz_close_reader *r = d->reader;
+    uint64_t nbits = dz_view_varint(view), nwords = dz_view_varint(view);
+    if (view->bad || nbits > DZ_CLOSE_LOW_BITS_MAX * (uint64_t)count || nwords > count)
+        return dz_fail(err, DZ_EDAMAGE, "%llu low bits and %llu words of %zu elements", (unsigned long long)nbits,
+                       (unsigned long long)nwords, count);
+    r->bits = dz_view_bytes(view, (size_t)((nbits + 7) / 8));
+    r->first_word = dz_view_bytes(view, 2 * (size_t)nwords);
+    const uint8_t *states = dz_view_bytes(view, sizeof r->state);
+    if (!r->bits || !r->first_word || !states) return dz_fail(err, DZ_EDAMAGE, "the numbers of %zu elements are cut short", count);
+    if (nbits % 8 && r->bits[nbits / 8] >> nbits % 8) return dz_fail(err, DZ_EDAMAGE, "bits behind the low ones");
+    r->words = r->first_word + 2 * nwords;
+    r->nbits = nbits;
+    memcpy(r->state, states, sizeof r->state);
+    for (size_t k = 0; k < DZ_CLOSE_LANES; k++) {
+        if (r->state[k] < DZ_CLOSE_LOWEST || r->state[k] >> 31)
+            return dz_fail(err, DZ_EDAMAGE, "lane %zu ends in state %u", k, r->state[k]);
+    }
+    return DZ_OK;
+}
+
+/* As the kernels do, for the last words: each is looked for. The low bits of the block are there. */
+static void decode_carefully(dz_close_reader *r, const dz_close_table *t, uint8_t *words, const uint8_t *base, size_t n) {
+    for (size_t i = n; i-- > 0;) { /* the order of the lanes, backwards; what is far or escaped comes after all numbers of its 32 */
+        size_t place = i % 32, at = i - place + place % 16 * 2 + place / 16;
+        uint32_t *state = &r->state[i % DZ_CLOSE_LANES];
+        uint16_t from = word_at(base, at), above = (uint16_t)(((from & 0x7fffU) >> t->mantissa) - t->first);
+        unsigned of = above < t->nclasses ? above : t->nclasses, slot = *state & (TOTAL - 1), symbol = NUMBERS * of + DZ_CLOSE_ESCAPE;
+        while (t->start[symbol] > slot) symbol--;
+        uint32_t x = (*state >> DZ_CLOSE_LOG) * t->frequency[symbol] + slot - t->start[symbol];
+        if (x < DZ_CLOSE_LOWEST) {
+            if (r->words == r->first_word) {
+                r->bad = 1;
+                return;
+            }
+            r->words -= 2;
+            x = x << 16 | word_at(r->words, 0);
+        }
+        *state = x;
+        unsigned number = symbol % NUMBERS;
+        uint16_t to = (uint16_t)(from + ((uint32_t)(number - DZ_CLOSE_MIDDLE) << t->low_bits[of] | r->low[at]));
+        memcpy(words + 2 * at, &to, 2);
+        r->low[at] = of == t->nclasses ? FAR : number == DZ_CLOSE_ESCAPE ? ESCAPED : 0;
+        for (size_t j = place ? i : i + 32; j-- > i;) {
+            if (r->low[j] == FAR) *r->far_place++ = (uint16_t)j, *r->far_base++ = word_at(base, j);
+            if (r->low[j] != ESCAPED) continue;
+            if (r->escape == r->first_escape) {
+                r->bad = 1;
+                return;
+            }
+            to = (uint16_t)(word_at(base, j) + *--r->escape);
+            memcpy(words + 2 * j, &to, 2);
+        }
+    }
+}
+
+/* n elements from `at` on, of which `pad` more are none of the tile. */
+static dz_rc decode_block(decoder *d, uint8_t *words, const uint8_t *base, size_t at, size_t n, size_t pad, dz_error *err) {
+    uint16_t places[DZ_CLOSE_BLOCK], bases[DZ_CLOSE_BLOCK];
+    dz_close_reader *r = d->reader;
+    r->far_place = places;
+    r->far_base = bases;
+    size_t left = dz_kernels()->close_decode(r, d->table, words, base, n + pad);
+    if (left && !r->bad) decode_carefully(r, d->table, words, base, left);
+    if (r->bad) return dz_fail(err, DZ_EDAMAGE, "numbers of the elements from %zu on are cut short", at);
+    size_t nfar = (size_t)(r->far_place - places) - pad; /* the padding comes first */
+    if (nfar == 0) return DZ_OK;
+    if (dz_buf_reserve(&d->far_places, nfar * sizeof(uint32_t), err) != DZ_OK) return err->rc;
+    for (size_t i = 0; i < nfar; i++) {
+        uint32_t place = (uint32_t)(at + places[pad + i]);
+        memcpy(d->far_places.data + d->far_places.len, &place, sizeof place);
+        d->far_places.len += sizeof place;
+    }
+    return dz_buf_put(&d->far_base, bases + pad, nfar * sizeof *bases, err);
+}
+
+/* From the last element to the first. */
+static dz_rc decode_all(decoder *d, uint8_t *words, const uint8_t *base, size_t count, dz_error *err) {
+    size_t full = count / DZ_CLOSE_BLOCK * DZ_CLOSE_BLOCK, left = count - full, pad = padding(count);
+    dz_close_reader *r = d->reader;
+    if (left) {
+        uint8_t last[2 * DZ_CLOSE_BLOCK], last_base[2 * DZ_CLOSE_BLOCK];
+        memcpy(last_base, base + 2 * full, 2 * left);
+        fill_up(last_base + 2 * left, far_word(&d->plan), pad);
+        if (decode_block(d, last, last_base, full, left, pad, err) != DZ_OK) return err->rc;
+        memcpy(words + 2 * full, last, 2 * left);
+    }
+    for (size_t at = full; at > 0;) {
+        at -= DZ_CLOSE_BLOCK;
+        if (decode_block(d, words + 2 * at, base + 2 * at, at, DZ_CLOSE_BLOCK, 0, err) != DZ_OK) return err->rc;
+    }
+    for (size_t k = 0; k < DZ_CLOSE_LANES; k++) r->bad |= r->state[k] != DZ_CLOSE_LOWEST;
+    if (r->bad || r->words != r->first_word || r->escape != r->first_escape || r->nbits)
+        return dz_fail(err, DZ_EDAMAGE, "numbers do not decode to %zu elements", count);
+    return DZ_OK;
+}
+
+/* The far elements, which follow all others in the body. */
+static dz_rc put_far(decoder *d, uint8_t *words, dz_dtype dtype, dz_view *view, dz_error *err) {
+    size_t n = d->far_base.len / 2;
+    if (n == 0) return DZ_OK;
+    uint16_t *base = (uint16_t *)(void *)d->far_base.data, *far = dz_alloc_raw(n, sizeof *far, err);
+    for (size_t i = 0; i < n / 2; i++) {
+        uint16_t swap = base[i];
+        base[i] = base[n - 1 - i];
+        base[n - 1 - i] = swap;
+    }
+    if (far && dz_classes_decode(far, base, dtype, n, view, err) == DZ_OK) {
+        for (size_t i = 0; i < n; i++) {
+            uint32_t place;
+            memcpy(&place, d->far_places.data + (n - 1 - i) * sizeof place, sizeof place);
+            memcpy(words + 2 * (size_t)place, &far[i], 2);
+        }
+    }
+    free(far);
+    return err->rc;
+}
+
+dz_rc dz_close_decode(void *words, const void *base, dz_dtype dtype, size_t count, dz_view *view, dz_error *err) {
+    decoder d = {.table = NULL};
+    if (!base || (dtype != DZ_BF16 && dtype != DZ_F16) || count == 0 || count > DZ_RANS_MAX)
+        return dz_fail(err, DZ_EDAMAGE, "%zu elements without a base or of a wrong type cannot be close to it", count);
+    d.reader = aligned_new(sizeof *d.reader, err);
+    if (!d.reader) return err->rc;
+    d.reader->bad = d.reader->has_slots = 0;
+    if (get_plan(&d.plan, dtype, view, err) == DZ_OK && (d.table = table_new(&d.plan, err)) && get_numbers(&d, count, view, err) == DZ_OK &&
+        get_escapes(&d.escapes, count, view, err) == DZ_OK) {
+        d.reader->first_escape = (const uint16_t *)(void *)d.escapes.data;
+        d.reader->escape = d.reader->first_escape + d.escapes.len / 2;
+        if (decode_all(&d, words, base, count, err) == DZ_OK) put_far(&d, words, dtype, view, err);
+    }
+    dz_buf_free(&d.escapes);
+    dz_buf_free(&d.far_places);
+    dz_buf_free(&d.far_base);
+    free(d.table);
+    free(d.reader);
+    return err->rc;
+}
