@@ -4,10 +4,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "codec/lossless.h"
 #include "compress/settle.h"
 #include "compress/tile_reader.h"
 
-#define RUN 4096 /* elements read at a time */
+#define RUN 16384 /* elements read at a time */
 #define RUNS 16  /* of a tensor */
 
 #define BYTES_OF_ROW 40.0 /* a tensor's part of index and structures, about */
@@ -16,6 +17,7 @@ typedef struct sampler {
     const dz_zoo *zoo;
     const dz_plan *plan;
     dz_buf task, base, wide, levels;
+    dz_buf words, predictor, body; /* a tensor's runs, one after the other, and their exact coding */
 } sampler;
 
 /* A run of elements of a pair as a piece of a tile: the base in float. */
@@ -43,12 +45,26 @@ static uint64_t run_of(const dz_tensor_pair *pair, unsigned i, uint64_t *first) 
     return common - *first < RUN ? common - *first : RUN;
 }
 
+/* Adds a run to what is coded exactly. */
+static dz_rc keep_run(sampler *s, const dz_tile *run, dz_dtype base_dtype, dz_error *err) {
+    size_t size = dz_dtype_size(run->task_dtype), len = (size_t)run->count * size;
+    if (dz_buf_put(&s->words, run->task, len, err) != DZ_OK) return err->rc;
+    if (base_dtype == run->task_dtype) return dz_buf_put(&s->predictor, s->base.data, len, err);
+    if (dz_buf_reserve(&s->predictor, len, err) != DZ_OK) return err->rc;
+    dz_kernels()->narrow(s->predictor.data + s->predictor.len, (const float *)(const void *)s->wide.data, run->task_dtype,
+                         (size_t)run->count);
+    s->predictor.len += len;
+    return DZ_OK;
+}
+
 static dz_rc sample_tensor(sampler *s, const dz_tensor_pair *pair, dz_forecast_tensor *out, dz_error *err) {
     dz_piece_measures m = DZ_PIECE_MEASURES_NONE;
     uint64_t first = 0, count;
+    dz_dtype dtype = s->zoo->tasks[pair->task]->tensors[pair->tensor].dtype, base_dtype = s->zoo->base->tensors[pair->base].dtype;
+    s->words.len = s->predictor.len = s->body.len = 0;
     for (unsigned i = 0; (count = run_of(pair, i, &first)) > 0; i++) {
         dz_tile run;
-        if (read_run(s, pair, first, count, &run, err) != DZ_OK) return err->rc;
+        if (read_run(s, pair, first, count, &run, err) != DZ_OK || keep_run(s, &run, base_dtype, err) != DZ_OK) return err->rc;
         dz_piece_measure(&run, 1, &m);
         dz_piece_measure_base(&run, &m);
     }
@@ -59,7 +75,8 @@ static dz_rc sample_tensor(sampler *s, const dz_tensor_pair *pair, dz_forecast_t
     out->stats.delta_energy = scale * dz_lanes_total(m.delta.sums + DZ_LANES);
     out->stats.base_energy = scale * dz_lanes_total(m.base);
     out->stats.changed = scale * (double)m.delta.changed;
-    out->stats.exact_bits = scale * dz_measures_exact_bits(&m);
+    if (dz_lossless_encode(&s->body, s->words.data, s->predictor.data, dtype, (size_t)m.count, err) != DZ_OK) return err->rc;
+    out->stats.exact_bits = scale * fmin(dz_measures_exact_bits(&m), 8 * (double)s->body.len);
     out->stats.base_max = (double)m.base_max;
     return DZ_OK;
 }
@@ -184,6 +201,9 @@ dz_rc dz_forecast_make(const dz_zoo *zoo, const dz_plan *plan, dz_forecast *out,
     dz_buf_free(&s.base);
     dz_buf_free(&s.wide);
     dz_buf_free(&s.levels);
+    dz_buf_free(&s.words);
+    dz_buf_free(&s.predictor);
+    dz_buf_free(&s.body);
     return err->rc;
 }
 

@@ -27,7 +27,7 @@ typedef struct dz_forecast {
     dz_shapes shapes;            /* by a sample of rows */
 } dz_forecast;
 
-/* One process. Reads up to 64 Ki elements of each tensor and of its base, in runs spread evenly. A tensor whose sample is not finite has a
+/* One process. Reads up to 256 Ki elements of each tensor and of its base, in runs spread evenly. A tensor whose sample is not finite has a
  * forecast without noise. */
 dz_rc dz_forecast_make(const dz_zoo *zoo, const dz_plan *plan, dz_forecast *out, dz_error *err);
 /* Sizes and quality anew from the same sample, for other limits: of methods without levels. */

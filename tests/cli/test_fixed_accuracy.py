@@ -177,7 +177,7 @@ def test_plan_forecasts_what_compress_does(folder):
             t = info("a.h5", plan["name"], folder)["tasks"][0]
             payload = sum(x["stored_bytes"] for x in t["tensors"])
             check(abs(plan["predicted_stored_bytes"] / (payload + 40 * len(LAYERS)) - 1) < 0.3, f"{more}: {plan['predicted_stored_bytes']}, stored {payload}")
-            if "ultradelta" not in more and plan["name"] != "sparse":
+            if "ultradelta" not in more:
                 equal(plan["verdict"], t["lossy"]["verdict"], f"{more}: verdict of {plan['name']}")
 
 

