@@ -9,7 +9,7 @@
 #include "compress/tile_reader.h"
 
 #define RUN 16384 /* elements read at a time */
-#define RUNS 16  /* of a tensor */
+#define RUNS 16   /* of a tensor */
 
 #define BYTES_OF_ROW 40.0 /* a tensor's part of index and structures, about */
 
@@ -75,7 +75,7 @@ static dz_rc sample_tensor(sampler *s, const dz_tensor_pair *pair, dz_forecast_t
     out->stats.delta_energy = scale * dz_lanes_total(m.delta.sums + DZ_LANES);
     out->stats.base_energy = scale * dz_lanes_total(m.base);
     out->stats.changed = scale * (double)m.delta.changed;
-    if (dz_lossless_encode(&s->body, s->words.data, s->predictor.data, dtype, (size_t)m.count, err) != DZ_OK) return err->rc;
+    if (dz_lossless_encode(&s->body, s->words.data, s->predictor.data, dtype, (size_t)m.count, NULL, err) != DZ_OK) return err->rc;
     out->stats.exact_bits = scale * fmin(dz_measures_exact_bits(&m), 8 * (double)s->body.len);
     out->stats.base_max = (double)m.base_max;
     return DZ_OK;
