@@ -142,7 +142,9 @@ static void warn_of_gamma(const dz_catalog *c, const dz_task_entry *t, dz_buf *l
 static void warn_of_noise(const dz_catalog *c, const dz_task_entry *t, dz_buf *lines, dz_error *err) {
     dz_quality q = dz_task_quality(c, t);
     if (q.verdict != DZ_VERDICT_POOR) return;
-    dz_buf_line(lines, err, "task '%s': quality poor: noise is %.3g times the energy of the delta", t->name, q.noise_to_delta);
+    dz_buf_line(lines, err, "task '%s': quality poor: ", t->name);
+    if (q.gain < DZ_LEAST_GAIN) dz_buf_line(lines, err, "%.2g %% of the change is restored; ", 100 * q.gain);
+    dz_buf_line(lines, err, "noise is %.3g times the energy of the delta", q.noise_to_delta);
     if (isfinite(q.noise_to_base)) dz_buf_line(lines, err, " and %.2g %% of the base's", 100 * q.noise_to_base);
     dz_buf_line(lines, err, "; compress again with --quality small, balanced or high\n");
 }

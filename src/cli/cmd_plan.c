@@ -47,11 +47,13 @@ static void warn(const dz_zoo *zoo, const dz_forecast *forecast, dz_buf *lines, 
                     children, children == 1 ? " has" : "s have");
     for (size_t t = 0; forecast->tasks && t < zoo->ntasks; t++) {
         dz_quality q = forecast->tasks[t].quality;
-        if (q.verdict == DZ_VERDICT_POOR)
-            dz_buf_line(lines, err,
-                        "task '%s': quality will be poor: noise %.3g times the energy of the delta and %.2g %% of the base's; "
-                        "--quality small, balanced or high keeps more\n",
-                        zoo->names[t], q.noise_to_delta, 100 * q.noise_to_base);
+        if (q.verdict != DZ_VERDICT_POOR) continue;
+        dz_buf_line(lines, err, "task '%s': quality will be poor: ", zoo->names[t]);
+        if (q.gain < DZ_LEAST_GAIN) dz_buf_line(lines, err, "%.2g %% of the change restored, ", 100 * q.gain);
+        dz_buf_line(lines, err,
+                    "noise %.3g times the energy of the delta and %.2g %% of the base's; "
+                    "--quality small, balanced or high keeps more\n",
+                    q.noise_to_delta, 100 * q.noise_to_base);
     }
 }
 

@@ -21,7 +21,6 @@ dz_noise dz_noise_all_signs(double cosine2, double scale) {
 
 #define LEAST_GAIN_HIGH 0.9 /* below it the task itself is weakened, however little noise there is */
 #define LEAST_GAIN_BALANCED 0.8
-#define LEAST_GAIN_SMALL 0.7
 
 static const struct {
     const char *name;
@@ -30,7 +29,7 @@ static const struct {
 } VERDICTS[DZ_VERDICTS] = {[DZ_VERDICT_EXACT] = {"exact", {0, 0}, 1},
                            [DZ_VERDICT_HIGH] = {"high", {1.2, 0.002}, LEAST_GAIN_HIGH},
                            [DZ_VERDICT_BALANCED] = {"balanced", {5, 0.01}, LEAST_GAIN_BALANCED},
-                           [DZ_VERDICT_SMALL] = {"small", {12, 0.02}, LEAST_GAIN_SMALL},
+                           [DZ_VERDICT_SMALL] = {"small", {12, 0.02}, DZ_LEAST_GAIN},
                            [DZ_VERDICT_POOR] = {"poor", {(double)INFINITY, (double)INFINITY}, 0}};
 
 #define TOLERANCE 1.02 /* of a limit: expected noise is met to about a hundredth */

@@ -29,6 +29,8 @@ typedef enum dz_verdict {
     DZ_VERDICTS
 } dz_verdict;
 
+#define DZ_LEAST_GAIN 0.7 /* below it a task is poor for that alone */
+
 typedef struct dz_noise_limits {
     double to_delta; /* noise energy over the delta's energy, both restored at gain 1 */
     double to_base;  /* noise energy over the energy of the base's weights */

@@ -199,6 +199,8 @@ def test_verdict_wherever_bytes_are_said(folder):
         check(abs(measured[figure] / expected[figure] - 1) < 0.1, f"{figure}: {measured}, expected {expected}")
     r = compress(folder, "--set", "sparsity=0.99999")
     check(any("quality poor" in n and "--quality" in n for n in r.lines("note")), f"no word on a poor model: {r}")
+    r = compress(folder, "--method", "bitdelta")
+    check(any("quality poor: 64 % of the change is restored" in n for n in r.lines("note")), f"poor for its gain: {r}")
 
 
 @with_scratch

@@ -15,6 +15,7 @@ import matplotlib.pyplot as plt  # noqa: E402
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "paper"))
 from provenance import provenance  # noqa: E402
 
+BESIDE = "## Beside an older version\n"
 CURVES = {"ultradelta, positions coded": "UltraDelta, positions coded (paper)", "+tngr": "UltraDelta, seeded positions", "auto": "auto",
           "dare": "DARE, fp16, seeded", "magnitude": "magnitude, fp16"}
 
@@ -101,7 +102,11 @@ def main():
         axis.grid(alpha=0.3)
     figure.tight_layout()
     figure.savefig(plot_path, dpi=110)
-    open(text_path, "w").write("\n".join(text))
+    kept = ""  # made by beside.py
+    if os.path.exists(text_path):
+        kept = open(text_path, encoding="utf-8").read().partition(BESIDE)[2]
+    with open(text_path, "w", encoding="utf-8") as f:
+        f.write("\n".join(text).rstrip() + "\n" + (f"\n{BESIDE}{kept}" if kept else ""))
 
 
 if __name__ == "__main__":
