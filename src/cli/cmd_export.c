@@ -75,6 +75,10 @@ static void print_made(const dz_export_options *opt, const dz_export_result *r) 
 static dz_rc check_format(dz_export_options *opt, const char *format, int rank, dz_error *err) {
     static const char *const formats[] = {"dense", "sparse", "hdf5", "lora", "patch"};
     size_t i = 0;
+    if (strcmp(format, "gguf-lora") == 0)
+        return dz_fail(err, DZ_EUSAGE,
+                       "export: --format gguf-lora: made from an adapter by the Python package: export --format lora -o DIR, then "
+                       "'python3 -m deltazoo gguf-lora DIR --base PATH -o FILE.gguf'");
     while (i < sizeof formats / sizeof *formats && strcmp(format, formats[i]) != 0) i++;
     if (i == sizeof formats / sizeof *formats)
         return dz_fail(err, DZ_EUSAGE, "export: --format: '%s' is none of dense, sparse, hdf5, lora and patch", format);
@@ -99,8 +103,8 @@ static dz_rc run_export(const dz_world *world, int argc, char **argv, dz_error *
         {"task", 't', DZ_OPTION_TEXT, &opt.task, "NAME", "the task whose delta is written"},
         {"output", 'o', DZ_OPTION_TEXT, &opt.out, "FILE", "a .safetensors file; for hdf5 an HDF5 file, for lora a directory"},
         {"format", 0, DZ_OPTION_TEXT, &format, "dense|sparse|hdf5|lora|patch",
-         "F32 tensors; positions and values of lossy tensors; plain HDF5 arrays; an adapter for peft and vLLM; or the "
-         "elements that differ, with their new values"},
+         "F32 tensors; positions and values of lossy tensors; plain HDF5 arrays; an adapter for peft and vLLM (for "
+         "llama.cpp: python3 -m deltazoo gguf-lora makes one of it); or the elements that differ, with their new values"},
         {"rank", 'r', DZ_OPTION_INT, &rank, "R", "lora: of the adapter"},
         {"base", 'b', DZ_OPTION_TEXT, &opt.base, "PATH", "add the differences of exact tensors"},
         {"tensor", 0, DZ_OPTION_TEXT, &opt.tensors, "GLOB", "only these tensors"},

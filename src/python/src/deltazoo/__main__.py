@@ -1,4 +1,5 @@
-"""python3 -m deltazoo list|show|restore|verify: the program's commands of these names, as far as reading goes; mergekit: folders for a recipe."""
+"""python3 -m deltazoo list|show|restore|verify: the program's commands of these names, as far as reading goes; mergekit: folders for a recipe;
+gguf-lora: an adapter for llama.cpp."""
 
 from __future__ import annotations
 
@@ -42,6 +43,12 @@ def command_mergekit(options: argparse.Namespace) -> None:
     print(f"{made}: {', '.join(tasks)} restored; now: mergekit-yaml {made} OUT")
 
 
+def command_gguf_lora(options: argparse.Namespace) -> None:
+    from ._gguf import gguf_lora
+    made = gguf_lora(options.adapter, options.base, options.output, options.force)
+    print(f"{made.path}: adapter of rank {made.rank} for llama.cpp's {made.architecture}, {made.modules} linear layers")
+
+
 def main(arguments: Optional[Sequence[str]] = None) -> int:
     parser = argparse.ArgumentParser(prog="deltazoo", description="Reads deltazoo archives.")
     parser.add_argument("--version", action="version", version=f"deltazoo {__version__}")
@@ -67,6 +74,13 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     mergekit.add_argument("recipe", metavar="RECIPE.yaml")
     mergekit.add_argument("--base", "-b", metavar="PATH", help="the base model; not needed if the archive holds it")
     mergekit.add_argument("--output", "-o", required=True, metavar="DIR", help="gets a folder for each task, and recipe.yaml")
+    text = "an adapter of deltazoo export --format lora as one GGUF file for llama.cpp"
+    gguf = commands.add_parser("gguf-lora", help=text, description=text)
+    gguf.set_defaults(run=command_gguf_lora)
+    gguf.add_argument("adapter", metavar="DIR")
+    gguf.add_argument("--base", "-b", required=True, metavar="PATH", help="the base model's folder: its config.json is read")
+    gguf.add_argument("--output", "-o", required=True, metavar="FILE.gguf")
+    gguf.add_argument("--force", action="store_true", help="replace the file")
     options = parser.parse_args(arguments)
     try:
         options.run(options)

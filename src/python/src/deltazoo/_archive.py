@@ -16,7 +16,7 @@ import numpy as np
 from . import _native
 from ._engines import NativeEngine, PureEngine
 from ._memory import FLOATS, SIZES, bytes_of, check_framework, finished, new, widened
-from ._types import BaseInfo, Error, TaskInfo, TensorInfo
+from ._types import BaseInfo, Damaged, Error, TaskInfo, TensorInfo
 
 if TYPE_CHECKING:
     from ._live import Live
@@ -206,8 +206,12 @@ class Archive:
         try:
             engine.restore_into(task, name, first, count, self._base_for(task, name, base), out)
         except Error as error:
-            line = str(error)
-            raise type(error)(line if name in line and self.path in line else f"{self.path}: task {task}: {name}: {line}") from None
+            raise self._named(task, name, error) from None
+
+    def _named(self, task: str, name: str, error: Error, advice: str = "") -> Error:
+        """The error with file, task and tensor, if it has not got them."""
+        line = str(error)
+        return type(error)(line if name in line and self.path in line else f"{self.path}: task {task}: {name}: {line}{advice}")
 
     def _restore(self, engine: Any, task: str, name: str, base: Base, framework: str) -> Any:
         info = self._info(task, name)
@@ -240,16 +244,25 @@ class Archive:
     def delta_sparse(self, task: str, name: str) -> Tuple[np.ndarray, np.ndarray]:
         """(positions in the flat tensor, ascending, i64; values, f32) of what is not 0 in a lossy tensor's delta. No base is needed."""
         self._lossy(task, name, "delta(..., base=...) gives the difference")
-        return self._engine.delta_sparse(task, name)
+        try:
+            return self._engine.delta_sparse(task, name)
+        except Error as error:
+            raise self._named(task, name, error) from None
 
     def delta(self, task: str, name: str, base: Base = None) -> np.ndarray:
-        """What a tensor adds to the base's, gamma and scale applied: a dense f32 array. One that is not lossy needs `base`: its delta is the
-        difference, 0 beyond the base's elements."""
+        """What a tensor adds to the base's, gamma and scale applied: a dense f32 array. One that is not lossy, or that is coded against another task,
+        needs `base`: its delta is the difference, 0 beyond the base's elements."""
         info = self._info(task, name)
         if info.policy == "ultradelta":
             out = np.empty(int(np.prod(info.shape, dtype=np.int64)), np.float32)
-            self._engine.delta(task, name, out)
-            return out.reshape(info.shape)
+            try:
+                self._engine.delta(task, name, out)
+                return out.reshape(info.shape)
+            except Damaged:
+                raise
+            except Error as error:  # coded against another task
+                if base is None and self._engine.stored() is None:
+                    raise self._named(task, name, error, ": delta(..., base=...) gives the difference") from None
         needed = self._engine.base_of(task, name)
         if needed is None or info.dtype not in FLOATS:
             raise Error(f"{self.path}: task {task}: {name} has no delta ({info.dtype}, base {needed[0] if needed else 'none'}): restore it")
