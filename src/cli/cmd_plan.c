@@ -40,11 +40,6 @@ static totals totals_of(const dz_plan *plan, size_t task) {
 
 /* A line with the next step for each task that will come back poor. */
 static void warn(const dz_zoo *zoo, const dz_forecast *forecast, dz_buf *lines, dz_error *err) {
-    size_t children = 0;
-    for (size_t t = 0; t < zoo->manifest->ntasks; t++) children += zoo->manifest->tasks[t].parent != NULL;
-    if (children && forecast->tasks)
-        dz_buf_line(lines, err, "%zu task%s a parent: sizes are foreseen as if coded against the base, and will as a rule be smaller\n",
-                    children, children == 1 ? " has" : "s have");
     for (size_t t = 0; forecast->tasks && t < zoo->ntasks; t++) {
         dz_quality q = forecast->tasks[t].quality;
         if (q.verdict != DZ_VERDICT_POOR) continue;
@@ -199,8 +194,10 @@ static void print_work(const dz_plan *plan) {
 
 static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
     const char *args[1];
-    int json = 0, ranks = world->size, headers = 0, helped = 0, with_base = 0, skip_unmatched = 0, allow_lossy = 0;
+    int json = 0, ranks = world->size, anchor_every = DZ_ANCHOR_EVERY, headers = 0, helped = 0, with_base = 0, skip_unmatched = 0,
+        allow_lossy = 0;
     dz_forecast forecast = {0};
+    dz_generations generations = {.foreseen = 1};
     dz_option_list sets = {0};
     dz_recipe_request request = {0};
     dz_zoo zoo = {0};
@@ -210,6 +207,7 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
                                  {"set", 0, DZ_OPTION_LIST, &sets, "KEY=VALUE", "as for compress"},
                                  DZ_METHOD_OPTIONS(sets),
                                  {"with-base", 0, DZ_OPTION_FLAG, &with_base, NULL, "as for compress"},
+                                 {"anchor-every", 0, DZ_OPTION_INT, &anchor_every, "N", "as for compress"},
                                  {"headers", 0, DZ_OPTION_FLAG, &headers, NULL, "read headers only: no sizes, no quality"},
                                  {"ranks", 0, DZ_OPTION_INT, &ranks, "N", "plan for N ranks (those that run)"},
                                  {"allow-lossy-input", 0, DZ_OPTION_FLAG, &allow_lossy, NULL, "also models restored from a lossy archive"},
@@ -222,6 +220,10 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
         rc = dz_fail(err, DZ_EUSAGE, "plan: --ranks %d: at least 1", ranks);
         goto out;
     }
+    if (anchor_every < 1 || anchor_every > DZ_ANCHOR_MOST) {
+        rc = dz_fail(err, DZ_EUSAGE, "plan: --anchor-every %d: give 1 (no chains) to %d", anchor_every, DZ_ANCHOR_MOST);
+        goto out;
+    }
     request.sets = sets.values;
     request.nsets = sets.n;
     if ((rc = dz_zoo_open(world, args[0], &request, &zoo, err)) != DZ_OK) goto out;
@@ -231,9 +233,11 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
     if ((with_base || zoo.manifest->store_base) && (rc = dz_sync_error(world, dz_zoo_store_base(&zoo, err), err)) != DZ_OK) goto out;
     if (world->rank == 0) rc = dz_zoo_plan(&zoo, ranks, skip_unmatched, &plan, err);
     if ((rc = dz_sync_error(world, rc, err)) != DZ_OK) goto out;
+    if (dz_has_parents(&zoo) && (rc = dz_generations_make(world, anchor_every, &zoo, NULL, &generations, &warnings, err)) != DZ_OK)
+        goto out;
     if (world->rank == 0) {
         dz_print_notes(&plan->notes);
-        if (!headers) dz_forecast_make(&zoo, plan, &forecast, err);
+        if (!headers) dz_forecast_make(&zoo, plan, &generations, &forecast, err);
         warn(&zoo, &forecast, &warnings, err);
         if (json && err->rc == DZ_OK) print_json(&zoo, plan, &forecast, &warnings, err);
         if (!json && err->rc == DZ_OK) {
@@ -250,6 +254,7 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
 out:
     dz_buf_free(&warnings);
     dz_forecast_free(&forecast);
+    dz_generations_free(&generations);
     dz_plan_free(plan);
     dz_zoo_close(&zoo);
     dz_option_list_free(&sets);

@@ -47,6 +47,9 @@ static int64_t find_parent(const ordering *o, size_t m, unsigned *depth, dz_erro
     }
     if (at >= 0)
         dz_buf_note(o->notes, err, "task '%s': its parent '%s' is left out: coded against the base", task->name, o->g->parent[m]);
+    else if (o->g->foreseen)
+        dz_buf_note(o->notes, err, "task '%s': its parent '%s' is not in the manifest: foreseen against the base", task->name,
+                    o->g->parent[m]);
     else
         dz_fail_more(err, DZ_EUSAGE, "%s:%d: task '%s': its parent '%s' is neither in the manifest nor in the archive", o->m->path,
                      task->line, task->name, o->g->parent[m]);
@@ -109,13 +112,13 @@ static dz_rc check_method(const dz_zoo *zoo, dz_error *err) {
     return err->rc;
 }
 
-dz_rc dz_generations_make(const dz_world *world, const dz_compress_options *opt, const dz_zoo *zoo, const dz_catalog *old,
-                          dz_generations *g, dz_buf *notes, dz_error *err) {
+dz_rc dz_generations_make(const dz_world *world, int anchor_every, const dz_zoo *zoo, const dz_catalog *old, dz_generations *g,
+                          dz_buf *notes, dz_error *err) {
     const dz_manifest *m = zoo->manifest;
     dz_buf dropped = {0};
     ordering o = {.m = m, .g = g, .old = old, .notes = world->rank == 0 ? notes : &dropped};
     size_t *way = dz_alloc(m->ntasks, sizeof *way, err);
-    o.anchor_every = (uint32_t)(opt->anchor_every ? opt->anchor_every : DZ_ANCHOR_EVERY);
+    o.anchor_every = (uint32_t)(anchor_every ? anchor_every : DZ_ANCHOR_EVERY);
     o.in_job = dz_alloc(m->ntasks, 1, err);
     o.state = dz_alloc(m->ntasks, 1, err);
     o.depth = dz_alloc(m->ntasks, sizeof *o.depth, err);

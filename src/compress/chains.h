@@ -20,6 +20,7 @@ typedef struct dz_generations {
     char *from, *to;    /* the last one; the one at work. NULL: none; the archive that is asked for */
     dz_digest identity; /* of all that the last one depends on */
     int replaced;       /* the manifest's tasks have been compared with the archive */
+    int foreseen;       /* of a plan: parents that the manifest lacks may be in an archive, which is not known */
 } dz_generations;
 
 /* Of one generation. */
@@ -39,10 +40,10 @@ static inline int64_t dz_chains_row(const dz_chains *c, uint32_t pair) { return 
 int dz_has_parents(const dz_zoo *zoo);
 
 /* Collective, in the first generation, when the zoo has the tasks that are to be compressed: which task is coded against which, and in
- * which generation. `old`: the archive that is appended to, or NULL. Every fault gets its line: an unknown parent, a circle, a method that
- * cannot do it. */
-dz_rc dz_generations_make(const dz_world *world, const dz_compress_options *opt, const dz_zoo *zoo, const dz_catalog *old,
-                          dz_generations *generations, dz_buf *notes, dz_error *err);
+ * which generation. `anchor_every`: 0 is DZ_ANCHOR_EVERY. `old`: the archive that is appended to, or NULL. Every fault gets its line: an
+ * unknown parent, a circle, a method that cannot do it. */
+dz_rc dz_generations_make(const dz_world *world, int anchor_every, const dz_zoo *zoo, const dz_catalog *old, dz_generations *generations,
+                          dz_buf *notes, dz_error *err);
 void dz_generations_free(dz_generations *generations);
 
 /* Leaves the zoo the tasks of the generation at work; the others' models are kept. */

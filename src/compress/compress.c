@@ -231,7 +231,7 @@ static dz_rc take_generation(dz_job *job, dz_compress_result *result, dz_error *
         }
         dz_plan_free(whole);
         if ((rc = dz_sync_error(world, rc, err)) != DZ_OK) return rc;
-        rc = dz_generations_make(world, ctx->opt, &ctx->zoo, ctx->copied.old ? ctx->copied.old->catalog : NULL, g, &result->notes, err);
+        rc = dz_generations_make(world, ctx->opt->anchor_every, &ctx->zoo, ctx->copied.old ? ctx->copied.old->catalog : NULL, g, &result->notes, err);
         if (rc != DZ_OK) return rc;
     }
     if (g->n > 1 && world->rank == 0 && !ctx->opt->quiet) dz_log("generation %zu of %zu", g->at + 1, g->n);

@@ -20,16 +20,36 @@ typedef struct sampler {
     dz_buf words, predictor, body; /* a tensor's runs, one after the other, and their exact coding */
 } sampler;
 
-/* A run of elements of a pair as a piece of a tile: the base in float. */
-static dz_rc read_run(sampler *s, const dz_tensor_pair *pair, uint64_t first, uint64_t count, dz_tile *out, dz_error *err) {
-    dz_checkpoint *task = s->zoo->tasks[pair->task], *base = s->zoo->base;
-    const dz_tensor *t = &task->tensors[pair->tensor], *b = &base->tensors[pair->base];
+/* What a pair's elements are compared with: a tensor of the base or of the parent's model. */
+typedef struct reference {
+    dz_checkpoint *model; /* NULL: none */
+    size_t tensor;
+} reference;
+
+static reference base_of(const sampler *s, const dz_tensor_pair *pair) {
+    return (reference){.model = s->zoo->base, .tensor = (size_t)pair->base};
+}
+
+/* The tensor of the parent's model that the pair's would be coded against, if it has one of the same kind. */
+static reference parent_of(const sampler *s, const dz_forecast *f, const dz_tensor_pair *pair) {
+    const dz_tensor *t = dz_pair_tensor(s->plan, pair);
+    reference r = {.model = f->up[pair->task] >= 0 ? s->zoo->tasks[f->up[pair->task]] : NULL};
+    int64_t at = r.model ? dz_checkpoint_find(r.model, t->name) : -1;
+    if (at < 0 || !dz_same_kind(&r.model->tensors[at], t) || (pair->lossy >= 0 && pair->tiles.extra.ntiles)) r.model = NULL;
+    r.tensor = (size_t)at;
+    return r;
+}
+
+/* A run of elements of a pair as a piece of a tile: what they are compared with in float. */
+static dz_rc read_run(sampler *s, const dz_tensor_pair *pair, reference from, uint64_t first, uint64_t count, dz_tile *out, dz_error *err) {
+    dz_checkpoint *task = s->zoo->tasks[pair->task];
+    const dz_tensor *t = &task->tensors[pair->tensor], *b = &from.model->tensors[from.tensor];
     size_t size = dz_dtype_size(t->dtype), base_size = dz_dtype_size(b->dtype);
     s->task.len = s->base.len = s->wide.len = 0;
     if (dz_buf_reserve(&s->task, count * size, err) != DZ_OK || dz_buf_reserve(&s->base, count * base_size, err) != DZ_OK ||
         dz_buf_reserve(&s->wide, count * sizeof(float), err) != DZ_OK ||
         dz_checkpoint_read(task, pair->tensor, first * size, count * size, s->task.data, err) != DZ_OK ||
-        dz_checkpoint_read(base, (size_t)pair->base, first * base_size, count * base_size, s->base.data, err) != DZ_OK)
+        dz_checkpoint_read(from.model, from.tensor, first * base_size, count * base_size, s->base.data, err) != DZ_OK)
         return err->rc;
     dz_kernels()->widen((float *)(void *)s->wide.data, s->base.data, b->dtype, count);
     *out =
@@ -57,37 +77,73 @@ static dz_rc keep_run(sampler *s, const dz_tile *run, dz_dtype base_dtype, dz_er
     return DZ_OK;
 }
 
-static dz_rc sample_tensor(sampler *s, const dz_tensor_pair *pair, dz_forecast_tensor *out, dz_error *err) {
+static dz_rc sample_against(sampler *s, const dz_tensor_pair *pair, reference from, dz_tensor_stats *out, dz_error *err) {
     dz_piece_measures m = DZ_PIECE_MEASURES_NONE;
     uint64_t first = 0, count;
-    dz_dtype dtype = s->zoo->tasks[pair->task]->tensors[pair->tensor].dtype, base_dtype = s->zoo->base->tensors[pair->base].dtype;
+    dz_dtype dtype = s->zoo->tasks[pair->task]->tensors[pair->tensor].dtype, base_dtype = from.model->tensors[from.tensor].dtype;
     s->words.len = s->predictor.len = s->body.len = 0;
     for (unsigned i = 0; (count = run_of(pair, i, &first)) > 0; i++) {
         dz_tile run;
-        if (read_run(s, pair, first, count, &run, err) != DZ_OK || keep_run(s, &run, base_dtype, err) != DZ_OK) return err->rc;
+        if (read_run(s, pair, from, first, count, &run, err) != DZ_OK || keep_run(s, &run, base_dtype, err) != DZ_OK) return err->rc;
         dz_piece_measure(&run, 1, &m);
         dz_piece_measure_base(&run, &m);
     }
-    out->stats.range = m.delta.range;
+    out->range = m.delta.range;
     if (m.count == 0) return DZ_OK;
     double scale = (double)pair->tiles.common / (double)m.count;
-    out->stats.abs_sum = scale * dz_lanes_total(m.delta.sums);
-    out->stats.delta_energy = scale * dz_lanes_total(m.delta.sums + DZ_LANES);
-    out->stats.base_energy = scale * dz_lanes_total(m.base);
-    out->stats.changed = scale * (double)m.delta.changed;
+    out->abs_sum = scale * dz_lanes_total(m.delta.sums);
+    out->step = out->whole = out->delta_energy = scale * dz_lanes_total(m.delta.sums + DZ_LANES);
+    out->base_energy = scale * dz_lanes_total(m.base);
+    out->changed = scale * (double)m.delta.changed;
     if (dz_lossless_encode(&s->body, s->words.data, s->predictor.data, dtype, (size_t)m.count, NULL, err) != DZ_OK) return err->rc;
-    out->stats.exact_bits = scale * fmin(dz_measures_exact_bits(&m), 8 * (double)s->body.len);
-    out->stats.base_max = (double)m.base_max;
+    out->exact_bits = scale * fmin(dz_measures_exact_bits(&m), 8 * (double)s->body.len);
+    out->base_max = (double)m.base_max;
     return DZ_OK;
 }
 
+/* What is forecast of the parent's tensor. */
+static const dz_forecast_tensor *forecast_of(const dz_plan *plan, const dz_forecast *f, size_t task, size_t tensor) {
+    for (size_t i = plan->first_pair[task]; i < plan->first_pair[task + 1]; i++) {
+        if (plan->pairs[i].tensor == tensor) return &f->tensors[i];
+    }
+    return NULL;
+}
+
+/* Against the parent, where that is expected to be better: as sum_tiles of the first pass decides. The parent comes with noise of energy E,
+ * which what is coded has too: S + E in place of the step's S, and half of log2((S + E) / S) bits an element more if it is coded exactly.
+ */
+static dz_rc sample_parent(sampler *s, const dz_tensor_pair *pair, reference parent, const dz_forecast *out, dz_tensor_stats *stats,
+                           dz_error *err) {
+    const dz_recipe *recipe = dz_zoo_recipe(s->zoo, pair->task);
+    const dz_forecast_tensor *f = forecast_of(s->plan, out, (size_t)out->up[pair->task], parent.tensor);
+    dz_tensor_stats own = {0};
+    if (sample_against(s, pair, parent, &own, err) != DZ_OK || !dz_range_finite(own.range)) return err->rc;
+    own.chained = 1;
+    own.whole = stats->delta_energy;
+    own.base_energy = stats->base_energy;
+    own.base_max = stats->base_max;
+    own.old = f ? f->off : 0;
+    if (own.old > 0 && own.step > 0) own.exact_bits += (double)pair->tiles.common * log2(1 + own.old / own.step) / 2;
+    own.delta_energy += own.old;
+    int exact = pair->lossy < 0 || recipe->quality == DZ_QUALITY_LOSSLESS;
+    if (exact ? own.exact_bits < stats->exact_bits : dz_chain_is_better(dz_method_of(recipe->method), recipe, &own)) *stats = own;
+    return DZ_OK;
+}
+
+static dz_rc sample_tensor(sampler *s, const dz_tensor_pair *pair, const dz_forecast *out, dz_tensor_stats *stats, dz_error *err) {
+    reference parent = parent_of(s, out, pair);
+    if (sample_against(s, pair, base_of(s, pair), stats, err) != DZ_OK || !parent.model || !dz_range_finite(stats->range)) return err->rc;
+    return sample_parent(s, pair, parent, out, stats, err);
+}
+
 /* Members of each level, by the sample. */
-static dz_rc sample_levels(sampler *s, const dz_tensor_pair *pair, const dz_grid_levels *grid, uint64_t *histogram, dz_error *err) {
+static dz_rc sample_levels(sampler *s, const dz_tensor_pair *pair, reference from, const dz_grid_levels *grid, uint64_t *histogram,
+                           dz_error *err) {
     uint64_t first = 0, count, total = 0;
     for (unsigned i = 0; (count = run_of(pair, i, &first)) > 0; i++) {
         dz_tile run;
         s->levels.len = 0;
-        if (read_run(s, pair, first, count, &run, err) != DZ_OK || dz_buf_reserve(&s->levels, count, err) != DZ_OK) return err->rc;
+        if (read_run(s, pair, from, first, count, &run, err) != DZ_OK || dz_buf_reserve(&s->levels, count, err) != DZ_OK) return err->rc;
         dz_piece_levels(&run, grid, s->levels.data);
         dz_kernels()->count(histogram, s->levels.data, grid->bits, count);
         total += count;
@@ -122,7 +178,8 @@ static dz_rc allocate_task(sampler *s, const dz_method *method, size_t task, dz_
         }
         grids[k] = dz_grid_levels_over(dz_from_ordered(f->stats.range.lo), dz_from_ordered(f->stats.range.hi), (unsigned)pair->bits);
         if (method->grid) method->grid(pair, &f->stats, &grids[k]);
-        if (method->levels && sample_levels(s, pair, &grids[k], histograms + k * DZ_MAX_LEVELS, err) != DZ_OK) break;
+        reference from = f->stats.chained ? parent_of(s, out, pair) : base_of(s, pair);
+        if (method->levels && sample_levels(s, pair, from, &grids[k], histograms + k * DZ_MAX_LEVELS, err) != DZ_OK) break;
         t.tensors[t.n++] = (dz_method_tensor){.pair = pair,
                                               .tensor = dz_pair_tensor(plan, pair),
                                               .stats = &f->stats,
@@ -174,28 +231,60 @@ static void sum_task(const dz_plan *plan, const dz_recipe *recipe, size_t task, 
         if (pair->lossy < 0 || f->exact) continue;
         sum->lossy_source += nbytes;
         sum->lossy_stored += f->bytes + BYTES_OF_ROW;
-        dz_noise_add(&noise, f->coding.noise, f->stats.delta_energy, f->stats.base_energy);
+        f->off = dz_chain_error(&f->stats, f->stats.chained ? (double)f->coding.kept : 1, f->coding.noise.nsr, f->coding.noise.gain);
+        if (f->stats.chained) /* of the whole delta from the base, as in the index */
+            dz_noise_add(&noise, (dz_noise){.nsr = f->stats.whole > 0 ? f->off / f->stats.whole : 0, .gain = 1}, f->stats.whole,
+                         f->stats.base_energy);
+        else
+            dz_noise_add(&noise, f->coding.noise, f->stats.delta_energy, f->stats.base_energy);
     }
     sum->quality = dz_quality_of(&noise);
 }
 
-dz_rc dz_forecast_make(const dz_zoo *zoo, const dz_plan *plan, dz_forecast *out, dz_error *err) {
-    sampler s = {.zoo = zoo, .plan = plan};
-    const dz_method *method = dz_method_of(zoo->recipe->method);
-    out->tensors = dz_alloc(plan->npairs, sizeof *out->tensors, err);
-    out->tasks = dz_alloc(plan->ntasks, sizeof *out->tasks, err);
-    if (err->rc == DZ_OK) dz_shapes_sample(zoo, plan, method, &out->shapes, err);
-    for (size_t i = 0; i < plan->npairs && err->rc == DZ_OK; i++) {
+static dz_rc sample_task(sampler *s, size_t task, dz_forecast *out, dz_error *err) {
+    const dz_plan *plan = s->plan;
+    for (size_t i = plan->first_pair[task]; i < plan->first_pair[task + 1] && err->rc == DZ_OK; i++) {
         const dz_tensor_pair *pair = &plan->pairs[i];
         const dz_tensor *t = dz_pair_tensor(plan, pair);
         int floats = pair->base >= 0 && dz_dtype_is_float(t->dtype) && dz_dtype_is_float(plan->base->tensors[pair->base].dtype);
         if (floats && pair->policy != DZ_POLICY_TIED)
-            sample_tensor(&s, pair, &out->tensors[i], err);
+            sample_tensor(s, pair, out, &out->tensors[i].stats, err);
         else if (pair->base >= 0) /* integers: as they are, or equal */
             out->tensors[i].stats.exact_bits = 8.0 * (double)t->nbytes * 2 / 3;
     }
-    for (size_t t = 0; t < plan->ntasks && err->rc == DZ_OK; t++) {
-        if (allocate_task(&s, method, t, out, err) == DZ_OK) sum_task(plan, dz_zoo_recipe(zoo, t), t, out);
+    return err->rc;
+}
+
+/* Which task has which as its parent, and an order in which parents come first. */
+static dz_rc order_tasks(const dz_zoo *zoo, const dz_plan *plan, const dz_generations *g, dz_forecast *out, dz_error *err) {
+    size_t n = 0, last = g && g->n ? g->n : 1;
+    out->up = dz_alloc(plan->ntasks, sizeof *out->up, err);
+    out->order = dz_alloc(plan->ntasks, sizeof *out->order, err);
+    for (size_t at = 0; at < last && err->rc == DZ_OK; at++) {
+        for (size_t t = 0; t < plan->ntasks; t++) {
+            size_t m = g && g->of ? dz_zoo_in_manifest(zoo, t) : DZ_NOT_IN_MANIFEST;
+            if ((m == DZ_NOT_IN_MANIFEST || g->of[m] < 0 ? 0 : (size_t)g->of[m]) != at) continue;
+            out->order[n++] = t;
+            out->up[t] = -1;
+            for (size_t p = 0; m != DZ_NOT_IN_MANIFEST && g->parent[m] && p < plan->ntasks; p++) {
+                if (strcmp(zoo->names[p], g->parent[m]) == 0) out->up[t] = (int64_t)p;
+            }
+        }
+    }
+    return err->rc;
+}
+
+dz_rc dz_forecast_make(const dz_zoo *zoo, const dz_plan *plan, const dz_generations *generations, dz_forecast *out, dz_error *err) {
+    sampler s = {.zoo = zoo, .plan = plan};
+    const dz_method *method = dz_method_of(zoo->recipe->method);
+    out->tensors = dz_alloc(plan->npairs, sizeof *out->tensors, err);
+    out->tasks = dz_alloc(plan->ntasks, sizeof *out->tasks, err);
+    if (err->rc == DZ_OK) order_tasks(zoo, plan, generations, out, err);
+    if (err->rc == DZ_OK) dz_shapes_sample(zoo, plan, method, &out->shapes, err);
+    for (size_t i = 0; i < plan->ntasks && err->rc == DZ_OK; i++) {
+        size_t t = out->order[i];
+        if (sample_task(&s, t, out, err) == DZ_OK && allocate_task(&s, method, t, out, err) == DZ_OK)
+            sum_task(plan, dz_zoo_recipe(zoo, t), t, out);
     }
     dz_buf_free(&s.task);
     dz_buf_free(&s.base);
@@ -220,6 +309,8 @@ dz_rc dz_forecast_again(const dz_zoo *zoo, const dz_plan *plan, dz_forecast *out
 void dz_forecast_free(dz_forecast *f) {
     free(f->tensors);
     free(f->tasks);
+    free(f->up);
+    free(f->order);
     dz_shapes_free(&f->shapes);
     *f = (dz_forecast){0};
 }

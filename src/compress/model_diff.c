@@ -228,7 +228,7 @@ dz_rc dz_model_diff_make(const dz_world *world, const char *base, const char *mo
     rc = dz_plan_make(out->zoo.base, NULL, out->zoo.tasks, out->zoo.names, 1, out->zoo.recipe, 1, unmatched, &out->plan, err);
     if ((rc = dz_sync_error(world, rc, err)) != DZ_OK || (rc = measure(world, out, quiet, err)) != DZ_OK) return rc;
     rc = dz_diff_judge(out, err);
-    if (rc == DZ_OK && world->rank == 0) rc = dz_forecast_make(&out->zoo, out->plan, &out->forecast, err);
+    if (rc == DZ_OK && world->rank == 0) rc = dz_forecast_make(&out->zoo, out->plan, NULL, &out->forecast, err);
     return dz_sync_error(world, rc, err);
 }
 

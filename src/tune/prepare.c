@@ -64,7 +64,7 @@ static dz_rc forecast(dz_zoo *zoo, const dz_tune_options *opt, dz_tune_result *r
     dz_forecast f = {0};
     dz_plan *plan = NULL;
     unsigned steps = dz_tune_forecast_steps(opt);
-    if (dz_zoo_plan(zoo, 1, 0, &plan, err) == DZ_OK) dz_forecast_make(zoo, plan, &f, err);
+    if (dz_zoo_plan(zoo, 1, 0, &plan, err) == DZ_OK) dz_forecast_make(zoo, plan, NULL, &f, err);
     for (unsigned k = 1; k < 1U << steps && err->rc == DZ_OK; k++) {
         char setting[64];
         dz_candidate_setting(dz_tune_rung(k, steps), setting);

@@ -197,10 +197,39 @@ def test_what_is_wrong_with_parents(folder):
 
 
 @with_scratch
-def test_plan_says_that_it_does_not_foresee_parents(folder):
+def test_plan_foresees_what_a_chain_takes(folder):
+    chain(folder, 4, share=1, size=0.004)
+    manifest(f"{folder}/zoo.yaml", folder, in_line(4))
+    manifest(f"{folder}/each.yaml", folder, [f"step-{k}" for k in range(1, 5)])
+    manifest(f"{folder}/auto.yaml", folder, ["step-1", *((f"step-{k}", "auto") for k in (2, 3, 4))])
+    for more in (["--quality", "lossless"], ["--quality", "high"], [], ["--quality", "small"], ["--anchor-every", "3"], ["--method", "dare"]):
+        planned = json.loads(good(["plan", "zoo.yaml", "--json", *more], cwd=folder).out)["tasks"]
+        each = json.loads(good(["plan", "each.yaml", "--json", *(more if "--anchor-every" not in more else [])], cwd=folder).out)["tasks"]
+        good(["compress", "zoo.yaml", "-o", "a.h5", "-q", "--force", *more], cwd=folder)
+        for k, (plan, alone) in enumerate(zip(planned, each)):
+            task = info("a.h5", plan["name"], cwd=folder)["tasks"][0]
+            stored = sum(x["stored_bytes"] for x in task["tensors"]) + 40 * len(SHAPES)
+            check(abs(plan["predicted_stored_bytes"] / stored - 1) < 0.3, f"{more}: {plan['name']}: {plan['predicted_stored_bytes']} foreseen, {stored} stored")
+            if task["lossy"]["verdict"] != "exact":
+                equal(plan["verdict"], task["lossy"]["verdict"], f"{more}: verdict of {plan['name']}")
+            anchor = k == 0 or "--anchor-every" in more and k == 3
+            if anchor:
+                equal(plan["predicted_stored_bytes"], alone["predicted_stored_bytes"], f"{more}: {plan['name']} is an anchor")
+            elif k == 3 and "dare" not in more:
+                check(plan["predicted_stored_bytes"] < 0.9 * alone["predicted_stored_bytes"], f"{more}: {plan} and against the base {alone}")
+    equal([t["predicted_stored_bytes"] for t in json.loads(good(["plan", "auto.yaml", "--json"], cwd=folder).out)["tasks"]],
+          [t["predicted_stored_bytes"] for t in json.loads(good(["plan", "zoo.yaml", "--json"], cwd=folder).out)["tasks"]], "parents that are looked for")
+
+
+@with_scratch
+def test_plan_with_parents_that_it_cannot_see(folder):
     chain(folder, 2)
-    manifest(f"{folder}/zoo.yaml", folder, in_line(2))
-    check("1 task has a parent: sizes are foreseen as if coded against the base" in good(["plan", "zoo.yaml"], cwd=folder).err.replace("\n", " "), "no note")
+    manifest(f"{folder}/zoo.yaml", folder, [("step-2", "step-1")])
+    said = good(["plan", "zoo.yaml"], cwd=folder).err.replace("\n", " ")
+    check("task 'step-2': its parent 'step-1' is not in the manifest: foreseen against the base" in said, said)
+    manifest(f"{folder}/circle.yaml", folder, [("step-2", "step-1"), ("step-1", "step-2")])
+    refused(folder, ["plan", "circle.yaml"], 2, "circle.yaml", "step-2", "lead back to itself")
+    refused(folder, ["plan", "zoo.yaml", "--anchor-every", "0"], 2, "--anchor-every 0")
     manifest(f"{folder}/flat.yaml", folder, ["step-1", "step-2"])
     check("parent" not in good(["plan", "flat.yaml"], cwd=folder).err, "a note without parents")
 
