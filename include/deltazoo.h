@@ -59,6 +59,11 @@ DELTAZOO_API const char *deltazoo_version(void); /* "0.1.0" */
 
 /* Opens an archive; the caller closes `*out`. Tasks that are too damaged to read are left out: see deltazoo_lost. */
 DELTAZOO_API int deltazoo_open(const char *path, deltazoo_archive **out, char *message, size_t size);
+
+/* The same, but only these tasks are there, the tasks that they are coded against, and a stored base: what it takes does not grow with the
+ * number of the others. Tasks are found by deltazoo_task_name. DELTAZOO_EUSAGE if one is not in the archive. */
+DELTAZOO_API int deltazoo_open_tasks(const char *path, const char *const *names, size_t n, deltazoo_archive **out, char *message,
+                                     size_t size);
 DELTAZOO_API void deltazoo_close(deltazoo_archive *archive); /* accepts NULL */
 
 DELTAZOO_API size_t deltazoo_task_count(const deltazoo_archive *archive);

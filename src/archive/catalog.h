@@ -141,6 +141,8 @@ typedef struct dz_catalog {
     char *blobs_lost;       /* why no blob can be read; NULL: they can */
     double trace_reference; /* T_ref of METHODS.md "Rescaling by the trace norm"; 0: none */
     uint64_t file_size, shared_bytes;
+    size_t there;         /* tasks that the file's structure has, of which a choice may have been read */
+    uint64_t there_bytes; /* their payloads and index tables */
     uint32_t format_version;
     char generator[64];
     const char *path; /* borrowed, for messages; NULL while the archive is being made */

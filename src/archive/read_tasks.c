@@ -151,6 +151,7 @@ dz_rc dz_reader_tasks(dz_archive *a, hid_t file, const dz_task_choice *choice, d
     dz_catalog *c = a->catalog;
     hid_t tasks = H5Gopen2(file, "tasks", H5P_DEFAULT);
     H5G_info_t info;
+    int chosen = 0;
     dz_lookup lost = {0};
     task_links links = {.err = err};
     for (size_t i = 0; i < c->nlost; i++) dz_lookup_add(&lost, c->lost[i].name, strlen(c->lost[i].name), (uint32_t)i, err);
@@ -165,7 +166,7 @@ dz_rc dz_reader_tasks(dz_archive *a, hid_t file, const dz_task_choice *choice, d
     }
     if (!(c->tasks = dz_alloc((size_t)info.nlinks, sizeof *c->tasks, err))) goto out;
     if (!list_links(tasks, &links) || links.n != info.nlinks) dz_hdf5_fail(err, DZ_EDAMAGE, a->path, "tasks");
-    int chosen = choice->names && err->rc == DZ_OK && read_chosen(a, tasks, &links, choice, &lost, b, err);
+    chosen = choice->names && err->rc == DZ_OK && read_chosen(a, tasks, &links, choice, &lost, b, err);
     for (size_t i = 0; !chosen && i < links.n && err->rc == DZ_OK; i++) {
         if (dz_catalog_is_foreign(c, links.links[i].name)) continue;
         if (!dz_task_name_ok(links.links[i].name)) {
@@ -176,7 +177,7 @@ dz_rc dz_reader_tasks(dz_archive *a, hid_t file, const dz_task_choice *choice, d
     }
     if (err->rc != DZ_OK) goto out;
     qsort(c->tasks, c->ntasks, sizeof *c->tasks, by_payload); /* the order of the manifest */
-    if (dz_catalog_link(c, err) == DZ_OK) dz_share_structures(c);
+    if (dz_catalog_link(c, err) == DZ_OK) dz_share_structures(c, chosen);
 out:
     for (size_t i = 0; i < links.n; i++) free(links.links[i].name);
     free(links.links);

@@ -140,8 +140,8 @@ typedef struct dz_dropped {
 
 dz_dropped dz_task_dropped(const dz_catalog *catalog, const dz_task_entry *task);
 
-/* Distributes HDF5's structures for tasks equally over them: fills meta_bytes. */
-void dz_share_structures(dz_catalog *catalog);
+/* Distributes HDF5's structures for tasks equally over them: fills meta_bytes. `chosen`: the catalog has only some of the tasks. */
+void dz_share_structures(dz_catalog *catalog, int chosen);
 
 dz_size_stats dz_task_size_stats(const dz_task_entry *task);
 

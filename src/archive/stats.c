@@ -4,10 +4,11 @@
 
 #include "archive/reader.h"
 
-void dz_share_structures(dz_catalog *c) {
-    uint64_t named = c->shared_bytes;
-    for (size_t i = 0; i < c->ntasks; i++) named += c->tasks[i].payload_len + c->tasks[i].index_bytes;
-    for (size_t i = 0; i < c->ntasks; i++) c->tasks[i].meta_bytes = named < c->file_size ? (c->file_size - named) / c->ntasks : 0;
+void dz_share_structures(dz_catalog *c, int chosen) {
+    uint64_t named = c->shared_bytes + (chosen ? c->there_bytes : 0);
+    size_t n = chosen ? c->there : c->ntasks;
+    for (size_t i = 0; !chosen && i < c->ntasks; i++) named += c->tasks[i].payload_len + c->tasks[i].index_bytes;
+    for (size_t i = 0; i < c->ntasks; i++) c->tasks[i].meta_bytes = named < c->file_size ? (c->file_size - named) / n : 0;
 }
 
 static double entropy_of_share(double p) { return p <= 0 || p >= 1 ? 0 : -p * log2(p) - (1 - p) * log2(1 - p); }

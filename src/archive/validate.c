@@ -313,7 +313,7 @@ static dz_rc walk_object(walk *w, const char *name, uint64_t at, unsigned depth,
 static int target_ok(walk *w, const object *from, const char *name, uint64_t at, unsigned depth) {
     int task = depth == 1 && strcmp(from->name, "tasks") == 0, blobs = depth == 0 && strcmp(name, "blobs") == 0;
     size_t nseen = w->nseen;
-    uint64_t sum = w->sum;
+    uint64_t sum = w->sum, there_bytes = w->catalog->there_bytes;
     int ours = 0;
     dz_error inner = {0}, *outer = w->err;
     if (depth >= DEPTH_MAX) return 0;
@@ -327,14 +327,17 @@ static int target_ok(walk *w, const object *from, const char *name, uint64_t at,
         /* of other tools, by HDF5's newer version */
         w->nseen = nseen;
         w->sum = sum;
+        w->catalog->there_bytes = there_bytes;
         return note_foreign(w, from, depth, "object", name);
     }
     if (inner.rc == DZ_OK) {
         w->tasks += task ? w->sum - sum : 0;
+        w->catalog->there += (size_t)task;
         return 1;
     }
     w->nseen = nseen;
     w->sum = sum;
+    w->catalog->there_bytes = there_bytes;
     if (inner.rc == DZ_ENOMEM)
         dz_fail(outer, inner.rc, "%s", inner.text);
     else if (task && dz_catalog_lose(w->catalog, name, inner.text, outer) == DZ_OK)
@@ -462,7 +465,7 @@ static dz_rc walk_messages(walk *w, object *o, const uint8_t *bytes, uint64_t le
     return w->err->rc;
 }
 
-static dz_rc check_dataset(walk *w, const object *o) {
+static dz_rc check_dataset(walk *w, const object *o, unsigned depth) {
     uint64_t raw = 0;
     if (!o->has[MESSAGE_SPACE] || !o->has[MESSAGE_TYPE] || !o->has[MESSAGE_LAYOUT] || o->has[MESSAGE_LINK] || o->has[MESSAGE_LINKS] ||
         __builtin_mul_overflow(o->count, o->type_size, &raw))
@@ -472,6 +475,8 @@ static dz_rc check_dataset(walk *w, const object *o) {
                        (o->data_len == NOWHERE) != (o->nfilters == 0) || (o->nfilters && o->shuffled != o->type_size)))
         return wrong(w, o->at, "not one chunk");
     uint64_t stored = o->data_len == NOWHERE ? raw : o->data_len;
+    if (depth == 3 && o->data_at != NOWHERE && (strcmp(o->name, "payload") == 0 || strcmp(o->name, "index") == 0))
+        w->catalog->there_bytes += stored < w->file_size ? stored : w->file_size;
     if (o->data_at == NOWHERE) return raw == 0 ? DZ_OK : wrong(w, o->at, "its bytes are not in the file");
     if (o->nfilters && (stored < 8 || raw / DEFLATE_MOST > stored)) return wrong(w, o->at, "its bytes are too few");
     return o->data_at <= w->file_size && stored <= w->file_size - o->data_at
@@ -549,7 +554,7 @@ static dz_rc walk_object(walk *w, const char *name, uint64_t at, unsigned depth,
     }
     if (w->err->rc == DZ_OK && depth == 0) return walk_root(w, &o);
     if (w->err->rc != DZ_OK || o.has[MESSAGE_LINKS]) return w->err->rc;
-    return depth == 1 && o.has[MESSAGE_TYPE] && !o.has[MESSAGE_SPACE] ? name_type(w, &o) : check_dataset(w, &o);
+    return depth == 1 && o.has[MESSAGE_TYPE] && !o.has[MESSAGE_SPACE] ? name_type(w, &o) : check_dataset(w, &o, depth);
 }
 
 dz_rc dz_structure_check(int fd, dz_catalog *catalog, dz_error *err) {

@@ -220,7 +220,7 @@ static dz_rc reserve(const char *path, dz_catalog *c, dz_error *err) {
         if (rc != 0 && rc != EOPNOTSUPP && rc != EINVAL)
             dz_fail(err, DZ_EFAIL, "%s: no room for %llu bytes: %s", path, (unsigned long long)c->file_size, strerror(rc));
         c->path = path;
-        if (err->rc == DZ_OK && dz_structure_check(fd, c, err) == DZ_OK) dz_share_structures(c);
+        if (err->rc == DZ_OK && dz_structure_check(fd, c, err) == DZ_OK) dz_share_structures(c, 0);
         c->path = NULL;
     }
     if (fd >= 0) close(fd);

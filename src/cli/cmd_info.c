@@ -42,11 +42,16 @@ static void print_text(const dz_catalog *c, const char *path, const dz_task_entr
     char base[DZ_BASE_TEXT];
     dz_buf warnings = {0};
     printf("%s: format %u, written by %s\nbase %s\n\n", path, c->format_version, c->generator, dz_catalog_base_text(c, base));
-    dz_print_tasks(c, view);
-    dz_print_scores(c);
+    if (task) {
+        dz_print_one_task(c, task);
+        dz_task_warnings(c, task, &warnings, err);
+    } else {
+        dz_print_tasks(c, view);
+        dz_print_scores(c);
+        for (size_t t = 0; t < view->n; t++) dz_task_warnings(c, view->tasks[t], &warnings, err);
+    }
     putchar('\n');
     dz_print_largest(c, task);
-    for (size_t t = 0; t < view->n; t++) dz_task_warnings(c, view->tasks[t], &warnings, err);
     dz_print_notes(&warnings);
     if (task) {
         printf("\n%s: recipe %s, key %016llx\n%s", task->name, task->recipe, (unsigned long long)task->key, task->recipe_text);
@@ -79,7 +84,7 @@ static dz_rc print_info(const char *path, const info_options *opt, dz_error *err
     const dz_task_entry *task = NULL;
     dz_task_view view = {0};
     dz_task_filter filter = opt->filter;
-    if (dz_archive_open_partly(path, &a, err) != DZ_OK) return err->rc;
+    if ((opt->task ? dz_archive_open_tasks(path, &opt->task, 1, &a, err) : dz_archive_open_partly(path, &a, err)) != DZ_OK) return err->rc;
     const dz_catalog *c = a->catalog;
     if (opt->task) filter.match = NULL;
     if ((opt->task && dz_archive_task(a, opt->task, &task, err) != DZ_OK) || dz_task_view_make(c, &filter, &view, err) != DZ_OK) goto out;
@@ -115,7 +120,7 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
     info_options opt = {0};
     int helped = 0;
     const dz_option options[] = {
-        {"task", 't', DZ_OPTION_TEXT, &opt.task, "NAME", "also this task's tensors and recipe"},
+        {"task", 't', DZ_OPTION_TEXT, &opt.task, "NAME", "only this task, with its tensors and its recipe"},
         {"match", 0, DZ_OPTION_TEXT, &opt.filter.match, "GLOB", "only tasks with such names ('chat-*'); with --task only such tensors"},
         {"sort", 0, DZ_OPTION_TEXT, &opt.filter.sort, "COLUMN", "sort the tasks by a column of --columns; -COLUMN: the other way round"},
         {"columns", 0, DZ_OPTION_TEXT, &opt.filter.columns, "LIST", "only a table with these columns: " DZ_TASK_COLUMNS},

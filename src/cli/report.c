@@ -187,6 +187,14 @@ json_t *dz_tensors_json(const dz_catalog *c, const dz_task_entry *task, const ch
     return tensors;
 }
 
+static json_t *shared_json(const dz_catalog *c) {
+    dz_error none = {0};
+    dz_shared s;
+    dz_shared_of(c, &s, &none);
+    return json_pack("{s:I, s:I, s:I}", "tensors", (json_int_t)s.ntensors, "files", (json_int_t)s.nfiles, "saved_bytes",
+                     (json_int_t)s.saved);
+}
+
 json_t *dz_info_json(const dz_catalog *c, const dz_task_entry *only, const dz_task_view *view, const char *match) {
     char hex[33];
     dz_digest_hex(c->fingerprint, hex);
@@ -205,11 +213,7 @@ json_t *dz_info_json(const dz_catalog *c, const dz_task_entry *only, const dz_ta
     for (size_t i = 0; i < c->nlost; i++)
         json_array_append_new(lost, json_pack("{s:o, s:o, s:b}", "name", text_json(c->lost[i].name), "message", text_json(c->lost[i].text),
                                               "damaged", !c->lost[i].unread));
-    dz_error none = {0};
-    dz_shared s;
-    dz_shared_of(c, &s, &none);
-    json_t *shared =
-        json_pack("{s:I, s:I, s:I}", "tensors", (json_int_t)s.ntensors, "files", (json_int_t)s.nfiles, "saved_bytes", (json_int_t)s.saved);
+    json_t *shared = only ? json_null() : shared_json(c);
     json_t *stored = c->stored ? task_json(c, &c->tasks[c->stored - 1]) : json_null();
     return json_pack("{s:i, s:o, s:{s:s, s:o, s:o, s:o, s:I, s:I, s:b, s:o}, s:I, s:I, s:o, s:o, s:o, s:o}", "format_version",
                      (int)c->format_version, "generator", text_json(c->generator), "base", "fingerprint", hex, "name",
@@ -430,16 +434,16 @@ static void print_task(const dz_catalog *c, const dz_task_entry *e) {
 }
 
 /* The ratios that the paper counts and the trace norms: of methods that quantise to levels. */
-static void print_paper_ratios(const dz_catalog *c) {
+static void print_paper_ratios(const dz_catalog *c, const dz_task_entry *only) {
     char name[256];
     int any = 0;
-    for (size_t t = 0; t < c->ntasks; t++) any |= c->tasks[t].trace_norm > 0;
+    for (size_t t = 0; t < c->ntasks; t++) any |= (!only || only == &c->tasks[t]) && c->tasks[t].trace_norm > 0;
     if (!any) return;
     printf("\n%-14s %11s %11s %9s  %s\n", "the paper's", "value bits", "pos. coded", "gamma", "trace norm");
     for (size_t t = 0; t < c->ntasks; t++) {
         const dz_task_entry *e = &c->tasks[t];
         dz_size_stats s = dz_task_size_stats(e);
-        if (!(e->trace_norm > 0)) continue;
+        if (!(e->trace_norm > 0) || (only && only != e)) continue;
         printf("%-14s %10.1fx %10.1fx %9.4f  %.5g +- %.2g %%\n", dz_table_name(e->name, 14, name), s.value_bits, s.positions_coded,
                (double)e->gamma, e->trace_norm, 100 * e->trace_error / e->trace_norm);
     }
@@ -479,6 +483,19 @@ static void print_chains(const dz_catalog *c) {
                n, n == 1 ? "" : "s", depth, most);
 }
 
+void dz_print_one_task(const dz_catalog *c, const dz_task_entry *task) {
+    char size[32];
+    size_t n = c->there - (c->stored != 0);
+    dz_print_quality_head("stored");
+    print_task(c, task);
+    if (dz_task_is_adapter(task)) printf("\nan adapter (LoRA), stored exactly\n");
+    print_paper_ratios(c, task);
+    printf("\narchive %s, %zu task%s\n", dz_format_size((double)c->file_size, size), n, n == 1 ? "" : "s");
+    if (dz_task_parent(task))
+        printf("coded against task '%s', %u deep; restoring decodes %.3g times its tiles\n", dz_task_parent(task), dz_task_depth(task),
+               dz_task_decodings(c, task));
+}
+
 void dz_print_tasks(const dz_catalog *c, const dz_task_view *view) {
     char a[32], b[32], beside[64];
     double source = 0, dropped = 0, base = (double)dz_catalog_base_bytes(c), file = (double)c->file_size;
@@ -493,7 +510,7 @@ void dz_print_tasks(const dz_catalog *c, const dz_task_view *view) {
     for (size_t t = 0; view && t < view->n; t++) print_task(c, view->tasks[t]);
     if (c->stored) print_task(c, &c->tasks[c->stored - 1]);
     if (view && view->n < dz_catalog_ntasks(c)) printf("(%zu of %zu tasks; what follows is of all)\n", view->n, dz_catalog_ntasks(c));
-    if (!view || view->n == dz_catalog_ntasks(c)) print_paper_ratios(c);
+    if (!view || view->n == dz_catalog_ntasks(c)) print_paper_ratios(c, NULL);
     size_t adapters = 0;
     for (size_t t = 0; t < c->ntasks; t++) adapters += (size_t)dz_task_is_adapter(&c->tasks[t]);
     if (adapters) printf("\n%zu adapter%s (LoRA) among them, stored exactly", adapters, adapters > 1 ? "s" : "");

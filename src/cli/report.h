@@ -58,6 +58,9 @@ void dz_print_quality_row(const char *task, double source, double stored, double
 /* That table and the totals, with the base and without. `view`: the rows of the table (NULL: all tasks); the totals are of all. */
 void dz_print_tasks(const dz_catalog *catalog, const dz_task_view *view);
 
+/* The same of one task, of an archive of which others need not have been read. */
+void dz_print_one_task(const dz_catalog *catalog, const dz_task_entry *task);
+
 /* A line for each task that has the scores of an evaluation; nothing where none has. */
 void dz_print_scores(const dz_catalog *catalog);
 

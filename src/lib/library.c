@@ -36,18 +36,38 @@ static void index_tasks(deltazoo_archive *a, dz_error *err) {
     }
 }
 
-int deltazoo_open(const char *path, deltazoo_archive **out, char *message, size_t size) {
-    dz_error err = {0};
-    deltazoo_archive *a = dz_alloc(1, sizeof *a, &err);
-    if (a && dz_archive_open_partly(path, &a->archive, &err) == DZ_OK &&
-        dz_decoder_open(&a->decoder, a->archive, NULL, NULL, &err) == DZ_OK)
-        index_tasks(a, &err);
-    if (err.rc == DZ_OK) {
+/* With the archive read. */
+static int finish_open(deltazoo_archive *a, deltazoo_archive **out, dz_error *err, char *message, size_t size) {
+    if (err->rc == DZ_OK && dz_decoder_open(&a->decoder, a->archive, NULL, NULL, err) == DZ_OK) index_tasks(a, err);
+    if (err->rc == DZ_OK) {
         *out = a;
         a = NULL;
     }
     if (a) deltazoo_close(a);
-    return report(&err, message, size);
+    return report(err, message, size);
+}
+
+int deltazoo_open(const char *path, deltazoo_archive **out, char *message, size_t size) {
+    dz_error err = {0};
+    deltazoo_archive *a = dz_alloc(1, sizeof *a, &err);
+    if (a) dz_archive_open_partly(path, &a->archive, &err);
+    return finish_open(a, out, &err, message, size);
+}
+
+static void check_task(const dz_catalog *c, const char *name, dz_error *err) {
+    if (dz_catalog_find(c, name) >= 0) return;
+    for (size_t i = 0; i < c->nlost && err->rc == DZ_OK; i++) {
+        if (strcmp(c->lost[i].name, name) == 0) dz_fail(err, DZ_EDAMAGE, "%s", c->lost[i].text);
+    }
+    if (err->rc == DZ_OK) dz_fail(err, DZ_EUSAGE, "%s: has no task '%s'", c->path, name);
+}
+
+int deltazoo_open_tasks(const char *path, const char *const *names, size_t n, deltazoo_archive **out, char *message, size_t size) {
+    dz_error err = {0};
+    deltazoo_archive *a = dz_alloc(1, sizeof *a, &err);
+    if (a) dz_archive_open_tasks(path, names, n, &a->archive, &err);
+    for (size_t i = 0; i < n && err.rc == DZ_OK; i++) check_task(a->archive->catalog, names[i], &err);
+    return finish_open(a, out, &err, message, size);
 }
 
 /* Without a base a decoder still gives deltas, and restores from a base in memory. */

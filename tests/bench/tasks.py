@@ -69,6 +69,23 @@ def best(args, ranks, before=lambda: None, times=3):
     return min(r[0] for r in runs), min(r[1] for r in runs)
 
 
+LIBRARY = """import ctypes, resource, sys
+lib, archive, out, message = ctypes.CDLL(sys.argv[1]), sys.argv[2].encode(), ctypes.c_void_p(), ctypes.create_string_buffer(300)
+used = lambda: (lambda u: u.ru_utime + u.ru_stime)(resource.getrusage(resource.RUSAGE_SELF))
+before = used()
+code = lib.deltazoo_open_tasks(archive, (ctypes.c_char_p * 1)(sys.argv[3].encode()), ctypes.c_size_t(1), ctypes.byref(out), message, ctypes.c_size_t(300))
+print(used() - before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024) if code == 0 else sys.exit(message.value.decode())
+"""
+
+
+def best_of_library(archive, task):
+    """Of deltazoo_open_tasks alone, and memory with Python's."""
+    library = os.path.join(os.path.dirname(DELTAZOO), "libdeltazoo.so")
+    runs = [tuple(map(float, subprocess.run([sys.executable, "-c", LIBRARY, library, archive, task], capture_output=True, text=True, check=True).stdout.split()))
+            for _ in range(3)]
+    return min(r[0] for r in runs), min(r[1] for r in runs)
+
+
 def measure(folder, n, ntensors, ranks):
     archive, copy = f"{folder}/zoo.h5", f"{folder}/copy.h5"
     middle = f"task-{n // 2:05}"
@@ -79,6 +96,7 @@ def measure(folder, n, ntensors, ranks):
     out["info --names"] = best(["info", archive, "--names"], 1)
     out["info"] = best(["info", archive], 1)
     out["info --task"] = best(["info", archive, "--task", middle], 1)
+    out["library, one"] = best_of_library(archive, middle)
     out["verify"] = best(["verify", archive, "-q"], ranks, times=1)
     try:
         out["verify one"] = best(["verify", archive, "--task", middle, "-q"], ranks)

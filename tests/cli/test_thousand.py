@@ -58,6 +58,15 @@ def test_info_of_one_task_filters_its_tensors():
     check("layers.4" not in info("--task", "task-00003", "--match", "*.1.*").split("tensor ")[1], "a tensor that does not match")
 
 
+def test_info_of_one_task_says_what_that_of_all_says():
+    one, all_of_them = json.loads(info("--task", "task-00003", "--json")), json.loads(info("--json"))
+    listed = {k: v for k, v in one["tasks"][0].items() if k not in ("tensors", "recipe_text")}
+    equal(listed, next(t for t in all_of_them["tasks"] if t["name"] == "task-00003"), "a task alone and among all")
+    equal((one["shared"], one["archive_bytes"], one["shared_bytes"]), (None, all_of_them["archive_bytes"], all_of_them["shared_bytes"]), "the archive's own figures")
+    text = info("--task", "task-00003")
+    check(f"{len(all_of_them['tasks'])} tasks" in text and "task-00002" not in text, text[:900])
+
+
 @with_scratch
 def test_refusals(folder):
     archive = f"{zoo()}/zoo.h5"

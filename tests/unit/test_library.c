@@ -45,6 +45,39 @@ static deltazoo_archive *open_it(void) {
     return a;
 }
 
+/* Only what is asked for is there, and it restores the same. */
+static void test_chosen_tasks_are_opened_alone(void **state) {
+    (void)state;
+    deltazoo_archive *all = open_it(), *one = NULL;
+    char message[256] = "";
+    const char *names[] = {"task-2", "nobody"};
+    if (deltazoo_open_tasks(archive, names, 1, &one, message, sizeof message) != DELTAZOO_OK) fail_msg("%s", message);
+    assert_int_equal(deltazoo_task_count(one), 1);
+    assert_string_equal(deltazoo_task_name(one, 0), "task-2");
+    deltazoo_task a, b;
+    assert_int_equal(deltazoo_task_at(all, 1, &a), DELTAZOO_OK);
+    assert_int_equal(deltazoo_task_at(one, 0, &b), DELTAZOO_OK);
+    assert_true(a.stored_bytes == b.stored_bytes && a.source_bytes == b.source_bytes);
+    assert_int_equal(deltazoo_tensor_count(one, 0), deltazoo_tensor_count(all, 1));
+    assert_int_equal(deltazoo_set_base(all, base, message, sizeof message), DELTAZOO_OK);
+    assert_int_equal(deltazoo_set_base(one, base, message, sizeof message), DELTAZOO_OK);
+    for (size_t i = 0; i < deltazoo_tensor_count(one, 0); i++) {
+        deltazoo_tensor t;
+        assert_int_equal(deltazoo_tensor_at(one, 0, i, &t), DELTAZOO_OK);
+        void *x = malloc(t.nbytes), *y = malloc(t.nbytes);
+        assert_int_equal(deltazoo_restore(all, 1, i, x, message, sizeof message), DELTAZOO_OK);
+        assert_int_equal(deltazoo_restore(one, 0, i, y, message, sizeof message), DELTAZOO_OK);
+        assert_memory_equal(x, y, t.nbytes);
+        free(x);
+        free(y);
+    }
+    deltazoo_close(one);
+    one = NULL;
+    assert_int_equal(deltazoo_open_tasks(archive, names, 2, &one, message, sizeof message), DELTAZOO_EUSAGE);
+    assert_true(one == NULL && strstr(message, "'nobody'") && strstr(message, archive));
+    deltazoo_close(all);
+}
+
 static void test_tasks_and_tensors_are_listed(void **state) {
     (void)state;
     deltazoo_archive *a = open_it();
@@ -271,6 +304,7 @@ static void test_parts_and_base_tensors(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_a_damaged_task_leaves_the_other),
                                        cmocka_unit_test(test_tasks_and_tensors_are_listed),
+                                       cmocka_unit_test(test_chosen_tasks_are_opened_alone),
                                        cmocka_unit_test(test_exact_tensors_come_back_byte_for_byte_and_lossy_ones_near),
                                        cmocka_unit_test(test_deltas_and_a_base_in_memory),
                                        cmocka_unit_test(test_parts_and_base_tensors),
