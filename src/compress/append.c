@@ -63,9 +63,9 @@ static dz_rc tell_new(const dz_context *ctx, dz_compress_result *result, dz_erro
     return err->rc;
 }
 
-dz_rc dz_append_open(dz_context *ctx, const char *generation, size_t *skipped, dz_compress_result *result, dz_error *err) {
+dz_rc dz_append_open(dz_context *ctx, dz_generations *generations, size_t *skipped, dz_compress_result *result, dz_error *err) {
     const dz_compress_options *opt = ctx->opt;
-    if (generation) return dz_copy_tasks_open(&ctx->copied, ctx->world, generation, err);
+    if (generations->from) return dz_copy_tasks_open(&ctx->copied, ctx->world, generations->from, err);
     int there = access(opt->archive, F_OK) == 0;
     uint64_t all = (uint64_t)there;
     if (!opt->append) return DZ_OK;
@@ -75,7 +75,7 @@ dz_rc dz_append_open(dz_context *ctx, const char *generation, size_t *skipped, d
     if (rc != DZ_OK || (rc = dz_sync_error(ctx->world, check_names(ctx, err), err)) != DZ_OK) return rc;
     if (opt->update) {
         if ((rc = dz_sync_error(ctx->world, check_headers(ctx, err), err)) != DZ_OK) return rc;
-        if ((rc = dz_update_settle(ctx, result, err)) == DZ_OK) dz_copy_tasks_check(&ctx->copied, err);
+        if ((rc = dz_update_settle(ctx, generations, result, err)) == DZ_OK) dz_copy_tasks_check(&ctx->copied, err);
         return dz_sync_error(ctx->world, rc == DZ_OK ? err->rc : rc, err);
     }
     if (settle_names(ctx, skipped, err) == DZ_OK && dz_copy_tasks_check(&ctx->copied, err) == DZ_OK) check_headers(ctx, err);

@@ -5,9 +5,9 @@
 #include "compress/statistics.h"
 
 /* Collective. Opens the archive, if there is one, compares names and headers, and takes tasks that it keeps out of the zoo: `*skipped` of
- * them. `result` (rank 0): what --update found. `generation`: not NULL, the archive of the generations before, which is taken along whole.
- */
-dz_rc dz_append_open(dz_context *ctx, const char *generation, size_t *skipped, dz_compress_result *result, dz_error *err);
+ * them. `result` (rank 0): what --update found. In a later generation the archive of those before is taken along
+ * whole. */
+dz_rc dz_append_open(dz_context *ctx, dz_generations *generations, size_t *skipped, dz_compress_result *result, dz_error *err);
 
 /* After the statistics: DZ_EVALUE when the base's values are not those of the archive. Alike on every rank. */
 dz_rc dz_append_check_base(const dz_context *ctx, const dz_stats *stats, dz_error *err);

@@ -153,6 +153,11 @@ out:
 }
 
 void dz_generations_free(dz_generations *g) {
+    for (size_t i = 0; i < g->nown; i++) {
+        free((char *)(uintptr_t)g->own[i].task);
+        for (size_t k = 0; k < g->own[i].nsets; k++) free((char *)(uintptr_t)g->own[i].sets[k]);
+    }
+    free(g->own);
     for (size_t i = 0; g->parent && i < g->ntasks; i++) free(g->parent[i]);
     free(g->parent);
     free(g->of);

@@ -12,15 +12,17 @@
 
 /* The generations of a job, over all of them. */
 typedef struct dz_generations {
-    size_t n, at;       /* how many; the one at work, from 0 */
-    int32_t *of;        /* [tasks of the manifest] their generation; -1: left out */
-    char **parent;      /* [tasks of the manifest] the task that it is coded against; NULL: the base */
-    size_t ntasks;      /* of the manifest */
-    char *dir;          /* where archives of finished generations are */
-    char *from, *to;    /* the last one; the one at work. NULL: none; the archive that is asked for */
-    dz_digest identity; /* of all that the last one depends on */
-    int replaced;       /* the manifest's tasks have been compared with the archive */
-    int foreseen;       /* of a plan: parents that the manifest lacks may be in an archive, which is not known */
+    size_t n, at;         /* how many; the one at work, from 0 */
+    int32_t *of;          /* [tasks of the manifest] their generation; -1: left out */
+    char **parent;        /* [tasks of the manifest] the task that it is coded against; NULL: the base */
+    size_t ntasks;        /* of the manifest */
+    char *dir;            /* where archives of finished generations are */
+    char *from, *to;      /* the last one; the one at work. NULL: none; the archive that is asked for */
+    dz_digest identity;   /* of all that the last one depends on */
+    int replaced;         /* the manifest's tasks have been compared with the archive */
+    dz_task_request *own; /* [nown] settings that tasks keep from the archive (--update); owned */
+    size_t nown;
+    int foreseen; /* of a plan: parents that the manifest lacks may be in an archive, which is not known */
 } dz_generations;
 
 /* Of one generation. */

@@ -223,15 +223,11 @@ static dz_rc take_generation(dz_job *job, dz_compress_result *result, dz_error *
     if (g->at == 0) {
         dz_plan *whole = NULL;
         rc = dz_zoo_plan(&ctx->zoo, world->size, ctx->opt->skip_unmatched, &whole, err);
-        for (size_t at = 0; rc == DZ_OK && world->rank == 0 && at < whole->notes.len;) {
-            const char *line = (const char *)whole->notes.data + at;
-            int len = (int)strcspn(line, "\n");
-            if (strncmp(line, "left out: ", 10) == 0) dz_buf_note(&result->notes, err, "%.*s", len, line);
-            at += (size_t)len + 1;
-        }
+        if (rc == DZ_OK && world->rank == 0) dz_buf_put(&result->notes, whole->notes.data, whole->notes.len, err);
         dz_plan_free(whole);
         if ((rc = dz_sync_error(world, rc, err)) != DZ_OK) return rc;
-        rc = dz_generations_make(world, ctx->opt->anchor_every, &ctx->zoo, ctx->copied.old ? ctx->copied.old->catalog : NULL, g, &result->notes, err);
+        rc = dz_generations_make(world, ctx->opt->anchor_every, &ctx->zoo, ctx->copied.old ? ctx->copied.old->catalog : NULL, g,
+                                 &result->notes, err);
         if (rc != DZ_OK) return rc;
     }
     if (g->n > 1 && world->rank == 0 && !ctx->opt->quiet) dz_log("generation %zu of %zu", g->at + 1, g->n);
@@ -245,12 +241,14 @@ static dz_rc open_job(dz_job *job, dz_compress_result *result, dz_error *err) {
     dz_rc rc = dz_io_check_hints(job->ctx.opt->hints, job->ctx.opt->nhints, &of_output);
     if (rc == DZ_OK) rc = dz_staging_name(&job->ctx.staging, job->ctx.opt->archive, &of_output);
     if (world->rank == 0 && rc == DZ_OK) take_output(job, &of_output);
-    dz_zoo_open(world, job->ctx.opt->manifest, &job->ctx.opt->recipe, &job->ctx.zoo, err);
+    dz_recipe_request request = job->ctx.opt->recipe;
+    if (job->generations->nown) request.own = job->generations->own, request.nown = job->generations->nown;
+    dz_zoo_open(world, job->ctx.opt->manifest, &request, &job->ctx.zoo, err);
     dz_fail_join(&of_output, err); /* what is wrong with the output hides nothing that is wrong with the input */
     *err = of_output;
     if ((rc = dz_sync_error(world, err->rc, err)) != DZ_OK) return rc;
     if ((rc = dz_sync_error(world, world->rank == 0 ? check_outputs(job, result, err) : DZ_OK, err)) != DZ_OK) return rc;
-    if ((rc = dz_append_open(&job->ctx, job->generations->from, &job->skipped, result, err)) != DZ_OK) return rc;
+    if ((rc = dz_append_open(&job->ctx, job->generations, &job->skipped, result, err)) != DZ_OK) return rc;
     if ((rc = dz_sync_error(world, store_base(&job->ctx, err), err)) != DZ_OK || job->ctx.zoo.ntasks == 0) return rc;
     if ((rc = dz_split_fused(world, &job->ctx.zoo, err)) != DZ_OK) return rc;
     if ((rc = take_generation(job, result, err)) != DZ_OK) return rc;
@@ -279,6 +277,7 @@ static void close_job(dz_job *job) {
     dz_gammas_free(&job->gammas);
     dz_catalog_free(job->catalog);
     free(job->ctx.task_key);
+    dz_context_forget_coded(&job->ctx);
     dz_chains_close(&job->ctx.chains);
     dz_plan_free(job->plan);
     dz_zoo_close(&job->ctx.zoo);

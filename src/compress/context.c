@@ -43,13 +43,46 @@ uint64_t dz_context_tile_key(const dz_context *ctx, const dz_work_item *item) {
     return dz_tile_key(ctx->task_key[pair->task], dz_pair_tensor(ctx->plan, pair)->name, item->tile);
 }
 
+/* The body of the same tile of another task, coded against the same, or NULL. */
+static dz_buf *find_coded(dz_context *ctx, const dz_coded_tile *t) {
+    for (size_t k = 0; k < ctx->ncoded && k < DZ_CODED_TILES; k++) {
+        dz_coded_tile *c = &ctx->coded[k];
+        if (c->digest.hi == t->digest.hi && c->digest.lo == t->digest.lo && c->base == t->base && c->tile == t->tile &&
+            c->alone == t->alone && c->count == t->count && c->columns == t->columns && c->dtype == t->dtype)
+            return &c->body;
+    }
+    return NULL;
+}
+
+void dz_context_forget_coded(dz_context *ctx) {
+    for (size_t k = 0; k < DZ_CODED_TILES; k++) dz_buf_free(&ctx->coded[k].body);
+    ctx->ncoded = 0;
+}
+
 dz_rc dz_context_code_exact(dz_context *ctx, size_t item, const dz_tile *tile, dz_buf *body, dz_buf *scratch, dz_error *err) {
-    const void *base = dz_tile_predictor(tile, scratch, err);
     const dz_tensor *tensor = tile->pair ? dz_pair_tensor(ctx->plan, tile->pair) : NULL;
     dz_tile_rows rows = {0};
+    int kept = ctx->plan->ntasks > 1 && tile->pair && dz_chains_row(&ctx->chains, ctx->plan->units[item].pair) < 0;
+    dz_coded_tile t = {
+        .base = tile->unit->base, .tile = tile->unit->tile, .alone = !tile->base, .count = tile->count, .dtype = tile->task_dtype};
     if (tensor) rows = dz_tile_rows_of(tensor->shape, tensor->ndim, tile->first);
+    if (kept) {
+        t.columns = rows.columns;
+        t.digest = dz_digest_of(tile->task, (size_t)tile->count * dz_dtype_size(tile->task_dtype));
+        dz_buf *known = find_coded(ctx, &t);
+        if (known) known->len -= 4; /* the checksum, which the journal adds again */
+        if (known) return dz_journal_put_block(&ctx->journal, item, DZ_EXACT_KEY, NULL, 0, known, err);
+    }
+    const void *base = dz_tile_predictor(tile, scratch, err);
     body->len = 0;
     if (err->rc != DZ_OK || dz_lossless_encode(body, tile->task, base, tile->task_dtype, (size_t)tile->count, &rows, err) != DZ_OK)
         return err->rc;
-    return dz_journal_put_block(&ctx->journal, item, DZ_EXACT_KEY, NULL, 0, body, err);
+    dz_rc rc = dz_journal_put_block(&ctx->journal, item, DZ_EXACT_KEY, NULL, 0, body, err);
+    if (kept && rc == DZ_OK) { /* the caller gets a buffer that is no longer needed */
+        dz_coded_tile *place = &ctx->coded[ctx->ncoded++ % DZ_CODED_TILES];
+        t.body = *body;
+        *body = place->body;
+        *place = t;
+    }
+    return rc;
 }

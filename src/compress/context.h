@@ -25,6 +25,19 @@
 #include "parallel/progress.h"
 #include "plan/plan.h"
 
+/* An exact tile that this rank has coded. Tasks that share a tensor have its tiles one after another, and it is coded once. */
+typedef struct dz_coded_tile {
+    dz_digest digest; /* of its elements */
+    int64_t base;     /* of the unit; -1: none */
+    uint32_t tile;
+    int alone; /* nothing was before it */
+    uint64_t count, columns;
+    dz_dtype dtype;
+    dz_buf body;
+} dz_coded_tile;
+
+#define DZ_CODED_TILES 2 /* that are kept */
+
 typedef struct dz_context {
     const dz_world *world;
     const dz_compress_options *opt;
@@ -32,10 +45,12 @@ typedef struct dz_context {
     dz_zoo zoo;
     dz_copy_tasks copied; /* with --append: tasks that the archive has already */
     const dz_plan *plan;
-    dz_chains chains;      /* tasks that are coded against others */
-    uint64_t *task_key;    /* [tasks] */
-    dz_staging staging;    /* of the archive; rank 0 makes and publishes it */
-    dz_journal journal;    /* blocks on their way to the archive, and what a later run of this job need not do again */
+    dz_chains chains;   /* tasks that are coded against others */
+    uint64_t *task_key; /* [tasks] */
+    dz_staging staging; /* of the archive; rank 0 makes and publishes it */
+    dz_journal journal; /* blocks on their way to the archive, and what a later run of this job need not do again */
+    dz_coded_tile coded[DZ_CODED_TILES];
+    size_t ncoded;         /* so far: the next one takes the place of number ncoded % DZ_CODED_TILES */
     uint64_t cache_budget; /* bytes for candidates kept between stages */
     double secs[DZ_PHASES];
     double bytes_read;
@@ -79,5 +94,6 @@ uint64_t dz_context_tile_key(const dz_context *ctx, const dz_work_item *item);
 /* Codes a tile exactly against its base and puts the block into the journal. */
 struct dz_tile;
 dz_rc dz_context_code_exact(dz_context *ctx, size_t item, const struct dz_tile *tile, dz_buf *body, dz_buf *scratch, dz_error *err);
+void dz_context_forget_coded(dz_context *ctx);
 
 #endif

@@ -55,10 +55,22 @@ static void note_exact(const dz_job *job, size_t t, dz_reason reason, dz_buf *no
                     why[reason], first, n > 1 ? ", ..." : "");
 }
 
-/* What the user should know beyond the table: what was not taken as the recipe's main case. */
-void dz_job_notes(const dz_job *job, dz_buf *notes, dz_error *err) {
+/* Lines that are not there yet: generations of a job have much in common. */
+static void add_new_lines(dz_buf *notes, const dz_buf *lines, dz_error *err) {
+    for (size_t at = 0, len; at < lines->len; at += len + 1) {
+        const uint8_t *line = lines->data + at, *end = memchr(line, '\n', lines->len - at);
+        int known = 0;
+        len = end ? (size_t)(end - line) : lines->len - at;
+        for (size_t i = 0; i + len < notes->len && !known; i++) {
+            known = (i == 0 || notes->data[i - 1] == '\n') && notes->data[i + len] == '\n' && memcmp(notes->data + i, line, len) == 0;
+        }
+        if (!known) dz_buf_put(notes, line, len + (end != NULL), err);
+    }
+}
+
+static void note_all(const dz_job *job, dz_buf *notes, dz_error *err) {
     const dz_plan *plan = job->plan;
-    dz_buf_put(notes, plan->notes.data, plan->notes.len, err);
+    if (!dz_has_parents(&job->ctx.zoo)) dz_buf_put(notes, plan->notes.data, plan->notes.len, err); /* else they are there, of all tasks */
     if (job->ctx.zoo.recipe->method_implied)
         dz_buf_note(notes, err, "method ultradelta, because its keys are set (sparsity and the like): --method names another");
     if (job->ctx.zoo.manifest->no_base)
@@ -84,6 +96,14 @@ void dz_job_notes(const dz_job *job, dz_buf *notes, dz_error *err) {
     if (job->skipped) dz_buf_note(notes, err, "%zu task%s in the archive already", job->skipped, job->skipped == 1 ? " is" : "s are");
     if (job->ctx.opt->nhints && !dz_io_by_mpi(job->ctx.opt->io, job->ctx.world))
         dz_buf_note(notes, err, "--io-hint has no effect: it needs --io collective and more than one rank");
-    if ((size_t)job->ctx.world->size > plan->nunits)
+    if ((size_t)job->ctx.world->size > plan->nunits && job->generations->at == 0)
         dz_buf_note(notes, err, "%d ranks for %zu tiles: some have nothing to do", job->ctx.world->size, plan->nunits);
+}
+
+/* What the user should know beyond the table: what was not taken as the recipe's main case. */
+void dz_job_notes(const dz_job *job, dz_buf *notes, dz_error *err) {
+    dz_buf lines = {0};
+    note_all(job, &lines, err);
+    add_new_lines(notes, &lines, err);
+    dz_buf_free(&lines);
 }

@@ -12,6 +12,7 @@ static const char *const ACTIONS[] = {"added", "replaced", "unchanged"};
 
 typedef struct update {
     dz_context *ctx;
+    dz_generations *generations;
     const dz_catalog *old;
     uint8_t *action; /* [zoo tasks] */
     char (*why)[DZ_ORIGINAL_WHY + 64];
@@ -57,9 +58,43 @@ static dz_rc compare_tasks(update *u, dz_error *err) {
     return rc;
 }
 
+/* "quality=high" from a line "quality: high" of a recipe's text, which every such text has. */
+static char *setting_of(const char *text, const char *key, dz_error *err) {
+    size_t len = strlen(key);
+    while (text && !(strncmp(text, key, len) == 0 && text[len] == ':')) text = strchr(text, '\n') ? strchr(text, '\n') + 1 : NULL;
+    const char *value = text ? text + len + 1 + strspn(text + len + 1, " ") : "";
+    return dz_format(err, "%s=%.*s", key, (int)strcspn(value, "\n"), value);
+}
+
+/* A child that has not changed keeps the quality and the limits that it was stored with, whatever those of the others are tonight. 0 where
+ * its settings differ in more than these. */
+static int keep_settings(update *u, size_t t, const dz_task_entry *entry, dz_error *err) {
+    static const char *const keys[DZ_TASK_KEYS] = {"quality", "noise_to_delta", "noise_to_base"};
+    dz_zoo *zoo = &u->ctx->zoo;
+    dz_recipe *own = NULL;
+    dz_error inner = {0};
+    char *sets[DZ_TASK_KEYS], *text = NULL;
+    dz_task_request request = {.task = entry->name, .nsets = DZ_TASK_KEYS};
+    if (zoo->recipe->method != DZ_METHOD_AUTO || zoo->recipe->target_ratio > 0 || zoo->manifest->no_base) return 0;
+    for (size_t k = 0; k < DZ_TASK_KEYS; k++) request.sets[k] = sets[k] = setting_of(entry->recipe_text, keys[k], err);
+    if (err->rc == DZ_OK && dz_recipe_load_own(&u->ctx->opt->recipe, &request, u->ctx->opt->archive, &own, &inner) == DZ_OK)
+        text = dz_recipe_text(own, err);
+    int same = text && strcmp(text, entry->recipe_text) == 0;
+    if (same && (request.task = dz_strdup(entry->name, err))) {
+        dz_recipe_free(zoo->own[t]);
+        zoo->own[t] = own;
+        u->generations->own[u->generations->nown++] = request;
+    } else {
+        for (size_t k = 0; k < DZ_TASK_KEYS; k++) free(sets[k]);
+        dz_recipe_free(own);
+    }
+    free(text);
+    return same;
+}
+
 /* What is coded against a task that is replaced would be restored as something else: it is coded anew as well, and what is coded against
  * that. */
-static void follow_sources(update *u) {
+static void follow_sources(update *u, dz_error *err) {
     const dz_zoo *zoo = &u->ctx->zoo;
     size_t n = 0;
     for (size_t t = 0; t < zoo->ntasks; t++) {
@@ -74,8 +109,11 @@ static void follow_sources(update *u) {
                 dz_copy_tasks_needs(entry, &u->old->tasks[source]) ? dz_lookup_find(&u->names, entry->name, strlen(entry->name)) : -1;
             if (child < 0 || u->action[child] != UNCHANGED) continue;
             u->action[child] = REPLACED;
-            const char *other = u->why[child][0] ? "with other settings than before, as it is " : ""; /* compare_settings */
-            snprintf(u->why[child], sizeof u->why[child], "%scoded against '%s', which is replaced", other, name);
+            int other = u->why[child][0] != 0; /* compare_settings */
+            const char *how = !other                                        ? ""
+                              : keep_settings(u, (size_t)child, entry, err) ? ", with its settings as before"
+                                                                            : ", with other settings than before";
+            snprintf(u->why[child], sizeof u->why[child], "coded against '%s', which is replaced%s", name, how);
             u->queue[n++] = (size_t)child;
         }
     }
@@ -129,20 +167,23 @@ static dz_rc check_base(update *u, dz_error *err) {
     return rc;
 }
 
-dz_rc dz_update_settle(dz_context *ctx, dz_compress_result *result, dz_error *err) {
+dz_rc dz_update_settle(dz_context *ctx, dz_generations *generations, dz_compress_result *result, dz_error *err) {
     dz_zoo *zoo = &ctx->zoo;
     update u = {.ctx = ctx,
+                .generations = generations,
                 .old = ctx->copied.old->catalog,
                 .action = dz_alloc(zoo->ntasks, 1, err),
                 .why = dz_alloc(zoo->ntasks, sizeof *u.why, err),
                 .queue = dz_alloc(zoo->ntasks, sizeof *u.queue, err),
                 .pruned = dz_alloc(ctx->copied.old->catalog->ntasks, 1, err)};
     size_t kept = 0;
+    generations->own = dz_alloc(zoo->ntasks, sizeof *generations->own, err);
     for (size_t t = 0; t < zoo->ntasks && err->rc == DZ_OK; t++)
         dz_lookup_add(&u.names, zoo->names[t], strlen(zoo->names[t]), (uint32_t)t, err);
     dz_rc rc = dz_sync_error(ctx->world, err->rc, err);
     if (rc != DZ_OK || (rc = compare_tasks(&u, err)) != DZ_OK) goto out;
-    follow_sources(&u);
+    follow_sources(&u, err);
+    if ((rc = dz_sync_error(ctx->world, err->rc, err)) != DZ_OK) goto out;
     choose_pruned(&u);
     if (ctx->world->rank == 0) tell(&u, result, err);
     for (size_t t = 0; t < u.old->ntasks; t++) {

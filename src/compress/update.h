@@ -6,8 +6,9 @@
 
 /* Collective. Compares each task of the zoo with the archive's of the same name (archive/originals.h), takes unchanged ones out of the zoo,
  * and marks those to be replaced, and with --prune those that the manifest no longer names, to be left out of the next version. Tasks that
- * are coded against one that is replaced are coded anew. If no task is left to code, the base's values are compared as well (DZ_EVALUE).
+ * are coded against one that is replaced are coded anew, with the settings that they have in the archive where one job can (noted in
+ * `generations`, as later generations open the zoo again). If no task is left to code, the base's values are compared as well (DZ_EVALUE).
  * `result` (rank 0): a line NAME<tab>ACTION<tab>WHY for each task, and the names of those that are pruned. */
-dz_rc dz_update_settle(dz_context *ctx, dz_compress_result *result, dz_error *err);
+dz_rc dz_update_settle(dz_context *ctx, dz_generations *generations, dz_compress_result *result, dz_error *err);
 
 #endif

@@ -222,6 +222,16 @@ def test_plan_foresees_what_a_chain_takes(folder):
 
 
 @with_scratch
+def test_notes_of_a_chain_are_said_once(folder):
+    chain(folder, 4, share=1, size=0.004)
+    manifest(f"{folder}/zoo.yaml", folder, in_line(4))
+    lines = good(["compress", "zoo.yaml", "-o", "a.h5", "-q", "--mem-per-rank", "64M"], cwd=folder).err.splitlines()
+    notes = [line for line in lines if "note:" in line]
+    check(sum("kept exactly, of all bytes" in n for n in notes) == 1 and sum("--mem-per-rank" in n for n in notes) == 1, f"{notes}")
+    equal(len(notes), len(set(notes)), f"lines that are said again: {notes}")
+
+
+@with_scratch
 def test_plan_with_parents_that_it_cannot_see(folder):
     chain(folder, 2)
     manifest(f"{folder}/zoo.yaml", folder, [("step-2", "step-1")])

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import time
 
-from common import (DELTAZOO, ENV, Q, check, equal, good, hashes, read, refused, replaced, sha256, slow_io, small_model, st_bytes, stopped, with_scratch,
+from common import (DELTAZOO, ENV, Q, check, equal, good, hashes, info, read, refused, replaced, sha256, slow_io, small_model, st_bytes, stopped, with_scratch,
                     write)
 from test_determinism import big_zoo
 from test_scan import SHAPES, put
@@ -148,10 +148,22 @@ def test_a_changed_parent_takes_its_children_along(folder):
     for name in NAMES:
         good(["restore", "z1.h5", "--task", name, "--base", "base", "-o", f"r-{name}", "-q"], cwd=folder)
         equal(hashes(f"{folder}/r-{name}"), hashes(f"{folder}/{name}"), name)
-    # other settings, which may be lossy: of an unchanged child the line says so, and only of one that has them
-    shutil.copy(f"{folder}/z.h5", f"{folder}/other.h5")
-    found = update(folder, "--quality", "high", archive="other.h5")
-    equal(found["two"], ("replaced", "with other settings than before, as it is coded against 'one', which is replaced"), "an unchanged child")
+    # other settings, which may be lossy: an unchanged child keeps its own, where they can be; else its line says so
+    for k, (night, how) in enumerate(((["--quality", "high"], ", with its settings as before"), (["--quality", "high", "--set", "seed=7"], ", with other settings than before"))):
+        sums = set()
+        for ranks in (1, 3):
+            shutil.copy(f"{folder}/z.h5", f"{folder}/other.h5")
+            found = update(folder, *night, archive="other.h5", ranks=ranks)
+            equal(found["two"], ("replaced", "coded against 'one', which is replaced" + how), f"an unchanged child, {night}")
+            sums.add(sha256(f"{folder}/other.h5"))
+        equal(len(sums), 1, f"archives of 1 and 3 ranks, {night}")
+        for name in NAMES:
+            kept = k == 0 and name != "one"
+            text = info("other.h5", name, folder)["tasks"][0]["recipe_text"]
+            check(("quality: lossless" if kept else "quality: high") in text, f"{night}: {name}: {text}")
+            if kept:
+                good(["restore", "other.h5", "--task", name, "--base", "base", "-o", f"o-{name}", "-q"], cwd=folder)
+                equal(hashes(f"{folder}/o-{name}"), hashes(f"{folder}/{name}"), f"{name} is exact as before")
     same = update(folder, "--quality", "lossless")
     equal(same["two"], ("replaced", "coded against 'one', which is replaced"), "with the same settings")
     # what a task that stays is coded against stays too
