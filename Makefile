@@ -280,7 +280,7 @@ check-mpich:
 	@$(PYTEST) -m mpich
 
 bench: deps
-	@$(MAKE) --no-print-directory all
+	@$(MAKE) --no-print-directory all build/release/bench/bench_lossless
 	@tests/bench/run.sh
 
 # results/quality-lm.md: a real language model and a real encoder, fine-tuned here. At most 90 minutes on two quiet cores; needs pip.

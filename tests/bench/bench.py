@@ -2,7 +2,7 @@
 """Speed and memory as ratios in one run: medians of N, beside a plain read and a plain copy of the same files. Writes results/bench.md.
 
 usage: bench.py [--repeat 5] [--out results/bench.md] [--before PROGRAM --before-name COMMIT]
-DELTAZOO names the program; an older one, measured in the same run, gets a row of its own. Everything is read from a warm cache, unless it says cold."""
+RANKS="1 2 4 8" names the numbers of ranks. DELTAZOO names the program; an older one, measured in the same run, gets a row of its own. Everything is read from a warm cache, unless it says cold."""
 import argparse
 import json
 import os
@@ -24,6 +24,7 @@ from provenance import provenance  # noqa: E402
 DELTAZOO = os.environ["DELTAZOO"]
 BEFORE = None  # (program, name)
 KEPT = "\n## Methods side by side\n"  # from here on results of other commands: they stay
+RANKS = [int(r) for r in os.environ.get("RANKS", "1 2").split()]
 PHASES = ("open", "statistics", "histogram", "code", "trace norm", "write")
 
 
@@ -69,15 +70,23 @@ def bench_compress(zoo, work, repeat):
     rows = ["| ranks | wall, mpirun included | times `cat` of the same files | task GB/s per core | " + " | ".join(PHASES) + " | peak memory per rank |", "|---" * (5 + len(PHASES)) + "|"]
     run("cat", *models)
     cat = statistics.median(timed("sh", "-c", 'cat "$@" >/dev/null', "sh", *models) for _ in range(repeat))
-    compute, phases = [], {}
-    for ranks, program, name in [(1, DELTAZOO, "1"), (2, DELTAZOO, "2")] + ([(2, BEFORE[0], f"2, at {BEFORE[1]}")] if BEFORE else []):
+    phases = {}
+    for ranks, program, name in [(r, DELTAZOO, str(r)) for r in RANKS] + ([(RANKS[-1], BEFORE[0], f"{RANKS[-1]}, at {BEFORE[1]}")] if BEFORE else []):
         wall, report = median_run([compress(ranks, zoo, work, program=program) for _ in range(repeat)])
         job = report["job"]
-        compute.append(sum(job["phase_seconds"][p] for p in PHASES[1:-1]))
         phases[name] = [wall - sum(job["phase_seconds"].values())] + [job["phase_seconds"][p] for p in PHASES]
         rows.append(f"| {name} | {wall:.2f} s | {wall / cat:.1f} | {tasks / wall / 1e9 / ranks:.2f} | " + " | ".join(f"{job['phase_seconds'][p]:.2f}" for p in PHASES) +
                     f" | {job['peak_memory_bytes'] / 1e6:.0f} MB |")
-    return rows, cat, compute[0] / compute[1], phases
+    return rows, cat, speed_up(phases), phases
+
+
+def speed_up(phases):
+    """How many times faster each phase is on more ranks than on the fewest."""
+    first, rows = phases[str(RANKS[0])][1:], [f"| from {RANKS[0]} rank{'s' * (RANKS[0] > 1)} to | " + " | ".join(PHASES) + " | statistics to trace norm |", "|---" * (len(PHASES) + 2) + "|"]
+    for ranks in RANKS[1:]:
+        now = phases[str(ranks)][1:]
+        rows.append(f"| {ranks} | " + " | ".join(f"{a / b:.2f}" if a >= 0.05 and b > 0 else "-" for a, b in zip(first, now)) + f" | {sum(first[1:-1]) / sum(now[1:-1]):.2f} |")
+    return ["Times faster, phase by phase:", "", *rows]
 
 
 def bench_cold(zoo, work, repeat):
@@ -122,27 +131,37 @@ def bench_restore(zoo, work, repeat):
     return rows
 
 
+def bench_side_by_side(zoo, repeat):
+    """Methods and rates, and exact coding beside zipnn's."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    methods = run(sys.executable, os.path.join(here, "methods.py"), os.path.join(zoo, "zoo.yaml"), "--repeat", str(repeat), "--ranks", "2").decode()
+    exact = run(sys.executable, os.path.join(here, "exact.py"), zoo).decode()
+    return ["Methods and rates by turns, two ranks; processor seconds are those of all ranks:", "", methods, "Exact coding in memory, processor time of one core (tests/bench/exact.py):", "", exact]
+
+
 def bench_zoo(title, shape, work, repeat):
     zoo = os.path.join(work, "zoo")
     run("mpirun", "-n", "2", DELTAZOO, "synth", "-q", *shape, "--seed", "3", "-o", zoo)
     models = files_below(zoo)
     rows, cat, gain, phases = bench_compress(zoo, work, repeat)
     out = [f"## {title}", "", f"`deltazoo synth {' '.join(shape)} --seed 3`: {sum(map(os.path.getsize, models)) / 1e9:.2f} GB in {len(models)} files. `cat`: {cat:.3f} s.", "", *rows, "",
-           f"Compute phases (statistics to trace norm) from one rank to two: {gain:.2f} times faster.", "", *bench_restore(zoo, work, repeat), "", bench_cold(zoo, work, repeat), ""]
+           *gain, "", *bench_side_by_side(zoo, repeat), *bench_restore(zoo, work, repeat), "", bench_cold(zoo, work, repeat), ""]
     shutil.rmtree(zoo)
     return out, (title, cat, phases)
 
 
-def bench_memory(work, limits=("256M", "512M", "2G")):
+def bench_memory(work, limits=("128M", "256M", "512M", "2G")):
     """--mem-per-rank against the peak resident set, with matrices of 4096 x 11008."""
     zoo = os.path.join(work, "zoo")
     run("mpirun", "-n", "2", DELTAZOO, "synth", "-q", "--shape", "llama2-7b", "--layers", "2", "--tasks", "2", "--dtype", "bf16", "--seed", "3", "-o", zoo)
     nbytes = sum(map(os.path.getsize, files_below(zoo)))
+    kinds = (("auto", ()), ("lossless", ("--recipe", "lossless")))
     out = ["## Memory", "", f"LLaMA-2-7B shapes (4096 x 11008), 2 layers, 2 tasks, bf16, {nbytes / 1e9:.2f} GB, 2 ranks, one run each.", "",
-           "| `--mem-per-rank` | peak memory of a rank | wall |", "|---|---|---|"]
+           "| `--mem-per-rank` | settings | peak memory of a rank | wall |", "|---|---|---|---|"]
     for limit in limits:
-        wall, report = compress(2, zoo, work, more=("--mem-per-rank", limit))
-        out.append(f"| {limit} | {report['job']['peak_memory_bytes'] / 2**20:.0f} MiB | {wall:.2f} s |")
+        for name, more in kinds:
+            wall, report = compress(2, zoo, work, more=("--mem-per-rank", limit, *more))
+            out.append(f"| {limit} | {name} | {report['job']['peak_memory_bytes'] / 2**20:.0f} MiB | {wall:.2f} s |")
     shutil.rmtree(zoo)
     return out + [""]
 
