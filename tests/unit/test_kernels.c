@@ -465,7 +465,7 @@ static void test_variants_code_elements_close_to_the_base_alike(void **state) {
         size_t n = DZ_CLOSE_LANES * (2 + draw(round, 3) % (MANY / DZ_CLOSE_LANES - 1)), shift = round % 3 == 0;
         for (size_t i = 0; i < n; i++) { /* nearly all exponents have a class; an escape where the number has no frequency */
             uint64_t x = draw(round + 1000, i);
-            uint16_t exponent = (uint16_t)(first_exponent + x % (x >> 60 ? nclasses : nclasses + 1U));
+            unsigned exponent = first_exponent + (unsigned)(x % (x >> 60 ? nclasses : nclasses + 1U));
             uint16_t from = (uint16_t)(exponent << mantissa | (x >> 8 & ((1U << mantissa) - 1)) | (x >> 40 & 1) << 15);
             unsigned k = exponent - first_exponent, spread = k < nclasses ? 8U << low_bits[k] : 100;
             uint16_t to = (uint16_t)(from + (uint16_t)(x >> 20) % (2 * spread) - spread);
