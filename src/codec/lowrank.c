@@ -361,9 +361,10 @@ static int step_exponent(const test *t, unsigned rank) {
     return exponent > EXPONENT_MAX ? EXPONENT_MAX : exponent;
 }
 
+/* Of NaN too, which sums of numbers beyond f32 are. */
 static int16_t to_step(float u, float scale) {
     float q = rintf(u * scale);
-    return (int16_t)(q > 32767 ? 32767 : q < -32767 ? -32767 : q);
+    return (int16_t)(q > 32767 ? 32767 : q > -32767 ? q : -32767);
 }
 
 /* Bits of the numbers u of all rows, in 2^-16 bit for each row: by their sizes' octaves in the test. */

@@ -5,6 +5,7 @@
 #include "base/hash.h"
 #include "codec/channels.h"
 #include "codec/close.h"
+#include "codec/intervals.h"
 #include "codec/lossless.h"
 #include "codec/near.h"
 #include "codec/planes.h"
@@ -15,11 +16,12 @@
 #include "target.h"
 
 static const char *root;
-static unsigned number;
+static unsigned number, kinds; /* kinds: a bit for each kind of lossless body that was written */
 
 static void put(const char *target, const uint8_t *head, size_t nhead, const dz_buf *body) {
     char path[4096];
     snprintf(path, sizeof path, "%s/%s/seed-%03u", root, target, number++);
+    if (strcmp(target, "lossless") == 0) kinds |= 1U << body->data[0];
     FILE *f = fopen(path, "wb");
     PROMISE(f && fwrite(head, 1, nhead, f) == nhead && fwrite(body->data, 1, body->len, f) == body->len && fclose(f) == 0);
 }
@@ -113,6 +115,51 @@ static void columns(dz_dtype dtype) {
     put("lossless", (uint8_t[]){(uint8_t)dtype, COUNT & 255, COUNT >> 8}, 3, &body);
     dz_buf_free(&body);
     dz_buf_free(&inner);
+}
+
+/* Floats by themselves: exponents of a few octaves, signs even or nearly all alike, and mantissas with all of their bits or with 3, so that
+ * nothing is below the keys. */
+static void intervals(dz_dtype dtype, int alike, int coarse) {
+    enum { COUNT = 1000 };
+    float values[COUNT];
+    uint8_t words[4 * COUNT];
+    dz_buf body = {0};
+    dz_error err = {0};
+    for (uint64_t i = 0; i < COUNT; i++) {
+        uint64_t r = dz_u64_at(81, i);
+        float x = ldexpf(8 + (float)(coarse ? r & 7 : r % 8000) / (coarse ? 1 : 1000), -9 - (int)(r >> 20) % 5);
+        values[i] = alike ? x : r >> 40 & 1 ? -x : x;
+    }
+    dz_narrow(words, values, dtype, COUNT);
+    PROMISE(dz_buf_put(&body, (uint8_t[]){DZ_LOSSLESS_INTERVALS}, 1, &err) == DZ_OK);
+    PROMISE(dz_intervals_encode(&body, words, dtype, COUNT, &err) == DZ_OK && body.data[2] >> 7 == alike);
+    put("lossless", (uint8_t[]){(uint8_t)dtype, COUNT & 255, COUNT >> 8}, 3, &body);
+    dz_buf_free(&body);
+}
+
+/* What only large tiles are written as: the base's elements but for the second and the last of four chunks, which are `inner`. */
+static void sparse(dz_dtype dtype, int close) {
+    enum { CHUNK = 256, COUNT = 4 * CHUNK - 100, CHANGED = 2 * CHUNK - 100 };
+    uint8_t base[2 * COUNT], words[2 * CHANGED], from[2 * CHANGED];
+    dz_buf body = {0};
+    dz_error err = {0};
+    int taken = 1;
+    fill_base(base, sizeof base, COUNT);
+    memcpy(from, base + 2 * CHUNK, 2 * CHUNK);
+    memcpy(from + 2 * CHUNK, base + 6 * CHUNK, sizeof from - 2 * CHUNK);
+    memcpy(words, from, sizeof words);
+    for (size_t i = 0; i < sizeof words; i += 2) words[i] ^= (uint8_t)(i % 3);
+    PROMISE(dz_buf_put(&body, (uint8_t[]){DZ_LOSSLESS_SPARSE, 8, DZ_PLANE_RAW, 0x0a}, 4, &err) == DZ_OK);
+    if (close) {
+        PROMISE(dz_buf_put(&body, (uint8_t[]){DZ_LOSSLESS_CLOSE}, 1, &err) == DZ_OK);
+        PROMISE(dz_close_encode(&body, words, from, dtype, CHANGED, DZ_CLOSE_ANYWAY, &taken, &err) == DZ_OK && taken);
+    } else {
+        PROMISE(dz_buf_put(&body, (uint8_t[]){DZ_LOSSLESS_RAW}, 1, &err) == DZ_OK && dz_buf_put(&body, words, sizeof words, &err) == DZ_OK);
+    }
+    uint8_t back[2 * COUNT];
+    PROMISE(dz_lossless_decode(back, base, dtype, COUNT, body.data, body.len, &err) == DZ_OK);
+    put("lossless", (uint8_t[]){(uint8_t)((unsigned)dtype | 0x80U), COUNT & 255, COUNT >> 8}, 3, &body);
+    dz_buf_free(&body);
 }
 
 enum { MOST = 4096 };
@@ -228,7 +275,10 @@ int main(int argc, char **argv) {
     for (size_t d = 0; d < 3; d++) {
         lowrank(dtypes[d]);
         columns(dtypes[d]);
+        for (int how = 0; how < 4; how++) intervals(dtypes[d], how & 1, how >> 1);
     }
+    for (size_t d = 0; d < 4; d++) sparse(dtypes[d / 2], d % 2);
+    for (unsigned kind = DZ_LOSSLESS_EQUAL; kind <= DZ_LOSSLESS_CLOSE; kind++) PROMISE(kinds >> kind & 1); /* of each kind a seed */
     for (unsigned bits = 1; bits <= 8; bits++) {
         kept(bits, 2000, 0.9, 0, 1000 + bits);
         kept(bits, 600, 0.97, 1, 2000 + bits);

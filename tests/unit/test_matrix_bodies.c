@@ -99,6 +99,24 @@ static void test_matrices_that_moved_one_way_are_predicted(void **state) {
     free(p);
 }
 
+/* Rows whose differences have no sum in float, beside rows that have a direction: their numbers are NaN or infinite before rounding. */
+static void test_rows_beyond_the_sums_of_floats_come_back(void **state) {
+    (void)state;
+    pair *p = malloc(sizeof *p);
+    dz_buf body = {0};
+    dz_tile_rows rows = {.columns = COLUMNS};
+    for (size_t d = 0; d < 3; d++) {
+        fill_moved(p, DTYPES[d], 4e-3, 3e-4);
+        for (size_t i = 0; i < MOST; i++) {
+            if (i / COLUMNS % 11 == 3) put(p->words, i, DTYPES[d], dz_u64_at(8, i) & 1 ? 3e38 : -3e38);
+        }
+        round_trip(p, 1, DTYPES[d], 0, MOST, &rows, &body);
+        if (DTYPES[d] != DZ_F16) assert_int_equal(body.data[0], DZ_LOSSLESS_LOWRANK);
+    }
+    dz_buf_free(&body);
+    free(p);
+}
+
 /* Without a direction, with a wrong number of columns, or too small: the same body as without rows. */
 static void test_others_are_not_predicted(void **state) {
     (void)state;
@@ -243,6 +261,7 @@ static void test_wrong_bodies_are_damage(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_matrices_that_moved_one_way_are_predicted),
+        cmocka_unit_test(test_rows_beyond_the_sums_of_floats_come_back),
         cmocka_unit_test(test_others_are_not_predicted),
         cmocka_unit_test(test_columns_that_differ_are_in_groups),
         cmocka_unit_test(test_uneven_signs_are_in_the_keys),
