@@ -60,7 +60,13 @@ static void advise(const dz_world *world, const char *folder, int lock, int fewe
         printf("  unsafe: files in %s cannot be locked: two jobs on different nodes are kept apart by the lock's time stamp only\n",
                folder);
     if (lock < 0 && ++said) printf("  unsafe: nothing can be written in %s\n", folder);
-    if (getenv("DZ_KERNELS") && ++said) printf("  slow:   DZ_KERNELS chooses kernels: without it the fastest are taken\n");
+    const char *kernels = getenv("DZ_KERNELS");
+    if (kernels && ++said) {
+        if (strcmp(kernels, dz_kernels()->name) == 0)
+            printf("  slow:   DZ_KERNELS chooses kernels: without it the fastest are taken\n");
+        else
+            printf("  note:   DZ_KERNELS: '%s' are no kernels of this processor:\n          %s are taken\n", kernels, dz_kernels()->name);
+    }
     if (!said) printf("  nothing that would be slow or unsafe was found\n");
 }
 

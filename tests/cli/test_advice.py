@@ -77,3 +77,11 @@ def test_advised_commands_run(folder):
         good(command, cwd=folder)
     for command in good(["--help=words"]).out.split():
         equal(good([command, "--help"]).out.startswith(f"usage: deltazoo {command} "), True, f"{command} --help")
+
+
+@with_scratch
+def test_doctor_names_kernels_that_are_not_there(folder):
+    out = good(["doctor"], cwd=folder, env={"DZ_KERNELS": "plain"}).out
+    check("DZ_KERNELS: 'plain' are no kernels of this processor:" in out, f"nothing about DZ_KERNELS=plain: {out}")
+    out = good(["doctor"], cwd=folder, env={"DZ_KERNELS": "portable"}).out
+    check("DZ_KERNELS chooses kernels" in out, f"nothing about DZ_KERNELS=portable: {out}")
