@@ -182,7 +182,7 @@ def interrupted(folder, zoo, ranks, secs, number):
 
     before = len(parts())
     p = subprocess.Popen(["mpirun", "-n", str(ranks), DELTAZOO, "compress", f"{zoo}/zoo.yaml", "-o", "a.h5"], cwd=folder,
-                         env=dict(ENV, DZ_JOURNAL_AFTER="0.2"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+                         env=dict(ENV, DZ_JOURNAL_AFTER="0.05"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     for _ in range(3000):  # until the work has begun: a signal that meets mpirun's own start kills it
         if len(parts()) > before or p.poll() is not None:
             break
@@ -199,10 +199,13 @@ def test_signal_then_resume(folder):
     zoo = big_zoo()
     good(["compress", f"{zoo}/zoo.yaml", "-o", "want.h5", "-q"], cwd=folder)
     codes = []
-    for secs in (0.1, 0.2, 0.3, 0.5, 0.8):
+    for secs in (0, 0, 0, 0, 0.1, 0.2, 0.3, 0.5, 0.8):
         code, text = interrupted(folder, zoo, 2, secs, signal.SIGUSR1)
         check(code in (0, 75), f"exit {code}: {text}")
         codes.append(code)
+        if code == 0 and 75 not in codes:
+            os.unlink(f"{folder}/a.h5")  # it was done before the signal came: once more
+            continue
         if code == 0:
             break
         check("interrupted" in text and text.count("deltazoo: error") == 1, f"its message: {text}")
