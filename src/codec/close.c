@@ -3,9 +3,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "codec/class_run.h"
 #include "codec/classes.h"
 #include "codec/entropy.h"
-#include "codec/near.h"
 #include "codec/planes.h"
 #include "codec/rans.h"
 #include "numeric/kernels.h"
@@ -13,26 +13,12 @@
 #define SURE_BITS(mantissa) ((mantissa) == 7 ? 8U : 10U) /* of an element: no other body is likely to need fewer */
 
 enum {
-    EXPONENTS = 256,
-    NUMBERS = 16,
     TOTAL = 1 << DZ_CLOSE_LOG,
-    TOKENS = 56,                           /* of a difference without its sign: itself below 8, then four an octave */
-    ESCAPE_BITS = 13,                      /* expected, beside its number */
-    ENTRY_BITS = 10,                       /* of a number, in a class's table */
-    CLASS_BITS = 16,                       /* of a class, beside its table */
     BODY_BITS = 32 * DZ_CLOSE_LANES + 200, /* of a body, beside its classes */
     CLASSES_BITS = 1000,                   /* of the same elements by classes: their tables */
     FAR = 1,
-    ESCAPED = 2,
-    TIME_BITS = 100,  /* an element in a class is worth 1 / 100 bit more, for the time that it saves */
-    FEWEST = 1 << 15, /* elements: fewer are no faster */
-    SAMPLE_LOG = 15,  /* elements that the plan is made from, about, */
-    RUN = 512         /* so many side by side */
+    ESCAPED = 2
 };
-
-int dz_close_fits(dz_dtype dtype, size_t count) { return (dtype == DZ_BF16 || dtype == DZ_F16) && count >= FEWEST && count <= DZ_RANS_MAX; }
-
-static unsigned mantissa_bits(dz_dtype dtype) { return dtype == DZ_BF16 ? 7 : 10; }
 
 /* Room for the kernels' structures, which are aligned. */
 static void *aligned_new(size_t nbytes, dz_error *err) {
@@ -45,85 +31,17 @@ static void *aligned_new(size_t nbytes, dz_error *err) {
 typedef struct plan {
     unsigned first, nclasses, mantissa;
     uint8_t low_bits[DZ_CLOSE_CLASSES_MAX];
-    uint16_t frequency[DZ_CLOSE_CLASSES_MAX][NUMBERS];
+    uint16_t frequency[DZ_CLOSE_CLASSES_MAX][DZ_RUN_NUMBERS];
 } plan;
-
-/* Element i of words that need not be aligned. */
-static inline uint16_t word_at(const uint8_t *words, size_t i) {
-    uint16_t x;
-    memcpy(&x, words + 2 * i, sizeof x);
-    return x;
-}
 
 /* ---- plan ---- */
 
-/* Numbers of each token; of d < 0 the token is that of ~d. */
-typedef struct census {
-    uint32_t of[EXPONENTS][2][TOKENS];
-} census;
-
-static unsigned token_of(unsigned x) {
-    if (x < 8) return x;
-    unsigned e = 31 - (unsigned)__builtin_clz(x);
-    return 4 * e - 4 + (x >> (e - 2) & 3);
-}
-
-/* The least x of a token, and the bits below it. */
-static unsigned token_bits(unsigned token) { return token < 8 ? 0 : token / 4 - 1; }
-static unsigned token_start(unsigned token) { return token < 8 ? token : (4 + token % 4) << token_bits(token); }
-
-static void take_census(census *c, const uint8_t *words, const uint8_t *base, size_t count, unsigned mantissa, size_t stride) {
-    for (size_t at = 0; at < count; at += RUN * stride) {
-        size_t n = count - at < RUN ? count - at : RUN;
-        for (size_t i = at; i < at + n; i++) {
-            uint16_t from = word_at(base, i);
-            int d = (int16_t)(word_at(words, i) - from);
-            c->of[(from & 0x7fff) >> mantissa][d < 0][token_of((unsigned)(d < 0 ? ~d : d))]++;
-        }
-    }
-}
-
-/* In 2^-16 bits. */
-static int64_t far_cost(const uint32_t of[2][TOKENS]) {
-    uint32_t total = 0;
-    uint64_t known = 0, plain = 0;
-    for (unsigned t = 0; t < 2 * TOKENS; t++) {
-        uint32_t n = of[t / TOKENS][t % TOKENS];
-        total += n;
-        known += dz_nlog2n(n);
-        plain += (uint64_t)n * token_bits(t % TOKENS);
-    }
-    return (int64_t)(dz_nlog2n(total) - known + (plain << DZ_BITS_SHIFT));
-}
-
-static uint32_t count_numbers(uint32_t count[NUMBERS], const uint32_t of[2][TOKENS], unsigned low_bits) {
-    uint32_t total = 0;
-    memset(count, 0, NUMBERS * sizeof *count);
-    for (unsigned t = 0; t < TOKENS; t++) {
-        unsigned q = token_start(t) >> low_bits;
-        count[q < DZ_CLOSE_ESCAPE - DZ_CLOSE_MIDDLE ? DZ_CLOSE_MIDDLE + q : DZ_CLOSE_ESCAPE] += of[0][t];
-        count[q < DZ_CLOSE_MIDDLE ? DZ_CLOSE_MIDDLE - 1 - q : DZ_CLOSE_ESCAPE] += of[1][t];
-        total += of[0][t] + of[1][t];
-    }
-    return total;
-}
-
-static int64_t near_cost(const uint32_t of[2][TOKENS], unsigned low_bits, size_t stride) {
-    uint32_t count[NUMBERS], total = count_numbers(count, of, low_bits);
-    uint64_t known = 0;
-    unsigned distinct = 0;
-    for (unsigned q = 0; q < NUMBERS; q++) {
-        known += dz_nlog2n(count[q]);
-        distinct += count[q] > 0;
-    }
-    uint64_t plain = (uint64_t)total * low_bits + (uint64_t)count[DZ_CLOSE_ESCAPE] * ESCAPE_BITS;
-    if (stride) plain += (CLASS_BITS + ENTRY_BITS * distinct) / stride;
-    return (int64_t)(dz_nlog2n(total) - known + (plain << DZ_BITS_SHIFT));
-}
+/* Of the numbers of a class, and of the class beside them. */
+static unsigned table_bits(unsigned distinct) { return 16 + 10 * distinct; }
 
 /* Frequencies that sum to TOTAL, of the numbers of a sample: those between numbers that it has have at least 1, and so have escapes. */
-static void make_frequencies(uint16_t frequency[NUMBERS], const uint32_t of[2][TOKENS], unsigned low_bits) {
-    uint32_t count[NUMBERS], total = count_numbers(count, of, low_bits);
+static void make_frequencies(uint16_t frequency[DZ_RUN_NUMBERS], const dz_token_counts of, unsigned low_bits) {
+    uint32_t count[DZ_RUN_NUMBERS], total = dz_census_numbers(count, of, low_bits);
     unsigned least = DZ_CLOSE_MIDDLE, most = DZ_CLOSE_MIDDLE, largest = DZ_CLOSE_MIDDLE, sum = 0;
     for (unsigned q = 0; q < DZ_CLOSE_ESCAPE; q++) {
         if (!count[q]) continue;
@@ -131,8 +49,8 @@ static void make_frequencies(uint16_t frequency[NUMBERS], const uint32_t of[2][T
         if (q > most) most = q;
         if (count[q] > count[largest]) largest = q;
     }
-    memset(frequency, 0, NUMBERS * sizeof *frequency);
-    for (unsigned q = 0; q < NUMBERS; q++) {
+    memset(frequency, 0, DZ_RUN_NUMBERS * sizeof *frequency);
+    for (unsigned q = 0; q < DZ_RUN_NUMBERS; q++) {
         if (q != DZ_CLOSE_ESCAPE && (q < least || q > most)) continue;
         uint64_t share = ((uint64_t)count[q] * TOTAL + total / 2) / (total ? total : 1);
         frequency[q] = (uint16_t)(share ? share : 1);
@@ -143,53 +61,18 @@ static void make_frequencies(uint16_t frequency[NUMBERS], const uint32_t of[2][T
     frequency[largest] = (uint16_t)(frequency[largest] + TOTAL - sum);
 }
 
-/* The run of exponents for which classes are worth most; 0 where the body is expected to be over 2 % larger than without. The census is of
- * one in `stride` elements; 0: tables are taken to cost nothing. */
-static int make_plan(plan *p, const census *c, size_t stride, dz_close_when when) {
-    int64_t near[EXPONENTS], far[EXPONENTS], all_far = 0, best = 0, time[EXPONENTS];
-    uint64_t sampled = 0;
-    uint8_t low_bits[EXPONENTS];
-    for (unsigned e = 0; e < EXPONENTS; e++) {
-        uint64_t elements = 0;
-        for (unsigned t = 0; t < 2 * TOKENS; t++) elements += c->of[e][t / TOKENS][t % TOKENS];
-        near[e] = far[e] = 0;
-        sampled += elements;
-        time[e] = (int64_t)((elements << DZ_BITS_SHIFT) / TIME_BITS);
-        low_bits[e] = 0;
-        if (elements == 0) continue;
-        far[e] = far_cost(c->of[e]);
-        near[e] = INT64_MAX;
-        all_far += far[e];
-        for (unsigned k = 0; k <= DZ_CLOSE_LOW_BITS_MAX; k++) {
-            int64_t cost = near_cost(c->of[e], k, stride);
-            if (cost >= near[e]) continue;
-            near[e] = cost;
-            low_bits[e] = (uint8_t)k;
-        }
-    }
-    p->nclasses = 0;
-    int64_t extra = 0;
-    for (unsigned first = 0; first < EXPONENTS; first++) {
-        int64_t gain = 0, more = 0;
-        for (unsigned n = 1; n <= DZ_CLOSE_CLASSES_MAX && first + n <= EXPONENTS; n++) {
-            unsigned e = first + n - 1;
-            gain += far[e] + far[e] / 64 + time[e] - near[e];
-            more += near[e] - far[e];
-            if (gain <= best) continue;
-            best = gain;
-            extra = more;
-            p->first = first;
-            p->nclasses = n;
-        }
-    }
-    for (unsigned k = 0; k < p->nclasses; k++) {
-        p->low_bits[k] = low_bits[p->first + k];
-        make_frequencies(p->frequency[k], c->of[p->first + k], p->low_bits[k]);
-    }
+/* 0: the body is not to be made. */
+static int make_plan(plan *p, const dz_census *c, dz_close_when when) {
+    dz_class_run run;
+    dz_class_run_choose(&run, c, when == DZ_CLOSE_ANYWAY ? NULL : table_bits);
+    p->first = run.first;
+    p->nclasses = run.nclasses;
+    memcpy(p->low_bits, run.low_bits, run.nclasses);
+    for (unsigned k = 0; k < p->nclasses; k++) make_frequencies(p->frequency[k], c->of[p->first + k], p->low_bits[k]);
     if (p->nclasses == 0 || when == DZ_CLOSE_ANYWAY) return p->nclasses > 0;
-    extra += ((int64_t)(BODY_BITS - CLASSES_BITS) << DZ_BITS_SHIFT) / (int64_t)stride;
-    if (when == DZ_CLOSE_IF_SURE && all_far + extra > (int64_t)(sampled * SURE_BITS(p->mantissa)) << DZ_BITS_SHIFT) return 0;
-    return extra <= all_far / 50;
+    int64_t more = BODY_BITS - CLASSES_BITS, bits = run.without + run.extra + (more << DZ_BITS_SHIFT) / (int64_t)c->stride;
+    if (when == DZ_CLOSE_IF_SURE && bits > (int64_t)(run.sampled * SURE_BITS(p->mantissa)) << DZ_BITS_SHIFT) return 0;
+    return dz_class_run_is_small(&run, c, more);
 }
 
 /* ---- encoding ---- */
@@ -316,13 +199,12 @@ static dz_rc put_body(dz_buf *out, encoder *e, dz_dtype dtype, dz_error *err) {
 
 dz_rc dz_close_encode(dz_buf *out, const void *words, const void *base, dz_dtype dtype, size_t count, dz_close_when when, int *taken,
                       dz_error *err) {
-    encoder e = {.plan = {.mantissa = mantissa_bits(dtype)}};
-    size_t stride = (count >> SAMPLE_LOG) + 1;
-    census *c = dz_alloc(1, sizeof *c, err);
+    encoder e = {.plan = {.mantissa = dz_run_mantissa(dtype)}};
+    dz_census *c = dz_alloc(1, sizeof *c, err);
     *taken = 0;
     if (!c) return err->rc;
-    take_census(c, words, base, count, e.plan.mantissa, stride);
-    *taken = make_plan(&e.plan, c, when == DZ_CLOSE_ANYWAY ? 0 : stride, when);
+    dz_census_take(c, words, base, count, e.plan.mantissa);
+    *taken = make_plan(&e.plan, c, when);
     free(c);
     if (!*taken) return DZ_OK;
     e.table = table_new(&e.plan, err);
@@ -345,8 +227,8 @@ dz_rc dz_close_encode(dz_buf *out, const void *words, const void *base, dz_dtype
 /* ---- decoding ---- */
 
 static dz_rc get_plan(plan *p, dz_dtype dtype, dz_view *view, dz_error *err) {
-    unsigned exponents = 1U << (15 - mantissa_bits(dtype));
-    *p = (plan){.mantissa = mantissa_bits(dtype), .first = dz_view_u8(view)};
+    unsigned exponents = 1U << (15 - dz_run_mantissa(dtype));
+    *p = (plan){.mantissa = dz_run_mantissa(dtype), .first = dz_view_u8(view)};
     p->nclasses = dz_view_u8(view);
     if (view->bad || p->nclasses == 0 || p->nclasses > DZ_CLOSE_CLASSES_MAX || p->first + p->nclasses > exponents)
         return dz_fail(err, DZ_EDAMAGE, "%u classes from exponent %u on", p->nclasses, p->first);
@@ -418,8 +300,9 @@ static void decode_carefully(dz_close_reader *r, const dz_close_table *t, uint8_
     for (size_t i = n; i-- > 0;) { /* the order of the lanes, backwards; what is far or escaped comes after all numbers of its 32 */
         size_t place = i % 32, at = i - place + place % 16 * 2 + place / 16;
         uint32_t *state = &r->state[i % DZ_CLOSE_LANES];
-        uint16_t from = word_at(base, at), above = (uint16_t)(((from & 0x7fffU) >> t->mantissa) - t->first);
-        unsigned of = above < t->nclasses ? above : t->nclasses, slot = *state & (TOTAL - 1), symbol = NUMBERS * of + DZ_CLOSE_ESCAPE;
+        uint16_t from = dz_word_at(base, at), above = (uint16_t)(((from & 0x7fffU) >> t->mantissa) - t->first);
+        unsigned of = above < t->nclasses ? above : t->nclasses, slot = *state & (TOTAL - 1),
+                 symbol = DZ_RUN_NUMBERS * of + DZ_CLOSE_ESCAPE;
         while (t->start[symbol] > slot) symbol--;
         uint32_t x = (*state >> DZ_CLOSE_LOG) * t->frequency[symbol] + slot - t->start[symbol];
         if (x < DZ_CLOSE_LOWEST) {
@@ -428,21 +311,21 @@ static void decode_carefully(dz_close_reader *r, const dz_close_table *t, uint8_
                 return;
             }
             r->words -= 2;
-            x = x << 16 | word_at(r->words, 0);
+            x = x << 16 | dz_word_at(r->words, 0);
         }
         *state = x;
-        unsigned number = symbol % NUMBERS;
+        unsigned number = symbol % DZ_RUN_NUMBERS;
         uint16_t to = (uint16_t)(from + ((uint32_t)(number - DZ_CLOSE_MIDDLE) << t->low_bits[of] | r->low[at]));
         memcpy(words + 2 * at, &to, 2);
         r->low[at] = of == t->nclasses ? FAR : number == DZ_CLOSE_ESCAPE ? ESCAPED : 0;
         for (size_t j = place ? i : i + 32; j-- > i;) {
-            if (r->low[j] == FAR) *r->far_place++ = (uint16_t)j, *r->far_base++ = word_at(base, j);
+            if (r->low[j] == FAR) *r->far_place++ = (uint16_t)j, *r->far_base++ = dz_word_at(base, j);
             if (r->low[j] != ESCAPED) continue;
             if (r->escape == r->first_escape) {
                 r->bad = 1;
                 return;
             }
-            to = (uint16_t)(word_at(base, j) + *--r->escape);
+            to = (uint16_t)(dz_word_at(base, j) + *--r->escape);
             memcpy(words + 2 * j, &to, 2);
         }
     }

@@ -11,9 +11,6 @@
 #include "base/dtype.h"
 #include "base/mem.h"
 
-/* 1 if so many elements of `dtype` can be coded this way. */
-int dz_close_fits(dz_dtype dtype, size_t count);
-
 /* A body is not made where more than 2 % more bytes than by codec/classes.h are expected, */
 typedef enum dz_close_when {
     DZ_CLOSE_AFTER_CLASSES, /* which are known to be the best of other codings */

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "codec/class_run.h"
 #include "codec/classes.h"
 #include "codec/close.h"
 #include "codec/columns.h"
@@ -130,7 +131,7 @@ static dz_rc put_close(dz_buf *out, const tile *t, dz_close_when when, int *take
 
 static dz_rc encode_dense(dz_buf *out, const tile *t, dz_error *err) {
     unsigned allowed = 0;
-    int taken, close = t->base && dz_close_fits(t->dtype, t->count);
+    int taken, close = t->base && dz_run_fits(t->dtype, t->count);
     if (close && (put_close(out, t, DZ_CLOSE_IF_SURE, &taken, err) != DZ_OK || taken)) return err->rc;
     if (t->count > SMALL) {
         if (choose(&allowed, t, err) != DZ_OK) return err->rc;

@@ -3,63 +3,42 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "codec/class_run.h"
 #include "codec/classes.h"
-#include "codec/entropy.h"
 #include "codec/near_numbers.h"
 #include "codec/planes.h"
 #include "codec/rans.h"
 #include "codec/variants.h"
 
 enum {
-    EXPONENTS = 256,
-    GROUPS = DZ_NEAR_CLASSES_MAX + 1, /* the classes and, behind the last, the elements without one */
-    LANES = 4,                        /* quarters of a tile that are worked on by turns: what waits for one does not wait for the others */
-    SEGMENT = 8 * DZ_NEAR_CHUNK,      /* elements worked on at a time: what is made of them stays in the second-level cache */
-    ROOM = SEGMENT + 64,              /* differences of a class */
-    TOKENS = 56,                      /* of a difference without its sign: itself below 8, then four an octave */
-    ESCAPE_BITS = 13,                 /* expected, beside its number */
-    ENTRY_BITS = 10,                  /* of a pair of numbers, in a class's table */
-    CLASS_BITS = 64,                  /* of a class, beside its table */
-    TIME_BITS = 100,                  /* an element in a class is worth 1 / 100 bit more, for the time that it saves */
-    FEWEST = 1 << 15,                 /* elements: fewer are no faster */
-    SAMPLE_LOG = 15,                  /* elements that the plan is made from, about, */
-    RUN = 512                         /* so many side by side */
+    GROUPS = DZ_RUN_CLASSES_MAX + 1, /* the classes and, behind the last, the elements without one */
+    LANES = 4,                       /* quarters of a tile that are worked on by turns: what waits for one does not wait for the others */
+    SEGMENT = 8 * DZ_NEAR_CHUNK,     /* elements worked on at a time: what is made of them stays in the second-level cache */
+    ROOM = SEGMENT + 64              /* differences of a class */
 };
 
-int dz_near_fits(dz_dtype dtype, size_t count) { return (dtype == DZ_BF16 || dtype == DZ_F16) && count >= FEWEST && count <= DZ_RANS_MAX; }
-
-static unsigned mantissa_bits(dz_dtype dtype) { return dtype == DZ_BF16 ? 7 : 10; }
-
-/* Which exponents have a class, and how many low bits of each class's differences are stored as they are. */
 typedef struct plan {
     unsigned first, nclasses, mantissa;
-    uint8_t low_bits[DZ_NEAR_CLASSES_MAX];
+    uint8_t low_bits[DZ_RUN_CLASSES_MAX];
 } plan;
-
-/* Element i of words that need not be aligned. */
-static inline uint16_t word_at(const uint8_t *words, size_t i) {
-    uint16_t x;
-    memcpy(&x, words + 2 * i, sizeof x);
-    return x;
-}
 
 /* The group of each element of the base: its class, or `nclasses` where it has none. n is at most DZ_NEAR_CHUNK. */
 DZ_VARIANTS static void find_groups(uint8_t *restrict group, const uint8_t *restrict base, const plan *p, size_t n) {
     const uint16_t first = (uint16_t)p->first, far = (uint16_t)p->nclasses;
     const unsigned mantissa = p->mantissa;
     for (size_t i = 0; i < n; i++) {
-        uint16_t above = (uint16_t)(((word_at(base, i) & 0x7fffU) >> mantissa) - first);
+        uint16_t above = (uint16_t)(((dz_word_at(base, i) & 0x7fffU) >> mantissa) - first);
         group[i] = (uint8_t)(above < far ? above : far);
     }
 }
 
 DZ_VARIANTS static void find_differences(int16_t *restrict d, const uint8_t *restrict words, const uint8_t *restrict base, size_t n) {
-    for (size_t i = 0; i < n; i++) d[i] = (int16_t)(word_at(words, i) - word_at(base, i));
+    for (size_t i = 0; i < n; i++) d[i] = (int16_t)(dz_word_at(words, i) - dz_word_at(base, i));
 }
 
 DZ_VARIANTS static void add_differences(uint8_t *restrict words, const int16_t *restrict d, const uint8_t *restrict base, size_t n) {
     for (size_t i = 0; i < n; i++) {
-        uint16_t to = (uint16_t)(word_at(base, i) + d[i]);
+        uint16_t to = (uint16_t)(dz_word_at(base, i) + d[i]);
         memcpy(words + 2 * i, &to, sizeof to);
     }
 }
@@ -83,106 +62,8 @@ DZ_VARIANTS static void count_groups(uint32_t *count, const uint8_t *group, unsi
     }
 }
 
-/* ---- plan ---- */
-
-/* Numbers of each token; of d < 0 the token is that of ~d. */
-typedef struct census {
-    uint32_t of[EXPONENTS][2][TOKENS];
-} census;
-
-static unsigned token_of(unsigned x) {
-    if (x < 8) return x;
-    unsigned e = 31 - (unsigned)__builtin_clz(x);
-    return 4 * e - 4 + (x >> (e - 2) & 3);
-}
-
-/* The least x of a token, and the bits below it. */
-static unsigned token_bits(unsigned token) { return token < 8 ? 0 : token / 4 - 1; }
-static unsigned token_start(unsigned token) { return token < 8 ? token : (4 + token % 4) << token_bits(token); }
-
-static void take_census(census *c, const uint8_t *words, const uint8_t *base, size_t count, unsigned mantissa, size_t stride) {
-    for (size_t at = 0; at < count; at += RUN * stride) {
-        size_t n = count - at < RUN ? count - at : RUN;
-        for (size_t i = at; i < at + n; i++) {
-            uint16_t from = word_at(base, i);
-            int d = (int16_t)(word_at(words, i) - from);
-            c->of[(from & 0x7fff) >> mantissa][d < 0][token_of((unsigned)(d < 0 ? ~d : d))]++;
-        }
-    }
-}
-
-/* In 2^-16 bits. */
-static int64_t far_cost(const uint32_t of[2][TOKENS]) {
-    uint32_t total = 0;
-    uint64_t known = 0, plain = 0;
-    for (unsigned t = 0; t < 2 * TOKENS; t++) {
-        uint32_t n = of[t / TOKENS][t % TOKENS];
-        total += n;
-        known += dz_nlog2n(n);
-        plain += (uint64_t)n * token_bits(t % TOKENS);
-    }
-    return (int64_t)(dz_nlog2n(total) - known + (plain << DZ_BITS_SHIFT));
-}
-
-static int64_t near_cost(const uint32_t of[2][TOKENS], unsigned low_bits, size_t stride) {
-    uint32_t count[16] = {0}, total = 0;
-    uint64_t known = 0;
-    for (unsigned t = 0; t < TOKENS; t++) {
-        unsigned q = token_start(t) >> low_bits;
-        count[q < DZ_NEAR_ESCAPE - DZ_NEAR_MIDDLE ? DZ_NEAR_MIDDLE + q : DZ_NEAR_ESCAPE] += of[0][t];
-        count[q < DZ_NEAR_MIDDLE ? DZ_NEAR_MIDDLE - 1 - q : DZ_NEAR_ESCAPE] += of[1][t];
-    }
-    unsigned distinct = 0;
-    for (unsigned q = 0; q < 16; q++) {
-        total += count[q];
-        known += dz_nlog2n(count[q]);
-        distinct += count[q] > 0;
-    }
-    uint64_t plain = (uint64_t)total * low_bits + (uint64_t)count[DZ_NEAR_ESCAPE] * ESCAPE_BITS;
-    if (stride) plain += (CLASS_BITS + (distinct > 1 ? ENTRY_BITS * distinct * distinct : 0)) / stride;
-    return (int64_t)(dz_nlog2n(total) - known + (plain << DZ_BITS_SHIFT));
-}
-
-/* The run of exponents for which classes are worth most; 0 where the body is expected to be over 2 % larger than without. The census is of
- * one in `stride` elements; 0: tables are taken to cost nothing. */
-static int make_plan(plan *p, const census *c, size_t stride) {
-    int64_t near[EXPONENTS], far[EXPONENTS], all_far = 0, best = 0, time[EXPONENTS];
-    uint8_t low_bits[EXPONENTS];
-    for (unsigned e = 0; e < EXPONENTS; e++) {
-        uint64_t elements = 0;
-        for (unsigned t = 0; t < 2 * TOKENS; t++) elements += c->of[e][t / TOKENS][t % TOKENS];
-        near[e] = far[e] = 0;
-        time[e] = (int64_t)((elements << DZ_BITS_SHIFT) / TIME_BITS);
-        low_bits[e] = 0;
-        if (elements == 0) continue;
-        far[e] = far_cost(c->of[e]);
-        near[e] = INT64_MAX;
-        all_far += far[e];
-        for (unsigned k = 0; k <= DZ_NEAR_LOW_BITS_MAX; k++) {
-            int64_t cost = near_cost(c->of[e], k, stride);
-            if (cost >= near[e]) continue;
-            near[e] = cost;
-            low_bits[e] = (uint8_t)k;
-        }
-    }
-    p->nclasses = 0;
-    int64_t extra = 0;
-    for (unsigned first = 0; first < EXPONENTS; first++) {
-        int64_t gain = 0, more = 0;
-        for (unsigned n = 1; n <= DZ_NEAR_CLASSES_MAX && first + n <= EXPONENTS; n++) {
-            unsigned e = first + n - 1;
-            gain += far[e] + far[e] / 64 + time[e] - near[e];
-            more += near[e] - far[e];
-            if (gain <= best) continue;
-            best = gain;
-            extra = more;
-            p->first = first;
-            p->nclasses = n;
-        }
-    }
-    for (unsigned k = 0; k < p->nclasses; k++) p->low_bits[k] = low_bits[p->first + k];
-    return p->nclasses > 0 && (!stride || extra <= all_far / 50 + (1000 << DZ_BITS_SHIFT) / (int64_t)stride);
-}
+/* Of pairs of numbers; and of the class beside them. */
+static unsigned table_bits(unsigned distinct) { return 64 + (distinct > 1 ? 10 * distinct * distinct : 0); }
 
 /* ---- elements by class ---- */
 
@@ -305,7 +186,7 @@ static dz_rc put_plane(dz_buf *out, const uint8_t *bytes, size_t n, dz_error *er
 typedef struct encoder {
     plan plan;
     stage *stage;
-    dz_near_sink sinks[DZ_NEAR_CLASSES_MAX];
+    dz_near_sink sinks[DZ_RUN_CLASSES_MAX];
     dz_buf far_words, far_base;
 } encoder;
 
@@ -344,7 +225,7 @@ static dz_rc put_far(encoder *e, size_t n, dz_error *err) {
     const int16_t *d = e->stage->d[e->plan.nclasses];
     if (dz_buf_reserve(&e->far_words, 2 * n, err) != DZ_OK) return err->rc;
     for (size_t i = 0; i < n; i++) {
-        uint16_t word = (uint16_t)(word_at(e->far_base.data + e->far_words.len, i) + d[i]);
+        uint16_t word = (uint16_t)(dz_word_at(e->far_base.data + e->far_words.len, i) + d[i]);
         memcpy(e->far_words.data + e->far_words.len + 2 * i, &word, 2);
     }
     e->far_words.len += 2 * n;
@@ -372,13 +253,17 @@ static dz_rc encode_segment(encoder *e, const uint8_t *words, const uint8_t *bas
 
 dz_rc dz_near_encode(dz_buf *out, const void *words, const void *base, dz_dtype dtype, size_t count, int anyway, int *taken,
                      dz_error *err) {
-    encoder e = {.plan = {.mantissa = mantissa_bits(dtype)}};
-    size_t stride = (count >> SAMPLE_LOG) + 1;
-    census *c = dz_alloc(1, sizeof *c, err);
+    encoder e = {.plan = {.mantissa = dz_run_mantissa(dtype)}};
+    dz_census *c = dz_alloc(1, sizeof *c, err);
+    dz_class_run run;
     *taken = 0;
     if (!c) return err->rc;
-    take_census(c, words, base, count, e.plan.mantissa, stride);
-    *taken = make_plan(&e.plan, c, anyway ? 0 : stride);
+    dz_census_take(c, words, base, count, e.plan.mantissa);
+    dz_class_run_choose(&run, c, anyway ? NULL : table_bits);
+    *taken = run.nclasses > 0 && (anyway || dz_class_run_is_small(&run, c, -1000));
+    e.plan.first = run.first;
+    e.plan.nclasses = run.nclasses;
+    memcpy(e.plan.low_bits, run.low_bits, run.nclasses);
     free(c);
     if (!*taken || !(e.stage = stage_new(e.plan.nclasses + 1, err))) return err->rc;
     for (size_t at = 0; at < count && err->rc == DZ_OK; at += SEGMENT) {
@@ -398,16 +283,16 @@ dz_rc dz_near_encode(dz_buf *out, const void *words, const void *base, dz_dtype 
 }
 
 static dz_rc get_plan(plan *p, dz_dtype dtype, dz_view *view, dz_error *err) {
-    unsigned exponents = 1U << (15 - mantissa_bits(dtype));
-    *p = (plan){.mantissa = mantissa_bits(dtype), .first = dz_view_u8(view)};
+    unsigned exponents = 1U << (15 - dz_run_mantissa(dtype));
+    *p = (plan){.mantissa = dz_run_mantissa(dtype), .first = dz_view_u8(view)};
     p->nclasses = dz_view_u8(view);
-    if (view->bad || p->nclasses == 0 || p->nclasses > DZ_NEAR_CLASSES_MAX || p->first + p->nclasses > exponents)
+    if (view->bad || p->nclasses == 0 || p->nclasses > DZ_RUN_CLASSES_MAX || p->first + p->nclasses > exponents)
         return dz_fail(err, DZ_EDAMAGE, "%u classes from exponent %u on", p->nclasses, p->first);
     const uint8_t *bits = dz_view_bytes(view, p->nclasses);
     if (!bits) return dz_fail(err, DZ_EDAMAGE, "a list of %u classes is cut short", p->nclasses);
     for (unsigned k = 0; k < p->nclasses; k++) {
         p->low_bits[k] = bits[k];
-        if (bits[k] > DZ_NEAR_LOW_BITS_MAX) return dz_fail(err, DZ_EDAMAGE, "%u low bits in a class", bits[k]);
+        if (bits[k] > DZ_RUN_LOW_BITS_MAX) return dz_fail(err, DZ_EDAMAGE, "%u low bits in a class", bits[k]);
     }
     return DZ_OK;
 }
@@ -431,7 +316,7 @@ typedef struct decoder {
     plan plan;
     size_t count[GROUPS];
     dz_buf pairs, low, escapes, far_base;
-    dz_near_source sources[DZ_NEAR_CLASSES_MAX];
+    dz_near_source sources[DZ_RUN_CLASSES_MAX];
     int16_t *far; /* differences */
     stage *stage;
 } decoder;
@@ -452,7 +337,7 @@ static dz_rc look_at_base(decoder *d, const uint8_t *base, size_t count, dz_erro
 
 static dz_rc get_sources(decoder *d, size_t near, dz_view *view, dz_error *err) {
     size_t npairs = 0, nlow = 0, found = 0;
-    if (dz_buf_reserve(&d->pairs, near / 2 + DZ_NEAR_CLASSES_MAX + 8, err) != DZ_OK) return err->rc;
+    if (dz_buf_reserve(&d->pairs, near / 2 + DZ_RUN_CLASSES_MAX + 8, err) != DZ_OK) return err->rc;
     for (unsigned k = 0; k < d->plan.nclasses; k++) {
         size_t n = (d->count[k] + 1) / 2;
         d->sources[k] = (dz_near_source){.pairs = d->pairs.data + npairs, .left = d->count[k]};
@@ -481,7 +366,7 @@ static dz_rc get_far(decoder *d, dz_dtype dtype, dz_view *view, dz_error *err) {
     uint16_t *words = dz_alloc_raw(n, sizeof *words, err);
     d->far = dz_alloc_raw(n, sizeof *d->far, err);
     if (words && d->far && dz_classes_decode(words, d->far_base.data, dtype, n, view, err) == DZ_OK) {
-        for (size_t i = 0; i < n; i++) d->far[i] = (int16_t)(words[i] - word_at(d->far_base.data, i));
+        for (size_t i = 0; i < n; i++) d->far[i] = (int16_t)(words[i] - dz_word_at(d->far_base.data, i));
     }
     free(words);
     return err->rc;

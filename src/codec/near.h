@@ -10,12 +10,6 @@
 #include "base/dtype.h"
 #include "base/mem.h"
 
-#define DZ_NEAR_CLASSES_MAX 15
-#define DZ_NEAR_LOW_BITS_MAX 8
-
-/* 1 if so many elements of `dtype` can be coded this way. */
-int dz_near_fits(dz_dtype dtype, size_t count);
-
 /* The body of DZ_LOSSLESS_NEAR after its kind byte. `*taken` is 0, and nothing was appended, where more than 2 % more bytes than by
  * codec/classes.h are expected; with `anyway` tables are taken to cost nothing, for tests. */
 dz_rc dz_near_encode(dz_buf *out, const void *words, const void *base, dz_dtype dtype, size_t count, int anyway, int *taken, dz_error *err);

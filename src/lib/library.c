@@ -56,10 +56,11 @@ int deltazoo_open(const char *path, deltazoo_archive **out, char *message, size_
 
 static void check_task(const dz_catalog *c, const char *name, dz_error *err) {
     if (dz_catalog_find(c, name) >= 0) return;
-    for (size_t i = 0; i < c->nlost && err->rc == DZ_OK; i++) {
-        if (strcmp(c->lost[i].name, name) == 0) dz_fail(err, DZ_EDAMAGE, "%s", c->lost[i].text);
-    }
-    if (err->rc == DZ_OK) dz_fail(err, DZ_EUSAGE, "%s: has no task '%s'", c->path, name);
+    const dz_lost *lost = dz_catalog_find_lost(c, name);
+    if (lost)
+        dz_fail(err, dz_lost_rc(lost), "%s", lost->text);
+    else
+        dz_fail(err, DZ_EUSAGE, "%s: has no task '%s'", c->path, name);
 }
 
 int deltazoo_open_tasks(const char *path, const char *const *names, size_t n, deltazoo_archive **out, char *message, size_t size) {

@@ -11,51 +11,10 @@
 
 #include "base/hash.h"
 #include "codec/classes.h"
-#include "codec/close.h"
 #include "codec/intervals.h"
 #include "codec/lossless.h"
-#include "codec/near.h"
 #include "codec/planes.h"
-
-/* ---- data ---- */
-
-static double uniform(uint64_t key, uint64_t i) { return ((double)(dz_u64_at(key, i) >> 11) + 0.5) * 0x1p-53; }
-
-static double gauss(uint64_t key, uint64_t i) {
-    return sqrt(-2 * log(uniform(key, 2 * i))) * cos(6.283185307179586 * uniform(key, 2 * i + 1));
-}
-
-/* Student-t of 5 degrees of freedom; a chi-square of 4 is the logarithm of two uniform numbers. */
-static double student5(uint64_t key, uint64_t i) {
-    double g = gauss(key + 1, i), chi2 = g * g - 2 * log(uniform(key + 2, 2 * i) * uniform(key + 2, 2 * i + 1));
-    return gauss(key, i) / sqrt(chi2 / 5);
-}
-
-static void fill_bytes(uint8_t *bytes, size_t nbytes, uint64_t key) {
-    for (size_t i = 0; i < nbytes; i++) bytes[i] = (uint8_t)(dz_u64_at(key, i) >> 32);
-}
-
-/* Elements near those of `base`: a byte of some elements is altered. */
-static void fill_near(uint8_t *words, const uint8_t *base, size_t count, size_t size, uint64_t key, unsigned one_in) {
-    memcpy(words, base, count * size);
-    for (size_t i = 0; i < count; i++) {
-        uint64_t r = dz_u64_at(key, i);
-        if (r % one_in == 0) words[i * size] ^= (uint8_t)(1 + (r >> 40) % 7);
-    }
-}
-
-static void put_float(void *words, size_t i, dz_dtype dtype, float x) {
-    dz_narrow((uint8_t *)words + dz_dtype_size(dtype) * i, &x, dtype, 1);
-}
-
-static void fill_weights(void *words, void *base, dz_dtype dtype, size_t count, double scale) {
-    for (size_t i = 0; i < count; i++) {
-        float x;
-        put_float(base, i, dtype, (float)(0.02 * gauss(11, i)));
-        dz_widen(&x, (const uint8_t *)base + i * dz_dtype_size(dtype), dtype, 1);
-        put_float(words, i, dtype, x + (float)(scale * student5(77, i)));
-    }
-}
+#include "deltas.h"
 
 /* ---- checks ---- */
 
@@ -182,119 +141,6 @@ static void test_intervals_come_back_for_every_shift(void **state) {
         assert_int_equal(view.pos, view.len);
         assert_memory_equal(back, words, n * size);
         dz_buf_free(&out);
-    }
-}
-
-/* A body of differences near the base, whatever would be chosen; its length, 0 if none is made. */
-static size_t near_round_trip(const void *words, const void *base, dz_dtype dtype, size_t n) {
-    dz_error err = {0};
-    dz_buf out = {0};
-    int taken;
-    assert_int_equal(dz_near_encode(&out, words, base, dtype, n, n < 4095, &taken, &err), DZ_OK);
-    assert_true(taken ? out.len > 0 : out.len == 0);
-    if (taken) {
-        uint8_t *back = malloc(2 * n), *body = malloc(out.len);
-        memcpy(body, out.data, out.len);
-        dz_view view = {.data = body, .len = out.len};
-        assert_int_equal(dz_near_decode(back, base, dtype, n, &view, &err), DZ_OK);
-        assert_int_equal(view.pos, view.len);
-        assert_memory_equal(back, words, 2 * n);
-        free(back);
-        free(body);
-    }
-    size_t len = out.len;
-    dz_buf_free(&out);
-    return len;
-}
-
-/* Of all lengths around those of chunks, lanes and segments; wide and narrow differences, flipped signs, equal elements. */
-static void test_elements_near_the_base_come_back(void **state) {
-    (void)state;
-    enum { MOST = 140000 };
-    static const size_t counts[] = {1, 2, 3, 7, 9, 255, 4095, 16384, 16387, 32767, 32768, 32769, 32771, 65537, 100001, MOST};
-    static const double scales[] = {0, 2e-6, 1e-4, 5e-4, 3e-3, 0.05};
-    uint16_t *words = malloc(2 * MOST), *base = malloc(2 * MOST);
-    size_t made = 0, tried = 0;
-    for (size_t t = 0; t < 2 * 16 * 6; t++) {
-        dz_dtype dtype = t % 2 ? DZ_F16 : DZ_BF16;
-        size_t n = counts[t / 12];
-        fill_weights(words, base, dtype, n, scales[t / 2 % 6]);
-        for (size_t i = 0; t % 3 == 0 && i < n; i += 37) words[i] ^= 0x8000; /* escapes */
-        tried += n >= 4095;
-        made += near_round_trip(words, base, dtype, n) > 0 && n >= 4095;
-    }
-    if (made < tried / 3) fail_msg("%zu of %zu", made, tried);
-    free(words);
-    free(base);
-}
-
-/* The same by what is written today; a damaged one does no harm. */
-static size_t close_round_trip(const void *words, const void *base, dz_dtype dtype, size_t n) {
-    dz_error err = {0};
-    dz_buf out = {0};
-    int taken;
-    assert_int_equal(dz_close_encode(&out, words, base, dtype, n, n < 4095 ? DZ_CLOSE_ANYWAY : DZ_CLOSE_AFTER_CLASSES, &taken, &err),
-                     DZ_OK);
-    assert_true(taken ? out.len > 0 : out.len == 0);
-    if (taken) {
-        uint8_t *back = malloc(2 * n), *body = malloc(out.len);
-        memcpy(body, out.data, out.len);
-        dz_view view = {.data = body, .len = out.len};
-        assert_int_equal(dz_close_decode(back, base, dtype, n, &view, &err), DZ_OK);
-        assert_int_equal(view.pos, view.len);
-        assert_memory_equal(back, words, 2 * n);
-        for (uint64_t r = 0; r < 40; r++) {
-            dz_error harm = {0};
-            memcpy(body, out.data, out.len);
-            size_t at = dz_u64_at(n, r) % (r % 2 ? out.len : out.len < 700 ? out.len : 700);
-            body[at] ^= (uint8_t)(1U << r % 8);
-            view = (dz_view){.data = body, .len = r % 5 ? out.len : at};
-            dz_rc rc = dz_close_decode(back, base, dtype, n, &view, &harm);
-            assert_true(rc == DZ_OK || rc == DZ_EDAMAGE);
-        }
-        free(back);
-        free(body);
-    }
-    size_t len = out.len;
-    dz_buf_free(&out);
-    return len;
-}
-
-/* Of all lengths around those of groups, steps and blocks; as above. */
-static void test_elements_close_to_the_base_come_back(void **state) {
-    (void)state;
-    enum { MOST = 140000 };
-    static const size_t counts[] = {1, 31, 32, 33, 127, 128, 129, 2047, 2048, 2049, 32768, 32769, 34815, 65537, 100001, MOST};
-    static const double scales[] = {0, 2e-6, 1e-4, 5e-4, 3e-3, 0.05};
-    uint16_t *words = malloc(2 * MOST), *base = malloc(2 * MOST);
-    size_t made = 0, tried = 0;
-    for (size_t t = 0; t < 2 * 16 * 6; t++) {
-        dz_dtype dtype = t % 2 ? DZ_F16 : DZ_BF16;
-        size_t n = counts[t / 12];
-        fill_weights(words, base, dtype, n, scales[t / 2 % 6]);
-        for (size_t i = 0; t % 3 == 0 && i < n; i += 37) words[i] ^= 0x8000; /* escapes */
-        tried += n >= 4095;
-        made += close_round_trip(words, base, dtype, n) > 0 && n >= 4095;
-    }
-    if (made < tried / 3) fail_msg("%zu of %zu", made, tried);
-    free(words);
-    free(base);
-}
-
-/* Random words, which are nearly all escapes or far; equal ones; one class alone. */
-static void test_odd_elements_close_to_the_base_come_back(void **state) {
-    (void)state;
-    enum { N = 4000 };
-    uint16_t words[N], base[N];
-    fill_bytes((uint8_t *)base, sizeof base, 5);
-    fill_bytes((uint8_t *)words, sizeof words, 6);
-    for (size_t d = 0; d < 2; d++) {
-        dz_dtype dtype = d ? DZ_F16 : DZ_BF16;
-        close_round_trip(words, base, dtype, N);
-        close_round_trip(base, base, dtype, N);
-        uint16_t one[N], two[N];
-        for (size_t i = 0; i < N; i++) one[i] = 0x3f80, two[i] = (uint16_t)(0x3f80 + (i % 7 == 0));
-        assert_true(close_round_trip(two, one, dtype, N) > 0);
     }
 }
 
@@ -584,9 +430,6 @@ int main(void) {
         cmocka_unit_test(test_every_dtype_and_size_comes_back),
         cmocka_unit_test(test_special_words_come_back),
         cmocka_unit_test(test_classes_come_back_for_every_shift),
-        cmocka_unit_test(test_elements_near_the_base_come_back),
-        cmocka_unit_test(test_elements_close_to_the_base_come_back),
-        cmocka_unit_test(test_odd_elements_close_to_the_base_come_back),
         cmocka_unit_test(test_large_tiles_are_written_close_to_the_base),
         cmocka_unit_test(test_intervals_come_back_for_every_shift),
         cmocka_unit_test(test_weights_without_a_base_meet_the_size_target),

@@ -9,33 +9,22 @@
 
 #include <cmocka.h>
 
-#include "base/hash.h"
 #include "codec/intervals.h"
 #include "codec/lossless.h"
+#include "deltas.h"
 
 enum { COLUMNS = 96, ROWS = 500, MOST = COLUMNS * ROWS };
-
-static double uniform(uint64_t key, uint64_t i) { return ((double)(dz_u64_at(key, i) >> 11) + 0.5) * 0x1p-53; }
-
-static double gauss(uint64_t key, uint64_t i) {
-    return sqrt(-2 * log(uniform(key, 2 * i))) * cos(6.283185307179586 * uniform(key, 2 * i + 1));
-}
 
 typedef struct pair {
     uint8_t words[MOST * 4], base[MOST * 4];
 } pair;
 
-static void put(uint8_t *words, size_t i, dz_dtype dtype, double x) {
-    float value = (float)x;
-    dz_narrow(words + dz_dtype_size(dtype) * i, &value, dtype, 1);
-}
-
 /* A matrix of normal weights that moved by `shared` along one direction and by `own` everywhere. */
 static void fill_moved(pair *p, dz_dtype dtype, double shared, double own) {
     for (size_t i = 0; i < MOST; i++) {
         double w = 0.02 * gauss(1, i), d = shared * gauss(2, i / COLUMNS) * gauss(3, i % COLUMNS) + own * gauss(4, i);
-        put(p->base, i, dtype, w);
-        put(p->words, i, dtype, w + d);
+        put_float(p->base, i, dtype, w);
+        put_float(p->words, i, dtype, w + d);
     }
 }
 
@@ -43,7 +32,7 @@ static void fill_moved(pair *p, dz_dtype dtype, double shared, double own) {
 static void fill_columns(pair *p, dz_dtype dtype, double spread) {
     for (size_t i = 0; i < MOST; i++) {
         size_t c = i % COLUMNS;
-        put(p->words, i, dtype, 0.02 * exp2(spread * gauss(5, c)) * (gauss(6, i) + 2 * spread * gauss(7, c)));
+        put_float(p->words, i, dtype, 0.02 * exp2(spread * gauss(5, c)) * (gauss(6, i) + 2 * spread * gauss(7, c)));
     }
 }
 
@@ -88,8 +77,8 @@ static void test_matrices_that_moved_one_way_are_predicted(void **state) {
         }
         for (size_t i = 5; i < MOST; i += 4999) {
             memset((i & 1 ? p->base : p->words) + i * size, 0xff, size);
-            put(i & 1 ? p->base : p->words, i + 1, DTYPES[d], INFINITY);
-            put(p->words, i + 2, DTYPES[d], 6e4);
+            put_float(i & 1 ? p->base : p->words, i + 1, DTYPES[d], INFINITY);
+            put_float(p->words, i + 2, DTYPES[d], 6e4);
         }
         dz_tile_rows rows = {.columns = COLUMNS};
         round_trip(p, 1, DTYPES[d], 0, MOST, &rows, &body);
@@ -108,7 +97,7 @@ static void test_rows_beyond_the_sums_of_floats_come_back(void **state) {
     for (size_t d = 0; d < 3; d++) {
         fill_moved(p, DTYPES[d], 4e-3, 3e-4);
         for (size_t i = 0; i < MOST; i++) {
-            if (i / COLUMNS % 11 == 3) put(p->words, i, DTYPES[d], dz_u64_at(8, i) & 1 ? 3e38 : -3e38);
+            if (i / COLUMNS % 11 == 3) put_float(p->words, i, DTYPES[d], dz_u64_at(8, i) & 1 ? 3e38 : -3e38);
         }
         round_trip(p, 1, DTYPES[d], 0, MOST, &rows, &body);
         if (DTYPES[d] != DZ_F16) assert_int_equal(body.data[0], DZ_LOSSLESS_LOWRANK);
@@ -167,7 +156,7 @@ static void test_uneven_signs_are_in_the_keys(void **state) {
         size_t sizes[2];
         for (int even = 0; even < 2; even++) {
             for (size_t i = 0; i < MOST; i++)
-                put(p->words, i, DTYPES[d], fabs(0.02 * gauss(1, i)) * (uniform(2, i) < (even ? 0.5 : 0.003) ? -1 : 1));
+                put_float(p->words, i, DTYPES[d], fabs(0.02 * gauss(1, i)) * (uniform(2, i) < (even ? 0.5 : 0.003) ? -1 : 1));
             sizes[even] = round_trip(p, 0, DTYPES[d], 0, MOST, NULL, &body);
             assert_int_equal(body.data[0], DZ_LOSSLESS_INTERVALS);
             assert_int_equal(body.data[2] >> 7, !even);
