@@ -12,7 +12,7 @@ sys.path[:0] = [os.path.dirname(__file__), os.path.join(os.path.dirname(__file__
 import torch  # noqa: E402
 
 import models  # noqa: E402
-from common import call, check, equal, good, write  # noqa: E402
+from common import call, check, equal, good, read, write  # noqa: E402
 from package import load, site  # noqa: E402
 from test_clients import make_unet_pipeline, same  # noqa: E402
 
@@ -135,6 +135,18 @@ def test_gguf_py_loads_the_adapter(dz, tmp_path):
     code, out, err = made()
     check(code == 1 and "a.gguf: exists" in err and err.count("\n") == 1, out + err)
     equal(made("--force")[0], 0, "with --force")
+    kept = {"model.gguf": b"GGUF and what no reader takes", "model.safetensors": b"weights"}
+    writer = gguf.GGUFWriter(f"{folder}/base.gguf", "llama")
+    writer.add_type("model")
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    for name, content in kept.items():
+        write(f"{folder}/{name}", content)
+    for name in (*kept, "base.gguf"):
+        before = read(f"{folder}/{name}")
+        code, out, err = call([sys.executable, "-m", "deltazoo", "gguf-lora", "adapter", "--base", "base", "-o", name, "--force"], cwd=folder, env={"PYTHONPATH": site()})
+        check(code == 1 and f"{name}: exists" in err and err.count("\n") == 1 and read(f"{folder}/{name}") == before, out + err)
     with open(f"{folder}/base/config.json") as file:
         config = json.load(file)
     reader = gguf.GGUFReader(f"{folder}/a.gguf")

@@ -80,7 +80,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     gguf.add_argument("adapter", metavar="DIR")
     gguf.add_argument("--base", "-b", required=True, metavar="PATH", help="the base model's folder: its config.json is read")
     gguf.add_argument("--output", "-o", required=True, metavar="FILE.gguf")
-    gguf.add_argument("--force", action="store_true", help="replace the file")
+    gguf.add_argument("--force", action="store_true", help="replace the file if it is an adapter")
     options = parser.parse_args(arguments)
     try:
         options.run(options)

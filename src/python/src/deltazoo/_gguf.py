@@ -8,6 +8,7 @@ from typing import Any, Dict, List, NamedTuple, Tuple
 
 import numpy as np
 
+from . import pure
 from ._archive import Path
 from ._memory import widened
 from ._types import Error
@@ -38,12 +39,24 @@ def tensors_of(path: str) -> Dict[str, Tuple[str, Tuple[int, ...], np.ndarray]]:
     """(dtype, shape, bytes) of a safetensors file's tensors, mapped."""
     try:
         raw = np.memmap(path, np.uint8, "r")
-        length = int(raw[:8].view("<u8")[0])
-        header = json.loads(raw[8:8 + length].tobytes())
-        header.pop("__metadata__", None)
-        return {name: (t["dtype"], tuple(t["shape"]), raw[8 + length + t["data_offsets"][0]:8 + length + t["data_offsets"][1]]) for name, t in header.items()}
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        entries, data = pure.safetensors_header(raw, path)
+        return {name: (dtype, shape, raw[data + begin:data + end]) for name, dtype, shape, begin, end in entries}
+    except (OSError, ValueError, KeyError, TypeError, pure.Error) as error:
         raise Error(f"{path}: {getattr(error, 'strerror', None) or 'not a safetensors file'}") from None
+
+
+def check_out(out: str, force: bool, reader: Any) -> None:
+    """--force replaces an adapter, and nothing else."""
+    if not os.path.lexists(out):
+        return
+    if not force:
+        raise Error(f"{out}: exists: give another name, or --force")
+    try:
+        kind = reader(out).get_field("general.type").contents()
+    except Exception:  # whatever gguf-py makes of what is no GGUF file
+        kind = None
+    if kind != "adapter":
+        raise Error(f"{out}: exists and is no adapter in GGUF: --force replaces only such: give another name")
 
 
 def halves_to_pairs(b: np.ndarray, heads: int, name: str) -> np.ndarray:
@@ -66,8 +79,7 @@ def gguf_lora(adapter: Path, base: Path, out: Path, force: bool = False) -> Gguf
     kind = config.get("model_type")
     if kind not in ARCHITECTURES:
         raise Error(f"{base}: model_type {kind!r}: none of {', '.join(ARCHITECTURES)}: llama.cpp's convert_lora_to_gguf.py takes the folder {adapter}")
-    if os.path.exists(out) and not force:
-        raise Error(f"{out}: exists: give another name, or --force")
+    check_out(out, force, gguf.GGUFReader)
     name = ARCHITECTURES[kind]
     arch = next(a for a, n in gguf.MODEL_ARCH_NAMES.items() if n == name)
     names = gguf.get_tensor_name_map(arch, int(config.get("num_hidden_layers", 0)))
@@ -96,7 +108,7 @@ def gguf_lora(adapter: Path, base: Path, out: Path, force: bool = False) -> Gguf
         pairs += [(f"{target}.lora_a", own[0][0], a), (f"{target}.lora_b", own[1][0], b)]
     if not pairs or ranks != {about.get("r")}:
         raise Error(f"{adapter}: adapter_config.json has rank {about.get('r')!r}, its tensors {sorted(ranks)}")
-    staged = out + ".part"
+    staged = f"{out}.{os.getpid()}.part"
     writer = gguf.GGUFWriter(staged, name)
     try:
         writer.add_type(gguf.GGUFType.ADAPTER)
