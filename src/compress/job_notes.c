@@ -41,7 +41,7 @@ out:
 static void note_exact(const dz_job *job, size_t t, dz_reason reason, dz_buf *notes, dz_error *err) {
     static const char *const why[DZ_REASONS] = {[DZ_REASON_NONFINITE] = "with NaN or infinity",
                                                 [DZ_REASON_OVERFLOW] = "whose restored values could leave the range of their type",
-                                                [DZ_REASON_SMALLER] = "whose exact coding is no larger than the lossy one, or hardly"};
+                                                [DZ_REASON_SMALLER] = "whose exact coding is at most a tenth larger than the lossy one"};
     const dz_plan *plan = job->plan;
     const char *first = NULL;
     size_t n = 0;
