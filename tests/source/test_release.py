@@ -83,6 +83,50 @@ def test_what_is_not_committed_is_not_released(checkout):
     check(code == 1 and "not committed" in err, f"exit {code}: {err}")
 
 
+@pytest.fixture(scope="module")
+def tarball(box):
+    path = f"{box}/dist/deltazoo-{VERSION}.tar.gz"
+    os.makedirs(f"{box}/dist")
+    code, out, err = call(["tar", "-czf", path, "--transform", f"s|^|deltazoo-{VERSION}/|", "src/base/version.h"], cwd=ROOT)
+    check(code == 0, out + err)
+    return path
+
+
+def recipes(*args):
+    return call([f"{ROOT}/{PACKAGES}/recipes.sh", *args])
+
+
+# Where a recipe for a release has the checksum, and the address.
+RECIPES = {
+    "conda/deltazoo/recipe.yaml": (r"^  sha256: (\w+)$", r"^  url: (.*)$"),
+    "spack/spack_repo/deltazoo/packages/deltazoo/package.py": (rf'^    version\("{VERSION}", sha256="(\w+)"\)$', r'^    url = "(.*)"$'),
+    f"easybuild/deltazoo-{VERSION}.eb": (r"^checksums = \['(\w+)'\]$", r"^source_urls = \['(.*)'\]$"),
+    f"easybuild/deltazoo-{VERSION}-foss-2024a.eb": (r"^checksums = \['(\w+)'\]$", r"^source_urls = \['(.*)'\]$"),
+}
+
+
+@pytest.mark.parametrize("place", ["here", "https://example.com/releases"])
+def test_recipes_of_a_release_have_its_checksum_and_address(box, tarball, place):
+    folder = f"{box}/recipes-{len(place)}"
+    url = f"file://{tarball}" if place == "here" else f"{place}/{os.path.basename(tarball)}"
+    code, out, err = recipes(tarball, folder, *([] if place == "here" else [url]))
+    check(code == 0 and sha256(tarball) in out, f"exit {code}: {out}{err}")
+    for path, (checksum, address) in RECIPES.items():
+        text = read(f"{folder}/{path}").decode()
+        equal(re.findall(checksum, text, re.M), [sha256(tarball)], f"checksum in {path}")
+        equal(re.findall(address, text, re.M), [os.path.dirname(url) if "easybuild" in path else url], f"address in {path}")
+        if path.endswith((".py", ".eb")):
+            compile(text, path, "exec")
+
+
+def test_recipes_are_not_made_for_another_version_or_address(box, tarball):
+    other = f"{box}/dist/deltazoo-9.9.9.tar.gz"
+    write(other, read(tarball))
+    for args, said in (((other, f"{box}/no"), "deltazoo-9.9.9.tar.gz"), ((tarball, f"{box}/no", "https://example.com/latest"), f"does not end in deltazoo-{VERSION}.tar.gz")):
+        code, _, err = recipes(*args)
+        check(code == 1 and said in err and not os.path.exists(f"{box}/no"), f"exit {code}: {err}")
+
+
 def libraries(**variables):
     env = {"CC": "gcc", "CPPFLAGS": "", "LDFLAGS": "", "MPI": "no", "MPICC": "", "HDF5": "", "BLAS": "-llapacke -lopenblas", "MKL": ""}
     return call([f"{ROOT}/src/libraries.sh"], env={**env, **variables})
