@@ -8,9 +8,9 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 stacks=$PWD/build/stacks
 MPICH="FLAVOUR=mpich MPICC=mpicc.mpich HDF5_NAME=hdf5-mpich" MPICH_PACKAGES="mpich libmpich-dev libhdf5-mpich-dev"
-ARM64="gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static"
+ARM64="make pkgconf gcc gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static uthash-dev"
 for p in libc6 libhdf5 libopenblas liblapacke libjansson libyaml libxxhash libzstd zlib1g libhtscodecs libcmocka; do ARM64+=" $p-dev:arm64"; done
-# name | suite | packages | make's variables | launcher
+# name | root (a suite, or one with a root of its own) | packages | make's variables | launcher
 rows="gcc-12 | bookworm | gcc-12 | CC=gcc-12 | mpirun.openmpi
 gcc-11 | bookworm | gcc-11 | CC=gcc-11 | mpirun.openmpi
 clang-14 | bookworm | clang-14 | CC=clang-14 | mpirun.openmpi
@@ -20,7 +20,7 @@ no-mpi | bookworm | libhdf5-dev | CC=gcc-12 SERIAL=1 FLAVOUR=serial |
 gcc-14 | trixie | gcc-14 | CC=gcc-14 | mpirun.openmpi
 clang-19 | trixie | clang-19 | CC=clang-19 | mpirun.openmpi
 mpich-4.2 | trixie | gcc-13 $MPICH_PACKAGES | CC=gcc-13 $MPICH | mpirun.mpich
-arm64 | trixie | $ARM64 | CC=aarch64-linux-gnu-gcc PKG=aarch64-linux-gnu-pkg-config SERIAL=1 FLAVOUR=serial RUN=qemu-aarch64-static |
+arm64 | trixie-arm64 | $ARM64 | CC=aarch64-linux-gnu-gcc PKG=aarch64-linux-gnu-pkg-config SERIAL=1 FLAVOUR=serial RUN=qemu-aarch64-static |
 sid-openmpi | sid | | CC=gcc | mpirun.openmpi
 sid-mpich | sid | $MPICH_PACKAGES | CC=gcc $MPICH | mpirun.mpich"
 
@@ -105,8 +105,8 @@ if [ "${1:-}" = here ]; then # in a suite's own root: `here` PACKAGES -- ROW ...
     packages=()
     while [ "$1" != -- ]; do packages+=("$1"); shift; done
     shift
-    if [ ${#packages[@]} -gt 0 ] && ! dpkg-query -W "${packages[@]}" >/dev/null 2>&1; then
-        [[ "${packages[*]}" != *:arm64* ]] || dpkg --add-architecture arm64
+    [[ "${packages[*]}" == *:arm64* ]] && dpkg --add-architecture arm64 || tests/deps.sh tests
+    if [ "$(dpkg-query -W -f '${db:Status-Status}\n' "${packages[@]}" 2>/dev/null | grep -cx installed)" -lt ${#packages[@]} ]; then
         apt-get update -qq
         apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
     fi
@@ -125,7 +125,7 @@ for name in "${names[@]}"; do [ -n "$(field "$name" 2)" ] || { echo "stacks: the
 zoos
 mine=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
 bad=0
-for suite in bookworm trixie sid; do
+for suite in bookworm trixie trixie-arm64 sid; do
     packages="" of=()
     for name in "${names[@]}"; do [ "$(field "$name" 2)" != $suite ] || { of+=("$name"); packages+=" $(field "$name" 3)"; rm -f "$stacks/$name.row"; }; done
     [ ${#of[@]} -gt 0 ] || continue
@@ -137,7 +137,7 @@ for suite in bookworm trixie sid; do
         mkdir -p "$there"
         rm -rf "$there/zoos"
         cp -al "$stacks/zoos" "$there/" 2>/dev/null || cp -a "$stacks/zoos" "$there/"
-        tests/debian.sh $suite tests/stacks.sh here $packages -- "${of[@]}" || bad=1
+        ROOT=$suite tests/debian.sh "${suite%-*}" tests/stacks.sh here $packages -- "${of[@]}" || bad=1
         for name in "${of[@]}"; do cp "$there/$name.row" "$there/$name/archives" "$stacks/" 2>/dev/null && mv "$stacks/archives" "$stacks/$name.archives" || bad=1; done
     fi
 done
