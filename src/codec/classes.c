@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "codec/rans.h"
+#include "numeric/kernels.h"
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "the bit stream is read and written in little-endian words"
@@ -430,37 +431,44 @@ static void count_classes(decoder *d, const void *base, size_t count) {
 }
 
 static dz_rc get_streams(decoder *d, size_t count, dz_view *view, dz_error *err) {
-    d->coded = dz_alloc_raw(count, 1, err);
+    dz_rans_stream streams[DZ_CLASSES_MAX];
+    d->coded = dz_alloc_raw(count + DZ_GATHER_ROOM, 1, err);
     if (!d->coded) return err->rc;
     for (unsigned k = 0; k < d->plan.nclasses; k++) {
         const uint8_t *bytes = dz_view_bytes(view, d->ncoded[k]);
         if (!bytes) return dz_fail(err, DZ_EDAMAGE, "the stream of class %u is cut short", k);
-        if (dz_rans_decode(d->coded + d->start[k], d->start[k + 1] - d->start[k], bytes, (size_t)d->ncoded[k], err) != DZ_OK)
-            return err->rc;
+        streams[k] = (dz_rans_stream){d->coded + d->start[k], d->start[k + 1] - d->start[k], bytes, (size_t)d->ncoded[k]};
     }
+    if (dz_rans_decode_streams(streams, d->plan.nclasses, err) != DZ_OK) return err->rc;
     d->nplain = view->len - view->pos;
     if (d->nplain > (count * ELEMENT_BITS_MAX + 7) / 8) return dz_fail(err, DZ_EDAMAGE, "%zu bytes behind the classes", d->nplain);
     d->plain = dz_view_bytes(view, d->nplain);
     return DZ_OK;
 }
 
-/* Symbols of `n` <= BLOCK elements, whose contexts are given, and what begins with their plain bits. `bit` is the place in the bit stream
- * `from`, which has ROOM bytes from there on. Returns the place behind the block. */
-static uint64_t get_symbols(uint8_t *restrict symbols, uint32_t *restrict plain, const uint16_t *restrict context, const uint8_t **next,
-                            const decoder *d, const uint8_t *from, uint64_t bit, size_t n) {
+/* What begins with the plain bits of each of `n` <= BLOCK elements; escapes become the symbols that they stand for. `bit` is the place in
+ * the bit stream `from`, which has ROOM bytes from there on. Returns the place behind the block. */
+static uint64_t get_plain(uint32_t *restrict plain, uint8_t *restrict symbols, const uint8_t *restrict nbits, const uint8_t *from,
+                          uint64_t bit, size_t n) {
     for (size_t i = 0; i < n; i++) {
-        uint8_t symbol = *next[d->plan.class_of[context[i]]]++;
         uint64_t held;
+        if (i % 8 == 0 && i + 8 <= n) { /* most runs of equal elements */
+            memcpy(&held, symbols + i, 8);
+            if (held == 0) {
+                i += 7;
+                continue;
+            }
+        }
+        uint8_t symbol = symbols[i];
         memcpy(&held, from + (bit >> 3), 8);
         held >>= bit & 7;
         if (__builtin_expect(symbol == DZ_SYMBOL_ESCAPE, 0)) {
-            symbol = held & 0xff;
+            symbols[i] = symbol = held & 0xff;
             held >>= 8;
             bit += 8;
         }
-        symbols[i] = symbol;
         plain[i] = (uint32_t)held;
-        bit += d->nbits[symbol];
+        bit += nbits[symbol];
     }
     return bit;
 }
@@ -470,8 +478,8 @@ static dz_rc rebuild(void *words, const void *base, const decoder *d, size_t cou
     for (unsigned k = 0; k < d->plan.nclasses; k++) next[k] = d->coded + d->start[k];
     uint16_t context[BLOCK];
     uint8_t symbols[BLOCK];
-    uint32_t words_of_bits[BLOCK];
-    uint8_t tail[2 * ROOM]; /* the end of the bit stream and zeros: enough for the block that runs over it */
+    uint32_t words_of_bits[BLOCK] = {0}; /* those of equal elements are not asked for */
+    uint8_t tail[2 * ROOM];              /* the end of the bit stream and zeros: enough for the block that runs over it */
     const uint8_t *plain = d->plain;
     uint64_t bit = 0, end = (uint64_t)d->nplain * 8;
     for (size_t at = 0; at < count; at += BLOCK) {
@@ -485,7 +493,8 @@ static dz_rc rebuild(void *words, const void *base, const decoder *d, size_t cou
             bit &= 7;
             end = (uint64_t)left * 8;
         }
-        bit = get_symbols(symbols, words_of_bits, context, next, d, plain, bit, n);
+        dz_kernels()->gather_classes(symbols, context, d->plan.class_of, d->plan.first, d->plan.nclasses, next, n);
+        bit = get_plain(words_of_bits, symbols, d->nbits, plain, bit, n);
         if (bit > end) return dz_fail(err, DZ_EDAMAGE, "the bits of the classes are cut short: %zu bytes", d->nplain);
         apply(words, base, symbols, words_of_bits, &d->form, at, n);
     }

@@ -14,10 +14,9 @@
 
 enum {
     TOTAL = 1 << DZ_CLOSE_LOG,
-    BODY_BITS = 32 * DZ_CLOSE_LANES + 200, /* of a body, beside its classes */
-    CLASSES_BITS = 1000,                   /* of the same elements by classes: their tables */
-    FAR = 1,
-    ESCAPED = 2
+    BODY_BITS = 32 * DZ_CLOSE_LANES + 200,       /* of a body, beside its classes */
+    CLASSES_BITS = 1000,                         /* of the same elements by classes: their tables */
+    TAIL_WORDS = DZ_CLOSE_BLOCK + DZ_CLOSE_LANES /* a block with so many words or more in front of it needs no care */
 };
 
 /* Room for the kernels' structures, which are aligned. */
@@ -271,6 +270,8 @@ typedef struct decoder {
     dz_close_table *table;
     dz_close_reader *reader;
     dz_buf escapes, far_places, far_base; /* far ones: where they are, u32, and the base's elements; the last one first */
+    int has_tail;
+    uint8_t tail[2 * (DZ_CLOSE_LANES + TAIL_WORDS + DZ_CLOSE_ROOM)]; /* the words that are read last, behind zeros */
 } decoder;
 
 /* The low bits, the words that the states gave up, and the states: kernels may read beyond bits and words, where the states are. */
@@ -295,59 +296,34 @@ static dz_rc get_numbers(decoder *d, size_t count, dz_view *view, dz_error *err)
     return DZ_OK;
 }
 
-/* As the kernels do, for the last words: each is looked for. The low bits of the block are there. */
-static void decode_carefully(dz_close_reader *r, const dz_close_table *t, uint8_t *words, const uint8_t *base, size_t n) {
-    for (size_t i = n; i-- > 0;) { /* the order of the lanes, backwards; what is far or escaped comes after all numbers of its 32 */
-        size_t place = i % 32, at = i - place + place % 16 * 2 + place / 16;
-        uint32_t *state = &r->state[i % DZ_CLOSE_LANES];
-        uint16_t from = dz_word_at(base, at), above = (uint16_t)(((from & 0x7fffU) >> t->mantissa) - t->first);
-        unsigned of = above < t->nclasses ? above : t->nclasses, slot = *state & (TOTAL - 1),
-                 symbol = DZ_RUN_NUMBERS * of + DZ_CLOSE_ESCAPE;
-        while (t->start[symbol] > slot) symbol--;
-        uint32_t x = (*state >> DZ_CLOSE_LOG) * t->frequency[symbol] + slot - t->start[symbol];
-        if (x < DZ_CLOSE_LOWEST) {
-            if (r->words == r->first_word) {
-                r->bad = 1;
-                return;
-            }
-            r->words -= 2;
-            x = x << 16 | dz_word_at(r->words, 0);
-        }
-        *state = x;
-        unsigned number = symbol % DZ_RUN_NUMBERS;
-        uint16_t to = (uint16_t)(from + ((uint32_t)(number - DZ_CLOSE_MIDDLE) << t->low_bits[of] | r->low[at]));
-        memcpy(words + 2 * at, &to, 2);
-        r->low[at] = of == t->nclasses ? FAR : number == DZ_CLOSE_ESCAPE ? ESCAPED : 0;
-        for (size_t j = place ? i : i + 32; j-- > i;) {
-            if (r->low[j] == FAR) *r->far_place++ = (uint16_t)j, *r->far_base++ = dz_word_at(base, j);
-            if (r->low[j] != ESCAPED) continue;
-            if (r->escape == r->first_escape) {
-                r->bad = 1;
-                return;
-            }
-            to = (uint16_t)(dz_word_at(base, j) + *--r->escape);
-            memcpy(words + 2 * j, &to, 2);
-        }
-    }
+/* The kernels stop where a turn of all lanes could read before the first word. So the last words to be read, those of a block and more,
+ * move behind as many others as a turn can read: what then stops has too few words. */
+static void bring_tail(decoder *d) {
+    dz_close_reader *r = d->reader;
+    size_t left = (size_t)(r->words - r->first_word);
+    if (d->has_tail || left > TAIL_WORDS * 2) return;
+    memset(d->tail, 0, sizeof d->tail);
+    memcpy(d->tail + 2 * DZ_CLOSE_LANES, r->first_word, left);
+    r->first_word = d->tail;
+    r->words = d->tail + 2 * DZ_CLOSE_LANES + left;
+    d->has_tail = 1;
 }
 
 /* n elements from `at` on, of which `pad` more are none of the tile. */
 static dz_rc decode_block(decoder *d, uint8_t *words, const uint8_t *base, size_t at, size_t n, size_t pad, dz_error *err) {
-    uint16_t places[DZ_CLOSE_BLOCK], bases[DZ_CLOSE_BLOCK];
+    uint16_t places[DZ_CLOSE_BLOCK + DZ_CLOSE_ROOM], bases[DZ_CLOSE_BLOCK + DZ_CLOSE_ROOM];
     dz_close_reader *r = d->reader;
     r->far_place = places;
     r->far_base = bases;
-    size_t left = dz_kernels()->close_decode(r, d->table, words, base, n + pad);
-    if (left && !r->bad) decode_carefully(r, d->table, words, base, left);
-    if (r->bad) return dz_fail(err, DZ_EDAMAGE, "numbers of the elements from %zu on are cut short", at);
+    bring_tail(d);
+    if (dz_kernels()->close_decode(r, d->table, words, base, n + pad) || r->bad)
+        return dz_fail(err, DZ_EDAMAGE, "numbers of the elements from %zu on are cut short", at);
     size_t nfar = (size_t)(r->far_place - places) - pad; /* the padding comes first */
     if (nfar == 0) return DZ_OK;
     if (dz_buf_reserve(&d->far_places, nfar * sizeof(uint32_t), err) != DZ_OK) return err->rc;
-    for (size_t i = 0; i < nfar; i++) {
-        uint32_t place = (uint32_t)(at + places[pad + i]);
-        memcpy(d->far_places.data + d->far_places.len, &place, sizeof place);
-        d->far_places.len += sizeof place;
-    }
+    uint32_t *to = (uint32_t *)(void *)(d->far_places.data + d->far_places.len);
+    for (size_t i = 0; i < nfar; i++) to[i] = (uint32_t)at + places[pad + i];
+    d->far_places.len += nfar * sizeof *to;
     return dz_buf_put(&d->far_base, bases + pad, nfar * sizeof *bases, err);
 }
 
@@ -367,7 +343,8 @@ static dz_rc decode_all(decoder *d, uint8_t *words, const uint8_t *base, size_t 
         if (decode_block(d, words + 2 * at, base + 2 * at, at, DZ_CLOSE_BLOCK, 0, err) != DZ_OK) return err->rc;
     }
     for (size_t k = 0; k < DZ_CLOSE_LANES; k++) r->bad |= r->state[k] != DZ_CLOSE_LOWEST;
-    if (r->bad || r->words != r->first_word || r->escape != r->first_escape || r->nbits)
+    bring_tail(d);
+    if (r->bad || r->words != r->first_word + 2 * DZ_CLOSE_LANES || r->escape != r->first_escape || r->nbits)
         return dz_fail(err, DZ_EDAMAGE, "numbers do not decode to %zu elements", count);
     return DZ_OK;
 }
@@ -383,11 +360,8 @@ static dz_rc put_far(decoder *d, uint8_t *words, dz_dtype dtype, dz_view *view, 
         base[n - 1 - i] = swap;
     }
     if (far && dz_classes_decode(far, base, dtype, n, view, err) == DZ_OK) {
-        for (size_t i = 0; i < n; i++) {
-            uint32_t place;
-            memcpy(&place, d->far_places.data + (n - 1 - i) * sizeof place, sizeof place);
-            memcpy(words + 2 * (size_t)place, &far[i], 2);
-        }
+        const uint32_t *place = (const uint32_t *)(const void *)d->far_places.data;
+        for (size_t i = 0; i < n; i++) memcpy(words + 2 * (size_t)place[n - 1 - i], &far[i], 2);
     }
     free(far);
     return err->rc;

@@ -12,4 +12,14 @@ dz_rc dz_rans_encode(dz_buf *out, const uint8_t *symbols, size_t count, dz_error
 /* Decodes exactly `count` symbols from `nbytes` bytes into `symbols`. DZ_EDAMAGE if the stream does not hold them. */
 dz_rc dz_rans_decode(uint8_t *symbols, size_t count, const uint8_t *bytes, size_t nbytes, dz_error *err);
 
+typedef struct dz_rans_stream {
+    uint8_t *symbols; /* where `count` of them go */
+    size_t count;
+    const uint8_t *bytes;
+    size_t nbytes;
+} dz_rans_stream;
+
+/* The same of `n` streams, two at a time, which takes less time than one after the other. */
+dz_rc dz_rans_decode_streams(const dz_rans_stream *streams, size_t n, dz_error *err);
+
 #endif

@@ -68,7 +68,7 @@ typedef struct dz_close_reader {
     const uint8_t *bits;                   /* 9 bytes more than there are */
     uint64_t nbits;                        /* left */
     const uint16_t *escape, *first_escape; /* `escape` is behind the next */
-    uint16_t *far_place, *far_base;        /* far elements of a block: where they are in it, and the base's; room for a block */
+    uint16_t *far_place, *far_base;        /* of a block: where they are in it, and the base's; room for a block and DZ_CLOSE_ROOM */
     int bad;                               /* escapes or bits are too few */
     int has_slots;                         /* `slot` is made, by variants that use it */
     uint8_t low[DZ_CLOSE_BLOCK];           /* of a block */

@@ -427,6 +427,34 @@ static size_t pick(uint32_t *restrict index, const uint8_t *restrict levels, con
     return n;
 }
 
+static void gather_classes(uint8_t *restrict symbols, const uint16_t *restrict context, const uint8_t *restrict class_of,
+                           const uint16_t *restrict first, unsigned nclasses, const uint8_t **restrict next, size_t n) {
+    size_t i = 0;
+#ifdef __AVX512BW__
+    for (; i + 32 <= n; i += 32) {
+        __m512i of = _mm512_loadu_si512(context + i), low = _mm512_setzero_si512(), high = low;
+        __mmask32 left = 0xffffffff; /* of this class or a later one */
+        for (unsigned k = 0; left; k++) {
+            __mmask32 later = k + 1 < nclasses ? _mm512_cmpge_epu16_mask(of, _mm512_set1_epi16((short)first[k + 1])) : 0,
+                      here = left & ~later;
+            left = later;
+            if (!here) continue;
+            const uint8_t *from = next[k], *middle = from + __builtin_popcount(here & 0xffff);
+            low =
+                _mm512_mask_expand_epi32(low, (__mmask16)here, _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)from)));
+            high = _mm512_mask_expand_epi32(high, (__mmask16)(here >> 16),
+                                            _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)middle)));
+            next[k] = middle + __builtin_popcount(here >> 16);
+        }
+        _mm_storeu_si128((__m128i *)(void *)(symbols + i), _mm512_cvtepi32_epi8(low));
+        _mm_storeu_si128((__m128i *)(void *)(symbols + i + 16), _mm512_cvtepi32_epi8(high));
+    }
+#endif
+    for (; i < n; i++) symbols[i] = *next[class_of[context[i]]]++;
+    (void)first;
+    (void)nclasses;
+}
+
 const dz_kernel_table DZ_KERNELS = {.name = &STRING(DZ_KERNELS)[sizeof "dz_kernels_" - 1],
                                     .widen = widen,
                                     .narrow = narrow,
@@ -451,5 +479,6 @@ const dz_kernel_table DZ_KERNELS = {.name = &STRING(DZ_KERNELS)[sizeof "dz_kerne
                                     .trellis_step = trellis_step,
                                     .trellis_long_gains = trellis_long_gains,
                                     .trellis_product = trellis_product,
+                                    .gather_classes = gather_classes,
                                     .close_encode = close_encode,
                                     .close_decode = close_decode_block};

@@ -16,6 +16,8 @@
 /* Elements read at a time in passes that do all their work on a piece: base and task, as floats, stay in the second-level cache. */
 #define DZ_PIECE 131072
 
+#define DZ_GATHER_ROOM 32 /* bytes that gather_classes may touch beyond the last */
+
 typedef struct dz_range { /* smallest and largest delta as ordered integers (dz_ordered) */
     int32_t lo, hi;
 } dz_range;
@@ -120,6 +122,11 @@ typedef struct dz_kernel_table {
      * 4f + b negative. */
     int64_t (*trellis_product)(const uint8_t *restrict message, size_t nbits, const int8_t *restrict x, const uint32_t *restrict flips,
                                size_t fours);
+
+    /* symbols[i] = the next one of its element's class: of *next[class_of[context[i]]], which moves on. Class k has the contexts from
+     * first[k] up to first[k + 1]; first[0] is 0. `symbols` and each class have DZ_GATHER_ROOM bytes more that can be written, or read. */
+    void (*gather_classes)(uint8_t *restrict symbols, const uint16_t *restrict context, const uint8_t *restrict class_of,
+                           const uint16_t *restrict first, unsigned nclasses, const uint8_t **restrict next, size_t n);
 
     /* Of a block (numeric/close.h). close_decode stops where fewer than DZ_CLOSE_LANES words are left, and returns how many elements it
      * left: the first ones. Their low bits are in the reader. */

@@ -106,11 +106,26 @@ static void close_unpack(dz_close_reader *r, const uint8_t *mask, size_t n) {
 
 /* The far and the escaped ones of 32 elements, the last one first: the far ones are noted, the others have differences of their own. */
 static void close_put_odd(dz_close_reader *r, uint8_t *words, const uint8_t *base, size_t i, uint32_t far, uint32_t escaped) {
+#ifdef __AVX512BW__
+    const __m512i backwards = _mm512_setr_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    for (size_t half = 2; far && half-- > 0;) {
+        __m256i from = _mm256_loadu_si256((const __m256i *)(const void *)(base + 2 * (i + 16 * half)));
+        __m512i place = _mm512_add_epi32(backwards, _mm512_set1_epi32((int)(i + 16 * half)));
+        __mmask16 of =
+            (__mmask16)_mm512_movepi32_mask(_mm512_permutexvar_epi32(backwards, _mm512_movm_epi32((__mmask16)(far >> 16 * half))));
+        from = _mm512_cvtepi32_epi16(_mm512_maskz_compress_epi32(of, _mm512_permutexvar_epi32(backwards, _mm512_cvtepu16_epi32(from))));
+        _mm256_storeu_si256((__m256i *)(void *)r->far_base, from);
+        _mm256_storeu_si256((__m256i *)(void *)r->far_place, _mm512_cvtepi32_epi16(_mm512_maskz_compress_epi32(of, place)));
+        r->far_place += __builtin_popcount(of);
+        r->far_base += __builtin_popcount(of);
+    }
+#else
     for (; far; far &= ~(0x80000000U >> __builtin_clz(far))) {
         size_t j = i + 31 - (size_t)__builtin_clz(far);
         *r->far_place++ = (uint16_t)j;
         *r->far_base++ = close_word(base, j);
     }
+#endif
     if (__builtin_popcount(escaped) > r->escape - r->first_escape) {
         r->bad = 1;
         return;

@@ -287,6 +287,35 @@ static void test_variants_measure_distances_alike(void **state) {
     }
 }
 
+static void test_variants_gather_classes_alike(void **state) {
+    (void)state;
+    enum { LONG = 1000, CONTEXTS = 1024, CLASSES = 64 };
+    static uint8_t coded[CLASSES][LONG + DZ_GATHER_ROOM];
+    uint8_t class_of[CONTEXTS], got[LONG + DZ_GATHER_ROOM];
+    uint16_t context[LONG], first[CLASSES];
+    for (unsigned round = 0; round < 60; round++) {
+        unsigned nclasses = 1 + (unsigned)(draw(20, round) % CLASSES), end = 0;
+        for (unsigned k = 0; k < nclasses; k++) {
+            first[k] = (uint16_t)end;
+            end = k + 1 < nclasses ? end + 1 + (unsigned)(draw(21, 64 * round + k) % (CONTEXTS / nclasses - 1)) : CONTEXTS;
+            memset(class_of + first[k], (int)k, end - first[k]);
+            for (size_t i = 0; i < LONG; i++) coded[k][i] = (uint8_t)draw(22, LONG * k + i);
+        }
+        for (size_t i = 0; i < LONG; i++) context[i] = (uint16_t)(draw(23, i) % (round % 2 ? CONTEXTS : CONTEXTS / 16));
+        for (const dz_kernel_table *const *v = dz_kernels_all(); *v; v++) {
+            const uint8_t *next[CLASSES];
+            size_t taken[CLASSES] = {0};
+            for (unsigned k = 0; k < nclasses; k++) next[k] = coded[k];
+            (*v)->gather_classes(got, context, class_of, first, nclasses, next, round % 3 ? LONG : round);
+            for (size_t i = 0; i < (round % 3 ? LONG : round); i++) {
+                unsigned k = class_of[context[i]];
+                assert_int_equal(got[i], coded[k][taken[k]++]);
+            }
+            for (unsigned k = 0; k < nclasses; k++) assert_ptr_equal(next[k], coded[k] + taken[k]);
+        }
+    }
+}
+
 static void test_variants_quantise_alike(void **state) {
     (void)state;
     enum { COUNT = 1003 };
@@ -479,7 +508,7 @@ static void test_variants_code_elements_close_to_the_base_alike(void **state) {
             close_encode_by(all[v], m, &t, words + shift, base + shift, n);
             if (v) assert_memory_equal(m, &first, sizeof first);
             memset(&r, 0, offsetof(dz_close_reader, slot));
-            uint16_t places[MANY], bases[MANY];
+            uint16_t places[MANY + DZ_CLOSE_ROOM], bases[MANY + DZ_CLOSE_ROOM];
             memcpy(r.state, m->state, sizeof r.state);
             r.first_word = (const uint8_t *)m->words;
             r.words = r.first_word + 2 * m->nwords;
@@ -521,6 +550,7 @@ int main(void) {
                                        cmocka_unit_test(test_variants_range_levels_and_counts_alike),
                                        cmocka_unit_test(test_variants_add_up_alike),
                                        cmocka_unit_test(test_variants_measure_distances_alike),
+                                       cmocka_unit_test(test_variants_gather_classes_alike),
                                        cmocka_unit_test(test_variants_quantise_alike),
                                        cmocka_unit_test(test_variants_find_the_same_candidates),
                                        cmocka_unit_test(test_variants_pick_the_same_levels),

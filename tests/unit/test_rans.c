@@ -51,6 +51,47 @@ static void streams_come_back(void **unused) {
     }
 }
 
+/* Long and short ones, empty ones, stored ones, some of a fraction of a bit a symbol: together they give what each gives alone, and one
+ * that is damaged among them is found. */
+static void several_streams_come_back_together(void **unused) {
+    (void)unused;
+    enum { N = 11 };
+    static const size_t counts[N] = {60000, 3, 0, 50000, 1, 200, 4, 100001, 5, 0, 31};
+    uint64_t state = 11;
+    for (unsigned round = 0; round < 40; round++) {
+        dz_rans_stream streams[N] = {{0}};
+        uint8_t *in[N];
+        dz_error err = {0};
+        for (size_t k = 0; k < N; k++) {
+            size_t n = counts[(k + round) % N];
+            dz_buf coded = {0};
+            in[k] = calloc(n + 1, 1);
+            assert_non_null(in[k]);
+            if ((k + round) % 3 == 0)
+                for (size_t i = 0; i < n; i += 1 + draw(&state) % 60) in[k][i] = (uint8_t)(draw(&state) % 9);
+            else
+                fill(in[k], n, round % 2 ? 256 : 7, (int)(k % 4), &state);
+            assert_int_equal(dz_rans_encode(&coded, in[k], n, &err), DZ_OK);
+            streams[k] = (dz_rans_stream){calloc(n + 1, 1), n, coded.len ? coded.data : NULL, coded.len};
+        }
+        assert_int_equal(dz_rans_decode_streams(streams, N, &err), DZ_OK);
+        for (size_t k = 0; k < N; k++) assert_memory_equal(streams[k].symbols, in[k], streams[k].count + 1);
+        for (size_t k = 0; k < N; k++) {
+            if (streams[k].count < 1000) continue;
+            dz_error harm = {0};
+            streams[k].nbytes -= 1 + draw(&state) % 20;
+            assert_int_equal(dz_rans_decode_streams(streams, N, &harm), DZ_EDAMAGE);
+            assert_int_equal(streams[k].symbols[streams[k].count], 0);
+            break;
+        }
+        for (size_t k = 0; k < N; k++) {
+            free(in[k]);
+            free(streams[k].symbols);
+            free((void *)(uintptr_t)streams[k].bytes);
+        }
+    }
+}
+
 /* A coded stream of 5000 symbols, in memory of exactly its size, for the address sanitizer. */
 static uint8_t *some_stream(uint8_t symbols[5000], size_t *len) {
     uint64_t state = 3;
@@ -145,8 +186,8 @@ static void plain_and_empty_streams(void **unused) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(streams_come_back), cmocka_unit_test(leftover_bytes_are_damage),
-                                       cmocka_unit_test(cut_streams_are_damage), cmocka_unit_test(flipped_bits_are_damage),
-                                       cmocka_unit_test(plain_and_empty_streams)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(streams_come_back),         cmocka_unit_test(several_streams_come_back_together),
+                                       cmocka_unit_test(leftover_bytes_are_damage), cmocka_unit_test(cut_streams_are_damage),
+                                       cmocka_unit_test(flipped_bits_are_damage),   cmocka_unit_test(plain_and_empty_streams)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
