@@ -476,6 +476,7 @@ const dz_kernel_table DZ_KERNELS = {.name = &STRING(DZ_KERNELS)[sizeof "dz_kerne
                                     .trellis_round = trellis_round,
                                     .trellis_pack = trellis_pack,
                                     .trellis_walk = trellis_walk,
+                                    .trellis_trace = trellis_trace,
                                     .trellis_step = trellis_step,
                                     .trellis_long_gains = trellis_long_gains,
                                     .trellis_product = trellis_product,

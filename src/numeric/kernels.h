@@ -109,17 +109,19 @@ typedef struct dz_kernel_table {
      * the state without its lowest bit.
      *
      * trellis_walk: `groups` of 8 steps; after the fourth of each the largest sum is found, and after the eighth taken off all but for 60
-     * that it is left below 0. from[g][s]: the state before group g on the way to state s after it. trellis_step: one
-     * step with gains that are known; `from` goes along. */
-    void (*trellis_walk)(int8_t *restrict now, uint8_t *restrict from, const int8_t *restrict x, const uint8_t *restrict signs,
+     * that it is left below 0. taken[g][k], 32 bytes, bit p: whether place p took, in step k of group g, the state that was in
+     * the place p ^ 1 << k. trellis_trace: message[g], the state before group g on the way to state `last` after all of them, and
+     * message[groups] = last. trellis_step: one step with gains that are known; `from` goes along. */
+    void (*trellis_walk)(int8_t *restrict now, uint8_t *restrict taken, const int8_t *restrict x, const uint8_t *restrict signs,
                          size_t fours, unsigned halvings, size_t groups);
+    void (*trellis_trace)(uint8_t *restrict message, unsigned last, const uint8_t *restrict taken, size_t groups);
     void (*trellis_step)(int8_t *restrict now, uint8_t *restrict from, const int8_t *restrict gain);
 
     /* gain[m] = sum of x[j], negated where m and middle[j] (below 128) share an odd number of bits. */
     void (*trellis_long_gains)(int32_t *restrict gain, const int8_t *restrict x, const uint8_t *restrict middle, size_t count);
 
     /* The sum of x (as above) with the signs of a message: byte b of flips[f][w] is 0xff where w, the register after a step, makes element
-     * 4f + b negative. */
+     * 4f + b negative. Those of a register are the XOR of those of its bits. */
     int64_t (*trellis_product)(const uint8_t *restrict message, size_t nbits, const int8_t *restrict x, const uint32_t *restrict flips,
                                size_t fours);
 

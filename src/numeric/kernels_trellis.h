@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-#include "numeric/kernels_rotation.h"
+#include "numeric/kernels_vectors.h"
 
 #define HALF (DZ_TRELLIS_STATES / 2)
 #define STEPS DZ_TRELLIS_GROUP /* steps of a group: as many as a state has bits, so that a state is what came in during its group */
@@ -29,30 +29,34 @@ INLINE uint32_t four_of(const int8_t *x, size_t left) {
     return four & some[left < 4 ? left : 4];
 }
 
-static void trellis_pack(int8_t *restrict out, const int8_t *restrict x, const uint32_t *restrict starts, size_t nbits, size_t fours) {
-    size_t t = 0;
-#if defined __AVX512F__ && defined __AVX512BW__
-    for (; fours == 1 && t + 16 <= nbits; t += 16) {
-        __m512i at = _mm512_loadu_si512(starts + t), left = _mm512_sub_epi32(_mm512_loadu_si512(starts + t + 1), at);
-        __m512i beyond = _mm512_sllv_epi32(_mm512_set1_epi32(-1), _mm512_slli_epi32(left, 3));
-        _mm512_storeu_si512(out + 4 * t, _mm512_andnot_si512(beyond, _mm512_i32gather_epi32(at, x, 1)));
-    }
-#elif defined __AVX2__
-    for (; fours == 1 && t + 8 <= nbits; t += 8) {
-        __m256i at = _mm256_loadu_si256((const __m256i *)(const void *)(starts + t));
-        __m256i left = _mm256_sub_epi32(_mm256_loadu_si256((const __m256i *)(const void *)(starts + t + 1)), at);
-        __m256i beyond = _mm256_sllv_epi32(_mm256_set1_epi32(-1), _mm256_slli_epi32(left, 3));
-        _mm256_storeu_si256((__m256i *)(void *)(out + 4 * t),
-                            _mm256_andnot_si256(beyond, _mm256_i32gather_epi32((const int *)(const void *)x, at, 1)));
-    }
-#endif
 #ifdef __AVX2__
-    for (; fours > 1 && t + FOUR <= nbits; t += FOUR) {
-        for (size_t f = 0; f < fours; f += 4) { /* 16 elements of four steps, four by four */
+/* Steps of at most four elements, eight at a time; returns how many. Four steps' elements are within 16 bytes. */
+INLINE size_t pack_eights(int8_t *restrict out, const int8_t *restrict x, const uint32_t *restrict starts, size_t nbits) {
+    const __m256i first = _mm256_set1_epi32(0x03020100), beyond = _mm256_set1_epi32(0x04030201);
+    const __m256i lowest = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12));
+    size_t t = 0;
+    for (; t + 8 <= nbits; t += 8) {
+        __m256i at = _mm256_loadu_si256((const __m256i *)(const void *)(starts + t));
+        __m256i count = _mm256_sub_epi32(_mm256_loadu_si256((const __m256i *)(const void *)(starts + t + 1)), at);
+        __m256i from = _mm256_sub_epi32(at, _mm256_shuffle_epi32(at, 0));
+        from = _mm256_add_epi8(_mm256_shuffle_epi8(from, lowest), first);
+        from = _mm256_or_si256(from, _mm256_cmpgt_epi8(beyond, _mm256_shuffle_epi8(count, lowest)));
+        __m256i of = _mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)(x + starts[t])));
+        of = _mm256_inserti128_si256(of, _mm_loadu_si128((const __m128i *)(const void *)(x + starts[t + 4])), 1);
+        _mm256_storeu_si256((__m256i *)(void *)(out + 4 * t), _mm256_shuffle_epi8(of, from));
+    }
+    return t;
+}
+
+/* Steps of more, four at a time: 16 elements of each, four by four. */
+INLINE size_t pack_fours(int8_t *restrict out, const int8_t *restrict x, const uint32_t *restrict starts, size_t nbits, size_t fours) {
+    static const int8_t some[32] = {-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1};
+    size_t t = 0;
+    for (; t + FOUR <= nbits; t += FOUR) {
+        for (size_t f = 0; f < fours; f += 4) {
             __m128i of[4];
             for (size_t i = 0; i < FOUR; i++) {
                 size_t count = starts[t + i + 1] - starts[t + i], left = count > 4 * f ? count - 4 * f : 0;
-                static const int8_t some[32] = {-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1};
                 of[i] = _mm_and_si128(_mm_loadu_si128((const __m128i *)(const void *)(x + starts[t + i] + 4 * f)),
                                       _mm_loadu_si128((const __m128i *)(const void *)(some + 16 - (left < 16 ? left : 16))));
             }
@@ -63,6 +67,14 @@ static void trellis_pack(int8_t *restrict out, const int8_t *restrict x, const u
                 _mm_storeu_si128((__m128i *)(void *)(out + 4 * t * fours + 4 * FOUR * (f + i)), put[i]);
         }
     }
+    return t;
+}
+#endif
+
+static void trellis_pack(int8_t *restrict out, const int8_t *restrict x, const uint32_t *restrict starts, size_t nbits, size_t fours) {
+    size_t t = 0;
+#ifdef __AVX2__
+    t = fours == 1 ? pack_eights(out, x, starts, nbits) : pack_fours(out, x, starts, nbits, fours);
 #endif
     for (; t < nbits; t++) {
         size_t count = starts[t + 1] - starts[t];
@@ -111,33 +123,114 @@ static void trellis_step(int8_t *restrict sums, uint8_t *restrict from, const in
     memcpy(from, next_from, sizeof next_from);
 }
 
+/* ---- the way back ---- */
+
+#define TAKEN (STEPS * DZ_TRELLIS_STATES / 8) /* bytes of a group */
+#define WAYS 8
+#define MERGE 16 /* groups, after which the ways back from all states have almost always become one */
+
+INLINE unsigned step_back(const uint8_t *taken, unsigned place, unsigned k) {
+    uint64_t bits;
+    memcpy(&bits, taken + k * DZ_TRELLIS_STATES / 8 + place / 64 * 8, 8);
+    place ^= (unsigned)(bits >> place % 64 & 1) << k;
+    __asm__("" : "+r"(place)); /* so that compilers do not gather the ways in vectors, which is slower */
+    return place;
+}
+
+INLINE unsigned group_back(const uint8_t *taken, unsigned place) {
+    for (unsigned k = STEPS; k-- > 0;) place = step_back(taken, place, k);
+    return place;
+}
+
+static void trellis_trace(uint8_t *restrict message, unsigned last, const uint8_t *restrict taken, size_t groups) {
+    size_t part = groups / WAYS, ahead = part < MERGE ? part : MERGE;
+    unsigned place[WAYS] = {0}, begun[WAYS];
+    for (size_t g = ahead; g-- > 0;) { /* all parts but the last begin with state 0 some groups beyond them */
+        for (size_t w = 0; w + 1 < WAYS; w++) place[w] = group_back(taken + ((w + 1) * part + g) * TAKEN, place[w]);
+    }
+    message[groups] = (uint8_t)last;
+    for (size_t g = groups; g-- > WAYS * part;) message[g] = (uint8_t)(last = group_back(taken + g * TAKEN, last));
+    place[WAYS - 1] = last;
+    memcpy(begun, place, sizeof begun);
+    for (size_t g = part; g-- > 0;) {
+        for (unsigned k = STEPS; k-- > 0;) {
+            for (size_t w = 0; w < WAYS; w++) place[w] = step_back(taken + (w * part + g) * TAKEN, place[w], k);
+        }
+        for (size_t w = 0; w < WAYS; w++) message[w * part + g] = (uint8_t)place[w];
+    }
+    for (size_t w = WAYS - 1; part > 0 && w-- > 0;) {
+        unsigned at = message[(w + 1) * part];
+        if (at == begun[w]) continue;
+        for (size_t g = (w + 1) * part; g-- > w * part;) { /* that was a wrong way: until it meets the right one */
+            at = group_back(taken + g * TAKEN, at);
+            if (message[g] == at) break;
+            message[g] = (uint8_t)at;
+        }
+    }
+}
+
 /* ---- what a message makes of the elements ---- */
 
 #define CHUNK 64 /* groups */
 
+/* What the register is after step k of group `at`, in the lowest bits from k on. */
+INLINE unsigned registers_of(const uint8_t *message, size_t at) { return (unsigned)message[at] << STEPS | (at ? message[at - 1] : 0U); }
+
+#ifdef __AVX2__
+INLINE int8_t signs_of(uint32_t flips) { return (int8_t)((flips & 0x08040201U) * 0x01010101U >> 24); }
+
+/* Groups of 8 steps, one of the fours of each step; returns how many. */
+INLINE size_t product_of_eights(int64_t *total, const uint8_t *restrict message, size_t groups, const int8_t *restrict x,
+                                const uint32_t *restrict flips, size_t fours) {
+    int8_t low[16], high[16];
+    for (unsigned i = 0; i < 16; i++) {
+        low[i] = signs_of(flips[i]);
+        high[i] = signs_of(flips[16 * i]);
+    }
+    const __m256i of_low = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)low));
+    const __m256i of_high = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)high));
+    const __m256i of_last = _mm256_set1_epi32((int)flips[256]);
+    const __m256i steps = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), four = _mm256_set1_epi8(15), each = _mm256_set1_epi32(0x08040201);
+    const __m256i lowest = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12));
+    const __m256i middle = _mm256_set1_epi8(-128);
+    __m256i sum = _mm256_setzero_si256();
+    for (size_t g = 0; g < groups; g++) {
+        __m256i window = _mm256_srlv_epi32(_mm256_set1_epi32((int)registers_of(message, g)), steps);
+        __m256i last = _mm256_srai_epi32(_mm256_slli_epi32(window, 23), 31), bytes = _mm256_shuffle_epi8(window, lowest);
+        __m256i sign = _mm256_xor_si256(_mm256_shuffle_epi8(of_low, _mm256_and_si256(bytes, four)),
+                                        _mm256_shuffle_epi8(of_high, _mm256_and_si256(_mm256_srli_epi16(bytes, 4), four)));
+        sign = _mm256_xor_si256(_mm256_cmpeq_epi8(_mm256_and_si256(sign, each), each), _mm256_and_si256(last, of_last));
+        const int8_t *at = x + g * STEPS * 4 * fours;
+        __m256i y = _mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)at));
+        y = _mm256_inserti128_si256(y, _mm_loadu_si128((const __m128i *)(const void *)(at + 4 * FOUR * fours)), 1);
+        y = _mm256_sub_epi8(_mm256_xor_si256(y, sign), sign);
+        sum = _mm256_add_epi64(sum, _mm256_sad_epu8(_mm256_xor_si256(y, middle), _mm256_setzero_si256()));
+    }
+    int64_t part[4];
+    memcpy(part, &sum, sizeof part);
+    *total += part[0] + part[1] + part[2] + part[3] - 128 * 32 * (int64_t)groups;
+    return groups;
+}
+#else
+INLINE size_t product_of_eights(int64_t *total, const uint8_t *restrict message, size_t groups, const int8_t *restrict x,
+                                const uint32_t *restrict flips, size_t fours) {
+    (void)total, (void)message, (void)groups, (void)x, (void)flips, (void)fours;
+    return 0;
+}
+#endif
+
 static int64_t trellis_product(const uint8_t *restrict message, size_t nbits, const int8_t *restrict x, const uint32_t *restrict flips,
                                size_t fours) {
-    uint32_t flip[CHUNK * STEPS];
     int64_t total = 0;
     for (size_t f = 0; f < fours; f++, flips += DZ_TRELLIS_WINDOWS) {
-        for (size_t first = 0; first < nbits; first += CHUNK * STEPS) {
-            size_t steps = nbits - first < CHUNK * STEPS ? nbits - first : CHUNK * STEPS;
-            int32_t sum = 0;
-            for (size_t g = 0; g < (steps + STEPS - 1) / STEPS; g++) {
-                size_t at = first / STEPS + g;
-                unsigned bits = (unsigned)message[at] << STEPS | (at ? message[at - 1] : 0);
-                for (unsigned k = 0; k < STEPS; k++) flip[STEPS * g + k] = flips[bits >> k & (DZ_TRELLIS_WINDOWS - 1)];
+        const int8_t *of = x + f * 4 * FOUR;
+        size_t done = STEPS * product_of_eights(&total, message, nbits / STEPS, of, flips, fours);
+        for (size_t t = done; t < nbits; t++) {
+            uint32_t flip = flips[registers_of(message, t / STEPS) >> t % STEPS & (DZ_TRELLIS_WINDOWS - 1)];
+            for (size_t i = 0; i < 4; i++) {
+                int at = of[t / FOUR * 4 * FOUR * fours + t % FOUR * 4 + i];
+                total += flip >> (8 * i) & 1 ? -at : at;
             }
-            for (size_t t = 0; t < steps / FOUR * FOUR; t += FOUR) {
-                const int8_t *of = x + (first + t) * 4 * fours + f * 4 * FOUR, *sign = (const int8_t *)(flip + t);
-                for (size_t i = 0; i < 4 * FOUR; i++) sum += (int8_t)((of[i] ^ sign[i]) - sign[i]);
-            }
-            for (size_t t = steps / FOUR * FOUR; t < steps; t++) {
-                const int8_t *of = x + (first + steps / FOUR * FOUR) * 4 * fours + f * 4 * FOUR + t % FOUR * 4,
-                             *sign = (const int8_t *)(flip + t);
-                for (size_t i = 0; i < 4; i++) sum += (int8_t)((of[i] ^ sign[i]) - sign[i]);
-            }
-            total += sum;
         }
     }
     return total;
@@ -145,261 +238,250 @@ static int64_t trellis_product(const uint8_t *restrict message, size_t nbits, co
 
 /* ---- groups of steps in registers ---- */
 
-#ifdef __AVX2__
-INLINE int8_t largest_of_16(__m128i x) {
-    x = _mm_max_epi8(x, _mm_shuffle_epi32(x, 0x4e));
-    x = _mm_max_epi8(x, _mm_shuffle_epi32(x, 0xb1));
-    x = _mm_max_epi8(x, _mm_srli_epi32(x, 16));
-    x = _mm_max_epi8(x, _mm_srli_epi16(x, 8));
-    return (int8_t)_mm_cvtsi128_si32(x);
-}
-#endif
-
 /* The two states behind a pair of states stay in the pair's places: after k steps of a group bit b of a place is bit (b - k) % 8 of its
  * state, and after all 8 each state is in its own place again. In step k a place's partner is k bits off. `signs` has the elements' signs
  * for each place of each step. */
-#if defined __AVX512F__ && defined __AVX512BW__
-#define NBYTES 4
-#define BYTES __m512i
-#define LOAD(p) _mm512_loadu_si512(p)
-#define ADDS _mm512_adds_epi8
-#define SUBS _mm512_subs_epi8
-#define MAX8 _mm512_max_epi8
-#define ALL8(x) _mm512_set1_epi8(x)
-#define BETTER(own, from, own_from, other, other_from)                                                                                     \
-    do {                                                                                                                                   \
-        __mmask64 taken = _mm512_cmpgt_epi8_mask(other, own);                                                                              \
-        (from) = _mm512_mask_mov_epi8(own_from, taken, other_from);                                                                        \
-    } while (0)
+#define NBYTES (DZ_TRELLIS_STATES / WIDTH)
+#define APART(k) ((k) < LANE_BITS ? 0 : (size_t)1 << ((k)-LANE_BITS)) /* vectors between partners */
 
-INLINE BYTES partner(BYTES x, unsigned k) {
-    switch (k) {
-        case 0: return _mm512_shuffle_epi8(x, _mm512_broadcast_i32x4(_mm_setr_epi8(1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14)));
-        case 1: return _mm512_rol_epi32(x, 16);
-        case 2: return _mm512_shuffle_epi32(x, 0xb1);
-        case 3: return _mm512_shuffle_epi32(x, 0x4e);
-        case 4: return _mm512_shuffle_i32x4(x, x, 0xb1);
-        default: return _mm512_shuffle_i32x4(x, x, 0x4e);
-    }
+/* (x0 + x1) + (x2 + x3), and half of it. */
+INLINE BYTES sum_of_four(const BYTES x[4], int halve, int up) {
+    BYTES sum = ADDS(ADDS(x[0], x[1]), ADDS(x[2], x[3]));
+    return halve ? halved(sum, up) : sum;
 }
-#define LANE_STEPS 6
 
-#define HALVED(x, up)                                                                                                                      \
-    _mm512_xor_si512(_mm512_avg_epu8(_mm512_xor_si512(x, _mm512_set1_epi8(-128)), _mm512_set1_epi8((up) ? -128 : 127)),                    \
-                     _mm512_set1_epi8(-128))
+/* What is made of four elements of each of four steps; what of that is one step's; the sums of its elements with the signs at `signs`. */
+#if defined __AVX2__
+/* The sums for each of the 16 choices of signs: 16 bytes a step. */
+typedef struct four_tables {
+    BYTES of[FOUR * 16 / WIDTH];
+} four_tables;
+typedef BYTES one_table;
 
-/* The tables of four steps: 16 bytes for each. */
-INLINE void tables(int8_t *restrict out, const int8_t *restrict x, int halved, int up) {
+#define PLACE(b, i) ((b) + 4 * ((i) >> (b)&1))
+#define PLACES(b)                                                                                                                          \
+    _mm_setr_epi8(PLACE(b, 0), PLACE(b, 1), PLACE(b, 2), PLACE(b, 3), PLACE(b, 4), PLACE(b, 5), PLACE(b, 6), PLACE(b, 7), PLACE(b, 8),     \
+                  PLACE(b, 9), PLACE(b, 10), PLACE(b, 11), PLACE(b, 12), PLACE(b, 13), PLACE(b, 14), PLACE(b, 15))
+
+/* y: for each step its four elements, negated, negated ones ... */
+INLINE BYTES table_from(BYTES y, int halve, int up) {
+    const __m128i place[4] = {PLACES(0), PLACES(1), PLACES(2), PLACES(3)};
+    BYTES x[4];
+    for (size_t b = 0; b < 4; b++) x[b] = LOOK_UP(y, IN_LANES(place[b]));
+    return sum_of_four(x, halve, up);
+}
+
+#ifdef __AVX512F__
+INLINE void make_tables(four_tables *out, const int8_t *restrict x, int halve, int up) {
     const __m512i spread = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
-#define PLACE(b, i) ((b) + 4 * ((i) >> (b)&1))
-#define PLACES(b)                                                                                                                          \
-    _mm512_broadcast_i32x4(_mm_setr_epi8(PLACE(b, 0), PLACE(b, 1), PLACE(b, 2), PLACE(b, 3), PLACE(b, 4), PLACE(b, 5), PLACE(b, 6),        \
-                                         PLACE(b, 7), PLACE(b, 8), PLACE(b, 9), PLACE(b, 10), PLACE(b, 11), PLACE(b, 12), PLACE(b, 13),    \
-                                         PLACE(b, 14), PLACE(b, 15)))
     __m512i y = _mm512_permutexvar_epi32(spread, _mm512_castsi128_si512(_mm_loadu_si128((const __m128i *)(const void *)x)));
-    y = _mm512_mask_sub_epi8(y, 0xf0f0f0f0f0f0f0f0U, _mm512_setzero_si512(), y);
-    __m512i a = _mm512_adds_epi8(_mm512_shuffle_epi8(y, PLACES(0)), _mm512_shuffle_epi8(y, PLACES(1)));
-    __m512i b = _mm512_adds_epi8(_mm512_shuffle_epi8(y, PLACES(2)), _mm512_shuffle_epi8(y, PLACES(3)));
-    a = _mm512_adds_epi8(a, b);
-    _mm512_store_si512(out, halved ? HALVED(a, up) : a);
-}
-#define LOOK_UP(table, places)                                                                                                             \
-    _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_load_si128((const __m128i *)(const void *)(table))), LOAD(places))
-
-INLINE int8_t largest_sum(const BYTES *sums) {
-    __m512i all = MAX8(MAX8(sums[0], sums[1]), MAX8(sums[2], sums[3]));
-    __m256i half = _mm256_max_epi8(_mm512_castsi512_si256(all), _mm512_extracti64x4_epi64(all, 1));
-    return largest_of_16(_mm_max_epi8(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1)));
-}
-#elif defined __AVX2__
-#define NBYTES 8
-#define BYTES __m256i
-#define LOAD(p) _mm256_loadu_si256((const __m256i *)(const void *)(p))
-#define ADDS _mm256_adds_epi8
-#define SUBS _mm256_subs_epi8
-#define MAX8 _mm256_max_epi8
-#define ALL8(x) _mm256_set1_epi8(x)
-#define BETTER(own, from, own_from, other, other_from) (from) = _mm256_blendv_epi8(own_from, other_from, _mm256_cmpgt_epi8(other, own))
-
-INLINE BYTES partner(BYTES x, unsigned k) {
-    switch (k) {
-        case 0:
-            return _mm256_shuffle_epi8(x, _mm256_broadcastsi128_si256(_mm_setr_epi8(1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14)));
-        case 1:
-            return _mm256_shuffle_epi8(x, _mm256_broadcastsi128_si256(_mm_setr_epi8(2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13)));
-        case 2: return _mm256_shuffle_epi32(x, 0xb1);
-        case 3: return _mm256_shuffle_epi32(x, 0x4e);
-        default: return _mm256_permute4x64_epi64(x, 0x4e);
-    }
-}
-#define LANE_STEPS 5
-
-#define HALVED(x, up)                                                                                                                      \
-    _mm256_xor_si256(_mm256_avg_epu8(_mm256_xor_si256(x, _mm256_set1_epi8(-128)), _mm256_set1_epi8((up) ? -128 : 127)),                    \
-                     _mm256_set1_epi8(-128))
-
-INLINE void tables(int8_t *restrict out, const int8_t *restrict x, int halved, int up) {
-    const __m256i negative = _mm256_set1_epi64x((int64_t)0xffffffff00000000U), spread = _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1);
-#define PLACE(b, i) ((b) + 4 * ((i) >> (b)&1))
-#define PLACES(b)                                                                                                                          \
-    _mm256_broadcastsi128_si256(_mm_setr_epi8(PLACE(b, 0), PLACE(b, 1), PLACE(b, 2), PLACE(b, 3), PLACE(b, 4), PLACE(b, 5), PLACE(b, 6),   \
-                                              PLACE(b, 7), PLACE(b, 8), PLACE(b, 9), PLACE(b, 10), PLACE(b, 11), PLACE(b, 12),             \
-                                              PLACE(b, 13), PLACE(b, 14), PLACE(b, 15)))
-    for (size_t k = 0; k < 2; k++) {
-        __m256i y = _mm256_castsi128_si256(_mm_loadl_epi64((const __m128i *)(const void *)(x + 8 * k)));
-        y = _mm256_permutevar8x32_epi32(y, spread);
-        y = _mm256_sub_epi8(_mm256_xor_si256(y, negative), negative);
-        __m256i a = _mm256_adds_epi8(_mm256_shuffle_epi8(y, PLACES(0)), _mm256_shuffle_epi8(y, PLACES(1)));
-        __m256i b = _mm256_adds_epi8(_mm256_shuffle_epi8(y, PLACES(2)), _mm256_shuffle_epi8(y, PLACES(3)));
-        a = _mm256_adds_epi8(a, b);
-        _mm256_store_si256((__m256i *)(void *)(out + 32 * k), halved ? HALVED(a, up) : a);
-    }
-}
-#define LOOK_UP(table, places)                                                                                                             \
-    _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_load_si128((const __m128i *)(const void *)(table))), LOAD(places))
-
-INLINE int8_t largest_sum(const BYTES *sums) {
-    __m256i all = sums[0];
-    for (size_t v = 1; v < NBYTES; v++) all = MAX8(all, sums[v]);
-    return largest_of_16(_mm_max_epi8(_mm256_castsi256_si128(all), _mm256_extracti128_si256(all, 1)));
-}
-#endif
-
-#ifdef NBYTES
-#define WIDTH (DZ_TRELLIS_STATES / NBYTES)
-
-#define APART(k) ((k) < LANE_STEPS ? 0 : (size_t)1 << ((k)-LANE_STEPS)) /* vectors between partners */
-
-/* Gains of step k of a group, place by place; where partners are in two vectors, for the first of them. */
-INLINE void gains(BYTES *gain, const int8_t *table, const uint8_t *signs, unsigned k, size_t fours, unsigned halvings) {
-    const uint8_t *of = signs + k * DZ_TRELLIS_STATES;
-    for (size_t v = 0; v < NBYTES; v++) {
-        if (!(v & APART(k))) gain[v] = LOOK_UP(table, of + v * WIDTH);
-    }
-    for (size_t f = 1; f < fours; f++) {
-        table += 16 * FOUR;
-        of += STEPS * DZ_TRELLIS_STATES;
-        for (size_t v = 0; v < NBYTES; v++) {
-            if (!(v & APART(k))) gain[v] = ADDS(gain[v], LOOK_UP(table, of + v * WIDTH));
-        }
-    }
-    for (size_t v = 0; v < NBYTES && halvings > 1; v++) {
-        if (!(v & APART(k))) gain[v] = HALVED(gain[v], 1);
-    }
+    out->of[0] = table_from(_mm512_mask_sub_epi8(y, 0xf0f0f0f0f0f0f0f0U, _mm512_setzero_si512(), y), halve, up);
 }
 
-INLINE void step(BYTES *sums, BYTES *from, const BYTES *gain, unsigned k) {
-    if (k < LANE_STEPS) {
-        for (size_t v = 0; v < NBYTES; v++) {
-            BYTES own = ADDS(sums[v], gain[v]), other = SUBS(partner(sums[v], k), gain[v]);
-            BETTER(own, from[v], from[v], other, partner(from[v], k));
-            sums[v] = MAX8(own, other);
-        }
-        return;
-    }
-    const size_t apart = APART(k);
-    for (size_t v = 0; v < NBYTES; v++) {
-        if (v & apart) continue;
-        BYTES g = gain[v], even = sums[v], odd = sums[v + apart], even_from = from[v], odd_from = from[v + apart];
-        BYTES a = ADDS(even, g), b = SUBS(odd, g), c = SUBS(even, g), d = ADDS(odd, g);
-        BETTER(a, from[v], even_from, b, odd_from);
-        BETTER(d, from[v + apart], odd_from, c, even_from);
-        sums[v] = MAX8(a, b);
-        sums[v + apart] = MAX8(d, c);
-    }
-}
-
-#define STEP(k)                                                                                                                            \
-    gains(gain, table + 16 * ((k) % FOUR) + (k) / FOUR * 16 * FOUR * fours, signs, k, fours, halvings);                                    \
-    step(sums, from, gain, k)
-
-INLINE void walk(int8_t *restrict now, uint8_t *restrict from_out, const int8_t *restrict x, const uint8_t *restrict signs, size_t fours,
-                 unsigned halvings, size_t groups) {
-    BYTES sums[NBYTES], from[NBYTES], gain[NBYTES] = {0}, start[NBYTES];
-    int8_t table[STEPS * 16 * DZ_TRELLIS_FOURS_MOST] __attribute__((aligned(64)));
-    uint8_t places[DZ_TRELLIS_STATES];
-    for (size_t i = 0; i < DZ_TRELLIS_STATES; i++) places[i] = (uint8_t)i;
-    for (size_t v = 0; v < NBYTES; v++) {
-        start[v] = LOAD(places + v * WIDTH);
-        sums[v] = LOAD(now + v * WIDTH);
-    }
-    for (size_t g = 0; g < groups; g++) {
-        for (size_t f = 0; f < STEPS / FOUR * fours; f++) tables(table + 16 * FOUR * f, x + 4 * FOUR * f, halvings > 0, f % fours % 2 == 0);
-        x += STEPS * 4 * fours;
-        for (size_t v = 0; v < NBYTES; v++) from[v] = start[v];
-        STEP(0);
-        STEP(1);
-        STEP(2);
-        STEP(3);
-        BYTES less = ALL8(saturated(largest_sum(sums) - FLOOR));
-        STEP(4);
-        STEP(5);
-        STEP(6);
-        STEP(7);
-        for (size_t v = 0; v < NBYTES; v++) {
-            sums[v] = SUBS(sums[v], less);
-            memcpy(from_out + v * WIDTH, &from[v], WIDTH);
-        }
-        from_out += DZ_TRELLIS_STATES;
-    }
-    for (size_t v = 0; v < NBYTES; v++) memcpy(now + v * WIDTH, &sums[v], WIDTH);
-}
-
-static void trellis_walk(int8_t *restrict now, uint8_t *restrict from, const int8_t *restrict x, const uint8_t *restrict signs,
-                         size_t fours, unsigned halvings, size_t groups) {
-    switch (fours + 4 * halvings) { /* the usual ones with loops unrolled */
-        case 1: walk(now, from, x, signs, 1, 0, groups); break;
-        case 1 + 4: walk(now, from, x, signs, 1, 1, groups); break;
-        case 2 + 4: walk(now, from, x, signs, 2, 1, groups); break;
-        case 2 + 8: walk(now, from, x, signs, 2, 2, groups); break;
-        case 3 + 8: walk(now, from, x, signs, 3, 2, groups); break;
-        default: walk(now, from, x, signs, fours, halvings, groups);
+INLINE one_table table_of(const four_tables *t, unsigned step) {
+    switch (step) {
+        case 0: return _mm512_shuffle_i32x4(t->of[0], t->of[0], 0);
+        case 1: return _mm512_shuffle_i32x4(t->of[0], t->of[0], 0x55);
+        case 2: return _mm512_shuffle_i32x4(t->of[0], t->of[0], 0xaa);
+        default: return _mm512_shuffle_i32x4(t->of[0], t->of[0], 0xff);
     }
 }
 #else
-/* Sums of four elements for each of the 16 choices of their signs. */
-INLINE void plain_table(int8_t table[16], const int8_t *x, int halved, int up) {
-    for (int i = 0; i < 16; i++)
-        table[i] = saturated(saturated((i & 1 ? -x[0] : x[0]) + (i & 2 ? -x[1] : x[1])) +
-                             saturated((i & 4 ? -x[2] : x[2]) + (i & 8 ? -x[3] : x[3])));
-    for (int i = 0; halved && i < 16; i++) table[i] = (int8_t)((table[i] + up) >> 1);
-}
-
-INLINE void plain_gains(int8_t *restrict gain, const int8_t *restrict x, const uint8_t *restrict signs, size_t fours, unsigned halvings) {
-    for (size_t f = 0; f < fours; f++) {
-        int8_t table[16];
-        const uint8_t *of = signs + f * STEPS * DZ_TRELLIS_STATES;
-        plain_table(table, x + 4 * FOUR * f, halvings > 0, f % 2 == 0);
-        for (size_t m = 0; m < HALF; m++) gain[m] = f ? saturated(gain[m] + table[of[2 * m]]) : table[of[2 * m]];
-    }
-    for (size_t m = 0; halvings > 1 && m < HALF; m++) gain[m] = (int8_t)((gain[m] + 1) >> 1);
-}
-
-INLINE int8_t plain_top(const int8_t *sums) {
-    int8_t top = sums[0];
-    for (size_t i = 1; i < DZ_TRELLIS_STATES; i++) top = sums[i] > top ? sums[i] : top;
-    return top;
-}
-
-static void some_steps(int8_t *restrict sums, uint8_t *restrict from, const int8_t *restrict x, const uint8_t *restrict signs, size_t fours,
-                       unsigned halvings, size_t steps) {
-    int8_t gain[HALF];
-    for (size_t t = 0; t < steps; t++) {
-        plain_gains(gain, x + t / FOUR * 4 * FOUR * fours + t % FOUR * 4, signs, fours, halvings);
-        trellis_step(sums, from, gain);
+INLINE void make_tables(four_tables *out, const int8_t *restrict x, int halve, int up) {
+    const __m256i negative = _mm256_set1_epi64x((int64_t)0xffffffff00000000U), spread = _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1);
+    for (size_t i = 0; i < 2; i++) {
+        __m256i y = _mm256_castsi128_si256(_mm_loadl_epi64((const __m128i *)(const void *)(x + 8 * i)));
+        y = _mm256_permutevar8x32_epi32(y, spread);
+        out->of[i] = table_from(_mm256_sub_epi8(_mm256_xor_si256(y, negative), negative), halve, up);
     }
 }
 
-static void trellis_walk(int8_t *restrict now, uint8_t *restrict from, const int8_t *restrict x, const uint8_t *restrict signs,
-                         size_t fours, unsigned halvings, size_t groups) {
-    for (size_t g = 0; g < groups; g++, from += DZ_TRELLIS_STATES, x += STEPS * 4 * fours) {
-        for (size_t i = 0; i < DZ_TRELLIS_STATES; i++) from[i] = (uint8_t)i;
-        some_steps(now, from, x, signs, fours, halvings, STEPS / 2);
-        int less = saturated(plain_top(now) - FLOOR);
-        some_steps(now, from, x + STEPS / 2 * 4 * fours, signs, fours, halvings, STEPS / 2);
-        for (size_t i = 0; i < DZ_TRELLIS_STATES; i++) now[i] = saturated(now[i] - less);
-    }
+INLINE one_table table_of(const four_tables *t, unsigned step) {
+    return _mm256_broadcastsi128_si256(_mm_load_si128((const __m128i *)(const void *)t->of + step));
 }
 #endif
+
+INLINE BYTES gain_of_four(one_table table, const uint8_t *signs) { return LOOK_UP(table, load_bytes(signs)); }
+#elif defined LOOK_UP
+typedef struct four_tables {
+    BYTES of[FOUR];
+} four_tables;
+typedef BYTES one_table;
+
+INLINE void make_tables(four_tables *out, const int8_t *restrict x, int halve, int up) {
+    const BYTES negative[4] = {{0, -1, 0, -1, 0, -1, 0, -1, 0, -1, 0, -1, 0, -1, 0, -1},
+                               {0, 0, -1, -1, 0, 0, -1, -1, 0, 0, -1, -1, 0, 0, -1, -1},
+                               {0, 0, 0, 0, -1, -1, -1, -1, 0, 0, 0, 0, -1, -1, -1, -1},
+                               {0, 0, 0, 0, 0, 0, 0, 0, -1, -1, -1, -1, -1, -1, -1, -1}};
+    for (size_t i = 0; i < FOUR; i++, x += 4) {
+        BYTES y[4];
+        for (size_t b = 0; b < 4; b++) y[b] = (ALL8(x[b]) ^ negative[b]) - negative[b];
+        out->of[i] = sum_of_four(y, halve, up);
+    }
+}
+
+INLINE one_table table_of(const four_tables *t, unsigned step) { return t->of[step]; }
+INLINE BYTES gain_of_four(one_table table, const uint8_t *signs) { return LOOK_UP(table, load_bytes(signs)); }
+#else
+/* The elements, with their signs when they are wanted. */
+typedef struct four_tables {
+    const int8_t *x;
+    int halve, up;
+} four_tables;
+typedef four_tables one_table;
+
+INLINE void make_tables(four_tables *out, const int8_t *restrict x, int halve, int up) { *out = (four_tables){x, halve, up}; }
+INLINE one_table table_of(const four_tables *t, unsigned step) { return (one_table){t->x + 4 * step, t->halve, t->up}; }
+
+INLINE BYTES gain_of_four(one_table t, const uint8_t *signs) {
+    BYTES s = load_bytes(signs), y[4] = {ALL8(0), ALL8(0), ALL8(0), ALL8(0)};
+    for (unsigned b = 0; b < (t.x[2] | t.x[3] ? 4 : 2); b++) {
+        BYTES bit = ALL8((int8_t)(1 << b)), negative = (s & bit) == bit;
+        y[b] = (ALL8(t.x[b]) ^ negative) - negative;
+    }
+    return sum_of_four(y, t.halve, t.up);
+}
+#endif
+
+/* Gains of step k of a group, place by place; where partners are in two vectors, for the first of them. */
+INLINE void gains(BYTES *gain, const four_tables *tables, const uint8_t *signs, unsigned k, size_t fours, unsigned halvings) {
+    const uint8_t *of = signs + k * DZ_TRELLIS_STATES;
+    for (size_t f = 0; f < fours; f++, of += STEPS * DZ_TRELLIS_STATES) {
+        one_table table = table_of(tables + f, k % FOUR);
+        for (size_t v = 0; v < NBYTES; v++) {
+            if (v & APART(k)) continue;
+            BYTES sum = gain_of_four(table, of + v * WIDTH);
+            gain[v] = f ? ADDS(gain[v], sum) : sum;
+        }
+    }
+    for (size_t v = 0; v < NBYTES && halvings > 1; v++) {
+        if (!(v & APART(k))) gain[v] = halved(gain[v], 1);
+    }
+}
+
+/* Bit v * WIDTH + i of `taken`: whether place i of vector v takes the other one of its two ways. */
+INLINE void note(uint8_t *taken, size_t v, BYTES other, BYTES own) {
+    bits_of_bytes bits = where_larger(other, own);
+    memcpy(taken + v * sizeof bits, &bits, sizeof bits);
+}
+
+INLINE void step(BYTES *sums, uint8_t *taken, const BYTES *gain, unsigned k) {
+    const size_t apart = APART(k);
+    for (size_t v = 0; v < NBYTES; v++) {
+        BYTES g = gain[v], even = sums[v];
+        if (v & apart) continue;
+        if (apart == 0) {
+            BYTES own = ADDS(even, g), other = SUBS(partner(even, k), g);
+            note(taken, v, other, own);
+            sums[v] = MAX8(own, other);
+        } else {
+            BYTES odd = sums[v + apart], a = ADDS(even, g), b = SUBS(odd, g), c = SUBS(even, g), d = ADDS(odd, g);
+            note(taken, v, b, a);
+            note(taken, v + apart, c, d);
+            sums[v] = MAX8(a, b);
+            sums[v + apart] = MAX8(d, c);
+        }
+    }
+}
+
+/* The largest of the sums, less FLOOR, in all bytes. */
+INLINE BYTES above_floor(const BYTES *sums) {
+    BYTES all[NBYTES];
+    for (size_t v = 0; v < NBYTES; v++) all[v] = sums[v];
+    for (size_t n = NBYTES / 2; n > 0; n /= 2) {
+        for (size_t v = 0; v < n; v++) all[v] = MAX8(all[v], all[v + n]);
+    }
+    for (unsigned k = LANE_BITS; k-- > 0;) all[0] = MAX8(all[0], partner(all[0], k));
+    return ADDS(all[0], ALL8(-FLOOR));
+}
+
+/* A way through the groups; two of them take turns where there are registers enough, since each step waits for the one before. */
+typedef struct way {
+    BYTES sums[NBYTES];
+    uint8_t *taken;
+    const int8_t *x;
+} way;
+
+#if WIDTH == 64
+#define TURNS 2
+#else
+#define TURNS 1
+#endif
+
+#define STEP(k)                                                                                                                            \
+    for (size_t w = 0; w < nways; w++) {                                                                                                   \
+        gains(gain, table[w] + (k) / FOUR * fours, signs, k, fours, halvings);                                                             \
+        step(ways[w].sums, ways[w].taken + (k)*DZ_TRELLIS_STATES / 8, gain, k);                                                            \
+    }
+
+INLINE void walk_group(way *ways, size_t nways, const uint8_t *restrict signs, size_t fours, unsigned halvings) {
+    BYTES gain[NBYTES] = {0}, less[TURNS];
+    four_tables table[TURNS][STEPS / FOUR * DZ_TRELLIS_FOURS_MOST];
+    for (size_t w = 0; w < nways; w++) {
+        for (size_t f = 0; f < STEPS / FOUR * fours; f++)
+            make_tables(table[w] + f, ways[w].x + 4 * FOUR * f, halvings > 0, f % fours % 2 == 0);
+        ways[w].x += STEPS * 4 * fours;
+    }
+    STEP(0)
+    STEP(1)
+    STEP(2)
+    STEP(3)
+    for (size_t w = 0; w < nways; w++) less[w] = above_floor(ways[w].sums);
+    STEP(4)
+    STEP(5)
+    STEP(6)
+    STEP(7)
+    for (size_t w = 0; w < nways; w++) {
+        for (size_t v = 0; v < NBYTES; v++) ways[w].sums[v] = SUBS(ways[w].sums[v], less[w]);
+        ways[w].taken += TAKEN;
+    }
+}
+
+#define ALIKE 32   /* groups, after which sums that began with others are often alike */
+#define MEETINGS 8 /* of the two ways, each after twice as many groups as the one before */
+
+INLINE int are_alike(const BYTES *a, const BYTES *b) { return memcmp(a, b, NBYTES * sizeof *a) == 0; }
+
+/* The differences of the sums come from the last steps alone. So a second way begins some groups before the middle, with any sums, and
+ * goes to the end. Sooner or later the first one has the same sums at the same place, and from there on the second is right. */
+INLINE void walk(int8_t *restrict now, uint8_t *restrict taken, const int8_t *restrict x, const uint8_t *restrict signs, size_t fours,
+                 unsigned halvings, size_t groups, size_t nways) {
+    way ways[TURNS];
+    size_t at = 0, both = (groups + ALIKE) / 2, start = both - ALIKE; /* of the second */
+    ways[0] = (way){.taken = taken, .x = x};
+    for (size_t v = 0; v < NBYTES; v++) ways[0].sums[v] = load_bytes(now + v * WIDTH);
+    if (nways == 2 && groups >= 4 * ALIKE) {
+        BYTES met[MEETINGS][NBYTES]; /* sums of the second after ALIKE groups, 2 * ALIKE ... */
+        way *second = ways + nways - 1;
+        size_t meeting = 0;
+        *second = (way){.taken = taken + start * TAKEN, .x = x + start * STEPS * 4 * fours};
+        for (size_t v = 0; v < NBYTES; v++) second->sums[v] = ALL8(FLOOR);
+        while (at < both) {
+            walk_group(ways, nways, signs, fours, halvings);
+            if (++at == (size_t)ALIKE << meeting && meeting < MEETINGS) memcpy(met[meeting++], second->sums, sizeof *met);
+        }
+        for (size_t m = 0; m < meeting; m++) {
+            for (; at < start + ((size_t)ALIKE << m); at++) walk_group(ways, 1, signs, fours, halvings);
+            if (!are_alike(ways[0].sums, met[m])) continue;
+            ways[0] = *second;
+            at = start + both;
+            break;
+        }
+    }
+    for (; at < groups; at++) walk_group(ways, 1, signs, fours, halvings);
+    for (size_t v = 0; v < NBYTES; v++) store_bytes(now + v * WIDTH, ways[0].sums[v]);
+}
+
+static void trellis_walk(int8_t *restrict now, uint8_t *restrict taken, const int8_t *restrict x, const uint8_t *restrict signs,
+                         size_t fours, unsigned halvings, size_t groups) {
+    switch (fours + 4 * halvings) { /* the usual ones with loops unrolled */
+        case 1: walk(now, taken, x, signs, 1, 0, groups, TURNS); break;
+        case 1 + 4: walk(now, taken, x, signs, 1, 1, groups, TURNS); break;
+        case 2 + 4: walk(now, taken, x, signs, 2, 1, groups, TURNS); break;
+        case 2 + 8: walk(now, taken, x, signs, 2, 2, groups, TURNS); break;
+        case 3 + 8: walk(now, taken, x, signs, 3, 2, groups, TURNS); break;
+        default: walk(now, taken, x, signs, fours, halvings, groups, 1);
+    }
+}
 
 #endif

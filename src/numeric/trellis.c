@@ -160,10 +160,14 @@ static size_t best_of(const int8_t *sums, size_t nstates) {
     return best;
 }
 
-/* The message from the sums of the last states on; of its last group only the first steps may be of the message, whose other bits are 0.
- * `from` has a row for each group but the first. */
+/* The last state of a message, of whose last group only the first steps may be of the message: its other bits are 0. */
+static unsigned best_last(const int8_t *sums, size_t nbits) {
+    return (unsigned)best_of(sums, (size_t)1 << (nbits - (nbits - 1) / GROUP * GROUP));
+}
+
+/* The message from the sums of the last states on. `from` has a row for each group but the first. */
 static void walk_back(uint8_t *message, const int8_t *sums, const uint8_t *from, size_t nbits) {
-    size_t last = (nbits - 1) / GROUP, state = best_of(sums, (size_t)1 << (nbits - last * GROUP));
+    size_t last = (nbits - 1) / GROUP, state = best_last(sums, nbits);
     for (size_t g = last; g > 0; g--) {
         const uint8_t *row = from + (g - 1) * STATES;
         for (size_t i = 0; g > AHEAD && i < STATES; i += 64) __builtin_prefetch(row - AHEAD * STATES + i);
@@ -199,7 +203,7 @@ static dz_rc search_packed(dz_trellis_room *room, uint8_t *message, int64_t *pro
         int8_t sums[STATES];
         to_sums(sums, &h, 1.0 / (1 << halvings));
         dz_kernels()->trellis_walk(sums, room->from.data, x + GROUP * each, signs, fours, halvings, groups);
-        walk_back(message, sums, room->from.data, nbits);
+        dz_kernels()->trellis_trace(message, best_last(sums, nbits), room->from.data, groups);
     }
     *product = dz_kernels()->trellis_product(message, nbits, x, (const uint32_t *)(const void *)room->flips.data, fours);
     return DZ_OK;

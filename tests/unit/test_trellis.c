@@ -89,6 +89,12 @@ static void step_in_order(int *now, int *from, const int8_t *x, const uint8_t *s
     memcpy(from, next_from, sizeof next_from);
 }
 
+/* The state before a group on the way to `state` after it, from what each step took. */
+static unsigned state_before(const uint8_t *taken, unsigned state) {
+    for (unsigned k = 8; k-- > 0;) state ^= (unsigned)(taken[32 * k + state / 8] >> state % 8 & 1) << k;
+    return state;
+}
+
 static void test_every_variant_walks_alike(void **state) {
     (void)state;
     static const struct {
@@ -100,7 +106,7 @@ static void test_every_variant_walks_alike(void **state) {
     for (size_t k = 0; k < sizeof of / sizeof *of; k++) {
         size_t fours = of[k].fours, groups = of[k].groups, each = 4 * fours, steps = 8 * groups;
         int8_t *x = malloc(steps * each + 1), now[256];
-        uint8_t *signs = malloc(fours * 2048), *from = malloc((groups + 1) * 256);
+        uint8_t *signs = malloc(fours * 2048), *taken = malloc((groups + 1) * 256);
         int want[256], way[256];
         for (size_t i = 0; i < steps * each; i++) x[i] = (int8_t)((int)(dz_u64_at(k, i) % (uint64_t)(2 * of[k].most + 1)) - of[k].most);
         for (size_t f = 0; f < fours; f++) {
@@ -114,7 +120,7 @@ static void test_every_variant_walks_alike(void **state) {
                 now[s] = (int8_t)(-60 - (int)(dz_u64_at(5, s) % 60));
                 want[s] = now[s];
             }
-            (*kernel)->trellis_walk(now, from, x, signs, fours, of[k].halvings, groups);
+            (*kernel)->trellis_walk(now, taken, x, signs, fours, of[k].halvings, groups);
             for (size_t g = 0; g < groups; g++) {
                 int top = -128;
                 for (int s = 0; s < 256; s++) way[s] = s;
@@ -125,15 +131,44 @@ static void test_every_variant_walks_alike(void **state) {
                 }
                 for (int s = 0; s < 256; s++) {
                     want[s] = end(want[s] - end(top + 60));
-                    assert_int_equal(from[256 * g + (size_t)s], way[s]);
+                    assert_int_equal(state_before(taken + 256 * g, (unsigned)s), way[s]);
                 }
             }
             for (int s = 0; s < 256; s++) assert_int_equal(now[s], want[s]);
         }
         free(x);
         free(signs);
-        free(from);
+        free(taken);
     }
+}
+
+/* Ways that become one soon, late, or never. */
+static void test_every_variant_finds_the_way_back(void **state) {
+    (void)state;
+    enum { MOST = 700 };
+    uint8_t *taken = malloc(MOST * 256), message[MOST + 2], want[MOST + 1];
+    static const size_t of[] = {0, 1, 2, 7, 8, 9, 15, 64, 129, 135, 136, 263, 500, MOST};
+    for (unsigned kind = 0; kind < 4; kind++) {
+        for (size_t i = 0; i < (size_t)MOST * 256; i++) {
+            uint64_t bits = dz_u64_at(kind, i);
+            taken[i] = (uint8_t)(kind == 0   ? bits
+                                 : kind == 1 ? bits & bits >> 8 & bits >> 16 & bits >> 24 & bits >> 32
+                                 : kind == 2 ? 0
+                                             : 255);
+        }
+        for (size_t n = 0; n < sizeof of / sizeof *of; n++) {
+            size_t groups = of[n];
+            want[groups] = (uint8_t)(37 * n + 5);
+            for (size_t g = groups; g-- > 0;) want[g] = (uint8_t)state_before(taken + 256 * g, want[g + 1]);
+            for (const dz_kernel_table *const *kernel = dz_kernels_all(); *kernel; kernel++) {
+                memset(message, 0xa5, sizeof message);
+                (*kernel)->trellis_trace(message, want[groups], taken, groups);
+                assert_memory_equal(message, want, groups + 1);
+                assert_int_equal(message[groups + 1], 0xa5);
+            }
+        }
+    }
+    free(taken);
 }
 
 static void test_every_variant_packs_and_sums_alike(void **state) {
@@ -148,8 +183,9 @@ static void test_every_variant_packs_and_sums_alike(void **state) {
         int64_t sum = 0;
         for (size_t t = 0; t <= nbits; t++) starts[t] = (uint32_t)(t * n / nbits);
         for (size_t i = 0; i < 512 * fours; i++) {
-            flips[i] = 0;
-            for (unsigned b = 0; b < 4; b++) flips[i] |= (dz_u64_at(9, 4 * i + b) & 1 ? 0xffU : 0) << (8 * b);
+            uint32_t w = i % 512;
+            flips[i] = w & (w - 1) ? flips[i - w + (w & (w - 1))] ^ flips[i - w + (w & -w)] : 0;
+            for (unsigned b = 0; b < 4 && w && !(w & (w - 1)); b++) flips[i] |= (dz_u64_at(9, 4 * i + b) & 1 ? 0xffU : 0) << (8 * b);
         }
         for (size_t i = 0; i <= nbits / 8; i++) message[i] = (uint8_t)dz_u64_at(10, i);
         for (const dz_kernel_table *const *kernel = dz_kernels_all(); *kernel; kernel++) {
@@ -343,6 +379,7 @@ static void test_bodies_that_are_none_are_refused(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_no_message_is_much_better_than_the_one_found),
                                        cmocka_unit_test(test_every_variant_walks_alike),
+                                       cmocka_unit_test(test_every_variant_finds_the_way_back),
                                        cmocka_unit_test(test_every_variant_packs_and_sums_alike),
                                        cmocka_unit_test(test_every_variant_adds_up_long_steps_alike),
                                        cmocka_unit_test(test_noise_and_bytes_are_those_promised),
