@@ -87,6 +87,22 @@ DELTAZOO_API int deltazoo_base_of(const deltazoo_archive *archive, size_t task, 
 /* How the tensor is stored, if it is lossy; else DELTAZOO_EUSAGE. */
 DELTAZOO_API int deltazoo_lossy_at(const deltazoo_archive *archive, size_t task, size_t index, deltazoo_lossy *out);
 
+/* What restoring is expected to cost, over the lossy tensors of a task together, or of one tensor: an exact one has cosine and gain 1, no
+ * noise, and the verdict "exact". Verdicts: "exact", "high", "balanced", "small", "poor". */
+typedef struct deltazoo_quality {
+    double cosine;         /* between restored and true delta */
+    double gain;           /* share of the true delta that is restored */
+    double noise_to_delta; /* energy of the noise over that of the delta, at this gain; infinity where nothing is restored */
+    double noise_to_base;  /* energy of the noise over that of the base's weights; NaN where that is not known */
+    double delta, base;    /* energies, sums of squares: of the true deltas; of the base's weights, 0 where that is not known */
+    const char *verdict;
+} deltazoo_quality;
+
+#define DELTAZOO_WHOLE ((size_t)-1)
+
+/* `index`: a tensor of the task, or DELTAZOO_WHOLE. */
+DELTAZOO_API int deltazoo_quality_of(const deltazoo_archive *archive, size_t task, size_t index, deltazoo_quality *out);
+
 /* The base model that the archive was made from, and its tensors; DELTAZOO_EUSAGE beyond the last. */
 DELTAZOO_API void deltazoo_base_info(const deltazoo_archive *archive, deltazoo_base *out);
 DELTAZOO_API int deltazoo_base_at(const deltazoo_archive *archive, size_t index, deltazoo_tensor *out);

@@ -172,6 +172,27 @@ int deltazoo_lossy_at(const deltazoo_archive *a, size_t task, size_t index, delt
     return DELTAZOO_OK;
 }
 
+int deltazoo_quality_of(const deltazoo_archive *a, size_t task, size_t index, deltazoo_quality *out) {
+    const dz_catalog *c = a->archive->catalog;
+    dz_quality q = {.cosine = 1, .gain = 1, .verdict = DZ_VERDICT_EXACT};
+    if (task >= c->ntasks || (index != DELTAZOO_WHOLE && index >= a->counts[task])) return DELTAZOO_EUSAGE;
+    if (index == DELTAZOO_WHOLE) {
+        q = dz_task_quality(c, &c->tasks[task]);
+    } else {
+        const dz_task_entry *holder = &c->tasks[task];
+        const dz_index_row *row = dz_row_values(&holder, dz_row_source(holder, &holder->rows[index]));
+        if (dz_row_is_noisy(row)) q = dz_row_quality(c, holder, row);
+    }
+    *out = (deltazoo_quality){.cosine = q.cosine,
+                              .gain = q.gain,
+                              .noise_to_delta = q.noise_to_delta,
+                              .noise_to_base = q.noise_to_base,
+                              .delta = q.delta,
+                              .base = q.base,
+                              .verdict = dz_verdict_name(q.verdict)};
+    return DELTAZOO_OK;
+}
+
 static const char *or_empty(const char *text) { return text ? text : ""; }
 
 void deltazoo_base_info(const deltazoo_archive *a, deltazoo_base *out) {

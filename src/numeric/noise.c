@@ -50,7 +50,7 @@ void dz_noise_add(dz_noise_sum *sum, dz_noise noise, double delta_energy, double
 }
 
 dz_quality dz_quality_of(const dz_noise_sum *sum) {
-    dz_quality q = {.cosine = 1, .gain = 1, .verdict = DZ_VERDICT_EXACT};
+    dz_quality q = {.cosine = 1, .gain = 1, .delta = sum->delta, .base = sum->base, .verdict = DZ_VERDICT_EXACT};
     if (!(sum->delta > 0)) return q;
     q.gain = sum->inner / sum->delta;
     q.cosine = sum->restored > 0 ? sum->inner / sqrt(sum->restored * sum->delta) : 0;

@@ -57,6 +57,7 @@ typedef struct dz_quality {
     double noise_to_delta; /* noise energy over the delta's energy at that gain */
     double noise_to_base;  /* noise energy over the base's energy; NaN when the base's energy is not known */
     double error;          /* Frobenius norm of restored minus true delta over that of the true one */
+    double delta, base;    /* energies: of the true deltas; of the base's weights, 0 where that is not known */
     dz_verdict verdict;
 } dz_quality;
 

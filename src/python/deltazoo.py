@@ -41,6 +41,8 @@ NONE = 4294967295
 TILE = 4194304
 LOSSLESS, ULTRADELTA, DROP, EQUAL, ABSENT, TIED = range(6)
 POLICIES = ("lossless", "ultradelta", "drop", "equal", "absent", "tied")
+# Names of a quality, with the most noise against delta and base, and the least share of the delta (METHODS.md "Noise").
+VERDICTS = (("high", 1.2, 0.002, 0.9), ("balanced", 5, 0.01, 0.8), ("small", 12, 0.02, 0.7), ("poor", math.inf, math.inf, 0))
 SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "I64": 8, "I32": 4, "I16": 2, "I8": 1,
          "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1}
 UINTS = {1: np.uint8, 2: np.dtype("<u2"), 4: np.dtype("<u4"), 8: np.dtype("<u8")}
@@ -1777,6 +1779,32 @@ class Archive:
                 energy += here
         return math.sqrt(total / energy) if energy > 0 else math.nan
 
+    def quality(self, task, name=None):
+        """(cosine, gain, noise to delta, noise to base, energy of the delta, of the base, verdict) that are expected of the lossy tensors of a task together, or of one
+        tensor (METHODS.md "Noise"); nan and "unknown" where the archive does not say (format version 1)."""
+        rows = [row.values() for row in self._rows(task) if row.policy != TIED] if name is None else [self._row(task, name)[1].values()]
+        delta = base = inner = restored = noise = 0.0
+        for row in rows:
+            if row.policy != ULTRADELTA and not row.was_lossy():
+                continue
+            gain, energy = float(row.gamma) * row.gain, float(row.common) * row.delta_rms * row.delta_rms
+            if energy == 0:
+                continue
+            delta += energy
+            base += float(row.common) * row.base_rms * row.base_rms
+            inner += gain * energy
+            if gain:
+                noise += gain * gain * row.nsr * energy
+                restored += gain * gain * (1 + row.nsr) * energy
+        if delta == 0:
+            return 1.0, 1.0, 0.0, 0.0, delta, base, "exact"
+        if math.isnan(delta):
+            return (math.nan,) * 6 + ("unknown",)
+        gain = inner / delta
+        to_delta, to_base = noise / (gain * gain * delta) if gain > 0 else math.inf, noise / base if base > 0 else math.nan
+        fits = [v for v, most_delta, most_base, least in VERDICTS if to_delta <= 1.02 * most_delta and gain >= least and not to_base > 1.02 * most_base]
+        return inner / math.sqrt(restored * delta) if restored > 0 else 0.0, gain, to_delta, to_base, delta, base, fits[0]
+
     def _mark(self, task, lossy=True):
         """What a restored model that is not the original says of itself, as [(key, JSON text)]."""
         record = record_of(self._group(task))
@@ -1995,7 +2023,7 @@ class Row:
         self.offset, self.length, self.kept = offset, int(values["length"]), int(values["kept"])
         self.lo, self.step, self.scale = np.float32(values["lo"]), np.float32(values["step"]), np.float32(values["scale"])
         self.sparsity = np.float32(values["sparsity"])
-        self.nsr, self.gain, self.delta_rms = (float(values[f]) if f in values.dtype.names else math.nan for f in ("nsr", "gain", "delta_rms"))
+        self.nsr, self.gain, self.delta_rms, self.base_rms = (float(values[f]) if f in values.dtype.names else math.nan for f in ("nsr", "gain", "delta_rms", "base_rms"))
         self.digest = int(values["digest_hi"]) << 64 | int(values["digest_lo"]) if "digest_hi" in values.dtype.names else 0
         self.gamma = np.float32(record["gamma"])
         self.key = xxhash.xxh64_intdigest(self.tensor.name.encode(), int(record["key"]))

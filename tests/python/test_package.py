@@ -507,16 +507,6 @@ def test_memory_is_bounded(folder):
 # --------------------------------------------------------------------------------------------------------------------------------------- the rest
 
 
-def test_tables_for_notebooks(dz, folder):
-    zoo = SmallZoo(folder)
-    zoo.compress()
-    with dz.open(f"{folder}/a.h5") as z:
-        lines = repr(z).splitlines()
-        check("a.h5" in lines[0] and [line.split()[0] for line in lines[1:]] == ["task", "one", "two"], repr(z))
-        check(Q in repr(z.open_task("one")) and "<td>one</td>" in z._repr_html_() and "<script" not in z._repr_html_(), z._repr_html_())
-    check("a.h5" in repr(z), "a closed one")
-
-
 def test_command_line(folder):
     zoo, archive, restored = zoo_of()
     env = {"PYTHONPATH": site()}

@@ -262,7 +262,13 @@ static void test_parts_and_base_tensors(void **state) {
     deltazoo_base b;
     deltazoo_tensor t;
     deltazoo_lossy lossy;
+    deltazoo_quality whole_task, quality;
+    double energy = 0;
     char message[256];
+    assert_int_equal(deltazoo_quality_of(a, 0, DELTAZOO_WHOLE, &whole_task), DELTAZOO_OK);
+    assert_int_equal(deltazoo_quality_of(a, 0, deltazoo_tensor_count(a, 0), &quality), DELTAZOO_EUSAGE);
+    assert_int_equal(deltazoo_quality_of(a, 99, DELTAZOO_WHOLE, &quality), DELTAZOO_EUSAGE);
+    assert_string_not_equal(whole_task.verdict, "exact");
     assert_int_equal(deltazoo_set_base(a, base, message, sizeof message), DELTAZOO_OK);
     deltazoo_base_info(a, &b);
     assert_int_equal(strlen(b.fingerprint), 32);
@@ -272,6 +278,9 @@ static void test_parts_and_base_tensors(void **state) {
         deltazoo_tensor_at(a, 0, i, &t);
         int is_lossy = strcmp(t.policy, "ultradelta") == 0;
         assert_int_equal(deltazoo_lossy_at(a, 0, i, &lossy), is_lossy ? DELTAZOO_OK : DELTAZOO_EUSAGE);
+        assert_int_equal(deltazoo_quality_of(a, 0, i, &quality), DELTAZOO_OK);
+        assert_int_equal(strcmp(quality.verdict, "exact") != 0, is_lossy);
+        energy += quality.delta;
         nlossy += is_lossy && lossy.kept > 0 && lossy.sparsity > 0.9;
         uint64_t n = t.nbytes / 2, first = n / 3, count = n / 2;
         uint16_t *whole = malloc(t.nbytes), *part = malloc(t.nbytes);
@@ -282,7 +291,7 @@ static void test_parts_and_base_tensors(void **state) {
         free(whole);
         free(part);
     }
-    assert_true(nlossy > 0);
+    assert_true(nlossy > 0 && energy > 0 && energy < whole_task.delta * 1.000001 && energy > whole_task.delta * 0.999999);
     for (size_t i = 0; i < b.ntensors; i++) { /* what is read is what tensors are restored from */
         assert_int_equal(deltazoo_base_at(a, i, &t), DELTAZOO_OK);
         uint8_t *raw = malloc(t.nbytes), *one = malloc(t.nbytes), *two = malloc(t.nbytes);

@@ -17,10 +17,10 @@ sharing no code with it). What is damaged, or not what the archive says, raises 
 from ._archive import Archive, Slice, TaskReader, load_into, load_state_dict, open
 from ._gguf import GgufLora, gguf_lora
 from ._patch import Patch, PatchTensor, fingerprint, open_patch
-from ._types import BaseInfo, Damaged, Error, TaskInfo, TensorInfo
+from ._types import BaseInfo, Damaged, Error, Quality, TaskInfo, TensorInfo
 
 __version__ = "0.1.0"
-__all__ = ["Archive", "BaseInfo", "Damaged", "Error", "GgufLora", "Live", "Patch", "PatchTensor", "Slice", "TaskInfo", "TaskReader", "TensorInfo", "fingerprint", "gguf_lora", "load_into", "load_state_dict",
+__all__ = ["Archive", "BaseInfo", "Damaged", "Error", "GgufLora", "Live", "Patch", "PatchTensor", "Quality", "Slice", "TaskInfo", "TaskReader", "TensorInfo", "fingerprint", "gguf_lora", "load_into", "load_state_dict",
            "open", "open_patch"]
 
 

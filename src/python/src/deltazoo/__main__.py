@@ -8,21 +8,21 @@ import sys
 from typing import Any, Callable, Optional, Sequence
 
 from . import Error, __version__, open
-from ._archive import table
+from ._archive import RIGHT, quality_cells, table
 
 
 def command_list(options: argparse.Namespace) -> None:
     with open(options.archive) as z:
-        print(table(z._rows(), (2, 3, 4, 5)))
+        print(table(z._rows(), RIGHT))
 
 
 def command_show(options: argparse.Namespace) -> None:
     with open(options.archive) as z:
-        rows = [["tensor", "dtype", "shape", "policy", "sparsity", "bytes", "stored"]]
+        rows = [["tensor", "dtype", "shape", "policy", "sparsity", "bytes", "stored", "noise/delta", "quality"]]
         for t in z.tensors(options.task, options.tensor):
             rows.append([t.name, t.dtype, "x".join(map(str, t.shape)) or "scalar", t.policy, f"{t.sparsity:g}" if t.policy == "ultradelta" else "",
-                         str(t.nbytes), str(t.stored_bytes)])
-        print(table(rows, (4, 5, 6)))
+                         str(t.nbytes), str(t.stored_bytes), quality_cells(t.quality)[0], t.quality.verdict])
+        print(table(rows, (4, 5, 6, 7)))
 
 
 def command_restore(options: argparse.Namespace) -> None:

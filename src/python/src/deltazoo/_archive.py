@@ -16,7 +16,7 @@ import numpy as np
 from . import _native
 from ._engines import NativeEngine, PureEngine
 from ._memory import FLOATS, SIZES, bytes_of, check_framework, finished, new, widened
-from ._types import BaseInfo, Damaged, Error, TaskInfo, TensorInfo
+from ._types import BaseInfo, Damaged, Error, Quality, TaskInfo, TensorInfo
 
 if TYPE_CHECKING:
     from ._live import Live
@@ -66,6 +66,23 @@ def html_table(title: str, rows: List[List[str]]) -> str:
         tag = "td" if k else "th"
         lines.append("<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row) + "</tr>")
     return "<table>" + "".join(lines) + "</table>"
+
+
+RIGHT = (2, 3, 4, 5, 6, 7)  # columns of numbers in a table of tasks
+SHOWN = 60  # rows of a longer table, half of them from its end
+
+
+def quality_cells(quality: Quality) -> List[str]:
+    """Noise against delta and base, and the verdict."""
+    return [f"{quality.noise_to_delta:.3g}", f"{quality.noise_to_base:.2g}", quality.verdict]
+
+
+def shortened(rows: List[List[str]]) -> List[List[str]]:
+    """A table whose middle is left out where it is long; the first row is its head."""
+    left_out = len(rows) - 1 - SHOWN
+    if left_out <= 0:
+        return rows
+    return rows[:1 + SHOWN // 2] + [[f"... {left_out} more: tensors() has them"] + [""] * (len(rows[0]) - 1)] + rows[-(SHOWN // 2):]
 
 
 class Bar:
@@ -379,18 +396,28 @@ class Archive:
     # -- for notebooks
 
     def _rows(self) -> List[List[str]]:
-        rows = [["task", "recipe", "tensors", "bytes", "stored", "ratio"]]
+        rows = [["task", "recipe", "tensors", "bytes", "stored", "ratio", "noise/delta", "noise/base", "quality"]]
         for name in self.tasks:
             t = self.task(name)
-            rows.append([name, t.recipe, str(t.ntensors), size_text(t.source_bytes), size_text(t.stored_bytes), f"{t.source_bytes / max(t.stored_bytes, 1):.1f}"])
+            rows.append([name, t.recipe, str(t.ntensors), size_text(t.source_bytes), size_text(t.stored_bytes), f"{t.source_bytes / max(t.stored_bytes, 1):.1f}",
+                         *quality_cells(t.quality)])
         return rows
+
+    def plot(self, task: Optional[str] = None, by: str = "layer") -> Any:
+        """A matplotlib figure (pip install deltazoo[plot]) of bytes and noise: of the tasks, or of one task's layers (by="layer") or kinds of tensors
+        (by="kind"). A notebook shows it; figure.savefig(FILE) keeps it."""
+        from ._plots import plot_archive, plot_task
+        if task is None:
+            return plot_archive(self)
+        self._check_task(task)
+        return plot_task(self, task, by)
 
     def _title(self) -> str:
         return f"{self.path}: base {self.base.name or self.base.fingerprint}"
 
     def __repr__(self) -> str:
         try:
-            return f"{self._title()}\n{table(self._rows(), (2, 3, 4, 5))}"
+            return f"{self._title()}\n{table(self._rows(), RIGHT)}"
         except Exception as error:  # a closed one
             return f"<deltazoo.Archive {self.path!r}: {error}>"
 
@@ -428,14 +455,28 @@ class TaskReader:
         return len(self.keys())
 
     def _rows(self) -> List[List[str]]:
-        return [["tensor", "dtype", "shape", "policy", "bytes", "stored"]] + [
-            [t.name, t.dtype, "x".join(map(str, t.shape)) or "scalar", t.policy, str(t.nbytes), str(t.stored_bytes)] for t in self.archive.tensors(self.task)]
+        return [["tensor", "dtype", "shape", "policy", "bytes", "stored", "noise/delta", "noise/base", "quality"]] + [
+            [t.name, t.dtype, "x".join(map(str, t.shape)) or "scalar", t.policy, str(t.nbytes), str(t.stored_bytes), *quality_cells(t.quality)]
+            for t in self.archive.tensors(self.task)]
+
+    def _title(self) -> str:
+        t = self.archive.task(self.task)
+        noise, _, verdict = quality_cells(t.quality)
+        return (f"{self.archive.path}: task {self.task}: {size_text(t.source_bytes)} in {size_text(t.stored_bytes)}; quality {verdict}" +
+                (f", noise/delta {noise}" if verdict != "exact" else ""))
+
+    def plot(self, by: str = "layer") -> Any:
+        """A matplotlib figure of bytes and noise by layer or by kind of tensor (Archive.plot)."""
+        return self.archive.plot(self.task, by)
 
     def __repr__(self) -> str:
-        return f"{self.archive.path}: task {self.task}\n{table(self._rows(), (4, 5))}"
+        try:
+            return f"{self._title()}\n{table(shortened(self._rows()), (4, 5, 6, 7))}"
+        except Exception as error:  # of a closed archive
+            return f"<deltazoo.TaskReader {self.task!r} of {self.archive.path!r}: {error}>"
 
     def _repr_html_(self) -> str:
-        return html_table(f"{self.archive.path}: task {self.task}", self._rows())
+        return html_table(self._title(), shortened(self._rows()))
 
 
 class Slice:

@@ -9,7 +9,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 import numpy as np
 
 from . import _native
-from ._types import BaseInfo, Damaged, Error, TaskInfo, TensorInfo
+from ._types import BaseInfo, Damaged, Error, Quality, TaskInfo, TensorInfo
 
 BaseTensor = Tuple[str, str, Tuple[int, ...]]  # name, dtype, shape
 
@@ -65,7 +65,12 @@ class NativeEngine:
         t = _native.ffi.new("deltazoo_task *")
         _native.lib.deltazoo_task_at(self.handle, number, t)
         return TaskInfo(_native.text(t.name), _native.text(t.recipe), t.sparsity, t.gamma, t.trace_norm, t.source_bytes, t.stored_bytes,
-                        _native.lib.deltazoo_tensor_count(self.handle, number))
+                        _native.lib.deltazoo_tensor_count(self.handle, number), self._quality(number, _native.WHOLE))
+
+    def _quality(self, task: int, tensor: int) -> Quality:
+        q = _native.ffi.new("deltazoo_quality *")
+        _native.lib.deltazoo_quality_of(self.handle, task, tensor, q)
+        return Quality(q.cosine, q.gain, q.noise_to_delta, q.noise_to_base, q.delta, q.base, _native.text(q.verdict))
 
     def stored(self) -> Optional[str]:
         """The task that is the base itself, or None."""
@@ -99,7 +104,8 @@ class NativeEngine:
                 numbers = (0.0, 0, 0)
                 if policy == "ultradelta" and _native.lib.deltazoo_lossy_at(self.handle, number, len(tensors), lossy) == _native.OK:
                     numbers = (lossy.sparsity, lossy.bits, lossy.kept)
-                tensors.append(TensorInfo(_native.text(t.name), _native.text(t.dtype), tuple(t.shape[0:t.ndim]), policy, t.nbytes, t.stored_bytes, *numbers))
+                tensors.append(TensorInfo(_native.text(t.name), _native.text(t.dtype), tuple(t.shape[0:t.ndim]), policy, t.nbytes, t.stored_bytes, *numbers,
+                                          self._quality(number, len(tensors))))
             self._index[task] = number, tensors, {info.name: i for i, info in enumerate(tensors)}
         return self._index[task]
 
@@ -223,8 +229,9 @@ class PureEngine:
     def task(self, name: str) -> TaskInfo:
         with translated(self.pure):
             numbers, tensors = self._ready().task(name), self._ready().tensors(name)
+            numbers["quality"] = self._ready().quality(name)
         return TaskInfo(name, numbers["recipe"], numbers["sparsity"], numbers["gamma"], numbers["trace_norm"], numbers["source_bytes"],
-                        sum(t.stored_bytes for t in tensors), len(tensors))
+                        sum(t.stored_bytes for t in tensors), len(tensors), Quality(*numbers["quality"]))
 
     def base(self) -> BaseInfo:
         archive = self._ready()
@@ -237,7 +244,8 @@ class PureEngine:
 
     def tensors(self, task: str) -> List[TensorInfo]:
         with translated(self.pure):
-            return [TensorInfo(*t) for t in self._ready().tensors(task)]
+            archive = self._ready()
+            return [TensorInfo(*t, Quality(*archive.quality(task, t.name))) for t in archive.tensors(task)]
 
     def base_of(self, task: str, name: str) -> Optional[BaseTensor]:
         with translated(self.pure):

@@ -13,6 +13,7 @@ typedef struct deltazoo_archive deltazoo_archive;
 typedef struct { const char *name, *recipe; double sparsity, gamma, trace_norm; uint64_t source_bytes, stored_bytes; } deltazoo_task;
 typedef struct { const char *name, *dtype, *policy; uint32_t ndim; uint64_t shape[8]; uint64_t nbytes, stored_bytes; } deltazoo_tensor;
 typedef struct { double sparsity; uint32_t bits; uint64_t kept; double nsr, gain, delta_rms, base_rms; } deltazoo_lossy;
+typedef struct { double cosine, gain, noise_to_delta, noise_to_base, delta, base; const char *verdict; } deltazoo_quality;
 typedef struct { const char *name, *origin, *revision; char fingerprint[33]; uint64_t ntensors; } deltazoo_base;
 typedef struct { uint64_t ntensors, nbytes, nfiles; } deltazoo_made;
 typedef struct { uint64_t ntasks, ntensors, nblocks, nproblems; } deltazoo_checked;
@@ -27,6 +28,7 @@ size_t deltazoo_tensor_count(const deltazoo_archive *, size_t);
 int deltazoo_tensor_at(const deltazoo_archive *, size_t, size_t, deltazoo_tensor *);
 int deltazoo_base_of(const deltazoo_archive *, size_t, size_t, deltazoo_tensor *);
 int deltazoo_lossy_at(const deltazoo_archive *, size_t, size_t, deltazoo_lossy *);
+int deltazoo_quality_of(const deltazoo_archive *, size_t, size_t, deltazoo_quality *);
 void deltazoo_base_info(const deltazoo_archive *, deltazoo_base *);
 int deltazoo_base_at(const deltazoo_archive *, size_t, deltazoo_tensor *);
 int deltazoo_stored_base(const deltazoo_archive *, size_t *);
@@ -41,6 +43,7 @@ int deltazoo_verify(const char *, const char *, deltazoo_checked *, char *, size
 """
 
 OK, FAIL, USAGE, DAMAGE, NOMEM = 0, 1, 2, 3, 5
+WHOLE = 2 ** 64 - 1  # in place of a tensor: the task
 ROOM = 4096  # of a message
 
 ffi: Any = None

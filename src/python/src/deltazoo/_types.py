@@ -25,6 +25,20 @@ class BaseInfo(NamedTuple):
     task: Optional[str] = None
 
 
+class Quality(NamedTuple):
+    """What restoring is expected to cost. cosine: between the restored and the true delta. gain: the share of the delta that is restored.
+    noise_to_delta, noise_to_base: energy of the noise over that of the delta at this gain, and over that of the base's weights. delta, base: these
+    energies, sums of squares. verdict: "exact", "high", "balanced", "small", "poor"; "unknown" of archives of format version 1 with the Python reader."""
+
+    cosine: float = 1.0
+    gain: float = 1.0
+    noise_to_delta: float = 0.0
+    noise_to_base: float = 0.0
+    delta: float = 0.0
+    base: float = 0.0
+    verdict: str = "exact"
+
+
 class TaskInfo(NamedTuple):
     """A task. source_bytes: of all its tensors. stored_bytes: what they take in the archive; the Python reader counts the payload only, the C
     library index and file structures too."""
@@ -37,6 +51,7 @@ class TaskInfo(NamedTuple):
     source_bytes: int
     stored_bytes: int
     ntensors: int
+    quality: Quality = Quality()
 
 
 class TensorInfo(NamedTuple):
@@ -52,3 +67,4 @@ class TensorInfo(NamedTuple):
     sparsity: float
     bits: int
     kept: int
+    quality: Quality = Quality()
