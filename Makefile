@@ -7,6 +7,7 @@
 #   make CC=clang WERROR=1                            warnings as errors (CI)
 #   make check-mpich                                  the program, its unit tests and a small job with MPICH instead of Open MPI
 #   make check-slurm                                  jobs/ in a SLURM of its own on this machine
+#   make check-stacks                                 with other compilers, MPIs, releases of HDF5, and for arm64 (root)
 #   make dist                                         build/dist/deltazoo-VERSION.tar.gz and its checksum (src/doc/releases.md)
 #   make install DESTDIR=... PREFIX=... LIBDIR=...    and make check-installed with the same
 
@@ -105,7 +106,7 @@ RECIPES := $(sort $(wildcard config/recipes/*.yaml))
 Q := $(if $(V),,@)
 SAY = $(if $(V),@:,@echo "  $(1)  $(patsubst src/%,%,$(2))")
 
-.PHONY: all deps demo sweep-architectures check check-unit check-asan check-crash check-flips check-foreign check-mpich mpich serial python wheel check-slurm check-clients check-all fuzz bench experiments man install check-installed dist abi check-abi check-debian check-debian13 format lint clean units venv fault syntax quality-lm
+.PHONY: all deps demo sweep-architectures check check-unit check-asan check-crash check-flips check-foreign check-mpich mpich serial python wheel check-slurm check-clients check-all fuzz bench experiments man install check-installed dist recipes abi check-abi check-debian check-debian13 check-stacks format lint clean units venv fault syntax quality-lm
 .SECONDARY:
 ifeq ($(FLAVOUR),release)
 all: build/deltazoo build/libdeltazoo.so build/libdeltazoo.a
@@ -342,6 +343,9 @@ check-installed:
 # The released source: the same bytes from the same commit, anywhere.
 dist:
 	@src/dist.sh $(VERSION)
+# Recipes with its checksum, for the address where it will be published (else for the file itself): build/dist/recipes.
+recipes: dist
+	@config/packages/recipes.sh build/dist/deltazoo-$(VERSION).tar.gz build/dist/recipes $(URL)
 
 # The library's binary interface against the one of the last release (src/doc/releases.md): tests/install/abi.xml. `make abi` saves it anew.
 ABI_FILE := tests/install/abi.xml
@@ -355,6 +359,11 @@ check-debian13: SUITE := trixie
 SUITE ?= trixie
 check-debian check-debian13:
 	@tests/debian.sh $(SUITE)
+
+# The table of stacks of src/doc/building.md: compilers, MPIs, releases of HDF5, arm64. ROWS: some of them (tests/stacks.sh).
+check-stacks: venv
+	@$(MAKE) --no-print-directory all
+	@tests/stacks.sh $(ROWS)
 
 # What another compiler says of every source, without building it: make -j CC=clang WERROR=1 syntax.
 SYNTAX := $(SRC) $(CLI) $(wildcard tests/unit/*.c tests/fuzz/fuzz_*.c tests/fuzz/seeds.c tests/fuzz/replay.c tests/flips/*.c tests/bench/*.c)

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """Makes small zoos by hand in which base and task differ in every way the format allows.
 
-  edge_zoo.py KIND DIR      KIND: shapes, dtypes, values, drop, tiles, files
+  edge_zoo.py KIND DIR      KIND: shapes, dtypes, values, drop, tiles, files, channels
 
 DIR gets base/, task-1/, zoo.yaml and recipe.yaml.
 """
@@ -192,7 +192,19 @@ def tiles(z):
     z.add("rows.columns.exact", None, base * np.exp2(normal(1, 1001) * 80) + normal(1, 1001))
 
 
-KINDS = {"shapes": shapes, "dtypes": dtypes, "values": values, "drop": drop, "tiles": tiles, "files": shapes}
+def channels(z):
+    """As training leaves them: an input's weights are the smaller the larger it is. Noise then has factors by channels."""
+    activations = np.exp(rng.standard_normal(256).astype(np.float32))
+    for i in range(2):
+        for name, rows, inputs in (("self_attn.q", 256, activations), ("self_attn.k", 256, activations), ("self_attn.v", 256, activations), ("mlp.gate", 512, activations),
+                                   ("mlp.up", 512, activations), ("mlp.down", 256, np.ones(512, np.float32))):
+            base = normal(rows, len(inputs)) / inputs
+            if name in ("mlp.gate", "mlp.up"):
+                base[7] *= 5
+            z.add(f"model.layers.{i}.{name}_proj.weight", base, base + normal(rows, len(inputs)) * np.float32(0.05), task_dtype="F32")
+
+
+KINDS = {"shapes": shapes, "dtypes": dtypes, "values": values, "drop": drop, "tiles": tiles, "files": shapes, "channels": channels}
 
 
 def main():

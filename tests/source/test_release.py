@@ -83,6 +83,50 @@ def test_what_is_not_committed_is_not_released(checkout):
     check(code == 1 and "not committed" in err, f"exit {code}: {err}")
 
 
+@pytest.fixture(scope="module")
+def tarball(box):
+    path = f"{box}/dist/deltazoo-{VERSION}.tar.gz"
+    os.makedirs(f"{box}/dist")
+    code, out, err = call(["tar", "-czf", path, "--transform", f"s|^|deltazoo-{VERSION}/|", "src/base/version.h"], cwd=ROOT)
+    check(code == 0, out + err)
+    return path
+
+
+def recipes(*args):
+    return call([f"{ROOT}/{PACKAGES}/recipes.sh", *args])
+
+
+# Where a recipe for a release has the checksum, and the address.
+RECIPES = {
+    "conda/deltazoo/recipe.yaml": (r"^  sha256: (\w+)$", r"^  url: (.*)$"),
+    "spack/spack_repo/deltazoo/packages/deltazoo/package.py": (rf'^    version\("{VERSION}", sha256="(\w+)"\)$', r'^    url = "(.*)"$'),
+    f"easybuild/deltazoo-{VERSION}.eb": (r"^checksums = \['(\w+)'\]$", r"^source_urls = \['(.*)'\]$"),
+    f"easybuild/deltazoo-{VERSION}-foss-2024a.eb": (r"^checksums = \['(\w+)'\]$", r"^source_urls = \['(.*)'\]$"),
+}
+
+
+@pytest.mark.parametrize("place", ["here", "https://example.com/releases"])
+def test_recipes_of_a_release_have_its_checksum_and_address(box, tarball, place):
+    folder = f"{box}/recipes-{len(place)}"
+    url = f"file://{tarball}" if place == "here" else f"{place}/{os.path.basename(tarball)}"
+    code, out, err = recipes(tarball, folder, *([] if place == "here" else [url]))
+    check(code == 0 and sha256(tarball) in out, f"exit {code}: {out}{err}")
+    for path, (checksum, address) in RECIPES.items():
+        text = read(f"{folder}/{path}").decode()
+        equal(re.findall(checksum, text, re.M), [sha256(tarball)], f"checksum in {path}")
+        equal(re.findall(address, text, re.M), [os.path.dirname(url) if "easybuild" in path else url], f"address in {path}")
+        if path.endswith((".py", ".eb")):
+            compile(text, path, "exec")
+
+
+def test_recipes_are_not_made_for_another_version_or_address(box, tarball):
+    other = f"{box}/dist/deltazoo-9.9.9.tar.gz"
+    write(other, read(tarball))
+    for args, said in (((other, f"{box}/no"), "deltazoo-9.9.9.tar.gz"), ((tarball, f"{box}/no", "https://example.com/latest"), f"does not end in deltazoo-{VERSION}.tar.gz")):
+        code, _, err = recipes(*args)
+        check(code == 1 and said in err and not os.path.exists(f"{box}/no"), f"exit {code}: {err}")
+
+
 def libraries(**variables):
     env = {"CC": "gcc", "CPPFLAGS": "", "LDFLAGS": "", "MPI": "no", "MPICC": "", "HDF5": "", "BLAS": "-llapacke -lopenblas", "MKL": ""}
     return call([f"{ROOT}/src/libraries.sh"], env={**env, **variables})
@@ -184,15 +228,8 @@ def test_the_library_s_interface_is_that_of_the_last_release():
     check(code == 0, out + err)
 
 
-@pytest.mark.parametrize("edit, code, wanted", [
-    (("", ""), 0, "that of the last release"),
-    (("DELTAZOO_API const char *deltazoo_version(void)", "DELTAZOO_API int deltazoo_new(int a);\nDELTAZOO_API const char *deltazoo_version(void)"), 0, "new functions"),
-    (("const char *deltazoo_version(void)", "const char *deltazoo_other(void)"), 1, "would break"),
-    (("double sparsity, gamma, trace_norm;", "double gamma, sparsity, trace_norm, more;"), 1, "would break"),
-    (("size_t task, size_t index, deltazoo_tensor *out", "size_t task, int index, deltazoo_tensor *out"), 1, "would break"),
-])
-def test_additions_to_the_interface_are_fine_and_changes_refused(box, edit, code, wanted):
-    """The header, and a library that has no more than its functions."""
+def stub_library(box, edit, soname="libdeltazoo.so.0"):
+    """The folder of an edited header, and a library that has no more than its functions."""
     head = read(f"{ROOT}/include/deltazoo.h").decode()
     check(edit[0] in head, f"the header has no {edit[0]}")
     text = head.replace(*edit)
@@ -203,7 +240,46 @@ def test_additions_to_the_interface_are_fine_and_changes_refused(box, edit, code
         f.write("#include <deltazoo.h>\n" + "\n".join(f"{b} {{ {'' if b.startswith('void ') else 'return 0;'} }}" for b in bodies))
     with open(f"{box}/map", "w", encoding="ascii") as f:
         f.write(read(f"{ROOT}/src/lib/library.map").decode())
-    built, out, err = call(["gcc", "-g", "-w", "-shared", "-fPIC", f"-I{headers}", f"-Wl,--version-script={box}/map", "-Wl,-soname,libdeltazoo.so.0", f"{box}/stub.c", "-o", f"{box}/stub.so"])
+    built, out, err = call(["gcc", "-g", "-w", "-shared", "-fPIC", f"-I{headers}", f"-Wl,--version-script={box}/map", f"-Wl,-soname,{soname}", f"{box}/stub.c", "-o", f"{box}/stub.so"])
     check(built == 0, out + err)
-    got, out, err = call([f"{ROOT}/tests/install/abi.sh", "check", f"{ROOT}/tests/install/abi.xml", f"{box}/stub.so", headers], cwd=ROOT)
+    return f"{box}/stub.so", headers
+
+
+def abi(what, record, library):
+    return call([f"{ROOT}/tests/install/abi.sh", what, record, *library], cwd=ROOT)
+
+
+@pytest.mark.parametrize("edit, code, wanted", [
+    (("", ""), 0, "that of the last release"),
+    (("DELTAZOO_API const char *deltazoo_version(void)", "DELTAZOO_API int deltazoo_new(int a);\nDELTAZOO_API const char *deltazoo_version(void)"), 0, "new functions"),
+    (("const char *deltazoo_version(void)", "const char *deltazoo_other(void)"), 1, "would break"),
+    (("double sparsity, gamma, trace_norm;", "double gamma, sparsity, trace_norm, more;"), 1, "would break"),
+    (("size_t task, size_t index, deltazoo_tensor *out", "size_t task, int index, deltazoo_tensor *out"), 1, "would break"),
+])
+def test_additions_to_the_interface_are_fine_and_changes_refused(box, edit, code, wanted):
+    record = f"{box}/abi.xml"  # no checkout: the file itself counts
+    write(record, read(f"{ROOT}/tests/install/abi.xml"))
+    got, out, err = abi("check", record, stub_library(box, edit))
     check(got == code and wanted in out + err, f"exit {got}: {out}{err}")
+
+
+def test_the_interface_is_compared_with_the_last_tag_s(box):
+    """A record that was saved anew after the release does not hide what the release's programs miss; a new soname is free."""
+    folder = f"{box}/tagged"
+    record = f"{folder}/tests/abi.xml"
+    git = ["git", "-C", folder, "-c", "user.name=t", "-c", "user.email=t@example.org"]
+    write(record, read(f"{ROOT}/tests/install/abi.xml"))
+    for command in (["git", "init", "-q", folder], [*git, "add", "-A"], [*git, "commit", "-q", "-m", "x"], [*git, "tag", "-a", "v0.1.0", "-m", "x"]):
+        code, out, err = call(command)
+        check(code == 0, out + err)
+    same = stub_library(box, ("", ""))
+    code, out, err = abi("check", record, same)
+    check(code == 0 and "that of the last release, v0.1.0" in out, f"exit {code}: {out}{err}")
+    broken = "const char *deltazoo_version(void)", "const char *deltazoo_other(void)"
+    library = stub_library(box, broken)
+    code, out, err = abi("save", record, library)
+    check(code == 0, out + err)
+    code, out, err = abi("check", record, library)
+    check(code == 1 and "last release, v0.1.0 would break" in err, f"exit {code}: {out}{err}")
+    code, out, err = abi("check", record, stub_library(box, broken, "libdeltazoo.so.1"))
+    check(code == 0 and "libdeltazoo.so.1" in out and "nothing to compare" in out, f"exit {code}: {out}{err}")
