@@ -178,6 +178,10 @@ void dz_mpi_version(char *text, size_t size) {
     int len = 0;
     MPI_Get_library_version(all, &len);
     all[strcspn(all, ",\n")] = '\0';
-    snprintf(text, size, "%s", all);
+    const char *word = strstr(all, " Version:"); /* MPICH: a line "MPICH Version:      4.2.1" */
+    if (word)
+        snprintf(text, size, "%.*s %s", (int)(word - all), all, word + 9 + strspn(word + 9, " \t"));
+    else
+        snprintf(text, size, "%s", all);
 #endif
 }

@@ -27,6 +27,11 @@ def test_is_linked_with_mpich_alone():
     check(code == 0 and "libmpich" in out and not re.search(r"libmpi\.so|libhdf5_openmpi", out), out)
 
 
+def test_doctor_names_its_release():
+    code, out, err = mpich(2, "doctor")
+    check(re.search(r"^MPI +MPICH \d[\d.]*, 2 ranks$", out, re.M), f"exit {code}: {out}{err}")
+
+
 def how_to_compile(*variables):
     code, out, err = call(["make", "-n", *variables, "FLAVOUR=none", "build/none/base/error.o"], cwd=ROOT)
     return code, out + err
