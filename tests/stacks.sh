@@ -70,15 +70,16 @@ row() {
 # A line for each archive of the zoos, and for the tensors that come back from some.
 archives() {
     local a zoo
-    rm -rf out && mkdir out
-    make_one() { # archive zoo's-yaml options ...
-        "${dz[@]}" compress -q "$stacks/zoos/$2" -o "out/$1.h5" "${@:3}" >log 2>&1 </dev/null || { tail -n 3 log >&2; return 1; }
-        echo "archive $1 $(sha256sum <"out/$1.h5" | cut -c1-16)"
+    local out=$PWD/out
+    rm -rf "$out" && mkdir "$out"
+    make_one() { # archive zoo's-yaml options ...; in zoos/, since an archive has the name of its recipe
+        (cd "$stacks/zoos" && "${dz[@]}" compress -q "$2" -o "$out/$1.h5" "${@:3}") >log 2>&1 </dev/null || { tail -n 3 log >&2; return 1; }
+        echo "archive $1 $(sha256sum <"$out/$1.h5" | cut -c1-16)"
     }
     make_one bf16-lossless bf16/zoo.yaml --recipe lossless && make_one bf16 bf16/zoo.yaml && make_one bf16-chain bf16/chain.yaml --with-base &&
         make_one bf16-ratio bf16/zoo.yaml --target-ratio 8 && make_one f16-lossless f16/zoo.yaml --recipe lossless --with-base &&
         make_one f32-high f32/zoo.yaml --quality high && make_one channels channels/zoo.yaml && make_one channels-ratio channels/zoo.yaml --target-ratio 6 &&
-        make_one values values/zoo.yaml --recipe "$stacks/zoos/values/recipe.yaml" && make_one tiles tiles/zoo.yaml &&
+        make_one values values/zoo.yaml --recipe values/recipe.yaml && make_one tiles tiles/zoo.yaml &&
         make_one tiles-lossless tiles/zoo.yaml --recipe lossless --with-base || return 1
     for a in bf16 bf16-chain f32-high channels values tiles tiles-lossless; do
         zoo=${a%%-*}
