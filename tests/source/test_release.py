@@ -1,4 +1,5 @@
 """The version is in one place, and what repeats it agrees; the release, its recipes and the library's interface."""
+import ast
 import glob
 import os
 import re
@@ -117,6 +118,13 @@ def test_recipes_of_a_release_have_its_checksum_and_address(box, tarball, place)
         equal(re.findall(address, text, re.M), [os.path.dirname(url) if "easybuild" in path else url], f"address in {path}")
         if path.endswith((".py", ".eb")):
             compile(text, path, "exec")
+
+
+def test_spack_does_not_run_make_check():
+    """Its Makefile packages do by default, with --test; ours would install Debian packages and Python modules."""
+    tree = ast.parse(read(f"{ROOT}/{PACKAGES}/spack/spack_repo/deltazoo/packages/deltazoo/package.py"))
+    found = {f.name: ast.unparse(f) for c in tree.body if isinstance(c, ast.ClassDef) for f in c.body if isinstance(f, ast.FunctionDef)}
+    check("make(" not in found.get("check", "make(") and "'check-installed'" in found["check_installed"], f"{found}")
 
 
 def test_recipes_are_not_made_for_another_version_or_address(box, tarball):
