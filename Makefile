@@ -370,7 +370,7 @@ check-stacks: venv
 SYNTAX := $(SRC) $(CLI) $(wildcard tests/unit/*.c tests/fuzz/fuzz_*.c tests/fuzz/seeds.c tests/fuzz/replay.c tests/flips/*.c tests/bench/*.c)
 syntax: $(SYNTAX:%=%.syntax) $(if $(X86),kernels_avx2.syntax kernels_avx512.syntax)
 %.c.syntax: %.c
-	@$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -Itests -Itests/fuzz -fsyntax-only $<
+	@$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -DCMOCKA_DISABLE_DEPRECATION_WARNINGS -Itests -Itests/fuzz -fsyntax-only $<
 kernels_avx2.syntax: src/numeric/kernels.c
 	@$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -march=haswell -DDZ_KERNELS=dz_kernels_avx2 -fsyntax-only $<
 kernels_avx512.syntax: src/numeric/kernels.c

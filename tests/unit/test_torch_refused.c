@@ -153,10 +153,10 @@ static void test_damaged_files_do_no_harm(void **state) {
 
 static void test_files_that_are_no_zip_are_not_taken_for_one(void **state) {
     (void)state;
-    static const uint8_t zip[8] = "PK\3\4\0\0\x08\x08",
-                         legacy[8] = "\x80\2\x8a\nl\xfc\x9c"
-                                     "F",
-                         safetensors[8] = "PK\3\4\0\0\0\0";
+    static const uint8_t zip[] = "PK\3\4\0\0\x08\x08",
+                         legacy[] = "\x80\2\x8a\nl\xfc\x9c"
+                                    "F",
+                         safetensors[] = "PK\3\4\0\0\0\0";
     assert_true(dz_torch_is_file(zip));
     assert_true(dz_torch_is_file(legacy));
     assert_false(dz_torch_is_file(safetensors)); /* a header of 64 MB */
