@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # tests/stacks.sh [ROW ...]: the table of stacks in src/doc/building.md. For each row (all by default) this source is built and installed, the unit tests and
-# check-installed are run, and the archives of zoos/ (tests/reader/edge_zoo.py, `synth`) are made: build/stacks/table.md. It fails if something fails, if restored tensors differ
+# check-installed are run, and the archives of zoos/ (tests/reader/edge_zoo.py, `synth`) are made; the table is kept in build/stacks. It fails if something fails, if restored tensors differ
 # between two rows, or if archives differ between rows with the same release of zstd and the same major version of HDF5. Archives of tiles and channels have nothing that zstd
 # packs (the column "tiles"): they differ by HDF5 alone.
 # Rows of this system's suite are built here, others in a Debian of their own (tests/debian.sh: root, debootstrap). What was built is kept: a second run
