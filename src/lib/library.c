@@ -267,8 +267,8 @@ static void restore_tiles(deltazoo_archive *a, size_t task, const dz_index_row *
     }
     dz_decoder_forget(&a->decoder);
     if (err->rc == DZ_OK && row->base != DZ_NO_BASE && a->decoder.base_differs[row->base])
-        dz_fail(err, DZ_EFAIL, "%s: not the base of this archive: tensor '%s' differs", a->base ? a->base->path : "the base given",
-                c->tensors[c->base[row->base].tensor].name);
+        dz_fail(err, DZ_EFAIL, "%s: not the base of this archive: tensor '%s' differs",
+                a->base && !a->decoder.given ? a->base->path : "the base given", c->tensors[c->base[row->base].tensor].name);
 }
 
 static uint64_t elements_of(const deltazoo_archive *a, const dz_index_row *row) {

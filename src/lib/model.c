@@ -27,7 +27,8 @@ int deltazoo_restore_model(const char *archive, const char *const *tasks, const 
                                     .force = force,
                                     .no_sync = !sync,
                                     .quiet = 1};
-    dz_rc rc = dz_ends_with(out, ".safetensors")
+    dz_rc rc = ntasks == 0 ? dz_fail(&err, DZ_EUSAGE, "%s: no task is given", archive)
+               : dz_ends_with(out, ".safetensors")
                    ? dz_fail(&err, DZ_EUSAGE,
                              "%s: a model is made as a folder here: give a folder's name; the program's restore -o makes one file", out)
                    : dz_restore(&ALONE, &opt, &r, &err);

@@ -1608,12 +1608,13 @@ class Archive:
 
     # -- the base
 
-    def _digests(self, number, raw, where):
+    def _digests(self, number, raw, where, wrong=Error):
         """The tensor's bytes are those of the base."""
         tensor = self.base[number]
         for (begin, end), (hi, lo) in zip(tiling(tensor.count), self.base_digests[number]):
             digest = xxhash.xxh3_128_intdigest(raw[begin * tensor.size:end * tensor.size])
-            need(digest == hi << 64 | lo, f"{where}: {tensor.name}, element {begin} and on, is not the base's: another model than {self.base_text()}, which the archive was made from")
+            if digest != hi << 64 | lo:
+                raise wrong(f"{where}: {tensor.name}, element {begin} and on, is not the base's: another model than {self.base_text()}, which the archive was made from")
 
     def _open_base(self, base):
         """A model whose tensors have the names, dtypes and shapes of the base's. The last one is remembered."""
@@ -1645,7 +1646,7 @@ class Archive:
         need((own.tensor.dtype, own.tensor.shape) == (tensor.dtype, tensor.shape) and row.policy == LOSSLESS and row.base is None and row.up is None,
              f"the stored base: {tensor.name} is not the base's, or not stored by itself")
         raw = row.restore(None)
-        self._digests(number, raw, "the stored base")
+        self._digests(number, raw, "the stored base", Damaged)
         return raw
 
     def _base_of(self, row, base):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import atexit
 import fnmatch
 import html
+import io
+import math
 import os
 import queue
 import weakref
@@ -116,6 +118,8 @@ class Archive:
 
     def __init__(self, path: Source, engine: Optional[str] = None) -> None:
         remote = hasattr(path, "read")
+        if isinstance(path, io.TextIOBase):
+            raise Error(f"{getattr(path, 'name', path)!r} is open as text: open it with mode 'rb'")
         self._source = path if remote else os.fspath(path)
         self._wanted, self._infos = engine, {}  # type: Optional[str], Dict[str, Dict[str, TensorInfo]]
         if engine not in (None, "native", "python"):
@@ -131,7 +135,7 @@ class Archive:
         open_archives.add(self)
 
     def __reduce__(self) -> Tuple[Any, ...]:
-        return Archive, (self._source, self._wanted)
+        return Archive, (self._engine.where(), self._wanted)
 
     def close(self) -> None:
         """Closes the file. Tensors that it gave stay."""
@@ -214,7 +218,10 @@ class Archive:
             raise Error(f"{self.path}: task {task}: {name} needs the base's {base_name} ({dtype}, {list(shape)}): give base=, a path or that tensor")
         if isinstance(base, (str, os.PathLike)):
             return os.fspath(base)
-        raw = bytes_of(base, dtype)
+        try:
+            raw = bytes_of(base, dtype)
+        except Error as error:
+            raise Error(f"{self.path}: task {task}: {name}: base: {error}; give a path, a mapping, or {base_name} ({dtype}, {list(shape)})") from None
         if dtype in SIZES and len(raw) != SIZES[dtype] * int(np.prod(shape, dtype=np.int64)):
             raise Error(f"{self.path}: task {task}: {name}: base has {len(raw)} bytes, {base_name} is {dtype} {list(shape)}")
         return raw
@@ -320,6 +327,8 @@ class Archive:
         check_framework(framework)
         if (device is not None or dtype is not None) and framework != "pt":
             raise Error("device and dtype: only with framework='pt'")
+        if dtype is not None and type(dtype).__name__ != "dtype" or type(dtype).__module__ == "numpy.dtypes":
+            raise Error(f"dtype {dtype!r}: one of torch's, such as torch.float16")
         chosen = self.tensors(task, pattern)
         bar = Bar(progress, sum(t.nbytes for t in chosen), task)
 
@@ -382,8 +391,12 @@ class Archive:
         """Makes all files of a task's model in the directory `out`, as `deltazoo restore` does; a mapping {task: weight} adds several tasks' deltas
         up. base: None where the archive holds it. Returns the files' paths in it. force: replaces the files of an earlier restore. Nothing is left of a restore that fails."""
         tasks = {task: 1.0} if isinstance(task, str) else dict(task)
-        for name in tasks:
+        if not tasks:
+            raise Error(f"{self.path}: no task is given; it has {', '.join(self.tasks)}")
+        for name, weight in tasks.items():
             self._check_task(name)
+            if not math.isfinite(weight):
+                raise Error(f"{self.path}: task {name}: weight {weight} is no number")
         self._engine.restore_model(list(tasks), list(tasks.values()), sign_consensus, None if base is None else os.fspath(base), os.fspath(out), force, sync)
         found = [os.path.relpath(os.path.join(where, name), out) for where, _, names in os.walk(out) for name in names]
         return sorted(path for path in found if path != "deltazoo.json")

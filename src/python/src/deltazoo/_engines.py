@@ -26,13 +26,15 @@ class NativeEngine:
     name = "native"
 
     def __init__(self, path: str) -> None:
-        self.path, self.lock, self.base_path = path, threading.Lock(), None  # type: str, threading.Lock, Optional[str]
+        self.path, self.lock, self.base_path = path, threading.RLock(), None  # type: str, Any, Optional[str]
         handle, message = _native.ffi.new("deltazoo_archive **"), _native.Message()
         with _native.opening:
             code = _native.lib.deltazoo_open(os.fsencode(path), handle, *message.args)
         if code:
             raise failed(code, str(message))
-        self.handle = handle[0]
+        self._handle: Any = handle[0]
+        self._absolute = os.path.abspath(path)
+        self._bases: Dict[str, Dict[str, Optional[BaseTensor]]] = {}
         self._base_numbers: Optional[Dict[str, int]] = None
         self._index: Dict[str, Tuple[int, List[TensorInfo], Dict[str, int]]] = {}
         number = _native.ffi.new("size_t *")
@@ -40,20 +42,28 @@ class NativeEngine:
         self.numbers = {self._task(t).name: t for t in range(_native.lib.deltazoo_task_count(self.handle))}
         self.lost = [_native.text(_native.lib.deltazoo_lost(self.handle, i)) for i in range(_native.lib.deltazoo_lost_count(self.handle))]
 
+    @property
+    def handle(self) -> Any:
+        """For use under `lock`: another thread may close the archive."""
+        if self._handle is None:
+            raise Error(f"{self.path}: the archive is closed")
+        return self._handle
+
     def close(self) -> None:
         with self.lock:
-            if self.handle is not None:
-                _native.lib.deltazoo_close(self.handle)
-            self.handle = None
+            if self._handle is not None:
+                _native.lib.deltazoo_close(self._handle)
+            self._handle = None
 
     def clone(self) -> "NativeEngine":
-        other = NativeEngine(self.path)
-        if self.base_path is not None:
-            other._set_base(self.base_path)
-        return other
+        return NativeEngine(self.where())
+
+    def where(self) -> str:
+        """The file's path as it was given, or from the root if the working directory is another one now."""
+        return self.path if os.path.abspath(self.path) == self._absolute else self._absolute
 
     def after_fork(self) -> None:
-        self.lock = threading.Lock()  # files are read by pread, and HDF5 is not used after opening: the handle is as good in the child
+        self.lock = threading.RLock()  # files are read by pread, and HDF5 is not used after opening: the handle is as good in the child
 
     def _call(self, function: str, *args: Any) -> None:
         message = _native.Message()
@@ -63,9 +73,10 @@ class NativeEngine:
 
     def _task(self, number: int) -> TaskInfo:
         t = _native.ffi.new("deltazoo_task *")
-        _native.lib.deltazoo_task_at(self.handle, number, t)
-        return TaskInfo(_native.text(t.name), _native.text(t.recipe), t.sparsity, t.gamma, t.trace_norm, t.source_bytes, t.stored_bytes,
-                        _native.lib.deltazoo_tensor_count(self.handle, number), self._quality(number, _native.WHOLE))
+        with self.lock:
+            _native.lib.deltazoo_task_at(self.handle, number, t)
+            return TaskInfo(_native.text(t.name), _native.text(t.recipe), t.sparsity, t.gamma, t.trace_norm, t.source_bytes, t.stored_bytes,
+                            _native.lib.deltazoo_tensor_count(self.handle, number), self._quality(number, _native.WHOLE))
 
     def _quality(self, task: int, tensor: int) -> Quality:
         q = _native.ffi.new("deltazoo_quality *")
@@ -77,6 +88,7 @@ class NativeEngine:
         return self._stored
 
     def tasks(self) -> List[str]:
+        self.handle  # none of a closed one
         return sorted(self.numbers)
 
     def task(self, name: str) -> TaskInfo:
@@ -84,46 +96,63 @@ class NativeEngine:
 
     def base(self) -> BaseInfo:
         b = _native.ffi.new("deltazoo_base *")
-        _native.lib.deltazoo_base_info(self.handle, b)
-        return BaseInfo(_native.text(b.name), _native.ffi.string(b.fingerprint).decode(), _native.text(b.origin), _native.text(b.revision), b.ntensors,
-                        self.stored())
+        with self.lock:
+            _native.lib.deltazoo_base_info(self.handle, b)
+            return BaseInfo(_native.text(b.name), _native.ffi.string(b.fingerprint).decode(), _native.text(b.origin), _native.text(b.revision), b.ntensors,
+                            self.stored())
 
     def base_tensors(self) -> List[BaseTensor]:
         t, found = _native.ffi.new("deltazoo_tensor *"), []  # type: Any, List[BaseTensor]
-        while _native.lib.deltazoo_base_at(self.handle, len(found), t) == _native.OK:
-            found.append((_native.text(t.name), _native.text(t.dtype), tuple(t.shape[0:t.ndim])))
+        with self.lock:
+            while _native.lib.deltazoo_base_at(self.handle, len(found), t) == _native.OK:
+                found.append((_native.text(t.name), _native.text(t.dtype), tuple(t.shape[0:t.ndim])))
         return found
 
     def index(self, task: str) -> Tuple[int, List[TensorInfo], Dict[str, int]]:
         """The task's number, its tensors, and their numbers by name."""
-        if task not in self._index:
-            number, tensors = self.numbers[task], []  # type: int, List[TensorInfo]
-            t, lossy = _native.ffi.new("deltazoo_tensor *"), _native.ffi.new("deltazoo_lossy *")
-            while _native.lib.deltazoo_tensor_at(self.handle, number, len(tensors), t) == _native.OK:
-                policy = _native.text(t.policy)
-                numbers = (0.0, 0, 0)
-                if policy == "ultradelta" and _native.lib.deltazoo_lossy_at(self.handle, number, len(tensors), lossy) == _native.OK:
-                    numbers = (lossy.sparsity, lossy.bits, lossy.kept)
-                tensors.append(TensorInfo(_native.text(t.name), _native.text(t.dtype), tuple(t.shape[0:t.ndim]), policy, t.nbytes, t.stored_bytes, *numbers,
-                                          self._quality(number, len(tensors))))
-            self._index[task] = number, tensors, {info.name: i for i, info in enumerate(tensors)}
+        with self.lock:
+            self.handle
+            if task not in self._index:
+                self._index[task] = self._read_index(self.numbers[task])
         return self._index[task]
+
+    def _read_index(self, number: int) -> Tuple[int, List[TensorInfo], Dict[str, int]]:
+        tensors: List[TensorInfo] = []
+        t, lossy = _native.ffi.new("deltazoo_tensor *"), _native.ffi.new("deltazoo_lossy *")
+        while _native.lib.deltazoo_tensor_at(self.handle, number, len(tensors), t) == _native.OK:
+            policy = _native.text(t.policy)
+            numbers = (0.0, 0, 0)
+            if policy == "ultradelta" and _native.lib.deltazoo_lossy_at(self.handle, number, len(tensors), lossy) == _native.OK:
+                numbers = (lossy.sparsity, lossy.bits, lossy.kept)
+            tensors.append(TensorInfo(_native.text(t.name), _native.text(t.dtype), tuple(t.shape[0:t.ndim]), policy, t.nbytes, t.stored_bytes, *numbers,
+                                      self._quality(number, len(tensors))))
+        return number, tensors, {info.name: i for i, info in enumerate(tensors)}
 
     def tensors(self, task: str) -> List[TensorInfo]:
         return self.index(task)[1]
 
     def base_of(self, task: str, name: str) -> Optional[BaseTensor]:
-        number, _, named = self.index(task)
+        self.handle  # none of a closed one
+        if task not in self._bases:
+            self._bases[task] = self._read_bases(task)
+        return self._bases[task][name]
+
+    def _read_bases(self, task: str) -> Dict[str, Optional[BaseTensor]]:
+        found: Dict[str, Optional[BaseTensor]] = {}
         t = _native.ffi.new("deltazoo_tensor *")
-        if _native.lib.deltazoo_base_of(self.handle, number, named[name], t) != _native.OK:
-            return None
-        return _native.text(t.name), _native.text(t.dtype), tuple(t.shape[0:t.ndim])
+        with self.lock:
+            number, _, named = self.index(task)
+            for name, i in named.items():
+                known = _native.lib.deltazoo_base_of(self.handle, number, i, t) == _native.OK
+                found[name] = (_native.text(t.name), _native.text(t.dtype), tuple(t.shape[0:t.ndim])) if known else None
+        return found
 
     def _set_base(self, path: Optional[str]) -> None:
-        if self.base_path != path:
+        absolute = None if path is None else os.path.abspath(path)  # of two working directories one path can mean two models
+        if self.base_path != absolute:
             self.base_path = None
             self._call("deltazoo_set_base", _native.ffi.NULL if path is None else os.fsencode(path))
-            self.base_path = path
+            self.base_path = absolute
 
     def read_base(self, name: str, path: Optional[str], out: Any) -> None:
         """The bytes of a base tensor from the model at `path`, or as the archive holds it, digests checked."""
@@ -137,8 +166,6 @@ class NativeEngine:
         """Elements of a tensor into memory. base: a path, the bytes of the whole base tensor, or None where it has none."""
         number, _, named = self.index(task)
         with self.lock:
-            if self.handle is None:
-                raise Error(f"{self.path}: the archive is closed")
             if isinstance(base, str) or (base is None and self.stored() is not None):
                 self._set_base(base)
                 base = None
@@ -161,18 +188,20 @@ class NativeEngine:
 
     def restore_model(self, tasks: Sequence[str], weights: Sequence[float], sign_consensus: bool, base: Optional[str], out: str, force: bool,
                       sync: bool) -> None:
+        self.handle  # none of a closed one
         made, message = _native.ffi.new("deltazoo_made *"), _native.Message()
         names = [_native.ffi.new("char[]", task.encode("utf-8", "surrogateescape")) for task in tasks]
         with _native.opening:
-            code = _native.lib.deltazoo_restore_model(os.fsencode(self.path), _native.ffi.new("char *[]", names), _native.ffi.new("double[]", list(weights)),
+            code = _native.lib.deltazoo_restore_model(os.fsencode(self.where()), _native.ffi.new("char *[]", names), _native.ffi.new("double[]", list(weights)),
                                                       len(names), sign_consensus, _native.ffi.NULL if base is None else os.fsencode(base), os.fsencode(out), force, sync, made, *message.args)
         if code:
             raise failed(code, str(message))
 
     def verify(self, base: Optional[str]) -> Tuple[int, int, int]:
+        self.handle  # none of a closed one
         checked, message = _native.ffi.new("deltazoo_checked *"), _native.Message()
         with _native.opening:
-            code = _native.lib.deltazoo_verify(os.fsencode(self.path), _native.ffi.NULL if base is None else os.fsencode(base), checked, *message.args)
+            code = _native.lib.deltazoo_verify(os.fsencode(self.where()), _native.ffi.NULL if base is None else os.fsencode(base), checked, *message.args)
         if code:
             raise failed(code, str(message))
         return checked.ntasks, checked.ntensors, checked.nblocks
@@ -194,25 +223,34 @@ class PureEngine:
     def __init__(self, source: Any) -> None:
         from . import pure
         self.pure, self.source, self.lock, self.lost = pure, source, threading.Lock(), []  # type: Any, Any, threading.Lock, List[str]
+        self._absolute = "" if hasattr(source, "read") else os.path.abspath(source)
         self._open()
 
     def _open(self) -> None:
         with translated(self.pure):
-            self.archive = self.pure.Archive(self.source)
-        self.path = self.archive.path
+            self.archive = self.pure.Archive(self.where())
+        self.path, self.closed = self.archive.path, False
         self.process = os.getpid()
 
     def close(self) -> None:
         with self.lock:
             self.archive.close()
+            self.closed = True
 
     def clone(self) -> "PureEngine":
-        return PureEngine(self.source)
+        return PureEngine(self.where())
+
+    def where(self) -> Any:
+        if hasattr(self.source, "read") or os.path.abspath(self.source) == self._absolute:
+            return self.source
+        return self._absolute
 
     def after_fork(self) -> None:
         self.lock = threading.Lock()
 
     def _ready(self) -> Any:
+        if self.closed:
+            raise Error(f"{self.path}: the archive is closed")
         if self.process != os.getpid():
             if hasattr(self.source, "read"):
                 raise Error(f"{self.path}: was opened as a file object by another process: open it in this one")

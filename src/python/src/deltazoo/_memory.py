@@ -39,9 +39,23 @@ def bytes_of(tensor: Any, dtype: str) -> np.ndarray:
     """The bytes of a tensor in memory as an array of u8: bytes, a numpy array or a torch tensor; of BF16 and F8 also f32 of the same values."""
     if hasattr(tensor, "detach"):
         import torch
-        tensor = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+        if tensor.is_meta:
+            raise Error("the tensor given is on the meta device: it has no values")
+        tensor = tensor.detach().cpu()
+        if tensor.dtype == torch.float32 and dtype in WIDENED:
+            tensor = tensor.numpy()
+        elif tensor.dtype not in (torch_type(dtype), torch.uint8):
+            raise Error(f"the tensor given is {tensor.dtype}, not {dtype}")
+        else:
+            tensor = tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
     if isinstance(tensor, (bytes, bytearray, memoryview)):
         return np.frombuffer(tensor, np.uint8)
+    if not isinstance(tensor, (np.ndarray, np.generic)):
+        raise Error(f"a tensor, an array or bytes is needed, not {type(tensor).__name__}")
+    if tensor.dtype.hasobject:
+        raise Error("the array given holds Python objects")
+    if dtype in NUMPY and tensor.dtype not in (np.dtype(NUMPY[dtype]), np.dtype(np.uint8)):
+        raise Error(f"the array given is {tensor.dtype}, not {dtype}")
     tensor = np.ascontiguousarray(tensor)
     if tensor.dtype == np.float32 and dtype in WIDENED:
         pure: Any = importlib.import_module(".pure", __package__)
