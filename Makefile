@@ -89,7 +89,7 @@ ifdef X86
 OBJ += $(B)/numeric/kernels_avx2.o $(B)/numeric/kernels_avx512.o
 endif
 # The library: reading archives and base models, decoding. Nothing of it calls MPI, BLAS or YAML; -z defs shows at once what it lacks.
-LIB_PARTS := base/% codec/% checkpoint/% config/policy numeric/allocate numeric/close numeric/dispatch numeric/gauss numeric/kernels% numeric/noise numeric/rotate numeric/trellis numeric/uniform_quantiser \
+LIB_PARTS := base/% codec/% checkpoint/% config/policy numeric/allocate numeric/close numeric/dispatch numeric/gauss numeric/kernels% numeric/noise numeric/rotate numeric/trellis numeric/uniform_quantiser plan/kind plan/matrix_view plan/name_parts plan/structure \
     archive/blocks archive/catalog archive/files archive/foreign archive/links archive/read_tasks archive/reader archive/schema archive/stats archive/table archive/validate decode/add_kept decode/rotated decode/tile_decoder lib/library
 LIBOBJ := $(filter $(LIB_PARTS:%=$(B)/%.o),$(OBJ))
 # The Python package's library (make python, SERIAL=1 only): the same, and whole models.

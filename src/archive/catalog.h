@@ -119,6 +119,7 @@ typedef struct dz_catalog {
     dz_lookup by_task;            /* once all tasks are there: their numbers */
     dz_lookup by_tensor, by_blob; /* of dz_catalog_tensor and dz_catalog_add_blob: rows that they have seen */
     dz_base_row *base;
+    uint8_t *vocabulary; /* [nbase] which of them are embeddings or heads of tokens (plan/structure.h). Not on disk */
     size_t nbase;
     dz_digest *base_tiles;
     size_t nbase_tiles;
@@ -183,6 +184,9 @@ dz_rc dz_catalog_blob(const dz_catalog *catalog, uint32_t number, char **out, si
 
 /* Finds or adds a row of /tensors: that of the same name, type, shape and size. */
 dz_rc dz_catalog_tensor(dz_catalog *catalog, const dz_tensor *tensor, uint32_t *number, dz_error *err);
+
+/* Fills `vocabulary`, once the base's table is there. */
+dz_rc dz_catalog_mark_vocabulary(dz_catalog *catalog, dz_error *err);
 
 /* A row of /tensors as a tensor (name borrowed): dtype, count and nbytes as safetensors.h has them. */
 dz_tensor dz_tensor_of_row(const dz_tensor_row *row);

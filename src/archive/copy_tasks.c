@@ -200,7 +200,7 @@ static dz_rc carry_base(const dz_copy_tasks *c, dz_catalog *to, dz_error *err) {
     for (size_t i = 0; i < to->nbase; i++) {
         if (carry_tensor(from, to, from->base[i].tensor, &to->base[i].tensor, err) != DZ_OK) return err->rc;
     }
-    return DZ_OK;
+    return dz_catalog_mark_vocabulary(to, err);
 }
 
 /* A row that refers to another one, to what that is now. One that gets bytes lies behind the rows before it. */

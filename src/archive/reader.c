@@ -176,6 +176,7 @@ static dz_rc read_base(dz_archive *a, hid_t file, dz_buf *b, dz_error *err) {
         }
         tiles += dz_tiling_of(dz_tensor_of_row(&c->tensors[c->base[i].tensor]).count).ntiles;
     }
+    if (dz_catalog_mark_vocabulary(c, err) != DZ_OK) goto out;
     if (read_table(a, base, "tiles", &DZ_TILE_TABLE, NULL, b, &n, &c->shared_bytes, err) != DZ_OK) goto out;
     if (n != tiles) {
         damaged(a, "the base's tiles do not match its tensors", err);

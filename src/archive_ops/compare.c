@@ -93,9 +93,20 @@ static void finish(dz_tensor_error *e) {
     e->cosine = e->delta2 > 0 && e->restored2 > 0 ? e->dot / sqrt(e->delta2 * e->restored2) : e->delta2 == e->restored2 ? 1 : 0;
 }
 
+static void add_to(dz_tensor_error *sum, const dz_tensor_error *e) {
+    sum->count += e->count;
+    sum->identical &= e->identical;
+    sum->error2 += e->error2;
+    sum->delta2 += e->delta2;
+    sum->restored2 += e->restored2;
+    sum->dot += e->dot;
+    sum->base2 += e->base2;
+    if (e->max_abs > sum->max_abs) sum->max_abs = e->max_abs;
+}
+
 static dz_rc make_result(const compare *c, dz_compare_result *r, dz_error *err) {
     if (!(r->tensors = dz_alloc(c->task->nrows, sizeof *r->tensors, err))) return err->rc;
-    r->lossy.identical = 1;
+    r->lossy.identical = r->body.identical = r->vocabulary.identical = 1;
     for (size_t i = 0; i < c->task->nrows; i++) {
         const dz_index_row *row = &c->task->rows[i];
         if (row->policy == DZ_POLICY_ABSENT) continue;
@@ -114,16 +125,13 @@ static dz_rc make_result(const compare *c, dz_compare_result *r, dz_error *err) 
         if (!(e->name = dz_strdup(t.name, err))) return err->rc;
         finish(e);
         if (!dz_row_is_noisy(row)) continue;
-        r->lossy.count += e->count;
-        r->lossy.identical &= e->identical;
-        r->lossy.error2 += e->error2;
-        r->lossy.delta2 += e->delta2;
-        r->lossy.restored2 += e->restored2;
-        r->lossy.dot += e->dot;
-        r->lossy.base2 += e->base2;
-        if (e->max_abs > r->lossy.max_abs) r->lossy.max_abs = e->max_abs;
+        const dz_catalog *cat = c->archive->catalog;
+        add_to(&r->lossy, e);
+        add_to(row->base < cat->nbase && cat->vocabulary[row->base] ? &r->vocabulary : &r->body, e);
     }
     finish(&r->lossy);
+    finish(&r->body);
+    finish(&r->vocabulary);
     return DZ_OK;
 }
 

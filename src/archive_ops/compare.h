@@ -18,7 +18,8 @@ typedef struct dz_tensor_error {
 typedef struct dz_compare_result {
     dz_tensor_error *tensors; /* rank 0 and all others */
     size_t ntensors;
-    dz_tensor_error lossy; /* all tensors that count in dz_task_quality as one; name NULL */
+    dz_tensor_error lossy;            /* all tensors that count in dz_task_quality as one; name NULL */
+    dz_tensor_error body, vocabulary; /* those of them that are matrices; embeddings and heads of tokens */
     double secs;
 } dz_compare_result;
 

@@ -20,12 +20,17 @@ static double noise_share(const dz_tensor_error *e) {
 }
 
 /* By the measured noise and gain, as `info` has it by the expected ones. */
-static dz_quality quality_of(const dz_tensor_error *e) {
-    dz_noise_sum sum = {0};
+static void add_measured(dz_energies *sum, const dz_tensor_error *e) {
     dz_noise noise = {0}; /* nothing came back */
-    if (e->count == 0 || e->identical) return dz_quality_of(&sum);
+    if (e->count == 0 || e->identical) return;
     if (e->cosine > 0 && e->delta2 > 0) noise = (dz_noise){.nsr = 1 / (e->cosine * e->cosine) - 1, .gain = e->dot / e->delta2};
-    dz_noise_add(&sum, noise, e->delta2 > 0 ? e->delta2 : 1, e->base2);
+    dz_noise_add(sum, noise, e->delta2 > 0 ? e->delta2 : 1, e->base2);
+}
+
+static dz_quality quality_of(const dz_compare_result *r) {
+    dz_noise_sum sum = {0};
+    add_measured(&sum.body, &r->body);
+    add_measured(&sum.vocabulary, &r->vocabulary);
     return dz_quality_of(&sum);
 }
 
@@ -104,7 +109,7 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
     if (rc == DZ_OK && world->rank == 0 && json) {
         json_t *list = json_array();
         for (size_t i = 0; i < r.ntensors; i++) json_array_append_new(list, error_json(&r.tensors[i]));
-        dz_quality q = quality_of(&r.lossy);
+        dz_quality q = quality_of(&r);
         json_t *lossy = error_json(&r.lossy);
         json_object_set_new(lossy, "noise_to_delta", dz_json_number(q.noise_to_delta));
         json_object_set_new(lossy, "noise_to_base", dz_json_number(q.noise_to_base));
@@ -113,7 +118,7 @@ static dz_rc run(const dz_world *world, int argc, char **argv, dz_error *err) {
     } else if (rc == DZ_OK && world->rank == 0) {
         print_table(&r, wide);
         char name[256];
-        dz_quality q = quality_of(&r.lossy);
+        dz_quality q = quality_of(&r);
         printf("%s:\n%s\n(cosine %.4f, noise share %.4g, noise/delta %.3g, noise/base %.2g %%)\n", dz_table_name(task, 70, name),
                verdict_text(q.verdict), q.cosine, noise_share(&r.lossy), q.noise_to_delta,
                isfinite(q.noise_to_base) ? 100 * q.noise_to_base : 0);

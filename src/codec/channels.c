@@ -67,6 +67,15 @@ static dz_rc put_rice(dz_buf *out, const dz_channels *c, unsigned k, dz_error *e
     return dz_end_bits(&w);
 }
 
+float dz_channels_range(const dz_channels *c) {
+    int least = DZ_CHANNEL_CODE_MOST, most = -DZ_CHANNEL_CODE_MOST;
+    for (uint32_t i = 0; i < c->count; i++) {
+        least = c->code[i] < least ? c->code[i] : least;
+        most = c->code[i] > most ? c->code[i] : most;
+    }
+    return most > least ? dz_channel_factor(most - least) : 1;
+}
+
 dz_rc dz_channels_put(dz_buf *out, const dz_channels *c, dz_error *err) {
     uint32_t n;
     int list = list_bytes(c, &n) < rice_bytes(c);

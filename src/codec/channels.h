@@ -23,6 +23,9 @@ typedef struct dz_channels {
 /* 2^(code / 4) in f32. */
 float dz_channel_factor(int code);
 
+/* The largest factor over the smallest. */
+float dz_channels_range(const dz_channels *channels);
+
 /* Appends the head that a tensor's first tile has, with the codes. */
 dz_rc dz_channels_put(dz_buf *out, const dz_channels *channels, dz_error *err);
 

@@ -35,6 +35,7 @@ static dz_rc add_base(const assembly *a, dz_catalog *c, dz_error *err) {
     }
     for (size_t i = 0; i < c->nbase_tiles; i++)
         c->base_tiles[i] = (dz_digest){.hi = a->results->stats->base_digests[2 * i], .lo = a->results->stats->base_digests[2 * i + 1]};
+    if (dz_catalog_mark_vocabulary(c, err) != DZ_OK) return err->rc;
     return dz_catalog_fingerprint(c, &c->fingerprint, err);
 }
 

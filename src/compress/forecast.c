@@ -229,14 +229,15 @@ static void sum_task(const dz_plan *plan, const dz_recipe *recipe, size_t task, 
         sum->exact += f->exact_bytes + BYTES_OF_ROW;
         sum->turned_exact += (size_t)f->exact;
         if (pair->lossy < 0 || f->exact) continue;
+        dz_energies *sum_of = pair->vocabulary ? &noise.vocabulary : &noise.body;
         sum->lossy_source += nbytes;
         sum->lossy_stored += f->bytes + BYTES_OF_ROW;
         f->off = dz_chain_error(&f->stats, f->stats.chained ? (double)f->coding.kept : 1, f->coding.noise.nsr, f->coding.noise.gain);
         if (f->stats.chained) /* of the whole delta from the base, as in the index */
-            dz_noise_add(&noise, (dz_noise){.nsr = f->stats.whole > 0 ? f->off / f->stats.whole : 0, .gain = 1}, f->stats.whole,
+            dz_noise_add(sum_of, (dz_noise){.nsr = f->stats.whole > 0 ? f->off / f->stats.whole : 0, .gain = 1}, f->stats.whole,
                          f->stats.base_energy);
         else
-            dz_noise_add(&noise, f->coding.noise, f->stats.delta_energy, f->stats.base_energy);
+            dz_noise_add(sum_of, f->coding.noise, f->stats.delta_energy, f->stats.base_energy);
     }
     sum->quality = dz_quality_of(&noise);
 }

@@ -20,15 +20,18 @@ typedef struct dz_tensor_coding {
     double bytes;    /* expected of its coded blocks */
     dz_noise noise;  /* expected, without gamma; of what is coded */
     float kept;      /* of a chained tensor: share of the parent's noise that is left as it is (METHODS.md "Chains") */
-    uint8_t shaped;  /* the noise is spread by input channels, as the tensor's shape says */
+    uint8_t shaped;  /* the noise is spread by input channels, or by rows, as the tensor's shape says */
+    float factors;   /* shaped: the largest factor over the smallest */
 } dz_tensor_coding;
 
-/* How a matrix's noise is spread over its input channels (METHODS.md "Noise by input channels"). */
+/* How a matrix's noise is spread over its input channels (METHODS.md "Noise by input channels"), or a vocabulary's over its rows
+ * ("Embeddings and heads of tokens"). */
 typedef struct dz_shape {
     dz_channels channels;
     double spread; /* noise over that without factors, at the same rate */
-    double share;  /* the same, each channel weighted by its activations */
+    double share;  /* the same, each channel weighted by its activations; of a vocabulary: `spread` */
     double bytes;  /* that the factors take */
+    float factors; /* the largest over the smallest */
 } dz_shape;
 
 typedef struct dz_method_tensor {

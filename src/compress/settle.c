@@ -32,7 +32,7 @@ static double most_restored(const dz_tensor_pair *pair, const dz_tensor_stats *s
     }
     if (c->kind == DZ_BITS_VALUES) return scale * most;
     double rms = sqrt(s->delta_energy / fmin(65536, (double)pair->tiles.common));
-    double factors = c->shaped ? exp2(DZ_CHANNEL_CODE_MOST / 2.0) : 1; /* the largest over the smallest */
+    double factors = c->shaped ? (double)c->factors : 1;
     return factors * SPREADS * c->noise.gain * sqrt(1 + c->noise.nsr) * fmin(rms, most);
 }
 

@@ -140,6 +140,7 @@ static int find_module(const dz_plan *plan, const dz_siblings *s, size_t tensor,
  */
 static void measure(dz_shape *s, int cubes) {
     double square = 0, inverse = 0, weighted = 0, energy = 0, n = (double)s->channels.count;
+    s->factors = dz_channels_range(&s->channels);
     for (uint32_t i = 0; i < s->channels.count; i++) {
         double f = (double)dz_channel_factor(s->channels.code[i]), a = f * f * f * (cubes ? 1 : f);
         square += f * f / n;
@@ -218,7 +219,7 @@ dz_rc dz_shapes_make(dz_context *ctx, dz_shapes *out, dz_error *err) {
     if (rc == DZ_OK && n) rc = share_codes(ctx, out->codes, ncodes, err);
     if (rc == DZ_OK) measure_modules(ctx->plan, modules, n, out);
     free(modules);
-    return rc;
+    return rc == DZ_OK && ctx->method->rotates ? dz_token_rows_make(ctx, out, err) : rc;
 }
 
 dz_rc dz_shapes_sample(const dz_zoo *zoo, const dz_plan *plan, const dz_method *method, dz_shapes *out, dz_error *err) {
@@ -242,9 +243,12 @@ dz_rc dz_shapes_sample(const dz_zoo *zoo, const dz_plan *plan, const dz_method *
 void dz_shapes_free(dz_shapes *s) {
     free(s->of);
     free(s->codes);
+    free(s->tokens);
+    free(s->token_codes);
     *s = (dz_shapes){0};
 }
 
 const dz_shape *dz_shape_of(const dz_shapes *s, const dz_tensor_pair *pair) {
+    if (s->tokens && pair->lossy >= 0 && s->tokens[pair->lossy].channels.count) return &s->tokens[pair->lossy];
     return pair->base >= 0 && s->of && s->of[pair->base].channels.count ? &s->of[pair->base] : NULL;
 }

@@ -1,5 +1,5 @@
 /* Between statistics and allocation, for methods that rotate: which input channels of each matrix of the base see large activations,
- * estimated from the base's weights alone (METHODS.md "Noise by input channels"). */
+ * estimated from the base's weights alone (METHODS.md "Noise by input channels"); and how much each row of a vocabulary has moved. */
 #ifndef DZ_COMPRESS_SHAPES_H
 #define DZ_COMPRESS_SHAPES_H
 
@@ -8,12 +8,17 @@
 typedef struct dz_shapes {
     dz_shape *of; /* [base tensors]; channels.count is 0 where nothing is known */
     int8_t *codes;
+    dz_shape *tokens; /* [lossy] of embeddings and heads of tokens; count is 0 of all others */
+    int8_t *token_codes;
 } dz_shapes;
 
 /* Collective. Reads the value, up and gate matrices of the base once or twice. */
 dz_rc dz_shapes_make(dz_context *ctx, dz_shapes *out, dz_error *err);
 
-/* From a sample of rows, for a forecast; without those of down. Not collective. */
+/* Collective. The second half of dz_shapes_make: reads the vocabularies of the tasks once. */
+dz_rc dz_token_rows_make(dz_context *ctx, dz_shapes *out, dz_error *err);
+
+/* From a sample of rows, for a forecast; without those of down and of vocabularies. Not collective. */
 dz_rc dz_shapes_sample(const dz_zoo *zoo, const dz_plan *plan, const dz_method *method, dz_shapes *out, dz_error *err);
 void dz_shapes_free(dz_shapes *shapes);
 

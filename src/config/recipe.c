@@ -240,6 +240,11 @@ int dz_recipe_is_exact(const dz_recipe *r) {
     return exact || r->quality == DZ_QUALITY_LOSSLESS;
 }
 
+int dz_recipe_codes_vocabulary(const dz_recipe *r) {
+    int fixed_accuracy = r->method == DZ_METHOD_AUTO && r->quality != DZ_QUALITY_NONE && r->quality != DZ_QUALITY_LOSSLESS;
+    return fixed_accuracy && r->vocabulary == DZ_VOCABULARY_LOSSY;
+}
+
 dz_noise_limits dz_recipe_limits(const dz_recipe *r) {
     static const dz_verdict verdicts[] = {DZ_VERDICT_POOR, DZ_VERDICT_HIGH, DZ_VERDICT_BALANCED, DZ_VERDICT_SMALL, DZ_VERDICT_EXACT};
     dz_noise_limits limits = dz_verdict_limits(verdicts[r->quality]);

@@ -20,6 +20,7 @@ typedef enum dz_rescale { DZ_RESCALE_GLOBAL, DZ_RESCALE_TENSOR } dz_rescale;
 typedef enum dz_rounding { DZ_ROUND_NEAREST, DZ_ROUND_SYSTEMATIC } dz_rounding;
 typedef enum dz_positions { DZ_POSITIONS_SEEDED, DZ_POSITIONS_GOLOMB } dz_positions;
 typedef enum dz_tracenorm { DZ_TRACENORM_SLQ, DZ_TRACENORM_EXACT, DZ_TRACENORM_OFF } dz_tracenorm;
+typedef enum dz_vocabulary { DZ_VOCABULARY_LOSSY, DZ_VOCABULARY_EXACT } dz_vocabulary;
 typedef enum dz_nonfinite { DZ_NONFINITE_ERROR, DZ_NONFINITE_LOSSLESS } dz_nonfinite;
 
 typedef struct dz_rule {
@@ -39,6 +40,7 @@ typedef struct dz_recipe {
     double target_ratio;                  /* on disk, of the lossy tensors of each task; 0: none */
     dz_quality_key quality;               /* fixed accuracy: method auto */
     double noise_to_delta, noise_to_base; /* its limits; NaN: those of `quality` */
+    dz_vocabulary vocabulary;             /* fixed accuracy: what structure makes of embeddings and heads of tokens */
     double gain;                          /* auto: NaN: chosen */
     int bits;
     uint32_t given;     /* a bit for each key (recipe_text.h) that the user gave a value: in a file of their own or by --set */
@@ -94,6 +96,9 @@ char *dz_recipe_text(const dz_recipe *recipe, dz_error *err);
 
 /* Every tensor is kept exactly, by `quality` or because no rule says otherwise. */
 int dz_recipe_is_exact(const dz_recipe *recipe);
+
+/* 1 if structure makes embeddings and heads of tokens lossy: with fixed accuracy, which says how much they bear. */
+int dz_recipe_codes_vocabulary(const dz_recipe *recipe);
 
 /* The limits of a recipe of fixed accuracy; infinite for another. */
 dz_noise_limits dz_recipe_limits(const dz_recipe *recipe);

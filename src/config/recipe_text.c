@@ -16,6 +16,7 @@ static const struct {
                     [DZ_KEY_QUALITY] = {"quality", "none"},
                     [DZ_KEY_NOISE_TO_DELTA] = {"noise_to_delta", "auto"},
                     [DZ_KEY_NOISE_TO_BASE] = {"noise_to_base", "auto"},
+                    [DZ_KEY_VOCABULARY] = {"vocabulary", "lossy"},
                     [DZ_KEY_GAIN] = {"gain", "auto"},
                     [DZ_KEY_DAC] = {"dac", "on"},
                     [DZ_KEY_SPARSITY] = {"sparsity", "0.97"},
@@ -31,6 +32,7 @@ static const struct {
 
 static const char *const METHODS[] = {"ultradelta", "auto", "dare", "magnitude", "bitdelta", NULL};
 static const char *const QUALITIES[] = {"none", "high", "balanced", "small", "lossless", NULL};
+static const char *const VOCABULARIES[] = {"lossy", "exact", NULL};
 static const char *const SWITCHES[] = {"on", "off", NULL};
 static const char *const ALLOCATIONS[] = {"uniform", "thirds", "optimal", NULL};
 static const char *const RESCALES[] = {"global", "tensor", NULL};
@@ -109,6 +111,7 @@ void dz_recipe_set(dz_recipe *r, int key, const char *value, const char *where, 
         case DZ_KEY_QUALITY: r->quality = (dz_quality_key)choose(where, name, v, QUALITIES, err); break;
         case DZ_KEY_NOISE_TO_DELTA: r->noise_to_delta = number(where, name, v, &LIMIT, err); break;
         case DZ_KEY_NOISE_TO_BASE: r->noise_to_base = number(where, name, v, &LIMIT, err); break;
+        case DZ_KEY_VOCABULARY: r->vocabulary = (dz_vocabulary)choose(where, name, v, VOCABULARIES, err); break;
         case DZ_KEY_GAIN: r->gain = number(where, name, v, &GAIN, err); break;
         case DZ_KEY_DAC: r->no_groups = choose(where, name, v, SWITCHES, err); break;
         case DZ_KEY_SPARSITY: r->sparsity = number(where, name, v, &SPARSITY, err); break;
@@ -157,6 +160,7 @@ static const char *key_text(const dz_recipe *r, int key, char text[32]) {
         case DZ_KEY_QUALITY: return QUALITIES[r->quality];
         case DZ_KEY_NOISE_TO_DELTA: return number_or_word(r->noise_to_delta, &LIMIT, text);
         case DZ_KEY_NOISE_TO_BASE: return number_or_word(r->noise_to_base, &LIMIT, text);
+        case DZ_KEY_VOCABULARY: return VOCABULARIES[r->vocabulary];
         case DZ_KEY_GAIN: return number_or_word(r->gain, &GAIN, text);
         case DZ_KEY_DAC: return SWITCHES[r->no_groups];
         case DZ_KEY_SPARSITY: return number_text(r->sparsity, text);
@@ -221,6 +225,7 @@ const char *dz_recipe_key_range(int key, char text[DZ_KEY_RANGE_TEXT]) {
         case DZ_KEY_QUALITY: return words_text(QUALITIES, text);
         case DZ_KEY_NOISE_TO_DELTA:
         case DZ_KEY_NOISE_TO_BASE: return range_text(&LIMIT, text);
+        case DZ_KEY_VOCABULARY: return words_text(VOCABULARIES, text);
         case DZ_KEY_GAIN: return range_text(&GAIN, text);
         case DZ_KEY_DAC: return words_text(SWITCHES, text);
         case DZ_KEY_SPARSITY: return range_text(&SPARSITY, text);

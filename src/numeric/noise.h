@@ -40,16 +40,24 @@ typedef struct dz_noise_limits {
 dz_noise_limits dz_verdict_limits(dz_verdict verdict);
 const char *dz_verdict_name(dz_verdict verdict); /* "exact", "high", "balanced", "small", "poor" */
 
-/* Energies over the lossy tensors of a task; zero-initialise. */
-typedef struct dz_noise_sum {
+/* Embeddings and heads of tokens are held to so much of the limits, by themselves: what is off in a row is off at each place where its
+ * token is read or proposed, and no sum over many inputs averages it (results/choices.md). */
+#define DZ_VOCABULARY_SHARE 0.2
+
+/* Energies over lossy tensors. */
+typedef struct dz_energies {
     double delta, base; /* of the true deltas, of the base's weights */
     double inner;       /* of restored and true deltas */
     double restored;    /* of the restored deltas */
     double noise;       /* of the noise in them */
-    int unknown;        /* a tensor whose energies are not known (an archive of format version 1) is not in the sums */
+} dz_energies;
+
+/* Over the lossy tensors of a task; zero-initialise. */
+typedef struct dz_noise_sum {
+    dz_energies body, vocabulary; /* of matrices; of embeddings and heads of tokens */
 } dz_noise_sum;
 
-void dz_noise_add(dz_noise_sum *sum, dz_noise noise, double delta_energy, double base_energy);
+void dz_noise_add(dz_energies *sum, dz_noise noise, double delta_energy, double base_energy);
 
 typedef struct dz_quality {
     double cosine;         /* between restored and true delta */
@@ -58,7 +66,7 @@ typedef struct dz_quality {
     double noise_to_base;  /* noise energy over the base's energy; NaN when the base's energy is not known */
     double error;          /* Frobenius norm of restored minus true delta over that of the true one */
     double delta, base;    /* energies: of the true deltas; of the base's weights, 0 where that is not known */
-    dz_verdict verdict;
+    dz_verdict verdict;    /* the worse of body and vocabulary; the numbers above are over both */
 } dz_quality;
 
 /* Of sums without any lossy tensor: exact. */

@@ -92,9 +92,10 @@ static void set_policy(const matching *m, dz_tensor_pair *pair, const char *name
     pair->bits = rule && rule->bits ? rule->bits : m->recipe->bits;
     pair->sparsity = rule ? rule->sparsity : (double)NAN;
     pair->factor = rule ? rule->factor : 1;
+    pair->vocabulary = pair->base >= 0 && m->plan->roles[pair->base].vocabulary;
     if (!pair->by_structure) return;
     int of_body = pair->base >= 0 && m->plan->roles[pair->base].place == DZ_PLACE_BODY;
-    pair->policy = of_body ? DZ_POLICY_ULTRADELTA : DZ_POLICY_LOSSLESS;
+    pair->policy = of_body || (pair->vocabulary && dz_recipe_codes_vocabulary(m->recipe)) ? DZ_POLICY_ULTRADELTA : DZ_POLICY_LOSSLESS;
 }
 
 /* A tensor of a quantised layer, here or in the base. It is exact, and one note speaks of all of them. */

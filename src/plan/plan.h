@@ -19,6 +19,7 @@ typedef struct dz_tensor_pair {
     uint32_t tied;         /* policy tied: the tensor of its checkpoint that has its bytes */
     dz_policy policy;      /* never structure: that is decided */
     int by_structure;      /* its rule was structure */
+    int vocabulary;        /* lossy: a row for each token (structure.h) */
     int bits;              /* lossy: levels of 2^bits */
     double sparsity;       /* NaN: by allocation */
     double factor;

@@ -383,6 +383,30 @@ static dz_place place_of(const finder *f, size_t i) {
     return place == DZ_PLACE_BODY && named->block == SIZE_MAX ? DZ_PLACE_OUTSIDE : place;
 }
 
+#define TOKENS 4096 /* rows of a vocabulary, at least; and twice as many rows as columns */
+
+static int has_tokens(const dz_tensor *t) {
+    return t->ndim == 2 && dz_dtype_is_float(t->dtype) && t->shape[0] >= TOKENS && t->shape[0] >= 2 * t->shape[1];
+}
+
+#define VOCABULARIES 8 /* shapes of them in one model, at most */
+
+/* Embeddings of tokens, and heads that have the shape of one: a classifier's head is no vocabulary's. */
+static void find_vocabulary(const finder *f) {
+    const dz_tensor *found[VOCABULARIES];
+    size_t n = 0;
+    for (size_t i = 0; i < f->n; i++) {
+        f->roles[i].vocabulary = f->roles[i].place == DZ_PLACE_EMBEDDING && has_tokens(&f->tensors[i]);
+        int known = !f->roles[i].vocabulary;
+        for (size_t k = 0; k < n; k++) known |= dz_same_shape(found[k], &f->tensors[i]);
+        if (!known && n < VOCABULARIES) found[n++] = &f->tensors[i];
+    }
+    for (size_t i = 0; i < f->n; i++) {
+        for (size_t k = 0; k < n && f->roles[i].place == DZ_PLACE_HEAD; k++)
+            f->roles[i].vocabulary |= dz_same_shape(found[k], &f->tensors[i]) && has_tokens(&f->tensors[i]);
+    }
+}
+
 dz_rc dz_roles_make(const dz_tensor *tensors, size_t n, dz_tensor_role **out, dz_error *err) {
     finder f = {.tensors = tensors, .n = n};
     f.named = dz_alloc(n, sizeof *f.named, err);
@@ -409,6 +433,7 @@ dz_rc dz_roles_make(const dz_tensor *tensors, size_t n, dz_tensor_role **out, dz
             f.roles[i].kind = dz_kind_of(&tensors[i], &f.named[i], &f.roles[i].view); /* once more: tall and wide are known now */
         if (f.roles[i].view.count == 0) f.roles[i].view = (dz_matrix_view){.count = 1, .rows = tensors[i].count, .cols = 1};
     }
+    find_vocabulary(&f);
     *out = f.roles;
     f.roles = NULL;
 out:

@@ -56,7 +56,8 @@ dz_matrix_view dz_view_of_rows(const dz_matrix_view *view, uint64_t elements);
 typedef struct dz_tensor_role {
     dz_place place;
     dz_kind kind;
-    double depth; /* number of its block / blocks of that place, in [0, 1); NaN outside of blocks */
+    double depth;   /* number of its block / blocks of that place, in [0, 1); NaN outside of blocks */
+    int vocabulary; /* an embedding of tokens, or the output head of the same shape: a row for each token */
     dz_matrix_view view;
 } dz_tensor_role;
 

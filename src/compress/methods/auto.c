@@ -15,6 +15,7 @@
 
 #define BLOCK_BYTES 2.0
 #define TILE_BYTES 9.0
+#define CODE_BYTES 0.4  /* of a row's factor, about */
 #define SHAPE_PAYS 0.95 /* of the noise that counts, at most, for factors by channel to be taken */
 
 /* Bits an element at which a tensor's noise weighs `weight`, for a price `price` of a bit: see METHODS.md, "Shares of the bits". The noise
@@ -24,14 +25,19 @@ static double rate_at(double price, double count, double weight) {
     return weight > 0 ? log2(1 + c / 2 + sqrt(c + c * c / 4)) / 2 : 0;
 }
 
-/* What a tensor's noise weighs, over that of a query projection: squares of the factors by which more bits are worth spending. Measured on
- * language models, whose MLPs have gates; to image models and encoders they do no good (results/choices.md). */
-static double weight_of(const dz_method_tensor *t) {
+#define FLAT 24.0 /* noise to signal at which factors by kind do half of what they do where noise is small, in the exponent */
+
+/* What a tensor's noise weighs, over that of a query projection, at a price: the squares of the factors by which more bits are worth
+ * spending where noise is small. Where it is large all tensors suffer, and weights are evened out. Measured on language models, whose MLPs
+ * have gates; to image models and encoders they do no good (results/choices.md). */
+static double weight_of(const dz_method_tensor *t, double price) {
     static const double factors[DZ_NKINDS] = {[DZ_KIND_OTHER] = 1.5,      [DZ_KIND_Q] = 1,     [DZ_KIND_K] = 1,
                                               [DZ_KIND_V] = 2.2,          [DZ_KIND_O] = 1,     [DZ_KIND_ATTENTION_OTHER] = 1.4,
                                               [DZ_KIND_GATE] = 1.4,       [DZ_KIND_UP] = 1.7,  [DZ_KIND_DOWN] = 2.8,
                                               [DZ_KIND_MLP_OTHER] = 1.55, [DZ_KIND_CONV] = 1.5};
-    return t->gated ? factors[t->kind] * factors[t->kind] : 1;
+    if (!t->gated) return 1;
+    double nsr = 1 / expm1(2 * log(2) * rate_at(price, (double)t->pair->tiles.common, 1));
+    return pow(factors[t->kind], 2 / (1 + nsr / FLAT * nsr / FLAT));
 }
 
 /* The share of the delta that is restored: below 1 only where the noise is not small against the row length, over which an output averages
@@ -79,12 +85,36 @@ static void code_at(const dz_method_tensor *t, const dz_recipe *r, double bits, 
         code_message(t, r, &rate);
     t->coding->shaped = (uint8_t)shaped;
     if (!shaped) return;
+    t->coding->factors = t->shape->factors;
     t->coding->noise.nsr *= t->shape->spread;
     t->coding->bytes += t->shape->bytes + t->pair->tiles.ncommon;
 }
 
+/* The share of the parent's noise that is best left as it is, where what is coded has this noise to signal: see METHODS.md, "Chains". */
+static double kept_at(double nsr) { return nsr / (1 + nsr); }
+
+/* Fixed accuracy of an embedding or head of tokens: the least bits at which it keeps its share of the limits by itself. */
+static void code_vocabulary(const dz_method_tensor *t, const dz_recipe *r, dz_noise_limits limits) {
+    const dz_tensor_stats *s = t->stats;
+    double delta = s->chained ? s->step : s->delta_energy, whole = s->chained ? s->whole : s->delta_energy, low = -7, high = 4;
+    for (int i = 0; i < 30; i++) {
+        double mid = (low + high) / 2;
+        code_at(t, r, exp2(mid), t->shape != NULL);
+        double nsr = t->coding->noise.nsr, noise = nsr * delta + kept_at(nsr) * s->old;
+        int within =
+            noise <= DZ_VOCABULARY_SHARE * limits.to_delta * whole && noise <= DZ_VOCABULARY_SHARE * limits.to_base * s->base_energy;
+        *(within ? &high : &low) = mid;
+    }
+    code_at(t, r, exp2(dz_significant(high, 20)), t->shape != NULL);
+    if (!t->shape) t->coding->bytes += CODE_BYTES * (double)t->tensor->shape[0]; /* a forecast: they come later */
+}
+
 static void code_at_price(const dz_method_tensor *t, const dz_recipe *r, double price) {
-    double n = (double)t->pair->tiles.common, weight = weight_of(t);
+    double n = (double)t->pair->tiles.common, weight = weight_of(t, price);
+    if (t->shape && t->pair->vocabulary) {
+        code_at(t, r, rate_at(price, n, weight), 1);
+        return;
+    }
     if (t->shape) { /* the bits of the factors come off those of the coefficients */
         double cost = 8 * t->shape->bytes / n, bits = rate_at(price, n, weight * t->shape->share);
         double left = bits > cost ? t->shape->share * bits / (bits - cost) : 1;
@@ -115,11 +145,16 @@ static int by_size_and_kind(const void *x, const void *y) {
     return a < b ? -1 : a > b; /* sums have one order */
 }
 
+/* Its rate is not found with those of the others. */
+static int is_apart(const dz_method_task *task, const dz_method_tensor *t) {
+    return !isnan(t->pair->sparsity) || (t->pair->vocabulary && isnan(task->level));
+}
+
 /* `sorted` and `groups` have room for all tensors; returns how many groups there are. */
 static size_t group(const dz_method_task *task, const dz_method_tensor **sorted, alike *groups) {
     size_t n = 0, ngroups = 0;
     for (size_t i = 0; i < task->n; i++) {
-        if (isnan(task->tensors[i].pair->sparsity)) sorted[n++] = &task->tensors[i];
+        if (!is_apart(task, &task->tensors[i])) sorted[n++] = &task->tensors[i];
     }
     if (n) qsort(sorted, n, sizeof(*sorted), by_size_and_kind);
     for (size_t i = 0; i < n; i++) {
@@ -148,12 +183,9 @@ static double bits_of(const alike *groups, size_t ngroups) {
     return n > 0 ? 8 * bytes / n : 0;
 }
 
-/* The share of the parent's noise that is best left as it is, where what is coded has this noise to signal: see METHODS.md, "Chains". */
-static double kept_at(double nsr) { return nsr / (1 + nsr); }
-
 /* Whether the groups as they are coded, and `others`, keep the limits. */
-static int within(const alike *groups, size_t ngroups, const dz_noise_sum *others, dz_noise_limits limits) {
-    dz_noise_sum sum = *others;
+static int within(const alike *groups, size_t ngroups, const dz_energies *others, dz_noise_limits limits) {
+    dz_energies sum = *others;
     for (size_t i = 0; i < ngroups; i++) {
         double nsr = groups[i].one->coding->noise.nsr;
         dz_noise_add(&sum, (dz_noise){.nsr = nsr, .gain = 1}, groups[i].delta, groups[i].base);
@@ -168,14 +200,18 @@ static int within(const alike *groups, size_t ngroups, const dz_noise_sum *other
 
 static dz_rc allocate(const dz_method_task *task, dz_error *err) {
     dz_noise_limits limits = dz_recipe_limits(task->recipe);
-    dz_noise_sum others = {0};
+    dz_energies others = {0};
     double low = LOG_DEAR, high = LOG_CHEAP;
     const dz_method_tensor **sorted = dz_alloc_raw(task->n, sizeof *sorted, err);
     alike *groups = dz_alloc_raw(task->n, sizeof *groups, err);
     if (err->rc != DZ_OK) goto out;
     for (size_t i = 0; i < task->n; i++) {
         const dz_method_tensor *t = &task->tensors[i];
-        if (isnan(t->pair->sparsity)) continue;
+        if (!is_apart(task, t)) continue;
+        if (isnan(t->pair->sparsity)) {
+            code_vocabulary(t, task->recipe, limits);
+            continue;
+        }
         code_at(t, task->recipe, dz_gauss_bits(1 - t->pair->sparsity), 0);
         dz_noise_add(&others, (dz_noise){.nsr = t->coding->noise.nsr, .gain = 1}, t->stats->delta_energy, t->stats->base_energy);
     }
@@ -188,7 +224,7 @@ static dz_rc allocate(const dz_method_task *task, dz_error *err) {
     }
     for (size_t i = 0; i < task->n; i++) {
         dz_method_tensor *t = &task->tensors[i];
-        if (isnan(t->pair->sparsity)) code_at_price(t, task->recipe, exp2(dz_significant(low, 20)));
+        if (!is_apart(task, t)) code_at_price(t, task->recipe, exp2(dz_significant(low, 20)));
         t->coding->kept = t->stats->old > 0 ? (float)dz_significant(kept_at(t->coding->noise.nsr), 12) : 0;
     }
 out:
