@@ -210,6 +210,7 @@ static void measure_modules(const dz_plan *plan, const module *modules, size_t n
 
 dz_rc dz_shapes_make(dz_context *ctx, dz_shapes *out, dz_error *err) {
     size_t n = 0, ncodes = 0;
+    double begun = dz_now();
     pass p = {.base = ctx->zoo.base, .plan = ctx->plan};
     module *modules = dz_alloc(ctx->plan->base->ntensors, sizeof *modules, err);
     if (modules && find_modules(ctx->plan, ctx->method, modules, &n, &ncodes, out, err) == DZ_OK)
@@ -219,7 +220,9 @@ dz_rc dz_shapes_make(dz_context *ctx, dz_shapes *out, dz_error *err) {
     if (rc == DZ_OK && n) rc = share_codes(ctx, out->codes, ncodes, err);
     if (rc == DZ_OK) measure_modules(ctx->plan, modules, n, out);
     free(modules);
-    return rc == DZ_OK && ctx->method->rotates ? dz_token_rows_make(ctx, out, err) : rc;
+    if (rc == DZ_OK && ctx->method->rotates) rc = dz_token_rows_make(ctx, out, err);
+    ctx->secs[DZ_PHASE_STATISTICS] += dz_now() - begun;
+    return rc;
 }
 
 dz_rc dz_shapes_sample(const dz_zoo *zoo, const dz_plan *plan, const dz_method *method, dz_shapes *out, dz_error *err) {

@@ -110,7 +110,7 @@ dz_rc dz_token_rows_make(dz_context *ctx, dz_shapes *out, dz_error *err) {
     double *energy = NULL;
     if (tiles) n = gather(ctx, tiles, &rows, &most);
     dz_tile_reader_init(&reader, &ctx->zoo, plan, &ctx->chains);
-    if (rows || !tiles) {
+    if (rows) {
         energy = dz_alloc(most, sizeof *energy, err);
         out->tokens = dz_alloc(plan->nlossy, sizeof *out->tokens, err);
         out->token_codes = dz_alloc(rows, sizeof *out->token_codes, err);
