@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "numeric/kernels.h"
 #include "plan/siblings.h"
 

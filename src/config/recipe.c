@@ -43,6 +43,7 @@ static const dz_yaml_field RECIPE_FIELDS[] = {
     KEY_TEXT("quality", value[DZ_KEY_QUALITY]),
     KEY_TEXT("noise_to_delta", value[DZ_KEY_NOISE_TO_DELTA]),
     KEY_TEXT("noise_to_base", value[DZ_KEY_NOISE_TO_BASE]),
+    KEY_TEXT("vocabulary", value[DZ_KEY_VOCABULARY]),
     KEY_TEXT("gain", value[DZ_KEY_GAIN]),
     KEY_TEXT("dac", value[DZ_KEY_DAC]),
     KEY_TEXT("sparsity", value[DZ_KEY_SPARSITY]),
