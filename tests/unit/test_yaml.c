@@ -144,7 +144,7 @@ static void test_every_problem_of_a_recipe_is_reported_on_its_line(void **state)
     load_recipe("bits: 99\nsparsity: 0x0.8\ntensors:\n  - match: a\n    policy: lossy\n    bits: +4\n  - {match: b}\nsteps: 1\n", 0, NULL,
                 &r, &err);
     assert_null(r);
-    check_error(&err, "8: unknown key 'steps' (the keys are method, target_ratio, quality, noise_to_delta, noise_to_base, gain, dac, "
+    check_error(&err, "8: unknown key 'steps' (the keys are method, target_ratio, quality, noise_to_delta, noise_to_base, vocabulary, gain, dac, "
                       "sparsity, step, bits, allocation, rescale, "
                       "rounding, positions, tracenorm, nonfinite, seed, detect, tensors)\n"
                       "2: sparsity: '0x0.8' is not a number in [0, 1)\n"
@@ -162,7 +162,7 @@ static void test_problems_of_set_are_reported_beside_those_of_the_file(void **st
     load_recipe("bits: 99\n" RULES, 4, sets, &r, &err);
     assert_string_equal(err.text, FILE_NAME ":1: bits: '99' is not a whole number from 1 to 8\n"
                                             "--set foo=1: unknown key 'foo' (the keys are method, target_ratio, quality, noise_to_delta, "
-                                            "noise_to_base, gain, dac, sparsity, step, bits, "
+                                            "noise_to_base, vocabulary, gain, dac, sparsity, step, bits, "
                                             "allocation, rescale, rounding, positions, tracenorm, nonfinite, seed)\n"
                                             "--set bits: KEY=VALUE is wanted\n"
                                             "--set: seed: ' 1' is not a whole number from 0 to 9223372036854775807\n"
@@ -186,7 +186,7 @@ static void test_null_is_the_default_of_a_key(void **state) {
         load_recipe(text, 0, NULL, &by_file, &err);
         check_error(&err, "");
         char *a = dz_recipe_text(by_set, &err), *b = dz_recipe_text(by_file, &err);
-        assert_non_null(strstr(a, "target_ratio: none\nquality: balanced\nnoise_to_delta: auto\nnoise_to_base: auto\ngain: auto\n"));
+        assert_non_null(strstr(a, "target_ratio: none\nquality: balanced\nnoise_to_delta: auto\nnoise_to_base: auto\nvocabulary: lossy\ngain: auto\n"));
         assert_string_equal(a, b);
         free(a);
         free(b);
@@ -315,7 +315,7 @@ static void test_numbers_of_a_recipe_are_written_as_people_do(void **state) {
     load_recipe(text, 0, NULL, &r, &err);
     char *full = dz_recipe_text(r, &err);
     assert_string_equal(full,
-                        "method: auto\ntarget_ratio: 200\nquality: none\nnoise_to_delta: auto\nnoise_to_base: auto\ngain: auto\ndac: "
+                        "method: auto\ntarget_ratio: 200\nquality: none\nnoise_to_delta: auto\nnoise_to_base: auto\nvocabulary: lossy\ngain: auto\ndac: "
                         "on\nsparsity: 0.97\nstep: 1e-05\nbits: 4\n"
                         "allocation: thirds\nrescale: global\nrounding: nearest\npositions: seeded\ntracenorm: slq\nnonfinite: error\n"
                         "seed: 42\ntensors:\n  - {match: \"*\", policy: ultradelta}\n");
