@@ -144,14 +144,15 @@ static void test_every_problem_of_a_recipe_is_reported_on_its_line(void **state)
     load_recipe("bits: 99\nsparsity: 0x0.8\ntensors:\n  - match: a\n    policy: lossy\n    bits: +4\n  - {match: b}\nsteps: 1\n", 0, NULL,
                 &r, &err);
     assert_null(r);
-    check_error(&err, "8: unknown key 'steps' (the keys are method, target_ratio, quality, noise_to_delta, noise_to_base, vocabulary, gain, dac, "
-                      "sparsity, step, bits, allocation, rescale, "
-                      "rounding, positions, tracenorm, nonfinite, seed, detect, tensors)\n"
-                      "2: sparsity: '0x0.8' is not a number in [0, 1)\n"
-                      "1: bits: '99' is not a whole number from 1 to 8\n"
-                      "5: policy: 'lossy' is not one of lossless, ultradelta, drop, structure\n"
-                      "6: bits: '+4' is not a whole number from 1 to 8\n"
-                      "7: a rule needs 'match' and 'policy'");
+    check_error(&err,
+                "8: unknown key 'steps' (the keys are method, target_ratio, quality, noise_to_delta, noise_to_base, vocabulary, gain, dac, "
+                "sparsity, step, bits, allocation, rescale, "
+                "rounding, positions, tracenorm, nonfinite, seed, detect, tensors)\n"
+                "2: sparsity: '0x0.8' is not a number in [0, 1)\n"
+                "1: bits: '99' is not a whole number from 1 to 8\n"
+                "5: policy: 'lossy' is not one of lossless, ultradelta, drop, structure\n"
+                "6: bits: '+4' is not a whole number from 1 to 8\n"
+                "7: a rule needs 'match' and 'policy'");
 }
 
 static void test_problems_of_set_are_reported_beside_those_of_the_file(void **state) {
@@ -186,7 +187,8 @@ static void test_null_is_the_default_of_a_key(void **state) {
         load_recipe(text, 0, NULL, &by_file, &err);
         check_error(&err, "");
         char *a = dz_recipe_text(by_set, &err), *b = dz_recipe_text(by_file, &err);
-        assert_non_null(strstr(a, "target_ratio: none\nquality: balanced\nnoise_to_delta: auto\nnoise_to_base: auto\nvocabulary: lossy\ngain: auto\n"));
+        assert_non_null(
+            strstr(a, "target_ratio: none\nquality: balanced\nnoise_to_delta: auto\nnoise_to_base: auto\nvocabulary: lossy\ngain: auto\n"));
         assert_string_equal(a, b);
         free(a);
         free(b);
@@ -314,11 +316,12 @@ static void test_numbers_of_a_recipe_are_written_as_people_do(void **state) {
     dz_recipe *r = NULL;
     load_recipe(text, 0, NULL, &r, &err);
     char *full = dz_recipe_text(r, &err);
-    assert_string_equal(full,
-                        "method: auto\ntarget_ratio: 200\nquality: none\nnoise_to_delta: auto\nnoise_to_base: auto\nvocabulary: lossy\ngain: auto\ndac: "
-                        "on\nsparsity: 0.97\nstep: 1e-05\nbits: 4\n"
-                        "allocation: thirds\nrescale: global\nrounding: nearest\npositions: seeded\ntracenorm: slq\nnonfinite: error\n"
-                        "seed: 42\ntensors:\n  - {match: \"*\", policy: ultradelta}\n");
+    assert_string_equal(
+        full,
+        "method: auto\ntarget_ratio: 200\nquality: none\nnoise_to_delta: auto\nnoise_to_base: auto\nvocabulary: lossy\ngain: auto\ndac: "
+        "on\nsparsity: 0.97\nstep: 1e-05\nbits: 4\n"
+        "allocation: thirds\nrescale: global\nrounding: nearest\npositions: seeded\ntracenorm: slq\nnonfinite: error\n"
+        "seed: 42\ntensors:\n  - {match: \"*\", policy: ultradelta}\n");
     free(full);
     dz_recipe_free(r);
 }
