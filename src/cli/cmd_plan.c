@@ -95,7 +95,8 @@ static void add_forecast(json_t *o, const dz_tensor_pair *pair, const dz_forecas
     json_object_set_new(o, "predicted_stored_bytes", json_real(f->bytes));
     if (pair->lossy < 0) return;
     dz_noise_sum noise = {0};
-    if (!f->exact) dz_noise_add(pair->vocabulary ? &noise.vocabulary : &noise.body, f->coding.noise, f->stats.delta_energy, f->stats.base_energy);
+    if (!f->exact)
+        dz_noise_add(pair->vocabulary ? &noise.vocabulary : &noise.body, f->coding.noise, f->stats.delta_energy, f->stats.base_energy);
     dz_json_quality(o, dz_quality_of(&noise));
 }
 
