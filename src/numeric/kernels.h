@@ -106,7 +106,7 @@ typedef struct dz_kernel_table {
      * each sum ending at the limits; the sum of a four is halved, if `halvings` is not 0 (rounded up and down by
      * turns), and gain(m) too if it is 2 (rounded up). Bit b of
      * signs[f][k][p]: the sign of element 4f + b in step k of a group of 8, where state (p >> k | p << (8 - k)) % 256 has the place p; m is
-     * the state without its lowest bit.
+     * the state without its lowest bit. Signs of a place are the XOR of those of its bits.
      *
      * trellis_walk: `groups` of 8 steps; after the fourth of each the largest sum is found, and after the eighth taken off all but for 60
      * that it is left below 0. taken[g][k], 32 bytes, bit p: whether place p took, in step k of group g, the state that was in

@@ -250,7 +250,8 @@ INLINE BYTES sum_of_four(const BYTES x[4], int halve, int up) {
     return halve ? halved(sum, up) : sum;
 }
 
-/* What is made of four elements of each of four steps; what of that is one step's; the sums of its elements with the signs at `signs`. */
+/* What is made of four elements of each of four steps; what of that is one step's, whose signs are at `signs`; the sums of its
+ * elements with the signs of a vector. */
 #if defined __AVX2__
 /* The sums for each of the 16 choices of signs: 16 bytes a step. */
 typedef struct four_tables {
@@ -278,7 +279,8 @@ INLINE void make_tables(four_tables *out, const int8_t *restrict x, int halve, i
     out->of[0] = table_from(_mm512_mask_sub_epi8(y, 0xf0f0f0f0f0f0f0f0U, _mm512_setzero_si512(), y), halve, up);
 }
 
-INLINE one_table table_of(const four_tables *t, unsigned step) {
+INLINE one_table table_of(const four_tables *t, unsigned step, const uint8_t *signs) {
+    (void)signs;
     switch (step) {
         case 0: return _mm512_shuffle_i32x4(t->of[0], t->of[0], 0);
         case 1: return _mm512_shuffle_i32x4(t->of[0], t->of[0], 0x55);
@@ -296,12 +298,13 @@ INLINE void make_tables(four_tables *out, const int8_t *restrict x, int halve, i
     }
 }
 
-INLINE one_table table_of(const four_tables *t, unsigned step) {
+INLINE one_table table_of(const four_tables *t, unsigned step, const uint8_t *signs) {
+    (void)signs;
     return _mm256_broadcastsi128_si256(_mm_load_si128((const __m128i *)(const void *)t->of + step));
 }
 #endif
 
-INLINE BYTES gain_of_four(one_table table, const uint8_t *signs) { return LOOK_UP(table, load_bytes(signs)); }
+INLINE BYTES gain_of_four(const one_table *table, const uint8_t *signs) { return LOOK_UP(*table, load_bytes(signs)); }
 #elif defined LOOK_UP
 typedef struct four_tables {
     BYTES of[FOUR];
@@ -320,26 +323,45 @@ INLINE void make_tables(four_tables *out, const int8_t *restrict x, int halve, i
     }
 }
 
-INLINE one_table table_of(const four_tables *t, unsigned step) { return t->of[step]; }
-INLINE BYTES gain_of_four(one_table table, const uint8_t *signs) { return LOOK_UP(table, load_bytes(signs)); }
+INLINE one_table table_of(const four_tables *t, unsigned step, const uint8_t *signs) {
+    (void)signs;
+    return t->of[step];
+}
+INLINE BYTES gain_of_four(const one_table *table, const uint8_t *signs) { return LOOK_UP(*table, load_bytes(signs)); }
 #else
-/* The elements, with their signs when they are wanted. */
+/* Signs of a place are the XOR of those of its vector and those of its place in a vector. So for each choice of a vector's signs the sums
+ * of two and two are made once. */
 typedef struct four_tables {
     const int8_t *x;
     int halve, up;
 } four_tables;
-typedef four_tables one_table;
+
+typedef struct one_table {
+    BYTES low[4], high[4];
+    int halve, up;
+} one_table;
 
 INLINE void make_tables(four_tables *out, const int8_t *restrict x, int halve, int up) { *out = (four_tables){x, halve, up}; }
-INLINE one_table table_of(const four_tables *t, unsigned step) { return (one_table){t->x + 4 * step, t->halve, t->up}; }
 
-INLINE BYTES gain_of_four(one_table t, const uint8_t *signs) {
-    BYTES s = load_bytes(signs), y[4] = {ALL8(0), ALL8(0), ALL8(0), ALL8(0)};
-    for (unsigned b = 0; b < (t.x[2] | t.x[3] ? 4 : 2); b++) {
-        BYTES bit = ALL8((int8_t)(1 << b)), negative = (s & bit) == bit;
-        y[b] = (ALL8(t.x[b]) ^ negative) - negative;
-    }
-    return sum_of_four(y, t.halve, t.up);
+INLINE void sums_of_two(BYTES sums[4], const int8_t *x, BYTES signs, int8_t bit) {
+    BYTES first = ALL8(bit), second = ALL8((int8_t)(2 * bit)), a = (signs & first) == first, b = (signs & second) == second;
+    BYTES y = (ALL8(x[0]) ^ a) - a, z = (ALL8(x[1]) ^ b) - b;
+    sums[0] = ADDS(y, z);
+    sums[1] = ADDS(-y, z);
+    sums[2] = ADDS(y, -z);
+    sums[3] = ADDS(-y, -z);
+}
+
+INLINE one_table table_of(const four_tables *t, unsigned step, const uint8_t *signs) {
+    one_table out = {.halve = t->halve, .up = t->up};
+    sums_of_two(out.low, t->x + 4 * step, load_bytes(signs), 1);
+    sums_of_two(out.high, t->x + 4 * step + 2, load_bytes(signs), 4);
+    return out;
+}
+
+INLINE BYTES gain_of_four(const one_table *t, const uint8_t *signs) {
+    BYTES sum = ADDS(t->low[*signs % 4], t->high[*signs / 4 % 4]);
+    return t->halve ? halved(sum, t->up) : sum;
 }
 #endif
 
@@ -347,10 +369,10 @@ INLINE BYTES gain_of_four(one_table t, const uint8_t *signs) {
 INLINE void gains(BYTES *gain, const four_tables *tables, const uint8_t *signs, unsigned k, size_t fours, unsigned halvings) {
     const uint8_t *of = signs + k * DZ_TRELLIS_STATES;
     for (size_t f = 0; f < fours; f++, of += STEPS * DZ_TRELLIS_STATES) {
-        one_table table = table_of(tables + f, k % FOUR);
+        one_table table = table_of(tables + f, k % FOUR, of);
         for (size_t v = 0; v < NBYTES; v++) {
             if (v & APART(k)) continue;
-            BYTES sum = gain_of_four(table, of + v * WIDTH);
+            BYTES sum = gain_of_four(&table, of + v * WIDTH);
             gain[v] = f ? ADDS(gain[v], sum) : sum;
         }
     }

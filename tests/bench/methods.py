@@ -49,11 +49,12 @@ def main():
             for name, which, options in rows:
                 found[name].append(measure(which, options, a.zoo, folder, a.ranks))
     middle = {name: [statistics.median(f[k] for f in list_) for k in range(4)] for name, list_ in found.items()}
+    spread = {name: f"{min(f[1] for f in list_):.2f} to {max(f[1] for f in list_):.2f}" for name, list_ in found.items()}
     wall, cpu = middle["ultradelta"][:2]
-    print("| setting | wall | over UltraDelta's | processor seconds | over UltraDelta's | peak memory of a rank | archive |")
-    print("|---|---|---|---|---|---|---|")
+    print("| setting | wall | over UltraDelta's | processor seconds | least to most | over UltraDelta's | peak memory of a rank | archive |")
+    print("|---|---|---|---|---|---|---|---|")
     for name, (w, c, memory, size) in middle.items():
-        print(f"| {name} | {w:.2f} s | {w / wall:.2f} | {c:.2f} s | {c / cpu:.2f} | {memory:.0f} MB | {size / 1e6:.1f} MB |")
+        print(f"| {name} | {w:.2f} s | {w / wall:.2f} | {c:.2f} s | {spread[name]} | {c / cpu:.2f} | {memory:.0f} MB | {size / 1e6:.1f} MB |")
 
 
 if __name__ == "__main__":
