@@ -28,10 +28,12 @@ typedef struct dz_tensor_coding {
  * ("Embeddings and heads of tokens"). */
 typedef struct dz_shape {
     dz_channels channels;
-    double spread; /* noise over that without factors, at the same rate */
-    double share;  /* the same, each channel weighted by its activations; of a vocabulary: `spread` */
-    double bytes;  /* that the factors take */
-    float factors; /* the largest over the smallest */
+    double spread;   /* noise over that without factors, at the same rate */
+    double noise[3]; /* of a vocabulary: that with factors, times the energies of the delta d from the reference, of the product of d and
+                      * the step from the parent's own tensor, and of the step. The last two are 0 unless it is chained */
+    double share;    /* the same, each channel weighted by its activations; of a vocabulary: `spread` */
+    double bytes;    /* that the factors take */
+    float factors;   /* the largest over the smallest */
 } dz_shape;
 
 typedef struct dz_method_tensor {

@@ -2,6 +2,7 @@
  * of tokens"). */
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "compress/shapes.h"
 #include "compress/tile_reader.h"
@@ -24,25 +25,43 @@ static int by_tensor(const void *x, const void *y) {
 
 static uint64_t columns_of(const dz_plan *plan, const dz_tensor_pair *pair) { return dz_pair_tensor(plan, pair)->shape[1]; }
 
+/* Of a vocabulary, those that the base has too; 0 of another tensor. */
+static size_t rows_of(const dz_plan *plan, const dz_tensor_pair *pair) {
+    return pair->vocabulary ? (size_t)(pair->tiles.common / columns_of(plan, pair)) : 0;
+}
+
+/* By row: energy of the delta; of chained tensors also of the step from the parent's own tensor, and the product of both. */
+typedef struct row_energies {
+    double *delta, *both, *step;
+} row_energies;
+
 /* Adds the tile's part to the energies of its rows: of a row that lies in two tiles, each part is one sum. */
-static dz_rc add_energies(dz_tile_reader *reader, const dz_plan *plan, const token_tile *at, double *energy, dz_error *err) {
-    float delta[PIECE];
+static dz_rc add_energies(dz_tile_reader *reader, const dz_plan *plan, const token_tile *at, int chained, const row_energies *to,
+                          dz_error *err) {
+    float delta[PIECE], step[PIECE] = {0};
     dz_tile t;
-    if (dz_tile_read(reader, at->item, &t, err) != DZ_OK) return err->rc;
+    if (dz_tile_read(reader, at->item, &t, err) != DZ_OK || (chained && dz_tile_read_parent(reader, &t, err) != DZ_OK)) return err->rc;
     uint64_t columns = columns_of(plan, t.pair), row = t.first / columns, column = t.first % columns;
-    double sum = 0;
+    double sum[3] = {0};
     for (size_t done = 0; done < t.count; done += PIECE) {
         size_t len = t.count - done < PIECE ? (size_t)t.count - done : PIECE;
+        t.kept = 0;
         dz_tile_delta(&t, done, len, delta);
+        t.kept = 1; /* without the parent's model: the delta once more */
+        if (chained) dz_tile_delta(&t, done, len, step);
         for (size_t i = 0; i < len; i++) {
-            sum += (double)delta[i] * (double)delta[i];
-            if (++column < columns) continue;
-            energy[row++] += sum;
-            sum = 0;
+            sum[0] += (double)delta[i] * (double)delta[i];
+            sum[1] += (double)delta[i] * (double)step[i];
+            sum[2] += (double)step[i] * (double)step[i];
+            if (++column < columns && (done + i + 1 < t.count)) continue;
+            to->delta[row] += sum[0];
+            if (chained) to->both[row] += sum[1];
+            if (chained) to->step[row] += sum[2];
+            memset(sum, 0, sizeof sum);
             column = 0;
+            row++;
         }
     }
-    if (column) energy[row] += sum;
     return err->rc;
 }
 
@@ -62,10 +81,10 @@ static int make_codes(const double *energy, size_t n, int8_t *code) {
     return 1;
 }
 
-/* What they do to the noise, which is white in each rotated block after the factors: the sum over blocks of the energy there, times the
+/* What they make of the noise, which is white in each rotated block after the factors: the sum over blocks of the energy there, times the
  * mean of 1 / factor^2. */
-static double spread_of(const double *energy, const int8_t *code, size_t n, uint64_t columns) {
-    double all = 0, noise = 0;
+static double noise_of(const double *energy, const int8_t *code, size_t n, uint64_t columns) {
+    double noise = 0;
     for (size_t i = 0, next; i < n; i = next) {
         double scaled = 0, inverse = 0;
         uint64_t block = i * columns / DZ_ROTATE_BLOCK;
@@ -73,70 +92,91 @@ static double spread_of(const double *energy, const int8_t *code, size_t n, uint
             double f = (double)dz_channel_factor(code[next]);
             scaled += energy[next] * f * f;
             inverse += 1 / (f * f);
-            all += energy[next];
         }
         noise += scaled * inverse / (double)(next - i);
     }
-    return noise / all;
+    return noise;
 }
 
-/* The tiles of vocabularies among this rank's items; how many rows all vocabularies have, and the largest. */
+static double total(const double *energy, size_t n) {
+    double sum = 0;
+    for (size_t i = 0; i < n; i++) sum += energy[i];
+    return sum;
+}
+
+/* The tiles of vocabularies among this rank's items. Of vocabularies that it has tiles of, only these need codes here, the sum of the rows;
+ * of all, the most rows. */
 static size_t gather(const dz_context *ctx, token_tile *tiles, size_t *rows, size_t *most) {
     const dz_plan *plan = ctx->plan;
     size_t n = 0;
     *rows = *most = 0;
     for (size_t l = 0; l < plan->nlossy; l++) {
-        const dz_tensor_pair *pair = dz_context_lossy_pair(ctx, l);
-        if (!pair->vocabulary) continue;
-        size_t own = (size_t)(pair->tiles.common / columns_of(plan, pair));
-        *rows += own;
+        size_t own = rows_of(plan, dz_context_lossy_pair(ctx, l));
         *most = own > *most ? own : *most;
     }
-    for (size_t i = 0; i < dz_context_nitems(ctx) && *rows; i++) {
+    for (size_t i = 0; i < dz_context_nitems(ctx) && *most; i++) {
         size_t item = dz_context_item(ctx, i);
         const dz_work_item *u = &plan->units[item];
         if (dz_item_is_lossy(plan, u) && plan->pairs[u->pair].vocabulary)
             tiles[n++] = (token_tile){.lossy = plan->pairs[u->pair].lossy, .item = item};
     }
     if (n) qsort(tiles, n, sizeof *tiles, by_tensor);
+    for (size_t i = 0; i < n; i++) {
+        if (i == 0 || tiles[i].lossy != tiles[i - 1].lossy) *rows += rows_of(plan, dz_context_lossy_pair(ctx, (size_t)tiles[i].lossy));
+    }
     return n;
+}
+
+/* Of a tensor whose rows have these energies. `code` is where its codes are. */
+static void make_shape(const row_energies *energy, size_t rows, uint64_t columns, int chained, int8_t *code, dz_shape *shape) {
+    if (!make_codes(energy->delta, rows, code)) return;
+    shape->channels = (dz_channels){.code = code, .count = (uint32_t)rows, .stride = columns};
+    shape->noise[0] = noise_of(energy->delta, code, rows, columns);
+    shape->noise[1] = chained ? noise_of(energy->both, code, rows, columns) : 0;
+    shape->noise[2] = chained ? noise_of(energy->step, code, rows, columns) : 0;
+    shape->spread = shape->share = shape->noise[0] / total(energy->delta, rows);
+    shape->bytes = (double)dz_channels_bytes(&shape->channels);
+    shape->factors = dz_channels_range(&shape->channels);
 }
 
 dz_rc dz_token_rows_make(dz_context *ctx, dz_shapes *out, dz_error *err) {
     const dz_plan *plan = ctx->plan;
     dz_tile_reader reader;
-    size_t rows = 0, most = 0, at = 0, done = 0, n = 0;
+    size_t rows = 0, most = 0, at = 0, done = 0, n = 0, sums = ctx->chains.open ? 3 : 1;
     token_tile *tiles = dz_alloc(dz_context_nitems(ctx), sizeof *tiles, err);
-    double *energy = NULL;
+    double *room = NULL;
+    int8_t *codes = NULL;
     if (tiles) n = gather(ctx, tiles, &rows, &most);
     dz_tile_reader_init(&reader, &ctx->zoo, plan, &ctx->chains);
-    if (rows) {
-        energy = dz_alloc(most, sizeof *energy, err);
+    if (most) {
+        room = dz_alloc(sums * most, sizeof *room, err);
+        codes = dz_alloc(most, sizeof *codes, err);
         out->tokens = dz_alloc(plan->nlossy, sizeof *out->tokens, err);
         out->token_codes = dz_alloc(rows, sizeof *out->token_codes, err);
     }
     dz_rc rc = dz_sync_error(ctx->world, err->rc, err);
-    for (size_t l = 0; l < plan->nlossy && rc == DZ_OK && rows; l++) {
+    for (size_t l = 0; l < plan->nlossy && rc == DZ_OK && most; l++) {
         const dz_tensor_pair *pair = dz_context_lossy_pair(ctx, l);
-        if (!pair->vocabulary) continue;
-        uint64_t columns = columns_of(plan, pair);
-        size_t own = (size_t)(pair->tiles.common / columns);
-        for (size_t i = 0; i < own; i++) energy[i] = 0;
-        for (; at < n && tiles[at].lossy == (int64_t)l && err->rc == DZ_OK; at++) add_energies(&reader, plan, &tiles[at], energy, err);
+        size_t own = rows_of(plan, pair);
+        if (own == 0) continue;
+        int chained = dz_chains_row(&ctx->chains, plan->lossy[l]) >= 0, here = at < n && tiles[at].lossy == (int64_t)l;
+        row_energies energy = {.delta = room, .both = room + (chained ? own : 0), .step = room + (chained ? 2 * own : 0)};
+        memset(room, 0, (chained ? 3 : 1) * own * sizeof *room);
+        for (; at < n && tiles[at].lossy == (int64_t)l && err->rc == DZ_OK; at++)
+            add_energies(&reader, plan, &tiles[at], chained, &energy, err);
         if ((rc = dz_sync_error(ctx->world, err->rc, err)) != DZ_OK) break;
-        dz_sum_f64(ctx->world, energy, own); /* a row lies in two tiles at most: the sum of two numbers has no order */
+        dz_sum_f64(ctx->world, room, (chained ? 3 : 1) * own); /* a row lies in two tiles at most: the sum of two numbers has no order */
         dz_shape *shape = &out->tokens[l];
-        if (make_codes(energy, own, out->token_codes + done)) {
-            shape->channels = (dz_channels){.code = out->token_codes + done, .count = (uint32_t)own, .stride = columns};
-            shape->spread = shape->share = spread_of(energy, shape->channels.code, own, columns);
-            shape->bytes = (double)dz_channels_bytes(&shape->channels);
-            shape->factors = dz_channels_range(&shape->channels);
-        }
+        make_shape(&energy, own, columns_of(plan, pair), chained, codes, shape);
+        shape->channels.code = NULL;
+        if (!here || shape->channels.count == 0) continue;
+        shape->channels.code = memcpy(out->token_codes + done, codes, own);
         done += own;
     }
     ctx->bytes_read += reader.bytes_read;
     dz_tile_reader_free(&reader);
     free(tiles);
-    free(energy);
+    free(room);
+    free(codes);
     return rc;
 }

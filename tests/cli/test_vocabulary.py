@@ -133,6 +133,8 @@ def test_tokens_that_were_added(folder):
     for name in (EMBEDDING, HEAD):
         equal(back[name][TOKENS:].astype(np.float32).tobytes(), more.tobytes(), "the new rows")
         check(rows(folder)[name]["policy"] == "ultradelta", f"{rows(folder)[name]}")
+    measured, expected = compared(folder)["lossy"]["noise_to_delta"], info("a.h5", "task-1", folder)["tasks"][0]["lossy"]["noise_to_delta"]
+    check(abs(measured / expected - 1) < 0.05, f"compare counts the new rows as delta: {measured}, {expected} expected")
     reads_alike(folder)
 
 
@@ -154,6 +156,34 @@ def test_children_of_a_task(folder):
         nsr = ((back[name] - own[name]) ** 2).sum() / ((own[name] - base[name]) ** 2).sum()
         check(nsr < 1.1 * SHARE * LIMITS["balanced"][0], f"{name}: noise {nsr} of the delta")
     reads_alike(folder, task="task-2")
+
+
+@with_scratch
+def test_a_step_in_rows_that_the_parent_left_alone(folder):
+    """The parent's noise is in other rows than what the child adds: what is coded goes by other rows than what is left of it."""
+    rng = np.random.default_rng(11)
+    make_zoo(folder, manifest="base: base\ntasks: [{name: task-1, path: task-1}, {name: task-2, path: task-2, parent: task-1}]\n")
+    base = true(folder, "base")
+    first, second = rng.permutation(TOKENS).reshape(2, -1)
+    one = {n: x + rng.standard_normal(x.shape) * 0.0005 for n, x in base.items()}
+    for n in (EMBEDDING, HEAD):
+        one[n] = base[n].copy()
+        one[n][first] += rng.standard_normal((len(first), WIDTH)) * 0.0005
+    for quality, step in (("balanced", 0.0001), ("small", 0.0002)):
+        two = {n: x + rng.standard_normal(x.shape) * 0.0001 for n, x in one.items()}
+        for n in (EMBEDDING, HEAD):
+            two[n] = one[n].copy()
+            two[n][second] += rng.standard_normal((len(second), WIDTH)) * step
+        for who, x in (("task-1", one), ("task-2", two)):
+            write(f"{folder}/{who}/model.safetensors", st_bytes([(n, "F32", v.shape, to_dtype(v.ravel(), "F32")) for n, v in x.items()]))
+        wanted = sha256(compress(folder, "--quality", quality))
+        equal(sha256(compress(folder, "--quality", quality, ranks=3)), wanted, "3 ranks")
+        back, own = restored(folder, "task-2"), true(folder, "task-2")
+        for name in (EMBEDDING, HEAD):
+            nsr, expected = ((back[name] - own[name]) ** 2).sum() / ((own[name] - base[name]) ** 2).sum(), rows(folder, "task-2")[name]["noise_to_delta"]
+            check(abs(nsr / expected - 1) < 0.05, f"{quality}, {name}: noise {nsr} of the delta, {expected} expected")
+            check(nsr < 1.1 * SHARE * LIMITS[quality][0], f"{quality}, {name}: noise {nsr} of the delta")
+        reads_alike(folder, task="task-2")
 
 
 @with_scratch

@@ -76,6 +76,19 @@ static void code_levels(const dz_method_tensor *t, const dz_recipe *r, const dz_
     c->bytes = (double)t->pair->tiles.common * rate->bits / 8 + head_bytes(t);
 }
 
+/* The share of the parent's noise that is best left as it is, where what is coded has this noise to signal: see METHODS.md, "Chains". */
+static double kept_at(double nsr) { return nsr / (1 + nsr); }
+
+/* The same of a vocabulary, whose noise goes by the rows of the reference: `nsr` is that without factors. Sets how much they make of it. */
+static double kept_by_rows(const dz_method_tensor *t, double nsr, double *spread) {
+    const double *q = t->shape->noise;
+    double slope = q[0] - q[1], curve = q[0] - 2 * q[1] + q[2], all = nsr * curve + t->stats->old;
+    double kept = all > 0 ? dz_significant(fmin(1, fmax(0, nsr * slope / all)), 12) : 0, coded = dz_chain_energy(t->stats, kept);
+    double noise = (1 - kept) * (1 - kept) * q[0] + 2 * kept * (1 - kept) * q[1] + kept * kept * q[2];
+    *spread = coded > 0 ? fmax(0, noise) / coded : 1;
+    return kept;
+}
+
 /* At `bits` an element, without the bytes of the factors by channel. */
 static void code_at(const dz_method_tensor *t, const dz_recipe *r, double bits, int shaped) {
     dz_rate rate = dz_rate_of_step(dz_rate_step_of_bits(bits));
@@ -83,24 +96,26 @@ static void code_at(const dz_method_tensor *t, const dz_recipe *r, double bits, 
         code_levels(t, r, &rate);
     else
         code_message(t, r, &rate);
+    double spread = shaped ? t->shape->spread : 1, nsr = t->coding->noise.nsr;
     t->coding->shaped = (uint8_t)shaped;
+    if (t->stats->old > 0 && shaped && t->pair->vocabulary)
+        t->coding->kept = (float)kept_by_rows(t, nsr, &spread);
+    else
+        t->coding->kept = t->stats->old > 0 ? (float)dz_significant(kept_at(nsr * spread), 12) : 0;
+    t->coding->noise.nsr *= spread;
     if (!shaped) return;
     t->coding->factors = t->shape->factors;
-    t->coding->noise.nsr *= t->shape->spread;
     t->coding->bytes += t->shape->bytes + t->pair->tiles.ncommon;
 }
-
-/* The share of the parent's noise that is best left as it is, where what is coded has this noise to signal: see METHODS.md, "Chains". */
-static double kept_at(double nsr) { return nsr / (1 + nsr); }
 
 /* Fixed accuracy of an embedding or head of tokens: the least bits at which it keeps its share of the limits by itself. */
 static void code_vocabulary(const dz_method_tensor *t, const dz_recipe *r, dz_noise_limits limits) {
     const dz_tensor_stats *s = t->stats;
-    double delta = s->chained ? s->step : s->delta_energy, whole = s->chained ? s->whole : s->delta_energy, low = -7, high = 4;
+    double whole = s->chained ? s->whole : s->delta_energy, low = -7, high = 4;
     for (int i = 0; i < 30; i++) {
         double mid = (low + high) / 2;
         code_at(t, r, exp2(mid), t->shape != NULL);
-        double nsr = t->coding->noise.nsr, noise = nsr * delta + kept_at(nsr) * s->old;
+        double nsr = t->coding->noise.nsr, noise = s->chained ? dz_chain_error(s, (double)t->coding->kept, nsr, 1) : nsr * s->delta_energy;
         int within =
             noise <= DZ_VOCABULARY_SHARE * limits.to_delta * whole && noise <= DZ_VOCABULARY_SHARE * limits.to_base * s->base_energy;
         *(within ? &high : &low) = mid;
@@ -141,7 +156,7 @@ static int by_size_and_kind(const void *x, const void *y) {
     if (ta->ncommon != tb->ncommon) return ta->ncommon < tb->ncommon ? -1 : 1;
     if (a->kind != b->kind) return a->kind < b->kind ? -1 : 1;
     if (!a->shape != !b->shape) return !a->shape ? -1 : 1;
-    if (a->shape != b->shape) return a->pair->base < b->pair->base ? -1 : 1;
+    if (a->pair->base != b->pair->base && a->shape != b->shape) return a->pair->base < b->pair->base ? -1 : 1;
     return a < b ? -1 : a > b; /* sums have one order */
 }
 
@@ -223,9 +238,8 @@ static dz_rc allocate(const dz_method_task *task, dz_error *err) {
         *(enough ? &low : &high) = mid;
     }
     for (size_t i = 0; i < task->n; i++) {
-        dz_method_tensor *t = &task->tensors[i];
+        const dz_method_tensor *t = &task->tensors[i];
         if (!is_apart(task, t)) code_at_price(t, task->recipe, exp2(dz_significant(low, 20)));
-        t->coding->kept = t->stats->old > 0 ? (float)dz_significant(kept_at(t->coding->noise.nsr), 12) : 0;
     }
 out:
     free(sorted);
