@@ -27,8 +27,8 @@ void dz_compare_result_free(dz_compare_result *r) {
     *r = (dz_compare_result){0};
 }
 
-/* Sums of one tile, chunk by chunk. Beyond the base, or without one, deltas are the tensors themselves. */
-static void add_tile(compare *c, size_t row, dz_dtype dtype, dz_dtype base_dtype, const uint8_t *base, size_t count) {
+/* Sums of one tile, chunk by chunk. Of tensors without a base deltas are the tensors themselves; elements beyond the base have none. */
+static void add_tile(compare *c, size_t row, dz_dtype dtype, dz_dtype base_dtype, const uint8_t *base, int beyond, size_t count) {
     const dz_kernel_table *k = dz_kernels();
     float a[DZ_CHUNK], b[DZ_CHUNK], w[DZ_CHUNK] = {0};
     size_t size = dz_dtype_size(dtype);
@@ -41,11 +41,12 @@ static void add_tile(compare *c, size_t row, dz_dtype dtype, dz_dtype base_dtype
         for (size_t i = 0; i < len; i++) {
             double r = (double)a[i] - (double)w[i], d = (double)b[i] - (double)w[i], e = (double)a[i] - (double)b[i];
             s[ERROR2] += e * e;
+            if (fabs(e) > c->most[row]) c->most[row] = fabs(e);
+            if (beyond) continue;
             s[DELTA2] += d * d;
             s[RESTORED2] += r * r;
             s[DOT] += r * d;
             s[BASE2] += (double)w[i] * (double)w[i];
-            if (fabs(e) > c->most[row]) c->most[row] = fabs(e);
         }
     }
 }
@@ -67,7 +68,7 @@ static dz_rc compare_tile(compare *c, size_t i, int64_t tensor, uint32_t tile, d
     dz_dtype base_dtype = t.dtype;
     if (tile < tiles.ncommon && dz_decoder_base(&c->decoder, row, tile, &base, &base_dtype, err) != DZ_OK) return err->rc;
     if (!dz_dtype_is_float(base_dtype)) base = NULL;
-    add_tile(c, i, t.dtype, base_dtype, base, count);
+    add_tile(c, i, t.dtype, base_dtype, base, tiles.ncommon > 0 && tile >= tiles.ncommon, count);
     return DZ_OK;
 }
 
