@@ -59,7 +59,7 @@ static const char *kind_of(const dz_model_diff *d, const dz_tensor_pair *pair) {
 }
 
 static dz_rc by_kind(const dz_model_diff *d, table *out, dz_error *err) {
-    if (!(out->rows = dz_alloc(DZ_NKINDS + DZ_NPLACES + 2, sizeof *out->rows, err))) return err->rc;
+    if (!(out->rows = dz_alloc((size_t)DZ_NKINDS + DZ_NPLACES + 2, sizeof *out->rows, err))) return err->rc;
     for (size_t i = 0; i < d->plan->npairs; i++) {
         const char *kind = kind_of(d, &d->plan->pairs[i]);
         size_t k = 0;
