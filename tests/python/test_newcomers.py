@@ -212,7 +212,7 @@ def test_an_interrupt_leaves_the_archive_usable(dz, folder):
 
 @pytest.mark.torch
 def test_live_models_of_other_kinds(dz):
-    """Compiled, of another type, on the meta device, with values that cannot be written."""
+    """In place and back, of another type, and on the meta device, which is refused."""
     import torch
     from live_models import is_like, live_model
     from safetensors.torch import load_file
