@@ -32,9 +32,8 @@ static const struct {
                            [DZ_VERDICT_SMALL] = {"small", {12, 0.02}, DZ_LEAST_GAIN},
                            [DZ_VERDICT_POOR] = {"poor", {(double)INFINITY, (double)INFINITY}, 0}};
 
-#define TOLERANCE                                                                                                                          \
-    1.1 /* of a limit: expected noise is met to a hundredth, and rounding to the task's type adds up to a twentieth where steps are small  \
-         */
+/* Of a limit: expected noise is met to a hundredth, and rounding to the task's type adds up to a twentieth where steps are small. */
+#define TOLERANCE 1.1
 
 dz_noise_limits dz_verdict_limits(dz_verdict verdict) { return VERDICTS[verdict].limits; }
 
