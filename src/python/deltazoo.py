@@ -43,6 +43,8 @@ LOSSLESS, ULTRADELTA, DROP, EQUAL, ABSENT, TIED = range(6)
 POLICIES = ("lossless", "ultradelta", "drop", "equal", "absent", "tied")
 # Names of a quality, with the most noise against delta and base, and the least share of the delta (METHODS.md "Noise").
 VERDICTS = (("high", 1.2, 0.002, 0.9), ("balanced", 5, 0.01, 0.8), ("small", 12, 0.02, 0.7), ("poor", math.inf, math.inf, 0))
+TOLERANCE = 1.1  # of a limit
+VOCABULARY_SHARE = 0.2  # of the limits, for embeddings and heads of tokens
 SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "I64": 8, "I32": 4, "I16": 2, "I8": 1,
          "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1}
 UINTS = {1: np.uint8, 2: np.dtype("<u2"), 4: np.dtype("<u4"), 8: np.dtype("<u8")}
@@ -1449,6 +1451,32 @@ class TensorInfo(typing.NamedTuple):
     kept: int
 
 
+def has_tokens(shape):
+    """A row for each token: at least 4,096, twice as many as columns."""
+    return len(shape) == 2 and shape[0] >= 4096 and shape[0] >= 2 * shape[1]
+
+
+def is_embedding(name):
+    """By the last word of its name but "weight"; the program looks at its place in the model too (src/plan/structure.c)."""
+    words = name.split(".")
+    word = words[-2] if len(words) > 1 and words[-1] in ("weight", "kernel", "w") else words[-1]
+    return "embed" in word or word in ("wte", "emb", "embs", "embd", "vocab", "tokens")
+
+
+def quality_within(sums, share):
+    """What `quality` gives, of sums of energies (delta, base, inner product, restored, noise), with this share of the limits."""
+    delta, base, inner, restored, noise = sums
+    if delta == 0:
+        return 1.0, 1.0, 0.0, 0.0, delta, base, "exact"
+    if math.isnan(delta):
+        return (math.nan,) * 6 + ("unknown",)
+    gain = inner / delta
+    to_delta, to_base = noise / (gain * gain * delta) if gain > 0 else math.inf, noise / base if base > 0 else math.nan
+    most = TOLERANCE * share
+    fits = [v for v, most_delta, most_base, least in VERDICTS if to_delta <= most * most_delta and gain >= least and not to_base > most * most_base]
+    return inner / math.sqrt(restored * delta) if restored > 0 else 0.0, gain, to_delta, to_base, delta, base, fits[0]
+
+
 class Archive:
     """An open archive; `with` closes it. path: of a file, or a file object that can seek and read bytes (remote ones: only what is needed is read)."""
 
@@ -1784,27 +1812,24 @@ class Archive:
         """(cosine, gain, noise to delta, noise to base, energy of the delta, of the base, verdict) that are expected of the lossy tensors of a task together, or of one
         tensor (METHODS.md "Noise"); nan and "unknown" where the archive does not say (format version 1)."""
         rows = [row.values() for row in self._rows(task) if row.policy != TIED] if name is None else [self._row(task, name)[1].values()]
-        delta = base = inner = restored = noise = 0.0
+        tables = {tuple(t.shape) for t in (row.tensor for row in self._rows(task)) if has_tokens(t.shape) and is_embedding(t.name)}
+        sums = {False: [0.0] * 5, True: [0.0] * 5}  # matrices; embeddings and heads of tokens
         for row in rows:
             if row.policy != ULTRADELTA and not row.was_lossy():
                 continue
             gain, energy = float(row.gamma) * row.gain, float(row.common) * row.delta_rms * row.delta_rms
             if energy == 0:
                 continue
-            delta += energy
-            base += float(row.common) * row.base_rms * row.base_rms
-            inner += gain * energy
-            if gain:
-                noise += gain * gain * row.nsr * energy
-                restored += gain * gain * (1 + row.nsr) * energy
-        if delta == 0:
-            return 1.0, 1.0, 0.0, 0.0, delta, base, "exact"
-        if math.isnan(delta):
-            return (math.nan,) * 6 + ("unknown",)
-        gain = inner / delta
-        to_delta, to_base = noise / (gain * gain * delta) if gain > 0 else math.inf, noise / base if base > 0 else math.nan
-        fits = [v for v, most_delta, most_base, least in VERDICTS if to_delta <= 1.02 * most_delta and gain >= least and not to_base > 1.02 * most_base]
-        return inner / math.sqrt(restored * delta) if restored > 0 else 0.0, gain, to_delta, to_base, delta, base, fits[0]
+            shape, words = tuple(row.tensor.shape), row.tensor.name
+            own = sums[shape in tables and (is_embedding(words) or "head" in words)]
+            for k, more in enumerate((energy, float(row.common) * row.base_rms * row.base_rms, gain * energy, gain * gain * (1 + row.nsr) * energy if gain else 0.0,
+                                      gain * gain * row.nsr * energy if gain else 0.0)):
+                own[k] += more
+        whole = quality_within([a + b for a, b in zip(*sums.values())], 1)
+        if whole[-1] in ("exact", "unknown"):
+            return whole
+        order = ["exact", *(v for v, *_ in VERDICTS)]
+        return whole[:-1] + (max((quality_within(sums[False], 1)[-1], quality_within(sums[True], VOCABULARY_SHARE)[-1]), key=order.index),)
 
     def _mark(self, task, lossy=True):
         """What a restored model that is not the original says of itself, as [(key, JSON text)]."""

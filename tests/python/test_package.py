@@ -571,3 +571,15 @@ def test_it_is_typed(dz):
             if function.__module__.startswith("deltazoo_package"):
                 lacks = {p for p in inspect.signature(function).parameters if p != "self"} - set(function.__annotations__)
                 check(not lacks and "return" in function.__annotations__, f"{name}.{function.__name__}: {lacks}")
+
+
+def test_both_engines_hold_embeddings_to_their_own_limits(dz, tmp_path):
+    """The verdict is the worse of matrices and vocabulary, in C and in Python."""
+    import test_vocabulary
+    for k, (scale, more) in enumerate(((1, ["--quality", "balanced"]), (30, ["--set", "noise_to_delta=40", "--set", "noise_to_base=1"]), (1, ["--quality", "small"]))):
+        folder = str(tmp_path / str(k))
+        test_vocabulary.make_zoo(folder, scale=scale)
+        archive = test_vocabulary.compress(folder, *more)
+        with dz.open(archive, "native") as a, dz.open(archive, "python") as b:
+            equal(a.task("task-1").quality, b.task("task-1").quality, f"{more}: quality")
+            equal([t.quality.verdict for t in a.tensors("task-1")], [t.quality.verdict for t in b.tensors("task-1")], f"{more}: verdicts")
