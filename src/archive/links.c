@@ -233,6 +233,8 @@ int dz_row_is_noisy(const dz_index_row *row) {
     return row->policy == DZ_POLICY_ULTRADELTA || dz_row_was_lossy(row);
 }
 
+int dz_row_is_vocabulary(const dz_catalog *c, const dz_index_row *row) { return row->base < c->nbase && c->vocabulary[row->base]; }
+
 int dz_row_is_lossy(const dz_index_row *row) {
     const dz_task_entry *task = NULL;
     return dz_row_is_noisy(row) || dz_row_values(&task, row)->policy == DZ_POLICY_DROP;

@@ -46,6 +46,9 @@ int dz_row_was_lossy(const dz_index_row *row);
 /* 1 if its values have the noise of a lossy coding, its own or that of the row it equals. */
 int dz_row_is_noisy(const dz_index_row *row);
 
+/* 1 if it is an embedding or head of tokens (plan/structure.h), as the base's tensor says. */
+int dz_row_is_vocabulary(const dz_catalog *catalog, const dz_index_row *row);
+
 /* 1 if the archive holds the delta of the row's values from the base itself: lossy, and coded against the base. */
 int dz_row_has_delta(const dz_index_row *row);
 

@@ -97,8 +97,8 @@ static void add_row(const dz_catalog *c, const dz_task_entry *task, const dz_ind
     int known = isfinite(row->delta_rms) && isfinite(row->gain);
     dz_noise noise = known ? (dz_noise){.nsr = (double)row->nsr, .gain = (double)row->gain} : guess_noise(row, n);
     noise.gain *= (double)task->gamma;
-    int vocabulary = row->base < c->nbase && c->vocabulary && c->vocabulary[row->base];
-    dz_noise_add(vocabulary ? &sum->vocabulary : &sum->body, noise, known ? n * delta * delta : n, known ? n * base * base : 0);
+    dz_energies *part = dz_row_is_vocabulary(c, row) ? &sum->vocabulary : &sum->body;
+    dz_noise_add(part, noise, known ? n * delta * delta : n, known ? n * base * base : 0);
 }
 
 dz_quality dz_row_quality(const dz_catalog *c, const dz_task_entry *task, const dz_index_row *row) {

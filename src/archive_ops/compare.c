@@ -126,9 +126,8 @@ static dz_rc make_result(const compare *c, dz_compare_result *r, dz_error *err) 
         if (!(e->name = dz_strdup(t.name, err))) return err->rc;
         finish(e);
         if (!dz_row_is_noisy(row)) continue;
-        const dz_catalog *cat = c->archive->catalog;
         add_to(&r->lossy, e);
-        add_to(row->base < cat->nbase && cat->vocabulary[row->base] ? &r->vocabulary : &r->body, e);
+        add_to(dz_row_is_vocabulary(c->archive->catalog, row) ? &r->vocabulary : &r->body, e);
     }
     finish(&r->lossy);
     finish(&r->body);

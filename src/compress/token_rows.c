@@ -25,9 +25,9 @@ static int by_tensor(const void *x, const void *y) {
 
 static uint64_t columns_of(const dz_plan *plan, const dz_tensor_pair *pair) { return dz_pair_tensor(plan, pair)->shape[1]; }
 
-/* Of a vocabulary, those that the base has too; 0 of another tensor. */
+/* Of a vocabulary, those that the base has too; 0 of another tensor, and of one whose sparsity is given: it has no factors. */
 static size_t rows_of(const dz_plan *plan, const dz_tensor_pair *pair) {
-    return pair->vocabulary ? (size_t)(pair->tiles.common / columns_of(plan, pair)) : 0;
+    return pair->vocabulary && isnan(pair->sparsity) ? (size_t)(pair->tiles.common / columns_of(plan, pair)) : 0;
 }
 
 /* By row: energy of the delta; of chained tensors also of the step from the parent's own tensor, and the product of both. */
@@ -117,7 +117,7 @@ static size_t gather(const dz_context *ctx, token_tile *tiles, size_t *rows, siz
     for (size_t i = 0; i < dz_context_nitems(ctx) && *most; i++) {
         size_t item = dz_context_item(ctx, i);
         const dz_work_item *u = &plan->units[item];
-        if (dz_item_is_lossy(plan, u) && plan->pairs[u->pair].vocabulary)
+        if (dz_item_is_lossy(plan, u) && rows_of(plan, &plan->pairs[u->pair]))
             tiles[n++] = (token_tile){.lossy = plan->pairs[u->pair].lossy, .item = item};
     }
     if (n) qsort(tiles, n, sizeof *tiles, by_tensor);

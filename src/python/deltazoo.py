@@ -1460,6 +1460,8 @@ def is_embedding(name):
     """By the last word of its name but "weight"; the program looks at its place in the model too (src/plan/structure.c)."""
     words = name.split(".")
     word = words[-2] if len(words) > 1 and words[-1] in ("weight", "kernel", "w") else words[-1]
+    if "pos" in word.split("_") or "position" in word or "positions" in word:
+        return False
     return "embed" in word or word in ("wte", "emb", "embs", "embd", "vocab", "tokens")
 
 

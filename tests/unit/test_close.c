@@ -12,6 +12,27 @@
 #include "codec/near.h"
 #include "deltas.h"
 
+#define NCOUNTS 16
+#define MOST 140000
+
+/* All of these lengths, both types; wide and narrow differences, flipped signs, equal elements. */
+static void all_lengths(const size_t counts[NCOUNTS], size_t (*round_trip)(const void *, const void *, dz_dtype, size_t)) {
+    static const double scales[] = {0, 2e-6, 1e-4, 5e-4, 3e-3, 0.05};
+    uint16_t *words = malloc(2 * MOST), *base = malloc(2 * MOST);
+    size_t made = 0, tried = 0;
+    for (size_t t = 0; t < 2 * NCOUNTS * 6; t++) {
+        dz_dtype dtype = t % 2 ? DZ_F16 : DZ_BF16;
+        size_t n = counts[t / 12];
+        fill_weights(words, base, dtype, n, scales[t / 2 % 6]);
+        for (size_t i = 0; t % 3 == 0 && i < n; i += 37) words[i] ^= 0x8000; /* escapes */
+        tried += n >= 4095;
+        made += round_trip(words, base, dtype, n) > 0 && n >= 4095;
+    }
+    if (made < tried / 3) fail_msg("%zu of %zu", made, tried);
+    free(words);
+    free(base);
+}
+
 /* A body of differences near the base, whatever would be chosen; its length, 0 if none is made. */
 static size_t near_round_trip(const void *words, const void *base, dz_dtype dtype, size_t n) {
     dz_error err = {0};
@@ -34,25 +55,11 @@ static size_t near_round_trip(const void *words, const void *base, dz_dtype dtyp
     return len;
 }
 
-/* Of all lengths around those of chunks, lanes and segments; wide and narrow differences, flipped signs, equal elements. */
+/* Of lengths around those of chunks, lanes and segments. */
 static void test_elements_near_the_base_come_back(void **state) {
     (void)state;
-    enum { MOST = 140000 };
-    static const size_t counts[] = {1, 2, 3, 7, 9, 255, 4095, 16384, 16387, 32767, 32768, 32769, 32771, 65537, 100001, MOST};
-    static const double scales[] = {0, 2e-6, 1e-4, 5e-4, 3e-3, 0.05};
-    uint16_t *words = malloc(2 * MOST), *base = malloc(2 * MOST);
-    size_t made = 0, tried = 0;
-    for (size_t t = 0; t < 2 * 16 * 6; t++) {
-        dz_dtype dtype = t % 2 ? DZ_F16 : DZ_BF16;
-        size_t n = counts[t / 12];
-        fill_weights(words, base, dtype, n, scales[t / 2 % 6]);
-        for (size_t i = 0; t % 3 == 0 && i < n; i += 37) words[i] ^= 0x8000; /* escapes */
-        tried += n >= 4095;
-        made += near_round_trip(words, base, dtype, n) > 0 && n >= 4095;
-    }
-    if (made < tried / 3) fail_msg("%zu of %zu", made, tried);
-    free(words);
-    free(base);
+    static const size_t counts[NCOUNTS] = {1, 2, 3, 7, 9, 255, 4095, 16384, 16387, 32767, 32768, 32769, 32771, 65537, 100001, MOST};
+    all_lengths(counts, near_round_trip);
 }
 
 /* The same by what is written today; a damaged one does no harm. */
@@ -87,25 +94,11 @@ static size_t close_round_trip(const void *words, const void *base, dz_dtype dty
     return len;
 }
 
-/* Of all lengths around those of groups, steps and blocks; as above. */
+/* Of lengths around those of groups, steps and blocks. */
 static void test_elements_close_to_the_base_come_back(void **state) {
     (void)state;
-    enum { MOST = 140000 };
-    static const size_t counts[] = {1, 31, 32, 33, 127, 128, 129, 2047, 2048, 2049, 32768, 32769, 34815, 65537, 100001, MOST};
-    static const double scales[] = {0, 2e-6, 1e-4, 5e-4, 3e-3, 0.05};
-    uint16_t *words = malloc(2 * MOST), *base = malloc(2 * MOST);
-    size_t made = 0, tried = 0;
-    for (size_t t = 0; t < 2 * 16 * 6; t++) {
-        dz_dtype dtype = t % 2 ? DZ_F16 : DZ_BF16;
-        size_t n = counts[t / 12];
-        fill_weights(words, base, dtype, n, scales[t / 2 % 6]);
-        for (size_t i = 0; t % 3 == 0 && i < n; i += 37) words[i] ^= 0x8000; /* escapes */
-        tried += n >= 4095;
-        made += close_round_trip(words, base, dtype, n) > 0 && n >= 4095;
-    }
-    if (made < tried / 3) fail_msg("%zu of %zu", made, tried);
-    free(words);
-    free(base);
+    static const size_t counts[NCOUNTS] = {1, 31, 32, 33, 127, 128, 129, 2047, 2048, 2049, 32768, 32769, 34815, 65537, 100001, MOST};
+    all_lengths(counts, close_round_trip);
 }
 
 /* Random words, which are nearly all escapes or far; equal ones; one class alone. */
