@@ -35,6 +35,23 @@ static void record_damage(verify *v, const dz_task_entry *task, const char *tens
     *one = (dz_error){0};
 }
 
+static void say_reference(const verify *v, const dz_task_entry *task, const char *tensor, uint32_t tile, const char *of, dz_error *one) {
+    *one = (dz_error){0};
+    dz_fail(one, DZ_EDAMAGE, "%s: task '%s': tensor '%s': block %u: what it is coded against, task '%s', is damaged", v->archive->path,
+            task->name, tensor, tile, of);
+}
+
+/* Of a sound block that cannot be decoded: where the stored base is why, this is said of the task. */
+static void name_reference(verify *v, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, dz_error *one) {
+    const dz_catalog *c = v->archive->catalog;
+    const uint8_t *bytes;
+    dz_dtype dtype;
+    dz_error of_base = {0};
+    if (one->rc != DZ_EDAMAGE || v->base || !c->stored || task == &c->tasks[c->stored - 1] || row->base == DZ_NO_BASE) return;
+    if (dz_decoder_base(&v->decoder, row, tile, &bytes, &dtype, &of_base) == DZ_EDAMAGE)
+        say_reference(v, task, c->tensors[row->tensor].name, tile, c->stored_name, one);
+}
+
 /* A row's tiles of this rank: dealt round-robin, so that each rank has some of every tensor. */
 static void check_row(verify *v, const dz_task_entry *task, size_t i, uint64_t *number, dz_progress *progress) {
     const dz_index_row *row = &task->rows[i];
@@ -58,6 +75,7 @@ static void check_row(verify *v, const dz_task_entry *task, size_t i, uint64_t *
             v->out.len = 0;
             if (dz_buf_reserve(&v->out, (size_t)dz_tile_count(&tiles, tile) * dz_dtype_size(t.dtype), &one) == DZ_OK)
                 dz_decode_tile(&v->decoder, task, row, tile, v->out.data, &one);
+            name_reference(v, task, row, tile, &one);
         }
         v->nblocks++;
         v->damage.place = first + tile;
@@ -159,8 +177,7 @@ static void check_up(verify *v, const dz_task_entry *task, const dz_index_row *r
             up = up->up;
         } while (up->source && !is_bad(bad, of, up, tile, c));
         if (!is_bad(bad, of, up, tile, c)) continue;
-        dz_fail(&one, DZ_EDAMAGE, "%s: task '%s': tensor '%s': block %u: what it is coded against, task '%s', is damaged", v->archive->path,
-                task->name, name, tile, of->name);
+        say_reference(v, task, name, tile, of->name, &one);
         v->damage.place = place + (row->length ? tile : 0);
         record_damage(v, task, name, tile, &one);
     }

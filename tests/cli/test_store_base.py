@@ -214,6 +214,10 @@ def test_damage_of_the_base_is_named(folder):
     r = run(["verify", "a.h5", "-q"], cwd=folder)
     equal(r.code, 3, f"{r}")
     check("task 'base'" in r.err, f"the base is not named: {r}")
+    found = json.loads(run(["verify", "a.h5", "-q", "--json"], cwd=folder).out)["damage"]
+    texts = [d["message"] for d in found]
+    check(len(set(texts)) == len(texts) and all(f"task '{d['task']}'" in d["message"] for d in found), f"a line of the base's damage for each task, in its name: {texts}")
+    check(sum("what it is coded against, task 'base', is damaged" in t for t in texts) == len(texts) - 1, f"{texts}")
     r = run(["restore", "a.h5", "--task", "base", "-o", "x", "-q"], cwd=folder)
     check(r.code == 3 and "base" in r.err and not os.path.exists(f"{folder}/x"), f"{r}")
     tensor = json.loads(run(["verify", "a.h5", "-q", "--json"], cwd=folder).out)["damage"][0]["tensor"]
