@@ -192,7 +192,7 @@ static dz_rc write_task(hid_t tasks, const char *path, hid_t row_type, hid_t rec
 
 static hid_t create_file(const char *path) {
     hid_t access = H5Pcreate(H5P_FILE_ACCESS), create = H5Pcreate(H5P_FILE_CREATE);
-    H5Pset_libver_bounds(access, H5F_LIBVER_V110, H5F_LIBVER_V110); /* the same bytes from any later library */
+    H5Pset_libver_bounds(access, H5F_LIBVER_V110, H5F_LIBVER_V110); /* the same bytes from 1.10 to 1.14; HDF5 2 differs (building.md) */
 #if H5_VERSION_GE(1, 10, 7)
     H5Pset_file_locking(access, 0, 1); /* the job holds a lock of its own on this file */
 #endif
