@@ -35,32 +35,41 @@ typedef struct row_energies {
     double *delta, *both, *step;
 } row_energies;
 
+/* Adds the products of a and b to lanes, in the order of the kernels' sums. */
+static void add_products(double *restrict lanes, const float *restrict a, const float *restrict b, size_t count) {
+    for (size_t i = 0; i < count; i++) lanes[i % DZ_LANES] += (double)a[i] * (double)b[i];
+}
+
 /* Adds the tile's part to the energies of its rows: of a row that lies in two tiles, each part is one sum. */
 static dz_rc add_energies(dz_tile_reader *reader, const dz_plan *plan, const token_tile *at, int chained, const row_energies *to,
                           dz_error *err) {
-    float delta[PIECE], step[PIECE] = {0};
+    float delta[PIECE], step[PIECE];
     dz_tile t;
     if (dz_tile_read(reader, at->item, &t, err) != DZ_OK || (chained && dz_tile_read_parent(reader, &t, err) != DZ_OK)) return err->rc;
-    uint64_t columns = columns_of(plan, t.pair), row = t.first / columns, column = t.first % columns;
-    double sum[3] = {0};
-    for (size_t done = 0; done < t.count; done += PIECE) {
-        size_t len = t.count - done < PIECE ? (size_t)t.count - done : PIECE;
+    uint64_t columns = columns_of(plan, t.pair), row = t.first / columns, left = columns - t.first % columns;
+    double of_delta[DZ_LANES] = {0}, of_both[DZ_LANES] = {0}, of_step[DZ_LANES] = {0};
+    for (size_t done = 0, len; done < t.count; done += len) {
+        len = t.count - done < PIECE ? (size_t)t.count - done : PIECE;
+        len = len < left ? len : (size_t)left;
         t.kept = 0;
         dz_tile_delta(&t, done, len, delta);
-        t.kept = 1; /* without the parent's model: the delta once more */
-        if (chained) dz_tile_delta(&t, done, len, step);
-        for (size_t i = 0; i < len; i++) {
-            sum[0] += (double)delta[i] * (double)delta[i];
-            sum[1] += (double)delta[i] * (double)step[i];
-            sum[2] += (double)step[i] * (double)step[i];
-            if (++column < columns && (done + i + 1 < t.count)) continue;
-            to->delta[row] += sum[0];
-            if (chained) to->both[row] += sum[1];
-            if (chained) to->step[row] += sum[2];
-            memset(sum, 0, sizeof sum);
-            column = 0;
-            row++;
+        dz_kernels()->energy(of_delta, delta, len);
+        if (chained) {
+            t.kept = 1; /* without the parent's model: the delta once more */
+            dz_tile_delta(&t, done, len, step);
+            add_products(of_both, delta, step, len);
+            dz_kernels()->energy(of_step, step, len);
         }
+        left -= len;
+        if (left && done + len < t.count) continue;
+        to->delta[row] += dz_lanes_total(of_delta);
+        if (chained) to->both[row] += dz_lanes_total(of_both);
+        if (chained) to->step[row] += dz_lanes_total(of_step);
+        memset(of_delta, 0, sizeof of_delta);
+        memset(of_both, 0, sizeof of_both);
+        memset(of_step, 0, sizeof of_step);
+        left = columns;
+        row++;
     }
     return err->rc;
 }

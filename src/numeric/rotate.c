@@ -13,9 +13,17 @@ static void transform(float *x, size_t n) {
     dz_kernels()->hadamard(x, n, norm);
 }
 
+/* Rows that have not moved leave whole blocks at 0. */
+static int is_zero(const float *x, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        if (dz_float_bits(x[i])) return 0;
+    }
+    return 1;
+}
+
 void dz_rotate_block(float *x, size_t count, uint64_t key, size_t block) {
     size_t first = dz_rotate_first(count, block), n = dz_rotate_first(count, block + 1) - first, p = n ? power_below(n) : 0;
-    if (n == 0) return;
+    if (n == 0 || is_zero(x, n)) return;
     dz_kernels()->flip(x, dz_key_at(key, (uint32_t)first), n);
     transform(x, p);
     if (p == n) return;
@@ -34,7 +42,7 @@ void dz_unrotate_block(float *x, size_t count, uint64_t key, size_t block) {
         transform(x + n - p, p);
         dz_kernels()->flip(x + n - p, dz_key_at(~key, (uint32_t)(first + n - p)), p);
     }
-    transform(x, p);
+    if (p < n || !is_zero(x, n)) transform(x, p); /* of zeros: zeros, whose signs the next line changes */
     dz_kernels()->flip(x, dz_key_at(key, (uint32_t)first), n);
 }
 
