@@ -297,28 +297,84 @@ static void find_negative(uint32_t *negative, const uint32_t *middles, size_t lo
     for (uint32_t w = 1; w < 2U << memory; w++) negative[w] = negative[w & (w - 1)] ^ of_bit[__builtin_ctz(w)];
 }
 
-/* The same by a table: signs are gathered bit by bit, and eight elements are written at a time. */
-static void signs_by_table(float *restrict y, size_t n, const uint8_t *restrict message, size_t first, size_t nbits, unsigned memory,
-                           float size, const uint32_t *negative) {
-    uint32_t flips[256][8], state = 0, bits = dz_float_bits(size);
-    const size_t least = n / nbits, rest = n % nbits;
+/* What is replayed: `n` elements of `nbits` steps, the message's bits from `first` on. */
+typedef struct replay {
+    float *y;
+    size_t n;
+    const uint8_t *message;
+    size_t first, nbits;
+    unsigned memory;
+    float size;
+} replay;
+
+/* Step t begins at element t * n / nbits, which is t * n 2^40 / nbits, rounded up, without its lower 40 bits: as n and t are at most 2^17.
+ */
+#define PLACE_BITS 40
+#define PLACE_MOST ((size_t)1 << 17)
+
+static size_t place_of(const replay *r, size_t t) { return (size_t)((uint64_t)t * r->n / r->nbits); }
+
+/* Signs are gathered bit by bit, and eight elements are written at a time: from step `from` on, before which the register was `state`. */
+static void replay_steps(const replay *r, const uint32_t *negative, float flips[256][8], size_t from, uint32_t state) {
+    const size_t least = r->n / r->nbits, rest = r->n % r->nbits;
+    float *y = r->y + place_of(r, from);
     uint64_t signs = 0;
     unsigned have = 0;
-    for (uint32_t b = 0; b < 256; b++) {
-        for (uint32_t i = 0; i < 8; i++) flips[b][i] = bits ^ (b >> i & 1) << 31;
-    }
-    for (size_t t = 0, part = 0; t < nbits; t++) {
+    for (size_t t = from, part = (size_t)((uint64_t)from * rest % r->nbits); t < r->nbits; t++) {
         part += rest;
-        size_t at = first + t;
-        unsigned count = (unsigned)(least + (part >= nbits));
-        part -= part >= nbits ? nbits : 0;
-        uint32_t window = ((uint32_t)message[at / 8] >> (at % 8) & 1) << memory | state;
+        size_t at = r->first + t;
+        unsigned count = (unsigned)(least + (part >= r->nbits));
+        part -= part >= r->nbits ? r->nbits : 0;
+        uint32_t window = ((uint32_t)r->message[at / 8] >> (at % 8) & 1) << r->memory | state;
         signs |= (negative[window] & ((1ULL << count) - 1)) << have;
         have += count;
         for (; have >= 8; have -= 8, signs >>= 8, y += 8) memcpy(y, flips[signs & 0xff], 8 * sizeof *y);
         state = window >> 1;
     }
     memcpy(y, flips[signs & 0xff], have * sizeof *y);
+}
+
+/* Groups of 8 steps, each of a byte: the register after a step is of the bits of two bytes, so its signs are those of the one XOR those of
+ * the other. A step writes a multiple of eight elements, and the next ones write over those that are theirs. Returns how many steps were
+ * replayed, and the register after them. */
+static size_t replay_groups(const replay *r, const uint32_t *negative, float flips[256][8], uint32_t *state) {
+    size_t eights = (longest_step(r->n, r->nbits) + 7) / 8, groups = r->nbits / GROUP;
+    uint64_t of_low[4][STATES], of_high[4][STATES], each = (((uint64_t)r->n << PLACE_BITS) + r->nbits - 1) / r->nbits;
+    while (groups > 0 && place_of(r, GROUP * groups - 1) + 8 * eights > r->n) groups--;
+    for (size_t e = 0; e < eights; e++) {
+        for (uint32_t byte = 0; byte < STATES; byte++) {
+            of_low[e][byte] = of_high[e][byte] = 0;
+            for (unsigned k = 0; k < GROUP; k++) {
+                of_low[e][byte] |= (uint64_t)(negative[byte >> k] >> 8 * e & 0xff) << 8 * k;
+                of_high[e][byte] |= (uint64_t)(negative[byte << GROUP >> k & (DZ_TRELLIS_WINDOWS - 1)] >> 8 * e & 0xff) << 8 * k;
+            }
+        }
+    }
+    unsigned before = 0, shift = r->first % 8;
+    for (size_t g = 0; g < groups; g++) {
+        const uint8_t *at = r->message + r->first / 8 + g;
+        unsigned byte = shift ? (at[0] >> shift | at[1] << (8 - shift)) & 0xff : at[0];
+        uint64_t place = g * GROUP * each;
+        for (unsigned k = 0; k < GROUP; k++, place += each) {
+            float *y = r->y + (place >> PLACE_BITS);
+            for (size_t e = 0; e < eights; e++)
+                memcpy(y + 8 * e, flips[(of_low[e][before] ^ of_high[e][byte]) >> 8 * k & 0xff], 8 * sizeof *y);
+        }
+        before = byte;
+    }
+    *state = before;
+    return groups * GROUP;
+}
+
+static void replay_by_table(const replay *r, const uint32_t *negative) {
+    float flips[256][8];
+    uint32_t state = 0;
+    size_t from = 0;
+    for (uint32_t b = 0; b < 256; b++) {
+        for (uint32_t i = 0; i < 8; i++) flips[b][i] = dz_bits_to_float(dz_float_bits(r->size) ^ (b >> i & 1) << 31);
+    }
+    if (r->memory == DZ_TRELLIS_MEMORY && r->n <= PLACE_MOST) from = replay_groups(r, negative, flips, &state);
+    replay_steps(r, negative, flips, from, state);
 }
 
 dz_rc dz_trellis_signs(float *restrict y, size_t n, const uint8_t *restrict message, size_t first, size_t nbits, unsigned memory,
@@ -331,7 +387,8 @@ dz_rc dz_trellis_signs(float *restrict y, size_t n, const uint8_t *restrict mess
         uint32_t *negative = dz_alloc_raw((size_t)2 << memory, sizeof *negative, err);
         if (negative) {
             find_negative(negative, middles, longest, memory);
-            signs_by_table(y, n, message, first, nbits, memory, size, negative);
+            replay r = {.y = y, .n = n, .message = message, .first = first, .nbits = nbits, .memory = memory, .size = size};
+            replay_by_table(&r, negative);
         }
         free(negative);
         free(middles);

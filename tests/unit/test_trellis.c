@@ -240,6 +240,40 @@ static void test_every_variant_adds_up_long_steps_alike(void **state) {
     }
 }
 
+/* Against FORMAT.md's words, one element after the other: messages that begin anywhere in a byte, steps of any length, registers of any
+ * size. */
+static void test_signs_of_a_message_are_those_defined(void **state) {
+    (void)state;
+    enum { MOST = 140000, BEYOND = 16 };
+    static const struct {
+        size_t n, nbits;
+    } of[] = {{1, 1},         {4095, 900},   {4096, 4096},    {4096, 3},        {4096, 128},    {5000, 4999},
+              {65536, 400},   {65536, 5000}, {65536, 8000},   {65536, 16384},   {65536, 16385}, {65536, 21000},
+              {65536, 62719}, {65543, 2049}, {131071, 30000}, {131072, 131072}, {139999, 9000}};
+    uint8_t *message = malloc(MOST / 8 + 3);
+    float *y = malloc((MOST + BEYOND) * sizeof *y);
+    for (size_t i = 0; i < MOST / 8 + 3; i++) message[i] = (uint8_t)dz_u64_at(3, i);
+    for (size_t k = 0; k < sizeof of / sizeof *of; k++) {
+        for (unsigned memory = DZ_TRELLIS_MEMORY_LEAST; memory <= DZ_TRELLIS_MEMORY_MOST; memory++) {
+            dz_error err = {0};
+            size_t n = of[k].n, nbits = of[k].nbits, first = (5 * k + memory) % 11;
+            uint32_t w = 0;
+            for (size_t i = 0; i < n + BEYOND; i++) y[i] = 7;
+            assert_int_equal(dz_trellis_signs(y, n, message, first, nbits, memory, 2.5f, &err), DZ_OK);
+            for (size_t t = 0, i = 0; t < nbits; t++) {
+                w = w >> 1 | (uint32_t)(message[(first + t) / 8] >> (first + t) % 8 & 1) << memory;
+                for (uint32_t j = 0; i < (t + 1) * n / nbits; i++, j++) {
+                    uint32_t g = (1U << memory) + 2 * (dz_u32_at(25, j) & ((1U << (memory - 1)) - 1)) + 1;
+                    assert_true(y[i] == (__builtin_parity(w & g) ? -2.5f : 2.5f));
+                }
+            }
+            for (size_t i = n; i < n + BEYOND; i++) assert_true(y[i] == 7);
+        }
+    }
+    free(message);
+    free(y);
+}
+
 /* Noise and inner product of what comes back, over those of the truth; the body's bytes. */
 static size_t there_and_back(const float *delta, size_t count, float rate, double *noise, double *inner) {
     dz_error err = {0};
@@ -383,6 +417,7 @@ int main(void) {
                                        cmocka_unit_test(test_every_variant_finds_the_way_back),
                                        cmocka_unit_test(test_every_variant_packs_and_sums_alike),
                                        cmocka_unit_test(test_every_variant_adds_up_long_steps_alike),
+                                       cmocka_unit_test(test_signs_of_a_message_are_those_defined),
                                        cmocka_unit_test(test_noise_and_bytes_are_those_promised),
                                        cmocka_unit_test(test_nothing_and_what_is_not_finite),
                                        cmocka_unit_test(test_bytes_are_always_the_same),
