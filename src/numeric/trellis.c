@@ -338,7 +338,7 @@ static void replay_steps(const replay *r, const uint32_t *negative, float flips[
  * the other. A step writes a multiple of eight elements, and the next ones write over those that are theirs. Returns how many steps were
  * replayed, and the register after them. */
 static size_t replay_groups(const replay *r, const uint32_t *negative, float flips[256][8], uint32_t *state) {
-    size_t eights = (longest_step(r->n, r->nbits) + 7) / 8, groups = r->nbits / GROUP;
+    size_t longest = longest_step(r->n, r->nbits), eights = (longest + 7) / 8, groups = r->nbits / GROUP;
     uint64_t of_low[4][STATES], of_high[4][STATES], each = (((uint64_t)r->n << PLACE_BITS) + r->nbits - 1) / r->nbits;
     while (groups > 0 && place_of(r, GROUP * groups - 1) + 8 * eights > r->n) groups--;
     for (size_t e = 0; e < eights; e++) {
@@ -353,10 +353,14 @@ static size_t replay_groups(const replay *r, const uint32_t *negative, float fli
     unsigned before = 0, shift = r->first % 8;
     for (size_t g = 0; g < groups; g++) {
         const uint8_t *at = r->message + r->first / 8 + g;
-        unsigned byte = shift ? (at[0] >> shift | at[1] << (8 - shift)) & 0xff : at[0];
+        unsigned byte = shift ? (at[0] | (unsigned)at[1] << 8) >> shift & 0xff : at[0];
         uint64_t place = g * GROUP * each;
         for (unsigned k = 0; k < GROUP; k++, place += each) {
             float *y = r->y + (place >> PLACE_BITS);
+            if (longest <= 4) {
+                memcpy(y, flips[(of_low[0][before] ^ of_high[0][byte]) >> 8 * k & 0xf], 4 * sizeof *y);
+                continue;
+            }
             for (size_t e = 0; e < eights; e++)
                 memcpy(y + 8 * e, flips[(of_low[e][before] ^ of_high[e][byte]) >> 8 * k & 0xff], 8 * sizeof *y);
         }
