@@ -293,7 +293,7 @@ static dz_rc do_module(lora *x, size_t i, int fd, const char *path, dz_error *er
     left = dz_alloc_raw(rows * rank, sizeof *left, err);
     right = dz_alloc_raw(rank * cols, sizeof *right, err);
     uint64_t key = dz_hash64(m->tensor.name, strlen(m->tensor.name), x->source.task->key);
-    if (err->rc == DZ_OK && dz_lowrank(delta, rows, cols, rank, key, left, right, &energy[0], &energy[1], err) == DZ_OK)
+    if (err->rc == DZ_OK && dz_lowrank_approximate(delta, rows, cols, rank, key, left, right, &energy[0], &energy[1], err) == DZ_OK)
         put_factors(x, m, left, right, fd, path, err);
 out:
     free(delta);

@@ -4,30 +4,27 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/hash.h"
 #include "codec/classes.h"
+#include "codec/directions.h"
 #include "codec/entropy.h"
 #include "codec/planes.h"
 #include "codec/rans.h"
 #include "codec/variants.h"
 
 enum {
-    K = DZ_LOWRANK_MAX,
+    K = DZ_DIRECTIONS,
     COLUMNS_MIN = 64,
     COLUMNS_MAX = 1 << 15,
     ROWS_MIN = 256,      /* whole rows in a tile */
     PROBE_ROWS = 64,     /* that show whether there is a common direction */
     PROBE_ROWS_MIN = 16, /* of wide matrices */
     PROBE = 1 << 16,     /* elements in them, about */
-    SHARE_MIN = 8,       /* 1 / SHARE_MIN of the energy has to be in one direction */
     TEST_ROWS = 64,      /* that the ranks are compared on */
     TRAIN_ROWS = 512,    /* that the directions are found on */
     TRAIN = 1 << 19,     /* elements in them, at most */
-    ITERATIONS = 4,      /* of the subspace */
-    V_BITS = 10,         /* the directions' elements are multiples of 2^-10 */
+    V_BITS = DZ_DIRECTION_BITS,
     EXPONENT_MIN = -126, /* so that no product is subnormal */
-    EXPONENT_MAX = 64,   /* or infinite */
-    LANES = 8,           /* of a sum of floats: its order is the same everywhere */
+    EXPONENT_MAX = DZ_LOWRANK_EXPONENT_MOST,
     WORTH = 128          /* 1 / WORTH of the bytes have to be saved, by the sample */
 };
 
@@ -182,24 +179,6 @@ static void get_differences(float *d, float *more, const matrix *m, size_t from,
     }
 }
 
-DZ_VARIANTS static float dot(const float *a, const float *b, size_t n) {
-    float lane[LANES] = {0}, sum = 0;
-    size_t i = 0;
-    for (; i + LANES <= n; i += LANES) {
-        for (size_t j = 0; j < LANES; j++) lane[j] += a[i + j] * b[i + j];
-    }
-    for (; i < n; i++) lane[i % LANES] += a[i] * b[i];
-    for (size_t j = 0; j < LANES; j++) sum += lane[j];
-    return sum;
-}
-
-/* Scales a row to energy 1, so that none outweighs others; 0: it has none, and becomes 0. */
-static int to_energy_one(float *row, size_t n) {
-    float length = sqrtf(dot(row, row, n)), scale = length > 0x1p-60F && isfinite(length) ? 1 / length : 0;
-    for (size_t i = 0; i < n; i++) row[i] *= scale;
-    return scale > 0;
-}
-
 /* Whole row number i of n that are spread evenly. */
 static size_t nth_row(const matrix *m, size_t i, size_t n) { return n > 1 ? (m->nrows - 1) * i / (n - 1) : 0; }
 
@@ -211,98 +190,28 @@ static dz_rc probe(int *common, const matrix *m, dz_error *err) {
     if (n < PROBE_ROWS_MIN) n = PROBE_ROWS_MIN;
     float *d = dz_alloc_raw((n + 2) * m->columns, sizeof *d, err);
     if (!d) return err->rc;
-    float *v = d + n * m->columns, *more = v + m->columns, energy = 0, along = 0;
     for (size_t r = 0; r < n; r++) {
         float *row = d + r * m->columns;
-        get_differences(row, more, m, m->lead + nth_row(m, r, n) * m->columns, m->columns);
-        int some = to_energy_one(row, m->columns);
-        energy += (float)some;
-        if (r == 0 || some) memcpy(v, row, m->columns * sizeof *v);
+        get_differences(row, d + n * m->columns, m, m->lead + nth_row(m, r, n) * m->columns, m->columns);
+        dz_row_to_one(row, m->columns);
     }
-    for (int i = 0; i < ITERATIONS; i++) {
-        float length = sqrtf(dot(v, v, m->columns)), scale = length > 0 ? 1 / length : 0;
-        for (size_t c = 0; c < m->columns; c++) v[c] *= scale, more[c] = 0;
-        along = 0;
-        for (size_t r = 0; r < n; r++) {
-            const float *row = d + r * m->columns;
-            float u = dot(row, v, m->columns);
-            along += u * u;
-            for (size_t c = 0; c < m->columns; c++) more[c] += u * row[c];
-        }
-        memcpy(v, more, m->columns * sizeof *v);
-    }
-    *common = along * SHARE_MIN > energy;
+    *common = dz_rows_agree(d, n, m->columns, d + n * m->columns);
     free(d);
     return DZ_OK;
 }
 
-/* K floats, which need not be aligned. */
-typedef float vector __attribute__((vector_size(K * sizeof(float)), aligned(sizeof(float))));
-
-/* u[K] = the row times v[columns][K]. Four sums: none waits for another. */
-DZ_VARIANTS static void project(float *restrict u, const float *restrict row, const float *restrict v, size_t columns) {
-    const vector *factor = (const vector *)v;
-    vector a = {0}, b = {0}, c = {0}, d = {0};
-    size_t i = 0;
-    for (; i + 4 <= columns; i += 4) {
-        a += row[i] * factor[i];
-        b += row[i + 1] * factor[i + 1];
-        c += row[i + 2] * factor[i + 2];
-        d += row[i + 3] * factor[i + 3];
-    }
-    for (; i < columns; i++) a += row[i] * factor[i];
-    *(vector *)u = (a + b) + (c + d);
-}
-
-DZ_VARIANTS static void add_outer(float *restrict v, const float *restrict row, const float *restrict u, size_t columns) {
-    const vector factor = *(const vector *)u;
-    for (size_t c = 0; c < columns; c++) ((vector *)v)[c] += row[c] * factor;
-}
-
-static void subtract(float *v, const float *from, double factor, size_t columns) {
-    for (size_t c = 0; c < columns; c++) v[c * K] = (float)(v[c * K] - factor * from[c * K]);
-}
-
-/* Gram and Schmidt: the K columns of v become orthonormal, or 0. */
-static void orthonormalise(float *v, size_t columns) {
-    for (size_t k = 0; k < K; k++) {
-        for (size_t j = 0; j <= k; j++) {
-            double sum = 0;
-            for (size_t c = 0; c < columns; c++) sum += (double)v[c * K + j] * v[c * K + k];
-            if (j < k) {
-                subtract(v + k, v + j, sum, columns);
-            } else {
-                double scale = sum > 0x1p-120 ? 1 / sqrt(sum) : 0;
-                for (size_t c = 0; c < columns; c++) v[c * K + k] = (float)(v[c * K + k] * scale);
-            }
-        }
-    }
-}
-
-/* v[columns][K]: the directions of most energy in a sample of rows, in multiples of 2^-V_BITS. */
+/* v[columns][K]: the directions of most energy in a sample of rows. */
 static dz_rc find_directions(float *v, const matrix *m, dz_error *err) {
     size_t n = at_most(at_most(TRAIN_ROWS, TRAIN / m->columns), m->nrows);
-    float *d = dz_alloc_raw((n + 1) * m->columns, sizeof *d, err), *u = d ? dz_alloc_raw(n, K * sizeof *u, err) : NULL;
-    if (!u) {
-        free(d);
-        return err->rc;
-    }
+    float *d = dz_alloc_raw((n + 1) * m->columns, sizeof *d, err);
+    if (!d) return err->rc;
     for (size_t r = 0; r < n; r++) {
         get_differences(d + r * m->columns, d + n * m->columns, m, m->lead + nth_row(m, r, n) * m->columns, m->columns);
-        to_energy_one(d + r * m->columns, m->columns);
+        dz_row_to_one(d + r * m->columns, m->columns);
     }
-    for (size_t i = 0; i < m->columns * K; i++) v[i] = (float)(int32_t)(dz_u64_at(1, i) >> 40) - 0x1p23F;
-    orthonormalise(v, m->columns);
-    for (int i = 0; i < ITERATIONS; i++) {
-        for (size_t r = 0; r < n; r++) project(u + r * K, d + r * m->columns, v, m->columns);
-        memset(v, 0, m->columns * K * sizeof *v);
-        for (size_t r = 0; r < n; r++) add_outer(v, d + r * m->columns, u + r * K, m->columns);
-        orthonormalise(v, m->columns);
-    }
-    for (size_t i = 0; i < m->columns * K; i++) v[i] = rintf(v[i] * (1 << V_BITS)) / (1 << V_BITS);
-    free(u);
+    dz_directions_find(v, d, n, m->columns, err);
     free(d);
-    return DZ_OK;
+    return err->rc;
 }
 
 /* What the ranks are compared on: rows side by side, as a tile of its own. */
@@ -333,7 +242,7 @@ static dz_rc take_test(test *t, const matrix *m, const float *v, dz_error *err) 
         memcpy(t->words + r * line, m->words + m->lead * m->size + row * line, line);
         memcpy(t->base + r * line, m->base + m->lead * m->size + row * line, line);
         get_differences(t->d + r * m->columns, t->d + n * m->columns, &t->m, r * m->columns, m->columns);
-        project(t->u + r * K, t->d + r * m->columns, v, m->columns);
+        dz_row_project(t->u + r * K, t->d + r * m->columns, v, m->columns);
     }
     return DZ_OK;
 }
@@ -349,7 +258,7 @@ static int step_exponent(const test *t, unsigned rank) {
     double left[TEST_ROWS];
     int exponent;
     for (size_t r = 0; r < t->m.nrows; r++) {
-        left[r] = dot(t->d + r * t->m.columns, t->d + r * t->m.columns, t->m.columns);
+        left[r] = dz_rows_dot(t->d + r * t->m.columns, t->d + r * t->m.columns, t->m.columns);
         for (unsigned k = 0; k < rank; k++) left[r] -= (double)t->u[r * K + k] * t->u[r * K + k];
     }
     qsort(left, t->m.nrows, sizeof *left, ascending);
@@ -443,7 +352,7 @@ static dz_rc fill_u(dz_lowrank *p, const matrix *m, const float *v, int step, dz
     for (size_t row = 0; row < p->rows; row++, column = 0) {
         size_t n = at_most(m->columns - column, m->count - at);
         get_differences(d, d + m->columns, m, at, n);
-        project(u, d, v + column * K, n);
+        dz_row_project(u, d, v + column * K, n);
         for (unsigned k = 0; k < p->rank; k++) p->u[row * p->rank + k] = to_step(u[k], scale);
         at += n;
     }

@@ -316,7 +316,7 @@ static dz_rc run_stages(dz_job *job, dz_error *err) {
     dz_results results = dz_job_results(job);
     dz_rc rc = dz_statistics(ctx, &job->stats, err);
     if (rc == DZ_OK) rc = dz_append_check_base(ctx, &job->stats, err);
-    if (rc == DZ_OK) rc = dz_shapes_make(ctx, &job->shapes, err);
+    if (rc == DZ_OK) rc = dz_shapes_make(ctx, &job->stats, &job->shapes, err);
     if (rc == DZ_OK) rc = dz_sync_error(ctx->world, dz_choose(ctx, &job->stats, &job->lossy, err), err);
     if (rc == DZ_OK) rc = dz_histogram(ctx, &job->lossy, &job->counts, err);
     if (rc == DZ_OK) rc = dz_sync_error(ctx->world, dz_allocation_init(ctx, &job->lossy, &job->allocation, err), err);

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "codec/prediction.h"
 #include "codec/sparse_levels.h"
 
 typedef struct encode_pass {
@@ -73,6 +74,24 @@ static void fill_delta(const void *arg, size_t first, size_t count, float *delta
     if (s->channels) dz_channels_apply(delta, count, s->first + first, s->channels, 0);
 }
 
+static void fill_rest(const void *arg, size_t first, size_t count, float *delta) {
+    memcpy(delta, (const float *)arg + first, count * sizeof *delta);
+}
+
+/* Takes a prediction off the whole delta, if there is one worth its bytes; the rest is then in p->scratch. */
+static dz_rc predict(encode_pass *p, const shaped_tile *source, double noise, dz_method_tile *tile, dz_lowrank *found, dz_error *err) {
+    uint64_t columns = source->channels->stride;
+    if (dz_buf_reserve(&p->scratch, tile->count * sizeof(float), err) != DZ_OK) return err->rc;
+    float *delta = (float *)(void *)p->scratch.data;
+    fill_delta(source, 0, tile->count, delta);
+    if (dz_prediction_find(found, delta, tile->count, columns, source->first % columns, noise, err) != DZ_OK) return err->rc;
+    if (found->rank) dz_prediction_add(delta, 0, tile->count, found, -1);
+    tile->fill = fill_rest;
+    tile->source = delta;
+    tile->prediction = found;
+    return DZ_OK;
+}
+
 /* A tile of a method without levels. */
 static dz_rc encode_delta(encode_pass *p, size_t item, size_t l, dz_error *err) {
     const dz_method *method = p->ctx->method;
@@ -85,16 +104,21 @@ static dz_rc encode_delta(encode_pass *p, size_t item, size_t l, dz_error *err) 
         .fill = fill_delta, .count = (size_t)t.count, .key = dz_context_tile_key(p->ctx, t.unit), .coding = &p->allocation->tensors[l]};
     const dz_tensor_pair *pair = dz_context_lossy_pair(p->ctx, l);
     shaped_tile source = {.tile = &t, .first = dz_tile_first(&pair->tiles, t.unit->tile)};
-    if (tile.coding->shaped) source.channels = tile.channels = &dz_shape_of(p->shapes, pair)->channels;
+    const dz_shape *shape = tile.coding->shaped ? dz_shape_of(p->shapes, pair) : NULL;
+    dz_lowrank found = {0};
+    if (shape) source.channels = tile.channels = &shape->channels;
     tile.source = &source;
     tile.first = source.first;
+    if (shape && shape->predicted > 0 && predict(p, &source, shape->predicted, &tile, &found, err) != DZ_OK) return err->rc;
     if (!method->takes_fill || !method->takes_fill(tile.coding)) {
         if (dz_buf_reserve(&p->scratch, tile.count * sizeof(float), err) != DZ_OK) return err->rc;
         tile.delta = (float *)(void *)p->scratch.data;
-        fill_delta(&source, 0, tile.count, tile.delta);
+        if (!tile.prediction) fill_delta(&source, 0, tile.count, tile.delta);
     }
     dz_error inner = {0};
-    if (method->encode(&p->body, &tile, p->tally + p->nlevels, &inner) == DZ_OK) return DZ_OK;
+    method->encode(&p->body, &tile, p->tally + p->nlevels, &inner);
+    dz_lowrank_free(&found);
+    if (inner.rc == DZ_OK) return DZ_OK;
     return dz_fail(err, inner.rc, "task '%s': tensor '%s': %s (a rule with `policy: lossless` keeps it exactly)",
                    p->ctx->zoo.names[pair->task], dz_pair_tensor(p->ctx->plan, pair)->name, inner.text);
 }

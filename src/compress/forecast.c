@@ -5,12 +5,14 @@
 #include <string.h>
 
 #include "codec/lossless.h"
+#include "codec/prediction.h"
 #include "compress/settle.h"
 #include "compress/tile_reader.h"
 
 #define RUN 16384 /* elements read at a time */
 #define RUNS 16   /* of a tensor */
 
+#define CODE_BYTES 0.4    /* of a row's factor, about */
 #define BYTES_OF_ROW 40.0 /* a tensor's part of index and structures, about */
 
 typedef struct sampler {
@@ -159,6 +161,47 @@ static double bytes_beyond(const dz_plan *plan, const dz_tensor_pair *pair) {
     return (double)(pair->count - pair->tiles.common) * size * 2 / 3;
 }
 
+/* Whole rows of a run; the first element of the first one. */
+static size_t rows_of_run(uint64_t first, uint64_t count, uint64_t columns, uint64_t *begin) {
+    *begin = (first + columns - 1) / columns * columns;
+    return *begin < first + count ? (size_t)((first + count - *begin) / columns) : 0;
+}
+
+/* Deltas of the whole rows in the runs, nrows of them: every fourth one in the last quarter. */
+static dz_rc take_rows(sampler *s, const dz_tensor_pair *pair, size_t nrows, size_t columns, float *rows, dz_error *err) {
+    uint64_t first = 0, count, begin;
+    size_t k = 0;
+    for (unsigned i = 0; (count = run_of(pair, i, &first)) > 0; i++) {
+        dz_tile run;
+        size_t n = rows_of_run(first, count, columns, &begin);
+        if (read_run(s, pair, base_of(s, pair), first, count, &run, err) != DZ_OK) return err->rc;
+        for (size_t r = 0; r < n && k < nrows; r++, k++)
+            dz_tile_delta(&run, (size_t)(begin - first) + r * columns, columns,
+                          rows + (k % 4 == 3 ? nrows * 3 / 4 + k / 4 : k - k / 4) * columns);
+    }
+    return err->rc;
+}
+
+/* What factors by row and predictions will make of a vocabulary's noise, and their bytes (METHODS.md "Predictions of embeddings"). */
+static dz_rc expect_shape(sampler *s, const dz_tensor_pair *pair, const dz_forecast_tensor *f, dz_shape *out, dz_error *err) {
+    const dz_tensor *t = dz_pair_tensor(s->plan, pair);
+    double noise = dz_vocabulary_noise(dz_zoo_recipe(s->zoo, pair->task), pair, &f->stats), bits = 0;
+    uint64_t first = 0, count, begin, columns = t->shape[1];
+    size_t nrows = 0;
+    *out = (dz_shape){.spread = 1, .share = 1, .factors = 1, .bytes = CODE_BYTES * (double)t->shape[0]};
+    for (unsigned i = 0; (count = run_of(pair, i, &first)) > 0; i++) nrows += rows_of_run(first, count, columns, &begin);
+    nrows -= nrows % 4;
+    if (!isfinite(noise) || nrows == 0) return DZ_OK;
+    float *rows = dz_alloc_raw(nrows * (size_t)columns, sizeof *rows, err);
+    if (rows && take_rows(s, pair, nrows, (size_t)columns, rows, err) == DZ_OK)
+        dz_prediction_expect(rows, nrows, (size_t)columns, (size_t)dz_tile_count(&pair->tiles, 0), noise, &out->spread, &bits, err);
+    free(rows);
+    out->share = out->spread;
+    out->predicted = out->spread < 1 ? noise : 0;
+    out->bytes += bits / 8 * (double)pair->tiles.common;
+    return err->rc;
+}
+
 static dz_rc allocate_task(sampler *s, const dz_method *method, size_t task, dz_forecast *out, dz_error *err) {
     const dz_plan *plan = s->plan;
     size_t n = plan->first_pair[task + 1] - plan->first_pair[task];
@@ -168,6 +211,7 @@ static dz_rc allocate_task(sampler *s, const dz_method *method, size_t task, dz_
     dz_grid_levels *grids = dz_alloc(n, sizeof *grids, err);
     uint64_t *histograms = dz_alloc(method->levels ? n * DZ_MAX_LEVELS : 0, sizeof *histograms, err);
     t.tensors = dz_alloc(n, sizeof *t.tensors, err);
+    dz_shape *expected = dz_alloc(n, sizeof *expected, err);
     for (size_t k = 0; k < n && err->rc == DZ_OK; k++) {
         const dz_tensor_pair *pair = &plan->pairs[plan->first_pair[task] + k];
         dz_forecast_tensor *f = &out->tensors[plan->first_pair[task] + k];
@@ -180,19 +224,25 @@ static dz_rc allocate_task(sampler *s, const dz_method *method, size_t task, dz_
         if (method->grid) method->grid(pair, &f->stats, &grids[k]);
         reference from = f->stats.chained ? parent_of(s, out, pair) : base_of(s, pair);
         if (method->levels && sample_levels(s, pair, from, &grids[k], histograms + k * DZ_MAX_LEVELS, err) != DZ_OK) break;
+        const dz_shape *shape = dz_shape_of(&out->shapes, pair);
+        if (pair->vocabulary && method->rotates && isnan(pair->sparsity) && !f->stats.chained) {
+            if (expect_shape(s, pair, f, &expected[k], err) != DZ_OK) break;
+            shape = &expected[k];
+        }
         t.tensors[t.n++] = (dz_method_tensor){.pair = pair,
                                               .tensor = dz_pair_tensor(plan, pair),
                                               .stats = &f->stats,
                                               .grid = &grids[k],
                                               .kind = dz_plan_kind(plan, pair),
                                               .gated = gated,
-                                              .shape = dz_shape_of(&out->shapes, pair),
+                                              .shape = shape,
                                               .inputs = dz_method_inputs(plan, pair),
                                               .histogram = histograms + (method->levels ? k * DZ_MAX_LEVELS : 0),
                                               .coding = &f->coding};
     }
     if (err->rc == DZ_OK && t.n) method->allocate(&t, err);
     free(t.tensors);
+    free(expected);
     free(grids);
     free(histograms);
     return err->rc;

@@ -5,6 +5,7 @@
 #define DZ_COMPRESS_METHOD_H
 
 #include "codec/channels.h"
+#include "codec/lowrank.h"
 #include "codec/trellis.h"
 #include "compress/tensor_stats.h"
 #include "numeric/allocate.h"
@@ -28,12 +29,14 @@ typedef struct dz_tensor_coding {
  * ("Embeddings and heads of tokens"). */
 typedef struct dz_shape {
     dz_channels channels;
-    double spread;   /* noise over that without factors, at the same rate */
-    double noise[3]; /* of a vocabulary: that with factors, times the energies of the delta d from the reference, of the product of d and
-                      * the step from the parent's own tensor, and of the step. The last two are 0 unless it is chained */
-    double share;    /* the same, each channel weighted by its activations; of a vocabulary: `spread` */
-    double bytes;    /* that the factors take */
-    float factors;   /* the largest over the smallest */
+    double spread;    /* noise over that without factors, at the same rate */
+    double noise[3];  /* of a vocabulary: that with factors, times the energies of the delta d from the reference, of the product of d and
+                       * the step from the parent's own tensor, and of the step. The last two are 0 unless it is chained */
+    double share;     /* the same, each channel weighted by its activations; of a vocabulary: `spread` */
+    double bytes;     /* that the factors take */
+    float factors;    /* the largest over the smallest */
+    double predicted; /* of a vocabulary whose rows have directions in common: energy of the noise that is expected over that of its deltas,
+                       * both with factors; 0: tiles are coded without predictions */
 } dz_shape;
 
 typedef struct dz_method_tensor {
@@ -65,8 +68,9 @@ typedef struct dz_method_tile {
     size_t count;
     uint64_t key;
     const dz_tensor_coding *coding;
-    const dz_channels *channels; /* NULL: no factors; the delta has them already */
-    uint64_t first;              /* number of its first element in the tensor */
+    const dz_channels *channels;  /* NULL: no factors; the delta has them already */
+    const dz_lowrank *prediction; /* NULL or of rank 0: none; it is taken off the delta already */
+    uint64_t first;               /* number of its first element in the tensor */
 } dz_method_tile;
 
 typedef struct dz_method {

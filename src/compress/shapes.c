@@ -209,7 +209,7 @@ static void measure_modules(const dz_plan *plan, const module *modules, size_t n
     for (size_t i = 0; i < n; i++) measure(&out->of[modules[i].target], plan->roles[modules[i].source].kind == DZ_KIND_V);
 }
 
-dz_rc dz_shapes_make(dz_context *ctx, dz_shapes *out, dz_error *err) {
+dz_rc dz_shapes_make(dz_context *ctx, const dz_stats *stats, dz_shapes *out, dz_error *err) {
     size_t n = 0, ncodes = 0;
     double begun = dz_now();
     pass p = {.base = ctx->zoo.base, .plan = ctx->plan};
@@ -221,7 +221,7 @@ dz_rc dz_shapes_make(dz_context *ctx, dz_shapes *out, dz_error *err) {
     if (rc == DZ_OK && n) rc = share_codes(ctx, out->codes, ncodes, err);
     if (rc == DZ_OK) measure_modules(ctx->plan, modules, n, out);
     free(modules);
-    if (rc == DZ_OK && ctx->method->rotates) rc = dz_token_rows_make(ctx, out, err);
+    if (rc == DZ_OK && ctx->method->rotates) rc = dz_token_rows_make(ctx, stats, out, err);
     ctx->secs[DZ_PHASE_STATISTICS] += dz_now() - begun;
     return rc;
 }

@@ -4,11 +4,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "codec/directions.h"
+#include "codec/prediction.h"
 #include "compress/shapes.h"
 #include "compress/tile_reader.h"
 #include "numeric/rotate.h"
 
 #define MOST 16                 /* of a code: rows that moved least, or not at all, have a factor of 16 over the middle one's */
+#define ROWS ((size_t)64)       /* of a tile, that show whether they have a direction in common */
 #define PIECE ((size_t)1 << 14) /* elements at a time */
 
 /* A tile of a vocabulary that this rank has. */
@@ -40,9 +43,27 @@ static void add_products(double *restrict lanes, const float *restrict a, const 
     for (size_t i = 0; i < count; i++) lanes[i % DZ_LANES] += (double)a[i] * (double)b[i];
 }
 
-/* Adds the tile's part to the energies of its rows: of a row that lies in two tiles, each part is one sum. */
+/* Whether a few of the tile's rows have a direction in common. Its bytes are still those that were read last. */
+static int rows_agree(const dz_plan *plan, const dz_tile *t, dz_error *err) {
+    uint64_t columns = columns_of(plan, t->pair), lead = (columns - t->first % columns) % columns;
+    size_t nrows = t->count > lead ? (size_t)((t->count - lead) / columns) : 0, n = nrows < ROWS ? nrows : ROWS;
+    if (nrows < DZ_PREDICTION_ROWS_MIN) return 0;
+    float *rows = dz_alloc_raw((n + 2) * (size_t)columns, sizeof *rows, err);
+    if (!rows) return 0;
+    for (size_t r = 0; r < n; r++) {
+        float *row = rows + r * columns;
+        dz_tile_delta(t, (size_t)(lead + (nrows - 1) * r / (n - 1) * columns), (size_t)columns, row);
+        dz_row_to_one(row, (size_t)columns);
+    }
+    int agree = dz_rows_agree(rows, n, (size_t)columns, rows + n * columns);
+    free(rows);
+    return agree;
+}
+
+/* Adds the tile's part to the energies of its rows: of a row that lies in two tiles, each part is one sum. Counts the tile if a few of its
+ * rows have a direction in common. */
 static dz_rc add_energies(dz_tile_reader *reader, const dz_plan *plan, const token_tile *at, int chained, const row_energies *to,
-                          dz_error *err) {
+                          uint64_t *agreeing, dz_error *err) {
     float delta[PIECE], step[PIECE];
     dz_tile t;
     if (dz_tile_read(reader, at->item, &t, err) != DZ_OK || (chained && dz_tile_read_parent(reader, &t, err) != DZ_OK)) return err->rc;
@@ -71,6 +92,7 @@ static dz_rc add_energies(dz_tile_reader *reader, const dz_plan *plan, const tok
         left = columns;
         row++;
     }
+    if (!chained) *agreeing += (uint64_t)rows_agree(plan, &t, err);
     return err->rc;
 }
 
@@ -148,7 +170,80 @@ static void make_shape(const row_energies *energy, size_t rows, uint64_t columns
     shape->factors = dz_channels_range(&shape->channels);
 }
 
-dz_rc dz_token_rows_make(dz_context *ctx, dz_shapes *out, dz_error *err) {
+/* Of one tile that is predicted: the noise that factors and prediction make of it, as noise_of, and the bytes of the prediction. */
+static dz_rc predict_tile(dz_tile_reader *reader, const token_tile *at, const dz_shape *shape, dz_buf *room, double *noise, double *bytes,
+                          dz_error *err) {
+    dz_tile t;
+    dz_lowrank found;
+    dz_buf coded = {0};
+    room->len = 0;
+    if (dz_tile_read(reader, at->item, &t, err) != DZ_OK || dz_buf_reserve(room, (size_t)t.count * sizeof(float), err) != DZ_OK)
+        return err->rc;
+    float *delta = (float *)(void *)room->data;
+    uint64_t columns = shape->channels.stride;
+    size_t count = (size_t)t.count;
+    dz_tile_delta(&t, 0, count, delta);
+    dz_channels_apply(delta, count, t.first, &shape->channels, 0);
+    if (dz_prediction_find(&found, delta, count, columns, t.first % columns, shape->predicted, err) != DZ_OK) return err->rc;
+    if (found.rank) {
+        dz_prediction_add(delta, 0, count, &found, -1);
+        dz_lowrank_put(&coded, &found, err);
+    }
+    *bytes = (double)coded.len;
+    *noise = 0;
+    for (size_t b = 0; b < dz_rotate_blocks(count); b++) {
+        double energy[DZ_LANES] = {0}, inverse = 0;
+        size_t first = dz_rotate_first(count, b), n = dz_rotate_length(count, b);
+        dz_kernels()->energy(energy, delta + first, n);
+        for (size_t i = 0, run; i < n; i += run) {
+            uint64_t element = t.first + first + i;
+            run = n - i < columns - element % columns ? n - i : (size_t)(columns - element % columns);
+            double f = (double)dz_channel_factor(shape->channels.code[element / columns]);
+            inverse += (double)run / (f * f);
+        }
+        *noise += dz_lanes_total(energy) * inverse / (double)n;
+    }
+    dz_buf_free(&coded);
+    dz_lowrank_free(&found);
+    return err->rc;
+}
+
+double dz_vocabulary_noise(const dz_recipe *recipe, const dz_tensor_pair *pair, const dz_tensor_stats *stats) {
+    if (!isnan(recipe->gain) || pair->factor != 1) return (double)INFINITY;
+    dz_noise_limits limits = dz_recipe_limits(recipe);
+    double by_base = stats->delta_energy > 0 ? limits.to_base * stats->base_energy / stats->delta_energy : limits.to_base;
+    return DZ_VOCABULARY_SHARE * fmin(limits.to_delta, by_base);
+}
+
+/* Collective. What predictions make of the noise of a tensor whose `n` tiles here are `tiles`. `energy`: of its rows' deltas. */
+static dz_rc predict(dz_context *ctx, dz_tile_reader *reader, const dz_tensor_pair *pair, const dz_tensor_stats *stats,
+                     const token_tile *tiles, size_t n, dz_shape *shape, double energy, dz_error *err) {
+    dz_buf room = {0};
+    size_t ntiles = pair->tiles.ncommon;
+    double allowed = dz_vocabulary_noise(dz_zoo_recipe(&ctx->zoo, pair->task), pair, stats), sum = 0, bytes = 0;
+    if (!isfinite(allowed)) return DZ_OK;
+    double *of = dz_alloc(2 * ntiles, sizeof *of, err);
+    shape->predicted = dz_significant(allowed / shape->spread, 30);
+    for (size_t i = 0; i < n && err->rc == DZ_OK; i++) {
+        size_t tile = ctx->plan->units[tiles[i].item].tile;
+        predict_tile(reader, &tiles[i], shape, &room, &of[tile], &of[ntiles + tile], err);
+    }
+    dz_buf_free(&room);
+    dz_rc rc = dz_sync_error(ctx->world, err->rc, err);
+    if (rc == DZ_OK) dz_sum_f64(ctx->world, of, 2 * ntiles); /* each is of one rank */
+    for (size_t i = 0; rc == DZ_OK && i < ntiles; i++) sum += of[i], bytes += of[ntiles + i];
+    free(of);
+    if (rc != DZ_OK || !(bytes > 0)) {
+        shape->predicted = 0;
+        return rc;
+    }
+    shape->noise[0] = sum;
+    shape->spread = shape->share = sum / energy;
+    shape->bytes += bytes;
+    return DZ_OK;
+}
+
+dz_rc dz_token_rows_make(dz_context *ctx, const dz_stats *stats, dz_shapes *out, dz_error *err) {
     const dz_plan *plan = ctx->plan;
     dz_tile_reader reader;
     size_t rows = 0, most = 0, at = 0, done = 0, n = 0, sums = ctx->chains.open ? 3 : 1;
@@ -171,12 +266,18 @@ dz_rc dz_token_rows_make(dz_context *ctx, dz_shapes *out, dz_error *err) {
         int chained = dz_chains_row(&ctx->chains, plan->lossy[l]) >= 0, here = at < n && tiles[at].lossy == (int64_t)l;
         row_energies energy = {.delta = room, .both = room + (chained ? own : 0), .step = room + (chained ? 2 * own : 0)};
         memset(room, 0, (chained ? 3 : 1) * own * sizeof *room);
+        size_t begin = at;
+        uint64_t agreeing = 0;
         for (; at < n && tiles[at].lossy == (int64_t)l && err->rc == DZ_OK; at++)
-            add_energies(&reader, plan, &tiles[at], chained, &energy, err);
+            add_energies(&reader, plan, &tiles[at], chained, &energy, &agreeing, err);
         if ((rc = dz_sync_error(ctx->world, err->rc, err)) != DZ_OK) break;
+        dz_sum_u64(ctx->world, &agreeing, 1);
         dz_sum_f64(ctx->world, room, (chained ? 3 : 1) * own); /* a row lies in two tiles at most: the sum of two numbers has no order */
         dz_shape *shape = &out->tokens[l];
         make_shape(&energy, own, columns_of(plan, pair), chained, codes, shape);
+        if (agreeing && shape->channels.count &&
+            (rc = predict(ctx, &reader, pair, &stats->tensors[l], tiles + begin, at - begin, shape, total(room, own), err)) != DZ_OK)
+            break;
         shape->channels.code = NULL;
         if (!here || shape->channels.count == 0) continue;
         shape->channels.code = memcpy(out->token_codes + done, codes, own);

@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "codec/prediction.h"
 #include "codec/sparse_signs.h"
 #include "codec/trellis.h"
 #include "codec/uniform.h"
@@ -41,11 +42,28 @@ static dz_rc take_channels(dz_decoder *d, const dz_task_entry *task, const dz_in
     return DZ_OK;
 }
 
+/* The prediction that the rest of a block begins with, if it does, into d->prediction; *begin moves behind it. `first`: element of the
+ * tensor that the tile begins with. */
+static dz_rc take_prediction(dz_decoder *d, uint64_t first, size_t count, size_t *begin, dz_error *err) {
+    const dz_channels *c = &d->channels;
+    dz_lowrank_free(&d->prediction);
+    if (c->count == 0 || d->block.len <= *begin || d->block.data[*begin] != DZ_BODY_PREDICTED) return DZ_OK;
+    dz_view v = {.data = d->block.data, .len = d->block.len, .pos = *begin + 1};
+    if (dz_lowrank_get(&d->prediction, DZ_F32, count, &v, err) != DZ_OK) return err->rc;
+    if (d->prediction.columns != c->stride || d->prediction.first != first % c->stride)
+        return dz_fail(err, DZ_EDAMAGE, "a prediction is of other rows than the factors");
+    *begin = v.pos;
+    return DZ_OK;
+}
+
 /* The coefficients of a kind that has a value for each. */
 static dz_rc decode_dense(dz_decoder *d, const dz_task_entry *task, const dz_index_row *row, uint32_t tile, size_t count,
                           const dz_blocks *to, dz_error *err) {
     size_t begin;
-    if (take_channels(d, task, row, tile, &begin, err) != DZ_OK) return err->rc;
+    dz_pair_tiles tiles = dz_row_tiles(d->archive->catalog, row);
+    if (take_channels(d, task, row, tile, &begin, err) != DZ_OK ||
+        take_prediction(d, dz_tile_first(&tiles, tile), count, &begin, err) != DZ_OK)
+        return err->rc;
     const uint8_t *body = d->block.data + begin;
     size_t len = d->block.len - begin;
     return row->bits == DZ_BITS_TRELLIS ? dz_trellis_decode(to, body, len, count, row->step, err)
@@ -54,6 +72,7 @@ static dz_rc decode_dense(dz_decoder *d, const dz_task_entry *task, const dz_ind
 
 static dz_rc decode_signs(dz_decoder *d, const dz_index_row *row, size_t count, dz_error *err) {
     d->channels.count = 0;
+    dz_lowrank_free(&d->prediction);
     return dz_signs_decode(&d->kept, d->block.data, d->block.len, count, 1 - (double)row->sparsity, err);
 }
 
@@ -95,29 +114,36 @@ static void add_to_f64(const dz_rotated *t, const float *x, float scale, size_t 
 }
 
 /* `factors` of the channels, which are a row's: NULL: there are none, or they are applied already. */
-static void add_change(const work *w, const float *x, const float *factors, size_t first, size_t n) {
+static void add_change(const work *w, const float *x, const float *factors, float scale, size_t first, size_t n) {
     const dz_rotated *t = w->tile;
     size_t channel = factors ? (size_t)((w->first + first) % w->decoder->channels.count) : 0;
     for (size_t i = 0; i < n;) {
         size_t run = factors && w->decoder->channels.count - channel < n - i ? w->decoder->channels.count - channel : n - i;
         dz_kernels()->add_scaled(t->out + (first + i) * dz_dtype_size(t->to), t->to, t->base + (first + i) * dz_dtype_size(t->from),
-                                 t->from, x + i, factors ? factors + channel : NULL, w->scale, run);
+                                 t->from, x + i, factors ? factors + channel : NULL, scale, run);
         channel = 0;
         i += run;
     }
 }
 
 static void restore_block(void *arg, float *x, size_t block, size_t n) {
-    const work *w = arg;
+    work *w = arg;
     dz_rotated *t = w->tile;
+    const dz_lowrank *predicted = &w->decoder->prediction;
     size_t first = dz_rotate_first(t->count, block);
     int fused = w->decoder->channels.count && w->decoder->channels.stride == 1 && t->base && t->to != DZ_F64;
+    float scale = predicted->rank ? 1 : w->scale;
+    t->any |= predicted->rank > 0;
     for (size_t i = 0; !t->any && i < n; i++) t->any = x[i] != 0;
     dz_unrotate_block(x, t->count, w->key, block);
+    if (predicted->rank) {
+        for (size_t i = 0; i < n; i++) x[i] *= w->scale;
+        dz_prediction_add(x, first, n, predicted, 1);
+    }
     if (w->decoder->channels.count && !fused) dz_channels_apply(x, n, w->first + first, &w->decoder->channels, 1);
-    if (t->base && t->to == DZ_F64) add_to_f64(t, x, w->scale, first, n);
-    if (t->base && t->to != DZ_F64) add_change(w, x, fused ? factors_of(w->decoder) : NULL, first, n);
-    for (size_t i = 0; !t->base && i < n; i++) t->delta[first + i] = x[i] * w->scale;
+    if (t->base && t->to == DZ_F64) add_to_f64(t, x, scale, first, n);
+    if (t->base && t->to != DZ_F64) add_change(w, x, fused ? factors_of(w->decoder) : NULL, scale, first, n);
+    for (size_t i = 0; !t->base && i < n; i++) t->delta[first + i] = x[i] * scale;
 }
 
 /* Blocks with a few coefficients: those, and zeros. */

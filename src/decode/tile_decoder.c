@@ -60,6 +60,7 @@ void dz_decoder_close(dz_decoder *d) {
     dz_buf_free(&d->codes);
     dz_buf_free(&d->factors);
     dz_buf_free(&d->first_block);
+    dz_lowrank_free(&d->prediction);
     dz_buf_free(&d->whole);
     dz_buf_free(&d->up_bytes);
     dz_buf_free(&d->other);

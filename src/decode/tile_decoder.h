@@ -6,6 +6,7 @@
 
 #include "archive/reader.h"
 #include "codec/channels.h"
+#include "codec/lowrank.h"
 #include "codec/sparse_levels.h"
 
 typedef struct dz_decoder {
@@ -28,6 +29,7 @@ typedef struct dz_decoder {
     dz_channels known;                  /* the factors in `codes` */
     dz_channels channels;               /* factors of the current block's tensor; count 0: none */
     const dz_index_row *channels_of;    /* row of `codes` */
+    dz_lowrank prediction;              /* of the current block; rank 0: none */
     dz_buf codes, factors, first_block; /* factors: [known.count] floats, of the codes with the other sign */
     dz_buf whole;                       /* a restored tile that is not passed on in pieces */
     double bytes_read;

@@ -143,8 +143,8 @@ static void put_direction(const workspace *s, size_t rows, size_t cols, size_t l
     }
 }
 
-dz_rc dz_lowrank(const float *d, size_t rows, size_t cols, size_t rank, uint64_t key, float *left, float *right, double *energy,
-                 double *kept, dz_error *err) {
+dz_rc dz_lowrank_approximate(const float *d, size_t rows, size_t cols, size_t rank, uint64_t key, float *left, float *right, double *energy,
+                             double *kept, dz_error *err) {
     size_t least = rows < cols ? rows : cols, l = rank + OVERSAMPLED < least ? rank + OVERSAMPLED : least;
     workspace s = {.y = dz_alloc(rows * l, sizeof *s.y, err),
                    .z = dz_alloc(cols * l, sizeof *s.z, err),

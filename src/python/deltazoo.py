@@ -1133,22 +1133,27 @@ def small_numbers(cursor, n):
     return np.where(z & 1, -(z >> 1) - 1, z >> 1)
 
 
-def lowrank_base(cursor, count, dtype, size, base):
-    """The base's elements with the prediction added."""
-    need(dtype in ("F32", "F16", "BF16") and base is not None and count > 0, "LOWRANK where it may not be")
-    columns, first, rows = rows_of(cursor, count, "LOWRANK")
+def lowrank_sums(cursor, count, what):
+    """f32 predictions of low rank of the elements; columns, column of the first one."""
+    columns, first, rows = rows_of(cursor, count, what)
     rank, exponent = cursor.u8(), cursor.u8()
-    need(1 <= rank <= 16 and exponent <= 190, f"rank {rank} and exponent {exponent} of LOWRANK")
+    need(1 <= rank <= 16 and exponent <= 190, f"rank {rank} and exponent {exponent} of {what}")
     total = np.zeros((rows, columns), np.int64)
     for _ in range(rank):
         v = yield from small_numbers(cursor, columns)
         u = yield from small_numbers(cursor, rows)
         total += np.outer(u, v)
     total = total.reshape(-1)[first:first + count].astype(np.int32)  # modulo 2^32
-    raw = base.tobytes()
-    x = to_f32(raw, dtype)
+    return total.astype(np.float32) * np.float32(2.0**(exponent - 126)), columns, first
+
+
+def lowrank_base(cursor, count, dtype, size, base):
+    """The base's elements with the prediction added."""
+    need(dtype in ("F32", "F16", "BF16") and base is not None and count > 0, "LOWRANK where it may not be")
+    sums = (yield from lowrank_sums(cursor, count, "LOWRANK"))[0]
+    x = to_f32(base.tobytes(), dtype)
     with np.errstate(over="ignore", invalid="ignore"):
-        moved = x + total.astype(np.float32) * np.float32(2.0**(exponent - 126))
+        moved = x + sums
     return np.where(np.isfinite(x), np.frombuffer(from_f32(moved, dtype), UINTS[size]), base)
 
 
@@ -2055,7 +2060,7 @@ class Row:
         self.digest = int(values["digest_hi"]) << 64 | int(values["digest_lo"]) if "digest_hi" in values.dtype.names else 0
         self.gamma = np.float32(record["gamma"])
         self.key = xxhash.xxh64_intdigest(self.tensor.name.encode(), int(record["key"]))
-        self.tied = self.found = self.read = None
+        self.tied, self.found, self.read, self.predicted = None, None, None, {}
         need(self.policy <= TIED, f"{self.tensor.name}: policy {self.policy}")
         need(self.base is not None or self.up is not None or self.policy in (LOSSLESS, TIED), f"{self.tensor.name}: its policy needs a base")
         need(self.base is None or self.up is not None or fits(self.tensor, self.base), f"{self.tensor.name}: its base is of another type or shape, {self.base}")
@@ -2131,7 +2136,11 @@ class Row:
         if self.bits in (18, 19) and body[:1] in (b"\x08", b"\x09"):
             need((body[0] == 8) == (tile == 0), "CHANNELS: in another tile than the first")
             body = channel_factors(body, self.tensor.count)[2] if tile == 0 else body[1:]
-        return kept_body(body, count, self.bits, self.tile_key(tile), 1 - float(self.sparsity), self.step, self.lo)
+            if body[:1] == b"\x0a":
+                cursor = Cursor(body[1:])
+                self.predicted[tile] = yield from lowrank_sums(cursor, count, "PREDICTED")
+                body = cursor.rest()
+        return (yield from kept_body(body, count, self.bits, self.tile_key(tile), 1 - float(self.sparsity), self.step, self.lo))
 
     def check(self):
         """Checksums and kept bodies; the number of kept elements."""
@@ -2156,16 +2165,21 @@ class Row:
         factors, stride = channel_factors(bodies[0], self.tensor.count)[:2] if bodies and bodies[0][0] == 8 else (None, 1)
         for k, ((begin, end, _), (positions, levels)) in enumerate(zip(self.tiles(), found)):
             kept += len(positions)
+            predicted = self.predicted.pop(k, None)
+            scale = self.gamma * self.scale
             with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-                if self.bits >= 17 and len(positions):
+                if self.bits >= 17 and (len(positions) or predicted):
                     rotated = np.zeros(end - begin, np.float32)
                     rotated[positions] = levels
                     positions, levels = None, unrotate(rotated, self.tile_key(k))
+                    if predicted:
+                        need(predicted[1:] == (stride, begin % stride), "PREDICTED: of other rows than the factors")
+                        levels, scale = levels * scale + predicted[0], np.float32(1)
                     if bodies and bodies[k][0] in (8, 9):
                         need(factors is not None, "CHANNELS: not in the first tile")
                         levels = levels * factors[np.arange(begin, end) // stride % len(factors)]
                 q = levels.astype(np.float32, copy=False)
-                values = (self.gamma * self.scale) * (q if self.bits >= 16 else self.lo + q * self.step)
+                values = scale * (q if self.bits >= 16 else self.lo + q * self.step)
             need(values.dtype == np.float32, "not f32")
             yield begin, end, positions, values
         need(kept == self.kept, f"{kept} elements are kept, not {self.kept}")

@@ -50,7 +50,7 @@ static void check_near_best(size_t rows, size_t cols, size_t terms, double fall,
     float *d = matrix(rows, cols, terms, fall), *left = calloc(rows * rank, sizeof *left), *right = calloc(rank * cols, sizeof *right);
     double energy, kept, *gram = calloc(rows * rows, sizeof *gram), *values = calloc(rows, sizeof *values),
                          *scratch = calloc(3 * rows, sizeof *scratch), best = 0;
-    assert_int_equal(dz_lowrank(d, rows, cols, rank, 7, left, right, &energy, &kept, &err), DZ_OK);
+    assert_int_equal(dz_lowrank_approximate(d, rows, cols, rank, 7, left, right, &energy, &kept, &err), DZ_OK);
     for (size_t i = 0; i < rows; i++) {
         for (size_t j = 0; j < rows; j++) {
             for (size_t k = 0; k < cols; k++) gram[i * rows + j] += (double)d[i * cols + k] * (double)d[j * cols + k];
@@ -89,7 +89,7 @@ static void test_nothing_gives_nothing(void **state) {
     dz_error err = {0};
     float d[12] = {0}, left[8], right[6];
     double energy, kept;
-    assert_int_equal(dz_lowrank(d, 4, 3, 2, 1, left, right, &energy, &kept, &err), DZ_OK);
+    assert_int_equal(dz_lowrank_approximate(d, 4, 3, 2, 1, left, right, &energy, &kept, &err), DZ_OK);
     assert_true(energy == 0 && kept == 0);
     for (int i = 0; i < 8; i++) assert_true(left[i] == 0);
     for (int i = 0; i < 6; i++) assert_true(right[i] == 0);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "archive/catalog.h"
+#include "codec/prediction.h"
 #include "codec/trellis.h"
 #include "codec/uniform.h"
 #include "compress/method.h"
@@ -43,6 +44,7 @@ static double weight_of(const dz_method_tensor *t, double price) {
 /* The share of the delta that is restored: below 1 only where the noise is not small against the row length, over which an output averages
  * it (results/quality.md). */
 static double gain_of(const dz_recipe *r, const dz_method_tensor *t, double nsr) {
+    if (t->shape && t->shape->predicted > 0) return 1; /* of what a prediction leaves the noise is large, not of the delta */
     return isnan(r->gain) ? 1 / (1 + nsr / t->inputs) : r->gain;
 }
 
@@ -266,6 +268,10 @@ static dz_rc encode(dz_buf *body, const dz_method_tile *tile, uint64_t *kept, dz
         else
             dz_buf_put(body, (uint8_t[]){DZ_BODY_CHANNELS_BEFORE}, 1, err);
         if (err->rc != DZ_OK) return err->rc;
+    }
+    if (tile->prediction && tile->prediction->rank) {
+        dz_buf_put(body, (uint8_t[]){DZ_BODY_PREDICTED}, 1, err);
+        if (dz_lowrank_put(body, tile->prediction, err) != DZ_OK) return err->rc;
     }
     if (c->kind == DZ_BITS_UNIFORM) return dz_uniform_encode(body, tile->delta, tile->count, tile->key, c->step, c->lo, kept, err);
     return dz_trellis_encode(body, tile->fill, tile->source, tile->count, tile->key, c->step, kept, err);
