@@ -19,9 +19,11 @@ enum {
     EXPONENT_MIN = -126 /* so that no product is subnormal */
 };
 
-#define STEP 8.0      /* of the numbers u: its square over the noise of an element */
-#define OF_BOUND 1.11 /* noise of the messages over the least that any code has (METHODS.md "Trellis-coded quantisation") */
-#define WORTH 0.98    /* of the bits that are left, for a prediction to be taken */
+#define STEP 8.0            /* of the numbers u: its square over the noise of an element */
+#define OF_BOUND 1.11       /* noise of the messages over the least that any code has (METHODS.md "Trellis-coded quantisation") */
+#define NOISE_LEAST 0x1p-16 /* energy of the noise over that of the deltas */
+#define NOISE_MOST 0x1p8
+#define WORTH 0.98 /* of the bits that are left, for a prediction to be taken */
 
 /* How a tile lies in its rows. */
 typedef struct matrix {
@@ -75,9 +77,9 @@ static double bits_of_numbers(const float *u, size_t stride, size_t n, float sca
 
 /* The step of the numbers u, a power of two: its exponent. Its square over an element's noise is from STEP / 4 to STEP. What rounding
  * leaves is in the rest, and coded with it. */
-static int step_exponent(double energy, double count, double noise) {
+static int step_exponent(double noise) {
     int exponent;
-    double square = STEP * noise * energy / count;
+    double square = STEP * noise;
     frexp(square, &exponent);                             /* square < 2^exponent */
     exponent = (exponent - 1 - ((exponent - 1) & 1)) / 2; /* the square of 2 to it is at most `square` */
     return exponent < EXPONENT_MIN + DZ_DIRECTION_BITS ? EXPONENT_MIN + DZ_DIRECTION_BITS : exponent;
@@ -143,7 +145,7 @@ static dz_rc make(dz_lowrank *found, const matrix *m, const float *u, const floa
 
 dz_rc dz_prediction_find(dz_lowrank *found, const float *x, size_t count, uint64_t columns, uint64_t first, double noise, dz_error *err) {
     *found = (dz_lowrank){0};
-    if (columns < COLUMNS_MIN || columns > COLUMNS_MAX || first >= columns || !(noise > 0x1p-20)) return DZ_OK;
+    if (columns < COLUMNS_MIN || columns > COLUMNS_MAX || first >= columns || !(noise > 0)) return DZ_OK;
     matrix m = {.x = x, .count = count, .columns = (size_t)columns, .first = (size_t)first};
     m.lead = (m.columns - m.first) % m.columns;
     m.nrows = count > m.lead ? (count - m.lead) / m.columns : 0;
@@ -155,8 +157,11 @@ dz_rc dz_prediction_find(dz_lowrank *found, const float *x, size_t count, uint64
     if (err->rc == DZ_OK && directions_of(&m, v, &common, err) == DZ_OK && common) {
         double energy = project_all(u, &m, nrows, v);
         if (energy > 0x1p-100 && isfinite(energy)) {
-            int step = step_exponent(energy, (double)count, noise);
-            unsigned rank = choose_rank(u, nrows, m.columns, energy, (double)count, noise, step, &left, &bits);
+            double share = noise * (double)count / energy;
+            int step = step_exponent(noise);
+            unsigned rank = share > NOISE_LEAST && share < NOISE_MOST
+                                ? choose_rank(u, nrows, m.columns, energy, (double)count, share, step, &left, &bits)
+                                : 0;
             if (rank && step - DZ_DIRECTION_BITS <= DZ_LOWRANK_EXPONENT_MOST) make(found, &m, u, v, nrows, rank, step, err);
         }
     }
@@ -181,7 +186,7 @@ dz_rc dz_prediction_expect(float *rows, size_t nrows, size_t columns, size_t cou
                 energy += (double)dz_rows_dot(rows + r * columns, rows + r * columns, columns);
                 dz_row_project(u + r * K, rows + r * columns, v, columns);
             }
-            int step = step_exponent(energy, (double)((nrows - train) * columns), noise);
+            int step = step_exponent(noise * energy / (double)((nrows - train) * columns));
             if (energy > 0) choose_rank(u + train * K, nrows - train, columns, energy, (double)count, noise, step, left, bits);
             *bits /= (double)count;
         }

@@ -8,12 +8,13 @@
 enum { DZ_BODY_PREDICTED = 10 }; /* on disk: behind the factors of a tile's rows; the factors of the prediction, and the rest */
 
 /* Of a tile's deltas x in rows of `columns`, the first one in column `first` of its row: found->rank is 0 where none is worth its bytes.
- * `noise`: energy of the noise that the rest will be coded with, over the deltas' energy; it decides how many directions are worth theirs.
+ * `noise`: energy of an element's noise that the rest will be coded with; it decides how many directions are worth theirs.
  * Rows that the tile has a part of are predicted too. */
 dz_rc dz_prediction_find(dz_lowrank *found, const float *x, size_t count, uint64_t columns, uint64_t first, double noise, dz_error *err);
 
 /* Of a few whole rows of a tile of `count` elements, for a forecast: how much energy a prediction that is found on the first three quarters
- * leaves of the others, and its bits an element. 1 and 0 where none is worth its bytes. The rows are changed. */
+ * leaves of the others, and its bits an element. `noise`: over the deltas' energy. 1 and 0 where none is worth its bytes. The rows are
+ * changed. */
 dz_rc dz_prediction_expect(float *rows, size_t nrows, size_t columns, size_t count, double noise, double *left, double *bits,
                            dz_error *err);
 

@@ -21,10 +21,13 @@ uint64_t dz_trellis_message_bits(size_t count, double rate) {
 /* ---- encode ---- */
 
 typedef struct sink {
-    uint8_t *numbers; /* of the blocks' amplitudes, 0 where nothing is kept */
-    uint8_t *bits;    /* all messages, one after the other */
+    float rate;
+    double noise;  /* an element; above 0: in the place of the rate */
+    dz_buf heads;  /* of the blocks */
+    uint8_t *bits; /* all messages, one after the other */
     uint64_t nbits;
     uint8_t *message; /* of one block */
+    uint64_t nonzeros;
     dz_trellis_room room;
 } sink;
 
@@ -38,71 +41,122 @@ static void append_bits(sink *s, size_t nbits) {
     s->nbits += nbits;
 }
 
-static dz_rc put_block(sink *s, size_t block, const float *x, size_t n, float rate, uint64_t *nonzeros, dz_error *err) {
-    double std = dz_std_about_zero(x, n);
-    size_t nbits = dz_trellis_bits(n, (double)rate);
-    if (!isfinite(std)) return dz_fail(err, DZ_EVALUE, "differences are not finite, or too large");
-    if (!(std >= LEAST_STD)) return DZ_OK; /* nothing is kept */
+/* Number of the amplitude, 0 where nothing is kept: at this size of all coefficients the inner product of the block with the estimate is
+ * that with itself. */
+static dz_rc search(sink *s, const float *x, size_t n, double std, size_t nbits, unsigned *number, dz_error *err) {
     double product;
+    *number = 0;
+    if (!isfinite(std)) return dz_fail(err, DZ_EVALUE, "differences are not finite, or too large");
+    if (!(std >= LEAST_STD) || nbits == 0) return DZ_OK;
     if (dz_trellis_search(&s->room, s->message, &product, x, n, std, nbits, err) != DZ_OK) return err->rc;
-    /* at this size of all coefficients the inner product of the block with the estimate is that with itself */
     unsigned e = product > 0 ? dz_std_number(std * (double)n / product) : 0;
     if (e > DZ_STD_NUMBER_MOST) return dz_fail(err, DZ_EVALUE, "differences are not finite, or too large");
-    if (e == 0 || dz_std_of_number(e) < 0x1p-126f) return DZ_OK;
-    s->numbers[2 * block] = (uint8_t)e;
-    s->numbers[2 * block + 1] = (uint8_t)(e >> 8);
-    append_bits(s, nbits);
-    *nonzeros += n;
+    if (e > 0 && dz_std_of_number(e) >= 0x1p-126f) *number = e;
     return DZ_OK;
 }
 
-dz_rc dz_trellis_encode(dz_buf *out, dz_delta_fill fill, const void *tile, size_t count, uint64_t key, float rate, uint64_t *nonzeros,
-                        dz_error *err) {
-    *nonzeros = 0;
-    if (!is_sound(rate)) return dz_fail(err, DZ_EFAIL, "a rate of %g bits", (double)rate);
+static dz_rc put_block(sink *s, const float *x, size_t n, dz_error *err) {
+    double std = dz_std_about_zero(x, n), left;
+    size_t nbits = s->noise > 0 ? dz_trellis_bits_for(n, std * std * (double)n, s->noise, &left) : dz_trellis_bits(n, (double)s->rate);
+    unsigned number;
+    if (search(s, x, n, std, nbits, &number, err) != DZ_OK) return err->rc;
+    if (s->noise > 0) dz_buf_put_varint(&s->heads, number ? nbits : 0, err);
+    if (s->noise <= 0 || number) dz_buf_put(&s->heads, (uint8_t[]){(uint8_t)number, (uint8_t)(number >> 8)}, 2, err);
+    if (number == 0) return err->rc;
+    append_bits(s, nbits);
+    s->nonzeros += n;
+    return err->rc;
+}
+
+static dz_rc encode(sink *s, dz_buf *out, dz_delta_fill fill, const void *tile, size_t count, uint64_t key, dz_error *err) {
     size_t nblocks = dz_rotate_blocks(count), longest = dz_rotate_length(count, nblocks - 1);
-    sink s = {.numbers = dz_alloc(nblocks, 2, err),
-              .bits = dz_alloc((size_t)(dz_trellis_message_bits(count, (double)rate) / 8) + 3, 1, err),
-              .message = dz_alloc_raw(longest / 8 + 1, 1, err)};
+    uint64_t most = s->noise > 0 ? count : dz_trellis_message_bits(count, (double)s->rate);
+    s->bits = dz_alloc((size_t)(most / 8) + 3, 1, err);
+    s->message = dz_alloc_raw(longest / 8 + 1, 1, err);
     float *delta = dz_alloc_raw(longest, sizeof *delta, err);
     for (size_t b = 0; b < nblocks && err->rc == DZ_OK; b++) { /* a block stays in the second-level cache */
         fill(tile, dz_rotate_first(count, b), dz_rotate_length(count, b), delta);
         dz_rotate_block(delta, count, key, b);
-        put_block(&s, b, delta, dz_rotate_length(count, b), rate, nonzeros, err);
+        put_block(s, delta, dz_rotate_length(count, b), err);
     }
     free(delta);
-    if (*nonzeros) {
-        dz_buf_put(out, (uint8_t[]){DZ_BODY_TRELLIS, DZ_TRELLIS_MEMORY}, 2, err);
-        dz_buf_put(out, s.numbers, 2 * nblocks, err);
-        dz_buf_put(out, s.bits, (size_t)((s.nbits + 7) / 8), err);
+    if (s->nonzeros) {
+        dz_buf_put(out, (uint8_t[]){s->noise > 0 ? DZ_BODY_TRELLIS_EVEN : DZ_BODY_TRELLIS, DZ_TRELLIS_MEMORY}, 2, err);
+        dz_buf_put(out, s->heads.data, s->heads.len, err);
+        dz_buf_put(out, s->bits, (size_t)((s->nbits + 7) / 8), err);
     } else {
         dz_buf_put(out, (uint8_t[]){NOTHING}, 1, err);
     }
-    free(s.numbers);
-    free(s.bits);
-    free(s.message);
-    dz_trellis_room_free(&s.room);
+    dz_buf_free(&s->heads);
+    free(s->bits);
+    free(s->message);
+    dz_trellis_room_free(&s->room);
+    return err->rc;
+}
+
+dz_rc dz_trellis_encode(dz_buf *out, dz_delta_fill fill, const void *tile, size_t count, uint64_t key, float rate, uint64_t *nonzeros,
+                        dz_error *err) {
+    sink s = {.rate = rate};
+    *nonzeros = 0;
+    if (!is_sound(rate)) return dz_fail(err, DZ_EFAIL, "a rate of %g bits", (double)rate);
+    encode(&s, out, fill, tile, count, key, err);
+    *nonzeros = s.nonzeros;
+    return err->rc;
+}
+
+dz_rc dz_trellis_encode_evenly(dz_buf *out, dz_delta_fill fill, const void *tile, size_t count, uint64_t key, double noise,
+                               uint64_t *nonzeros, dz_error *err) {
+    sink s = {.noise = noise};
+    *nonzeros = 0;
+    if (!(noise > 0)) return dz_fail(err, DZ_EFAIL, "a noise of %g", noise);
+    encode(&s, out, fill, tile, count, key, err);
+    *nonzeros = s.nonzeros;
     return err->rc;
 }
 
 /* ---- decode ---- */
 
-static unsigned number_at(const uint8_t *numbers, size_t block) { return numbers[2 * block] | (unsigned)numbers[2 * block + 1] << 8; }
+/* What is said of a block. */
+typedef struct block_head {
+    unsigned number; /* of its amplitude; 0: it has no message */
+    size_t nbits;
+} block_head;
 
-/* Whether the messages of the blocks are all of the `rest` bytes behind the numbers, without a bit beyond. */
-static int fits(const uint8_t *numbers, const uint8_t *bits, size_t rest, size_t count, float rate, dz_error *err) {
+/* That of a block of n elements. `even`: it has bits of its own. */
+static block_head take_head(dz_view *v, size_t n, int even, float rate) {
+    block_head h = {.nbits = dz_trellis_bits(n, (double)rate)};
+    uint64_t own = even ? dz_view_varint(v) : 1;
+    if (own > n) v->bad = 1;
+    if (own == 0 || v->bad) return h;
+    h.number = dz_view_u8(v);
+    h.number |= (unsigned)dz_view_u8(v) << 8;
+    if (even) h.nbits = (size_t)own;
+    if (even && h.number == 0) v->bad = 1;
+    return h;
+}
+
+/* Whether the messages of the blocks, whose heads begin in `v`, are all of the rest of it, without a bit beyond. */
+static int fits(dz_view v, size_t count, int even, float rate, dz_error *err) {
     uint64_t nbits = 0;
     for (size_t b = 0; b < dz_rotate_blocks(count); b++) {
-        unsigned e = number_at(numbers, b);
-        if (e == 0) continue;
-        if (e > DZ_STD_NUMBER_MOST || dz_std_of_number(e) < 0x1p-126f)
+        block_head h = take_head(&v, dz_rotate_length(count, b), even, rate);
+        if (v.bad) return dz_fail(err, DZ_EDAMAGE, "a trellis block has no sound head"), 0;
+        if (h.number == 0) continue;
+        if (h.number > DZ_STD_NUMBER_MOST || dz_std_of_number(h.number) < 0x1p-126f)
             return dz_fail(err, DZ_EDAMAGE, "a trellis block has an amplitude that cannot be"), 0;
-        nbits += dz_trellis_bits(dz_rotate_length(count, b), (double)rate);
+        nbits += h.nbits;
     }
+    size_t rest = v.len - v.pos;
     if (nbits == 0) return dz_fail(err, DZ_EDAMAGE, "a trellis block has no message"), 0;
     if (rest != (nbits + 7) / 8) return dz_fail(err, DZ_EDAMAGE, "a trellis block has a message of another length"), 0;
-    if (nbits % 8 && bits[rest - 1] >> (nbits % 8)) return dz_fail(err, DZ_EDAMAGE, "a trellis block has bits beyond its message"), 0;
+    if (nbits % 8 && v.data[v.len - 1] >> (nbits % 8)) return dz_fail(err, DZ_EDAMAGE, "a trellis block has bits beyond its message"), 0;
     return 1;
+}
+
+/* Where the messages begin. */
+static const uint8_t *behind_heads(dz_view v, size_t count, int even, float rate) {
+    for (size_t b = 0; b < dz_rotate_blocks(count); b++) take_head(&v, dz_rotate_length(count, b), even, rate);
+    return v.data + v.pos;
 }
 
 dz_rc dz_trellis_decode(const dz_blocks *to, const uint8_t *body, size_t nbytes, size_t count, float rate, dz_error *err) {
@@ -113,22 +167,22 @@ dz_rc dz_trellis_decode(const dz_blocks *to, const uint8_t *body, size_t nbytes,
     }
     dz_view v = {.data = body, .len = nbytes};
     unsigned kind = dz_view_u8(&v), memory = dz_view_u8(&v);
-    const uint8_t *numbers = dz_view_bytes(&v, 2 * (uint64_t)dz_rotate_blocks(count));
-    if (kind != DZ_BODY_TRELLIS || v.bad || !numbers || memory < DZ_TRELLIS_MEMORY_LEAST || memory > DZ_TRELLIS_MEMORY_MOST)
+    int even = kind == DZ_BODY_TRELLIS_EVEN;
+    if ((kind != DZ_BODY_TRELLIS && !even) || v.bad || memory < DZ_TRELLIS_MEMORY_LEAST || memory > DZ_TRELLIS_MEMORY_MOST)
         return dz_fail(err, DZ_EDAMAGE, "a trellis block has no sound head");
-    const uint8_t *bits = v.data + v.pos;
-    if (!fits(numbers, bits, v.len - v.pos, count, rate, err)) return err->rc;
+    if (!fits(v, count, even, rate, err)) return err->rc;
+    const uint8_t *bits = behind_heads(v, count, even, rate);
     size_t at = 0;
     for (size_t b = 0; b < dz_rotate_blocks(count) && err->rc == DZ_OK; b++) {
-        size_t n = dz_rotate_length(count, b), nbits = dz_trellis_bits(n, (double)rate);
-        unsigned e = number_at(numbers, b);
-        if (e == 0) {
+        size_t n = dz_rotate_length(count, b);
+        block_head h = take_head(&v, n, even, rate);
+        if (h.number == 0) {
             dz_block_zero(to, count, b);
             continue;
         }
         float *x = dz_block_place(to, count, b);
-        if (dz_trellis_signs(x, n, bits, at, nbits, memory, dz_std_of_number(e), err) == DZ_OK) dz_block_done(to, count, b);
-        at += nbits;
+        if (dz_trellis_signs(x, n, bits, at, h.nbits, memory, dz_std_of_number(h.number), err) == DZ_OK) dz_block_done(to, count, b);
+        at += h.nbits;
     }
     return err->rc;
 }

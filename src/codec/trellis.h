@@ -7,7 +7,10 @@
 #include "base/mem.h"
 #include "numeric/rotate.h"
 
-#define DZ_BODY_TRELLIS 7 /* on disk: first byte of the body, beside those of codec/sparse_levels.h */
+enum {                           /* on disk: first byte of the body, beside those of codec/sparse_levels.h */
+       DZ_BODY_TRELLIS = 7,      /* all blocks have the same rate */
+       DZ_BODY_TRELLIS_EVEN = 11 /* each has bits of its own */
+};
 
 /* Fills `delta` with elements first to first + count - 1 of a tile. */
 typedef void (*dz_delta_fill)(const void *tile, size_t first, size_t count, float *delta);
@@ -17,6 +20,10 @@ typedef void (*dz_delta_fill)(const void *tile, size_t first, size_t count, floa
  * the end. */
 dz_rc dz_trellis_encode(dz_buf *out, dz_delta_fill fill, const void *tile, size_t count, uint64_t key, float rate, uint64_t *nonzeros,
                         dz_error *err);
+
+/* The same with so many bits for each block that the noise is `noise` an element everywhere. */
+dz_rc dz_trellis_encode_evenly(dz_buf *out, dz_delta_fill fill, const void *tile, size_t count, uint64_t key, double noise,
+                               uint64_t *nonzeros, dz_error *err);
 
 /* Bits of the messages of a tile of `count` elements. */
 uint64_t dz_trellis_message_bits(size_t count, double rate);

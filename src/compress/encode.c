@@ -89,6 +89,7 @@ static dz_rc predict(encode_pass *p, const shaped_tile *source, double noise, dz
     tile->fill = fill_rest;
     tile->source = delta;
     tile->prediction = found;
+    tile->noise = noise;
     return DZ_OK;
 }
 

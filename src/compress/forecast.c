@@ -12,6 +12,8 @@
 #define RUN 16384 /* elements read at a time */
 #define RUNS 16   /* of a tensor */
 
+#define MOST_LEFT 1.5     /* by a prediction, over the noise: more needs more than a bit an element in too many blocks, about */
+#define BOUND 1.15        /* noise of messages over the least that any code has; blocks of different energies */
 #define CODE_BYTES 0.4    /* of a row's factor, about */
 #define BYTES_OF_ROW 40.0 /* a tensor's part of index and structures, about */
 
@@ -193,12 +195,16 @@ static dz_rc expect_shape(sampler *s, const dz_tensor_pair *pair, const dz_forec
     nrows -= nrows % 4;
     if (!isfinite(noise) || nrows == 0) return DZ_OK;
     float *rows = dz_alloc_raw(nrows * (size_t)columns, sizeof *rows, err);
-    if (rows && take_rows(s, pair, nrows, (size_t)columns, rows, err) == DZ_OK)
-        dz_prediction_expect(rows, nrows, (size_t)columns, (size_t)dz_tile_count(&pair->tiles, 0), noise, &out->spread, &bits, err);
+    for (double share = DZ_PREDICTED_SHARE; share <= 1 && out->rate == 0 && err->rc == DZ_OK; share /= DZ_PREDICTED_SHARE) {
+        double left = 1, most = share * noise;
+        if (take_rows(s, pair, nrows, (size_t)columns, rows, err) == DZ_OK)
+            dz_prediction_expect(rows, nrows, (size_t)columns, (size_t)dz_tile_count(&pair->tiles, 0), most, &left, &bits, err);
+        if (left == 1 || left > MOST_LEFT * most) continue;
+        out->predicted = out->spread = out->share = most;
+        out->rate = log2(1 + left * BOUND / most) / 2;
+        out->bytes += bits / 8 * (double)pair->tiles.common;
+    }
     free(rows);
-    out->share = out->spread;
-    out->predicted = out->spread < 1 ? noise : 0;
-    out->bytes += bits / 8 * (double)pair->tiles.common;
     return err->rc;
 }
 

@@ -35,8 +35,9 @@ typedef struct dz_shape {
     double share;     /* the same, each channel weighted by its activations; of a vocabulary: `spread` */
     double bytes;     /* that the factors take */
     float factors;    /* the largest over the smallest */
-    double predicted; /* of a vocabulary whose rows have directions in common: energy of the noise that is expected over that of its deltas,
-                       * both with factors; 0: tiles are coded without predictions */
+    double predicted; /* of a vocabulary whose rows have directions in common: energy of the noise of an element, with its factor. 0: its
+                       * tiles are coded without predictions */
+    double rate;      /* then: bits an element of its messages, which follow from that; 0 in a forecast: they follow from `spread` */
 } dz_shape;
 
 typedef struct dz_method_tensor {
@@ -70,6 +71,7 @@ typedef struct dz_method_tile {
     const dz_tensor_coding *coding;
     const dz_channels *channels;  /* NULL: no factors; the delta has them already */
     const dz_lowrank *prediction; /* NULL or of rank 0: none; it is taken off the delta already */
+    double noise;                 /* energy of an element's, the same in all blocks; 0: as the coding says */
     uint64_t first;               /* number of its first element in the tensor */
 } dz_method_tile;
 

@@ -20,8 +20,11 @@ dz_rc dz_shapes_make(dz_context *ctx, const dz_stats *stats, dz_shapes *out, dz_
  * twice. */
 dz_rc dz_token_rows_make(dz_context *ctx, const dz_stats *stats, dz_shapes *out, dz_error *err);
 
-/* The noise that a vocabulary is held to, over the energy of its delta; INFINITY where it has no limit, or a factor or gain that
- * predictions do not go with. */
+/* Of a vocabulary's limits, with predictions: a byte then takes twice as much noise away (results/choices.md). */
+#define DZ_PREDICTED_SHARE 0.5
+
+/* The noise that a vocabulary is held to, over the energy of its delta; INFINITY where it has no limit, or a factor or
+ * gain that predictions do not go with. */
 double dz_vocabulary_noise(const dz_recipe *recipe, const dz_tensor_pair *pair, const dz_tensor_stats *stats);
 
 /* From a sample of rows, for a forecast; without those of down and of vocabularies. Not collective. */

@@ -9,8 +9,10 @@
 #include "compress/shapes.h"
 #include "compress/tile_reader.h"
 #include "numeric/rotate.h"
+#include "numeric/trellis.h"
 
 #define MOST 16                 /* of a code: rows that moved least, or not at all, have a factor of 16 over the middle one's */
+#define MOST_NOISE 1.05         /* of what is allowed: where blocks would need more than a bit an element, there are no predictions */
 #define ROWS ((size_t)64)       /* of a tile, that show whether they have a direction in common */
 #define PIECE ((size_t)1 << 14) /* elements at a time */
 
@@ -170,8 +172,14 @@ static void make_shape(const row_energies *energy, size_t rows, uint64_t columns
     shape->factors = dz_channels_range(&shape->channels);
 }
 
-/* Of one tile that is predicted: the noise that factors and prediction make of it, as noise_of, and the bytes of the prediction. */
-static dz_rc predict_tile(dz_tile_reader *reader, const token_tile *at, const dz_shape *shape, dz_buf *room, double *noise, double *bytes,
+/* What a tile comes to with predictions, at shape->predicted. */
+typedef struct tile_forecast {
+    double noise; /* energy of it, without factors */
+    double bits;  /* of the messages */
+    double bytes; /* of the prediction */
+} tile_forecast;
+
+static dz_rc predict_tile(dz_tile_reader *reader, const token_tile *at, const dz_shape *shape, dz_buf *room, tile_forecast *out,
                           dz_error *err) {
     dz_tile t;
     dz_lowrank found;
@@ -189,10 +197,9 @@ static dz_rc predict_tile(dz_tile_reader *reader, const token_tile *at, const dz
         dz_prediction_add(delta, 0, count, &found, -1);
         dz_lowrank_put(&coded, &found, err);
     }
-    *bytes = (double)coded.len;
-    *noise = 0;
+    out->bytes += (double)coded.len;
     for (size_t b = 0; b < dz_rotate_blocks(count); b++) {
-        double energy[DZ_LANES] = {0}, inverse = 0;
+        double energy[DZ_LANES] = {0}, inverse = 0, left;
         size_t first = dz_rotate_first(count, b), n = dz_rotate_length(count, b);
         dz_kernels()->energy(energy, delta + first, n);
         for (size_t i = 0, run; i < n; i += run) {
@@ -201,11 +208,33 @@ static dz_rc predict_tile(dz_tile_reader *reader, const token_tile *at, const dz
             double f = (double)dz_channel_factor(shape->channels.code[element / columns]);
             inverse += (double)run / (f * f);
         }
-        *noise += dz_lanes_total(energy) * inverse / (double)n;
+        out->bits += (double)dz_trellis_bits_for(n, dz_lanes_total(energy), shape->predicted, &left);
+        out->noise += left * inverse / (double)n;
     }
     dz_buf_free(&coded);
     dz_lowrank_free(&found);
     return err->rc;
+}
+
+/* Collective. The sums over the tensor's tiles, of which `n` are here. */
+static dz_rc predict_tiles(dz_context *ctx, dz_tile_reader *reader, const dz_tensor_pair *pair, const token_tile *tiles, size_t n,
+                           const dz_shape *shape, tile_forecast *sum, dz_error *err) {
+    dz_buf room = {0};
+    size_t ntiles = pair->tiles.ncommon, each = sizeof *sum / sizeof(double);
+    tile_forecast *of = dz_alloc(ntiles, sizeof *of, err);
+    for (size_t i = 0; i < n && err->rc == DZ_OK; i++)
+        predict_tile(reader, &tiles[i], shape, &room, &of[ctx->plan->units[tiles[i].item].tile], err);
+    dz_buf_free(&room);
+    dz_rc rc = dz_sync_error(ctx->world, err->rc, err);
+    if (rc == DZ_OK) dz_sum_f64(ctx->world, &of->noise, each * ntiles); /* each is of one rank */
+    *sum = (tile_forecast){0};
+    for (size_t i = 0; rc == DZ_OK && i < ntiles; i++) {
+        sum->noise += of[i].noise;
+        sum->bits += of[i].bits;
+        sum->bytes += of[i].bytes;
+    }
+    free(of);
+    return rc;
 }
 
 double dz_vocabulary_noise(const dz_recipe *recipe, const dz_tensor_pair *pair, const dz_tensor_stats *stats) {
@@ -215,31 +244,30 @@ double dz_vocabulary_noise(const dz_recipe *recipe, const dz_tensor_pair *pair, 
     return DZ_VOCABULARY_SHARE * fmin(limits.to_delta, by_base);
 }
 
-/* Collective. What predictions make of the noise of a tensor whose `n` tiles here are `tiles`. `energy`: of its rows' deltas. */
+/* Collective. Whether a tensor's tiles are coded with predictions, and what comes of it. The noise is then the same for all elements, with
+ * their factors: blocks whose rows are hard to predict get more bits, not more noise. Where they would need more bits than messages have,
+ * the whole share of the limits is tried. `energy`: of the rows' deltas. */
 static dz_rc predict(dz_context *ctx, dz_tile_reader *reader, const dz_tensor_pair *pair, const dz_tensor_stats *stats,
                      const token_tile *tiles, size_t n, dz_shape *shape, double energy, dz_error *err) {
-    dz_buf room = {0};
-    size_t ntiles = pair->tiles.ncommon;
-    double allowed = dz_vocabulary_noise(dz_zoo_recipe(&ctx->zoo, pair->task), pair, stats), sum = 0, bytes = 0;
+    double allowed = dz_vocabulary_noise(dz_zoo_recipe(&ctx->zoo, pair->task), pair, stats) * energy, inverse = 0;
     if (!isfinite(allowed)) return DZ_OK;
-    double *of = dz_alloc(2 * ntiles, sizeof *of, err);
-    shape->predicted = dz_significant(allowed / shape->spread, 30);
-    for (size_t i = 0; i < n && err->rc == DZ_OK; i++) {
-        size_t tile = ctx->plan->units[tiles[i].item].tile;
-        predict_tile(reader, &tiles[i], shape, &room, &of[tile], &of[ntiles + tile], err);
+    for (uint32_t i = 0; i < shape->channels.count; i++) {
+        double f = (double)dz_channel_factor(shape->channels.code[i]);
+        inverse += (double)shape->channels.stride / (f * f);
     }
-    dz_buf_free(&room);
-    dz_rc rc = dz_sync_error(ctx->world, err->rc, err);
-    if (rc == DZ_OK) dz_sum_f64(ctx->world, of, 2 * ntiles); /* each is of one rank */
-    for (size_t i = 0; rc == DZ_OK && i < ntiles; i++) sum += of[i], bytes += of[ntiles + i];
-    free(of);
-    if (rc != DZ_OK || !(bytes > 0)) {
-        shape->predicted = 0;
-        return rc;
+    for (double share = DZ_PREDICTED_SHARE; share <= 1; share /= DZ_PREDICTED_SHARE) {
+        tile_forecast sum;
+        shape->predicted = dz_significant(share * allowed / inverse, 30);
+        if (predict_tiles(ctx, reader, pair, tiles, n, shape, &sum, err) != DZ_OK) return err->rc;
+        if (sum.bytes == 0) break;
+        if (sum.noise > MOST_NOISE * share * allowed) continue;
+        shape->noise[0] = sum.noise;
+        shape->spread = shape->share = sum.noise / energy;
+        shape->bytes += sum.bytes;
+        shape->rate = fmax(DZ_TRELLIS_RATE_LEAST, sum.bits / (double)pair->tiles.common);
+        return DZ_OK;
     }
-    shape->noise[0] = sum;
-    shape->spread = shape->share = sum / energy;
-    shape->bytes += bytes;
+    shape->predicted = 0;
     return DZ_OK;
 }
 

@@ -39,6 +39,24 @@ size_t dz_trellis_bits(size_t n, double rate) {
     return !(wanted >= 1) ? 1 : wanted > (double)n ? n : (size_t)wanted;
 }
 
+#define NOTHING_BELOW 64.0 /* noise to signal */
+
+size_t dz_trellis_bits_for(size_t n, double energy, double noise, double *left) {
+    size_t low = 1, high = n;
+    double wanted = noise * (double)n / energy;
+    *left = energy;
+    if (!(energy > 0) || !(wanted < NOTHING_BELOW)) return 0;
+    while (low < high) {
+        size_t mid = low + (high - low) / 2;
+        if (dz_trellis_noise((double)mid / (double)n, n) <= wanted)
+            high = mid;
+        else
+            low = mid + 1;
+    }
+    *left = energy * dz_trellis_noise((double)low / (double)n, n);
+    return low;
+}
+
 /* The middle bits of the generator of the coefficient `j` of a step. Its first and last bit are 1. */
 static uint32_t generator(uint32_t j, unsigned memory) { return dz_u32_at(GENERATORS_KEY, j) & ((1U << (memory - 1)) - 1); }
 

@@ -25,6 +25,10 @@ size_t dz_trellis_bits(size_t n, double rate);
  * arithmetic. */
 double dz_trellis_noise(double rate, size_t n);
 
+/* Bits of the message of a block of n coefficients with this energy, at which its noise is `noise` an element, or with n bits as little as
+ * can be; 0 where that is so much that no message is worth it. `*left`: energy of the noise, that of the block without a message. */
+size_t dz_trellis_bits_for(size_t n, double energy, double noise, double *left);
+
 /* Room for searches, which may be used for one after the other; {0} to begin with. */
 typedef struct dz_trellis_room {
     dz_buf x, packed; /* coefficients as integers, and step by step */

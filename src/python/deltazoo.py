@@ -753,12 +753,20 @@ def trellis_body(body, count, rate):
     if kind == 0:
         cursor.done()
         return y
-    need(kind == 7, f"a kept body of kind {kind} with 19 bits")
+    need(kind in (7, 11), f"a kept body of kind {kind} with 19 bits")
     memory, blocks = cursor.u8(), rotation_blocks(count)
     need(5 <= memory <= 12, f"TRELLIS: a memory of {memory} bits")
-    sizes = block_sizes(cursor, len(blocks), "TRELLIS")
+    if kind == 7:
+        sizes, widths = block_sizes(cursor, len(blocks), "TRELLIS"), [min(max(int(np.rint(rate * (end - begin))), 1), end - begin) for begin, end in blocks]
+    else:
+        numbers, widths = [], []
+        for begin, end in blocks:
+            widths.append(cursor.varint())
+            numbers.append(int.from_bytes(cursor.take(2), "little") if widths[-1] else 0)
+            need(widths[-1] <= end - begin and (numbers[-1] > 0) == (widths[-1] > 0), "TRELLIS: the bits of a block")
+        sizes = block_sizes(Cursor(np.array(numbers, "<u2").tobytes()), len(blocks), "TRELLIS")
     need(np.all((sizes == 0) | (sizes >= np.float32(2.0 ** -126))), "TRELLIS: its head")
-    parts = [(begin, end, size, min(max(int(np.rint(rate * (end - begin))), 1), end - begin)) for (begin, end), size in zip(blocks, sizes) if size]
+    parts = [(begin, end, size, width) for (begin, end), size, width in zip(blocks, sizes, widths) if size]
     nbits = sum(part[3] for part in parts)
     bits = np.unpackbits(np.frombuffer(cursor.take((nbits + 7) // 8), np.uint8), bitorder="little").astype(np.uint32)
     cursor.done()

@@ -1,8 +1,9 @@
-/* Lossy bodies of every kind, and factors of channels before them. Input: bits, count u16, key u64 (whose upper 24 bits are the share of
- * signs; of levels for all, its lower half is the step as f32, and the 16 bits above it the shift), then the body. */
+/* Lossy bodies of every kind, and factors of channels and predictions before them. Input: bits, count u16, key u64 (whose upper 24 bits are
+ * the share of signs; of levels for all, its lower half is the step as f32, and the 16 bits above it the shift), then the body. */
 #include <math.h>
 
 #include "codec/channels.h"
+#include "codec/prediction.h"
 #include "codec/sparse_signs.h"
 #include "codec/sparse_values.h"
 #include "codec/trellis.h"
@@ -44,6 +45,21 @@ static size_t channels(const uint8_t *body, size_t size, size_t count, dz_error 
     return v.pos;
 }
 
+/* The prediction that may follow them. */
+static size_t prediction(const uint8_t *body, size_t size, size_t count, dz_error *err) {
+    static float x[1 << 16];
+    dz_lowrank p;
+    dz_view v = {.data = body, .len = size, .pos = 1};
+    if (size == 0 || body[0] != DZ_BODY_PREDICTED || dz_lowrank_get(&p, DZ_F32, count, &v, err) != DZ_OK) return 0;
+    PROMISE(p.rank > 0 && p.columns <= count && v.pos <= size);
+    memset(x, 0, count * sizeof *x);
+    dz_prediction_add(x, 0, count / 3, &p, 1);
+    dz_prediction_add(x + count / 3, count / 3, count - count / 3, &p, 1);
+    for (size_t i = 0; i < count; i++) PROMISE(isfinite(x[i]));
+    dz_lowrank_free(&p);
+    return v.pos;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     static dz_nonzeros kept;
     if (size < 11 || size > 1 << 18) return 0;
@@ -56,6 +72,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     dz_error err = {0};
     if (dz_kind_is_dense(bits)) {
         size_t head = channels(body, size - 11, count + 1, &err);
+        body += head;
+        size -= head;
+        head = head && err.rc == DZ_OK ? prediction(body, size - 11, count + 1, &err) : 0;
         body += head;
         size -= head;
     }

@@ -9,6 +9,7 @@
 #include "codec/lossless.h"
 #include "codec/near.h"
 #include "codec/planes.h"
+#include "codec/prediction.h"
 #include "codec/sparse_signs.h"
 #include "codec/sparse_values.h"
 #include "codec/trellis.h"
@@ -253,7 +254,16 @@ static void trellis(size_t count, float rate, int channels, uint64_t key) {
     for (size_t i = 0; i < count; i++) delta[i] = (float)((double)dz_u64_at(key, i) / 1.8446744e19 - 0.5);
     const dz_channels four = {.code = (const int8_t[]){-3, 0, 2, 8}, .count = 4, .stride = 1};
     if (channels) PROMISE(dz_channels_put(&body, &four, &err) == DZ_OK);
-    PROMISE(dz_trellis_encode(&body, fill, delta, count, key, rate, &nonzeros, &err) == DZ_OK);
+    if (channels == 2) { /* with a prediction, and bits of each block */
+        int16_t u[MOST], v[] = {-1000, 17};
+        dz_lowrank p = {.columns = 2, .first = 1, .rows = count / 2 + 1, .rank = 1, .exponent = -14, .u = u, .v = v};
+        for (size_t i = 0; i < p.rows; i++) u[i] = (int16_t)(dz_u64_at(key, i) % 300 - 150);
+        dz_buf_put(&body, (uint8_t[]){DZ_BODY_PREDICTED}, 1, &err);
+        PROMISE(dz_lowrank_put(&body, &p, &err) == DZ_OK);
+        PROMISE(dz_trellis_encode_evenly(&body, fill, delta, count, key, 0.02, &nonzeros, &err) == DZ_OK);
+    } else {
+        PROMISE(dz_trellis_encode(&body, fill, delta, count, key, rate, &nonzeros, &err) == DZ_OK);
+    }
     kept_head(head, DZ_BITS_TRELLIS, count - 1, dz_float_bits(rate));
     put("kept", head, sizeof head, &body);
     dz_buf_free(&body);
@@ -294,6 +304,7 @@ int main(int argc, char **argv) {
     uniform(3000, 0.01f, 13);
     uniform(300, 0.5f, 14);
     uniform(1, 1, 15);
+    trellis(1501, 0.04f, 2, 20);
     trellis(4000, 0.04f, 0, 16);
     trellis(4000, 0.04f, 1, 19);
     trellis(500, 0.6f, 0, 17);

@@ -37,13 +37,13 @@ static double energy(const float *x, size_t n) {
     return sum;
 }
 
-/* The prediction, if there is one, through its bytes; what it leaves of the energy, in *left; its bytes. */
+/* The prediction, if there is one, through its bytes; `noise` over the energy; what it leaves of the energy, in *left; its bytes. */
 static size_t there_and_back(float *x, size_t count, size_t columns, size_t first, double noise, double *left, unsigned *rank) {
     dz_error err = {0};
     dz_lowrank found, read;
     dz_buf body = {0};
     double before = energy(x, count);
-    assert_int_equal(dz_prediction_find(&found, x, count, columns, first, noise, &err), DZ_OK);
+    assert_int_equal(dz_prediction_find(&found, x, count, columns, first, noise * before / (double)count, &err), DZ_OK);
     *rank = found.rank;
     *left = 1;
     if (found.rank == 0) return 0;

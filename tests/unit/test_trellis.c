@@ -327,6 +327,62 @@ static void test_noise_and_bytes_are_those_promised(void **state) {
     }
 }
 
+/* Blocks of any energy: the same noise in all of them, and the bits that were said before. */
+static void test_noise_is_even(void **state) {
+    (void)state;
+    enum { BLOCKS = 6, COUNT = BLOCKS * 65536 + 1000 };
+    static const float sizes[BLOCKS] = {1, 0, 0.4f, 3, 1e-3f, 20};
+    static const double noises[] = {0.05, 0.6, 2};
+    float *x = drawn(5, COUNT), *y = malloc(COUNT * sizeof *y), *z = malloc(COUNT * sizeof *z);
+    for (size_t i = 0; i < COUNT; i++) x[i] *= sizes[i / 65536 < BLOCKS ? i / 65536 : BLOCKS - 1];
+    for (size_t k = 0; k < sizeof noises / sizeof *noises; k++) {
+        dz_error err = {0};
+        dz_buf body = {0};
+        uint64_t nonzeros, bits = 0;
+        assert_int_equal(dz_trellis_encode_evenly(&body, fill, x, COUNT, KEY, noises[k], &nonzeros, &err), DZ_OK);
+        assert_int_equal(body.data[0], DZ_BODY_TRELLIS_EVEN);
+        assert_int_equal(dz_trellis_decode(&(dz_blocks){.x = y}, body.data, body.len, COUNT, 0.5f, &err), DZ_OK);
+        dz_unrotate(y, COUNT, KEY);
+        for (size_t b = 0; b < dz_rotate_blocks(COUNT); b++) {
+            size_t first = dz_rotate_first(COUNT, b), n = dz_rotate_length(COUNT, b);
+            double energy = 0, off = 0, left;
+            for (size_t i = first; i < first + n; i++) {
+                energy += (double)x[i] * (double)x[i];
+                off += ((double)x[i] - (double)y[i]) * ((double)x[i] - (double)y[i]);
+            }
+            size_t some = dz_trellis_bits_for(n, energy, noises[k], &left);
+            bits += some;
+            if (energy == 0 || some == 0) {
+                assert_true(off == energy && (energy == 0 || energy / (double)n < noises[k] / 60) && left == energy);
+                continue;
+            }
+            if (fabs(off / left - 1) > 0.03) fail_msg("block %zu: noise %g, %g promised", b, off, left);
+            if (some < n) assert_true(left <= noises[k] * (double)n && left > 0.99 * noises[k] * (double)n);
+            if (some == n) assert_true(left > noises[k] * (double)n * 0.99);
+        }
+        assert_true(body.len > bits / 8 && body.len < bits / 8 + 6 * BLOCKS + 4);
+        for (size_t at = 0; at < body.len; at += 1 + at / 3) { /* damage is named, or decodes to something finite */
+            dz_error no = {0};
+            uint8_t *copy = malloc(body.len);
+            memcpy(copy, body.data, body.len);
+            copy[at] ^= (uint8_t)(1 << at % 8);
+            if (dz_trellis_decode(&(dz_blocks){.x = z}, copy, body.len, COUNT, 0.5f, &no) == DZ_OK)
+                for (size_t i = 0; i < COUNT; i++) assert_true(isfinite(z[i]));
+            else
+                assert_int_equal(no.rc, DZ_EDAMAGE);
+            free(copy);
+        }
+        for (size_t len = 0; len < 40; len++) {
+            dz_error no = {0};
+            assert_int_equal(dz_trellis_decode(&(dz_blocks){.x = z}, body.data, len, COUNT, 0.5f, &no), DZ_EDAMAGE);
+        }
+        dz_buf_free(&body);
+    }
+    free(x);
+    free(y);
+    free(z);
+}
+
 static void test_nothing_and_what_is_not_finite(void **state) {
     (void)state;
     dz_error err = {0};
@@ -419,6 +475,7 @@ int main(void) {
                                        cmocka_unit_test(test_every_variant_adds_up_long_steps_alike),
                                        cmocka_unit_test(test_signs_of_a_message_are_those_defined),
                                        cmocka_unit_test(test_noise_and_bytes_are_those_promised),
+                                       cmocka_unit_test(test_noise_is_even),
                                        cmocka_unit_test(test_nothing_and_what_is_not_finite),
                                        cmocka_unit_test(test_bytes_are_always_the_same),
                                        cmocka_unit_test(test_bodies_that_are_none_are_refused)};

@@ -110,6 +110,18 @@ static void code_at(const dz_method_tensor *t, const dz_recipe *r, double bits, 
     t->coding->bytes += t->shape->bytes + t->pair->tiles.ncommon;
 }
 
+/* A vocabulary with predictions, whose noise is known and has been held to its share of the limits. */
+static void code_predicted(const dz_method_tensor *t) {
+    dz_tensor_coding *c = t->coding;
+    *c = (dz_tensor_coding){.kind = DZ_BITS_TRELLIS,
+                            .step = (float)t->shape->rate,
+                            .scale = 1,
+                            .noise = {.nsr = t->shape->spread, .gain = 1},
+                            .shaped = 1,
+                            .factors = t->shape->factors};
+    c->bytes = t->shape->rate * (double)t->pair->tiles.common / 8 + t->shape->bytes + 2 * head_bytes(t);
+}
+
 /* Fixed accuracy of an embedding or head of tokens: the least bits at which it keeps its share of the limits by itself. */
 static void code_vocabulary(const dz_method_tensor *t, const dz_recipe *r, dz_noise_limits limits) {
     const dz_tensor_stats *s = t->stats;
@@ -226,7 +238,10 @@ static dz_rc allocate(const dz_method_task *task, dz_error *err) {
         const dz_method_tensor *t = &task->tensors[i];
         if (!is_apart(task, t)) continue;
         if (isnan(t->pair->sparsity)) {
-            code_vocabulary(t, task->recipe, limits);
+            if (t->shape && t->shape->rate > 0)
+                code_predicted(t);
+            else
+                code_vocabulary(t, task->recipe, limits);
             continue;
         }
         code_at(t, task->recipe, dz_gauss_bits(1 - t->pair->sparsity), 0);
@@ -274,6 +289,7 @@ static dz_rc encode(dz_buf *body, const dz_method_tile *tile, uint64_t *kept, dz
         if (dz_lowrank_put(body, tile->prediction, err) != DZ_OK) return err->rc;
     }
     if (c->kind == DZ_BITS_UNIFORM) return dz_uniform_encode(body, tile->delta, tile->count, tile->key, c->step, c->lo, kept, err);
+    if (tile->noise > 0) return dz_trellis_encode_evenly(body, tile->fill, tile->source, tile->count, tile->key, tile->noise, kept, err);
     return dz_trellis_encode(body, tile->fill, tile->source, tile->count, tile->key, c->step, kept, err);
 }
 
