@@ -25,7 +25,7 @@ enum {
     V_BITS = DZ_DIRECTION_BITS,
     EXPONENT_MIN = -126, /* so that no product is subnormal */
     EXPONENT_MAX = DZ_LOWRANK_EXPONENT_MOST,
-    WORTH = 128          /* 1 / WORTH of the bytes have to be saved, by the sample */
+    WORTH = 128 /* 1 / WORTH of the bytes have to be saved, by the sample */
 };
 
 /* ---- the prediction ---- */

@@ -42,7 +42,7 @@ static void manifest(const char *path) {
     dz_manifest *m = NULL;
     dz_error err = {0};
     if (dz_manifest_load(path, &m, &err) == DZ_OK) {
-        PROMISE(m->base && m->ntasks > 0);
+        PROMISE((m->base != NULL) == !m->no_base && m->ntasks > 0);
         for (size_t i = 0; i < m->ntasks; i++) PROMISE(dz_task_name_ok(m->tasks[i].name) && m->tasks[i].path);
     }
     promise_error(&err);
