@@ -7,7 +7,6 @@
 #include "base/dtype.h"
 #include "base/mem.h"
 
-#define DZ_LOWRANK_MAX 16           /* rank */
 #define DZ_LOWRANK_EXPONENT_MOST 64 /* so that no product is infinite */
 
 /* Where the elements of a tile are in their tensor: in rows of `columns` elements, the first one in column `first` of its row. columns 0:

@@ -41,6 +41,17 @@ static void take_rows(float *rows, const matrix *m, size_t n) {
     }
 }
 
+/* Times a power of two, so that no product of theirs is lost or infinite: directions do not change with it. */
+static void to_size_one(float *x, size_t n) {
+    float most = 0;
+    int exponent;
+    for (size_t i = 0; i < n; i++) most = fmaxf(most, fabsf(x[i]));
+    frexpf(most, &exponent);
+    if (!(most >= 0x1p-126F) || !isfinite(most)) return;
+    float scale = ldexpf(1, -exponent);
+    for (size_t i = 0; i < n; i++) x[i] *= scale;
+}
+
 /* v[columns][K], or nothing: *common is 0 where a few rows have no direction in common. */
 static dz_rc directions_of(const matrix *m, float *v, int *common, dz_error *err) {
     size_t few = at_most(PROBE_ROWS, m->nrows), n = at_most(at_most(TRAIN_ROWS, TRAIN / m->columns), m->nrows);
@@ -52,6 +63,7 @@ static dz_rc directions_of(const matrix *m, float *v, int *common, dz_error *err
     *common = dz_rows_agree(rows, few, m->columns, rows + few * m->columns);
     if (*common) {
         take_rows(rows, m, n);
+        to_size_one(rows, n * m->columns);
         dz_directions_find(v, rows, n, m->columns, err);
     }
     free(rows);

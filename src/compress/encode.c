@@ -112,7 +112,10 @@ static dz_rc encode_delta(encode_pass *p, size_t item, size_t l, dz_error *err) 
     tile.first = source.first;
     if (shape && shape->predicted > 0 && predict(p, &source, shape->predicted, &tile, &found, err) != DZ_OK) return err->rc;
     if (!method->takes_fill || !method->takes_fill(tile.coding)) {
-        if (dz_buf_reserve(&p->scratch, tile.count * sizeof(float), err) != DZ_OK) return err->rc;
+        if (dz_buf_reserve(&p->scratch, tile.count * sizeof(float), err) != DZ_OK) {
+            dz_lowrank_free(&found);
+            return err->rc;
+        }
         tile.delta = (float *)(void *)p->scratch.data;
         if (!tile.prediction) fill_delta(&source, 0, tile.count, tile.delta);
     }

@@ -13,6 +13,7 @@
 
 #define MOST 16                 /* of a code: rows that moved least, or not at all, have a factor of 16 over the middle one's */
 #define MOST_NOISE 1.05         /* of what is allowed: where blocks would need more than a bit an element, there are no predictions */
+#define WITHIN 1.000001         /* of the limits: rounding */
 #define ROWS ((size_t)64)       /* of a tile, that show whether they have a direction in common */
 #define PIECE ((size_t)1 << 14) /* elements at a time */
 
@@ -246,7 +247,7 @@ double dz_vocabulary_noise(const dz_recipe *recipe, const dz_tensor_pair *pair, 
 
 /* Collective. Whether a tensor's tiles are coded with predictions, and what comes of it. The noise is then the same for all elements, with
  * their factors: blocks whose rows are hard to predict get more bits, not more noise. Where they would need more bits than messages have,
- * the whole share of the limits is tried. `energy`: of the rows' deltas. */
+ * the whole share of the limits is tried, and a little less than that. `energy`: of the rows' deltas. */
 static dz_rc predict(dz_context *ctx, dz_tile_reader *reader, const dz_tensor_pair *pair, const dz_tensor_stats *stats,
                      const token_tile *tiles, size_t n, dz_shape *shape, double energy, dz_error *err) {
     double allowed = dz_vocabulary_noise(dz_zoo_recipe(&ctx->zoo, pair->task), pair, stats) * energy, inverse = 0;
@@ -255,12 +256,13 @@ static dz_rc predict(dz_context *ctx, dz_tile_reader *reader, const dz_tensor_pa
         double f = (double)dz_channel_factor(shape->channels.code[i]);
         inverse += (double)shape->channels.stride / (f * f);
     }
-    for (double share = DZ_PREDICTED_SHARE; share <= 1; share /= DZ_PREDICTED_SHARE) {
+    static const double shares[] = {DZ_PREDICTED_SHARE, 1, 1 / MOST_NOISE};
+    for (size_t k = 0; k < sizeof shares / sizeof *shares; k++) {
         tile_forecast sum;
-        shape->predicted = dz_significant(share * allowed / inverse, 30);
+        shape->predicted = dz_significant(shares[k] * allowed / inverse, 30);
         if (predict_tiles(ctx, reader, pair, tiles, n, shape, &sum, err) != DZ_OK) return err->rc;
         if (sum.bytes == 0) break;
-        if (sum.noise > MOST_NOISE * share * allowed) continue;
+        if (!(sum.noise <= fmin(MOST_NOISE * shares[k], WITHIN) * allowed)) continue;
         shape->noise[0] = sum.noise;
         shape->spread = shape->share = sum.noise / energy;
         shape->bytes += sum.bytes;

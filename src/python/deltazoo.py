@@ -2156,6 +2156,7 @@ class Row:
         for k, ((begin, end, shared), body) in enumerate(zip(self.tiles(), self.bodies())):
             if self.policy == ULTRADELTA and shared:
                 kept += len(together([self.kept_body(body, end - begin, k)])[0][0])
+                self.predicted.clear()
             else:
                 need(16 <= body[0] <= 25, f"{self.tensor.name}: a lossless body of kind {body[0]}")
         need(kept == self.kept or self.policy == TIED, f"{self.tensor.name}: {kept} elements are kept, not {self.kept}")
