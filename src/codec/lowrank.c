@@ -30,13 +30,18 @@ enum {
 
 /* ---- the prediction ---- */
 
-DZ_VARIANTS static void add_products(uint32_t *restrict sum, const int16_t *restrict u, const int16_t *restrict v, size_t stride,
+DZ_VARIANTS static void sum_products(uint32_t *restrict sum, const int16_t *restrict u, const int16_t *restrict v, size_t stride,
                                      unsigned rank, size_t n) {
+    memset(sum, 0, n * sizeof *sum);
     for (unsigned k = 0; k < rank; k++) {
         const int32_t factor = u[k];
         const int16_t *row = v + k * stride;
         for (size_t c = 0; c < n; c++) sum[c] += (uint32_t)(factor * row[c]);
     }
+}
+
+void dz_lowrank_sums(uint32_t *sum, const dz_lowrank *p, size_t row, size_t column, size_t n) {
+    sum_products(sum, p->u + row * p->rank, p->v + column, p->columns, p->rank, n);
 }
 
 DZ_VARIANTS static void add_to_bf16(uint8_t *restrict out, const uint8_t *restrict base, const uint32_t *restrict sum, float scale,
@@ -74,8 +79,7 @@ dz_rc dz_lowrank_add(void *out, const void *base, dz_dtype dtype, size_t count, 
     float scale = dz_bits_to_float((uint32_t)(127 + p->exponent) << 23);
     for (size_t row = 0; at < count; row++, column = 0) {
         size_t n = p->columns - column < count - at ? p->columns - column : count - at;
-        memset(sum, 0, n * sizeof *sum);
-        add_products(sum, p->u + row * p->rank, p->v + column, p->columns, p->rank, n);
+        dz_lowrank_sums(sum, p, row, column, n);
         if (dtype == DZ_BF16) {
             add_to_bf16((uint8_t *)out + at * size, (const uint8_t *)base + at * size, sum, scale, n);
         } else {

@@ -38,6 +38,10 @@ void dz_lowrank_free(dz_lowrank *p);
 dz_rc dz_lowrank_put(dz_buf *out, const dz_lowrank *p, dz_error *err);
 dz_rc dz_lowrank_get(dz_lowrank *p, dz_dtype dtype, size_t count, dz_view *view, dz_error *err);
 
+/* sum[i] = the sum over k of u[row][k] v[k][column + i], modulo 2^32: the predictions of n elements of a row, as signed integers and before
+ * 2^exponent. */
+void dz_lowrank_sums(uint32_t *sum, const dz_lowrank *p, size_t row, size_t column, size_t n);
+
 /* out[i] = the base's element plus its prediction, in float and then to nearest even in `dtype`; an infinity or NaN stays as it is. */
 dz_rc dz_lowrank_add(void *out, const void *base, dz_dtype dtype, size_t count, const dz_lowrank *p, dz_error *err);
 

@@ -15,7 +15,7 @@ enum {
     PROBE_ROWS = 64,    /* that show whether there is a common direction */
     TRAIN_ROWS = 512,   /* that the directions are found on */
     TRAIN = 1 << 19,    /* elements in them, at most */
-    V_BITS = 9,         /* of an element of a direction, about */
+    V_COST = 9,         /* bits of an element of a direction, about */
     EXPONENT_MIN = -126 /* so that no product is subnormal */
 };
 
@@ -101,16 +101,18 @@ static int step_exponent(double noise) {
  * share of it that stays, *bits: of the prediction, of all rows. */
 static unsigned choose_rank(const float *u, size_t n, size_t columns, double energy, double count, double noise, int step, double *left,
                             double *bits) {
-    double removed = 0, more = 0, rows = count / (double)columns, least = WORTH * count * log2_of(1 + OF_BOUND / noise) / 2;
+    double removed = 0, more = 0, rows = count / (double)columns;
     double rounding = ldexp(1, 2 * step) / 12 * (double)n;
     unsigned best = 0;
     *left = 1;
     *bits = 0;
+    if (!(noise > NOISE_LEAST && noise < NOISE_MOST)) return 0;
+    double least = WORTH * count * log2_of(1 + OF_BOUND / noise) / 2;
     for (unsigned k = 0; k < K; k++) {
         double along = 0;
         for (size_t r = 0; r < n; r++) along += (double)u[r * K + k] * (double)u[r * K + k];
         removed += along - fmin(along, rounding);
-        more += bits_of_numbers(u + k, K, n, ldexpf(1, -step)) * rows / (double)n + V_BITS * (double)columns;
+        more += bits_of_numbers(u + k, K, n, ldexpf(1, -step)) * rows / (double)n + V_COST * (double)columns;
         double stays = fmax(0, 1 - removed / energy), all = count * log2_of(1 + OF_BOUND * stays / noise) / 2 + more;
         if (!(all < least)) continue;
         least = all;
@@ -169,11 +171,8 @@ dz_rc dz_prediction_find(dz_lowrank *found, const float *x, size_t count, uint64
     if (err->rc == DZ_OK && directions_of(&m, v, &common, err) == DZ_OK && common) {
         double energy = project_all(u, &m, nrows, v);
         if (energy > 0x1p-100 && isfinite(energy)) {
-            double share = noise * (double)count / energy;
             int step = step_exponent(noise);
-            unsigned rank = share > NOISE_LEAST && share < NOISE_MOST
-                                ? choose_rank(u, nrows, m.columns, energy, (double)count, share, step, &left, &bits)
-                                : 0;
+            unsigned rank = choose_rank(u, nrows, m.columns, energy, (double)count, noise * (double)count / energy, step, &left, &bits);
             if (rank && step - DZ_DIRECTION_BITS <= DZ_LOWRANK_EXPONENT_MOST) make(found, &m, u, v, nrows, rank, step, err);
         }
     }
@@ -189,8 +188,7 @@ dz_rc dz_prediction_expect(float *rows, size_t nrows, size_t columns, size_t cou
           *room = dz_alloc_raw(2 * columns, sizeof *room, err);
     *left = 1;
     *bits = 0;
-    if (err->rc == DZ_OK && columns >= COLUMNS_MIN && columns <= COLUMNS_MAX && train && count / columns >= DZ_PREDICTION_ROWS_MIN &&
-        noise > 0x1p-20) {
+    if (err->rc == DZ_OK && columns >= COLUMNS_MIN && columns <= COLUMNS_MAX && train && count / columns >= DZ_PREDICTION_ROWS_MIN) {
         for (size_t r = 0; r < nrows; r++) dz_row_to_one(rows + r * columns, columns); /* as their factors make them, nearly */
         if (dz_rows_agree(rows, train, columns, room) && dz_directions_find(v, rows, train, columns, err) == DZ_OK) {
             double energy = 0;
@@ -209,29 +207,19 @@ dz_rc dz_prediction_expect(float *rows, size_t nrows, size_t columns, size_t cou
     return err->rc;
 }
 
-DZ_VARIANTS static void add_products(int32_t *restrict sum, const int16_t *restrict u, const int16_t *restrict v, size_t stride,
-                                     unsigned rank, size_t n) {
-    memset(sum, 0, n * sizeof *sum);
-    for (unsigned k = 0; k < rank; k++) {
-        const int32_t factor = u[k];
-        const int16_t *row = v + k * stride;
-        for (size_t c = 0; c < n; c++) sum[c] = (int32_t)((uint32_t)sum[c] + (uint32_t)(factor * row[c]));
-    }
-}
-
-DZ_VARIANTS static void add_scaled(float *restrict x, const int32_t *restrict sum, float scale, size_t n) {
-    for (size_t c = 0; c < n; c++) x[c] += (float)sum[c] * scale;
+DZ_VARIANTS static void add_scaled(float *restrict x, const uint32_t *restrict sum, float scale, size_t n) {
+    for (size_t c = 0; c < n; c++) x[c] += (float)(int32_t)sum[c] * scale;
 }
 
 #define PIECE 1024
 
 void dz_prediction_add(float *x, size_t from, size_t n, const dz_lowrank *p, float sign) {
-    int32_t sum[PIECE];
+    uint32_t sum[PIECE];
     float scale = sign * dz_bits_to_float((uint32_t)(127 + p->exponent) << 23);
     size_t row = (p->first + from) / p->columns, column = (p->first + from) % p->columns;
     for (size_t at = 0; at < n;) {
         size_t len = at_most(at_most(p->columns - column, n - at), PIECE);
-        add_products(sum, p->u + row * p->rank, p->v + column, p->columns, p->rank, len);
+        dz_lowrank_sums(sum, p, row, column, len);
         add_scaled(x + at, sum, scale, len);
         at += len;
         column += len;

@@ -14,7 +14,7 @@ dz_rc dz_prediction_find(dz_lowrank *found, const float *x, size_t count, uint64
 
 /* Of a few whole rows of a tile of `count` elements, for a forecast: how much energy a prediction that is found on the first three quarters
  * leaves of the others, and its bits an element. `noise`: over the deltas' energy. 1 and 0 where none is worth its bytes. The rows are
- * changed. */
+ * scaled to energy 1. */
 dz_rc dz_prediction_expect(float *rows, size_t nrows, size_t columns, size_t count, double noise, double *left, double *bits,
                            dz_error *err);
 

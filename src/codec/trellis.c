@@ -22,7 +22,7 @@ uint64_t dz_trellis_message_bits(size_t count, double rate) {
 
 typedef struct sink {
     float rate;
-    double noise;  /* an element; above 0: in the place of the rate */
+    double noise;  /* energy of an element's; where it is above 0 the bits follow from it, not from the rate */
     dz_buf heads;  /* of the blocks */
     uint8_t *bits; /* all messages, one after the other */
     uint64_t nbits;
@@ -135,27 +135,21 @@ static block_head take_head(dz_view *v, size_t n, int even, float rate) {
     return h;
 }
 
-/* Whether the messages of the blocks, whose heads begin in `v`, are all of the rest of it, without a bit beyond. */
-static int fits(dz_view v, size_t count, int even, float rate, dz_error *err) {
+/* Where the messages of the blocks begin, whose heads begin in `v`; NULL where they are not all of the rest of it, without a bit beyond. */
+static const uint8_t *find_messages(dz_view v, size_t count, int even, float rate, dz_error *err) {
     uint64_t nbits = 0;
     for (size_t b = 0; b < dz_rotate_blocks(count); b++) {
         block_head h = take_head(&v, dz_rotate_length(count, b), even, rate);
-        if (v.bad) return dz_fail(err, DZ_EDAMAGE, "a trellis block has no sound head"), 0;
+        if (v.bad) return dz_fail(err, DZ_EDAMAGE, "a trellis block has no sound head"), NULL;
         if (h.number == 0) continue;
         if (h.number > DZ_STD_NUMBER_MOST || dz_std_of_number(h.number) < 0x1p-126f)
-            return dz_fail(err, DZ_EDAMAGE, "a trellis block has an amplitude that cannot be"), 0;
+            return dz_fail(err, DZ_EDAMAGE, "a trellis block has an amplitude that cannot be"), NULL;
         nbits += h.nbits;
     }
     size_t rest = v.len - v.pos;
-    if (nbits == 0) return dz_fail(err, DZ_EDAMAGE, "a trellis block has no message"), 0;
-    if (rest != (nbits + 7) / 8) return dz_fail(err, DZ_EDAMAGE, "a trellis block has a message of another length"), 0;
-    if (nbits % 8 && v.data[v.len - 1] >> (nbits % 8)) return dz_fail(err, DZ_EDAMAGE, "a trellis block has bits beyond its message"), 0;
-    return 1;
-}
-
-/* Where the messages begin. */
-static const uint8_t *behind_heads(dz_view v, size_t count, int even, float rate) {
-    for (size_t b = 0; b < dz_rotate_blocks(count); b++) take_head(&v, dz_rotate_length(count, b), even, rate);
+    if (nbits == 0) return dz_fail(err, DZ_EDAMAGE, "a trellis block has no message"), NULL;
+    if (rest != (nbits + 7) / 8) return dz_fail(err, DZ_EDAMAGE, "a trellis block has a message of another length"), NULL;
+    if (nbits % 8 && v.data[v.len - 1] >> (nbits % 8)) return dz_fail(err, DZ_EDAMAGE, "a trellis block has bits beyond its message"), NULL;
     return v.data + v.pos;
 }
 
@@ -170,8 +164,8 @@ dz_rc dz_trellis_decode(const dz_blocks *to, const uint8_t *body, size_t nbytes,
     int even = kind == DZ_BODY_TRELLIS_EVEN;
     if ((kind != DZ_BODY_TRELLIS && !even) || v.bad || memory < DZ_TRELLIS_MEMORY_LEAST || memory > DZ_TRELLIS_MEMORY_MOST)
         return dz_fail(err, DZ_EDAMAGE, "a trellis block has no sound head");
-    if (!fits(v, count, even, rate, err)) return err->rc;
-    const uint8_t *bits = behind_heads(v, count, even, rate);
+    const uint8_t *bits = find_messages(v, count, even, rate, err);
+    if (!bits) return err->rc;
     size_t at = 0;
     for (size_t b = 0; b < dz_rotate_blocks(count) && err->rc == DZ_OK; b++) {
         size_t n = dz_rotate_length(count, b);

@@ -14,7 +14,6 @@
 
 #define MOST_LEFT 1.5     /* by a prediction, over the noise: more needs more than a bit an element in too many blocks, about */
 #define BOUND 1.15        /* noise of messages over the least that any code has; blocks of different energies */
-#define CODE_BYTES 0.4    /* of a row's factor, about */
 #define BYTES_OF_ROW 40.0 /* a tensor's part of index and structures, about */
 
 typedef struct sampler {
@@ -190,15 +189,15 @@ static dz_rc expect_shape(sampler *s, const dz_tensor_pair *pair, const dz_forec
     double noise = dz_vocabulary_noise(dz_zoo_recipe(s->zoo, pair->task), pair, &f->stats), bits = 0;
     uint64_t first = 0, count, begin, columns = t->shape[1];
     size_t nrows = 0;
-    *out = (dz_shape){.spread = 1, .share = 1, .factors = 1, .bytes = CODE_BYTES * (double)t->shape[0]};
+    *out = (dz_shape){.spread = 1, .share = 1, .factors = 1, .bytes = DZ_ROW_CODE_BYTES * (double)t->shape[0]};
     for (unsigned i = 0; (count = run_of(pair, i, &first)) > 0; i++) nrows += rows_of_run(first, count, columns, &begin);
     nrows -= nrows % 4;
     if (!isfinite(noise) || nrows == 0) return DZ_OK;
     float *rows = dz_alloc_raw(nrows * (size_t)columns, sizeof *rows, err);
+    if (rows) take_rows(s, pair, nrows, (size_t)columns, rows, err);
     for (double share = DZ_PREDICTED_SHARE; share <= 1 && out->rate == 0 && err->rc == DZ_OK; share /= DZ_PREDICTED_SHARE) {
         double left = 1, most = share * noise;
-        if (take_rows(s, pair, nrows, (size_t)columns, rows, err) == DZ_OK)
-            dz_prediction_expect(rows, nrows, (size_t)columns, (size_t)dz_tile_count(&pair->tiles, 0), most, &left, &bits, err);
+        dz_prediction_expect(rows, nrows, (size_t)columns, (size_t)dz_tile_count(&pair->tiles, 0), most, &left, &bits, err);
         if (left == 1 || left > MOST_LEFT * most) continue;
         out->predicted = out->spread = out->share = most;
         out->rate = log2(1 + left * BOUND / most) / 2;

@@ -25,6 +25,8 @@ typedef struct dz_tensor_coding {
     float factors;   /* shaped: the largest factor over the smallest */
 } dz_tensor_coding;
 
+#define DZ_ROW_CODE_BYTES 0.4 /* of the factor of a vocabulary's row, about: for forecasts */
+
 /* How a matrix's noise is spread over its input channels (METHODS.md "Noise by input channels"), or a vocabulary's over its rows
  * ("Embeddings and heads of tokens"). */
 typedef struct dz_shape {
@@ -37,7 +39,7 @@ typedef struct dz_shape {
     float factors;    /* the largest over the smallest */
     double predicted; /* of a vocabulary whose rows have directions in common: energy of the noise of an element, with its factor. 0: its
                        * tiles are coded without predictions */
-    double rate;      /* then: bits an element of its messages, which follow from that; 0 in a forecast: they follow from `spread` */
+    double rate;      /* then: bits an element of its messages, which follow from that */
 } dz_shape;
 
 typedef struct dz_method_tensor {

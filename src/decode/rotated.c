@@ -127,7 +127,7 @@ static void add_change(const work *w, const float *x, const float *factors, floa
 }
 
 static void restore_block(void *arg, float *x, size_t block, size_t n) {
-    work *w = arg;
+    const work *w = arg;
     dz_rotated *t = w->tile;
     const dz_lowrank *predicted = &w->decoder->prediction;
     size_t first = dz_rotate_first(t->count, block);

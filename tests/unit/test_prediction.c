@@ -125,7 +125,7 @@ static void test_sizes_of_any_order(void **state) {
         for (size_t i = 0; i < 300000; i++) x[i] = ldexpf(x[i], e);
         there_and_back(x, 300000, 128, 5, 1, &left, &rank);
         for (size_t i = 0; i < 300000; i++) assert_true(isfinite(x[i]));
-        if (abs(e) <= 20 && !(rank == 2 && left < 0.35)) fail_msg("times 2^%d: rank %u, %g of the energy is left", e, rank, left);
+        if (abs(e) <= 40 && !(rank == 2 && left < 0.35)) fail_msg("times 2^%d: rank %u, %g of the energy is left", e, rank, left);
         free(x);
     }
 }

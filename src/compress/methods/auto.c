@@ -16,7 +16,6 @@
 
 #define BLOCK_BYTES 2.0
 #define TILE_BYTES 9.0
-#define CODE_BYTES 0.4  /* of a row's factor, about */
 #define SHAPE_PAYS 0.95 /* of the noise that counts, at most, for factors by channel to be taken */
 
 /* Bits an element at which a tensor's noise weighs `weight`, for a price `price` of a bit: see METHODS.md, "Shares of the bits". The noise
@@ -44,7 +43,6 @@ static double weight_of(const dz_method_tensor *t, double price) {
 /* The share of the delta that is restored: below 1 only where the noise is not small against the row length, over which an output averages
  * it (results/quality.md). */
 static double gain_of(const dz_recipe *r, const dz_method_tensor *t, double nsr) {
-    if (t->shape && t->shape->predicted > 0) return 1; /* of what a prediction leaves the noise is large, not of the delta */
     return isnan(r->gain) ? 1 / (1 + nsr / t->inputs) : r->gain;
 }
 
@@ -135,7 +133,7 @@ static void code_vocabulary(const dz_method_tensor *t, const dz_recipe *r, dz_no
         *(within ? &high : &low) = mid;
     }
     code_at(t, r, exp2(dz_significant(high, 20)), t->shape != NULL);
-    if (!t->shape) t->coding->bytes += CODE_BYTES * (double)t->tensor->shape[0]; /* a forecast: they come later */
+    if (!t->shape) t->coding->bytes += DZ_ROW_CODE_BYTES * (double)t->tensor->shape[0]; /* a forecast: they come later */
 }
 
 static void code_at_price(const dz_method_tensor *t, const dz_recipe *r, double price) {
@@ -238,7 +236,7 @@ static dz_rc allocate(const dz_method_task *task, dz_error *err) {
         const dz_method_tensor *t = &task->tensors[i];
         if (!is_apart(task, t)) continue;
         if (isnan(t->pair->sparsity)) {
-            if (t->shape && t->shape->rate > 0)
+            if (t->shape && t->shape->predicted > 0)
                 code_predicted(t);
             else
                 code_vocabulary(t, task->recipe, limits);
