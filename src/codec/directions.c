@@ -11,7 +11,6 @@
 
 enum {
     K = DZ_DIRECTIONS,
-    SHARE_MIN = 8,  /* 1 / SHARE_MIN of the energy has to be in one direction */
     ITERATIONS = 4, /* of the subspace */
     LANES = 8       /* of a sum of floats: its order is the same everywhere */
 };
@@ -35,12 +34,13 @@ int dz_row_to_one(float *row, size_t n) {
     return scale > 0;
 }
 
-int dz_rows_agree(const float *rows, size_t n, size_t columns, float *scratch) {
-    float *v = scratch, *more = v + columns, energy = 0, along = 0;
+float dz_rows_along(const float *rows, size_t n, size_t columns, float *scratch, float *energy) {
+    float *v = scratch, *more = v + columns, along = 0;
+    *energy = 0;
     for (size_t r = 0; r < n; r++) {
         const float *row = rows + r * columns;
         int some = dot(row, row, columns) > 0.5F;
-        energy += (float)some;
+        *energy += (float)some;
         if (r == 0 || some) memcpy(v, row, columns * sizeof *v);
     }
     for (int i = 0; i < ITERATIONS; i++) {
@@ -55,7 +55,7 @@ int dz_rows_agree(const float *rows, size_t n, size_t columns, float *scratch) {
         }
         memcpy(v, more, columns * sizeof *v);
     }
-    return along * SHARE_MIN > energy;
+    return along;
 }
 
 /* K floats, which need not be aligned. */

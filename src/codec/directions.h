@@ -16,8 +16,9 @@ float dz_rows_dot(const float *a, const float *b, size_t n);
 /* Scales a row to energy 1, so that none outweighs others; 0: it has none, and becomes 0. */
 int dz_row_to_one(float *row, size_t n);
 
-/* 1 if an eighth of the energy of the `n` rows, which have energy 1 or 0, is in one direction. `scratch`: room for 2 * columns numbers. */
-int dz_rows_agree(const float *rows, size_t n, size_t columns, float *scratch);
+/* Energy of the `n` rows, which have energy 1 or 0 each, in the one direction that has most of it. *energy: all of it. `scratch`: room for
+ * 2 * columns numbers. */
+float dz_rows_along(const float *rows, size_t n, size_t columns, float *scratch, float *energy);
 
 /* v[columns][DZ_DIRECTIONS]: orthonormal up to rounding, those of most energy first, or 0 where there are fewer. DZ_ENOMEM. */
 dz_rc dz_directions_find(float *v, const float *rows, size_t n, size_t columns, dz_error *err);

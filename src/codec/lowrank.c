@@ -19,6 +19,7 @@ enum {
     PROBE_ROWS = 64,     /* that show whether there is a common direction */
     PROBE_ROWS_MIN = 16, /* of wide matrices */
     PROBE = 1 << 16,     /* elements in them, about */
+    SHARE_MIN = 8,       /* 1 / SHARE_MIN of the energy has to be in one direction */
     TEST_ROWS = 64,      /* that the ranks are compared on */
     TRAIN_ROWS = 512,    /* that the directions are found on */
     TRAIN = 1 << 19,     /* elements in them, at most */
@@ -199,7 +200,8 @@ static dz_rc probe(int *common, const matrix *m, dz_error *err) {
         get_differences(row, d + n * m->columns, m, m->lead + nth_row(m, r, n) * m->columns, m->columns);
         dz_row_to_one(row, m->columns);
     }
-    *common = dz_rows_agree(d, n, m->columns, d + n * m->columns);
+    float energy, along = dz_rows_along(d, n, m->columns, d + n * m->columns, &energy);
+    *common = along * SHARE_MIN > energy;
     free(d);
     return DZ_OK;
 }

@@ -7,6 +7,7 @@
 #include "codec/directions.h"
 #include "codec/variants.h"
 #include "numeric/allocate.h"
+#include "numeric/kernels.h"
 
 enum {
     K = DZ_DIRECTIONS,
@@ -19,11 +20,19 @@ enum {
     EXPONENT_MIN = -126 /* so that no product is subnormal */
 };
 
+#define SHARE 0.125F        /* of the energy of a few rows, at least, in one direction */
+#define ALONE 2.0F          /* rows: so much of it is in one direction where rows have none in common, at most */
 #define STEP 8.0            /* of the numbers u: its square over the noise of an element */
 #define OF_BOUND 1.11       /* noise of the messages over the least that any code has (METHODS.md "Trellis-coded quantisation") */
 #define NOISE_LEAST 0x1p-16 /* energy of the noise over that of the deltas */
 #define NOISE_MOST 0x1p8
 #define WORTH 0.98 /* of the bits that are left, for a prediction to be taken */
+
+int dz_prediction_likely(float *rows, size_t n, size_t columns, float *scratch) {
+    float energy;
+    for (size_t r = 0; r < n; r++) dz_row_to_one(rows + r * columns, columns);
+    return dz_rows_along(rows, n, columns, scratch, &energy) > ALONE + energy * SHARE;
+}
 
 /* How a tile lies in its rows. */
 typedef struct matrix {
@@ -59,8 +68,7 @@ static dz_rc directions_of(const matrix *m, float *v, int *common, dz_error *err
     *common = 0;
     if (!rows) return err->rc;
     take_rows(rows, m, few);
-    for (size_t r = 0; r < few; r++) dz_row_to_one(rows + r * m->columns, m->columns);
-    *common = dz_rows_agree(rows, few, m->columns, rows + few * m->columns);
+    *common = dz_prediction_likely(rows, few, m->columns, rows + few * m->columns);
     if (*common) {
         take_rows(rows, m, n);
         to_size_one(rows, n * m->columns);
@@ -128,17 +136,17 @@ static int16_t to_step(float u, float scale) {
     return (int16_t)(q > 32767 ? 32767 : q > -32767 ? q : -32767);
 }
 
-/* Inner products of all rows with the directions, of whole ones and parts; u[rows][K]. The energy of all elements. */
+/* Inner products of all rows with the directions, of whole ones and parts; u[rows][K]. Returns the energy of all elements. */
 static double project_all(float *u, const matrix *m, size_t nrows, const float *v) {
-    double energy = 0;
+    double energy[DZ_LANES] = {0};
     size_t column = m->first, at = 0;
+    dz_kernels()->energy(energy, m->x, m->count);
     for (size_t row = 0; row < nrows; row++, column = 0) {
         size_t n = at_most(m->columns - column, m->count - at);
-        energy += (double)dz_rows_dot(m->x + at, m->x + at, n);
         dz_row_project(u + row * K, m->x + at, v + column * K, n);
         at += n;
     }
-    return energy;
+    return dz_lanes_total(energy);
 }
 
 static dz_rc make(dz_lowrank *found, const matrix *m, const float *u, const float *v, size_t nrows, unsigned rank, int step,
@@ -189,8 +197,8 @@ dz_rc dz_prediction_expect(float *rows, size_t nrows, size_t columns, size_t cou
     *left = 1;
     *bits = 0;
     if (err->rc == DZ_OK && columns >= COLUMNS_MIN && columns <= COLUMNS_MAX && train && count / columns >= DZ_PREDICTION_ROWS_MIN) {
-        for (size_t r = 0; r < nrows; r++) dz_row_to_one(rows + r * columns, columns); /* as their factors make them, nearly */
-        if (dz_rows_agree(rows, train, columns, room) && dz_directions_find(v, rows, train, columns, err) == DZ_OK) {
+        for (size_t r = train; r < nrows; r++) dz_row_to_one(rows + r * columns, columns); /* as their factors make them, nearly */
+        if (dz_prediction_likely(rows, train, columns, room) && dz_directions_find(v, rows, train, columns, err) == DZ_OK) {
             double energy = 0;
             for (size_t r = train; r < nrows; r++) {
                 energy += (double)dz_rows_dot(rows + r * columns, rows + r * columns, columns);

@@ -7,6 +7,10 @@
 
 enum { DZ_BODY_PREDICTED = 10 }; /* on disk: behind the factors of a tile's rows; the factors of the prediction, and the rest */
 
+/* Whether rows of which these `n` are a few may be worth a prediction: they have a direction in common. They are scaled to energy 1.
+ * `scratch`: room for 2 * columns numbers. */
+int dz_prediction_likely(float *rows, size_t n, size_t columns, float *scratch);
+
 /* Of a tile's deltas x in rows of `columns`, the first one in column `first` of its row: found->rank is 0 where none is worth its bytes.
  * `noise`: energy of an element's noise that the rest will be coded with; it decides how many directions are worth theirs.
  * Rows that the tile has a part of are predicted too. */

@@ -4,7 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "codec/directions.h"
 #include "codec/prediction.h"
 #include "compress/shapes.h"
 #include "compress/tile_reader.h"
@@ -53,12 +52,9 @@ static int rows_agree(const dz_plan *plan, const dz_tile *t, dz_error *err) {
     if (nrows < DZ_PREDICTION_ROWS_MIN) return 0;
     float *rows = dz_alloc_raw((n + 2) * (size_t)columns, sizeof *rows, err);
     if (!rows) return 0;
-    for (size_t r = 0; r < n; r++) {
-        float *row = rows + r * columns;
-        dz_tile_delta(t, (size_t)(lead + (nrows - 1) * r / (n - 1) * columns), (size_t)columns, row);
-        dz_row_to_one(row, (size_t)columns);
-    }
-    int agree = dz_rows_agree(rows, n, (size_t)columns, rows + n * columns);
+    for (size_t r = 0; r < n; r++)
+        dz_tile_delta(t, (size_t)(lead + (nrows - 1) * r / (n - 1) * columns), (size_t)columns, rows + r * columns);
+    int agree = dz_prediction_likely(rows, n, (size_t)columns, rows + n * columns);
     free(rows);
     return agree;
 }

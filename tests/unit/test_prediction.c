@@ -116,6 +116,22 @@ static void test_none_where_none_is_worth_it(void **state) {
     }
 }
 
+/* Of a table of which a row in twenty moved, a few in common directions, nothing is known. */
+static void test_rows_that_moved_alone_agree_in_nothing(void **state) {
+    (void)state;
+    enum { COLUMNS = 128, ROWS = 64 };
+    float scratch[2 * COLUMNS];
+    for (size_t moved = 0; moved <= ROWS; moved += 4) {
+        for (int common = 0; common < 2; common++) {
+            float *x = rows_along(ROWS * COLUMNS, COLUMNS, 0, common ? 1 : 0, common ? 0.7 : 0);
+            for (size_t r = moved; r < ROWS; r++) memset(x + r * COLUMNS, 0, COLUMNS * sizeof *x);
+            if (dz_prediction_likely(x, ROWS, COLUMNS, scratch) != (common && moved >= 8))
+                fail_msg("%zu rows moved, %s", moved, common ? "in a common direction" : "alone");
+            free(x);
+        }
+    }
+}
+
 static void test_sizes_of_any_order(void **state) {
     (void)state;
     for (int e = -120; e <= 120; e += 20) {
@@ -168,8 +184,11 @@ static void test_numbers_are_always_the_same(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_directions_are_taken_off), cmocka_unit_test(test_none_where_none_is_worth_it),
-                                       cmocka_unit_test(test_sizes_of_any_order), cmocka_unit_test(test_a_forecast_is_near),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_directions_are_taken_off),
+                                       cmocka_unit_test(test_none_where_none_is_worth_it),
+                                       cmocka_unit_test(test_rows_that_moved_alone_agree_in_nothing),
+                                       cmocka_unit_test(test_sizes_of_any_order),
+                                       cmocka_unit_test(test_a_forecast_is_near),
                                        cmocka_unit_test(test_numbers_are_always_the_same)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
