@@ -62,16 +62,27 @@ static dz_rc encode_levels(encode_pass *p, size_t item, size_t l, size_t count, 
     return dz_nonzeros_encode(&p->body, set, quota, &p->selection, p->ctx->zoo.recipe->positions == DZ_POSITIONS_GOLOMB, err);
 }
 
+/* A tile whose task's bytes are read as they are asked for, and stay in the cache until they are coded. */
 typedef struct shaped_tile {
+    dz_tile_reader *reader;
     const dz_tile *tile;
     const dz_channels *channels; /* NULL: none */
     uint64_t first;              /* of the tile in its tensor */
+    dz_error *err;               /* of reading; elements are 0 then */
 } shaped_tile;
 
 static void fill_delta(const void *arg, size_t first, size_t count, float *delta) {
     const shaped_tile *s = arg;
-    dz_tile_delta(s->tile, first, count, delta);
-    if (s->channels) dz_channels_apply(delta, count, s->first + first, s->channels, 0);
+    for (size_t at = 0, len; at < count; at += len) {
+        dz_tile piece;
+        len = count - at < DZ_PIECE ? count - at : DZ_PIECE;
+        if (s->err->rc != DZ_OK || dz_tile_piece(s->reader, s->tile, first + at, len, &piece, s->err) != DZ_OK) {
+            memset(delta + at, 0, len * sizeof *delta);
+            continue;
+        }
+        dz_tile_delta(&piece, 0, len, delta + at);
+        if (s->channels) dz_channels_apply(delta + at, len, s->first + first + at, s->channels, 0);
+    }
 }
 
 static void fill_rest(const void *arg, size_t first, size_t count, float *delta) {
@@ -90,7 +101,7 @@ static dz_rc predict(encode_pass *p, const shaped_tile *source, double noise, dz
     tile->source = delta;
     tile->prediction = found;
     tile->noise = noise;
-    return DZ_OK;
+    return err->rc;
 }
 
 /* A tile of a method without levels. */
@@ -98,13 +109,13 @@ static dz_rc encode_delta(encode_pass *p, size_t item, size_t l, dz_error *err) 
     const dz_method *method = p->ctx->method;
     dz_tile t;
     p->scratch.len = 0;
-    if (dz_tile_read(&p->reader, item, &t, err) != DZ_OK) return err->rc;
+    if (dz_tile_open(&p->reader, item, &t, err) != DZ_OK) return err->rc;
     t.kept = p->allocation->tensors[l].kept;
     if (t.kept > 0 && dz_tile_read_parent(&p->reader, &t, err) != DZ_OK) return err->rc;
     dz_method_tile tile = {
         .fill = fill_delta, .count = (size_t)t.count, .key = dz_context_tile_key(p->ctx, t.unit), .coding = &p->allocation->tensors[l]};
     const dz_tensor_pair *pair = dz_context_lossy_pair(p->ctx, l);
-    shaped_tile source = {.tile = &t, .first = dz_tile_first(&pair->tiles, t.unit->tile)};
+    shaped_tile source = {.reader = &p->reader, .tile = &t, .first = dz_tile_first(&pair->tiles, t.unit->tile), .err = err};
     const dz_shape *shape = tile.coding->shaped ? dz_shape_of(p->shapes, pair) : NULL;
     dz_lowrank found = {0};
     if (shape) source.channels = tile.channels = &shape->channels;
@@ -122,7 +133,7 @@ static dz_rc encode_delta(encode_pass *p, size_t item, size_t l, dz_error *err) 
     dz_error inner = {0};
     method->encode(&p->body, &tile, p->tally + p->nlevels, &inner);
     dz_lowrank_free(&found);
-    if (inner.rc == DZ_OK) return DZ_OK;
+    if (inner.rc == DZ_OK || err->rc != DZ_OK) return err->rc;
     return dz_fail(err, inner.rc, "task '%s': tensor '%s': %s (a rule with `policy: lossless` keeps it exactly)",
                    p->ctx->zoo.names[pair->task], dz_pair_tensor(p->ctx->plan, pair)->name, inner.text);
 }

@@ -62,7 +62,7 @@ static int is_chained(const dz_tile_reader *r, const dz_work_item *u) {
     return u->pair != DZ_NO_PAIR && dz_chains_row(r->chains, u->pair) >= 0;
 }
 
-dz_rc dz_tile_read(dz_tile_reader *r, size_t unit, dz_tile *tile, dz_error *err) {
+dz_rc dz_tile_open(dz_tile_reader *r, size_t unit, dz_tile *tile, dz_error *err) {
     const dz_work_item *u = &r->plan->units[unit];
     *tile = tile_of(r, unit);
     if (is_chained(r, u)) {
@@ -71,11 +71,26 @@ dz_rc dz_tile_read(dz_tile_reader *r, size_t unit, dz_tile *tile, dz_error *err)
     } else if (u->base >= 0 && dz_tile_base(r, unit, &tile->base, err) != DZ_OK) {
         return err->rc;
     }
-    if (!tile->pair) return DZ_OK;
-    if (read_into(r, r->tasks[tile->pair->task], tile->pair->tensor, tile->first, tile->count, &r->task_bytes, err) != DZ_OK)
-        return err->rc;
-    tile->task = r->task_bytes.data;
     return DZ_OK;
+}
+
+dz_rc dz_tile_piece(dz_tile_reader *r, const dz_tile *tile, uint64_t first, uint64_t count, dz_tile *piece, dz_error *err) {
+    dz_checkpoint *ck = r->tasks[tile->pair->task];
+    *piece = *tile;
+    piece->first += first;
+    piece->count = count;
+    if (tile->base) piece->base += first * dz_dtype_size(tile->base_dtype);
+    if (tile->parent) piece->parent += first * dz_dtype_size(tile->task_dtype);
+    if (read_into(r, ck, tile->pair->tensor, piece->first, count, &r->task_bytes, err) != DZ_OK) return err->rc;
+    piece->task = r->task_bytes.data;
+    return DZ_OK;
+}
+
+dz_rc dz_tile_read(dz_tile_reader *r, size_t unit, dz_tile *tile, dz_error *err) {
+    if (dz_tile_open(r, unit, tile, err) != DZ_OK || !tile->pair) return err->rc;
+    dz_tile whole;
+    if (dz_tile_piece(r, tile, 0, tile->count, &whole, err) == DZ_OK) *tile = whole;
+    return err->rc;
 }
 
 /* A piece of the base in float. */

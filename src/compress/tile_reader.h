@@ -35,6 +35,11 @@ void dz_tile_reader_init(dz_tile_reader *reader, const dz_zoo *zoo, const dz_pla
 void dz_tile_reader_free(dz_tile_reader *reader);
 dz_rc dz_tile_read(dz_tile_reader *reader, size_t unit, dz_tile *tile, dz_error *err);
 
+/* The same without the task's bytes, which are read piece by piece: `piece` is a tile of `count` elements from `first` on. Its task's bytes
+ * are the reader's until the next call; pieces of at most DZ_PIECE elements stay in the second-level cache. */
+dz_rc dz_tile_open(dz_tile_reader *reader, size_t unit, dz_tile *tile, dz_error *err);
+dz_rc dz_tile_piece(dz_tile_reader *reader, const dz_tile *tile, uint64_t first, uint64_t count, dz_tile *piece, dz_error *err);
+
 /* Of a chained unit whose tile has been read: reads the tile of its parent's own model too, if there is one. */
 dz_rc dz_tile_read_parent(dz_tile_reader *reader, dz_tile *tile, dz_error *err);
 

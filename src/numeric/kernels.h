@@ -31,6 +31,8 @@ typedef struct dz_measures {
     uint64_t changed;          /* how many d are not 0, if asked for */
 } dz_measures;
 
+typedef enum dz_flips { DZ_FLIPS_NONE, DZ_FLIPS_BEFORE, DZ_FLIPS_AFTER } dz_flips;
+
 typedef struct dz_kernel_table {
     const char *name;
     void (*widen)(float *restrict dst, const void *restrict src, dz_dtype dtype, size_t count);
@@ -69,8 +71,9 @@ typedef struct dz_kernel_table {
     void (*flip)(float *x, uint64_t key, size_t count);
 
     /* Walsh-Hadamard transform of `count` floats, a power of two: for h = 1, 2, 4, ... count / 2 each pair (x[i], x[i + h]), i without bit
-     * h, becomes (x[i] + x[i + h], x[i] - x[i + h]). Then each is multiplied by `norm`. */
-    void (*hadamard)(float *x, size_t count, float norm);
+     * h, becomes (x[i] + x[i + h], x[i] - x[i + h]). Then each is multiplied by `norm`. Before, or after all of it, x is flipped as above.
+     */
+    void (*hadamard)(float *x, size_t count, float norm, dz_flips flips, uint64_t key);
 
     /* Index of the first element of largest |x|; none is NaN, count > 0. */
     size_t (*largest)(const float *x, size_t count);

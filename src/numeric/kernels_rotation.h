@@ -10,129 +10,192 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
-static void flip(float *x, uint64_t key, size_t count) {
-    for (size_t i = 0; i < count; i++) x[i] = dz_bits_to_float(dz_float_bits(x[i]) ^ (dz_u32_at(key, (uint32_t)i) & 0x80000000U));
-}
+#define PASS_MOST 3 /* stages at once, */
+#define TOP_MOST 2  /* and over floats so far apart that more of them would push each other out of the first-level cache */
 
-/* One stage over pairs that lie h apart. */
-static void butterflies(float *x, size_t h, size_t count) {
-    for (size_t at = 0; at < count; at += 2 * h) {
-        float *restrict low = x + at, *restrict high = x + at + h;
-        for (size_t i = 0; i < h; i++) {
-            float a = low[i], b = high[i];
-            low[i] = a + b;
-            high[i] = a - b;
-        }
-    }
-}
-
-/* The four stages within 16 floats. */
-static void hadamard16(float *x) {
-    float a[16], b[16];
-    for (size_t i = 0; i < 8; i++) {
-        a[2 * i] = x[2 * i] + x[2 * i + 1];
-        a[2 * i + 1] = x[2 * i] - x[2 * i + 1];
-    }
-    for (size_t i = 0; i < 16; i++) b[i] = i & 2 ? a[i - 2] - a[i] : a[i] + a[i + 2];
-    for (size_t i = 0; i < 16; i++) a[i] = i & 4 ? b[i - 4] - b[i] : b[i] + b[i + 4];
-    for (size_t i = 0; i < 16; i++) x[i] = i & 8 ? a[i - 8] - a[i] : a[i] + a[i + 8];
-}
-
-/* The six stages within 64 floats. In a register, a stage swaps the partners: x + partner below, partner - x above. */
+/* FLOATS: as many as the instruction set takes at once. */
 #ifdef __AVX512F__
-#define STAGE512(x, partner, above)                                                                                                        \
-    do {                                                                                                                                   \
-        __m512 other = (partner);                                                                                                          \
-        (x) = _mm512_mask_sub_ps(_mm512_add_ps((x), other), (above), other, (x));                                                          \
-    } while (0)
-INLINE __m512 within16(__m512 x) {
-    STAGE512(x, _mm512_permute_ps(x, 0xb1), 0xaaaa);
-    STAGE512(x, _mm512_permute_ps(x, 0x4e), 0xcccc);
-    STAGE512(x, _mm512_shuffle_f32x4(x, x, 0xb1), 0xf0f0);
-    STAGE512(x, _mm512_shuffle_f32x4(x, x, 0x4e), 0xff00);
-    return x;
+#define FLOATS_WIDTH 64
+#elif defined(__AVX2__)
+#define FLOATS_WIDTH 32
+#else
+#define FLOATS_WIDTH 16
+#endif
+typedef float FLOATS __attribute__((vector_size(FLOATS_WIDTH)));
+typedef uint32_t WORDS __attribute__((vector_size(FLOATS_WIDTH)));
+#define FLOATS_LANES (FLOATS_WIDTH / sizeof(float))
+
+INLINE FLOATS load_floats(const float *x) {
+    FLOATS out;
+    memcpy(&out, x, sizeof out);
+    return out;
 }
 
-static void hadamard64(float *x) {
-    __m512 x0 = within16(_mm512_loadu_ps(x)), x1 = within16(_mm512_loadu_ps(x + 16));
-    __m512 x2 = within16(_mm512_loadu_ps(x + 32)), x3 = within16(_mm512_loadu_ps(x + 48));
-    __m512 a = _mm512_add_ps(x0, x1), b = _mm512_sub_ps(x0, x1), c = _mm512_add_ps(x2, x3), d = _mm512_sub_ps(x2, x3);
-    _mm512_storeu_ps(x, _mm512_add_ps(a, c));
-    _mm512_storeu_ps(x + 16, _mm512_add_ps(b, d));
-    _mm512_storeu_ps(x + 32, _mm512_sub_ps(a, c));
-    _mm512_storeu_ps(x + 48, _mm512_sub_ps(b, d));
+INLINE void store_floats(float *x, FLOATS v) { memcpy(x, &v, sizeof v); }
+
+/* Elements from number `first` of the key's on: negated where the top bit of dz_u32_at is set. */
+INLINE FLOATS flipped(FLOATS v, uint64_t key, uint32_t first) {
+    const WORDS lane = {
+        0,
+        1,
+        2,
+        3,
+#if FLOATS_WIDTH > 16
+        4,
+        5,
+        6,
+        7,
+#endif
+#if FLOATS_WIDTH > 32
+        8,
+        9,
+        10,
+        11,
+        12,
+        13,
+        14,
+        15
+#endif
+    };
+    WORDS x = lane + (first + (uint32_t)key);
+    x ^= x >> 16;
+    x *= 0x7feb352dU;
+    x ^= x >> 15;
+    x ^= (uint32_t)(key >> 32);
+    x *= 0x846ca68bU;
+    x ^= x >> 16;
+    return (FLOATS)((WORDS)v ^ (x & 0x80000000U));
+}
+
+static void flip(float *x, uint64_t key, size_t count) {
+    size_t i = 0;
+    for (; i + FLOATS_LANES <= count; i += FLOATS_LANES) store_floats(x + i, flipped(load_floats(x + i), key, (uint32_t)i));
+    for (; i < count; i++) x[i] = dz_bits_to_float(dz_float_bits(x[i]) ^ (dz_u32_at(key, (uint32_t)i) & 0x80000000U));
+}
+
+/* The stages within a register: x + partner below, partner - x above, which is one fused operation, rounded as the sum is. */
+#ifdef __AVX512F__
+INLINE FLOATS within_floats(FLOATS of) {
+    __m512 x = of;
+    x = _mm512_fmadd_ps(x, _mm512_setr_ps(1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1), _mm512_permute_ps(x, 0xb1));
+    x = _mm512_fmadd_ps(x, _mm512_setr_ps(1, 1, -1, -1, 1, 1, -1, -1, 1, 1, -1, -1, 1, 1, -1, -1), _mm512_permute_ps(x, 0x4e));
+    x = _mm512_fmadd_ps(x, _mm512_setr_ps(1, 1, 1, 1, -1, -1, -1, -1, 1, 1, 1, 1, -1, -1, -1, -1), _mm512_shuffle_f32x4(x, x, 0xb1));
+    return _mm512_fmadd_ps(x, _mm512_setr_ps(1, 1, 1, 1, 1, 1, 1, 1, -1, -1, -1, -1, -1, -1, -1, -1), _mm512_shuffle_f32x4(x, x, 0x4e));
 }
 #elif defined(__AVX2__)
-#define STAGE256(x, partner, above)                                                                                                        \
-    do {                                                                                                                                   \
-        __m256 other = (partner);                                                                                                          \
-        (x) = _mm256_blend_ps(_mm256_add_ps((x), other), _mm256_sub_ps(other, (x)), (above));                                              \
-    } while (0)
-INLINE __m256 within8(__m256 x) {
-    STAGE256(x, _mm256_permute_ps(x, 0xb1), 0xaa);
-    STAGE256(x, _mm256_permute_ps(x, 0x4e), 0xcc);
-    STAGE256(x, _mm256_permute2f128_ps(x, x, 1), 0xf0);
-    return x;
-}
-
-static void hadamard64(float *x) {
-    __m256 v[8];
-    for (size_t i = 0; i < 8; i++) v[i] = within8(_mm256_loadu_ps(x + 8 * i));
-    for (size_t h = 1; h < 8; h *= 2) {
-        for (size_t i = 0; i < 8; i++) {
-            if (i & h) continue;
-            __m256 a = v[i], b = v[i + h];
-            v[i] = _mm256_add_ps(a, b);
-            v[i + h] = _mm256_sub_ps(a, b);
-        }
-    }
-    for (size_t i = 0; i < 8; i++) _mm256_storeu_ps(x + 8 * i, v[i]);
+INLINE FLOATS within_floats(FLOATS of) {
+    __m256 x = of;
+    x = _mm256_fmadd_ps(x, _mm256_setr_ps(1, -1, 1, -1, 1, -1, 1, -1), _mm256_permute_ps(x, 0xb1));
+    x = _mm256_fmadd_ps(x, _mm256_setr_ps(1, 1, -1, -1, 1, 1, -1, -1), _mm256_permute_ps(x, 0x4e));
+    return _mm256_fmadd_ps(x, _mm256_setr_ps(1, 1, 1, 1, -1, -1, -1, -1), _mm256_permute2f128_ps(x, x, 1));
 }
 #else
-static void hadamard64(float *x) {
-    for (size_t i = 0; i < 64; i += 16) hadamard16(x + i);
-    butterflies(x, 16, 64);
-    butterflies(x, 32, 64);
+INLINE FLOATS within_floats(FLOATS x) {
+    FLOATS a = {x[0] + x[1], x[0] - x[1], x[2] + x[3], x[2] - x[3]};
+    return (FLOATS){a[0] + a[2], a[1] + a[3], a[0] - a[2], a[1] - a[3]};
 }
 #endif
 
-/* Two stages at once, over pairs that lie h and 2 h apart; the results times `norm`. */
-INLINE void two_stages(float *x, size_t h, float norm) {
-    float *restrict x0 = x, *restrict x1 = x + h, *restrict x2 = x + 2 * h, *restrict x3 = x + 3 * h;
-    for (size_t i = 0; i < h; i++) {
-        float a = x0[i] + x1[i], b = x0[i] - x1[i], c = x2[i] + x3[i], d = x2[i] - x3[i];
-        x0[i] = (a + c) * norm;
-        x1[i] = (b + d) * norm;
-        x2[i] = (a - c) * norm;
-        x3[i] = (b - d) * norm;
+/* All stages over pairs of `n` vectors: 1, 2, 4 ... of them apart. */
+INLINE void stages_of_vectors(FLOATS *v, size_t n) {
+    for (size_t h = 1; h < n; h *= 2) {
+        for (size_t j = 0; j < n; j++) {
+            if (j & h) continue;
+            FLOATS a = v[j], b = v[j + h];
+            v[j] = a + b;
+            v[j + h] = a - b;
+        }
     }
 }
 
-/* Halves first, so that all but the last stages work within the caches. */
-static void stages(float *x, size_t count) {
-    if (count > DZ_CHUNK) {
-        for (size_t k = 0; k < 4; k++) stages(x + k * (count / 4), count / 4);
-        two_stages(x, count / 4, 1);
-        return;
+enum { WITHIN = 64 };
+
+/* The six stages within 64 floats, which are negated before if `flips`. */
+INLINE void hadamard64(float *x, int flips, uint64_t key) {
+    enum { N = WITHIN / FLOATS_LANES };
+    FLOATS v[N];
+    for (size_t j = 0; j < N; j++) {
+        v[j] = load_floats(x + j * FLOATS_LANES);
+        v[j] = within_floats(flips ? flipped(v[j], key, (uint32_t)(j * FLOATS_LANES)) : v[j]);
     }
-    size_t h = count < 16 ? 1 : count < 64 ? 16 : 64;
-    for (; h < 16 && h < count; h *= 2) butterflies(x, h, count);
-    for (size_t i = 0; h == 16 && count >= 16 && i < count; i += 16) hadamard16(x + i);
-    for (size_t i = 0; h == 64 && i < count; i += 64) hadamard64(x + i);
-    for (; 2 * h < count; h *= 4) {
-        for (size_t i = 0; i < count; i += 4 * h) two_stages(x + i, h, 1);
-    }
-    if (h < count) butterflies(x, h, count);
+    stages_of_vectors(v, N);
+    for (size_t j = 0; j < N; j++) store_floats(x + j * FLOATS_LANES, v[j]);
 }
 
-static void hadamard(float *x, size_t count, float norm) {
-    if (count > DZ_CHUNK) { /* a power of four times less, so that the last two stages are one */
-        for (size_t k = 0; k < 4; k++) stages(x + k * (count / 4), count / 4);
-        two_stages(x, count / 4, norm);
-        return;
+/* `log` stages at once, over pairs that lie h, 2 h, 4 h ... apart, in 2^log * h floats, which are read and written once. Then times `norm`,
+ * and negated if `flips`. */
+INLINE void pass(float *x, size_t h, unsigned log, float norm, int flips, uint64_t key) {
+    const size_t n = (size_t)1 << log;
+    for (size_t i = 0; i < h; i += FLOATS_LANES) {
+        FLOATS v[1 << PASS_MOST];
+        for (size_t j = 0; j < n; j++) v[j] = load_floats(x + j * h + i);
+        stages_of_vectors(v, n);
+        for (size_t j = 0; j < n; j++) {
+            FLOATS y = v[j] * norm;
+            store_floats(x + j * h + i, flips ? flipped(y, key, (uint32_t)(j * h + i)) : y);
+        }
     }
-    stages(x, count);
+}
+
+static void pass_of(float *x, size_t h, unsigned log, float norm, int flips, uint64_t key) {
+#define PASS(log)                                                                                                                          \
+    if (flips)                                                                                                                             \
+        pass(x, h, log, norm, 1, key);                                                                                                     \
+    else if (norm == 1)                                                                                                                    \
+        pass(x, h, log, 1, 0, 0);                                                                                                          \
+    else                                                                                                                                   \
+        pass(x, h, log, norm, 0, 0);                                                                                                       \
+    break
+    switch (log) {
+        case 0: PASS(0);
+        case 1: PASS(1);
+        case 2: PASS(2);
+        default: PASS(3);
+    }
+}
+
+/* Of less than WITHIN floats. */
+static void hadamard_few(float *x, size_t count, float norm) {
+    for (size_t h = 1; h < count; h *= 2) {
+        for (size_t i = 0; i < count; i++) {
+            if (i & h) continue;
+            float a = x[i], b = x[i + h];
+            x[i] = a + b;
+            x[i + h] = a - b;
+        }
+    }
     for (size_t i = 0; i < count; i++) x[i] *= norm;
+}
+
+/* Parts first, so that all but the last pass work within the first-level cache. */
+static void hadamard(float *x, size_t count, float norm, dz_flips flips, uint64_t key) {
+    int before = flips == DZ_FLIPS_BEFORE, after = flips == DZ_FLIPS_AFTER;
+    if (count < WITHIN) {
+        if (before) flip(x, key, count);
+        hadamard_few(x, count, norm);
+        if (after) flip(x, key, count);
+        return;
+    }
+    unsigned log = (unsigned)__builtin_ctzll(count);
+    if (count > DZ_CHUNK) {
+        unsigned last = (unsigned)__builtin_ctzll(count / DZ_CHUNK);
+        last = last < TOP_MOST ? last : TOP_MOST;
+        size_t part = count >> last;
+        for (size_t at = 0; at < count; at += part)
+            hadamard(x + at, part, 1, before ? DZ_FLIPS_BEFORE : DZ_FLIPS_NONE, dz_key_at(key, (uint32_t)at));
+        pass_of(x, part, last, norm, after, key);
+        return;
+    }
+    if (before) {
+        for (size_t i = 0; i < count; i += WITHIN) hadamard64(x + i, 1, dz_key_at(key, (uint32_t)i));
+    } else {
+        for (size_t i = 0; i < count; i += WITHIN) hadamard64(x + i, 0, 0);
+    }
+    size_t h = WITHIN;
+    for (log -= 6; log > 3; log -= 3, h *= 8) {
+        for (size_t i = 0; i < count; i += 8 * h) pass_of(x + i, h, 3, 1, 0, 0);
+    }
+    pass_of(x, h, log, norm, after, key);
 }
 
 #define WIDEST 64 /* floats whose comparisons fit a word */

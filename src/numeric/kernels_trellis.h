@@ -71,8 +71,33 @@ INLINE size_t pack_fours(int8_t *restrict out, const int8_t *restrict x, const u
 }
 #endif
 
+INLINE uint64_t first_bytes(uint64_t word, size_t count) { return count < 8 ? word & (((uint64_t)1 << (8 * count)) - 1) : word; }
+
+/* Steps of two to four fours, a word at a time. */
+INLINE void pack_words(int8_t *restrict out, const int8_t *restrict x, const uint32_t *restrict starts, size_t nbits, size_t fours) {
+    for (size_t t = 0; t < nbits; t++) {
+        int8_t *to = out + t / FOUR * 4 * FOUR * fours + t % FOUR * 4;
+        size_t left = starts[t + 1] - starts[t];
+        for (size_t f = 0; f < fours; f += 2) {
+            uint64_t word;
+            memcpy(&word, x + starts[t] + 4 * f, sizeof word);
+            word = first_bytes(word, left);
+            left -= left < 8 ? left : 8;
+            memcpy(to + 4 * FOUR * f, &word, 4);
+            word >>= 32;
+            if (f + 1 < fours) memcpy(to + 4 * FOUR * (f + 1), &word, 4);
+        }
+    }
+}
+
 static void trellis_pack(int8_t *restrict out, const int8_t *restrict x, const uint32_t *restrict starts, size_t nbits, size_t fours) {
     size_t t = 0;
+    switch (fours) {
+        case 2: pack_words(out, x, starts, nbits, 2); return;
+        case 3: pack_words(out, x, starts, nbits, 3); return;
+        case 4: pack_words(out, x, starts, nbits, 4); return;
+        default: break;
+    }
 #ifdef __AVX2__
     t = fours == 1 ? pack_eights(out, x, starts, nbits) : pack_fours(out, x, starts, nbits, fours);
 #endif
@@ -381,30 +406,97 @@ INLINE void gains(BYTES *gain, const four_tables *tables, const uint8_t *signs, 
     }
 }
 
+/* Steps of more than four elements: partners within a vector have the same gain, which is made once for both. */
+#if WIDTH >= 32
+#define PAIRS 1
+
+/* signs[f][k][]: of the places without bit k alone. */
+INLINE void pair_signs(uint8_t *restrict out, const uint8_t *restrict signs, size_t fours) {
+    for (size_t f = 0; f < fours; f++) {
+        for (unsigned k = 0; k < STEPS; k++, signs += DZ_TRELLIS_STATES) {
+            for (size_t v = 0; v < NBYTES; v++) {
+                if (APART(k) == 0 && v % 2 == 0)
+                    store_bytes(out, without_partners(load_bytes(signs + v * WIDTH), load_bytes(signs + (v + 1) * WIDTH), k));
+                else if (APART(k) == 0 || v & APART(k))
+                    continue;
+                else
+                    store_bytes(out, load_bytes(signs + v * WIDTH));
+                out += WIDTH;
+            }
+        }
+    }
+}
+
+INLINE void gains_of_pairs(BYTES *sum, const four_tables *tables, const uint8_t *signs, unsigned k, size_t fours, unsigned halvings) {
+    const uint8_t *of = signs + k * HALF;
+    for (size_t f = 0; f < fours; f++, of += STEPS * HALF) {
+        one_table table = table_of(tables + f, k % FOUR, of);
+        for (size_t u = 0; u < NBYTES / 2; u++) {
+            BYTES part = gain_of_four(&table, of + u * WIDTH);
+            sum[u] = f ? ADDS(sum[u], part) : part;
+        }
+    }
+    for (size_t u = 0; u < NBYTES / 2 && halvings > 1; u++) sum[u] = halved(sum[u], 1);
+}
+#else
+#define PAIRS 0
+INLINE void pair_signs(uint8_t *restrict out, const uint8_t *restrict signs, size_t fours) { (void)out, (void)signs, (void)fours; }
+INLINE void gains_of_pairs(BYTES *gain, const four_tables *tables, const uint8_t *signs, unsigned k, size_t fours, unsigned halvings) {
+    gains(gain, tables, signs, k, fours, halvings);
+}
+#endif
+
 /* Bit v * WIDTH + i of `taken`: whether place i of vector v takes the other one of its two ways. */
 INLINE void note(uint8_t *taken, size_t v, BYTES other, BYTES own) {
     bits_of_bytes bits = where_larger(other, own);
     memcpy(taken + v * sizeof bits, &bits, sizeof bits);
 }
 
+/* Partners within a vector. */
+INLINE void step_within(BYTES *sum, uint8_t *taken, size_t v, BYTES gain, unsigned k) {
+    BYTES own = ADDS(*sum, gain), other = SUBS(partner(*sum, k), gain);
+    note(taken, v, other, own);
+    *sum = MAX8(own, other);
+}
+
+/* Partners in vectors v and v + apart. */
+INLINE void step_apart(BYTES *sums, uint8_t *taken, size_t v, size_t apart, BYTES gain) {
+    BYTES even = sums[v], odd = sums[v + apart];
+    BYTES a = ADDS(even, gain), b = SUBS(odd, gain), c = SUBS(even, gain), d = ADDS(odd, gain);
+    note(taken, v, b, a);
+    note(taken, v + apart, c, d);
+    sums[v] = MAX8(a, b);
+    sums[v + apart] = MAX8(d, c);
+}
+
 INLINE void step(BYTES *sums, uint8_t *taken, const BYTES *gain, unsigned k) {
     const size_t apart = APART(k);
     for (size_t v = 0; v < NBYTES; v++) {
-        BYTES g = gain[v], even = sums[v];
         if (v & apart) continue;
-        if (apart == 0) {
-            BYTES own = ADDS(even, g), other = SUBS(partner(even, k), g);
-            note(taken, v, other, own);
-            sums[v] = MAX8(own, other);
-        } else {
-            BYTES odd = sums[v + apart], a = ADDS(even, g), b = SUBS(odd, g), c = SUBS(even, g), d = ADDS(odd, g);
-            note(taken, v, b, a);
-            note(taken, v + apart, c, d);
-            sums[v] = MAX8(a, b);
-            sums[v + apart] = MAX8(d, c);
-        }
+        if (apart == 0)
+            step_within(&sums[v], taken, v, gain[v], k);
+        else
+            step_apart(sums, taken, v, apart, gain[v]);
     }
 }
+
+#if PAIRS
+INLINE void step_of_pairs(BYTES *sums, uint8_t *taken, const BYTES *gain, unsigned k) {
+    const size_t apart = APART(k);
+    for (size_t u = 0; u < NBYTES / 2; u++) {
+        BYTES both[2];
+        if (apart) {
+            step_apart(sums, taken, u + (u & ~(apart - 1)), apart, gain[u]);
+            continue;
+        }
+        with_partners(both, gain[u], k);
+        step_within(&sums[2 * u], taken, 2 * u, both[0], k);
+        step_within(&sums[2 * u + 1], taken, 2 * u + 1, both[1], k);
+    }
+}
+#else
+INLINE void step_of_pairs(BYTES *sums, uint8_t *taken, const BYTES *gain, unsigned k) { step(sums, taken, gain, k); }
+#endif
 
 /* The largest of the sums, less FLOOR, in all bytes. */
 INLINE BYTES above_floor(const BYTES *sums) {
@@ -432,11 +524,16 @@ typedef struct way {
 
 #define STEP(k)                                                                                                                            \
     for (size_t w = 0; w < nways; w++) {                                                                                                   \
-        gains(gain, table[w] + (k) / FOUR * fours, signs, k, fours, halvings);                                                             \
-        step(ways[w].sums, ways[w].taken + (k)*DZ_TRELLIS_STATES / 8, gain, k);                                                            \
+        if (pairs) {                                                                                                                       \
+            gains_of_pairs(gain, table[w] + (k) / FOUR * fours, signs, k, fours, halvings);                                                \
+            step_of_pairs(ways[w].sums, ways[w].taken + (k)*DZ_TRELLIS_STATES / 8, gain, k);                                               \
+        } else {                                                                                                                           \
+            gains(gain, table[w] + (k) / FOUR * fours, signs, k, fours, halvings);                                                         \
+            step(ways[w].sums, ways[w].taken + (k)*DZ_TRELLIS_STATES / 8, gain, k);                                                        \
+        }                                                                                                                                  \
     }
 
-INLINE void walk_group(way *ways, size_t nways, const uint8_t *restrict signs, size_t fours, unsigned halvings) {
+INLINE void walk_group(way *ways, size_t nways, const uint8_t *restrict signs, size_t fours, unsigned halvings, int pairs) {
     BYTES gain[NBYTES] = {0}, less[TURNS];
     four_tables table[TURNS][STEPS / FOUR * DZ_TRELLIS_FOURS_MOST];
     for (size_t w = 0; w < nways; w++) {
@@ -468,6 +565,10 @@ INLINE int are_alike(const BYTES *a, const BYTES *b) { return memcmp(a, b, NBYTE
  * goes to the end. Sooner or later the first one has the same sums at the same place, and from there on the second is right. */
 INLINE void walk(int8_t *restrict now, uint8_t *restrict taken, const int8_t *restrict x, const uint8_t *restrict signs, size_t fours,
                  unsigned halvings, size_t groups, size_t nways) {
+    const int pairs = PAIRS && fours > 1;
+    uint8_t paired[PAIRS ? STEPS * HALF * DZ_TRELLIS_FOURS_MOST : 1];
+    if (pairs) pair_signs(paired, signs, fours);
+    if (pairs) signs = paired;
     way ways[TURNS];
     size_t at = 0, both = (groups + ALIKE) / 2, start = both - ALIKE; /* of the second */
     ways[0] = (way){.taken = taken, .x = x};
@@ -479,18 +580,18 @@ INLINE void walk(int8_t *restrict now, uint8_t *restrict taken, const int8_t *re
         *second = (way){.taken = taken + start * TAKEN, .x = x + start * STEPS * 4 * fours};
         for (size_t v = 0; v < NBYTES; v++) second->sums[v] = ALL8(FLOOR);
         while (at < both) {
-            walk_group(ways, nways, signs, fours, halvings);
+            walk_group(ways, nways, signs, fours, halvings, pairs);
             if (++at == (size_t)ALIKE << meeting && meeting < MEETINGS) memcpy(met[meeting++], second->sums, sizeof *met);
         }
         for (size_t m = 0; m < meeting; m++) {
-            for (; at < start + ((size_t)ALIKE << m); at++) walk_group(ways, 1, signs, fours, halvings);
+            for (; at < start + ((size_t)ALIKE << m); at++) walk_group(ways, 1, signs, fours, halvings, pairs);
             if (!are_alike(ways[0].sums, met[m])) continue;
             ways[0] = *second;
             at = start + both;
             break;
         }
     }
-    for (; at < groups; at++) walk_group(ways, 1, signs, fours, halvings);
+    for (; at < groups; at++) walk_group(ways, 1, signs, fours, halvings, pairs);
     for (size_t v = 0; v < NBYTES; v++) store_bytes(now + v * WIDTH, ways[0].sums[v]);
 }
 
@@ -502,7 +603,11 @@ static void trellis_walk(int8_t *restrict now, uint8_t *restrict taken, const in
         case 2 + 4: walk(now, taken, x, signs, 2, 1, groups, TURNS); break;
         case 2 + 8: walk(now, taken, x, signs, 2, 2, groups, TURNS); break;
         case 3 + 8: walk(now, taken, x, signs, 3, 2, groups, TURNS); break;
-        default: walk(now, taken, x, signs, fours, halvings, groups, 1);
+        default:
+            if (halvings == 2)
+                walk(now, taken, x, signs, fours, 2, groups, TURNS);
+            else
+                walk(now, taken, x, signs, fours, halvings, groups, 1);
     }
 }
 

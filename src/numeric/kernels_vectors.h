@@ -13,6 +13,15 @@
 #include <arm_neon.h>
 #endif
 
+/* Within 16 bytes: to the places from `to` to `to` + 7 those whose places have no bit k, 0 to the others. */
+#define WITHOUT_AT(k, i, to)                                                                                                               \
+    (char)((i) >= (to) && (i) < (to) + 8 ? (((i) - (to)) >> (k) << ((k) + 1)) + (((i) - (to)) & ((1 << (k)) - 1)) : -1)
+#define WITHOUT(k, to)                                                                                                                     \
+    _mm_setr_epi8(WITHOUT_AT(k, 0, to), WITHOUT_AT(k, 1, to), WITHOUT_AT(k, 2, to), WITHOUT_AT(k, 3, to), WITHOUT_AT(k, 4, to),            \
+                  WITHOUT_AT(k, 5, to), WITHOUT_AT(k, 6, to), WITHOUT_AT(k, 7, to), WITHOUT_AT(k, 8, to), WITHOUT_AT(k, 9, to),            \
+                  WITHOUT_AT(k, 10, to), WITHOUT_AT(k, 11, to), WITHOUT_AT(k, 12, to), WITHOUT_AT(k, 13, to), WITHOUT_AT(k, 14, to),       \
+                  WITHOUT_AT(k, 15, to))
+
 #if defined __AVX512F__ && defined __AVX512BW__
 #define WIDTH 64
 #define BYTES __m512i
@@ -38,6 +47,24 @@ INLINE BYTES partner(BYTES x, unsigned k) {
     }
 }
 #define LANE_BITS 6
+
+/* Of two vectors' bytes those whose places have no bit k, and back: each of them twice, for its place and for that of its partner. */
+INLINE BYTES without_partners(BYTES a, BYTES b, unsigned k) {
+    if (k == 4) return _mm512_shuffle_i32x4(a, b, 0x88);
+    if (k == 5) return _mm512_shuffle_i32x4(a, b, 0x44);
+    return _mm512_or_si512(_mm512_shuffle_epi8(a, IN_LANES(WITHOUT(k, 0))), _mm512_shuffle_epi8(b, IN_LANES(WITHOUT(k, 8))));
+}
+
+INLINE void with_partners(BYTES out[2], BYTES x, unsigned k) {
+    switch (k) {
+        case 0: out[0] = _mm512_unpacklo_epi8(x, x), out[1] = _mm512_unpackhi_epi8(x, x); break;
+        case 1: out[0] = _mm512_unpacklo_epi16(x, x), out[1] = _mm512_unpackhi_epi16(x, x); break;
+        case 2: out[0] = _mm512_unpacklo_epi32(x, x), out[1] = _mm512_unpackhi_epi32(x, x); break;
+        case 3: out[0] = _mm512_unpacklo_epi64(x, x), out[1] = _mm512_unpackhi_epi64(x, x); break;
+        case 4: out[0] = _mm512_shuffle_i32x4(x, x, 0x50), out[1] = _mm512_shuffle_i32x4(x, x, 0xfa); break;
+        default: out[0] = _mm512_shuffle_i32x4(x, x, 0x44), out[1] = _mm512_shuffle_i32x4(x, x, 0xee);
+    }
+}
 
 /* x / 2, rounded up or down. */
 INLINE BYTES halved(BYTES x, int up) {
@@ -69,6 +96,21 @@ INLINE BYTES partner(BYTES x, unsigned k) {
     }
 }
 #define LANE_BITS 5
+
+INLINE BYTES without_partners(BYTES a, BYTES b, unsigned k) {
+    if (k == 4) return _mm256_permute2x128_si256(a, b, 0x20);
+    return _mm256_or_si256(_mm256_shuffle_epi8(a, IN_LANES(WITHOUT(k, 0))), _mm256_shuffle_epi8(b, IN_LANES(WITHOUT(k, 8))));
+}
+
+INLINE void with_partners(BYTES out[2], BYTES x, unsigned k) {
+    switch (k) {
+        case 0: out[0] = _mm256_unpacklo_epi8(x, x), out[1] = _mm256_unpackhi_epi8(x, x); break;
+        case 1: out[0] = _mm256_unpacklo_epi16(x, x), out[1] = _mm256_unpackhi_epi16(x, x); break;
+        case 2: out[0] = _mm256_unpacklo_epi32(x, x), out[1] = _mm256_unpackhi_epi32(x, x); break;
+        case 3: out[0] = _mm256_unpacklo_epi64(x, x), out[1] = _mm256_unpackhi_epi64(x, x); break;
+        default: out[0] = _mm256_permute2x128_si256(x, x, 0), out[1] = _mm256_permute2x128_si256(x, x, 0x11);
+    }
+}
 
 INLINE BYTES halved(BYTES x, int up) {
     const __m256i sign = _mm256_set1_epi8(-128);

@@ -29,10 +29,18 @@ static void test_every_variant_has_the_bits_of_the_plain_transform(void **state)
             }
             float *scaled = malloc(n * sizeof *scaled);
             memcpy(scaled, x, n * sizeof *x);
-            (*k)->hadamard(scaled, n, 0.7f);
+            (*k)->hadamard(scaled, n, 0.7f, DZ_FLIPS_NONE, 0);
             for (size_t i = 0; i < n; i++) assert_true(dz_float_bits(scaled[i]) == dz_float_bits(want[i] * 0.7f));
+            memcpy(scaled, x, n * sizeof *x);
+            (*k)->hadamard(scaled, n, 0.7f, DZ_FLIPS_AFTER, 99);
+            for (size_t i = 0; i < n; i++)
+                assert_true(dz_float_bits(scaled[i]) == dz_float_bits(want[i] * (dz_u32_at(99, (uint32_t)i) >> 31 ? -0.7f : 0.7f)));
+            memcpy(scaled, x, n * sizeof *x);
+            (*k)->flip(scaled, 99, n);
+            (*k)->hadamard(scaled, n, 1, DZ_FLIPS_BEFORE, 99);
+            (*k)->hadamard(x, n, 1, DZ_FLIPS_NONE, 0);
+            assert_memory_equal(scaled, x, n * sizeof *x);
             free(scaled);
-            (*k)->hadamard(x, n, 1);
             assert_memory_equal(x, want, n * sizeof *x);
             (*k)->flip(x, 99, n);
             for (size_t i = 0; i < n; i++) assert_true(x[i] == (dz_u32_at(99, (uint32_t)i) >> 31 ? -want[i] : want[i]));
