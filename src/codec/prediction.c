@@ -16,6 +16,7 @@ enum {
     PROBE_ROWS = 64,    /* that show whether there is a common direction */
     TRAIN_ROWS = 512,   /* that the directions are found on */
     TRAIN = 1 << 19,    /* elements in them, at most */
+    TEST_ROWS = 256,    /* that show how many directions are worth their bits */
     V_COST = 9,         /* bits of an element of a direction, about */
     EXPONENT_MIN = -126 /* so that no product is subnormal */
 };
@@ -136,33 +137,47 @@ static int16_t to_step(float u, float scale) {
     return (int16_t)(q > 32767 ? 32767 : q > -32767 ? q : -32767);
 }
 
-/* Inner products of all rows with the directions, of whole ones and parts; u[rows][K]. Returns the energy of all elements. */
-static double project_all(float *u, const matrix *m, size_t nrows, const float *v) {
-    double energy[DZ_LANES] = {0};
-    size_t column = m->first, at = 0;
-    dz_kernels()->energy(energy, m->x, m->count);
-    for (size_t row = 0; row < nrows; row++, column = 0) {
-        size_t n = at_most(m->columns - column, m->count - at);
-        dz_row_project(u + row * K, m->x + at, v + column * K, n);
-        at += n;
+/* The rank, from whole rows between those that the directions are found on, most of them. u: room for TEST_ROWS * K numbers. */
+static unsigned rank_of(const matrix *m, float *u, const float *v, double energy, double noise, int step) {
+    size_t n = at_most(TEST_ROWS, m->nrows);
+    double here = 0, left, bits;
+    for (size_t r = 0; r < n; r++) {
+        const float *row = m->x + m->lead + (m->nrows * r + m->nrows / 2) / n * m->columns;
+        here += (double)dz_rows_dot(row, row, m->columns);
+        dz_row_project(u + r * K, row, v, m->columns);
     }
-    return dz_lanes_total(energy);
+    if (!(here > 0) || !isfinite(here)) return 0;
+    return choose_rank(u, n, m->columns, here, (double)m->count, noise * (double)m->count / energy, step, &left, &bits);
 }
 
-static dz_rc make(dz_lowrank *found, const matrix *m, const float *u, const float *v, size_t nrows, unsigned rank, int step,
-                  dz_error *err) {
+/* Directions one after the other, and the inner products of all rows with them, of whole ones and parts. */
+static dz_rc make(dz_lowrank *found, const matrix *m, const float *v, size_t nrows, unsigned rank, int step, dz_error *err) {
     *found = (dz_lowrank){.columns = m->columns, .first = m->first, .rows = nrows, .rank = rank, .exponent = step - DZ_DIRECTION_BITS};
     found->u = dz_alloc_raw(nrows * rank, sizeof *found->u, err);
     found->v = dz_alloc_raw(m->columns * rank, sizeof *found->v, err);
-    if (err->rc != DZ_OK) {
-        dz_lowrank_free(found);
-        return err->rc;
+    float *along = dz_alloc_raw(m->columns * rank, sizeof *along, err), scale = ldexpf(1, -step);
+    for (unsigned k = 0; k < rank && err->rc == DZ_OK; k++) {
+        for (size_t c = 0; c < m->columns; c++) {
+            along[k * m->columns + c] = v[c * K + k];
+            found->v[k * m->columns + c] = (int16_t)(v[c * K + k] * (1 << DZ_DIRECTION_BITS));
+        }
     }
-    for (unsigned k = 0; k < rank; k++) {
-        for (size_t r = 0; r < nrows; r++) found->u[r * rank + k] = to_step(u[r * K + k], ldexpf(1, -step));
-        for (size_t c = 0; c < m->columns; c++) found->v[k * m->columns + c] = (int16_t)(v[c * K + k] * (1 << DZ_DIRECTION_BITS));
+    size_t column = m->first, at = 0;
+    for (size_t row = 0; row < nrows && err->rc == DZ_OK; row++, column = 0) {
+        size_t n = at_most(m->columns - column, m->count - at);
+        for (unsigned k = 0; k < rank; k++)
+            found->u[row * rank + k] = to_step(dz_rows_dot(m->x + at, along + k * m->columns + column, n), scale);
+        at += n;
     }
-    return DZ_OK;
+    free(along);
+    if (err->rc != DZ_OK) dz_lowrank_free(found);
+    return err->rc;
+}
+
+static double energy_of(const matrix *m) {
+    double energy[DZ_LANES] = {0};
+    dz_kernels()->energy(energy, m->x, m->count);
+    return dz_lanes_total(energy);
 }
 
 dz_rc dz_prediction_find(dz_lowrank *found, const float *x, size_t count, uint64_t columns, uint64_t first, double noise, dz_error *err) {
@@ -174,14 +189,13 @@ dz_rc dz_prediction_find(dz_lowrank *found, const float *x, size_t count, uint64
     if (m.nrows < DZ_PREDICTION_ROWS_MIN) return DZ_OK;
     size_t nrows = (m.first + count - 1) / m.columns + 1;
     int common;
-    double left, bits;
-    float *v = dz_alloc_raw(m.columns, K * sizeof *v, err), *u = dz_alloc_raw(nrows, K * sizeof *u, err);
+    float *v = dz_alloc_raw(m.columns, K * sizeof *v, err), *u = dz_alloc_raw(TEST_ROWS, K * sizeof *u, err);
     if (err->rc == DZ_OK && directions_of(&m, v, &common, err) == DZ_OK && common) {
-        double energy = project_all(u, &m, nrows, v);
+        double energy = energy_of(&m);
         if (energy > 0x1p-100 && isfinite(energy)) {
             int step = step_exponent(noise);
-            unsigned rank = choose_rank(u, nrows, m.columns, energy, (double)count, noise * (double)count / energy, step, &left, &bits);
-            if (rank && step - DZ_DIRECTION_BITS <= DZ_LOWRANK_EXPONENT_MOST) make(found, &m, u, v, nrows, rank, step, err);
+            unsigned rank = rank_of(&m, u, v, energy, noise, step);
+            if (rank && step - DZ_DIRECTION_BITS <= DZ_LOWRANK_EXPONENT_MOST) make(found, &m, v, nrows, rank, step, err);
         }
     }
     free(v);

@@ -257,7 +257,7 @@ static dz_rc predict(dz_context *ctx, dz_tile_reader *reader, const dz_tensor_pa
         tile_forecast sum;
         shape->predicted = dz_significant(shares[k] * allowed / inverse, 30);
         if (predict_tiles(ctx, reader, pair, tiles, n, shape, &sum, err) != DZ_OK) return err->rc;
-        if (sum.bytes == 0) break;
+        if (sum.bytes == 0 || !(sum.noise <= WITHIN * allowed)) break; /* with more noise elsewhere it will not be less */
         if (!(sum.noise <= fmin(MOST_NOISE * shares[k], WITHIN) * allowed)) continue;
         shape->noise[0] = sum.noise;
         shape->spread = shape->share = sum.noise / energy;

@@ -126,7 +126,14 @@ static dz_rc find_starts(dz_trellis_room *room, size_t n, size_t nbits, dz_error
     room->n = 0;
     if (dz_buf_reserve(&room->starts, (nbits + 1) * sizeof(uint32_t), err) != DZ_OK) return err->rc;
     uint32_t *starts = (uint32_t *)(void *)room->starts.data;
-    for (size_t t = 0; t <= nbits; t++) starts[t] = (uint32_t)((uint64_t)t * n / nbits);
+    for (size_t t = 0, at = 0, rest = 0; t <= nbits; t++) { /* at: t * n / nbits */
+        starts[t] = (uint32_t)at;
+        at += n / nbits;
+        rest += n % nbits;
+        if (rest < nbits) continue;
+        rest -= nbits;
+        at++;
+    }
     room->n = n;
     room->nbits = nbits;
     return DZ_OK;
