@@ -84,7 +84,7 @@ class Task:
         self.weight = {n: float(self.base[n].double().square().sum()) for n in self.names}
         self.model = networks.build(family, out, settings.ENCODER_CLASSES if task == "package" else 0).eval()
         networks.put(self.model, self.tuned)
-        if family == "lm":
+        if family == "lm" and networks.in_bf16(None):
             for module in self.model.modules():
                 if isinstance(module, torch.nn.Linear) and module is not self.model.lm_head:
                     module.to(torch.bfloat16)
@@ -102,7 +102,7 @@ class Task:
     def evaluate(self):
         """Loss of each batch, and the mean divergence from the fine-tuned model's answers; the first call is the fine-tuned model's."""
         values, divergence, keep = [], [], []
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=networks.in_bf16(None)):
             for i, batch in enumerate(self.batches):
                 if self.family == "lm":
                     logits, labels = self.model(input_ids=batch[:, :-1]).logits.flatten(0, 1).float(), batch[:, 1:].flatten()

@@ -18,13 +18,13 @@ import torch
 
 def conditions(family, task):
     """What else than the model a loss depends on, for names of files that keep losses."""
-    return f"{settings.EVAL_TOKENS if family == 'lm' else settings.ENCODER_EVAL}" + (".float32" if task in settings.FLOAT32 else "")
+    return f"{settings.EVAL_TOKENS if family == 'lm' else settings.ENCODER_EVAL}" + ("" if networks.in_bf16(task) else ".float32")
 
 
 @functools.lru_cache(1)
 def empty_model(family, task, out):
     model = networks.build(family, out, settings.ENCODER_CLASSES if task == "package" else 0).eval()
-    if family == "lm" and task not in settings.FLOAT32:  # bf16 files: nothing is lost
+    if family == "lm" and networks.in_bf16(task):  # bf16 files: nothing is lost
         for module in model.modules():
             if isinstance(module, torch.nn.Linear) and module is not model.lm_head:
                 module.to(torch.bfloat16)

@@ -26,7 +26,7 @@ def train_lm(model, out, task, spec):
     def loss():
         starts = rng.integers(0, len(tokens) - settings.SEQUENCE - 1, settings.BATCH)
         batch = torch.stack([torch.from_numpy(tokens[s:s + settings.SEQUENCE + 1].astype(np.int64)) for s in starts])
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=networks.in_bf16(None)):
             logits = model(input_ids=batch[:, :-1]).logits
         return F.cross_entropy(logits.flatten(0, 1).float(), batch[:, 1:].flatten())
 
@@ -42,7 +42,7 @@ def train_encoder(model, out, task, spec):
 
     def loss():
         first, second, labels = networks.encoder_batch(out, task, [items[i] for i in rng.choice(len(items), settings.ENCODER_BATCH, replace=False)])
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=networks.in_bf16(None)):
             logits = networks.encoder_logits(model, first, second)
         return F.cross_entropy(logits.float(), labels)
 
