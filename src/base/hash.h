@@ -24,16 +24,15 @@ uint64_t dz_hash64(const void *bytes, size_t len, uint64_t seed); /* XXH64 */
 uint32_t dz_checksum(const void *bytes, size_t len);              /* low 32 bits of XXH3-64: guards blocks */
 void dz_digest_hex(dz_digest digest, char text[33]);
 
+/* From index + (uint32_t)key on to the number of dz_u32_at; x: a uint32_t, or a vector of them. */
+#define DZ_MIX(x, key)                                                                                                                     \
+    ((x) ^= (x) >> 16, (x) *= 0x7feb352dU, (x) ^= (x) >> 15, (x) ^= (uint32_t)((key) >> 32), (x) *= 0x846ca68bU, (x) ^= (x) >> 16)
+
 /* Uniform 32-bit number u(index) under a 64-bit key (METHODS.md "Hash mixer"): a keyed bijection of 32-bit integers, so no two elements of
  * a tile share a number. Stateless: u(i) does not need u(i-1). */
 static inline uint32_t dz_u32_at(uint64_t key, uint32_t index) {
     uint32_t x = index + (uint32_t)key;
-    x ^= x >> 16;
-    x *= 0x7feb352dU;
-    x ^= x >> 15;
-    x ^= (uint32_t)(key >> 32);
-    x *= 0x846ca68bU;
-    x ^= x >> 16;
+    DZ_MIX(x, key);
     return x;
 }
 

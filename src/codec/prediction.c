@@ -137,7 +137,7 @@ static int16_t to_step(float u, float scale) {
     return (int16_t)(q > 32767 ? 32767 : q > -32767 ? q : -32767);
 }
 
-/* The rank, from whole rows between those that the directions are found on, most of them. u: room for TEST_ROWS * K numbers. */
+/* The rank, from whole rows most of which the directions were not found on. u: room for TEST_ROWS * K numbers. */
 static unsigned rank_of(const matrix *m, float *u, const float *v, double energy, double noise, int step) {
     size_t n = at_most(TEST_ROWS, m->nrows);
     double here = 0, left, bits;

@@ -103,15 +103,11 @@ static dz_rc widen_base(dz_tile_reader *r, const uint8_t *base, dz_dtype dtype, 
 
 /* The piece from `at` on of one unit, over the piece of the base that has been read and widened. */
 static dz_rc visit_piece(dz_tile_reader *r, size_t unit, size_t i, uint64_t at, dz_piece_visit visit, void *arg, dz_error *err) {
-    dz_tile piece = tile_of(r, unit);
-    if (at >= piece.count) return DZ_OK; /* the task has fewer rows than the base */
-    piece.first += at;
-    piece.count = piece.count - at < DZ_PIECE ? piece.count - at : DZ_PIECE;
+    dz_tile tile = tile_of(r, unit), piece;
+    if (at >= tile.count) return DZ_OK; /* the task has fewer rows than the base */
+    if (dz_tile_piece(r, &tile, at, tile.count - at < DZ_PIECE ? tile.count - at : DZ_PIECE, &piece, err) != DZ_OK) return err->rc;
     piece.base = r->wide.data;
     piece.base_dtype = DZ_F32;
-    if (read_into(r, r->tasks[piece.pair->task], piece.pair->tensor, piece.first, piece.count, &r->task_bytes, err) != DZ_OK)
-        return err->rc;
-    piece.task = r->task_bytes.data;
     return visit(arg, i, &piece, err);
 }
 

@@ -249,7 +249,7 @@ static int symbols(uint8_t *restrict symbol, const int32_t *restrict level, unsi
 
 #include "numeric/kernels_close.h"
 #include "numeric/kernels_rotation.h"
-#include "numeric/kernels_trellis.h"
+#include "numeric/kernels_walk.h"
 
 /* Wider ones than AVX2's are compared into masks, which takes longer; wider ones than the registers are taken apart lane by lane. */
 #ifdef __AVX2__

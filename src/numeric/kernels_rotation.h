@@ -35,35 +35,11 @@ INLINE void store_floats(float *x, FLOATS v) { memcpy(x, &v, sizeof v); }
 
 /* Elements from number `first` of the key's on: negated where the top bit of dz_u32_at is set. */
 INLINE FLOATS flipped(FLOATS v, uint64_t key, uint32_t first) {
-    const WORDS lane = {
-        0,
-        1,
-        2,
-        3,
-#if FLOATS_WIDTH > 16
-        4,
-        5,
-        6,
-        7,
-#endif
-#if FLOATS_WIDTH > 32
-        8,
-        9,
-        10,
-        11,
-        12,
-        13,
-        14,
-        15
-#endif
-    };
-    WORDS x = lane + (first + (uint32_t)key);
-    x ^= x >> 16;
-    x *= 0x7feb352dU;
-    x ^= x >> 15;
-    x ^= (uint32_t)(key >> 32);
-    x *= 0x846ca68bU;
-    x ^= x >> 16;
+    static const uint32_t lanes[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    WORDS x;
+    memcpy(&x, lanes, sizeof x);
+    x += first + (uint32_t)key;
+    DZ_MIX(x, key);
     return (FLOATS)((WORDS)v ^ (x & 0x80000000U));
 }
 
@@ -154,7 +130,7 @@ static void pass_of(float *x, size_t h, unsigned log, float norm, int flips, uin
     }
 }
 
-/* Of less than WITHIN floats. */
+/* Of fewer than WITHIN floats. */
 static void hadamard_few(float *x, size_t count, float norm) {
     for (size_t h = 1; h < count; h *= 2) {
         for (size_t i = 0; i < count; i++) {

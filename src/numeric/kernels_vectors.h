@@ -1,5 +1,6 @@
 /* Part of kernels.c, which is compiled for each instruction set: vectors of bytes, and all that the steps of the search for a message
- * (kernels_trellis.h) do with them. BYTES: the vector, of WIDTH bytes, NBYTES of them for all states; ADDS and SUBS end at the limits. */
+ * (kernels_trellis.h, kernels_walk.h) do with them. BYTES: the vector, of WIDTH bytes, NBYTES of them for all states; ADDS and SUBS end at
+ * the limits. */
 #ifndef DZ_NUMERIC_KERNELS_VECTORS_H
 #define DZ_NUMERIC_KERNELS_VECTORS_H
 
@@ -13,7 +14,7 @@
 #include <arm_neon.h>
 #endif
 
-/* Within 16 bytes: to the places from `to` to `to` + 7 those whose places have no bit k, 0 to the others. */
+/* A shuffle of 16 bytes: those in places without bit k go to the places from `to` to `to` + 7; the others get 0. */
 #define WITHOUT_AT(k, i, to)                                                                                                               \
     (char)((i) >= (to) && (i) < (to) + 8 ? (((i) - (to)) >> (k) << ((k) + 1)) + (((i) - (to)) & ((1 << (k)) - 1)) : -1)
 #define WITHOUT(k, to)                                                                                                                     \
@@ -48,7 +49,7 @@ INLINE BYTES partner(BYTES x, unsigned k) {
 }
 #define LANE_BITS 6
 
-/* Of two vectors' bytes those whose places have no bit k, and back: each of them twice, for its place and for that of its partner. */
+/* The bytes of two vectors in places without bit k; and back: each twice, in its own place and in its partner's. */
 INLINE BYTES without_partners(BYTES a, BYTES b, unsigned k) {
     if (k == 4) return _mm512_shuffle_i32x4(a, b, 0x88);
     if (k == 5) return _mm512_shuffle_i32x4(a, b, 0x44);
